@@ -1,0 +1,105 @@
+/* What every part of the engine needs: memory, errors, log, threads, seed, backend.
+ * Public code knows this struct as the opaque eqat_context. */
+#ifndef EQI_BASE_CONTEXT_H
+#define EQI_BASE_CONTEXT_H
+
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "eqat/status.h"
+
+#define EQI_ALIGN 64
+#define EQI_ERROR_MAX 1024
+
+#if defined(__GNUC__)
+#define EQI_PRINTF(f, a) __attribute__((format(printf, f, a)))
+#else
+#define EQI_PRINTF(f, a)
+#endif
+
+/* Propagate a failure; only where nothing has to be released. */
+#define EQI_TRY(expr)                            \
+    do {                                         \
+        eqat_status eqi_try_ = (expr);           \
+        if (eqi_try_ != EQAT_OK) return eqi_try_; \
+    } while (0)
+
+/* Propagate a failure through the cleanup label `done`, with `st` declared in the function. */
+#define EQI_CHECK(expr)                \
+    do {                               \
+        st = (expr);                   \
+        if (st != EQAT_OK) goto done;  \
+    } while (0)
+
+#define EQI_COUNT(a) (sizeof(a) / sizeof((a)[0]))
+
+typedef struct eqat_context eqi_ctx;
+typedef struct eqi_pool eqi_pool;
+typedef struct eqi_backend eqi_backend;
+typedef struct eqi_storage eqi_storage;
+
+typedef struct eqi_allocator {
+    void *(*alloc)(void *user, size_t size, size_t align); /* NULL: posix_memalign */
+    void (*free)(void *user, void *p);
+    void *user;
+} eqi_allocator;
+
+typedef enum eqi_log_level { EQI_LOG_ERROR = 0, EQI_LOG_WARN, EQI_LOG_INFO, EQI_LOG_DEBUG } eqi_log_level;
+typedef void (*eqi_log_fn)(void *user, int level, const char *line);
+
+struct eqat_context {
+    atomic_int refs;
+    atomic_int cancelled;
+    eqi_allocator allocator;
+    size_t bytes_now, bytes_peak;
+    eqi_storage *recycled; /* freed tensor storages kept for the next step, see tensor/storage.c */
+    size_t recycled_bytes;
+    eqi_log_fn log;
+    void *log_user;
+    int log_level;
+    uint64_t seed;
+    eqi_pool *pool;
+    const eqi_backend *backend;
+    void *backend_state;
+    char device[32];
+    char error[EQI_ERROR_MAX];
+};
+
+typedef struct eqi_ctx_config {
+    const char *device; /* "cpu", "ref" */
+    int threads;        /* 0: one per available processor */
+    uint64_t seed;
+    eqi_allocator allocator;
+    eqi_log_fn log;
+    void *log_user;
+    int log_level;
+} eqi_ctx_config;
+
+/* error, when given, receives the one line that an eqat_context would otherwise hold. */
+eqat_status eqi_ctx_create(eqi_ctx **out, const eqi_ctx_config *config, char *error, size_t error_size);
+eqi_ctx *eqi_ctx_ref(eqi_ctx *ctx);
+void eqi_ctx_unref(eqi_ctx *ctx);
+
+/* Records the one-line message and returns `status`, so that callers write
+ * `return eqi_fail(ctx, EQAT_FORMAT, "%s: ...", path)`. ctx may be NULL. */
+eqat_status eqi_fail(eqi_ctx *ctx, eqat_status status, const char *format, ...) EQI_PRINTF(3, 4);
+/* Puts "prefix: " before the message that a failed call left. */
+eqat_status eqi_fail_in(eqi_ctx *ctx, eqat_status status, const char *format, ...) EQI_PRINTF(3, 4);
+void eqi_log(eqi_ctx *ctx, eqi_log_level level, const char *format, ...) EQI_PRINTF(3, 4);
+
+/* EQAT_CANCELLED with its message once eqat_cancel() was called, and clears the request. */
+eqat_status eqi_check_cancel(eqi_ctx *ctx);
+
+/* 64-byte aligned; NULL after eqi_fail(EQAT_OUT_OF_MEMORY) naming `what`. Size 0 gives a valid pointer.
+ * Only from the thread that owns the context, never from a pool worker. */
+void *eqi_alloc(eqi_ctx *ctx, size_t size, const char *what);
+void *eqi_calloc(eqi_ctx *ctx, size_t count, size_t size, const char *what);
+void *eqi_realloc(eqi_ctx *ctx, void *p, size_t size, const char *what); /* on failure p stays valid */
+void eqi_free(eqi_ctx *ctx, void *p);
+char *eqi_strdup(eqi_ctx *ctx, const char *s);
+char *eqi_asprintf(eqi_ctx *ctx, const char *format, ...) EQI_PRINTF(2, 3);
+
+#endif

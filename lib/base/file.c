@@ -1,0 +1,290 @@
+#include "base/file.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static eqat_status fail_errno(eqi_ctx *ctx, const char *path, const char *what)
+{
+    int e = errno;
+    return eqi_fail(ctx, e == ENOENT ? EQAT_NOT_FOUND : EQAT_IO, "%s: %s: %s", path, what, strerror(e));
+}
+
+eqat_status eqi_file_open(eqi_ctx *ctx, eqi_file **out, const char *path)
+{
+    *out = NULL;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return fail_errno(ctx, path, "cannot open");
+    struct stat sb;
+    eqat_status st = EQAT_OK;
+    if (fstat(fd, &sb) != 0)
+        st = fail_errno(ctx, path, "cannot stat");
+    else if (!S_ISREG(sb.st_mode))
+        st = eqi_fail(ctx, EQAT_IO, "%s: not a regular file", path);
+    eqi_file *f = st == EQAT_OK ? eqi_calloc(ctx, 1, sizeof *f, "an open file") : NULL;
+    if (f) f->path = eqi_strdup(ctx, path);
+    if (!f || !f->path) {
+        eqi_free(ctx, f);
+        close(fd);
+        return st == EQAT_OK ? EQAT_OUT_OF_MEMORY : st;
+    }
+    f->ctx = ctx;
+    f->fd = fd;
+    f->size = (uint64_t)sb.st_size;
+    *out = f;
+    return EQAT_OK;
+}
+
+void eqi_file_close(eqi_file *f)
+{
+    if (!f) return;
+    close(f->fd);
+    eqi_free(f->ctx, f->path);
+    eqi_free(f->ctx, f);
+}
+
+eqat_status eqi_file_read(eqi_file *f, void *buffer, uint64_t offset, size_t n)
+{
+    char *p = buffer;
+    size_t left = n;
+    uint64_t at = offset;
+    while (left) {
+        ssize_t got = pread(f->fd, p, left, (off_t)at);
+        if (got < 0 && errno == EINTR) continue;
+        if (got < 0) return fail_errno(f->ctx, f->path, "cannot read");
+        if (got == 0)
+            return eqi_fail(f->ctx, EQAT_FORMAT, "%s: truncated: found %llu bytes, expected %llu at offset %llu", f->path,
+                            (unsigned long long)at, (unsigned long long)n, (unsigned long long)offset);
+        p += got;
+        at += (uint64_t)got;
+        left -= (size_t)got;
+    }
+    return EQAT_OK;
+}
+
+eqat_status eqi_file_slurp(eqi_ctx *ctx, const char *path, size_t limit, char **out, size_t *size)
+{
+    *out = NULL;
+    eqi_file *f;
+    EQI_TRY(eqi_file_open(ctx, &f, path));
+    eqat_status st = EQAT_OK;
+    char *text = NULL;
+    if (f->size > limit)
+        st = eqi_fail(ctx, EQAT_FORMAT, "%s: found %llu bytes, expected at most %zu", path, (unsigned long long)f->size, limit);
+    else if (!(text = eqi_alloc(ctx, (size_t)f->size + 1, path)))
+        st = EQAT_OUT_OF_MEMORY;
+    else
+        st = eqi_file_read(f, text, 0, (size_t)f->size);
+    if (st == EQAT_OK) {
+        text[f->size] = 0;
+        *out = text;
+        if (size) *size = (size_t)f->size;
+    } else {
+        eqi_free(ctx, text);
+    }
+    eqi_file_close(f);
+    return st;
+}
+
+bool eqi_path_is_dir(const char *path)
+{
+    struct stat sb;
+    return stat(path, &sb) == 0 && S_ISDIR(sb.st_mode);
+}
+
+bool eqi_path_exists(const char *path)
+{
+    struct stat sb;
+    return stat(path, &sb) == 0;
+}
+
+char *eqi_path_join(eqi_ctx *ctx, const char *dir, const char *name)
+{
+    size_t n = strlen(dir);
+    return eqi_asprintf(ctx, "%s%s%s", dir, n && dir[n - 1] == '/' ? "" : "/", name);
+}
+
+static bool dir_is_empty(const char *path)
+{
+    DIR *d = opendir(path);
+    if (!d) return false;
+    bool empty = true;
+    for (struct dirent *e; empty && (e = readdir(d));)
+        empty = !strcmp(e->d_name, ".") || !strcmp(e->d_name, "..");
+    closedir(d);
+    return empty;
+}
+
+eqat_status eqi_outdir_begin(eqi_ctx *ctx, eqi_outdir **out, const char *target)
+{
+    *out = NULL;
+    struct stat sb;
+    if (lstat(target, &sb) == 0 && !(S_ISDIR(sb.st_mode) && dir_is_empty(target)))
+        return eqi_fail(ctx, EQAT_EXISTS, "%s: found %s, expected a new or empty folder", target,
+                        S_ISDIR(sb.st_mode) ? "a folder that is not empty" : "something that is not a folder");
+    eqi_outdir *d = eqi_calloc(ctx, 1, sizeof *d, "an output folder");
+    if (!d) return EQAT_OUT_OF_MEMORY;
+    d->ctx = ctx;
+    d->target = eqi_strdup(ctx, target);
+    size_t n = d->target ? strlen(d->target) : 0;
+    while (n > 1 && d->target[n - 1] == '/') d->target[--n] = 0;
+    d->temp = d->target ? eqi_asprintf(ctx, "%s.partial-XXXXXX", d->target) : NULL;
+    eqat_status st = d->temp ? EQAT_OK : EQAT_OUT_OF_MEMORY;
+    if (st == EQAT_OK && !mkdtemp(d->temp)) {
+        st = fail_errno(ctx, target, "cannot create the output folder");
+        d->temp[0] = 0;
+    }
+    if (st == EQAT_OK) {
+        /* mkdtemp makes it private; an output folder should obey the user's umask like any other. */
+        mode_t mask = umask(0);
+        umask(mask);
+        if (chmod(d->temp, 0777 & ~mask) != 0) st = fail_errno(ctx, d->temp, "cannot set permissions");
+    }
+    if (st != EQAT_OK) {
+        eqi_outdir_abort(&d);
+        return st;
+    }
+    *out = d;
+    return EQAT_OK;
+}
+
+static void sync_dir(const char *path)
+{
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) return;
+    fsync(fd);
+    close(fd);
+}
+
+eqat_status eqi_outdir_commit(eqi_outdir **dir)
+{
+    eqi_outdir *d = *dir;
+    sync_dir(d->temp);
+    eqat_status st = EQAT_OK;
+    if (rename(d->temp, d->target) != 0)
+        st = fail_errno(d->ctx, d->target, "cannot put the finished folder in place");
+    else
+        d->temp[0] = 0;
+    eqi_outdir_abort(dir);
+    return st;
+}
+
+void eqi_outdir_abort(eqi_outdir **dir)
+{
+    eqi_outdir *d = dir ? *dir : NULL;
+    if (!d) return;
+    *dir = NULL;
+    DIR *list = d->temp && d->temp[0] ? opendir(d->temp) : NULL;
+    if (list) {
+        for (struct dirent *e; (e = readdir(list));)
+            if (strcmp(e->d_name, ".") && strcmp(e->d_name, "..")) unlinkat(dirfd(list), e->d_name, 0);
+        closedir(list);
+        rmdir(d->temp);
+    }
+    eqi_free(d->ctx, d->temp);
+    eqi_free(d->ctx, d->target);
+    eqi_free(d->ctx, d);
+}
+
+struct eqi_out {
+    eqi_ctx *ctx;
+    char *path;
+    int fd;
+    eqat_status failed;
+    size_t used;
+    char buffer[1 << 16];
+};
+
+eqat_status eqi_out_open(eqi_ctx *ctx, eqi_out **out, const char *path)
+{
+    *out = NULL;
+    eqi_out *o = eqi_alloc(ctx, sizeof *o, "an output buffer");
+    if (!o) return EQAT_OUT_OF_MEMORY;
+    o->ctx = ctx;
+    o->failed = EQAT_OK;
+    o->used = 0;
+    o->path = eqi_strdup(ctx, path);
+    if (!o->path) {
+        eqi_free(ctx, o);
+        return EQAT_OUT_OF_MEMORY;
+    }
+    o->fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    if (o->fd < 0) {
+        eqat_status st = errno == EEXIST ? eqi_fail(ctx, EQAT_EXISTS, "%s: already exists", path)
+                                         : fail_errno(ctx, path, "cannot create");
+        eqi_free(ctx, o->path);
+        eqi_free(ctx, o);
+        return st;
+    }
+    *out = o;
+    return EQAT_OK;
+}
+
+static void write_all(eqi_out *o, const char *p, size_t n)
+{
+    while (n && o->failed == EQAT_OK) {
+        ssize_t did = write(o->fd, p, n);
+        if (did < 0 && errno == EINTR) continue;
+        if (did < 0) {
+            o->failed = fail_errno(o->ctx, o->path, "cannot write");
+            return;
+        }
+        p += did;
+        n -= (size_t)did;
+    }
+}
+
+static void flush(eqi_out *o)
+{
+    write_all(o, o->buffer, o->used);
+    o->used = 0;
+}
+
+eqat_status eqi_out_write(eqi_out *o, const void *data, size_t n)
+{
+    if (n > sizeof o->buffer - o->used) flush(o);
+    if (n >= sizeof o->buffer) {
+        write_all(o, data, n);
+    } else {
+        memcpy(o->buffer + o->used, data, n);
+        o->used += n;
+    }
+    return o->failed;
+}
+
+static void out_free(eqi_out *o)
+{
+    eqi_free(o->ctx, o->path);
+    eqi_free(o->ctx, o);
+}
+
+eqat_status eqi_out_close(eqi_out *o)
+{
+    flush(o);
+    if (o->failed == EQAT_OK && fsync(o->fd) != 0 && errno != EINVAL) o->failed = fail_errno(o->ctx, o->path, "cannot sync");
+    if (close(o->fd) != 0 && o->failed == EQAT_OK) o->failed = fail_errno(o->ctx, o->path, "cannot close");
+    eqat_status st = o->failed;
+    out_free(o);
+    return st;
+}
+
+void eqi_out_discard(eqi_out *o)
+{
+    if (!o) return;
+    close(o->fd);
+    unlink(o->path);
+    out_free(o);
+}
+
+eqat_status eqi_write_file(eqi_ctx *ctx, const char *path, const void *data, size_t n)
+{
+    eqi_out *o;
+    EQI_TRY(eqi_out_open(ctx, &o, path));
+    eqi_out_write(o, data, n);
+    return eqi_out_close(o);
+}

@@ -1,0 +1,18 @@
+/* A fork-join pool that belongs to one context. */
+#ifndef EQI_BASE_THREADS_H
+#define EQI_BASE_THREADS_H
+
+#include "base/context.h"
+
+/* One task: `index` in [0, count), `worker` in [0, eqi_pool_size()). What a task computes may depend on
+ * index alone, so that results do not depend on the number of threads; worker picks scratch memory. */
+typedef void (*eqi_task_fn)(void *arg, size_t index, int worker);
+
+eqat_status eqi_pool_create(eqi_ctx *ctx, eqi_pool **out, int threads);
+void eqi_pool_free(eqi_ctx *ctx, eqi_pool *pool);
+int eqi_pool_size(const eqi_pool *pool);
+/* Runs all tasks on the workers and returns when the last is done. Tasks are handed out in order, each
+ * worker taking the next one. The calling thread only waits: its own OpenMP settings stay untouched. */
+void eqi_parallel(eqi_ctx *ctx, size_t count, eqi_task_fn fn, void *arg);
+
+#endif

@@ -1,0 +1,67 @@
+/* The tape: ops append what they did, backward walks it in reverse. */
+#ifndef EQI_AUTOGRAD_TAPE_H
+#define EQI_AUTOGRAD_TAPE_H
+
+#include "tensor/tensor.h"
+
+#define EQI_NODE_TENSORS 10
+#define EQI_NODE_ATTR 64
+
+typedef struct eqat_tape eqi_tape;
+typedef struct eqi_node eqi_node;
+
+/* One kind of operation. A row for every op stands in lib/ops/table.c; a test walks it. */
+typedef struct eqi_op {
+    const char *name;
+    /* Adds to the gradients of the inputs that require one; NULL only for ops without differentiable inputs. */
+    eqat_status (*backward)(eqi_tape *tape, eqi_node *node);
+    void (*release)(eqi_node *node); /* frees what attr owns; may be NULL */
+} eqi_op;
+
+struct eqi_node {
+    const eqi_op *op;
+    eqi_tensor *in[EQI_NODE_TENSORS];    /* counted; NULL where an optional input is absent */
+    eqi_tensor *out;                     /* counted */
+    eqi_tensor *saved[4];                /* counted; rstd, lse, stored gradients */
+    _Alignas(16) unsigned char attr[EQI_NODE_ATTR]; /* the op's own descriptor */
+};
+
+struct eqat_tape {
+    eqi_ctx *ctx;
+    eqi_node *nodes;
+    size_t count, capacity;
+    bool recording;
+};
+
+eqat_status eqi_tape_create(eqi_ctx *ctx, eqi_tape **out);
+void eqi_tape_free(eqi_tape *tape); /* NULL is fine */
+void eqi_tape_clear(eqi_tape *tape);
+void eqi_tape_set_recording(eqi_tape *tape, bool on);
+
+/* What an op calls when it has computed `out`. When recording and any of in[] requires a gradient, appends a node that
+ * refers to all tensors, copies attr and marks out; otherwise does nothing. `saved` may hold NULLs. On failure the
+ * caller still owns out. */
+eqat_status eqi_tape_record(eqi_tape *tape, const eqi_op *op, eqi_tensor *const *in, int n_in, eqi_tensor *out,
+                            eqi_tensor *const *saved, int n_saved, const void *attr, size_t attr_size);
+/* True when a call with these inputs will be recorded: the op then computes what backward needs. */
+bool eqi_tape_records(const eqi_tape *tape, eqi_tensor *const *in, int n_in);
+
+/* d loss / d everything that requires it, times `scale`; gradients of leaves accumulate over calls. The tape is
+ * cleared, also on failure. loss is a scalar on this tape. */
+eqat_status eqi_tape_backward(eqi_tape *tape, eqi_tensor *loss, double scale);
+/* The same from a given gradient of `out` instead of a scalar loss. */
+eqat_status eqi_tape_backward_from(eqi_tape *tape, eqi_tensor *out, const eqi_tensor *grad);
+
+/* For backward rules: the gradient buffer of t, created on first use; *acc tells whether it holds a value to add to.
+ * *grad is NULL when t is absent or requires no gradient. Leaves get f32, tape outputs their own dtype (f64 stays f64). */
+eqat_status eqi_grad_of(eqi_tensor *t, eqi_tensor **grad, bool *acc);
+void eqi_tensor_zero_grad(eqi_tensor *t); /* drops the gradient; the next backward starts afresh */
+
+/* Recomputation (Chen et al. 2016): runs fn without recording; backward runs it again, recorded, with copies of the inputs as
+ * leaves, and goes through it. Parameters that fn captures in `user` receive gradients as usual. fn must be a pure
+ * function of inputs and parameters. `release` frees user when the node goes (may be NULL). */
+typedef eqat_status (*eqi_segment_fn)(eqi_tape *tape, void *user, eqi_tensor *const *in, int n_in, eqi_tensor **out);
+eqat_status eqi_tape_checkpoint(eqi_tape *tape, eqi_segment_fn fn, void *user, void (*release)(void *user), eqi_tensor *const *in,
+                                int n_in, eqi_tensor **out);
+
+#endif

@@ -1,0 +1,167 @@
+/* The table that every backend fills. lib/ops checks shapes and types once, in front of it; a kernel may
+ * assume what its comment says. Dimensions: B batch, T time, H hidden, R rows (product of leading
+ * dimensions), N out features, K in features, G groups per row, V vocabulary. Float tensors are F32, BF16 or, in the
+ * reference backend alone, F64 (then every float tensor of the call is F64).
+ *
+ * Rules for all kernels: results do not depend on the number of threads; accumulation in f32 or better; `acc`
+ * true adds to the destination, false overwrites it (and must not read it: it may hold NaN); views marked
+ * "rows" have contiguous last dimension and any row stride; all others are contiguous. */
+#ifndef EQI_BACKEND_BACKEND_H
+#define EQI_BACKEND_BACKEND_H
+
+#include "tensor/tensor.h"
+
+#define EQI_BACKEND_VERSION 1u
+
+/* Uniform quantization of a weight [N, K] in groups of `group` inputs (group divides K; G = K / group). */
+typedef struct eqi_quant_desc {
+    int bits;      /* 2..8 */
+    int64_t group; /* >= 1 */
+    bool clamp;    /* fake quantization: s to [1e-4, 1e4] (Block-AP); false: s as it is */
+} eqi_quant_desc;
+
+#define EQI_STEP_MIN 1e-4f
+#define EQI_STEP_MAX 1e4f
+
+/* Packed codes: per row of the weight, blocks of 32 inputs in `bits` little-endian 32-bit words, code i of a
+ * block at bits [i*bits, (i+1)*bits) of that stream. q is U32 [N, K/32*bits]; K is a multiple of 32. */
+
+typedef struct eqi_attention_desc {
+    float scale;       /* of the scores */
+    int64_t window;    /* > 0: a query at position p sees keys in (p - window, p]; 0: no window */
+    int64_t q_offset;  /* position of query 0 relative to key 0 (KV cache); >= 0 */
+    float softcap;     /* > 0: softcap * tanh(score / softcap); 0: none */
+    bool causal;
+} eqi_attention_desc;
+
+typedef struct eqi_adamw_desc {
+    float lr, beta1, beta2, eps, weight_decay;
+    int64_t step; /* 1-based */
+} eqi_adamw_desc;
+
+struct eqi_backend {
+    uint32_t version; /* EQI_BACKEND_VERSION */
+    const char *name;
+    /* Creates ctx->backend_state. `device` is the whole string, "cuda:1". */
+    eqat_status (*open)(eqi_ctx *ctx, const char *device);
+    void (*close)(eqi_ctx *ctx);
+
+    /* --- memory ------------------------------------------------------------------------------ */
+    void *(*alloc)(eqi_ctx *ctx, size_t size);
+    void (*free)(eqi_ctx *ctx, void *data);
+    eqat_status (*upload)(eqi_ctx *ctx, void *dst, const void *src, size_t n);
+    eqat_status (*download)(eqi_ctx *ctx, void *dst, const void *src, size_t n);
+
+    /* --- element-wise; any strides ----------------------------------------------------------- */
+    eqat_status (*fill)(eqi_ctx *ctx, const eqi_view *y, double value);
+    eqat_status (*copy)(eqi_ctx *ctx, const eqi_view *y, const eqi_view *x); /* converts dtype, rne */
+    /* y = alpha*a + beta*b; b may be NULL. y may alias a or b. contiguous */
+    eqat_status (*axpby)(eqi_ctx *ctx, const eqi_view *y, double alpha, const eqi_view *a, double beta, const eqi_view *b);
+    eqat_status (*mul)(eqi_ctx *ctx, const eqi_view *y, const eqi_view *a, const eqi_view *b, bool acc);
+
+    /* --- embedding: ids I32 [R], table [V, H] F32/BF16/F16, y rows [R, H] ------------------------ */
+    eqat_status (*embedding)(eqi_ctx *ctx, const eqi_view *y, const eqi_view *ids, const eqi_view *table);
+    /* dtable F32 [V, H] += dy rows by id (always accumulates; duplicates in order) */
+    eqat_status (*embedding_bwd)(eqi_ctx *ctx, const eqi_view *dtable, const eqi_view *ids, const eqi_view *dy);
+
+    /* --- linear: y[R, N] = x[R, K] w[N, K]^T + bias[N]; x, y, dy, dx rows; w F32/BF16/F16, rows; bias F32 or NULL;
+     * dw, dbias F32 ------------------------------------------------------------------------------- */
+    eqat_status (*linear)(eqi_ctx *ctx, const eqi_view *y, const eqi_view *x, const eqi_view *w, const eqi_view *bias);
+    eqat_status (*linear_bwd_x)(eqi_ctx *ctx, const eqi_view *dx, const eqi_view *dy, const eqi_view *w, bool acc);
+    eqat_status (*linear_bwd_w)(eqi_ctx *ctx, const eqi_view *dw, const eqi_view *dy, const eqi_view *x, bool acc);
+    eqat_status (*bias_bwd)(eqi_ctx *ctx, const eqi_view *dbias, const eqi_view *dy, bool acc);
+
+    /* --- fake quantization (docs/numerics.md): w F32 [N, K]; s, z F32 [N, G]; what [N, K] F32/BF16 ---- */
+    eqat_status (*fakequant)(eqi_ctx *ctx, const eqi_view *what, const eqi_view *w, const eqi_view *s, const eqi_view *z,
+                             const eqi_quant_desc *q);
+    /* dwhat F32 [N, K]; dw, ds, dz may each be NULL; dw may alias dwhat when !acc */
+    eqat_status (*fakequant_bwd)(eqi_ctx *ctx, const eqi_view *dw, const eqi_view *ds, const eqi_view *dz, const eqi_view *dwhat,
+                                 const eqi_view *w, const eqi_view *s, const eqi_view *z, const eqi_quant_desc *q, bool acc);
+    /* linear through fakequant(w, s, z) rounded to x's dtype, without a lasting copy of it */
+    eqat_status (*fq_linear)(eqi_ctx *ctx, const eqi_view *y, const eqi_view *x, const eqi_view *w, const eqi_view *s,
+                             const eqi_view *z, const eqi_view *bias, const eqi_quant_desc *q);
+    eqat_status (*fq_linear_bwd_x)(eqi_ctx *ctx, const eqi_view *dx, const eqi_view *dy, const eqi_view *w, const eqi_view *s,
+                                   const eqi_view *z, const eqi_quant_desc *q, bool acc);
+    /* dw F32 [N, K], ds, dz F32 [N, G]; each may be NULL */
+    eqat_status (*fq_linear_bwd_w)(eqi_ctx *ctx, const eqi_view *dw, const eqi_view *ds, const eqi_view *dz, const eqi_view *dy,
+                                   const eqi_view *x, const eqi_view *w, const eqi_view *s, const eqi_view *z,
+                                   const eqi_quant_desc *q, bool acc);
+
+    /* --- packed weights: q U32 [N, K/32*bits]; s F32 [N, G]; z U8 or F32 [N, G] (F32: z' = clamp(rne(z), 0, Q)) --- */
+    eqat_status (*dequantize)(eqi_ctx *ctx, const eqi_view *what, const eqi_view *codes, const eqi_view *s, const eqi_view *z,
+                              const eqi_quant_desc *q);
+    eqat_status (*packed_linear)(eqi_ctx *ctx, const eqi_view *y, const eqi_view *x, const eqi_view *codes, const eqi_view *s,
+                                 const eqi_view *z, const eqi_view *bias, const eqi_quant_desc *q);
+    eqat_status (*packed_linear_bwd_x)(eqi_ctx *ctx, const eqi_view *dx, const eqi_view *dy, const eqi_view *codes,
+                                       const eqi_view *s, const eqi_view *z, const eqi_quant_desc *q, bool acc);
+    /* ds, dz F32 [N, G]; dz may be NULL; no [N, K] gradient is stored */
+    eqat_status (*packed_linear_bwd_sz)(eqi_ctx *ctx, const eqi_view *ds, const eqi_view *dz, const eqi_view *dy,
+                                        const eqi_view *x, const eqi_view *codes, const eqi_view *s, const eqi_view *z,
+                                        const eqi_quant_desc *q, bool acc);
+    /* codes = clamp(rne(w / s) + z, 0, Q), packed; w F32/BF16/F16 [N, K] */
+    eqat_status (*quantize)(eqi_ctx *ctx, const eqi_view *codes, const eqi_view *w, const eqi_view *s, const eqi_view *z,
+                            const eqi_quant_desc *q);
+    /* s, z F32 [N, G] from w F32 [N, K] */
+    eqat_status (*init_minmax)(eqi_ctx *ctx, const eqi_view *s, const eqi_view *z, const eqi_view *w, const eqi_quant_desc *q);
+    eqat_status (*init_mse)(eqi_ctx *ctx, const eqi_view *s, const eqi_view *z, const eqi_view *w, const eqi_quant_desc *q);
+
+    /* --- RMSNorm over the last dimension: x, y rows [R, H]; gain F32 [H]; rstd F32 (F64) [R] ------------- */
+    eqat_status (*rmsnorm)(eqi_ctx *ctx, const eqi_view *y, const eqi_view *rstd, const eqi_view *x, const eqi_view *gain, double eps);
+    /* dgain F32 [H] or NULL; dx or NULL */
+    eqat_status (*rmsnorm_bwd)(eqi_ctx *ctx, const eqi_view *dx, const eqi_view *dgain, const eqi_view *dy, const eqi_view *x,
+                               const eqi_view *gain, const eqi_view *rstd, bool acc_dx, bool acc_dgain);
+
+    /* --- RoPE, rotate-half over the first 2*C of D dimensions: x, y [B, T, heads, D] (last dimension contiguous,
+     * y may be x); cos, sin F32 [positions, C]; pos I32 [B, T] or NULL for 0..T-1; sign +1 forward, -1 backward --- */
+    eqat_status (*rope)(eqi_ctx *ctx, const eqi_view *y, const eqi_view *x, const eqi_view *cos, const eqi_view *sin,
+                        const eqi_view *pos, int sign);
+
+    /* --- attention: q, o [B, Tq, HQ, D]; k, v [B, Tk, HK, D], HK divides HQ, last dimension contiguous; lse F32 [B, HQ, Tq]
+     * is ln sum exp of a row's scores; segments I32 [B, Tk] or NULL (a query sees keys of its own segment) ---- */
+    eqat_status (*attention)(eqi_ctx *ctx, const eqi_view *o, const eqi_view *lse, const eqi_view *q, const eqi_view *k,
+                             const eqi_view *v, const eqi_view *segments, const eqi_attention_desc *d);
+    eqat_status (*attention_bwd)(eqi_ctx *ctx, const eqi_view *dq, const eqi_view *dk, const eqi_view *dv, const eqi_view *d_o,
+                                 const eqi_view *o, const eqi_view *lse, const eqi_view *q, const eqi_view *k, const eqi_view *v,
+                                 const eqi_view *segments, const eqi_attention_desc *d); /* overwrites dq, dk, dv */
+
+    /* --- y = silu(gate) * up; rows ------------------------------------------------------------------ */
+    eqat_status (*silu_mul)(eqi_ctx *ctx, const eqi_view *y, const eqi_view *gate, const eqi_view *up);
+    /* overwrites dgate, dup; each may alias dy, gate or up of the same shape */
+    eqat_status (*silu_mul_bwd)(eqi_ctx *ctx, const eqi_view *dgate, const eqi_view *dup, const eqi_view *dy, const eqi_view *gate,
+                                const eqi_view *up);
+
+    /* --- losses: loss F32 (F64) scalar [1] ---------------------------------------------------------- */
+    /* mean over all elements of (x - target)^2 */
+    eqat_status (*mse)(eqi_ctx *ctx, const eqi_view *loss, const eqi_view *x, const eqi_view *target);
+    /* dx (+)= dloss * 2 (x - target) / count; dloss F32 [1] */
+    eqat_status (*mse_bwd)(eqi_ctx *ctx, const eqi_view *dx, const eqi_view *dloss, const eqi_view *x, const eqi_view *target, bool acc);
+    /* Cross-entropy of logits x[R, H] w[V, H]^T against labels I32 [R] (negative: masked), in chunks of rows, so that no
+     * [R, V] matrix exists. stats F32 (F64) [2]: sum of -ln p over unmasked rows, number of unmasked rows. When given,
+     * dx [R, H] and dw F32 [V, H] receive the gradient of the SUM (dw always accumulates). w F32/BF16/F16. */
+    eqat_status (*linear_cross_entropy)(eqi_ctx *ctx, const eqi_view *stats, const eqi_view *dx, const eqi_view *dw,
+                                        const eqi_view *x, const eqi_view *w, const eqi_view *labels);
+
+    /* --- optimiser: all scalars stay on the device ----------------------------------------------------- */
+    /* sum F64 [1] += sum of squares of g F32 */
+    eqat_status (*sum_squares)(eqi_ctx *ctx, const eqi_view *sum, const eqi_view *g);
+    /* From sum of squares: norm F32[1] = scale * sqrt(sum); factor F32[1] = scale * min(1, max_norm / (norm + 1e-6)), or `scale` when
+     * max_norm <= 0; NaN factor when norm is not finite. */
+    eqat_status (*clip_factor)(eqi_ctx *ctx, const eqi_view *norm, const eqi_view *factor, const eqi_view *sum, double max_norm,
+                               double scale);
+    /* Decoupled weight decay (Loshchilov and Hutter): g' = factor * g (factor NULL: 1); nothing at all is written when factor is
+     * NaN. p, g, m, v F32, contiguous, same count. */
+    eqat_status (*adamw)(eqi_ctx *ctx, const eqi_view *p, const eqi_view *g, const eqi_view *m, const eqi_view *v,
+                         const eqi_view *factor, const eqi_adamw_desc *d);
+};
+
+/* The registry: "ref" (plain C), "cpu" (the fastest this processor runs), "cuda:N" (loads libeqat-cuda.so).
+ * Fills ctx->backend; a table with a missing entry is refused here, not in the middle of a run. */
+eqat_status eqi_backend_open(eqi_ctx *ctx, const char *device);
+void eqi_backend_close(eqi_ctx *ctx);
+
+/* lib/cpu/ref fills every entry; lib/cpu overwrites with what is faster. */
+extern const eqi_backend eqi_backend_ref;
+extern const eqi_backend eqi_backend_cpu_template;
+const eqi_backend *eqi_backend_cpu(void);
+
+#endif

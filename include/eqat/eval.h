@@ -1,0 +1,37 @@
+/* libeqat: evaluation.  SPDX-License-Identifier: Apache-2.0 */
+#ifndef EQAT_EVAL_H
+#define EQAT_EVAL_H
+
+#include "eqat/train.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct eqat_eval_options {
+    size_t struct_size;
+    int64_t batch_size;  /* windows at once; default 1 */
+    int64_t max_windows; /* 0 (default): all */
+    eqat_progress_fn progress;
+    void *progress_user;
+} eqat_eval_options;
+
+EQAT_API void eqat_eval_options_init(eqat_eval_options *options, size_t struct_size);
+
+typedef struct eqat_perplexity {
+    size_t struct_size;  /* set by the caller */
+    double perplexity;   /* exp(nll / tokens) */
+    double nll;          /* sum of -ln p */
+    int64_t tokens;      /* predicted tokens: windows * (seq_len - 1) */
+    int64_t windows;
+} eqat_perplexity;
+
+/* Perplexity over the training windows of `data` (open it with consecutive sampling, train_size as large as wanted and val_size 0), as GPTQ and the paper measure: independent windows, every token
+ * but a window's first is predicted.  options may be NULL. */
+EQAT_API eqat_status eqat_eval_perplexity(eqat_model *model, eqat_data *data, const eqat_eval_options *options,
+                                          eqat_perplexity *result);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

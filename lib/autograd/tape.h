@@ -31,10 +31,12 @@ struct eqat_tape {
     eqi_node *nodes;
     size_t count, capacity;
     bool recording;
+    bool touched; /* an op would have been recorded had recording been on */
 };
 
 eqat_status eqi_tape_create(eqi_ctx *ctx, eqi_tape **out);
 void eqi_tape_free(eqi_tape *tape); /* NULL is fine */
+/* Outputs that the caller still holds become constants. */
 void eqi_tape_clear(eqi_tape *tape);
 void eqi_tape_set_recording(eqi_tape *tape, bool on);
 
@@ -47,7 +49,7 @@ eqat_status eqi_tape_record(eqi_tape *tape, const eqi_op *op, eqi_tensor *const 
 bool eqi_tape_records(const eqi_tape *tape, eqi_tensor *const *in, int n_in);
 
 /* d loss / d everything that requires it, times `scale`; gradients of leaves accumulate over calls. The tape is
- * cleared, also on failure. loss is a scalar on this tape. */
+ * cleared, also on failure (gradients of leaves are then unspecified: drop them). loss is a scalar on this tape. */
 eqat_status eqi_tape_backward(eqi_tape *tape, eqi_tensor *loss, double scale);
 /* The same from a given gradient of `out` instead of a scalar loss. */
 eqat_status eqi_tape_backward_from(eqi_tape *tape, eqi_tensor *out, const eqi_tensor *grad);
@@ -55,11 +57,15 @@ eqat_status eqi_tape_backward_from(eqi_tape *tape, eqi_tensor *out, const eqi_te
 /* For backward rules: the gradient buffer of t, created on first use; *acc tells whether it holds a value to add to.
  * *grad is NULL when t is absent or requires no gradient. Leaves get f32, tape outputs their own dtype (f64 stays f64). */
 eqat_status eqi_grad_of(eqi_tensor *t, eqi_tensor **grad, bool *acc);
+/* For rules whose gradient stands in a tensor of its own: adds g (same shape, contiguous) to the gradient of t. Shares g
+ * instead of copying where nobody can tell; a shared gradient is copied before eqi_grad_of hands it out. */
+eqat_status eqi_grad_add(eqi_tensor *t, eqi_tensor *g);
 void eqi_tensor_zero_grad(eqi_tensor *t); /* drops the gradient; the next backward starts afresh */
 
-/* Recomputation (Chen et al. 2016): runs fn without recording; backward runs it again, recorded, with copies of the inputs as
- * leaves, and goes through it. Parameters that fn captures in `user` receive gradients as usual. fn must be a pure
- * function of inputs and parameters. `release` frees user when the node goes (may be NULL). */
+/* Recomputation (Chen et al. 2016): runs fn without recording; backward runs it again, recorded on a tape of its own, and
+ * goes through that, with bit for bit the gradients of the plain run. Parameters that fn captures in `user` receive
+ * gradients as usual. fn must be a pure function of inputs and parameters. `release` (may be NULL) frees user once,
+ * when the node goes or at once when there is none, also on failure. */
 typedef eqat_status (*eqi_segment_fn)(eqi_tape *tape, void *user, eqi_tensor *const *in, int n_in, eqi_tensor **out);
 eqat_status eqi_tape_checkpoint(eqi_tape *tape, eqi_segment_fn fn, void *user, void (*release)(void *user), eqi_tensor *const *in,
                                 int n_in, eqi_tensor **out);

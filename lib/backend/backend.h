@@ -5,7 +5,8 @@
  *
  * Rules for all kernels: results do not depend on the number of threads; accumulation in f32 or better; `acc`
  * true adds to the destination, false overwrites it (and must not read it: it may hold NaN); views marked
- * "rows" have contiguous last dimension and any row stride; all others are contiguous. */
+ * "rows" come with two dimensions (vectors: one), a contiguous last one and any row stride; all others are contiguous.
+ * The activations of one call (x, y, dx, dy, gate, ...) have one dtype, tape gradients included. */
 #ifndef EQI_BACKEND_BACKEND_H
 #define EQI_BACKEND_BACKEND_H
 
@@ -42,22 +43,29 @@ typedef struct eqi_adamw_desc {
 struct eqi_backend {
     uint32_t version; /* EQI_BACKEND_VERSION */
     const char *name;
+    bool host; /* memory is the host's: lib/ops looks at ids and labels itself */
+    bool f64;  /* float tensors may be F64 */
     /* Creates ctx->backend_state. `device` is the whole string, "cuda:1". */
     eqat_status (*open)(eqi_ctx *ctx, const char *device);
     void (*close)(eqi_ctx *ctx);
 
     /* --- memory ------------------------------------------------------------------------------ */
-    void *(*alloc)(eqi_ctx *ctx, size_t size);
+    void *(*alloc)(eqi_ctx *ctx, size_t size); /* 64-byte aligned; NULL after eqi_fail; size 0 gives a valid pointer */
     void (*free)(eqi_ctx *ctx, void *data);
     eqat_status (*upload)(eqi_ctx *ctx, void *dst, const void *src, size_t n);
     eqat_status (*download)(eqi_ctx *ctx, void *dst, const void *src, size_t n);
 
     /* --- element-wise; any strides ----------------------------------------------------------- */
-    eqat_status (*fill)(eqi_ctx *ctx, const eqi_view *y, double value);
-    eqat_status (*copy)(eqi_ctx *ctx, const eqi_view *y, const eqi_view *x); /* converts dtype, rne */
-    /* y = alpha*a + beta*b; b may be NULL. y may alias a or b. contiguous */
+    eqat_status (*fill)(eqi_ctx *ctx, const eqi_view *y, double value); /* any dtype */
+    /* Converts: floats among each other (rne), any dtype to itself, F32 to and from U8 and I32 (rne, saturating). */
+    eqat_status (*copy)(eqi_ctx *ctx, const eqi_view *y, const eqi_view *x);
+    /* y = alpha*a + beta*b; b may be NULL. y may alias a or b. contiguous; y, a, b each F32 or BF16 (or all F64) */
     eqat_status (*axpby)(eqi_ctx *ctx, const eqi_view *y, double alpha, const eqi_view *a, double beta, const eqi_view *b);
     eqat_status (*mul)(eqi_ctx *ctx, const eqi_view *y, const eqi_view *a, const eqi_view *b, bool acc);
+    /* y (+)= factor * x; factor F32 (F64) [1] on the device. y may alias x. contiguous; y, x each F32 or BF16 (or both F64) */
+    eqat_status (*scale_by)(eqi_ctx *ctx, const eqi_view *y, const eqi_view *x, const eqi_view *factor, bool acc);
+    /* y = a / max(b, 1); F32 (F64) [1] each */
+    eqat_status (*ratio)(eqi_ctx *ctx, const eqi_view *y, const eqi_view *a, const eqi_view *b);
 
     /* --- embedding: ids I32 [R], table [V, H] F32/BF16/F16, y rows [R, H] ------------------------ */
     eqat_status (*embedding)(eqi_ctx *ctx, const eqi_view *y, const eqi_view *ids, const eqi_view *table);

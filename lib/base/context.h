@@ -57,6 +57,7 @@ struct eqat_context {
     size_t bytes_now, bytes_peak;
     eqi_storage *recycled; /* freed tensor storages kept for the next step, see tensor/storage.c */
     size_t recycled_bytes;
+    size_t live_bytes, live_peak; /* of storages in use: recycled ones never lift the sum above the peak by much */
     eqi_log_fn log;
     void *log_user;
     int log_level;

@@ -37,7 +37,11 @@ eqat_status eqi_op_mse(eqi_tape *tape, eqi_tensor *x, eqi_tensor *target, eqi_te
 eqat_status eqi_op_linear_cross_entropy(eqi_tape *tape, eqi_tensor *x, eqi_tensor *w, eqi_tensor *labels, eqi_tensor **loss,
                                         eqi_tensor **count);
 
-/* An op of the caller's: forward has been done by the caller; backward adds to the inputs' gradients. */
+/* x itself when it is contiguous, else a copy: what the other ops call on inputs that their kernel cannot walk. */
+eqat_status eqi_op_contiguous(eqi_tape *tape, eqi_tensor *x, eqi_tensor **out);
+
+/* An op of the caller's: forward has been done by the caller; backward adds to the inputs' gradients. `release` (may be NULL)
+ * frees user once, also when nothing was recorded and on failure. */
 typedef eqat_status (*eqi_custom_backward)(void *user, eqi_tape *tape, eqi_tensor *out_grad, eqi_tensor *const *in, int n_in);
 eqat_status eqi_op_custom(eqi_tape *tape, const char *name, eqi_tensor *const *in, int n_in, eqi_tensor *out,
                           eqi_custom_backward backward, void (*release)(void *user), void *user);

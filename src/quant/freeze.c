@@ -1,0 +1,95 @@
+#include <math.h>
+
+#include "base/half.h"
+#include "quant/quantizer.h"
+
+/* Step sizes and zero points are small next to the weights: they travel through the host, whatever the device. */
+
+static eqat_status to_host(const eqi_tensor *t, float **out)
+{
+    size_t n = (size_t)eqi_view_count(&t->v) * sizeof(float);
+    *out = eqi_alloc(eqi_tensor_ctx(t), n, "step sizes on the host");
+    if (!*out) return EQAT_OUT_OF_MEMORY;
+    eqat_status st = eqi_tensor_download(t, *out, n);
+    if (st != EQAT_OK) eqi_free(eqi_tensor_ctx(t), *out);
+    return st;
+}
+
+static float round_f16(float s)
+{
+    const float smallest = 0x1p-24f;
+    float r = eqi_f16_to_f32(eqi_f32_to_f16(s));
+    if (isinf(r)) return copysignf(65504.0f, r);
+    return r == 0.0f ? smallest : r;
+}
+
+eqat_status eqi_quant_round_s(eqi_tensor *s)
+{
+    float *host;
+    EQI_TRY(to_host(s, &host));
+    int64_t n = eqi_view_count(&s->v);
+    for (int64_t i = 0; i < n; i++) host[i] = round_f16(host[i]);
+    eqat_status st = eqi_tensor_upload(s, host, (size_t)n * sizeof(float));
+    eqi_free(eqi_tensor_ctx(s), host);
+    return st;
+}
+
+static eqat_status clamp_s(eqi_tensor *s)
+{
+    float *host;
+    EQI_TRY(to_host(s, &host));
+    int64_t n = eqi_view_count(&s->v);
+    for (int64_t i = 0; i < n; i++) host[i] = fminf(fmaxf(host[i], EQI_STEP_MIN), EQI_STEP_MAX);
+    eqat_status st = eqi_tensor_upload(s, host, (size_t)n * sizeof(float));
+    eqi_free(eqi_tensor_ctx(s), host);
+    return st;
+}
+
+eqat_status eqi_quant_round_z(eqi_tensor *z, int bits, eqi_tensor **out)
+{
+    *out = NULL;
+    eqi_ctx *ctx = eqi_tensor_ctx(z);
+    float *host;
+    EQI_TRY(to_host(z, &host));
+    int64_t n = eqi_view_count(&z->v);
+    /* In place: byte i is written after float i was read. */
+    unsigned char *bytes = (unsigned char *)host;
+    float top = (float)((1 << bits) - 1);
+    for (int64_t i = 0; i < n; i++) {
+        float v = fminf(fmaxf(rintf(host[i]), 0.0f), top);
+        bytes[i] = (unsigned char)v;
+    }
+    eqat_status st = eqi_tensor_create(ctx, out, EQI_U8, z->v.ndim, z->v.shape);
+    if (st == EQAT_OK) st = eqi_tensor_upload(*out, bytes, (size_t)n);
+    if (st != EQAT_OK) {
+        eqi_tensor_unref(*out);
+        *out = NULL;
+    }
+    eqi_free(ctx, host);
+    return st;
+}
+
+void eqi_weight_release(eqi_weight *w)
+{
+    eqi_tensor_unref(w->w);
+    eqi_tensor_unref(w->codes);
+    eqi_tensor_unref(w->s);
+    eqi_tensor_unref(w->z);
+    eqi_tensor_unref(w->bias);
+    *w = (eqi_weight){ 0 };
+}
+
+eqat_status eqi_quant_freeze(eqi_tensor *w, eqi_tensor *s, eqi_tensor *z, const eqi_quant_desc *desc, eqi_weight *packed)
+{
+    *packed = (eqi_weight){ .q = { .bits = desc->bits, .group = desc->group } };
+    eqat_status st;
+    EQI_CHECK(eqi_tensor_cast(s, EQI_F32, &packed->s));
+    if (desc->clamp) EQI_CHECK(clamp_s(packed->s));
+    EQI_CHECK(eqi_quant_round_s(packed->s));
+    EQI_CHECK(eqi_quant_round_z(z, desc->bits, &packed->z));
+    EQI_CHECK(eqi_quantize(w, packed->s, packed->z, &packed->q, &packed->codes));
+    return EQAT_OK;
+done:
+    eqi_weight_release(packed);
+    return st;
+}

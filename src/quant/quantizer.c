@@ -107,7 +107,7 @@ eqat_status eqi_quantizer_desc(const eqat_quantizer *q, const char *name, int64_
     eqat_quantizer_lookup(q, name, &bits, &group_size);
     *selected = bits != 0;
     if (!*selected) return EQAT_OK;
-    *desc = (eqi_quant_desc){ .bits = bits, .group = group_size < 0 ? in_features : group_size, .clamp = true };
+    *desc = (eqi_quant_desc){ .bits = bits, .group = group_size < 0 ? in_features : group_size, .clamp = bits <= 4 };
     eqat_status st = eqi_quant_desc_check(q->ctx, desc, in_features);
     return st == EQAT_OK ? st : eqi_fail_in(q->ctx, st, "%s", name);
 }

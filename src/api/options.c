@@ -1,0 +1,197 @@
+#include "api/options.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const eqi_struct *const structs[] = {
+    &eqi_struct_context, &eqi_struct_model,    &eqi_struct_quantizer, &eqi_struct_data,
+    &eqi_struct_block_ap, &eqi_struct_e2e_qp, &eqi_struct_eval,      &eqi_struct_optimizer,
+};
+
+static const eqi_struct *find_struct(const char *name)
+{
+    for (size_t i = 0; i < EQI_COUNT(structs); i++)
+        if (!strcmp(structs[i]->name, name)) return structs[i];
+    return NULL;
+}
+
+static size_t field_size(const eqat_field *f)
+{
+    switch ((eqat_field_type)f->type) {
+    case EQAT_FIELD_BOOL: return sizeof(bool);
+    case EQAT_FIELD_I32:
+    case EQAT_FIELD_ENUM: return sizeof(int32_t);
+    case EQAT_FIELD_I64: return sizeof(int64_t);
+    case EQAT_FIELD_U64: return sizeof(uint64_t);
+    case EQAT_FIELD_F64: return sizeof(double);
+    case EQAT_FIELD_STRING: return sizeof(const char *);
+    case EQAT_FIELD_POINTER: return sizeof(void *); /* function pointers have this size on every supported system */
+    }
+    return 0;
+}
+
+static void write_number(const eqat_field *f, void *member, double value)
+{
+    switch ((eqat_field_type)f->type) {
+    case EQAT_FIELD_BOOL: *(bool *)member = value != 0; break;
+    case EQAT_FIELD_I32:
+    case EQAT_FIELD_ENUM: *(int32_t *)member = (int32_t)value; break;
+    case EQAT_FIELD_I64: *(int64_t *)member = (int64_t)value; break;
+    case EQAT_FIELD_U64: *(uint64_t *)member = (uint64_t)value; break;
+    case EQAT_FIELD_F64: *(double *)member = value; break;
+    default: break;
+    }
+}
+
+static void write_default(const eqat_field *f, void *member)
+{
+    if (f->type == EQAT_FIELD_STRING)
+        *(const char **)member = f->default_string;
+    else if (f->type == EQAT_FIELD_POINTER)
+        memset(member, 0, sizeof(void *));
+    else
+        write_number(f, member, f->default_number);
+}
+
+void eqi_options_defaults(const eqi_struct *table, void *options, size_t struct_size)
+{
+    if (!options || struct_size < sizeof(size_t)) return;
+    memset(options, 0, struct_size);
+    *(size_t *)options = struct_size;
+    for (size_t i = 0; i < table->count; i++) {
+        const eqat_field *f = &table->fields[i];
+        if (f->offset + field_size(f) <= struct_size) write_default(f, (char *)options + f->offset);
+    }
+}
+
+static double read_number(const eqat_field *f, const void *member)
+{
+    switch ((eqat_field_type)f->type) {
+    case EQAT_FIELD_I32:
+    case EQAT_FIELD_ENUM: return *(const int32_t *)member;
+    case EQAT_FIELD_I64: return (double)*(const int64_t *)member;
+    case EQAT_FIELD_F64: return *(const double *)member;
+    default: return 0; /* a bool or u64 is always within its bounds */
+    }
+}
+
+static eqat_status check_bounds(eqi_ctx *ctx, const eqat_field *f, double value)
+{
+    if (value >= f->minimum && value <= f->maximum) return EQAT_OK;
+    return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "%s: found %.10g, expected %.10g to %.10g", f->name, value, f->minimum, f->maximum);
+}
+
+eqat_status eqi_options_take(eqi_ctx *ctx, const eqi_struct *table, void *out, const void *caller)
+{
+    eqi_options_defaults(table, out, table->size);
+    if (!caller) return EQAT_OK;
+    size_t given = *(const size_t *)caller;
+    if (given < sizeof(size_t))
+        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "%s options: struct_size: found %zu, expected at least %zu: call the init function first",
+                        table->name, given, sizeof(size_t));
+    for (size_t i = 0; i < table->count; i++) {
+        const eqat_field *f = &table->fields[i];
+        if (f->offset + field_size(f) > given) continue;
+        memcpy((char *)out + f->offset, (const char *)caller + f->offset, field_size(f));
+        if (f->type == EQAT_FIELD_I32 || f->type == EQAT_FIELD_ENUM || f->type == EQAT_FIELD_I64 || f->type == EQAT_FIELD_F64)
+            EQI_TRY(check_bounds(ctx, f, read_number(f, (char *)out + f->offset)));
+    }
+    return EQAT_OK;
+}
+
+const char *eqat_options_struct(size_t index) { return index < EQI_COUNT(structs) ? structs[index]->name : NULL; }
+
+size_t eqat_options_count(const char *struct_name)
+{
+    const eqi_struct *s = find_struct(struct_name);
+    return s ? s->count : 0;
+}
+
+eqat_status eqat_options_field(const char *struct_name, size_t index, eqat_field *out)
+{
+    const eqi_struct *s = find_struct(struct_name);
+    if (!s || index >= s->count) return EQAT_NOT_FOUND;
+    size_t n = out->struct_size;
+    eqat_field f = s->fields[index];
+    f.struct_size = n;
+    memcpy(out, &f, n < sizeof f ? n : sizeof f);
+    return EQAT_OK;
+}
+
+static bool parse_bool(const char *text, double *out)
+{
+    static const char *const yes[] = { "on", "true", "1" }, *const no[] = { "off", "false", "0" };
+    for (size_t i = 0; i < 3; i++) {
+        if (!strcmp(text, yes[i])) return *out = 1, true;
+        if (!strcmp(text, no[i])) return *out = 0, true;
+    }
+    return false;
+}
+
+/* "minmax or mse" */
+static void list_names(const char *const *names, char *buffer, size_t size)
+{
+    size_t used = 0;
+    for (size_t i = 0; names[i] && used < size; i++)
+        used += (size_t)snprintf(buffer + used, size - used, "%s%s", i == 0 ? "" : names[i + 1] ? ", " : " or ", names[i]);
+}
+
+eqat_status eqat_options_set(eqat_context *ctx, const char *struct_name, void *options, const char *field, const char *text)
+{
+    const eqi_struct *s = find_struct(struct_name);
+    if (!s) return eqi_fail(ctx, EQAT_NOT_FOUND, "options: no struct is named %s", struct_name);
+    const eqat_field *f = NULL;
+    for (size_t i = 0; i < s->count && !f; i++)
+        if (!strcmp(s->fields[i].name, field)) f = &s->fields[i];
+    size_t given = *(const size_t *)options;
+    if (!f || f->type == EQAT_FIELD_POINTER || f->offset + field_size(f) > given)
+        return eqi_fail(ctx, EQAT_NOT_FOUND, "%s options: no field that text can set is named %s", struct_name, field);
+    void *member = (char *)options + f->offset;
+    char expected[160] = "";
+    double number = 0;
+    bool valid = false;
+    char *end = NULL;
+    errno = 0;
+    switch ((eqat_field_type)f->type) {
+    case EQAT_FIELD_STRING:
+        *(const char **)member = text;
+        return EQAT_OK;
+    case EQAT_FIELD_BOOL:
+        snprintf(expected, sizeof expected, "on or off");
+        valid = parse_bool(text, &number);
+        break;
+    case EQAT_FIELD_ENUM:
+        list_names(f->names, expected, sizeof expected);
+        for (int i = 0; f->names[i] && !valid; i++)
+            if (!strcmp(f->names[i], text)) number = i, valid = true;
+        break;
+    case EQAT_FIELD_U64: {
+        snprintf(expected, sizeof expected, "a whole number from 0 on");
+        unsigned long long v = strtoull(text, &end, 0);
+        if (isdigit((unsigned char)text[0]) && *end == 0 && errno == 0) {
+            *(uint64_t *)member = v;
+            return EQAT_OK;
+        }
+        break;
+    }
+    case EQAT_FIELD_I32:
+    case EQAT_FIELD_I64:
+        snprintf(expected, sizeof expected, "a whole number, %.10g to %.10g", f->minimum, f->maximum);
+        number = (double)strtoll(text, &end, 0);
+        valid = end != text && *end == 0 && errno == 0 && number >= f->minimum && number <= f->maximum;
+        break;
+    case EQAT_FIELD_F64:
+        snprintf(expected, sizeof expected, "a number, %.10g to %.10g", f->minimum, f->maximum);
+        number = strtod(text, &end);
+        valid = end != text && *end == 0 && number >= f->minimum && number <= f->maximum;
+        break;
+    case EQAT_FIELD_POINTER: break;
+    }
+    if (!valid) return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "%s: found \"%s\", expected %s", f->name, text, expected);
+    write_number(f, member, number);
+    return EQAT_OK;
+}

@@ -1,0 +1,23 @@
+#include "cpu/ref/ref.h"
+
+eqat_status eqi_ref_open(eqi_ctx *ctx, const char *device)
+{
+    (void)device;
+    ctx->backend_state = NULL;
+    return EQAT_OK;
+}
+
+void eqi_ref_close(eqi_ctx *ctx) { (void)ctx; }
+
+void *eqi_ref_alloc(eqi_ctx *ctx, size_t size) { return eqi_alloc(ctx, size, "a tensor"); }
+
+void eqi_ref_free(eqi_ctx *ctx, void *data) { eqi_free(ctx, data); }
+
+eqat_status eqi_ref_upload(eqi_ctx *ctx, void *dst, const void *src, size_t n)
+{
+    (void)ctx;
+    if (n) memcpy(dst, src, n);
+    return EQAT_OK;
+}
+
+eqat_status eqi_ref_download(eqi_ctx *ctx, void *dst, const void *src, size_t n) { return eqi_ref_upload(ctx, dst, src, n); }

@@ -21,7 +21,7 @@ typedef enum eqat_sampling { EQAT_SAMPLING_RANDOM = 0, EQAT_SAMPLING_CONSECUTIVE
 
 typedef struct eqat_data_options {
     size_t struct_size;
-    int64_t train_size;  /* samples; default 4096 */
+    int64_t train_size;  /* samples; default 4096; 0: all windows that validation leaves (consecutive sampling only) */
     int64_t val_size;    /* samples; default 64; may be 0 */
     int64_t seq_len;     /* tokens of a sample; default 2048 */
     int32_t sampling;    /* eqat_sampling; default random */

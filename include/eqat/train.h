@@ -31,10 +31,10 @@ typedef int32_t (*eqat_progress_fn)(void *user, const eqat_progress *progress);
 
 typedef struct eqat_block_ap_options {
     size_t struct_size;
-    int64_t batch_size;      /* samples of a step; default 2 */
+    int64_t batch_size;      /* samples of a step; the last step of an epoch takes what is left; default 2 */
     int64_t epochs;          /* default 2; 0: initial s and z only */
     double quant_lr;         /* of s and z; default 1e-4 */
-    double weight_lr;        /* of weights and norm gains; default 0: 2e-5 at 2 bits, 1e-5 at more; negative: they do not train */
+    double weight_lr;        /* of weights and norm gains; default 0: 2e-5 when the block has 2-bit linears, else 1e-5; negative: they do not train */
     double min_lr_factor;    /* the cosine ends at rate times this; default 0.05 */
     int64_t early_stop;      /* > 0: stop a block after so many epochs without a better validation loss; default 0 */
     const char *offload_dir; /* activation cache in files of this folder; NULL (default): in memory */
@@ -69,9 +69,9 @@ EQAT_API eqat_status eqat_block_ap_step(eqat_block_ap *job, int64_t epoch, int64
 /* Mean loss over the validation samples; NaN without any. */
 EQAT_API eqat_status eqat_block_ap_validate(eqat_block_ap *job, double *loss);
 /* Freezes the block: s to fp16, codes taken and packed, norm gains rounded to the stored dtype; moves the quantized stream through the
- * packed block. */
+ * packed block.  After EQAT_CANCELLED on that way the block stays quantized; calling again goes on where it stopped. */
 EQAT_API eqat_status eqat_block_ap_finish(eqat_block_ap *job);
-/* Gives the block in work up; the model's block stays as it was. */
+/* Gives the block in work up; the model's block stays as it was.  begin may start it anew. */
 EQAT_API void eqat_block_ap_abandon(eqat_block_ap *job);
 /* The optimizer of the block in work (to hang a gradient callback on) and its trainable tensors by name ("self_attn.q_proj.weight", ".scales",
  * ".zeros"); borrowed until finish. */
@@ -92,10 +92,10 @@ typedef enum eqat_e2e_params {
 
 typedef struct eqat_e2e_qp_options {
     size_t struct_size;
-    int64_t batch_size;       /* sequences of an optimizer step; default 32 */
+    int64_t batch_size;       /* sequences of an optimizer step; the last one of an epoch takes what is left; default 32 */
     int64_t micro_batch_size; /* sequences of one forward and backward; default 1; divides batch_size */
     int64_t epochs;           /* default 1 */
-    double lr;                /* default 0: 2e-5 at 2 bits, 1e-5 at more */
+    double lr;                /* default 0: 2e-5 when the model has 2-bit linears, else 1e-5 */
     int32_t params;           /* eqat_e2e_params; default EQAT_E2E_S */
     bool train_norms;         /* norm gains too; default false */
     double max_grad_norm;     /* default 0.3 */

@@ -108,6 +108,9 @@ eqat_status eqi_model_embed(eqi_tape *tape, eqat_model *model, eqi_tensor *ids, 
 eqat_status eqi_model_prepare(eqat_model *model, int64_t time);
 /* Loads embeddings, head and final norm. */
 eqat_status eqi_model_load_ends(eqat_model *model);
+/* Drops them, unless they were handed out as parameters; the next use loads them again. Block-AP needs the embedding table, which can
+ * be larger than a block, for a moment only. */
+void eqi_model_unload_ends(eqat_model *model);
 /* Final norm and chunked cross-entropy against labels I32 [B, T]; loss as eqi_op_linear_cross_entropy. */
 eqat_status eqi_model_head_loss(eqi_tape *tape, eqat_model *model, eqi_tensor *x, eqi_tensor *labels, eqi_tensor **loss,
                                 eqi_tensor **count);

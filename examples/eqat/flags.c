@@ -1,0 +1,161 @@
+#include "flags.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define NAME_MAX_LENGTH 96
+
+static bool offered(const flag_group *g, const char *field)
+{
+    if (!g->fields) return true;
+    for (size_t i = 0; g->fields[i]; i++)
+        if (!strcmp(g->fields[i], field)) return true;
+    return false;
+}
+
+/* "e2e-" and "train_size" to "e2e-train-size" */
+static void flag_name(char *out, const flag_group *g, const char *field)
+{
+    snprintf(out, NAME_MAX_LENGTH, "%s%s", g->prefix, field);
+    for (char *p = out; *p; p++)
+        if (*p == '_') *p = '-';
+}
+
+/* The present value of a field, as text that the flag would accept. */
+static void value_text(const eqat_field *f, const void *options, char *out, size_t size)
+{
+    const void *m = (const char *)options + f->offset;
+    switch ((eqat_field_type)f->type) {
+    case EQAT_FIELD_BOOL: snprintf(out, size, "%s", *(const bool *)m ? "on" : "off"); break;
+    case EQAT_FIELD_I32: snprintf(out, size, "%d", *(const int32_t *)m); break;
+    case EQAT_FIELD_I64: snprintf(out, size, "%lld", (long long)*(const int64_t *)m); break;
+    case EQAT_FIELD_U64: snprintf(out, size, "%llu", (unsigned long long)*(const uint64_t *)m); break;
+    case EQAT_FIELD_F64: snprintf(out, size, "%g", *(const double *)m); break;
+    case EQAT_FIELD_ENUM: snprintf(out, size, "%s", f->names[*(const int32_t *)m]); break;
+    case EQAT_FIELD_STRING: snprintf(out, size, "%s", *(const char *const *)m ? *(const char *const *)m : "none"); break;
+    case EQAT_FIELD_POINTER: snprintf(out, size, "none"); break;
+    }
+}
+
+static const char *value_hint(const eqat_field *f)
+{
+    switch ((eqat_field_type)f->type) {
+    case EQAT_FIELD_BOOL: return "on|off";
+    case EQAT_FIELD_I32:
+    case EQAT_FIELD_I64:
+    case EQAT_FIELD_U64: return "N";
+    case EQAT_FIELD_F64: return "X";
+    default: return "WORD";
+    }
+}
+
+static void print_help(const flag_set *set)
+{
+    printf("usage: eqat %s\n\n%s\n\n", set->usage, set->about);
+    for (size_t i = 0; i < set->n_own; i++) {
+        const flag_own *o = &set->own[i];
+        char left[NAME_MAX_LENGTH];
+        snprintf(left, sizeof left, "--%s%s%s", o->name, o->value ? " " : "", o->value ? o->value : "");
+        printf("  %-28s %s\n", left, o->help);
+    }
+    printf("  %-28s %s\n", "--help", "this text");
+    for (size_t g = 0; g < set->n_groups; g++) {
+        const flag_group *group = &set->groups[g];
+        if (!group->title) continue;
+        printf("\n%s\n", group->title);
+        eqat_field f = { .struct_size = sizeof f };
+        for (size_t i = 0; eqat_options_field(group->struct_name, i, &f) == EQAT_OK; i++) {
+            if (f.type == EQAT_FIELD_POINTER || !offered(group, f.name)) continue;
+            char name[NAME_MAX_LENGTH], left[NAME_MAX_LENGTH + 16], value[256];
+            flag_name(name, group, f.name);
+            snprintf(left, sizeof left, "--%s %s", name, value_hint(&f));
+            value_text(&f, group->options, value, sizeof value);
+            printf("  %-28s %s (default %s)\n", left, f.help, value);
+        }
+    }
+}
+
+static int usage_error(const flag_set *set, const char *format, const char *what, const char *more)
+{
+    fprintf(stderr, "eqat: ");
+    fprintf(stderr, format, what, more);
+    fprintf(stderr, "\nusage: eqat %s\n", set->usage);
+    return 2;
+}
+
+/* The library keeps the reason in a context; one is made just to hear it. */
+static int value_error(const flag_set *set, const flag_group *group, const char *field, const char *flag, const char *value)
+{
+    eqat_context *ctx;
+    eqat_context_options o;
+    eqat_context_options_init(&o, sizeof o);
+    o.threads = 1;
+    if (eqat_context_create(&ctx, &o, NULL, 0) != EQAT_OK) return usage_error(set, "--%s: cannot take \"%s\"", flag, value);
+    eqat_options_set(ctx, group->struct_name, group->options, field, value);
+    int code = usage_error(set, "--%s: %s", flag, eqat_context_error(ctx));
+    eqat_context_free(ctx);
+    return code;
+}
+
+/* Finds a flag by name; stores the value. Returns -1 when stored, -2 when no such flag, else an exit code. */
+static int store(const flag_set *set, const char *name, const char *value, bool *took_value)
+{
+    *took_value = true;
+    for (size_t i = 0; i < set->n_own; i++) {
+        const flag_own *o = &set->own[i];
+        if (strcmp(o->name, name)) continue;
+        if (o->on) {
+            *o->on = true;
+            *took_value = false;
+            return -1;
+        }
+        if (!value) return usage_error(set, "--%s: expected a value: %s", name, o->value);
+        *o->text = value;
+        return -1;
+    }
+    for (size_t g = 0; g < set->n_groups; g++) {
+        const flag_group *group = &set->groups[g];
+        eqat_field f = { .struct_size = sizeof f };
+        for (size_t i = 0; eqat_options_field(group->struct_name, i, &f) == EQAT_OK; i++) {
+            char full[NAME_MAX_LENGTH];
+            flag_name(full, group, f.name);
+            if (f.type == EQAT_FIELD_POINTER || !offered(group, f.name) || strcmp(full, name)) continue;
+            if (!value) return usage_error(set, "--%s: expected a value: %s", name, value_hint(&f));
+            if (eqat_options_set(NULL, group->struct_name, group->options, f.name, value) == EQAT_OK) return -1;
+            return value_error(set, group, f.name, name, value);
+        }
+    }
+    return -2;
+}
+
+int flags_parse(const flag_set *set, int argc, char **argv, const char **positional)
+{
+    *positional = NULL;
+    for (int i = 0; i < argc; i++) {
+        const char *arg = argv[i];
+        if (!strcmp(arg, "--help") || !strcmp(arg, "-h")) {
+            print_help(set);
+            return 0;
+        }
+        if (arg[0] != '-' || !arg[1]) {
+            if (*positional) return usage_error(set, "unexpected argument \"%s\" after \"%s\"", arg, *positional);
+            *positional = arg;
+            continue;
+        }
+        char name[NAME_MAX_LENGTH];
+        const char *equals = strchr(arg, '=');
+        const char *start = arg + (arg[1] == '-' ? 2 : 1);
+        size_t length = equals ? (size_t)(equals - start) : strlen(start);
+        if (arg[1] != '-' || length == 0 || length >= sizeof name) return usage_error(set, "unknown flag %s%s", arg, "");
+        memcpy(name, start, length);
+        name[length] = 0;
+        const char *value = equals ? equals + 1 : i + 1 < argc ? argv[i + 1] : NULL;
+        bool took_value;
+        int code = store(set, name, value, &took_value);
+        if (code == -2) return usage_error(set, "unknown flag --%s%s", name, "");
+        if (code >= 0) return code;
+        if (equals && !took_value) return usage_error(set, "--%s takes no value, found \"%s\"", name, value);
+        if (took_value && !equals) i++;
+    }
+    return -1;
+}

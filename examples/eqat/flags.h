@@ -1,0 +1,38 @@
+/* Command-line flags out of the library's options tables: every field is a flag, its default stands in --help. */
+#ifndef EQAT_TOOL_FLAGS_H
+#define EQAT_TOOL_FLAGS_H
+
+#include <eqat/eqat.h>
+
+/* The fields of one options struct as flags: --PREFIXtrain-size for train_size. */
+typedef struct flag_group {
+    const char *title;         /* of the section in --help; NULL: accepted, not shown */
+    const char *struct_name;
+    const char *prefix;
+    void *options;             /* initialised; its present values are shown as defaults */
+    const char *const *fields; /* NULL-terminated names to offer; NULL: all */
+} flag_group;
+
+/* A flag of the tool's own; exactly one of text and on is set. */
+typedef struct flag_own {
+    const char *name;  /* "out" */
+    const char *value; /* "DIR" in --help; NULL for a switch */
+    const char *help;
+    const char **text;
+    bool *on;
+} flag_own;
+
+typedef struct flag_set {
+    const char *usage; /* "quantize MODEL --out DIR ..." */
+    const char *about;
+    const flag_own *own;
+    size_t n_own;
+    const flag_group *groups;
+    size_t n_groups;
+} flag_set;
+
+/* Parses argv[0..argc) into the options; the single argument that is not a flag goes to *positional. Returns -1 to go on, or an
+ * exit code (0 after --help, 2 after an error told on standard error). */
+int flags_parse(const flag_set *set, int argc, char **argv, const char **positional);
+
+#endif

@@ -1,0 +1,186 @@
+#include "tool.h"
+
+#include <errno.h>
+#include <math.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <time.h>
+#include <unistd.h>
+
+const char *const tool_context_fields[] = { "device", "threads", "seed", "log_level", NULL };
+
+static eqat_context *volatile interrupted_context;
+
+static void on_interrupt(int sig)
+{
+    (void)sig;
+    if (interrupted_context) eqat_cancel(interrupted_context);
+}
+
+double tool_seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+int64_t tool_peak_rss(void)
+{
+    struct rusage u;
+    getrusage(RUSAGE_SELF, &u);
+    return (int64_t)u.ru_maxrss * 1024;
+}
+
+static void close_bar(tool *t)
+{
+    if (t->bar_open) fputc('\n', stderr);
+    t->bar_open = false;
+}
+
+static void on_log(void *user, int32_t level, const char *line)
+{
+    static const char *const names[] = { "error", "warning", "info", "debug" };
+    tool *t = user;
+    const char *name = level >= 0 && level < 4 ? names[level] : "log";
+    close_bar(t);
+    fprintf(stderr, "eqat: %s: %s\n", name, line);
+    tool_event(t, json_pack("{s:s,s:s,s:s}", "event", "log", "level", name, "text", line));
+}
+
+int tool_open(tool *t, const char *command)
+{
+    t->started = t->phase_started = tool_seconds();
+    t->terminal = isatty(STDERR_FILENO);
+    t->report = json_object();
+    tool_set(t, "command", json_string(command));
+    if (t->log_path && !(t->log = fopen(t->log_path, "a"))) {
+        fprintf(stderr, "eqat: %s: cannot open the log file: %s\n", t->log_path, strerror(errno));
+        json_decref(t->report);
+        return 1;
+    }
+    t->context.log = on_log;
+    t->context.log_user = t;
+    char error[1024];
+    if (eqat_context_create(&t->ctx, &t->context, error, sizeof error) != EQAT_OK) {
+        fprintf(stderr, "eqat: %s\n", error);
+        if (t->log) fclose(t->log);
+        json_decref(t->report);
+        return 1;
+    }
+    interrupted_context = t->ctx;
+    /* The second interrupt ends the process the ordinary way. */
+    struct sigaction action = { .sa_handler = on_interrupt, .sa_flags = (int)(SA_RESTART | SA_RESETHAND) };
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+    tool_event(t, json_pack("{s:s,s:s}", "event", "start", "command", command));
+    return 0;
+}
+
+int tool_close(tool *t, eqat_status status)
+{
+    close_bar(t);
+    double seconds = tool_seconds() - t->started;
+    int code = status == EQAT_OK ? 0 : status == EQAT_CANCELLED ? 130 : 1;
+    if (status == EQAT_OK) {
+        tool_set(t, "seconds", json_real(seconds));
+        tool_set(t, "peak_rss_bytes", json_integer(tool_peak_rss()));
+        if (t->json) {
+            json_dumpf(t->report, stdout, JSON_INDENT(2) | JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(10));
+            fputc('\n', stdout);
+        }
+        if (fflush(stdout) != 0) {
+            fprintf(stderr, "eqat: standard output: cannot write: %s\n", strerror(errno));
+            code = 1;
+        }
+    } else {
+        fprintf(stderr, "eqat: %s\n", eqat_context_error(t->ctx));
+    }
+    tool_event(t, json_pack("{s:s,s:s,s:f}", "event", "end", "status", eqat_status_name(status), "seconds", seconds));
+    interrupted_context = NULL;
+    eqat_context_free(t->ctx);
+    if (t->log) fclose(t->log);
+    json_decref(t->report);
+    return code;
+}
+
+void tool_say(tool *t, const char *format, ...)
+{
+    if (t->json) return;
+    va_list args;
+    va_start(args, format);
+    vprintf(format, args);
+    va_end(args);
+    putchar('\n');
+}
+
+void tool_set(tool *t, const char *key, json_t *value) { json_object_set_new(t->report, key, value); }
+
+void tool_event(tool *t, json_t *event)
+{
+    if (t->log && event) {
+        json_object_set_new(event, "t", json_real(tool_seconds() - t->started));
+        json_dumpf(event, t->log, JSON_COMPACT | JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(10));
+        fputc('\n', t->log);
+        fflush(t->log);
+    }
+    json_decref(event);
+}
+
+/* JSON has no NaN. */
+static json_t *number_or_null(double x) { return isfinite(x) ? json_real(x) : json_null(); }
+
+static void time_text(double seconds, char *out, size_t size)
+{
+    long s = lround(seconds);
+    if (s >= 3600)
+        snprintf(out, size, "%ld:%02ld:%02ld", s / 3600, s / 60 % 60, s % 60);
+    else
+        snprintf(out, size, "%ld:%02ld", s / 60, s % 60);
+}
+
+static void draw_bar(tool *t, const eqat_progress *p, double share, const char *eta)
+{
+    char bar[31];
+    int full = (int)(share * 30);
+    for (int i = 0; i < 30; i++) bar[i] = i < full ? '#' : '.';
+    bar[30] = 0;
+    fprintf(stderr, "\r%s [%s] %3.0f%%", p->phase, bar, share * 100);
+    if (p->blocks) fprintf(stderr, " block %lld/%lld", (long long)p->block + 1, (long long)p->blocks);
+    if (isfinite(p->loss)) fprintf(stderr, " loss %.4g", p->loss);
+    fprintf(stderr, " ETA %s \033[K", eta);
+    fflush(stderr);
+    t->bar_open = true;
+}
+
+int32_t tool_progress(void *user, const eqat_progress *p)
+{
+    tool *t = user;
+    double now = tool_seconds();
+    if (strcmp(t->phase, p->phase)) {
+        close_bar(t);
+        snprintf(t->phase, sizeof t->phase, "%s", p->phase);
+        t->phase_started = now;
+        t->last_line = 0;
+    }
+    double share = p->steps > 0 ? (double)p->step / (double)p->steps : 0;
+    char eta[32] = "?";
+    if (share > 0) time_text((now - t->phase_started) * (1 - share) / share, eta, sizeof eta);
+    bool last = p->step == p->steps;
+    if (t->terminal && (now - t->last_line > 0.1 || last)) {
+        draw_bar(t, p, share, eta);
+        t->last_line = now;
+    } else if (!t->terminal && (now - t->last_line > 10 || last)) {
+        fprintf(stderr, "%s: step %lld of %lld", p->phase, (long long)p->step, (long long)p->steps);
+        if (p->blocks) fprintf(stderr, ", block %lld of %lld", (long long)p->block + 1, (long long)p->blocks);
+        if (isfinite(p->loss)) fprintf(stderr, ", loss %.6g", p->loss);
+        fprintf(stderr, ", ETA %s\n", eta);
+        t->last_line = now;
+    }
+    tool_event(t, json_pack("{s:s,s:s,s:I,s:I,s:I,s:I,s:I,s:o,s:o,s:o,s:o}", "event", "step", "phase", p->phase, "block",
+                            (json_int_t)p->block, "epoch", (json_int_t)p->epoch, "epochs", (json_int_t)p->epochs, "step", (json_int_t)p->step,
+                            "steps", (json_int_t)p->steps, "loss", number_or_null(p->loss), "val_loss", number_or_null(p->val_loss), "lr",
+                            number_or_null(p->lr), "grad_norm", number_or_null(p->grad_norm)));
+    return 0;
+}

@@ -1,0 +1,49 @@
+/* What the commands of the tool share: the context, progress on standard error, the log file, the JSON report. */
+#ifndef EQAT_TOOL_TOOL_H
+#define EQAT_TOOL_TOOL_H
+
+#include <eqat/eqat.h>
+#include <jansson.h>
+#include <stdio.h>
+
+#include "flags.h"
+
+typedef struct tool {
+    eqat_context *ctx;
+    eqat_context_options context;
+    bool json;            /* one object on standard output */
+    const char *log_path; /* one JSON line per event; NULL: none */
+    FILE *log;
+    bool terminal;        /* standard error is one: draw a bar */
+    bool bar_open;        /* a bar without its newline is on the screen */
+    double started, phase_started, last_line;
+    char phase[16];
+    json_t *report;       /* what --json prints */
+} tool;
+
+/* Flags that every command has. */
+#define TOOL_FLAGS(t)                                                                                       \
+    { .name = "json", .help = "print one JSON object on standard output", .on = &(t)->json },                 \
+    { .name = "log-file", .value = "FILE", .help = "append one JSON line per event", .text = &(t)->log_path }
+extern const char *const tool_context_fields[];
+
+/* Opens the log file and the context and catches interrupts. Returns 0, or an exit code after telling why. */
+int tool_open(tool *t, const char *command);
+/* Prints the report or, when status is a failure, the one line; closes everything; returns the exit code. */
+int tool_close(tool *t, eqat_status status);
+
+double tool_seconds(void); /* monotonic */
+int64_t tool_peak_rss(void); /* bytes */
+int32_t tool_progress(void *user, const eqat_progress *progress); /* an eqat_progress_fn; user is the tool */
+void tool_say(tool *t, const char *format, ...) __attribute__((format(printf, 2, 3))); /* one line for people: standard output, or nothing with --json */
+void tool_set(tool *t, const char *key, json_t *value); /* into the report; takes the reference */
+void tool_event(tool *t, json_t *event);                /* into the log file; takes the reference */
+
+/* Commands: argv after the command's name; each returns the exit code. */
+int command_quantize(int argc, char **argv);
+int command_e2e_qp(int argc, char **argv);
+int command_eval(int argc, char **argv);
+int command_inspect(int argc, char **argv);
+int command_tokenize(int argc, char **argv);
+
+#endif

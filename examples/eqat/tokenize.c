@@ -53,7 +53,7 @@ int command_tokenize(int argc, char **argv)
         if (in != stdin) fclose(in);
         return code;
     }
-    uint32_t flags = (special ? EQAT_TOKENIZER_ADD_SPECIAL : 0u) | (parse ? EQAT_TOKENIZER_PARSE_SPECIAL : 0u);
+    uint32_t flags = (special ? EQAT_TOKENIZE_ADD_SPECIAL : 0u) | (parse ? EQAT_TOKENIZE_PARSE_SPECIAL : 0u);
     json_t *lines = json_array();
     char *line = NULL;
     size_t capacity = 0;

@@ -1,0 +1,53 @@
+#!/bin/sh
+# Builds libeqat for release and with AddressSanitizer and UndefinedBehaviorSanitizer, runs every test in both, and ends with
+# "N passed, N failed". Usage: tests/run.sh [BUILD_DIR]
+set -eu
+here=$(cd "$(dirname "$0")/.." && pwd)
+work=${1:-$here/build-tests}
+# shellcheck source=examples/packages.sh
+. "$here/examples/packages.sh"
+# shellcheck disable=SC2086
+need_packages $build_packages g++ check python3 abigail-tools
+mkdir -p "$work"
+
+# The suites that compare with other implementations skip without these.
+if [ ! -x "$work/venv/bin/python" ]; then
+    python3 -m venv "$work/venv" 2>/dev/null || { need_packages python3-venv && python3 -m venv "$work/venv"; } || true
+    "$work/venv/bin/python" -m pip install -q --disable-pip-version-check numpy gguf tokenizers >"$work/pip.log" 2>&1 ||
+        echo "the packages of the comparing suites could not be installed; those suites will skip" >&2
+fi
+PATH=$work/venv/bin:$PATH
+export PATH
+# Real models and texts, when there are any; the suites that want them skip without.
+if [ -z "${EQAT_SHARED:-}" ] && [ -d "$here/../shared/data" ]; then EQAT_SHARED=$(cd "$here/../shared/data" && pwd); export EQAT_SHARED; fi
+
+suite() { # NAME MESON_TEST_OPTIONS -- MESON_SETUP_OPTIONS
+    name=$1 options=$2
+    shift 3
+    build=$work/$name
+    [ -f "$build/build.ninja" ] || meson setup "$build" "$here" --werror -Dtests=enabled "$@" >"$work/$name.log" 2>&1 ||
+        { tail -n 40 "$work/$name.log"; echo "0 passed, 1 failed"; exit 1; }
+    ninja -C "$build" >>"$work/$name.log" 2>&1 || { tail -n 60 "$work/$name.log"; echo "0 passed, 1 failed"; exit 1; }
+    echo "== $name"
+    # shellcheck disable=SC2086
+    meson test -C "$build" --no-rebuild --print-errorlogs $options || true
+}
+
+suite release "" -- --buildtype=release
+ASAN_OPTIONS=detect_leaks=1:abort_on_error=0 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 \
+    suite sanitize "--timeout-multiplier 6 --no-suite release-only" -- --buildtype=debugoptimized -Db_sanitize=address,undefined -Db_lundef=false
+
+python3 - "$work" <<'PYTHON'
+import json, os, sys
+counts = {"OK": 0, "SKIP": 0, "FAIL": 0}
+for build in ("release", "sanitize"):
+    log = os.path.join(sys.argv[1], build, "meson-logs", "testlog.json")
+    results = [json.loads(line) for line in open(log)] if os.path.exists(log) else []
+    if not results: counts["FAIL"] += 1
+    for test in results:
+        kind = {"OK": "OK", "EXPECTEDFAIL": "OK", "SKIP": "SKIP"}.get(test["result"], "FAIL")
+        counts[kind] += 1
+        if kind != "OK": print(f"{test['result']:8} {build}: {test['name']}")
+print(f"{counts['OK']} passed, {counts['FAIL']} failed" + (f", {counts['SKIP']} skipped" if counts["SKIP"] else ""))
+sys.exit(counts["FAIL"] != 0)
+PYTHON

@@ -45,6 +45,9 @@ void eqi_tape_set_recording(eqi_tape *tape, bool on);
  * caller still owns out. */
 eqat_status eqi_tape_record(eqi_tape *tape, const eqi_op *op, eqi_tensor *const *in, int n_in, eqi_tensor *out,
                             eqi_tensor *const *saved, int n_saved, const void *attr, size_t attr_size);
+/* The same without asking what the inputs require. */
+eqat_status eqi_tape_append(eqi_tape *tape, const eqi_op *op, eqi_tensor *const *in, int n_in, eqi_tensor *out,
+                            eqi_tensor *const *saved, int n_saved, const void *attr, size_t attr_size);
 /* True when a call with these inputs will be recorded: the op then computes what backward needs. */
 bool eqi_tape_records(const eqi_tape *tape, eqi_tensor *const *in, int n_in);
 
@@ -60,6 +63,7 @@ eqat_status eqi_grad_of(eqi_tensor *t, eqi_tensor **grad, bool *acc);
 /* For rules whose gradient stands in a tensor of its own: adds g (same shape, contiguous) to the gradient of t. Shares g
  * instead of copying where nobody can tell; a shared gradient is copied before eqi_grad_of hands it out. */
 eqat_status eqi_grad_add(eqi_tensor *t, eqi_tensor *g);
+eqat_status eqi_grad_give(eqi_tensor *t, eqi_tensor *g); /* the same, taking over the caller's reference, also on failure */
 void eqi_tensor_zero_grad(eqi_tensor *t); /* drops the gradient; the next backward starts afresh */
 
 /* Recomputation (Chen et al. 2016): runs fn without recording; backward runs it again, recorded on a tape of its own, and
@@ -69,5 +73,6 @@ void eqi_tensor_zero_grad(eqi_tensor *t); /* drops the gradient; the next backwa
 typedef eqat_status (*eqi_segment_fn)(eqi_tape *tape, void *user, eqi_tensor *const *in, int n_in, eqi_tensor **out);
 eqat_status eqi_tape_checkpoint(eqi_tape *tape, eqi_segment_fn fn, void *user, void (*release)(void *user), eqi_tensor *const *in,
                                 int n_in, eqi_tensor **out);
+extern const eqi_op eqi_checkpoint_op;
 
 #endif

@@ -166,6 +166,8 @@ struct eqi_backend {
  * Fills ctx->backend; a table with a missing entry is refused here, not in the middle of a run. */
 eqat_status eqi_backend_open(eqi_ctx *ctx, const char *device);
 void eqi_backend_close(eqi_ctx *ctx);
+/* Version and completeness of a table; EQAT_BACKEND naming the entry that lacks. */
+eqat_status eqi_backend_check(eqi_ctx *ctx, const eqi_backend *backend);
 
 /* lib/cpu/ref fills every entry; lib/cpu overwrites with what is faster. */
 extern const eqi_backend eqi_backend_ref;

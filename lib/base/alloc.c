@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/context.h"
+#include "tensor/tensor.h"
 
 /* The size lives in front of the block, so that freeing can keep the account
  * without asking every caller to remember it. */
@@ -13,6 +14,8 @@ typedef union header {
 
 static void *raw_alloc(eqi_ctx *ctx, size_t size)
 {
+    if (size > SIZE_MAX - sizeof(header)) return NULL;
+    size += sizeof(header);
     if (ctx->allocator.alloc) return ctx->allocator.alloc(ctx->allocator.user, size, EQI_ALIGN);
     void *p = NULL;
     return posix_memalign(&p, EQI_ALIGN, size) == 0 ? p : NULL;
@@ -20,7 +23,11 @@ static void *raw_alloc(eqi_ctx *ctx, size_t size)
 
 void *eqi_alloc(eqi_ctx *ctx, size_t size, const char *what)
 {
-    header *h = size <= SIZE_MAX - sizeof(header) ? raw_alloc(ctx, size + sizeof(header)) : NULL;
+    header *h = raw_alloc(ctx, size);
+    if (!h && ctx->recycled) {
+        eqi_storage_trim(ctx);
+        h = raw_alloc(ctx, size);
+    }
     if (!h) {
         eqi_fail(ctx, EQAT_OUT_OF_MEMORY, "out of memory: %zu bytes for %s", size, what);
         return NULL;

@@ -20,7 +20,8 @@ int64_t eqi_weight_out(const eqi_weight *w);
 int64_t eqi_weight_in(const eqi_weight *w);
 
 eqat_status eqi_op_linear(eqi_tape *tape, eqi_tensor *x, const eqi_weight *w, eqi_tensor **out); /* [.., K] -> [.., N] */
-eqat_status eqi_op_embedding(eqi_tape *tape, eqi_tensor *ids, eqi_tensor *table, eqi_dtype dtype, eqi_tensor **out); /* [..] -> [.., H] */
+/* [..] -> [.., H] */
+eqat_status eqi_op_embedding(eqi_tape *tape, eqi_tensor *ids, eqi_tensor *table, eqi_dtype dtype, eqi_tensor **out);
 eqat_status eqi_op_rmsnorm(eqi_tape *tape, eqi_tensor *x, eqi_tensor *gain, double eps, eqi_tensor **out);
 eqat_status eqi_op_rope(eqi_tape *tape, eqi_tensor *x, eqi_tensor *cos, eqi_tensor *sin, eqi_tensor *pos, eqi_tensor **out);
 eqat_status eqi_op_attention(eqi_tape *tape, eqi_tensor *q, eqi_tensor *k, eqi_tensor *v, eqi_tensor *segments,
@@ -30,8 +31,8 @@ eqat_status eqi_op_add(eqi_tape *tape, eqi_tensor *a, eqi_tensor *b, eqi_tensor 
 eqat_status eqi_op_mul(eqi_tape *tape, eqi_tensor *a, eqi_tensor *b, eqi_tensor **out);
 eqat_status eqi_op_scale(eqi_tape *tape, eqi_tensor *a, double alpha, eqi_tensor **out);
 eqat_status eqi_op_reshape(eqi_tape *tape, eqi_tensor *a, int ndim, const int64_t *shape, eqi_tensor **out); /* shares storage */
-eqat_status eqi_op_fakequant(eqi_tape *tape, eqi_tensor *w, eqi_tensor *s, eqi_tensor *z, const eqi_quant_desc *q, eqi_dtype dtype,
-                             eqi_tensor **out);
+eqat_status eqi_op_fakequant(eqi_tape *tape, eqi_tensor *w, eqi_tensor *s, eqi_tensor *z, const eqi_quant_desc *q,
+                             eqi_dtype dtype, eqi_tensor **out);
 eqat_status eqi_op_mse(eqi_tape *tape, eqi_tensor *x, eqi_tensor *target, eqi_tensor **loss); /* F32 [1] */
 /* Mean of -ln p over the labels >= 0; loss F32 [1], 0 when all are masked; count (may be NULL) F32 [1] is their number. */
 eqat_status eqi_op_linear_cross_entropy(eqi_tape *tape, eqi_tensor *x, eqi_tensor *w, eqi_tensor *labels, eqi_tensor **loss,

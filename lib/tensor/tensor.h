@@ -27,7 +27,8 @@ struct eqi_storage {
     int refs;     /* one handle belongs to one thread at a time, and so do the tensors that share it */
     size_t size;
     void *data;
-    void (*deleter)(void *user, void *data); /* foreign memory; NULL: our own */
+    bool foreign; /* memory of the caller's; deleter may be NULL */
+    void (*deleter)(void *user, void *data);
     void *user;
     eqi_storage *next; /* in ctx->recycled */
 };
@@ -65,8 +66,8 @@ static inline const eqi_view *eqi_opt(const eqi_tensor *t) { return t ? &t->v : 
 eqat_status eqi_tensor_create(eqi_ctx *ctx, eqi_tensor **out, eqi_dtype dtype, int ndim, const int64_t *shape);
 eqat_status eqi_tensor_zeros(eqi_ctx *ctx, eqi_tensor **out, eqi_dtype dtype, int ndim, const int64_t *shape);
 /* Memory of the caller's: stride NULL means contiguous; deleter (may be NULL) runs when the last view is gone. */
-eqat_status eqi_tensor_wrap(eqi_ctx *ctx, eqi_tensor **out, eqi_dtype dtype, int ndim, const int64_t *shape, const int64_t *stride,
-                            void *data, size_t size, void (*deleter)(void *, void *), void *user);
+eqat_status eqi_tensor_wrap(eqi_ctx *ctx, eqi_tensor **out, eqi_dtype dtype, int ndim, const int64_t *shape,
+                            const int64_t *stride, void *data, size_t size, void (*deleter)(void *, void *), void *user);
 eqi_tensor *eqi_tensor_ref(eqi_tensor *t);
 void eqi_tensor_unref(eqi_tensor *t); /* NULL is fine */
 
@@ -87,7 +88,8 @@ const char *eqi_view_shape_text(const eqi_view *v, char *buffer, size_t size);
 eqat_status eqi_tensor_upload(eqi_tensor *t, const void *src, size_t n);
 eqat_status eqi_tensor_download(const eqi_tensor *t, void *dst, size_t n);
 eqat_status eqi_tensor_fill(eqi_tensor *t, double value);
-eqat_status eqi_tensor_cast(const eqi_tensor *t, eqi_dtype dtype, eqi_tensor **out); /* a contiguous copy, also for the same dtype */
-eqat_status eqi_tensor_copy(eqi_tensor *dst, const eqi_tensor *src);                /* converts; same shape */
+/* A contiguous copy, also for the same dtype. */
+eqat_status eqi_tensor_cast(const eqi_tensor *t, eqi_dtype dtype, eqi_tensor **out);
+eqat_status eqi_tensor_copy(eqi_tensor *dst, const eqi_tensor *src); /* converts; same shape */
 
 #endif

@@ -1,0 +1,154 @@
+#include "autograd/tape.h"
+
+#include <string.h>
+
+#include "backend/backend.h"
+
+eqat_status eqi_tape_create(eqi_ctx *ctx, eqi_tape **out)
+{
+    eqi_tape *tape = *out = eqi_calloc(ctx, 1, sizeof *tape, "a tape");
+    if (!tape) return EQAT_OUT_OF_MEMORY;
+    tape->ctx = eqi_ctx_ref(ctx);
+    tape->recording = true;
+    return EQAT_OK;
+}
+
+void eqi_tape_free(eqi_tape *tape)
+{
+    if (!tape) return;
+    eqi_ctx *ctx = tape->ctx;
+    eqi_tape_clear(tape);
+    eqi_free(ctx, tape->nodes);
+    eqi_free(ctx, tape);
+    eqi_ctx_unref(ctx);
+}
+
+static void pop(eqi_tape *tape)
+{
+    eqi_node *node = &tape->nodes[--tape->count];
+    if (node->op->release) node->op->release(node);
+    node->out->on_tape = node->out->requires_grad = false;
+    eqi_tensor_zero_grad(node->out);
+    eqi_tensor_unref(node->out);
+    for (size_t i = 0; i < EQI_COUNT(node->in); i++) eqi_tensor_unref(node->in[i]);
+    for (size_t i = 0; i < EQI_COUNT(node->saved); i++) eqi_tensor_unref(node->saved[i]);
+}
+
+void eqi_tape_clear(eqi_tape *tape)
+{
+    while (tape->count) pop(tape);
+}
+
+void eqi_tape_set_recording(eqi_tape *tape, bool on) { tape->recording = on; }
+
+static bool any_requires(eqi_tensor *const *in, int n_in)
+{
+    for (int i = 0; i < n_in; i++)
+        if (in[i] && in[i]->requires_grad) return true;
+    return false;
+}
+
+bool eqi_tape_records(const eqi_tape *tape, eqi_tensor *const *in, int n_in)
+{
+    return tape->recording && any_requires(in, n_in);
+}
+
+static eqat_status grow(eqi_tape *tape)
+{
+    if (tape->count < tape->capacity) return EQAT_OK;
+    size_t capacity = tape->capacity ? 2 * tape->capacity : 64;
+    eqi_node *nodes = eqi_realloc(tape->ctx, tape->nodes, capacity * sizeof *nodes, "a tape");
+    if (!nodes) return EQAT_OUT_OF_MEMORY;
+    tape->nodes = nodes;
+    tape->capacity = capacity;
+    return EQAT_OK;
+}
+
+static eqi_tensor *ref_or_null(eqi_tensor *t) { return t ? eqi_tensor_ref(t) : NULL; }
+
+eqat_status eqi_tape_record(eqi_tape *tape, const eqi_op *op, eqi_tensor *const *in, int n_in, eqi_tensor *out,
+                            eqi_tensor *const *saved, int n_saved, const void *attr, size_t attr_size)
+{
+    if (!any_requires(in, n_in)) return EQAT_OK;
+    tape->touched = true;
+    if (!tape->recording) return EQAT_OK;
+    return eqi_tape_append(tape, op, in, n_in, out, saved, n_saved, attr, attr_size);
+}
+
+eqat_status eqi_tape_append(eqi_tape *tape, const eqi_op *op, eqi_tensor *const *in, int n_in, eqi_tensor *out,
+                            eqi_tensor *const *saved, int n_saved, const void *attr, size_t attr_size)
+{
+    eqi_ctx *ctx = tape->ctx;
+    if (n_in < 0 || n_in > EQI_NODE_TENSORS)
+        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "%s: found %d inputs, expected at most %d", op->name, n_in, EQI_NODE_TENSORS);
+    if (out->requires_grad)
+        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "%s: the output is trainable or recorded already", op->name);
+    EQI_TRY(grow(tape));
+    eqi_node *node = &tape->nodes[tape->count++];
+    memset(node, 0, sizeof *node);
+    node->op = op;
+    for (int i = 0; i < n_in; i++) node->in[i] = ref_or_null(in[i]);
+    for (int i = 0; i < n_saved; i++) node->saved[i] = ref_or_null(saved[i]);
+    node->out = eqi_tensor_ref(out);
+    if (attr_size) memcpy(node->attr, attr, attr_size);
+    out->requires_grad = out->on_tape = true;
+    return EQAT_OK;
+}
+
+/* Walks the tape from its end; what is not on a path from the seeded gradient has none and is only released. */
+static eqat_status walk(eqi_tape *tape, eqat_status st)
+{
+    bool recording = tape->recording;
+    tape->recording = false;
+    while (tape->count) {
+        eqi_node *node = &tape->nodes[tape->count - 1];
+        if (st == EQAT_OK && node->out->grad) {
+            if (node->op->backward)
+                st = node->op->backward(tape, node);
+            else
+                st = eqi_fail(tape->ctx, EQAT_UNSUPPORTED, "%s: has no backward rule", node->op->name);
+        }
+        pop(tape);
+    }
+    tape->recording = recording;
+    return st;
+}
+
+static eqat_status seed(eqi_tape *tape, eqi_tensor *loss, double scale)
+{
+    eqi_ctx *ctx = tape->ctx;
+    char a[EQI_SHAPE_TEXT];
+    if (eqi_view_count(&loss->v) != 1)
+        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "backward: found a loss of shape %s, expected one element",
+                        eqi_view_shape_text(&loss->v, a, sizeof a));
+    if (!loss->on_tape)
+        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "backward: the loss was not recorded: nothing it depends on is trainable");
+    eqi_tensor *grad;
+    bool acc;
+    EQI_TRY(eqi_grad_of(loss, &grad, &acc));
+    return ctx->backend->fill(ctx, &grad->v, scale);
+}
+
+eqat_status eqi_tape_backward(eqi_tape *tape, eqi_tensor *loss, double scale) { return walk(tape, seed(tape, loss, scale)); }
+
+static eqat_status seed_from(eqi_tape *tape, eqi_tensor *out, const eqi_tensor *grad)
+{
+    eqi_ctx *ctx = tape->ctx;
+    char a[EQI_SHAPE_TEXT], b[EQI_SHAPE_TEXT];
+    if (!out->requires_grad)
+        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "backward: the output was not recorded: nothing it depends on is trainable");
+    if (!eqi_view_same_shape(&out->v, &grad->v))
+        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "backward: found a gradient of shape %s, expected %s",
+                        eqi_view_shape_text(&grad->v, a, sizeof a), eqi_view_shape_text(&out->v, b, sizeof b));
+    if (eqi_view_is_contiguous(&grad->v)) return eqi_grad_add(out, (eqi_tensor *)grad);
+    eqi_tensor *copy;
+    EQI_TRY(eqi_tensor_cast(grad, grad->v.dtype, &copy));
+    eqat_status st = eqi_grad_add(out, copy);
+    eqi_tensor_unref(copy);
+    return st;
+}
+
+eqat_status eqi_tape_backward_from(eqi_tape *tape, eqi_tensor *out, const eqi_tensor *grad)
+{
+    return walk(tape, seed_from(tape, out, grad));
+}

@@ -1,0 +1,62 @@
+#include "backend/backend.h"
+
+#include <string.h>
+
+/* Every entry by name, so that a refusal can say which one is missing. */
+#define ENTRIES(X)                                                                                                            \
+    X(open) X(close) X(alloc) X(free) X(upload) X(download) X(fill) X(copy) X(axpby) X(mul) X(scale_by) X(ratio) X(embedding) \
+    X(embedding_bwd) X(linear) X(linear_bwd_x) X(linear_bwd_w) X(bias_bwd) X(fakequant) X(fakequant_bwd) X(fq_linear)         \
+    X(fq_linear_bwd_x) X(fq_linear_bwd_w) X(dequantize) X(packed_linear) X(packed_linear_bwd_x) X(packed_linear_bwd_sz)       \
+    X(quantize) X(init_minmax) X(init_mse) X(rmsnorm) X(rmsnorm_bwd) X(rope) X(attention) X(attention_bwd) X(silu_mul)        \
+    X(silu_mul_bwd) X(mse) X(mse_bwd) X(linear_cross_entropy) X(sum_squares) X(clip_factor) X(adamw)
+
+#define ONE(entry) +1
+_Static_assert(sizeof(eqi_backend) - offsetof(eqi_backend, open) == (0 ENTRIES(ONE)) * sizeof(void (*)(void)),
+               "an entry of eqi_backend is not named above");
+
+static const char *missing_entry(const eqi_backend *b)
+{
+#define CHECK(entry) if (!b->entry) return #entry;
+    ENTRIES(CHECK)
+    return NULL;
+}
+
+static eqat_status find(eqi_ctx *ctx, const char *device, const eqi_backend **out)
+{
+    if (!strcmp(device, "cpu")) {
+        *out = eqi_backend_cpu();
+    } else if (!strcmp(device, "ref")) {
+        *out = &eqi_backend_ref;
+    } else if (!strncmp(device, "cuda", 4) && (!device[4] || device[4] == ':')) {
+        return eqi_fail(ctx, EQAT_UNSUPPORTED, "device %s: this build has no CUDA backend", device);
+    } else {
+        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "device: found \"%s\", expected cpu, ref or cuda:N", device);
+    }
+    return EQAT_OK;
+}
+
+eqat_status eqi_backend_check(eqi_ctx *ctx, const eqi_backend *b)
+{
+    if (b->version != EQI_BACKEND_VERSION)
+        return eqi_fail(ctx, EQAT_BACKEND, "backend %s: found version %u, expected %u", b->name, (unsigned)b->version,
+                        EQI_BACKEND_VERSION);
+    const char *entry = missing_entry(b);
+    if (entry) return eqi_fail(ctx, EQAT_BACKEND, "backend %s: it lacks %s", b->name, entry);
+    return EQAT_OK;
+}
+
+eqat_status eqi_backend_open(eqi_ctx *ctx, const char *device)
+{
+    const eqi_backend *b = NULL;
+    EQI_TRY(find(ctx, device, &b));
+    EQI_TRY(eqi_backend_check(ctx, b));
+    EQI_TRY(b->open(ctx, device));
+    ctx->backend = b;
+    return EQAT_OK;
+}
+
+void eqi_backend_close(eqi_ctx *ctx)
+{
+    if (ctx->backend) ctx->backend->close(ctx);
+    ctx->backend = NULL;
+}

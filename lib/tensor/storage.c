@@ -1,0 +1,106 @@
+#include "backend/backend.h"
+#include "tensor/tensor.h"
+
+/* Recycled storages may lift the footprint this far above what live tensors ever needed. */
+#define SLACK ((size_t)16 << 20)
+
+static void destroy(eqi_ctx *ctx, eqi_storage *s)
+{
+    ctx->backend->free(ctx, s->data);
+    eqi_free(ctx, s);
+}
+
+/* Newest first: the oldest is the least likely to be asked for again. */
+static void shrink(eqi_ctx *ctx, size_t limit)
+{
+    size_t kept = 0;
+    for (eqi_storage **at = &ctx->recycled; *at;) {
+        eqi_storage *s = *at;
+        if (s->size <= limit - kept) {
+            kept += s->size;
+            at = &s->next;
+        } else {
+            *at = s->next;
+            destroy(ctx, s);
+        }
+    }
+    ctx->recycled_bytes = kept;
+}
+
+/* What may stay recycled while `live` bytes are in use. */
+static size_t recycle_limit(const eqi_ctx *ctx, size_t live)
+{
+    return (live < ctx->live_peak ? ctx->live_peak - live : 0) + SLACK;
+}
+
+static eqi_storage *take_recycled(eqi_ctx *ctx, size_t size)
+{
+    for (eqi_storage **at = &ctx->recycled; *at; at = &(*at)->next) {
+        eqi_storage *s = *at;
+        if (s->size != size) continue;
+        *at = s->next;
+        ctx->recycled_bytes -= size;
+        return s;
+    }
+    return NULL;
+}
+
+static eqi_storage *fresh(eqi_ctx *ctx, size_t size)
+{
+    size_t limit = recycle_limit(ctx, ctx->live_bytes + size);
+    if (ctx->recycled_bytes > limit) shrink(ctx, limit);
+    eqi_storage *s = eqi_calloc(ctx, 1, sizeof *s, "a tensor");
+    if (!s) return NULL;
+    s->size = size;
+    s->data = ctx->backend->alloc(ctx, size);
+    if (!s->data && ctx->recycled) {
+        eqi_storage_trim(ctx);
+        s->data = ctx->backend->alloc(ctx, size);
+    }
+    if (s->data) return s;
+    eqi_free(ctx, s);
+    return NULL;
+}
+
+eqat_status eqi_storage_create(eqi_ctx *ctx, eqi_storage **out, size_t size)
+{
+    eqi_storage *s = take_recycled(ctx, size);
+    if (!s) s = fresh(ctx, size);
+    *out = s;
+    if (!s) return EQAT_OUT_OF_MEMORY;
+    s->ctx = eqi_ctx_ref(ctx);
+    s->refs = 1;
+    s->next = NULL;
+    ctx->live_bytes += size;
+    if (ctx->live_bytes > ctx->live_peak) ctx->live_peak = ctx->live_bytes;
+    return EQAT_OK;
+}
+
+void eqi_storage_unref(eqi_storage *s)
+{
+    if (!s || --s->refs > 0) return;
+    eqi_ctx *ctx = s->ctx;
+    if (s->foreign) {
+        if (s->deleter) s->deleter(s->user, s->data);
+        eqi_free(ctx, s);
+    } else {
+        ctx->live_bytes -= s->size;
+        s->next = ctx->recycled;
+        ctx->recycled = s;
+        ctx->recycled_bytes += s->size;
+        size_t limit = recycle_limit(ctx, ctx->live_bytes);
+        if (ctx->recycled_bytes > limit) shrink(ctx, limit);
+    }
+    eqi_ctx_unref(ctx);
+}
+
+void eqi_storage_trim(eqi_ctx *ctx)
+{
+    while (ctx->recycled) {
+        eqi_storage *s = ctx->recycled;
+        ctx->recycled = s->next;
+        destroy(ctx, s);
+    }
+    ctx->recycled_bytes = 0;
+    ctx->live_peak = ctx->live_bytes;
+}

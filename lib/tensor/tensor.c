@@ -1,0 +1,317 @@
+#include "tensor/tensor.h"
+
+#include <stdio.h>
+
+#include "backend/backend.h"
+
+static const struct {
+    const char *name;
+    size_t size;
+} dtypes[EQI_DTYPE_COUNT] = {
+    [EQI_F32] = { "f32", 4 }, [EQI_BF16] = { "bf16", 2 }, [EQI_F16] = { "f16", 2 }, [EQI_F64] = { "f64", 8 },
+    [EQI_I32] = { "i32", 4 }, [EQI_U8] = { "u8", 1 },     [EQI_U32] = { "u32", 4 },
+};
+
+static bool dtype_valid(eqi_dtype dtype) { return (unsigned)dtype < EQI_DTYPE_COUNT; }
+size_t eqi_dtype_size(eqi_dtype dtype) { return dtype_valid(dtype) ? dtypes[dtype].size : 0; }
+const char *eqi_dtype_name(eqi_dtype dtype) { return dtype_valid(dtype) ? dtypes[dtype].name : "unknown"; }
+
+bool eqi_dtype_is_float(eqi_dtype dtype)
+{
+    return dtype == EQI_F32 || dtype == EQI_BF16 || dtype == EQI_F16 || dtype == EQI_F64;
+}
+
+int64_t eqi_view_count(const eqi_view *v)
+{
+    int64_t n = 1;
+    for (int i = 0; i < v->ndim; i++) n *= v->shape[i];
+    return n;
+}
+
+int64_t eqi_view_rows(const eqi_view *v)
+{
+    int64_t n = 1;
+    for (int i = 0; i + 1 < v->ndim; i++) n *= v->shape[i];
+    return n;
+}
+
+bool eqi_view_is_contiguous(const eqi_view *v)
+{
+    if (eqi_view_count(v) == 0) return true;
+    int64_t expected = 1;
+    for (int i = v->ndim - 1; i >= 0; i--) {
+        if (v->shape[i] != 1 && v->stride[i] != expected) return false;
+        expected *= v->shape[i];
+    }
+    return true;
+}
+
+bool eqi_view_same_shape(const eqi_view *a, const eqi_view *b)
+{
+    if (a->ndim != b->ndim) return false;
+    for (int i = 0; i < a->ndim; i++)
+        if (a->shape[i] != b->shape[i]) return false;
+    return true;
+}
+
+const char *eqi_view_shape_text(const eqi_view *v, char *buffer, size_t size)
+{
+    size_t at = 0;
+    for (int i = 0; i < v->ndim && at < size; i++) {
+        int n = snprintf(buffer + at, size - at, "%s%lld", i ? ", " : "[", (long long)v->shape[i]);
+        if (n > 0) at += (size_t)n;
+    }
+    if (at < size) snprintf(buffer + at, size - at, "]");
+    return buffer;
+}
+
+static void set_shape(eqi_view *v, int ndim, const int64_t *shape)
+{
+    int64_t stride = 1;
+    v->ndim = ndim;
+    for (int i = ndim - 1; i >= 0; i--) {
+        v->shape[i] = shape[i];
+        v->stride[i] = stride;
+        stride *= shape[i];
+    }
+}
+
+/* The size in bytes of a contiguous tensor. */
+static eqat_status measure(eqi_ctx *ctx, eqi_dtype dtype, int ndim, const int64_t *shape, size_t *bytes)
+{
+    if (!dtype_valid(dtype)) return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "tensor: found dtype %d, which is unknown", (int)dtype);
+    if (ndim < 1 || ndim > EQI_MAX_DIMS)
+        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "tensor: found %d dimensions, expected 1 to %d", ndim, EQI_MAX_DIMS);
+    uint64_t n = dtypes[dtype].size;
+    bool empty = false;
+    for (int i = 0; i < ndim; i++) {
+        if (shape[i] < 0)
+            return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "tensor: found size %lld in dimension %d, expected at least 0",
+                            (long long)shape[i], i);
+        if (shape[i] == 0) empty = true;
+    }
+    /* Even beside a 0 the other sizes must multiply, because strides do. */
+    for (int i = 0; i < ndim; i++) {
+        if (shape[i] == 0) continue;
+        if (n > (uint64_t)PTRDIFF_MAX / (uint64_t)shape[i])
+            return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "tensor: the sizes multiply to more than memory can hold");
+        n *= (uint64_t)shape[i];
+    }
+    *bytes = empty ? 0 : (size_t)n;
+    return EQAT_OK;
+}
+
+/* Takes over the caller's reference on storage when it succeeds. */
+static eqat_status tensor_over(eqi_ctx *ctx, eqi_tensor **out, eqi_storage *storage)
+{
+    eqi_tensor *t = eqi_calloc(ctx, 1, sizeof *t, "a tensor");
+    if (!t) return EQAT_OUT_OF_MEMORY;
+    t->refs = 1;
+    t->storage = storage;
+    t->v.data = storage->data;
+    *out = t;
+    return EQAT_OK;
+}
+
+eqat_status eqi_tensor_create(eqi_ctx *ctx, eqi_tensor **out, eqi_dtype dtype, int ndim, const int64_t *shape)
+{
+    *out = NULL;
+    size_t bytes;
+    EQI_TRY(measure(ctx, dtype, ndim, shape, &bytes));
+    eqi_storage *storage;
+    EQI_TRY(eqi_storage_create(ctx, &storage, bytes));
+    eqat_status st = tensor_over(ctx, out, storage);
+    if (st != EQAT_OK) {
+        eqi_storage_unref(storage);
+        return st;
+    }
+    (*out)->v.dtype = dtype;
+    set_shape(&(*out)->v, ndim, shape);
+    return EQAT_OK;
+}
+
+eqat_status eqi_tensor_zeros(eqi_ctx *ctx, eqi_tensor **out, eqi_dtype dtype, int ndim, const int64_t *shape)
+{
+    EQI_TRY(eqi_tensor_create(ctx, out, dtype, ndim, shape));
+    eqat_status st = eqi_tensor_fill(*out, 0);
+    if (st != EQAT_OK) {
+        eqi_tensor_unref(*out);
+        *out = NULL;
+    }
+    return st;
+}
+
+/* Elements from the first to one past the last that strides reach. */
+static eqat_status check_strides(eqi_ctx *ctx, int ndim, const int64_t *shape, const int64_t *stride, size_t *extent)
+{
+    uint64_t n = 1;
+    for (int i = 0; i < ndim; i++) {
+        if (stride[i] < 0)
+            return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "tensor: found stride %lld in dimension %d, expected at least 0",
+                            (long long)stride[i], i);
+        if (shape[i] > 1 && (uint64_t)stride[i] > ((uint64_t)PTRDIFF_MAX - n) / (uint64_t)(shape[i] - 1))
+            return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "tensor: the strides reach further than memory can");
+        if (shape[i] > 1) n += (uint64_t)stride[i] * (uint64_t)(shape[i] - 1);
+    }
+    *extent = (size_t)n;
+    return EQAT_OK;
+}
+
+eqat_status eqi_tensor_wrap(eqi_ctx *ctx, eqi_tensor **out, eqi_dtype dtype, int ndim, const int64_t *shape,
+                            const int64_t *stride, void *data, size_t size, void (*deleter)(void *, void *), void *user)
+{
+    *out = NULL;
+    size_t bytes, extent = 0;
+    EQI_TRY(measure(ctx, dtype, ndim, shape, &bytes));
+    size_t item = dtypes[dtype].size;
+    if (stride && bytes) {
+        EQI_TRY(check_strides(ctx, ndim, shape, stride, &extent));
+        bytes = extent > SIZE_MAX / item ? SIZE_MAX : extent * item;
+    }
+    if (bytes > size)
+        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "tensor: found %zu bytes of memory, expected at least %zu", size, bytes);
+    if (bytes && !data) return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "tensor: found no memory, expected %zu bytes", bytes);
+    if ((uintptr_t)data % item)
+        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "tensor: found memory that is not aligned to %zu bytes", item);
+    eqi_storage *storage = eqi_calloc(ctx, 1, sizeof *storage, "a tensor");
+    if (!storage) return EQAT_OUT_OF_MEMORY;
+    storage->data = data;
+    eqat_status st = tensor_over(ctx, out, storage);
+    if (st != EQAT_OK) {
+        eqi_free(ctx, storage);
+        return st;
+    }
+    *storage = (eqi_storage){ .ctx = eqi_ctx_ref(ctx), .refs = 1, .size = size, .data = data, .foreign = true,
+                              .deleter = deleter, .user = user };
+    eqi_view *v = &(*out)->v;
+    v->dtype = dtype;
+    set_shape(v, ndim, shape);
+    for (int i = 0; stride && i < ndim; i++) v->stride[i] = stride[i];
+    return EQAT_OK;
+}
+
+eqi_tensor *eqi_tensor_ref(eqi_tensor *t)
+{
+    t->refs++;
+    return t;
+}
+
+void eqi_tensor_unref(eqi_tensor *t)
+{
+    if (!t || --t->refs > 0) return;
+    eqi_storage *storage = t->storage;
+    eqi_tensor_unref(t->grad);
+    eqi_free(storage->ctx, t);
+    eqi_storage_unref(storage);
+}
+
+static eqat_status view_of(eqi_tensor *t, eqi_tensor **out)
+{
+    EQI_TRY(tensor_over(eqi_tensor_ctx(t), out, t->storage));
+    t->storage->refs++;
+    (*out)->v = t->v;
+    return EQAT_OK;
+}
+
+eqat_status eqi_tensor_reshape(eqi_tensor *t, eqi_tensor **out, int ndim, const int64_t *shape)
+{
+    *out = NULL;
+    eqi_ctx *ctx = eqi_tensor_ctx(t);
+    size_t bytes;
+    EQI_TRY(measure(ctx, t->v.dtype, ndim, shape, &bytes));
+    eqi_view v = t->v;
+    set_shape(&v, ndim, shape);
+    char a[EQI_SHAPE_TEXT], b[EQI_SHAPE_TEXT];
+    if (eqi_view_count(&v) != eqi_view_count(&t->v))
+        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "reshape: %s and %s differ in their number of elements",
+                        eqi_view_shape_text(&t->v, a, sizeof a), eqi_view_shape_text(&v, b, sizeof b));
+    if (!eqi_view_is_contiguous(&t->v))
+        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "reshape: %s is not contiguous", eqi_view_shape_text(&t->v, a, sizeof a));
+    EQI_TRY(view_of(t, out));
+    (*out)->v = v;
+    return EQAT_OK;
+}
+
+eqat_status eqi_tensor_slice(eqi_tensor *t, eqi_tensor **out, int dim, int64_t start, int64_t length)
+{
+    *out = NULL;
+    eqi_ctx *ctx = eqi_tensor_ctx(t);
+    char a[EQI_SHAPE_TEXT];
+    if (dim < 0 || dim >= t->v.ndim)
+        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "slice: found dimension %d, expected one of %s", dim,
+                        eqi_view_shape_text(&t->v, a, sizeof a));
+    if (start < 0 || length < 0 || start > t->v.shape[dim] || length > t->v.shape[dim] - start)
+        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT,
+                        "slice: found %lld elements from %lld on, expected a part of dimension %d of %s", (long long)length,
+                        (long long)start, dim, eqi_view_shape_text(&t->v, a, sizeof a));
+    EQI_TRY(view_of(t, out));
+    eqi_view *v = &(*out)->v;
+    v->shape[dim] = length;
+    if (eqi_view_count(v) > 0) v->data = (char *)v->data + (size_t)(start * v->stride[dim]) * dtypes[v->dtype].size;
+    return EQAT_OK;
+}
+
+static eqat_status check_transfer(const eqi_tensor *t, const char *what, size_t n)
+{
+    eqi_ctx *ctx = eqi_tensor_ctx(t);
+    size_t bytes = (size_t)eqi_view_count(&t->v) * eqi_dtype_size(t->v.dtype);
+    char a[EQI_SHAPE_TEXT];
+    if (!eqi_view_is_contiguous(&t->v))
+        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "%s: %s is not contiguous", what, eqi_view_shape_text(&t->v, a, sizeof a));
+    if (n != bytes)
+        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "%s: found %zu bytes, expected %zu for %s %s", what, n, bytes,
+                        eqi_dtype_name(t->v.dtype), eqi_view_shape_text(&t->v, a, sizeof a));
+    return EQAT_OK;
+}
+
+eqat_status eqi_tensor_upload(eqi_tensor *t, const void *src, size_t n)
+{
+    EQI_TRY(check_transfer(t, "upload", n));
+    eqi_ctx *ctx = eqi_tensor_ctx(t);
+    return n ? ctx->backend->upload(ctx, t->v.data, src, n) : EQAT_OK;
+}
+
+eqat_status eqi_tensor_download(const eqi_tensor *t, void *dst, size_t n)
+{
+    EQI_TRY(check_transfer(t, "download", n));
+    eqi_ctx *ctx = eqi_tensor_ctx(t);
+    return n ? ctx->backend->download(ctx, dst, t->v.data, n) : EQAT_OK;
+}
+
+eqat_status eqi_tensor_fill(eqi_tensor *t, double value)
+{
+    eqi_ctx *ctx = eqi_tensor_ctx(t);
+    return eqi_view_count(&t->v) ? ctx->backend->fill(ctx, &t->v, value) : EQAT_OK;
+}
+
+eqat_status eqi_tensor_cast(const eqi_tensor *t, eqi_dtype dtype, eqi_tensor **out)
+{
+    EQI_TRY(eqi_tensor_create(eqi_tensor_ctx(t), out, dtype, t->v.ndim, t->v.shape));
+    eqat_status st = eqi_tensor_copy(*out, t);
+    if (st != EQAT_OK) {
+        eqi_tensor_unref(*out);
+        *out = NULL;
+    }
+    return st;
+}
+
+static bool convertible(eqi_dtype to, eqi_dtype from)
+{
+    if (to == from || (eqi_dtype_is_float(to) && eqi_dtype_is_float(from))) return true;
+    eqi_dtype other = to == EQI_F32 ? from : to;
+    return (to == EQI_F32 || from == EQI_F32) && (other == EQI_U8 || other == EQI_I32);
+}
+
+eqat_status eqi_tensor_copy(eqi_tensor *dst, const eqi_tensor *src)
+{
+    eqi_ctx *ctx = eqi_tensor_ctx(dst);
+    char a[EQI_SHAPE_TEXT], b[EQI_SHAPE_TEXT];
+    if (ctx != eqi_tensor_ctx(src)) return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "copy: the tensors belong to two contexts");
+    if (!eqi_view_same_shape(&dst->v, &src->v))
+        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "copy: found %s, expected %s", eqi_view_shape_text(&src->v, a, sizeof a),
+                        eqi_view_shape_text(&dst->v, b, sizeof b));
+    if (!convertible(dst->v.dtype, src->v.dtype))
+        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "copy: %s does not convert to %s", eqi_dtype_name(src->v.dtype),
+                        eqi_dtype_name(dst->v.dtype));
+    return eqi_view_count(&dst->v) ? ctx->backend->copy(ctx, &dst->v, &src->v) : EQAT_OK;
+}

@@ -1,0 +1,66 @@
+"""What the shared library promises: exactly the symbols of exports.txt, all versioned; headers that compile alone as C11 and as C++; and
+no change of the binary interface against the committed baseline that docs/abi.md does not tell."""
+import glob, os, re, shutil, subprocess, sys, tempfile
+
+library, include, here = sys.argv[1:4]
+
+
+def run(*args):
+    return subprocess.run(args, capture_output=True, text=True)
+
+
+def check_exports():
+    found = set()
+    for line in run("nm", "-D", "--defined-only", "--with-symbol-versions", library).stdout.splitlines():
+        kind, symbol = line.split()[1:3]
+        if kind == "A":
+            continue
+        name, _, version = symbol.partition("@@")
+        if not version:
+            return f"{name} is exported without a version"
+        found.add(name)
+    wanted = set(open(os.path.join(here, "exports.txt")).read().split())
+    problems = [f"{n} is exported, but not in tests/abi/exports.txt" for n in sorted(found - wanted)]
+    problems += [f"{n} is in tests/abi/exports.txt, but not exported" for n in sorted(wanted - found)]
+    declared = set()
+    for header in glob.glob(os.path.join(include, "eqat", "*.h")):
+        declared |= set(re.findall(r"EQAT_API[^;]*?\b(eqat_\w+)\(", open(header).read()))
+    problems += [f"{n} is exported, but no header declares it" for n in sorted(found - declared)]
+    problems += [f"{n} is declared, but not exported" for n in sorted(declared - found)]
+    return "\n".join(problems)
+
+
+def check_headers():
+    problems = []
+    for header in sorted(glob.glob(os.path.join(include, "eqat", "*.h"))):
+        name = "eqat/" + os.path.basename(header)
+        for compiler, language, standard in (("cc", "c", "c11"), ("c++", "c++", "c++11")):
+            if not shutil.which(compiler):
+                continue
+            with tempfile.NamedTemporaryFile("w", suffix="." + language) as f:
+                f.write(f"#include <{name}>\n#include <{name}>\n")
+                f.flush()
+                r = run(compiler, "-x", language, f"-std={standard}", "-Wall", "-Wextra", "-Werror", "-pedantic", "-fsyntax-only", "-I", include, f.name)
+                if r.returncode:
+                    problems.append(f"{name} as {standard}: {r.stderr.splitlines()[0]}")
+        for included in re.findall(r"#include [<\"](.*?)[>\"]", open(header).read()):
+            if included not in ("stddef.h", "stdint.h", "stdbool.h") and not included.startswith("eqat/"):
+                problems.append(f"{name} includes {included}")
+    return "\n".join(problems)
+
+
+def check_baseline():
+    baseline = os.path.join(here, "libeqat.abi")
+    if not shutil.which("abidiff"):
+        print("abidiff is not installed: the baseline was not compared")
+        return ""
+    r = run("abidiff", "--headers-dir2", os.path.join(include, "eqat"), "--drop-private-types", baseline, library)
+    return r.stdout if r.returncode else ""
+
+
+failed = 0
+for check in (check_exports, check_headers, check_baseline):
+    problem = check()
+    print(f"{check.__name__}: {problem or 'ok'}")
+    failed |= bool(problem)
+sys.exit(failed)

@@ -1,0 +1,258 @@
+"""The eqat tool from outside: what a user types, what comes back, what is left on disk."""
+import hashlib, json, os, shutil, signal, struct, subprocess, sys, tempfile, time, unittest
+
+EQAT, TRAIN_TINY = os.environ["EQAT_TOOL"], os.environ["EQAT_TRAIN_TINY"]
+DATA = ["--seq-len", "64", "--val-size", "16", "--sampling", "consecutive", "--shuffle", "off"]
+BLOCK_AP = DATA + ["--train-size", "512", "--batch-size", "8", "--epochs", "2", "--weight-lr", "1e-3", "--quant-lr", "1e-3"]
+E2E = ["--e2e-seq-len", "64", "--e2e-train-size", "512", "--e2e-batch-size", "8", "--e2e-micro-batch-size", "8", "--e2e-lr", "1e-3"]
+FEW = DATA + ["--train-size", "8", "--batch-size", "2", "--epochs", "1"]
+
+
+def eqat(*args, env=None):
+    return subprocess.run([EQAT, *map(str, args)], capture_output=True, text=True, env=env)
+
+
+def files_of(folder):
+    return {name: hashlib.sha256(open(os.path.join(folder, name), "rb").read()).hexdigest() for name in sorted(os.listdir(folder))}
+
+
+class Tool(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.dir = tempfile.mkdtemp(prefix="eqat-tool-")
+        started = time.monotonic()
+        subprocess.run([TRAIN_TINY, cls.dir], check=True, capture_output=True)
+        cls.trained_in = time.monotonic() - started
+        cls.model = os.path.join(cls.dir, "model")
+        cls.train, cls.valid = (os.path.join(cls.dir, n + ".u16") for n in ("train", "valid"))
+
+    @classmethod
+    def tearDownClass(cls):
+        shutil.rmtree(cls.dir)
+
+    def setUp(self):
+        self.tmp = tempfile.mkdtemp(dir=self.dir)
+        self.out = os.path.join(self.tmp, "out")
+
+    def ok(self, *args):
+        r = eqat(*args)
+        self.assertEqual(r.returncode, 0, r.stderr)
+        return r
+
+    def perplexity(self, model, *args):
+        return json.loads(self.ok("eval", model, "--text", self.valid, "--seq-len", 64, "--json", *args).stdout)["perplexity"]
+
+    def quantize(self, out, *args):
+        return json.loads(self.ok("quantize", self.model, "--out", out, "--group-size", 32, "--json", *args).stdout)
+
+    def refused(self, *args, code=1, says=()):
+        """One line that says all of `says`, the exit code, and nothing left at --out."""
+        before = sorted(os.listdir(self.tmp))
+        r = eqat(*args)
+        self.assertEqual(r.returncode, code, r.stderr)
+        self.assertEqual(r.stdout, "")
+        lines = [line for line in r.stderr.splitlines() if not line.startswith(("usage:", "eqat: warning", "eqat: info", "block-ap:"))]
+        self.assertEqual(len(lines), 1, r.stderr)
+        for text in says:
+            self.assertIn(text, lines[0])
+        self.assertEqual(sorted(os.listdir(self.tmp)), before)
+        return lines[0]
+
+    def broken_copy(self):
+        copy = os.path.join(self.tmp, "broken")
+        shutil.copytree(self.model, copy)
+        return copy
+
+    # ---- the main job ----------------------------------------------------------------------------------------------------
+
+    def test_perplexity_falls_from_stage_to_stage(self):
+        full = self.perplexity(self.model)
+        for bits in (2, 3):
+            outs = [os.path.join(self.tmp, f"{m}{bits}") for m in ("rtn", "ap", "qat")]
+            self.quantize(outs[0], "--bits", bits, "--method", "rtn")
+            report = self.quantize(outs[1], "--bits", bits, "--calib", self.train, *BLOCK_AP)
+            self.quantize(outs[2], "--bits", bits, "--calib", self.train, "--e2e", self.train, *BLOCK_AP, *E2E)
+            rtn, ap, qat = (self.perplexity(o) for o in outs)
+            print(f"{bits} bits: full {full:.4f} rtn {rtn:.4f} block-ap {ap:.4f} efficientqat {qat:.4f}", file=sys.stderr)
+            self.assertGreater(rtn, ap)
+            self.assertGreater(ap, qat)
+            self.assertGreater(qat, full)
+            self.assertEqual(len(report["blocks"]), 2)
+            for block in report["blocks"]:
+                self.assertEqual(len(block["epochs"]), 2)
+                self.assertLess(block["epochs"][1]["train_loss"], block["epochs"][0]["train_loss"])
+                self.assertLess(block["epochs"][1]["val_loss"], block["epochs"][0]["val_loss"])
+            self.assertGreater(report["peak_rss_bytes"], 1 << 20)
+            self.assertGreater(report["seconds"], 0)
+
+    def test_e2e_command_equals_the_one_of_quantize(self):
+        a, b, c = (os.path.join(self.tmp, n) for n in "abc")
+        self.quantize(a, "--calib", self.train, "--e2e", self.train, *FEW, *E2E, "--e2e-train-size", 16)
+        self.quantize(b, "--calib", self.train, *FEW)
+        self.ok("e2e-qp", b, "--out", c, "--data", self.train, "--sampling", "consecutive", "--shuffle", "off", *E2E, "--e2e-train-size", 16)
+        self.assertEqual(files_of(a), files_of(c))
+
+    def test_same_seed_same_files_whatever_the_threads(self):
+        outs = [os.path.join(self.tmp, str(i)) for i in range(3)]
+        args = ["--calib", self.train, "--e2e", self.train, *FEW, "--sampling", "random", "--shuffle", "on", "--e2e-train-size", 8,
+                "--e2e-seq-len", 64, "--e2e-batch-size", 4]
+        for out, threads, seed in zip(outs, (1, 3, 3), (7, 7, 8)):
+            self.quantize(out, *args, "--threads", threads, "--seed", seed)
+        self.assertEqual(files_of(outs[0]), files_of(outs[1]))
+        self.assertNotEqual(files_of(outs[0]), files_of(outs[2]))
+
+    def test_offload_changes_nothing(self):
+        a, b = (os.path.join(self.tmp, n) for n in "ab")
+        cache = os.path.join(self.tmp, "cache")
+        os.mkdir(cache)
+        self.quantize(a, "--calib", self.train, *FEW)
+        self.quantize(b, "--calib", self.train, *FEW, "--offload-dir", cache)
+        self.assertEqual(files_of(a), files_of(b))
+        self.assertEqual(os.listdir(cache), [])
+
+    def test_inspect(self):
+        self.quantize(self.out, "--bits", 3, "--method", "rtn")
+        full, packed = (json.loads(self.ok("inspect", m, "--json").stdout) for m in (self.model, self.out))
+        self.assertEqual((full["family"], full["blocks"], full["quantized"]), ("llama", 2, False))
+        self.assertEqual(full["linears"][0]["bits"], 0)
+        self.assertEqual(packed["linears"][0]["bits"], 3)
+        # 3 bits, and for 32 weights a step size of 16 bits and a zero point of 3
+        self.assertAlmostEqual(packed["bits_per_linear_parameter"], 3 + (16 + 3) / 32, delta=0.01)
+        self.assertLess(packed["bytes"], full["bytes"])
+        self.assertIn("llama", self.ok("inspect", self.model).stdout)
+
+    def test_log_file_has_a_json_line_per_event(self):
+        log = os.path.join(self.tmp, "log")
+        self.quantize(self.out, "--calib", self.train, *FEW, "--log-file", log)
+        events = [json.loads(line) for line in open(log)]
+        self.assertEqual(events[0]["event"], "start")
+        self.assertEqual(events[-1]["event"], "end")
+        steps = [e for e in events if e["event"] == "step"]
+        self.assertEqual(len(steps), 2 * 4)
+        self.assertEqual(steps[-1]["step"], steps[-1]["steps"])
+
+    # ---- usage ----------------------------------------------------------------------------------------------------------------
+
+    def test_help_has_every_flag_with_its_default(self):
+        text = self.ok("quantize", "--help").stdout
+        for flag in ("train-size", "val-size", "seq-len", "batch-size", "epochs", "quant-lr", "weight-lr", "min-lr-factor", "early-stop",
+                     "sampling", "shuffle", "e2e-train-size", "e2e-seq-len", "e2e-batch-size", "e2e-epochs", "e2e-lr", "e2e-params",
+                     "init", "compute-dtype", "offload-dir", "threads", "seed", "bits", "group-size"):
+            line = [l for l in text.splitlines() if l.startswith(f"  --{flag} ")]
+            self.assertEqual(len(line), 1, flag)
+            self.assertIn("(default ", line[0])
+
+    def test_usage_errors_exit_with_2(self):
+        for args in ([], ["frobnicate"], ["quantize"], ["quantize", self.model], ["quantize", self.model, "--out", self.out],
+                     ["quantize", self.model, "--out", self.out, "--frobnicate", "1"], ["eval", self.model],
+                     ["quantize", self.model, "--out", self.out, "--bits", "two"], ["quantize", self.model, "--out", self.out, "--bits", "9"],
+                     ["quantize", self.model, "--out", self.out, "--method", "rtm"], ["eval", self.model, "--text"]):
+            r = eqat(*args)
+            self.assertEqual((r.returncode, r.stdout), (2, ""), args)
+            self.assertTrue(r.stderr)
+        self.assertIn("2 to 8", eqat("quantize", self.model, "--out", self.out, "--bits", "9").stderr)
+
+    def test_interrupt_exits_with_130_and_leaves_nothing(self):
+        p = subprocess.Popen([EQAT, "quantize", self.model, "--out", self.out, "--group-size", "32", "--calib", self.train, *DATA,
+                              "--train-size", "2000", "--epochs", "1000"], stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+        time.sleep(2)
+        p.send_signal(signal.SIGINT)
+        _, err = p.communicate(timeout=60)
+        self.assertEqual(p.returncode, 130, err)
+        self.assertIn(b"cancelled", err)
+        self.assertEqual(os.listdir(self.tmp), [])
+
+    # ---- bad input ---------------------------------------------------------------------------------------------------------------
+
+    def test_model_that_is_not_there(self):
+        self.refused("eval", os.path.join(self.tmp, "nothing"), "--text", self.valid, says=["nothing"])
+
+    def test_truncated_shard(self):
+        model = self.broken_copy()
+        shard = os.path.join(model, "model.safetensors")
+        os.truncate(shard, os.path.getsize(shard) - 100)
+        self.refused("quantize", model, "--out", self.out, "--group-size", 32, "--method", "rtn", says=["model.safetensors"])
+
+    def edit_header(self, model, edit):
+        path = os.path.join(model, "model.safetensors")
+        raw = open(path, "rb").read()
+        n, = struct.unpack("<Q", raw[:8])
+        header = json.loads(raw[8:8 + n])
+        edit(header)
+        text = json.dumps(header).encode()
+        with open(path, "wb") as f:
+            f.write(struct.pack("<Q", len(text)) + text + raw[8 + n:])
+
+    def test_missing_tensor(self):
+        model = self.broken_copy()
+        name = "model.layers.1.mlp.up_proj.weight"
+        self.edit_header(model, lambda h: h.__setitem__("other", h.pop(name)))
+        self.refused("eval", model, "--text", self.valid, says=["model.safetensors", name])
+
+    def test_wrong_shape(self):
+        model = self.broken_copy()
+        name = "model.layers.0.self_attn.k_proj.weight"
+        self.edit_header(model, lambda h: h[name].__setitem__("shape", h[name]["shape"][::-1]))
+        self.refused("eval", model, "--text", self.valid, says=[name, "[64, 32]", "[32, 64]"])
+
+    def test_unknown_architecture(self):
+        model = self.broken_copy()
+        path = os.path.join(model, "config.json")
+        config = json.load(open(path))
+        config.update(model_type="mamba", architectures=["MambaForCausalLM"])
+        json.dump(config, open(path, "w"))
+        self.refused("inspect", model, says=["amba"])
+
+    def test_weight_that_is_not_finite(self):
+        model = self.broken_copy()
+        path = os.path.join(model, "model.safetensors")
+        raw = bytearray(open(path, "rb").read())
+        n, = struct.unpack("<Q", raw[:8])
+        name = "model.layers.1.mlp.down_proj.weight"
+        start = 8 + n + json.loads(raw[8:8 + n])[name]["data_offsets"][0]
+        raw[start:start + 4] = struct.pack("<f", float("nan"))
+        open(path, "wb").write(raw)
+        for method in ("rtn", "block-ap"):
+            self.refused("quantize", model, "--out", self.out, "--group-size", 32, "--method", method, "--calib", self.train, *FEW, says=[name])
+
+    def test_group_that_does_not_divide_the_row(self):
+        self.refused("quantize", self.model, "--out", self.out, "--group-size", 256, "--method", "rtn", says=["q_proj", "256", "64"])
+
+    def test_id_out_of_range(self):
+        bad = os.path.join(self.tmp, "bad.u16")
+        with open(self.valid, "rb") as f:
+            ids = bytearray(f.read(4096))
+        ids[20:22] = struct.pack("<H", 128)
+        open(bad, "wb").write(ids)
+        self.refused("eval", self.model, "--text", bad, "--seq-len", 64, says=["bad.u16", "128", "10"])
+
+    def test_empty_calibration(self):
+        empty = os.path.join(self.tmp, "empty.u16")
+        open(empty, "w").close()
+        self.refused("quantize", self.model, "--out", self.out, "--group-size", 32, "--calib", empty, *FEW, says=["empty.u16"])
+
+    def test_text_without_tokenizer(self):
+        text = os.path.join(self.tmp, "a.txt")
+        open(text, "w").write("a text")
+        self.refused("eval", self.model, "--text", text, says=["tokenizer"])
+
+    def test_unwritable_output(self):
+        self.refused("quantize", self.model, "--out", os.path.join(self.model, "config.json", "out"), "--group-size", 32, "--method", "rtn",
+                     says=["config.json"])
+
+    def test_output_that_holds_something_else(self):
+        os.mkdir(self.out)
+        keep = os.path.join(self.out, "keep")
+        open(keep, "w").write("mine")
+        self.refused("quantize", self.model, "--out", self.out, "--group-size", 32, "--method", "rtn", says=["out", "empty"])
+        self.assertEqual(os.listdir(self.out), ["keep"])
+
+    def test_bits_that_no_engine_reads(self):
+        self.refused("quantize", self.model, "--out", self.out, "--bits", 5, "--group-size", 32, "--method", "rtn", says=["5"])
+
+    def test_e2e_of_a_model_that_is_not_quantized(self):
+        self.refused("e2e-qp", self.model, "--out", self.out, "--data", self.train, says=["quantized"])
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)

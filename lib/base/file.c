@@ -120,6 +120,22 @@ static bool dir_is_empty(const char *path)
     return empty;
 }
 
+/* Not mkdtemp: its folders are private whatever the umask says, and reading the umask would change it for a moment. */
+static eqat_status make_beside(eqi_outdir *d)
+{
+    for (int attempt = 0; attempt < 1000; attempt++) {
+        d->temp = eqi_asprintf(d->ctx, "%s.partial-%ld-%d", d->target, (long)getpid(), attempt);
+        if (!d->temp) return EQAT_OUT_OF_MEMORY;
+        if (mkdir(d->temp, 0777) == 0) return EQAT_OK;
+        int failed = errno;
+        eqi_free(d->ctx, d->temp);
+        d->temp = NULL;
+        errno = failed;
+        if (failed != EEXIST) break;
+    }
+    return fail_errno(d->ctx, d->target, "cannot create the output folder");
+}
+
 eqat_status eqi_outdir_begin(eqi_ctx *ctx, eqi_outdir **out, const char *target)
 {
     *out = NULL;
@@ -133,18 +149,7 @@ eqat_status eqi_outdir_begin(eqi_ctx *ctx, eqi_outdir **out, const char *target)
     d->target = eqi_strdup(ctx, target);
     size_t n = d->target ? strlen(d->target) : 0;
     while (n > 1 && d->target[n - 1] == '/') d->target[--n] = 0;
-    d->temp = d->target ? eqi_asprintf(ctx, "%s.partial-XXXXXX", d->target) : NULL;
-    eqat_status st = d->temp ? EQAT_OK : EQAT_OUT_OF_MEMORY;
-    if (st == EQAT_OK && !mkdtemp(d->temp)) {
-        st = fail_errno(ctx, target, "cannot create the output folder");
-        d->temp[0] = 0;
-    }
-    if (st == EQAT_OK) {
-        /* mkdtemp makes it private; an output folder should obey the user's umask like any other. */
-        mode_t mask = umask(0);
-        umask(mask);
-        if (chmod(d->temp, 0777 & ~mask) != 0) st = fail_errno(ctx, d->temp, "cannot set permissions");
-    }
+    eqat_status st = d->target ? make_beside(d) : EQAT_OUT_OF_MEMORY;
     if (st != EQAT_OK) {
         eqi_outdir_abort(&d);
         return st;

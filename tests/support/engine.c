@@ -1,0 +1,167 @@
+#include "engine.h"
+
+#include "base/half.h"
+#include "base/rng.h"
+
+static void *count_alloc(void *user, size_t size, size_t align)
+{
+    counter *c = user;
+    c->requests++;
+    if (c->fail_at && (c->once ? c->requests == c->fail_at : c->requests >= c->fail_at)) return NULL;
+    void *p = NULL;
+    if (posix_memalign(&p, align, size) != 0) return NULL;
+    /* What is not written must not look like a result. */
+    memset(p, 0xff, size);
+    c->live++;
+    return p;
+}
+
+static void count_free(void *user, void *p)
+{
+    counter *c = user;
+    c->live--;
+    free(p);
+}
+
+eqi_allocator counting(counter *c) { return (eqi_allocator){ .alloc = count_alloc, .free = count_free, .user = c }; }
+
+eqi_ctx *open_counted(const char *device, counter *c)
+{
+    eqi_ctx_config config = { .device = device, .threads = 2, .allocator = counting(c) };
+    char error[EQI_ERROR_MAX] = "";
+    eqi_ctx *ctx;
+    eqat_status st = eqi_ctx_create(&ctx, &config, error, sizeof error);
+    ck_assert_msg(st == EQAT_OK, "context: %s", error);
+    return ctx;
+}
+
+eqi_ctx *open_ctx(const char *device)
+{
+    eqi_ctx_config config = { .device = device, .threads = 2 };
+    char error[EQI_ERROR_MAX] = "";
+    eqi_ctx *ctx;
+    eqat_status st = eqi_ctx_create(&ctx, &config, error, sizeof error);
+    ck_assert_msg(st == EQAT_OK, "context: %s", error);
+    return ctx;
+}
+
+static size_t offset(const eqi_view *v, int64_t i)
+{
+    int64_t at = 0;
+    for (int d = v->ndim - 1; d >= 0; d--) {
+        at += i % v->shape[d] * v->stride[d];
+        i /= v->shape[d];
+    }
+    return (size_t)at;
+}
+
+double get(const eqi_tensor *t, int64_t i)
+{
+    size_t at = offset(&t->v, i);
+    const void *p = t->v.data;
+    switch (t->v.dtype) {
+    case EQI_F32: return ((const float *)p)[at];
+    case EQI_F64: return ((const double *)p)[at];
+    case EQI_BF16: return eqi_bf16_to_f32(((const uint16_t *)p)[at]);
+    case EQI_F16: return eqi_f16_to_f32(((const uint16_t *)p)[at]);
+    case EQI_I32: return ((const int32_t *)p)[at];
+    case EQI_U8: return ((const uint8_t *)p)[at];
+    case EQI_U32: return ((const uint32_t *)p)[at];
+    default: ck_abort_msg("dtype");
+    }
+    return 0;
+}
+
+void put(eqi_tensor *t, int64_t i, double value)
+{
+    size_t at = offset(&t->v, i);
+    void *p = t->v.data;
+    switch (t->v.dtype) {
+    case EQI_F32: ((float *)p)[at] = (float)value; break;
+    case EQI_F64: ((double *)p)[at] = value; break;
+    case EQI_BF16: ((uint16_t *)p)[at] = eqi_f32_to_bf16((float)value); break;
+    case EQI_F16: ((uint16_t *)p)[at] = eqi_f32_to_f16((float)value); break;
+    case EQI_I32: ((int32_t *)p)[at] = (int32_t)value; break;
+    case EQI_U8: ((uint8_t *)p)[at] = (uint8_t)value; break;
+    case EQI_U32: ((uint32_t *)p)[at] = (uint32_t)value; break;
+    default: ck_abort_msg("dtype");
+    }
+}
+
+int64_t count(const eqi_tensor *t) { return eqi_view_count(&t->v); }
+
+eqi_tensor *make(eqi_ctx *ctx, eqi_dtype dtype, dims shape)
+{
+    eqi_tensor *t;
+    OK(ctx, eqi_tensor_create(ctx, &t, dtype, shape.n, shape.at));
+    return t;
+}
+
+eqi_tensor *make_from(eqi_ctx *ctx, eqi_dtype dtype, dims shape, const double *values)
+{
+    eqi_tensor *t = make(ctx, dtype, shape);
+    for (int64_t i = 0; i < count(t); i++) put(t, i, values[i]);
+    return t;
+}
+
+eqi_tensor *make_random(eqi_ctx *ctx, eqi_dtype dtype, dims shape, uint32_t stream, double scale)
+{
+    eqi_tensor *t = make(ctx, dtype, shape);
+    for (int64_t i = 0; i < count(t); i++) put(t, i, scale * eqi_rng_normal(7, stream, (uint64_t)i));
+    return t;
+}
+
+eqi_tensor *scattered(eqi_tensor *t)
+{
+    dims wide = { .n = t->v.ndim };
+    for (int i = 0; i < wide.n; i++) wide.at[i] = t->v.shape[i] + 3;
+    eqi_ctx *ctx = eqi_tensor_ctx(t);
+    eqi_tensor *view = make(ctx, t->v.dtype, wide);
+    OK(ctx, eqi_tensor_fill(view, eqi_dtype_is_float(t->v.dtype) ? (double)NAN : 77));
+    for (int i = 0; i < wide.n; i++) {
+        eqi_tensor *next;
+        OK(ctx, eqi_tensor_slice(view, &next, i, i + 1 < 3 ? i + 1 : 0, t->v.shape[i]));
+        eqi_tensor_unref(view);
+        view = next;
+    }
+    OK(ctx, eqi_tensor_copy(view, t));
+    return view;
+}
+
+eqi_tensor *trainable(eqi_tensor *t)
+{
+    t->requires_grad = true;
+    return t;
+}
+
+bool same_bits(const eqi_tensor *a, const eqi_tensor *b)
+{
+    if (a->v.dtype != b->v.dtype || !eqi_view_same_shape(&a->v, &b->v)) return false;
+    for (int64_t i = 0; i < count(a); i++) {
+        double x = get(a, i), y = get(b, i);
+        if (memcmp(&x, &y, sizeof x) != 0) return false;
+    }
+    return true;
+}
+
+double relative(const eqi_tensor *a, const eqi_tensor *b)
+{
+    ck_assert(eqi_view_same_shape(&a->v, &b->v));
+    double worst = 0, squares = 0;
+    for (int64_t i = 0; i < count(a); i++) {
+        double x = get(a, i), d = fabs(x - get(b, i));
+        squares += x * x;
+        if (!(d <= worst)) worst = d; /* a NaN stays */
+    }
+    double rms = sqrt(squares / (double)count(a));
+    return worst == 0 ? 0 : worst / (rms > 1e-30 ? rms : 1e-30);
+}
+
+int run_suite(Suite *suite)
+{
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}

@@ -1,0 +1,205 @@
+#include <dirent.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "unit.h"
+
+static eqi_ctx *ctx;
+static char dir[64], path[128], message[512];
+
+static void setup(void)
+{
+    ctx = open_ctx("ref");
+    snprintf(dir, sizeof dir, "/tmp/eqat-unit-XXXXXX");
+    ck_assert_ptr_nonnull(mkdtemp(dir));
+}
+
+static void teardown(void)
+{
+    char command[128];
+    snprintf(command, sizeof command, "rm -rf '%s'", dir);
+    ck_assert_int_eq(system(command), 0);
+    eqi_ctx_unref(ctx);
+}
+
+static const char *in_dir(const char *name)
+{
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    return path;
+}
+
+static int entries(void)
+{
+    DIR *d = opendir(dir);
+    int n = -2;
+    while (readdir(d)) n++;
+    closedir(d);
+    return n;
+}
+
+START_TEST(reads_by_position)
+{
+    OK(ctx, eqi_write_file(ctx, in_dir("ten"), "0123456789", 10));
+    eqi_file *f;
+    OK(ctx, eqi_file_open(ctx, &f, path));
+    ck_assert_uint_eq(f->size, 10);
+    char b[4] = "";
+    OK(ctx, eqi_file_read(f, b, 7, 3));
+    ck_assert_str_eq(b, "789");
+    OK(ctx, eqi_file_read(f, b, 10, 0));
+    ck_assert_int_eq(eqi_file_read(f, b, 8, 3), EQAT_FORMAT);
+    ck_assert_ptr_nonnull(strstr(ctx->error, "/ten: truncated"));
+    eqi_file_close(f);
+    eqi_file_close(NULL);
+}
+END_TEST
+
+START_TEST(what_cannot_be_opened)
+{
+    eqi_file *f;
+    snprintf(message, sizeof message, "%s/none: cannot open: No such file or directory", dir);
+    FAILS(ctx, EQAT_NOT_FOUND, message, eqi_file_open(ctx, &f, in_dir("none")));
+    ck_assert_ptr_null(f);
+    snprintf(message, sizeof message, "%s: not a regular file", dir);
+    FAILS(ctx, EQAT_IO, message, eqi_file_open(ctx, &f, dir));
+}
+END_TEST
+
+START_TEST(slurps_up_to_a_limit)
+{
+    OK(ctx, eqi_write_file(ctx, in_dir("f"), "abc", 3));
+    char *text;
+    size_t n;
+    OK(ctx, eqi_file_slurp(ctx, path, 3, &text, &n));
+    ck_assert_uint_eq(n, 3);
+    ck_assert_str_eq(text, "abc");
+    eqi_free(ctx, text);
+    snprintf(message, sizeof message, "%s/f: found 3 bytes, expected at most 2", dir);
+    FAILS(ctx, EQAT_FORMAT, message, eqi_file_slurp(ctx, path, 2, &text, &n));
+    ck_assert_ptr_null(text);
+}
+END_TEST
+
+START_TEST(buffered_output)
+{
+    enum { N = 200001 };
+    char *data = malloc(N), *text;
+    for (int i = 0; i < N; i++) data[i] = (char)(i * 31 % 251);
+    eqi_out *o;
+    OK(ctx, eqi_out_open(ctx, &o, in_dir("out")));
+    size_t at = 0;
+    for (size_t step = 1; at < N; step = step * 3 % 70001) {
+        size_t n = step < N - at ? step : N - at;
+        OK(ctx, eqi_out_write(o, data + at, n));
+        at += n;
+    }
+    OK(ctx, eqi_out_close(o));
+    size_t size;
+    OK(ctx, eqi_file_slurp(ctx, path, N, &text, &size));
+    ck_assert_uint_eq(size, N);
+    ck_assert_mem_eq(text, data, N);
+    eqi_free(ctx, text);
+    free(data);
+    ck_assert_int_eq(eqi_out_open(ctx, &o, path), EQAT_EXISTS);
+    OK(ctx, eqi_out_open(ctx, &o, in_dir("gone")));
+    eqi_out_discard(o);
+    eqi_out_discard(NULL);
+    ck_assert(!eqi_path_exists(path));
+}
+END_TEST
+
+START_TEST(full_disk)
+{
+    int fd = open("/dev/full", O_WRONLY);
+    if (fd < 0) return;
+    close(fd);
+    ck_assert_int_eq(symlink("/dev/full", in_dir("full")), 0);
+    eqi_out *o;
+    /* O_EXCL refuses links: an output is never written through one. */
+    ck_assert_int_eq(eqi_out_open(ctx, &o, path), EQAT_EXISTS);
+}
+END_TEST
+
+START_TEST(folder_appears_on_commit)
+{
+    eqi_outdir *d;
+    OK(ctx, eqi_outdir_begin(ctx, &d, in_dir("model/")));
+    ck_assert(!eqi_path_exists(path));
+    char *p = eqi_path_join(ctx, d->temp, "config.json");
+    OK(ctx, eqi_write_file(ctx, p, "{}", 2));
+    eqi_free(ctx, p);
+    OK(ctx, eqi_outdir_commit(&d));
+    ck_assert_ptr_null(d);
+    ck_assert(eqi_path_is_dir(in_dir("model")));
+    ck_assert(eqi_path_exists(in_dir("model/config.json")));
+    ck_assert_int_eq(entries(), 1);
+    struct stat sb;
+    mode_t mask = umask(0);
+    umask(mask);
+    ck_assert_int_eq(stat(in_dir("model"), &sb), 0);
+    ck_assert_uint_eq(sb.st_mode & 0777, 0777 & ~mask);
+}
+END_TEST
+
+START_TEST(folder_of_nobody_else)
+{
+    eqi_outdir *d;
+    ck_assert_int_eq(mkdir(in_dir("model"), 0777), 0);
+    OK(ctx, eqi_outdir_begin(ctx, &d, path));
+    OK(ctx, eqi_outdir_commit(&d));
+    OK(ctx, eqi_write_file(ctx, in_dir("model/x"), "", 0));
+    snprintf(message, sizeof message, "%s/model: found a folder that is not empty, expected a new or empty folder", dir);
+    FAILS(ctx, EQAT_EXISTS, message, eqi_outdir_begin(ctx, &d, in_dir("model")));
+    ck_assert_ptr_null(d);
+    ck_assert_int_eq(eqi_outdir_begin(ctx, &d, in_dir("model/x")), EQAT_EXISTS);
+    ck_assert_int_eq(eqi_outdir_begin(ctx, &d, in_dir("no/such/place")), EQAT_NOT_FOUND);
+    ck_assert_ptr_null(d);
+    ck_assert_int_eq(entries(), 1);
+}
+END_TEST
+
+START_TEST(folder_aborted)
+{
+    eqi_outdir *d;
+    OK(ctx, eqi_outdir_begin(ctx, &d, in_dir("model")));
+    char *p = eqi_path_join(ctx, d->temp, "shard");
+    OK(ctx, eqi_write_file(ctx, p, "x", 1));
+    eqi_free(ctx, p);
+    ck_assert_int_eq(entries(), 1);
+    eqi_outdir_abort(&d);
+    eqi_outdir_abort(&d);
+    eqi_outdir_abort(NULL);
+    ck_assert_int_eq(entries(), 0);
+}
+END_TEST
+
+START_TEST(target_taken_meanwhile)
+{
+    eqi_outdir *d;
+    OK(ctx, eqi_outdir_begin(ctx, &d, in_dir("model")));
+    ck_assert_int_eq(mkdir(path, 0777), 0);
+    OK(ctx, eqi_write_file(ctx, in_dir("model/theirs"), "x", 1));
+    ck_assert_int_eq(eqi_outdir_commit(&d), EQAT_IO);
+    ck_assert_ptr_null(d);
+    ck_assert(eqi_path_exists(in_dir("model/theirs")));
+    ck_assert_int_eq(entries(), 1);
+}
+END_TEST
+
+TCase *case_file(void)
+{
+    TCase *t = tcase_create("file");
+    tcase_add_checked_fixture(t, setup, teardown);
+    tcase_add_test(t, reads_by_position);
+    tcase_add_test(t, what_cannot_be_opened);
+    tcase_add_test(t, slurps_up_to_a_limit);
+    tcase_add_test(t, buffered_output);
+    tcase_add_test(t, full_disk);
+    tcase_add_test(t, folder_appears_on_commit);
+    tcase_add_test(t, folder_of_nobody_else);
+    tcase_add_test(t, folder_aborted);
+    tcase_add_test(t, target_taken_meanwhile);
+    return t;
+}

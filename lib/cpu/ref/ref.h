@@ -149,8 +149,8 @@ eqat_status eqi_ref_attention_bwd(eqi_ctx *ctx, const eqi_view *dq, const eqi_vi
                                   const eqi_view *o, const eqi_view *lse, const eqi_view *q, const eqi_view *k, const eqi_view *v,
                                   const eqi_view *segments, const eqi_attention_desc *d);
 eqat_status eqi_ref_silu_mul(eqi_ctx *ctx, const eqi_view *y, const eqi_view *gate, const eqi_view *up);
-eqat_status eqi_ref_silu_mul_bwd(eqi_ctx *ctx, const eqi_view *dgate, const eqi_view *dup, const eqi_view *dy, const eqi_view *gate,
-                                 const eqi_view *up);
+eqat_status eqi_ref_silu_mul_bwd(eqi_ctx *ctx, const eqi_view *dgate, const eqi_view *dup, const eqi_view *dy,
+                                 const eqi_view *gate, const eqi_view *up);
 
 eqat_status eqi_ref_mse(eqi_ctx *ctx, const eqi_view *loss, const eqi_view *x, const eqi_view *target);
 eqat_status eqi_ref_mse_bwd(eqi_ctx *ctx, const eqi_view *dx, const eqi_view *dloss, const eqi_view *x, const eqi_view *target,

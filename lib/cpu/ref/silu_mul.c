@@ -12,8 +12,8 @@ eqat_status eqi_ref_silu_mul(eqi_ctx *ctx, const eqi_view *y, const eqi_view *ga
     return EQAT_OK;
 }
 
-eqat_status eqi_ref_silu_mul_bwd(eqi_ctx *ctx, const eqi_view *dgate, const eqi_view *dup, const eqi_view *dy, const eqi_view *gate,
-                                 const eqi_view *up)
+eqat_status eqi_ref_silu_mul_bwd(eqi_ctx *ctx, const eqi_view *dgate, const eqi_view *dup, const eqi_view *dy,
+                                 const eqi_view *gate, const eqi_view *up)
 {
     (void)ctx;
     for (int64_t i = 0; i < eqi_view_count(dy); i++) {

@@ -1,0 +1,71 @@
+#include <stdlib.h>
+#include <time.h>
+
+#include "suite.h"
+
+#define MAX_TIMES 400
+
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec * 1e9 + (double)t.tv_nsec;
+}
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* Median over as many calls as fit the budget; on a GPU a call ends when a byte of an output has come back. */
+static double median_ns(const suite *s, const eqi_backend *b, eqi_ctx *ctx, suite_call call, const eqi_view *const *v,
+                        const void *params, double budget)
+{
+    double times[MAX_TIMES], begin = now();
+    int n = 0;
+    char byte;
+    do {
+        double t = now();
+        if (call(b, ctx, v, params) != EQAT_OK) return (double)NAN;
+        for (int i = 0; !b->host && i < s->args; i++)
+            if (v[i] && s->arg[i].role != IN) {
+                b->download(ctx, &byte, v[i]->data, 1);
+                break;
+            }
+        times[n++] = now() - t;
+    } while (n < MAX_TIMES && (now() - begin < budget || n < 2));
+    qsort(times + (n > 2), (size_t)(n - (n > 2)), sizeof *times, by_value); /* the first warms up */
+    return times[(n + (n > 2)) / 2];
+}
+
+void suite_time(suite *s, suite_call call, const void *params)
+{
+    eqi_view v[SUITE_ARGS];
+    const eqi_view *p[SUITE_ARGS] = { 0 };
+    void *device[SUITE_ARGS] = { 0 };
+    for (int i = 0; i < s->args; i++) {
+        arg *a = &s->arg[i];
+        if (a->absent) continue;
+        device[i] = s->b->alloc(s->timed, a->size);
+        if (!device[i] || s->b->upload(s->timed, device[i], a->image, a->size) != EQAT_OK) {
+            suite_fail(s, "no memory for %s", a->name);
+            goto done;
+        }
+        v[i] = a->v;
+        v[i].data = device[i];
+        p[i] = &v[i];
+    }
+    double mine = median_ns(s, s->b, s->timed, call, p, params, 0.4e9);
+    for (int i = 0; i < s->args; i++) v[i].data = s->arg[i].image;
+    double theirs = strcmp(s->device, "ref") == 0 ? mine : median_ns(s, &eqi_backend_ref, s->ref, call, p, params, 0.1e9);
+    printf("%-22s %-44s %12.0f ns", s->op, s->label, mine);
+    if (s->flops > 0) printf(" %9.2f GFLOP/s", s->flops / mine);
+    if (s->bytes > 0) printf(" %9.2f GB/s   ", s->bytes / mine);
+    printf("  ref/%s %.1f\n", s->device, theirs / mine);
+    fflush(stdout);
+done:
+    for (int i = 0; i < s->args; i++)
+        if (device[i]) s->b->free(s->timed, device[i]);
+    s->flops = s->bytes = 0;
+}

@@ -1,0 +1,224 @@
+#include <stdlib.h>
+
+#include "checks.h"
+
+typedef struct params {
+    int64_t rows, out, in;
+    eqi_quant_desc q;
+    bool acc;
+} params;
+
+static params random_params(suite *s)
+{
+    params p = { .rows = odd_rows(s), .out = odd_size(s, 130), .in = odd_size(s, 257), .acc = suite_coin(s) };
+    p.q = (eqi_quant_desc){ .bits = (int)suite_pick(s, 2, 8), .group = random_group(s, p.in), .clamp = suite_coin(s) };
+    return p;
+}
+
+static void begin(suite *s, const params *p, eqi_dtype dtype, const char *more)
+{
+    suite_begin(s, "R=%lld N=%lld K=%lld bits %d group %lld %s%s%s", (long long)p->rows, (long long)p->out, (long long)p->in,
+                p->q.bits, (long long)p->q.group, eqi_dtype_name(dtype), p->q.clamp ? " clamp" : "", more);
+}
+
+static void weight(suite *s, const params *p, eqi_dtype dtype)
+{
+    eqi_dtype master = suite_master_dtype(dtype);
+    arg *w = suite_arg(s, "w", IN, CONTIGUOUS, master, DIMS(p->out, p->in));
+    arg *step = suite_arg(s, "s", IN, CONTIGUOUS, master, DIMS(p->out, p->in / p->q.group));
+    arg *zero = suite_arg(s, "z", IN, CONTIGUOUS, master, DIMS(p->out, p->in / p->q.group));
+    arg_weight(s, w, step, zero, &p->q, false);
+}
+
+static plain_fq weight_of(const suite *s, int w, const params *p, int64_t i)
+{
+    int64_t g = i / p->in * (p->in / p->q.group) + i % p->in / p->q.group;
+    return plain_quantize(s->arg[w].v.dtype == EQI_F64, s->arg[w].in[i], s->arg[w + 1].in[g], s->arg[w + 2].in[g], p->q.bits,
+                          p->q.clamp);
+}
+
+/* w^ of the weight whose arguments begin at `w`, as a product in this dtype sees it. */
+static double *seen(const suite *s, int w, const params *p, eqi_dtype dtype)
+{
+    double *m = malloc((size_t)(p->out * p->in) * sizeof *m);
+    for (int64_t i = 0; m && i < p->out * p->in; i++) m[i] = round_to(dtype, weight_of(s, w, p, i).value);
+    return m;
+}
+
+static const params benched[] = {
+    { 512, 1536, 576, { 2, 64, true }, false },
+    { 256, 2048, 2048, { 2, 64, true }, false },
+};
+
+/* --- fq_linear ----------------------------------------------------------------------------------------------- */
+enum { Y, X, W, S, Z, BIAS };
+
+static eqat_status call(const eqi_backend *b, eqi_ctx *ctx, const eqi_view *const *v, const void *p)
+{
+    return b->fq_linear(ctx, v[Y], v[X], v[W], v[S], v[Z], v[BIAS], &((const params *)p)->q);
+}
+
+static void again(suite *s, const void *p)
+{
+    const params *q = p;
+    double *w = seen(s, W, q, s->arg[X].v.dtype);
+    plain_start(&s->arg[Y]);
+    for (int64_t i = 0; !s->arg[BIAS].absent && i < s->arg[Y].count; i++) plain_term(&s->arg[Y], i, s->arg[BIAS].in[i % q->out]);
+    plain_product(&s->arg[Y], s->arg[X].in, w, q->rows, q->out, q->in);
+    free(w);
+}
+
+static void forward_case(suite *s, const params *p, eqi_dtype dtype, flavour f, bool bias)
+{
+    suite_arg(s, "y", OUT, ROWS, dtype, DIMS(p->rows, p->out));
+    arg_flavour(s, suite_arg(s, "x", IN, ROWS, dtype, DIMS(p->rows, p->in)), f);
+    weight(s, p, dtype);
+    if (bias) arg_normal(s, suite_arg(s, "bias", IN, CONTIGUOUS, suite_master_dtype(dtype), DIMS(p->out)), 1.0);
+    else suite_absent(s, "bias");
+}
+
+static void fq_linear(suite *s)
+{
+    for (int i = 0; i < s->cases * 2; i++) {
+        params p = random_params(s);
+        eqi_dtype dtype = suite_compute_dtype(s);
+        flavour f = (flavour)suite_pick(s, 0, FLAVOURS - 1);
+        bool bias = suite_coin(s);
+        begin(s, &p, dtype, flavour_name(f));
+        forward_case(s, &p, dtype, f, bias);
+        suite_run(s, call, again, &p);
+    }
+}
+
+static void bench(suite *s)
+{
+    for (size_t i = 0; i < EQI_COUNT(benched) * 2; i++) {
+        const params *p = &benched[i / 2];
+        begin(s, p, i % 2 ? EQI_BF16 : EQI_F32, "");
+        forward_case(s, p, i % 2 ? EQI_BF16 : EQI_F32, NORMAL, false);
+        s->flops = 2.0 * (double)(p->rows * p->out * p->in);
+        suite_run(s, call, NULL, p);
+    }
+}
+
+/* --- fq_linear_bwd_x ----------------------------------------------------------------------------------------- */
+enum { DX, DY };
+
+static eqat_status call_x(const eqi_backend *b, eqi_ctx *ctx, const eqi_view *const *v, const void *p)
+{
+    return b->fq_linear_bwd_x(ctx, v[DX], v[DY], v[W], v[S], v[Z], &((const params *)p)->q, ((const params *)p)->acc);
+}
+
+static void again_x(suite *s, const void *p)
+{
+    const params *q = p;
+    double *w = seen(s, W, q, s->arg[DY].v.dtype);
+    plain_start(&s->arg[DX]);
+    plain_product_bwd_x(&s->arg[DX], s->arg[DY].in, w, q->rows, q->out, q->in);
+    free(w);
+}
+
+static void input_case(suite *s, const params *p, eqi_dtype dtype, flavour f)
+{
+    arg *dx = suite_arg(s, "dx", p->acc ? ACC : OUT, ROWS, dtype, DIMS(p->rows, p->in));
+    if (p->acc) arg_normal(s, dx, 1.0);
+    arg_flavour(s, suite_arg(s, "dy", IN, ROWS, dtype, DIMS(p->rows, p->out)), f);
+    weight(s, p, dtype);
+}
+
+static void fq_linear_bwd_x(suite *s)
+{
+    for (int i = 0; i < s->cases * 2; i++) {
+        params p = random_params(s);
+        eqi_dtype dtype = suite_compute_dtype(s);
+        flavour f = (flavour)suite_pick(s, 0, FLAVOURS - 1);
+        begin(s, &p, dtype, p.acc ? " acc" : "");
+        input_case(s, &p, dtype, f);
+        suite_run(s, call_x, again_x, &p);
+    }
+}
+
+static void bench_x(suite *s)
+{
+    for (size_t i = 0; i < EQI_COUNT(benched) * 2; i++) {
+        const params *p = &benched[i / 2];
+        begin(s, p, i % 2 ? EQI_BF16 : EQI_F32, "");
+        input_case(s, p, i % 2 ? EQI_BF16 : EQI_F32, NORMAL);
+        s->flops = 2.0 * (double)(p->rows * p->out * p->in);
+        suite_run(s, call_x, NULL, p);
+    }
+}
+
+/* --- fq_linear_bwd_w ----------------------------------------------------------------------------------------- */
+enum { DW, DS, DZ, WDY, WX, WW };
+
+static eqat_status call_w(const eqi_backend *b, eqi_ctx *ctx, const eqi_view *const *v, const void *p)
+{
+    const params *q = p;
+    return b->fq_linear_bwd_w(ctx, v[DW], v[DS], v[DZ], v[WDY], v[WX], v[WW], v[WW + 1], v[WW + 2], &q->q, q->acc);
+}
+
+static void again_w(suite *s, const void *p)
+{
+    const params *q = p;
+    for (int i = DW; i <= DZ; i++)
+        if (!s->arg[i].absent) plain_start(&s->arg[i]);
+    for (int64_t i = 0; i < q->out * q->in; i++) {
+        plain_fq f = weight_of(s, WW, q, i);
+        int64_t g = i / q->in * (q->in / q->q.group) + i % q->in / q->q.group;
+        for (int64_t r = 0; r < q->rows; r++) {
+            double term = s->arg[WDY].in[r * q->out + i / q->in] * s->arg[WX].in[r * q->in + i % q->in];
+            if (!s->arg[DW].absent && f.inside) plain_term(&s->arg[DW], i, term);
+            if (!s->arg[DS].absent) plain_term(&s->arg[DS], g, term * f.coefficient_s);
+            if (!s->arg[DZ].absent && !f.inside) plain_term(&s->arg[DZ], g, term * f.coefficient_z);
+        }
+    }
+}
+
+static void weight_case(suite *s, const params *p, eqi_dtype dtype, flavour f, int which)
+{
+    static const char *const names[] = { "dw", "ds", "dz" };
+    for (int i = 0; i < 3; i++) {
+        if (!(which >> i & 1)) {
+            suite_absent(s, names[i]);
+            continue;
+        }
+        arg *d = suite_arg(s, names[i], p->acc ? ACC : OUT, CONTIGUOUS, suite_master_dtype(dtype),
+                           DIMS(p->out, i ? p->in / p->q.group : p->in));
+        if (p->acc) arg_normal(s, d, 1.0);
+    }
+    arg_flavour(s, suite_arg(s, "dy", IN, ROWS, dtype, DIMS(p->rows, p->out)), f);
+    arg_normal(s, suite_arg(s, "x", IN, ROWS, dtype, DIMS(p->rows, p->in)), 1.0);
+    weight(s, p, dtype);
+}
+
+static void fq_linear_bwd_w(suite *s)
+{
+    for (int i = 0; i < s->cases * 2; i++) {
+        params p = random_params(s);
+        eqi_dtype dtype = suite_compute_dtype(s);
+        /* Where a weight's gradient is infinite or not a number, what its s and z receive is not worth agreeing on. */
+        flavour f = (flavour)suite_pick(s, NORMAL, ZERO);
+        begin(s, &p, dtype, p.acc ? " acc" : "");
+        weight_case(s, &p, dtype, f, (int)suite_pick(s, 1, 7));
+        suite_run(s, call_w, again_w, &p);
+    }
+}
+
+static void bench_w(suite *s)
+{
+    for (size_t i = 0; i < EQI_COUNT(benched) * 2; i++) {
+        const params *p = &benched[i / 2];
+        begin(s, p, i % 2 ? EQI_BF16 : EQI_F32, "");
+        weight_case(s, p, i % 2 ? EQI_BF16 : EQI_F32, NORMAL, 7);
+        s->flops = 2.0 * (double)(p->rows * p->out * p->in);
+        suite_run(s, call_w, NULL, p);
+    }
+}
+
+const kernel_check check_fq_linear[] = {
+    { "fq_linear", fq_linear, NULL, bench },
+    { "fq_linear_bwd_x", fq_linear_bwd_x, NULL, bench_x },
+    { "fq_linear_bwd_w", fq_linear_bwd_w, NULL, bench_w },
+    { 0 },
+};

@@ -81,19 +81,25 @@ EQAT_API eqat_status eqat_model_loss(eqat_model *model, const eqat_batch *batch,
 EQAT_API eqat_status eqat_model_loss_recorded(eqat_model *model, eqat_tape *tape, const eqat_batch *batch, eqat_tensor **loss,
                                               eqat_tensor **count);
 
-/* A tensor of the model by name ("model.layers.0.self_attn.q_proj.weight"; ".scales", ".zeros" and ".codes" of packed linears; "model.norm.weight").  Loads its
- * block and keeps it in memory as F32 master (floats) or packed; borrowed until the model goes.  Marking it trainable makes
- * eqat_model_loss_recorded compute its gradient. */
+/* A tensor of the model by name ("model.layers.0.self_attn.q_proj.weight"; ".scales", ".zeros" and ".codes" of packed linears;
+ * "model.norm.weight").  Loads its block and keeps it in memory as F32 master (floats) or packed; borrowed until the model
+ * goes or the linear is quantized.  Marking it trainable makes eqat_model_loss_recorded compute its gradient.
+ * Errors: EQAT_NOT_FOUND, EQAT_NUMERIC (a weight of the block is not finite). */
 EQAT_API eqat_status eqat_model_parameter(eqat_model *model, const char *name, eqat_tensor **out);
-/* Name of parameter `index` in file order, NULL past the last; borrowed. */
+/* Name of parameter `index`: embeddings, block after block, final norm, head.  NULL past the last; borrowed from the model. */
 EQAT_API const char *eqat_model_parameter_name(eqat_model *model, size_t index);
 
-/* Rounds every linear that the quantizer selects (RTN: s rounded to fp16, then codes taken), block after block. */
+/* Rounds every linear that the quantizer selects (RTN: s rounded to fp16, then codes taken), block after block.  On failure or
+ * cancellation the blocks that were finished stay quantized.  Errors: EQAT_INVALID_ARGUMENT (a group that does not divide
+ * the row, a linear that is quantized already; before anything is changed), EQAT_NUMERIC (a weight is not finite). */
 EQAT_API eqat_status eqat_model_quantize_rtn(eqat_model *model, const eqat_quantizer *quantizer);
 
-/* Writes a Hugging Face folder: quantized linears in the gptq_v2 layout (docs/formats.md), everything else as it came, config.json with
- * quantization_config, tokenizer files.  dir is new or empty; nothing is left there on failure.  The folder opens again and
- * gives the same logits bit for bit.  Errors: EQAT_EXISTS, EQAT_UNSUPPORTED (5, 6, 7 bits: no engine reads them), EQAT_IO. */
+/* Writes a Hugging Face folder: quantized linears in the gptq_v2 layout (docs/formats.md), everything else as it came, config.json
+ * with quantization_config, tokenizer files.  dir is new or empty; nothing is left there on failure.  The folder opens again
+ * and gives the same logits bit for bit: to that end, tensors that the caller trained through eqat_model_parameter are
+ * first rounded, in memory too, to what the file stores (step sizes fp16, others the dtype of the input).
+ * Errors: EQAT_EXISTS, EQAT_UNSUPPORTED (5, 6, 7 bits, or a shape that does not fill whole words: no engine reads them; before
+ * anything is written), EQAT_NUMERIC (a trained value is not finite), EQAT_IO. */
 EQAT_API eqat_status eqat_model_save(eqat_model *model, const char *dir);
 
 #ifdef __cplusplus

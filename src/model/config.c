@@ -1,0 +1,217 @@
+#include <math.h>
+#include <string.h>
+
+#include "format/json_text.h"
+#include "model/model.h"
+
+/* Bounds far beyond any model, small enough that products of two stay inside int64. */
+#define DIM_MAX ((int64_t)1 << 24)
+#define LENGTH_MAX ((int64_t)1 << 40)
+#define BLOCKS_MAX 4096
+#define THETA_MAX 1e15
+
+/* Values of one JSON object; the first failure is kept, so that a caller may read them all and look once. */
+typedef struct reader {
+    eqi_ctx *ctx;
+    const char *path, *where; /* where: "" or "rope_scaling." */
+    const json_t *object;
+    eqat_status st;
+} reader;
+
+static void fail(reader *r, const char *key, const char *expected)
+{
+    if (r->st != EQAT_OK) return;
+    const json_t *value = json_object_get(r->object, key);
+    char text[EQI_JSON_TEXT];
+    r->st = eqi_fail(r->ctx, EQAT_FORMAT, "%s: %s%s: found %s, expected %s", r->path, r->where, key, eqi_json_text(value, text),
+                     expected);
+}
+
+/* Missing and null are the same to config.json. */
+static const json_t *member(const reader *r, const char *key)
+{
+    const json_t *value = json_object_get(r->object, key);
+    return json_is_null(value) ? NULL : value;
+}
+
+/* fallback below lo: the key is required. */
+static int64_t integer(reader *r, const char *key, int64_t fallback, int64_t lo, int64_t hi)
+{
+    const json_t *value = member(r, key);
+    if (!value && fallback >= lo) return fallback;
+    double real = json_is_number(value) ? json_number_value(value) : NAN;
+    if (real >= (double)lo && real <= (double)hi && real == floor(real))
+        return json_is_integer(value) ? (int64_t)json_integer_value(value) : (int64_t)real;
+    char expected[96];
+    snprintf(expected, sizeof expected, "an integer from %lld to %lld", (long long)lo, (long long)hi);
+    fail(r, key, expected);
+    return lo;
+}
+
+static double number(reader *r, const char *key, double fallback, double lo, double hi)
+{
+    const json_t *value = member(r, key);
+    if (!value && fallback >= lo) return fallback;
+    double real = json_is_number(value) ? json_number_value(value) : NAN;
+    if (real >= lo && real <= hi) return real;
+    char expected[96];
+    snprintf(expected, sizeof expected, "a number from %g to %g", lo, hi);
+    fail(r, key, expected);
+    return lo;
+}
+
+static bool boolean(reader *r, const char *key, bool fallback)
+{
+    const json_t *value = member(r, key);
+    if (!value) return fallback;
+    if (!json_is_boolean(value)) fail(r, key, "true or false");
+    return json_is_true(value);
+}
+
+static const char *string(reader *r, const char *key, const char *fallback)
+{
+    const json_t *value = member(r, key);
+    if (value && !json_is_string(value)) fail(r, key, "a string");
+    return json_is_string(value) ? json_string_value(value) : fallback;
+}
+
+static eqat_status unsupported(reader *r, const char *key, const char *found, const char *expected)
+{
+    if (r->st == EQAT_OK)
+        r->st = eqi_fail(r->ctx, EQAT_UNSUPPORTED, "%s: %s%s: found %.60s, expected %s", r->path, r->where, key, found, expected);
+    return r->st;
+}
+
+static eqat_status read_family(reader *r, eqi_config *c)
+{
+    const char *supported = "llama, mistral, qwen2 or qwen3";
+    const json_t *list = member(r, "architectures");
+    const json_t *first = json_array_get(list, 0);
+    const char *architecture = json_string_value(first);
+    if (list && (!json_is_array(list) || (json_array_size(list) && !architecture))) fail(r, "architectures", "a list of names");
+    const char *type = string(r, "model_type", NULL);
+    if (r->st != EQAT_OK) return r->st;
+    if (!type && !architecture) return fail(r, "model_type", supported), r->st;
+    c->family = type ? eqi_family_find(type) : NULL;
+    if (!c->family) {
+        const char *name = architecture ? architecture : type;
+        return r->st = eqi_fail(r->ctx, EQAT_UNSUPPORTED, "%s: architecture %.60s (model_type %.60s): expected %s", r->path, name,
+                                type ? type : "missing", supported);
+    }
+    if (architecture && strcmp(architecture, c->family->architecture) != 0)
+        return unsupported(r, "architectures", architecture, c->family->architecture);
+    return r->st;
+}
+
+static void read_rope(reader *top, eqi_config *c)
+{
+    static const struct {
+        const char *name;
+        eqi_rope_kind kind;
+    } kinds[] = {{"default", EQI_ROPE_PLAIN}, {"linear", EQI_ROPE_LINEAR}, {"dynamic", EQI_ROPE_DYNAMIC},
+                 {"llama3", EQI_ROPE_LLAMA3}};
+
+    c->rope_theta = number(top, "rope_theta", 10000, 1, THETA_MAX);
+    double partial = number(top, "partial_rotary_factor", 1, 0, 1);
+    c->rope_factor = 1;
+    /* rope_parameters is what transformers 5 writes, rope_scaling what came before. */
+    const char *key = member(top, "rope_scaling") ? "rope_scaling" : "rope_parameters";
+    const json_t *object = member(top, key);
+    if (object && !json_is_object(object)) fail(top, key, "an object");
+    if (json_is_object(object) && json_object_size(object)) {
+        char where[32];
+        snprintf(where, sizeof where, "%s.", key);
+        reader r = {top->ctx, top->path, where, object, top->st};
+        if (member(&r, "full_attention") || member(&r, "sliding_attention"))
+            unsupported(top, key, "parameters per layer type", "one set");
+        const char *type = string(&r, "rope_type", string(&r, "type", "default"));
+        size_t i = 0;
+        while (i < EQI_COUNT(kinds) && strcmp(kinds[i].name, type) != 0) i++;
+        if (i == EQI_COUNT(kinds))
+            unsupported(&r, "rope_type", type, "default, linear, dynamic or llama3");
+        else
+            c->rope = kinds[i].kind;
+        c->rope_theta = number(&r, "rope_theta", c->rope_theta, 1, THETA_MAX);
+        partial = number(&r, "partial_rotary_factor", partial, 0, 1);
+        if (c->rope != EQI_ROPE_PLAIN) c->rope_factor = number(&r, "factor", 0, 1, 1e6);
+        if (c->rope == EQI_ROPE_LLAMA3) {
+            c->rope_low = number(&r, "low_freq_factor", 0, 1e-6, 1e6);
+            c->rope_high = number(&r, "high_freq_factor", 0, 1e-6, 1e6);
+            c->rope_original = integer(&r, "original_max_position_embeddings", c->max_positions, 1, LENGTH_MAX);
+            if (r.st == EQAT_OK && c->rope_high <= c->rope_low)
+                fail(&r, "high_freq_factor", "more than low_freq_factor");
+        }
+        if (top->st == EQAT_OK) top->st = r.st;
+    }
+    if (partial != 1) {
+        char found[32];
+        snprintf(found, sizeof found, "%g", partial);
+        unsupported(top, "partial_rotary_factor", found, "1");
+    }
+}
+
+/* Layers with a window are the last ones: from max_window_layers on, or as layer_types lists them. */
+static void read_window(reader *r, eqi_config *c)
+{
+    bool on = c->family->window == EQI_WINDOW_ALWAYS ||
+              (c->family->window == EQI_WINDOW_SWITCHED && boolean(r, "use_sliding_window", false));
+    /* An explicit null means none; a missing key means transformers' default. */
+    bool null = json_is_null(json_object_get(r->object, "sliding_window"));
+    if (!on || null) return;
+    c->window = integer(r, "sliding_window", 4096, 1, LENGTH_MAX);
+    if (c->family->window == EQI_WINDOW_ALWAYS) return;
+    c->window_from = integer(r, "max_window_layers", 28, 0, LENGTH_MAX);
+    const json_t *types = member(r, "layer_types");
+    if (!types) return;
+    if (!json_is_array(types) || json_array_size(types) != (size_t)c->blocks) {
+        fail(r, "layer_types", "a list with one entry a block");
+        return;
+    }
+    c->window_from = c->blocks;
+    for (int64_t i = 0; i < c->blocks; i++) {
+        const char *type = json_string_value(json_array_get(types, (size_t)i));
+        bool sliding = type && !strcmp(type, "sliding_attention");
+        if (!sliding && (!type || strcmp(type, "full_attention") != 0))
+            unsupported(r, "layer_types", type ? type : "something else", "full_attention or sliding_attention");
+        if (sliding && c->window_from == c->blocks) c->window_from = i;
+        if (!sliding && c->window_from < i)
+            unsupported(r, "layer_types", "alternating types", "full_attention before sliding_attention");
+    }
+}
+
+eqat_status eqi_config_parse(eqi_ctx *ctx, eqi_config *out, const json_t *json, const char *path)
+{
+    eqi_config c = {0};
+    reader r = {ctx, path, "", json, EQAT_OK};
+    if (!json_is_object(json)) return eqi_fail(ctx, EQAT_FORMAT, "%s: found something else, expected a JSON object", path);
+    EQI_TRY(read_family(&r, &c));
+    c.hidden = integer(&r, "hidden_size", 0, 1, DIM_MAX);
+    c.intermediate = integer(&r, "intermediate_size", 0, 1, DIM_MAX);
+    c.blocks = integer(&r, "num_hidden_layers", 0, 1, BLOCKS_MAX);
+    c.heads = integer(&r, "num_attention_heads", 0, 1, DIM_MAX);
+    c.kv_heads = integer(&r, "num_key_value_heads", c.heads, 1, DIM_MAX);
+    c.vocab = integer(&r, "vocab_size", 0, 1, INT32_MAX);
+    c.max_positions = integer(&r, "max_position_embeddings", 2048, 1, LENGTH_MAX);
+    c.eps = number(&r, "rms_norm_eps", 1e-6, 0, 1);
+    c.tied = boolean(&r, "tie_word_embeddings", false);
+    bool attention_bias = c.family->attention_bias_key && boolean(&r, "attention_bias", false);
+    c.attention_bias = c.family->qkv_bias || attention_bias;
+    c.o_bias = attention_bias;
+    c.mlp_bias = c.family->mlp_bias_key && boolean(&r, "mlp_bias", false);
+    const char *act = string(&r, "hidden_act", "silu");
+    if (strcmp(act, "silu") != 0) unsupported(&r, "hidden_act", act, "silu");
+    EQI_TRY(r.st);
+
+    int64_t head_dim = c.family->head_dim ? c.family->head_dim : c.heads <= c.hidden ? c.hidden / c.heads : 0;
+    c.head_dim = integer(&r, "head_dim", head_dim, 1, DIM_MAX);
+    if (r.st == EQAT_OK && c.head_dim % 2) fail(&r, "head_dim", "an even number (rotary embedding works on pairs)");
+    if (r.st == EQAT_OK && !member(&r, "head_dim") && !c.family->head_dim && c.hidden % c.heads)
+        fail(&r, "num_attention_heads", "a divisor of hidden_size");
+    if (r.st == EQAT_OK && c.heads % c.kv_heads) fail(&r, "num_key_value_heads", "a divisor of num_attention_heads");
+    if (r.st == EQAT_OK && c.heads > DIM_MAX / c.head_dim) fail(&r, "num_attention_heads", "fewer heads of this head_dim");
+    read_window(&r, &c);
+    read_rope(&r, &c);
+    EQI_TRY(r.st);
+    *out = c;
+    return EQAT_OK;
+}

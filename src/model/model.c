@@ -1,0 +1,234 @@
+#include <string.h>
+
+#include "api/options.h"
+#include "base/file.h"
+#include "format/gguf.h"
+#include "format/gguf_names.h"
+#include "model/model.h"
+#include "quant/quantizer.h"
+
+#define CONFIG_LIMIT ((size_t)16 << 20)
+
+static const char *const compute_names[] = {"f32", "bf16", NULL};
+
+static const eqat_field fields[] = {
+    EQI_FIELD_ENUM(eqat_model_options, compute_dtype, EQAT_BF16, compute_names,
+                   "activations and products: f32, or bf16 with f32 sums"),
+};
+
+const eqi_struct eqi_struct_model = EQI_STRUCT(eqat_model_options, "model", fields);
+
+void eqat_model_options_init(eqat_model_options *options, size_t struct_size)
+{
+    eqi_options_defaults(&eqi_struct_model, options, struct_size);
+}
+
+static eqat_status read_json(eqi_ctx *ctx, const char *path, json_t **out)
+{
+    char *text;
+    size_t size;
+    json_error_t error;
+    EQI_TRY(eqi_file_slurp(ctx, path, CONFIG_LIMIT, &text, &size));
+    *out = json_loadb(text, size, 0, &error);
+    eqi_free(ctx, text);
+    return *out ? EQAT_OK : eqi_fail(ctx, EQAT_FORMAT, "%s: line %d: %s", path, error.line, error.text);
+}
+
+static eqat_status open_folder(eqat_model *m)
+{
+    char *config = eqi_path_join(m->ctx, m->path, "config.json");
+    if (!config) return EQAT_OUT_OF_MEMORY;
+    eqat_status st;
+    EQI_CHECK(read_json(m->ctx, config, &m->json));
+    EQI_CHECK(eqi_config_parse(m->ctx, &m->config, m->json, config));
+    EQI_CHECK(eqi_gptq_config_parse(m->ctx, &m->gptq, m->json, config));
+    st = eqi_source_open_safetensors(m->ctx, &m->source, m->path);
+done:
+    eqi_free(m->ctx, config);
+    return st;
+}
+
+static eqat_status open_gguf(eqat_model *m)
+{
+    eqi_gguf *g;
+    EQI_TRY(eqi_gguf_open(m->ctx, &g, m->path));
+    eqat_status st = eqi_gguf_open_hf(g, &m->source, &m->json);
+    eqi_gguf_close(g);
+    return st == EQAT_OK ? eqi_config_parse(m->ctx, &m->config, m->json, m->path) : st;
+}
+
+/* A model is of use without its tokenizer; a damaged one is still an error. */
+static eqat_status open_tokenizer(eqat_model *m)
+{
+    eqat_status st = eqat_tokenizer_open(m->ctx, &m->tokenizer, m->path);
+    if (st == EQAT_UNSUPPORTED) eqi_log(m->ctx, EQI_LOG_WARN, "no tokenizer: %s", m->ctx->error);
+    return st == EQAT_NOT_FOUND || st == EQAT_UNSUPPORTED ? EQAT_OK : st;
+}
+
+eqat_status eqat_model_open(eqat_context *ctx, eqat_model **out, const char *path, const eqat_model_options *options)
+{
+    *out = NULL;
+    eqat_model_options o;
+    EQI_TRY(eqi_options_take(ctx, &eqi_struct_model, &o, options));
+    if (!eqi_path_exists(path)) return eqi_fail(ctx, EQAT_NOT_FOUND, "%s: no such file or folder", path);
+    eqat_model *m = eqi_calloc(ctx, 1, sizeof *m, "a model");
+    if (!m) return EQAT_OUT_OF_MEMORY;
+    m->ctx = eqi_ctx_ref(ctx);
+    m->refs = 1;
+    m->compute = (eqi_dtype)o.compute_dtype;
+    m->path = eqi_strdup(ctx, path);
+    eqat_status st = m->path ? EQAT_OK : EQAT_OUT_OF_MEMORY;
+    if (st == EQAT_OK) st = eqi_path_is_dir(path) ? open_folder(m) : open_gguf(m);
+    if (st == EQAT_OK) st = eqi_model_layout(m);
+    if (st == EQAT_OK) st = open_tokenizer(m);
+    if (st != EQAT_OK) {
+        eqat_model_free(m);
+        return st;
+    }
+    *out = m;
+    return EQAT_OK;
+}
+
+eqat_model *eqi_model_ref(eqat_model *m)
+{
+    m->refs++;
+    return m;
+}
+
+void eqat_model_free(eqat_model *m)
+{
+    if (!m || --m->refs) return;
+    eqi_ctx *ctx = m->ctx;
+    for (int64_t b = 0; m->blocks && b < m->config.blocks; b++) {
+        m->blocks[b].resident = false;
+        eqi_block_unload(m, b);
+    }
+    eqi_free(ctx, m->blocks);
+    eqi_free(ctx, m->parameters);
+    eqi_tensor_unref(m->final_norm.gain);
+    eqi_tensor_unref(m->embedding);
+    eqi_tensor_unref(m->head);
+    eqi_tensor_unref(m->rope_cos);
+    eqi_tensor_unref(m->rope_sin);
+    eqat_tokenizer_free(m->tokenizer);
+    eqi_source_close(m->source);
+    json_decref(m->json);
+    eqi_free(ctx, m->path);
+    eqi_free(ctx, m);
+    eqi_ctx_unref(ctx);
+}
+
+const eqat_tokenizer *eqat_model_tokenizer(const eqat_model *m) { return m->tokenizer; }
+
+eqi_quant_desc eqi_linear_quantization(const eqi_linear *l)
+{
+    if (l->weight.codes) return l->weight.q;
+    return l->weight.w ? (eqi_quant_desc){0} : l->file;
+}
+
+typedef struct totals {
+    bool quantized, changed; /* changed: no longer what the file holds */
+    int64_t parameters, linear_parameters, bytes;
+    double linear_bits;
+} totals;
+
+static void add_dense(totals *t, eqi_stored stored, int64_t n)
+{
+    t->parameters += n;
+    t->bytes += (int64_t)eqi_stored_bytes(t->changed ? eqi_stored_as(eqi_kept_dtype(stored)) : stored, n);
+}
+
+static void add_linear(totals *t, const eqi_linear *l)
+{
+    int64_t n = l->out * l->in;
+    eqi_quant_desc q = eqi_linear_quantization(l);
+    t->linear_parameters += n;
+    if (q.bits) {
+        int64_t groups = l->in / q.group, bits = n * q.bits + l->out * groups * (16 + q.bits);
+        t->parameters += n;
+        t->linear_bits += (double)bits;
+        t->bytes += bits / 8 + l->in * 4; /* g_idx */
+    } else {
+        int64_t before = t->bytes;
+        add_dense(t, l->stored, n);
+        t->linear_bits += 8.0 * (double)(t->bytes - before);
+    }
+    if (l->has_bias) add_dense(t, l->bias_stored, l->out);
+}
+
+static totals count(const eqat_model *m)
+{
+    totals t = {0};
+    for (int64_t b = 0; b < m->config.blocks; b++)
+        for (int i = 0; i < m->blocks[b].n_linears; i++) {
+            const eqi_linear *l = &m->blocks[b].linears[i];
+            t.quantized |= eqi_linear_quantization(l).bits != 0;
+            t.changed |= l->weight.codes && !l->file.bits;
+        }
+    int64_t table = m->config.vocab * m->config.hidden;
+    add_dense(&t, m->embedding_stored, table);
+    if (!m->config.tied) add_dense(&t, m->head_stored, table);
+    add_dense(&t, m->final_norm.stored, m->final_norm.size);
+    for (int64_t b = 0; b < m->config.blocks; b++) {
+        const eqi_block *block = &m->blocks[b];
+        for (int i = 0; i < block->n_linears; i++) add_linear(&t, &block->linears[i]);
+        for (int i = 0; i < EQI_NORM_COUNT; i++) add_dense(&t, block->norms[i].stored, block->norms[i].size);
+    }
+    return t;
+}
+
+/* Fills the caller's struct as far as it reaches. */
+static eqat_status give(eqi_ctx *ctx, void *out, const void *full, size_t full_size, const char *what)
+{
+    size_t size = *(const size_t *)out;
+    if (size < sizeof size)
+        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "%s: found struct_size %zu, expected its sizeof", what, size);
+    memcpy((char *)out + sizeof size, (const char *)full + sizeof size, (size < full_size ? size : full_size) - sizeof size);
+    return EQAT_OK;
+}
+
+eqat_status eqat_model_inspect(eqat_model *m, eqat_model_info *info)
+{
+    const eqi_config *c = &m->config;
+    totals t = count(m);
+    eqat_model_info full = {
+        .family = c->family->name,
+        .blocks = c->blocks,
+        .hidden_size = c->hidden,
+        .intermediate_size = c->intermediate,
+        .heads = c->heads,
+        .kv_heads = c->kv_heads,
+        .head_dim = c->head_dim,
+        .vocab_size = c->vocab,
+        .max_positions = c->max_positions,
+        .window = c->window_from < c->blocks ? c->window : 0,
+        .parameters = t.parameters,
+        .linear_parameters = t.linear_parameters,
+        .bytes = t.bytes,
+        .linear_bits = t.linear_bits / (double)t.linear_parameters,
+        .rms_norm_eps = c->eps,
+        .rope_theta = c->rope_theta,
+        .tied_embeddings = c->tied,
+        .quantized = t.quantized,
+    };
+    return give(m->ctx, info, &full, sizeof full, "eqat_model_info");
+}
+
+int64_t eqat_model_linear_count(eqat_model *m, int64_t block)
+{
+    return block >= 0 && block < m->config.blocks ? m->blocks[block].n_linears : 0;
+}
+
+eqat_status eqat_model_linear(eqat_model *m, int64_t block, int64_t index, eqat_linear_info *info)
+{
+    if (index < 0 || index >= eqat_model_linear_count(m, block))
+        return eqi_fail(m->ctx, EQAT_INVALID_ARGUMENT,
+                        "model: found linear %lld of block %lld, expected one of %lld in one of %lld blocks",
+                        (long long)index, (long long)block, (long long)eqat_model_linear_count(m, block),
+                        (long long)m->config.blocks);
+    const eqi_linear *l = &m->blocks[block].linears[index];
+    eqi_quant_desc q = eqi_linear_quantization(l);
+    eqat_linear_info full = {
+        .name = l->name, .out_features = l->out, .in_features = l->in, .bits = q.bits, .group_size = (int32_t)q.group};
+    return give(m->ctx, info, &full, sizeof full, "eqat_linear_info");
+}

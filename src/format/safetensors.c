@@ -32,7 +32,8 @@ static eqat_status parse_json(eqi_ctx *ctx, const char *path, const char *text, 
 {
     json_error_t error;
     *out = json_loadb(text, size, JSON_REJECT_DUPLICATES, &error);
-    if (!*out && json_error_code(&error) == json_error_out_of_memory)
+    /* jansson says nothing at all where its first buffer cannot be had. */
+    if (!*out && (!error.text[0] || json_error_code(&error) == json_error_out_of_memory))
         return eqi_fail(ctx, EQAT_OUT_OF_MEMORY, "out of memory: the JSON of %s", path);
     if (!*out) return eqi_fail(ctx, EQAT_FORMAT, "%s: damaged JSON: %s at byte %d", path, error.text, error.position);
     if (!json_is_object(*out)) {

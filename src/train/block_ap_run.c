@@ -1,0 +1,120 @@
+#include <math.h>
+
+#include "train/block_ap.h"
+#include "train/report.h"
+
+/* The loop over blocks and epochs; everything here is also in reach of a driver of one's own. */
+
+static eqi_epoch *epoch_of(const eqat_block_ap *job, int64_t block, int64_t epoch)
+{
+    return &job->epochs[block * job->options.epochs + epoch];
+}
+
+eqat_status eqat_block_ap_epoch(const eqat_block_ap *job, int64_t block, int64_t epoch, eqat_epoch_report *report)
+{
+    bool exists = block >= 0 && block < job->model->config.blocks && epoch >= 0 && epoch < job->options.epochs;
+    const eqi_epoch *e = exists ? epoch_of(job, block, epoch) : NULL;
+    if (!e || !e->done)
+        return eqi_fail(job->ctx, EQAT_NOT_FOUND, "block %lld, epoch %lld: no report", (long long)block, (long long)epoch);
+    eqat_epoch_report full = { .train_loss = e->train_loss, .val_loss = e->val_loss };
+    eqi_report_put(report, &full, sizeof full);
+    return EQAT_OK;
+}
+
+/* Mean of the losses that the steps of this epoch left on the device. */
+static eqat_status mean_loss(eqat_block_ap *job, int64_t epoch, double *mean)
+{
+    int64_t steps = eqat_block_ap_steps(job);
+    size_t n = (size_t)eqi_view_count(&job->losses->v) * sizeof(float);
+    float *values = eqi_alloc(job->ctx, n, "training losses");
+    if (!values) return EQAT_OUT_OF_MEMORY;
+    eqat_status st = eqi_tensor_download(job->losses, values, n);
+    double sum = 0;
+    for (int64_t i = 0; i < steps && st == EQAT_OK; i++) {
+        sum += (double)values[i];
+        st = eqi_block_ap_check_loss(job, epoch, i, (double)values[i]);
+    }
+    eqi_free(job->ctx, values);
+    *mean = sum / (double)steps;
+    return st;
+}
+
+static eqat_status report(eqat_block_ap *job, int64_t epoch, int64_t step, double loss, double val_loss)
+{
+    const eqat_block_ap_options *o = &job->options;
+    int64_t steps = eqat_block_ap_steps(job), blocks = job->model->config.blocks;
+    eqat_progress p = {
+        .phase = "block-ap",
+        .block = job->block,
+        .blocks = blocks,
+        .epoch = epoch,
+        .epochs = o->epochs,
+        .step = (job->block * o->epochs + epoch) * steps + step + 1,
+        .steps = blocks * o->epochs * steps,
+        .loss = loss,
+        .val_loss = val_loss,
+        .lr = o->quant_lr * eqat_optimizer_lr_factor(job->optimizer, epoch * steps + step),
+        .grad_norm = NAN,
+    };
+    return eqi_report_progress(job->ctx, o->progress, o->progress_user, &p);
+}
+
+static eqat_status run_epoch(eqat_block_ap *job, int64_t epoch)
+{
+    int64_t steps = eqat_block_ap_steps(job);
+    bool watched = job->options.progress != NULL; /* else nobody waits for the device */
+    eqi_epoch *e = epoch_of(job, job->block, epoch);
+    for (int64_t step = 0; step < steps; step++) {
+        double loss = NAN;
+        EQI_TRY(eqat_block_ap_step(job, epoch, step, watched ? &loss : NULL));
+        if (step + 1 < steps) {
+            if (watched) EQI_TRY(report(job, epoch, step, loss, NAN));
+            continue;
+        }
+        EQI_TRY(mean_loss(job, epoch, &e->train_loss));
+        EQI_TRY(eqat_block_ap_validate(job, &e->val_loss));
+        e->done = true;
+        if (watched) EQI_TRY(report(job, epoch, step, loss, e->val_loss));
+    }
+    return EQAT_OK;
+}
+
+static eqat_status run_block(eqat_block_ap *job)
+{
+    double best = INFINITY;
+    int64_t worse = 0, early_stop = job->options.early_stop;
+    for (int64_t epoch = 0; epoch < job->options.epochs; epoch++) {
+        EQI_TRY(run_epoch(job, epoch));
+        double val_loss = epoch_of(job, job->block, epoch)->val_loss;
+        worse = val_loss < best ? 0 : worse + 1;
+        if (val_loss < best) best = val_loss;
+        if (early_stop && worse >= early_stop) break;
+    }
+    return EQAT_OK;
+}
+
+eqat_status eqat_block_ap_run(eqat_block_ap *job)
+{
+    while (job->block < job->model->config.blocks) {
+        if (job->phase == EQI_BLOCK_IDLE) EQI_TRY(eqat_block_ap_begin(job));
+        if (job->phase == EQI_BLOCK_TRAINING) {
+            eqat_status st = run_block(job);
+            if (st != EQAT_OK) {
+                eqat_block_ap_abandon(job);
+                return st;
+            }
+        }
+        EQI_TRY(eqat_block_ap_finish(job));
+    }
+    return EQAT_OK;
+}
+
+eqat_status eqat_block_ap_quantize(eqat_model *model, const eqat_quantizer *quantizer, eqat_data *data,
+                                   const eqat_block_ap_options *options)
+{
+    eqat_block_ap *job;
+    EQI_TRY(eqat_block_ap_create(&job, model, quantizer, data, options));
+    eqat_status st = eqat_block_ap_run(job);
+    eqat_block_ap_free(job);
+    return st;
+}

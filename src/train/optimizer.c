@@ -1,0 +1,196 @@
+#include <float.h>
+#include <math.h>
+
+#include "api/options.h"
+#include "autograd/tape.h"
+#include "backend/backend.h"
+#include "eqat/optimizer.h"
+#include "train/schedule.h"
+
+typedef struct moments {
+    eqi_tensor *m, *v;
+    int32_t group;
+} moments;
+
+struct eqat_optimizer {
+    eqi_ctx *ctx;
+    eqat_optimizer_options options;
+    double *rates; /* one a group */
+    int32_t groups;
+    eqi_tensor **parameters; /* an array of their own: the gradient callback is handed it */
+    moments *moments;
+    size_t count, capacity;
+    eqi_tensor *sum, *norm, *factor; /* device scalars of the last step */
+    int64_t steps;
+    eqat_grad_fn callback;
+    void *callback_user;
+};
+
+static const eqat_field fields[] = {
+    EQI_FIELD_F64(eqat_optimizer_options, beta1, 0.9, 0, 0.999999999, "decay of the first moment"),
+    EQI_FIELD_F64(eqat_optimizer_options, beta2, 0.999, 0, 0.999999999, "decay of the second moment"),
+    EQI_FIELD_F64(eqat_optimizer_options, eps, 1e-8, 1e-30, 1, "added to the root of the second moment"),
+    EQI_FIELD_F64(eqat_optimizer_options, weight_decay, 0, 0, 1e6, "decoupled weight decay"),
+    EQI_FIELD_F64(eqat_optimizer_options, max_grad_norm, 0, 0, DBL_MAX,
+                  "clips the gradient norm over all groups; 0: no clipping"),
+    EQI_FIELD_I64(eqat_optimizer_options, total_steps, 0, 0, 1e15, "steps of the whole schedule; 0: constant rate"),
+    EQI_FIELD_I64(eqat_optimizer_options, warmup_steps, 0, 0, 1e15, "steps of linear warm-up"),
+    EQI_FIELD_F64(eqat_optimizer_options, min_lr_factor, 0, 0, 1, "floor of the cosine, as a share of the rate"),
+};
+
+const eqi_struct eqi_struct_optimizer = EQI_STRUCT(eqat_optimizer_options, "optimizer", fields);
+
+void eqat_optimizer_options_init(eqat_optimizer_options *options, size_t struct_size)
+{
+    eqi_options_defaults(&eqi_struct_optimizer, options, struct_size);
+}
+
+eqat_status eqat_optimizer_create(eqat_context *ctx, eqat_optimizer **out, const eqat_optimizer_options *options)
+{
+    *out = NULL;
+    eqat_optimizer_options checked;
+    EQI_TRY(eqi_options_take(ctx, &eqi_struct_optimizer, &checked, options));
+    eqat_optimizer *o = eqi_calloc(ctx, 1, sizeof *o, "an optimizer");
+    if (!o) return EQAT_OUT_OF_MEMORY;
+    o->ctx = eqi_ctx_ref(ctx);
+    o->options = checked;
+    const int64_t one = 1;
+    eqat_status st;
+    EQI_CHECK(eqi_tensor_zeros(ctx, &o->sum, EQI_F64, 1, &one));
+    EQI_CHECK(eqi_tensor_zeros(ctx, &o->norm, EQI_F32, 1, &one));
+    EQI_CHECK(eqi_tensor_zeros(ctx, &o->factor, EQI_F32, 1, &one));
+    *out = o;
+    return EQAT_OK;
+done:
+    eqat_optimizer_free(o);
+    return st;
+}
+
+void eqat_optimizer_free(eqat_optimizer *o)
+{
+    if (!o) return;
+    eqi_ctx *ctx = o->ctx;
+    for (size_t i = 0; i < o->count; i++) {
+        eqi_tensor_unref(o->parameters[i]);
+        eqi_tensor_unref(o->moments[i].m);
+        eqi_tensor_unref(o->moments[i].v);
+    }
+    eqi_free(ctx, o->parameters);
+    eqi_free(ctx, o->moments);
+    eqi_free(ctx, o->rates);
+    eqi_tensor_unref(o->sum);
+    eqi_tensor_unref(o->norm);
+    eqi_tensor_unref(o->factor);
+    eqi_free(ctx, o);
+    eqi_ctx_unref(ctx);
+}
+
+eqat_status eqat_optimizer_add_group(eqat_optimizer *o, double lr, int32_t *group)
+{
+    if (!(lr >= 0) || isinf(lr))
+        return eqi_fail(o->ctx, EQAT_INVALID_ARGUMENT, "learning rate: found %g, expected 0 or more", lr);
+    double *rates = eqi_realloc(o->ctx, o->rates, ((size_t)o->groups + 1) * sizeof *rates, "parameter groups");
+    if (!rates) return EQAT_OUT_OF_MEMORY;
+    o->rates = rates;
+    rates[o->groups] = lr;
+    if (group) *group = o->groups;
+    o->groups++;
+    return EQAT_OK;
+}
+
+static eqat_status grow(eqat_optimizer *o)
+{
+    if (o->count < o->capacity) return EQAT_OK;
+    size_t capacity = o->capacity ? 2 * o->capacity : 32;
+    eqi_tensor **parameters = eqi_realloc(o->ctx, o->parameters, capacity * sizeof *parameters, "the parameter list");
+    if (!parameters) return EQAT_OUT_OF_MEMORY;
+    o->parameters = parameters;
+    moments *both = eqi_realloc(o->ctx, o->moments, capacity * sizeof *both, "the moment list");
+    if (!both) return EQAT_OUT_OF_MEMORY;
+    o->moments = both;
+    o->capacity = capacity;
+    return EQAT_OK;
+}
+
+eqat_status eqat_optimizer_add(eqat_optimizer *o, int32_t group, eqat_tensor *p)
+{
+    if (group < 0 || group >= o->groups)
+        return eqi_fail(o->ctx, EQAT_INVALID_ARGUMENT, "parameter group: found %d, expected one of %d groups", group,
+                        o->groups);
+    if (p->v.dtype != EQI_F32 || !p->requires_grad || !eqi_view_is_contiguous(&p->v))
+        return eqi_fail(o->ctx, EQAT_INVALID_ARGUMENT, "parameter: found %s%s%s, expected trainable contiguous f32",
+                        p->requires_grad ? "" : "untrainable ", eqi_view_is_contiguous(&p->v) ? "" : "strided ",
+                        eqi_dtype_name(p->v.dtype));
+    for (size_t i = 0; i < o->count; i++)
+        if (o->parameters[i] == p)
+            return eqi_fail(o->ctx, EQAT_INVALID_ARGUMENT, "parameter: found it in group %d already", o->moments[i].group);
+    EQI_TRY(grow(o));
+    moments both = { .group = group };
+    eqat_status st = eqi_tensor_zeros(o->ctx, &both.m, EQI_F32, p->v.ndim, p->v.shape);
+    if (st == EQAT_OK) st = eqi_tensor_zeros(o->ctx, &both.v, EQI_F32, p->v.ndim, p->v.shape);
+    if (st != EQAT_OK) {
+        eqi_tensor_unref(both.m);
+        return st;
+    }
+    o->parameters[o->count] = eqi_tensor_ref(p);
+    o->moments[o->count++] = both;
+    return EQAT_OK;
+}
+
+void eqat_optimizer_set_grad_callback(eqat_optimizer *o, eqat_grad_fn callback, void *user)
+{
+    o->callback = callback;
+    o->callback_user = user;
+}
+
+static eqat_status call_back(eqat_optimizer *o)
+{
+    if (!o->callback) return EQAT_OK;
+    o->ctx->error[0] = 0;
+    eqat_status st = o->callback(o->callback_user, o->parameters, o->count);
+    if (st == EQAT_OK) return st;
+    if (o->ctx->error[0]) return eqi_fail_in(o->ctx, st, "gradient callback");
+    return eqi_fail(o->ctx, st, "gradient callback: failed: %s", eqat_status_name(st));
+}
+
+eqat_status eqat_optimizer_step(eqat_optimizer *o, double grad_scale)
+{
+    const eqi_backend *b = o->ctx->backend;
+    const eqat_optimizer_options *opt = &o->options;
+    EQI_TRY(call_back(o));
+    EQI_TRY(b->fill(o->ctx, &o->sum->v, 0));
+    for (size_t i = 0; i < o->count; i++)
+        if (o->parameters[i]->grad) EQI_TRY(b->sum_squares(o->ctx, &o->sum->v, &o->parameters[i]->grad->v));
+    EQI_TRY(b->clip_factor(o->ctx, &o->norm->v, &o->factor->v, &o->sum->v, opt->max_grad_norm, grad_scale));
+    eqi_adamw_desc d = { .beta1 = (float)opt->beta1,
+                         .beta2 = (float)opt->beta2,
+                         .eps = (float)opt->eps,
+                         .weight_decay = (float)opt->weight_decay,
+                         .step = o->steps + 1 };
+    double factor = eqat_optimizer_lr_factor(o, o->steps);
+    for (size_t i = 0; i < o->count; i++) {
+        eqi_tensor *p = o->parameters[i];
+        moments *both = &o->moments[i];
+        if (!p->grad) continue; /* it took no part in the loss */
+        d.lr = (float)(o->rates[both->group] * factor);
+        EQI_TRY(b->adamw(o->ctx, &p->v, &p->grad->v, &both->m->v, &both->v->v, &o->factor->v, &d));
+        eqi_tensor_zero_grad(p);
+    }
+    o->steps++;
+    return EQAT_OK;
+}
+
+double eqat_optimizer_lr_factor(const eqat_optimizer *o, int64_t k)
+{
+    return eqi_schedule_factor(k, o->options.warmup_steps, o->options.total_steps, o->options.min_lr_factor);
+}
+
+int64_t eqat_optimizer_steps(const eqat_optimizer *o) { return o->steps; }
+
+eqat_status eqat_optimizer_grad_norm(eqat_optimizer *o, double *norm)
+{
+    float value;
+    EQI_TRY(eqi_tensor_download(o->norm, &value, sizeof value));
+    *norm = (double)value;
+    return EQAT_OK;
+}

@@ -23,7 +23,7 @@ static const char *missing_entry(const eqi_backend *b)
 
 static eqat_status find(eqi_ctx *ctx, const char *device, const eqi_backend **out)
 {
-    if (!strcmp(device, "cpu")) {
+    if (!strncmp(device, "cpu", 3) && (!device[3] || device[3] == ':')) {
         *out = eqi_backend_cpu();
     } else if (!strcmp(device, "ref")) {
         *out = &eqi_backend_ref;

@@ -1,4 +1,130 @@
-#include "backend/backend.h"
+#include "cpu/backend.h"
 
-/* Until faster kernels are here, the reference stands in for them. */
-const eqi_backend *eqi_backend_cpu(void) { return &eqi_backend_ref; }
+#include <string.h>
+
+#include "cpu/matmul.h"
+#include "cpu/ref/ref.h"
+
+/* From fastest to slowest. */
+static const eqi_leaf *const leaves[] = {
+#if defined(__x86_64__)
+    &eqi_leaf_avx512bf16, &eqi_leaf_avx512, &eqi_leaf_avx2,
+#endif
+    &eqi_leaf_generic,
+};
+
+static bool runs_here(const eqi_leaf *leaf)
+{
+#if defined(__x86_64__)
+    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+    bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                  __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+    if (leaf == &eqi_leaf_avx512bf16) return avx512 && __builtin_cpu_supports("avx512bf16");
+    if (leaf == &eqi_leaf_avx512) return avx512;
+    if (leaf == &eqi_leaf_avx2) return avx2;
+#endif
+    return leaf == &eqi_leaf_generic;
+}
+
+/* "cpu": the best that runs here; "cpu:avx2": that one. */
+static const eqi_leaf *choose(const char *name)
+{
+    for (size_t i = 0; i < EQI_COUNT(leaves); i++)
+        if (runs_here(leaves[i]) && (!name || strcmp(name, leaves[i]->name) == 0)) return leaves[i];
+    return NULL;
+}
+
+eqat_status eqi_cpu_open(eqi_ctx *ctx, const char *device)
+{
+    const char *colon = strchr(device, ':');
+    const eqi_leaf *leaf = choose(colon ? colon + 1 : NULL);
+    if (!leaf)
+        return eqi_fail(ctx, EQAT_UNSUPPORTED, "device: found \"%s\", expected cpu or cpu:generic, avx2, avx512 or avx512bf16, as far "
+                        "as this processor has it", device);
+    eqi_cpu *cpu = eqi_calloc(ctx, 1, sizeof *cpu, "the CPU backend");
+    if (!cpu) return EQAT_OUT_OF_MEMORY;
+    cpu->leaf = leaf;
+    ctx->backend_state = cpu;
+    eqat_status st = eqi_mm_cache_create(ctx, &cpu->products);
+    if (st == EQAT_OK) st = eqi_mm_probe(ctx, cpu->products, &cpu->bf16);
+    if (st != EQAT_OK) {
+        eqi_cpu_close(ctx);
+        return st;
+    }
+    cpu->bf16 = cpu->bf16 && leaf->bf16;
+    return EQAT_OK;
+}
+
+void eqi_cpu_close(eqi_ctx *ctx)
+{
+    eqi_cpu *cpu = eqi_cpu_of(ctx);
+    if (!cpu) return;
+    eqi_mm_cache_free(ctx, cpu->products);
+    for (size_t i = 0; i < EQI_SLOT_COUNT; i++) eqi_free(ctx, cpu->scratch[i].data);
+    eqi_free(ctx, cpu);
+    ctx->backend_state = NULL;
+}
+
+void *eqi_cpu_scratch(eqi_ctx *ctx, eqi_slot slot, size_t size)
+{
+    eqi_cpu *cpu = eqi_cpu_of(ctx);
+    if (size > cpu->scratch[slot].size) {
+        eqi_free(ctx, cpu->scratch[slot].data);
+        cpu->scratch[slot].size = 0;
+        cpu->scratch[slot].data = eqi_alloc(ctx, size, "scratch memory of the CPU kernels");
+        if (cpu->scratch[slot].data) cpu->scratch[slot].size = size;
+    }
+    return cpu->scratch[slot].data;
+}
+
+static const eqi_backend table = {
+    .version = EQI_BACKEND_VERSION,
+    .name = "cpu",
+    .host = true,
+    .f64 = false,
+    .open = eqi_cpu_open,
+    .close = eqi_cpu_close,
+    .alloc = eqi_ref_alloc,
+    .free = eqi_ref_free,
+    .upload = eqi_ref_upload,
+    .download = eqi_ref_download,
+    .fill = eqi_ref_fill,
+    .copy = eqi_ref_copy,
+    .axpby = eqi_ref_axpby,
+    .mul = eqi_ref_mul,
+    .scale_by = eqi_ref_scale_by,
+    .ratio = eqi_ref_ratio,
+    .embedding = eqi_ref_embedding,
+    .embedding_bwd = eqi_ref_embedding_bwd,
+    .linear = eqi_cpu_linear,
+    .linear_bwd_x = eqi_cpu_linear_bwd_x,
+    .linear_bwd_w = eqi_cpu_linear_bwd_w,
+    .bias_bwd = eqi_ref_bias_bwd,
+    .fakequant = eqi_ref_fakequant,
+    .fakequant_bwd = eqi_ref_fakequant_bwd,
+    .fq_linear = eqi_cpu_fq_linear,
+    .fq_linear_bwd_x = eqi_cpu_fq_linear_bwd_x,
+    .fq_linear_bwd_w = eqi_cpu_fq_linear_bwd_w,
+    .dequantize = eqi_ref_dequantize,
+    .packed_linear = eqi_cpu_packed_linear,
+    .packed_linear_bwd_x = eqi_cpu_packed_linear_bwd_x,
+    .packed_linear_bwd_sz = eqi_cpu_packed_linear_bwd_sz,
+    .quantize = eqi_ref_quantize,
+    .init_minmax = eqi_ref_init_minmax,
+    .init_mse = eqi_ref_init_mse,
+    .rmsnorm = eqi_ref_rmsnorm,
+    .rmsnorm_bwd = eqi_ref_rmsnorm_bwd,
+    .rope = eqi_ref_rope,
+    .attention = eqi_ref_attention,
+    .attention_bwd = eqi_ref_attention_bwd,
+    .silu_mul = eqi_ref_silu_mul,
+    .silu_mul_bwd = eqi_ref_silu_mul_bwd,
+    .mse = eqi_ref_mse,
+    .mse_bwd = eqi_ref_mse_bwd,
+    .linear_cross_entropy = eqi_ref_linear_cross_entropy,
+    .sum_squares = eqi_ref_sum_squares,
+    .clip_factor = eqi_ref_clip_factor,
+    .adamw = eqi_ref_adamw,
+};
+
+const eqi_backend *eqi_backend_cpu(void) { return &table; }

@@ -1,0 +1,70 @@
+#include "cpu/linear.h"
+
+#include "cpu/backend.h"
+
+typedef struct destination {
+    const eqi_leaf *leaf;
+    const eqi_view *y;
+    const float *bias;
+    bool acc;
+} destination;
+
+static void store(void *arg, const eqi_tile *t, int worker)
+{
+    (void)worker;
+    const destination *d = arg;
+    size_t size = eqi_dtype_size(d->y->dtype);
+    for (int64_t i = 0; i < t->m; i++) {
+        char *to = (char *)d->y->data + (size_t)((t->m0 + i) * d->y->stride[0] + t->n0) * size;
+        d->leaf->finish(to, d->y->dtype, t->c + i * t->ld, d->bias ? d->bias + t->n0 : NULL, t->n, d->acc);
+    }
+}
+
+static eqat_status run(eqi_ctx *ctx, eqi_gemm *g, const eqi_view *y, const eqi_view *bias, bool acc)
+{
+    destination d = { .leaf = eqi_cpu_of(ctx)->leaf, .y = y, .bias = bias ? bias->data : NULL, .acc = acc };
+    g->store = store;
+    g->arg = &d;
+    return eqi_gemm_run(ctx, g);
+}
+
+eqat_status eqi_cpu_product(eqi_ctx *ctx, const eqi_view *y, const eqi_view *x, const eqi_rows *w, const eqi_view *bias)
+{
+    eqi_rows a = eqi_rows_of(x);
+    eqi_gemm g = { .m = x->shape[0], .n = w->rows, .k = w->cols, .dtype = x->dtype, .a = &a, .b = w };
+    return run(ctx, &g, y, bias, false);
+}
+
+eqat_status eqi_cpu_product_bwd_x(eqi_ctx *ctx, const eqi_view *dx, const eqi_view *dy, const eqi_rows *w, bool acc)
+{
+    eqi_rows a = eqi_rows_of(dy);
+    eqi_gemm g = { .m = dy->shape[0], .n = w->cols, .k = w->rows, .dtype = dy->dtype, .a = &a, .b = w, .b_across = true };
+    return run(ctx, &g, dx, NULL, acc);
+}
+
+eqi_gemm eqi_cpu_product_bwd_w(const eqi_view *dy, const eqi_view *x, eqi_rows *a, eqi_rows *b)
+{
+    *a = eqi_rows_of(dy);
+    *b = eqi_rows_of(x);
+    return (eqi_gemm){ .m = dy->shape[1], .n = x->shape[1], .k = x->shape[0], .dtype = x->dtype, .a = a, .b = b, .a_across = true,
+                       .b_across = true };
+}
+
+eqat_status eqi_cpu_linear(eqi_ctx *ctx, const eqi_view *y, const eqi_view *x, const eqi_view *w, const eqi_view *bias)
+{
+    eqi_rows m = eqi_rows_of(w);
+    return eqi_cpu_product(ctx, y, x, &m, bias);
+}
+
+eqat_status eqi_cpu_linear_bwd_x(eqi_ctx *ctx, const eqi_view *dx, const eqi_view *dy, const eqi_view *w, bool acc)
+{
+    eqi_rows m = eqi_rows_of(w);
+    return eqi_cpu_product_bwd_x(ctx, dx, dy, &m, acc);
+}
+
+eqat_status eqi_cpu_linear_bwd_w(eqi_ctx *ctx, const eqi_view *dw, const eqi_view *dy, const eqi_view *x, bool acc)
+{
+    eqi_rows a, b;
+    eqi_gemm g = eqi_cpu_product_bwd_w(dy, x, &a, &b);
+    return run(ctx, &g, dw, NULL, acc);
+}

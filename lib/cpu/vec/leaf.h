@@ -1,0 +1,67 @@
+/* The inner kernels, one table per instruction set; what they are given is a tile or a few rows, and they know nothing
+ * of threads. */
+#ifndef EQI_CPU_VEC_LEAF_H
+#define EQI_CPU_VEC_LEAF_H
+
+#include "backend/backend.h"
+
+/* What the operands of a matrix product are held in. */
+typedef enum eqi_elem {
+    EQI_ELEM_F32,
+    EQI_ELEM_BF16,
+    EQI_ELEM_F32_OF_BF16 /* f32 holding values rounded to bf16: for processors that cannot multiply bf16 */
+} eqi_elem;
+
+static inline size_t eqi_elem_size(eqi_elem e) { return e == EQI_ELEM_BF16 ? 2 : 4; }
+
+typedef enum eqi_rows_kind { EQI_ROWS_DENSE, EQI_ROWS_FAKE_QUANT, EQI_ROWS_PACKED } eqi_rows_kind;
+
+/* A matrix that is read by pieces of rows: an activation, or a weight in one of its three forms. */
+typedef struct eqi_rows {
+    eqi_rows_kind kind;
+    eqi_dtype dtype;  /* dense */
+    const void *data; /* values, or words of codes */
+    int64_t ld;       /* elements (words) from row to row */
+    int64_t rows, cols;
+    const float *s;
+    const void *z;
+    bool z_u8;
+    int64_t s_ld, z_ld;
+    eqi_quant_desc q;
+} eqi_rows;
+
+/* A rectangle of an operand: k0..k0+k of the inner dimension, n0..n0+n of the outer one. The copy has pk >= k and
+ * pn >= n; what is beyond is zero. across: the outer dimension runs along the rows of the matrix. */
+typedef struct eqi_pack {
+    const eqi_rows *src;
+    eqi_elem elem;
+    bool across;
+    int64_t n0, n, pn, k0, k, pk;
+    int64_t block; /* B: outer elements per block, see pack_b */
+} eqi_pack;
+
+#define EQI_PACK_SCRATCH ((size_t)64 << 10)
+
+typedef struct eqi_leaf {
+    const char *name;
+    bool bf16; /* has matrix instructions on bf16 */
+
+    /* n values of a row from column `col`; a multiple of 32 when packed. */
+    void (*rows)(void *out, eqi_elem elem, const eqi_rows *src, int64_t row, int64_t col, int64_t n);
+    /* dst[n][k], contiguous. scratch: EQI_PACK_SCRATCH bytes */
+    void (*pack_a)(void *dst, const eqi_pack *p, void *scratch);
+    /* dst[n / block][k][n % block], for bf16 [n / block][k / 2][n % block][k % 2] */
+    void (*pack_b)(void *dst, const eqi_pack *p, void *scratch);
+    /* out[n] (+)= sum[n] + bias[n]; bias may be NULL */
+    void (*finish)(void *out, eqi_dtype dtype, const float *sum, const float *bias, int64_t n, bool acc);
+    /* Columns col..col+n of a row of dw^ through the fake quantization, whose groups they do not share with other columns
+     * or lie inside. Group sums of this piece in order: sum_s, sum_z (either may be NULL); dw NULL or at `col`. dw may be g. */
+    void (*fake_quant_grad)(const eqi_rows *w, int64_t row, int64_t col, int64_t n, const float *g, float *dw, float *sum_s,
+                            float *sum_z, bool acc);
+    /* The same for packed weights. */
+    void (*packed_grad)(const eqi_rows *w, int64_t row, int64_t col, int64_t n, const float *g, float *sum_s, float *sum_z);
+} eqi_leaf;
+
+extern const eqi_leaf eqi_leaf_generic, eqi_leaf_avx2, eqi_leaf_avx512, eqi_leaf_avx512bf16;
+
+#endif

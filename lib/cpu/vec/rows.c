@@ -1,0 +1,77 @@
+#include "cpu/vec/quant.h"
+#include "cpu/vec/rows.h"
+
+static inline void put(void *out, eqi_elem elem, int64_t at, vf v, int n)
+{
+    if (elem == EQI_ELEM_F32_OF_BF16) v = v_round_bf16(v);
+    vec_store(out, elem == EQI_ELEM_BF16 ? EQI_BF16 : EQI_F32, at, v, n);
+}
+
+/* Every caller passes a constant elem, so that the loops hold no choices. */
+static inline __attribute__((always_inline)) void dense(void *out, eqi_elem elem, eqi_dtype dtype, const void *data, int64_t n)
+{
+    for (int64_t i = 0; i < n; i += VL) {
+        int step = vec_step(n - i);
+        put(out, elem, i, vec_load(data, dtype, i, step), step);
+    }
+}
+
+static inline __attribute__((always_inline)) void fake_quant(void *out, eqi_elem elem, const eqi_rows *src, int64_t row, int64_t col,
+                                                             int64_t n)
+{
+    const float *w = (const float *)src->data + row * src->ld + col;
+    const float top = quant_top(&src->q);
+    for (int64_t i = 0; i < n;) {
+        int64_t g = (col + i) / src->q.group, end = (g + 1) * src->q.group - col;
+        if (end > n) end = n;
+        const vf s = v_set1(quant_step(src, row, g)), z = v_set1(quant_zero(src, row, g));
+        for (; i < end; i += VL) {
+            int step = vec_step(end - i);
+            vf c = quant_code(v_rint(v_div(vec_load(w, EQI_F32, i, step), s)), z, top);
+            put(out, elem, i, v_mul(v_sub(c, z), s), step);
+        }
+        i = end;
+    }
+}
+
+static inline __attribute__((always_inline)) void packed(void *out, eqi_elem elem, const eqi_rows *src, int64_t row, int64_t col,
+                                                         int64_t n)
+{
+    const uint32_t *words = (const uint32_t *)src->data + row * src->ld;
+    float code[32];
+    for (int64_t i = 0; i < n;) {
+        int64_t at = col + i, g = at / src->q.group, end = quant_piece(src, at, col + n) - col;
+        if (i == 0 || at % 32 == 0) quant_unpack(code, words + at / 32 * src->q.bits, src->q.bits);
+        const vf s = v_set1(quant_step(src, row, g)), z = v_set1(quant_zero(src, row, g));
+        for (; i < end; i += VL) {
+            int step = vec_step(end - i);
+            put(out, elem, i, v_mul(v_sub(vec_load(code, EQI_F32, (col + i) % 32, step), z), s), step);
+        }
+        i = end;
+    }
+}
+
+static inline __attribute__((always_inline)) void rows(void *out, eqi_elem elem, const eqi_rows *src, int64_t row, int64_t col,
+                                                       int64_t n)
+{
+    switch (src->kind) {
+    case EQI_ROWS_FAKE_QUANT: fake_quant(out, elem, src, row, col, n); return;
+    case EQI_ROWS_PACKED: packed(out, elem, src, row, col, n); return;
+    case EQI_ROWS_DENSE: break;
+    }
+    int64_t at = row * src->ld + col;
+    if (src->dtype == EQI_F32) dense(out, elem, EQI_F32, (const float *)src->data + at, n);
+    else if (src->dtype == EQI_F16) dense(out, elem, EQI_F16, (const uint16_t *)src->data + at, n);
+    else if (elem == EQI_ELEM_BF16) memcpy(out, (const uint16_t *)src->data + at, (size_t)n * sizeof(uint16_t));
+    else dense(out, EQI_ELEM_F32, EQI_BF16, (const uint16_t *)src->data + at, n);
+}
+
+
+void VEC(rows)(void *out, eqi_elem elem, const eqi_rows *src, int64_t row, int64_t col, int64_t n)
+{
+    switch (elem) {
+    case EQI_ELEM_F32: rows(out, EQI_ELEM_F32, src, row, col, n); break;
+    case EQI_ELEM_BF16: rows(out, EQI_ELEM_BF16, src, row, col, n); break;
+    case EQI_ELEM_F32_OF_BF16: rows(out, EQI_ELEM_F32_OF_BF16, src, row, col, n); break;
+    }
+}

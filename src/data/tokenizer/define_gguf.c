@@ -1,0 +1,265 @@
+/* Definitions out of the vocabularies inside GGUF files, laid out as the tokenizer.json they were once converted from. */
+#include <stdio.h>
+
+#include "data/tokenizer/tokenizer.h"
+#include "data/tokenizer/utf8.h"
+#include "format/gguf.h"
+
+#define GPT2 "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)"
+#define LLAMA3(digits)                                                                                                    \
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|" digits "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+#define TEKKEN                                                                                                            \
+    "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]*[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]+|"                          \
+    "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]+[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]*|\\p{N}|"                   \
+    " ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+
+/* What tokenizer.ggml.pre stands for. */
+typedef struct pre {
+    const char *name;
+    const char *patterns[4]; /* one Split each; none: ByteLevel's own */
+    bool digits, nfc, ignore_merges, add_bos;
+} pre;
+
+static const pre pres[] = {
+    {"default", {"[\\p{P}\\$\\+<=>\\^~\\|]+", GPT2, "\\p{N}+", "[0-9][0-9][0-9]"}, false, false, false, false},
+    {"gpt-2", {NULL}, false, false, false, false},
+    {"gpt2", {NULL}, false, false, false, false},
+    {"llama-bpe", {LLAMA3("\\p{N}{1,3}")}, false, false, true, true},
+    {"llama3", {LLAMA3("\\p{N}{1,3}")}, false, false, true, true},
+    {"llama-v3", {LLAMA3("\\p{N}{1,3}")}, false, false, true, true},
+    {"qwen2", {LLAMA3("\\p{N}")}, false, true, false, false},
+    {"smollm", {NULL}, true, false, false, false},
+    {"starcoder", {NULL}, true, false, false, false},
+    {"refact", {NULL}, true, false, false, false},
+    {"tekken", {TEKKEN}, false, false, true, true},
+};
+
+enum { NORMAL = 1, UNKNOWN = 2, CONTROL = 3, USER_DEFINED = 4, UNUSED = 5, BYTE = 6 };
+
+static int64_t type_of(const eqi_gguf_vocab *v, int64_t i)
+{
+    int64_t type;
+    return eqi_gguf_array_int(v->file, "tokenizer.ggml.token_type", i, &type) ? type : NORMAL;
+}
+
+static eqat_status fail_key(const eqi_gguf_vocab *v, const char *key, const char *expected)
+{
+    return eqi_fail(v->ctx, EQAT_FORMAT, "%s: %s: expected %s", v->path, key, expected);
+}
+
+static eqat_status read_tokens(eqi_gguf_vocab *v)
+{
+    static const char key[] = "tokenizer.ggml.tokens";
+    v->count = eqi_gguf_array_count(v->file, key);
+    if (v->count <= 0 || v->count > EQI_VOCAB_MAX) return fail_key(v, key, "between 1 and 4194304 tokens");
+    int64_t types = eqi_gguf_array_count(v->file, "tokenizer.ggml.token_type");
+    if (types >= 0 && types != v->count) return fail_key(v, "tokenizer.ggml.token_type", "as many entries as tokens");
+    v->vocab = json_object();
+    if (!v->vocab) return eqi_json_memory(v->ctx);
+    for (int64_t i = 0; i < v->count; i++) {
+        size_t n;
+        char empty[32];
+        const char *s = eqi_gguf_array_string(v->file, key, i, &n);
+        if (!s) return fail_key(v, key, "strings");
+        if (!n) {
+            n = (size_t)snprintf(empty, sizeof empty, "[EMPTY_%lld]", (long long)i);
+            s = empty;
+        }
+        if (memchr(s, 0, n) || eqi_utf8_valid(s, n) != n)
+            return eqi_fail(v->ctx, EQAT_FORMAT, "%s: %s: token %lld is not UTF-8 or has a NUL in it", v->path, key, (long long)i);
+        if (json_object_get(v->vocab, s))
+            return eqi_fail(v->ctx, EQAT_FORMAT, "%s: %s: tokens %lld and %lld are the same, \"%.60s\"", v->path, key,
+                            (long long)json_integer_value(json_object_get(v->vocab, s)), (long long)i, s);
+        if (json_object_set_new(v->vocab, s, json_integer(i)) != 0) return eqi_json_memory(v->ctx);
+    }
+    return EQAT_OK;
+}
+
+static eqat_status added_tokens(const eqi_gguf_vocab *v, json_t *list)
+{
+    const char *text;
+    json_t *id;
+    json_object_foreach(v->vocab, text, id)
+    {
+        int64_t type = type_of(v, json_integer_value(id));
+        if (type != UNKNOWN && type != CONTROL && type != USER_DEFINED) continue;
+        json_t *token = json_pack("{s:O, s:s, s:b, s:b, s:b, s:b, s:b}", "id", id, "content", text, "single_word", 0, "lstrip", 0, "rstrip", 0, "normalized",
+                                  0, "special", type != USER_DEFINED);
+        if (!token || json_array_append_new(list, token) != 0) return eqi_json_memory(v->ctx);
+    }
+    return EQAT_OK;
+}
+
+static eqat_status merge_list(const eqi_gguf_vocab *v, json_t *list)
+{
+    static const char key[] = "tokenizer.ggml.merges";
+    int64_t count = eqi_gguf_array_count(v->file, key);
+    if (count < 0) return fail_key(v, key, "a list of merges");
+    for (int64_t i = 0; i < count; i++) {
+        size_t n;
+        const char *s = eqi_gguf_array_string(v->file, key, i, &n);
+        json_t *merge = s ? json_stringn(s, n) : NULL;
+        if (!merge) return eqi_fail(v->ctx, EQAT_FORMAT, "%s: %s: entry %lld is not UTF-8 text", v->path, key, (long long)i);
+        if (json_array_append_new(list, merge) != 0) return eqi_json_memory(v->ctx);
+    }
+    return EQAT_OK;
+}
+
+static const char *token_at(const eqi_gguf_vocab *v, int64_t id)
+{
+    const char *text;
+    json_t *value;
+    if (id >= 0 && id < v->count)
+        json_object_foreach(v->vocab, text, value) if (json_integer_value(value) == id) return text;
+    return NULL;
+}
+
+/* BOS, EOS and the like; absent is used when the file does not say, -1 for none. */
+static eqat_status special(const eqi_gguf_vocab *v, const char *key, int64_t absent, char **out)
+{
+    int64_t id = absent;
+    if (!eqi_gguf_int(v->file, key, &id) && (id < 0 || id >= v->count)) return EQAT_OK;
+    const char *text = token_at(v, id);
+    if (!text) return eqi_fail(v->ctx, EQAT_FORMAT, "%s: %s: found id %lld, expected one below %lld", v->path, key, (long long)id, (long long)v->count);
+    *out = eqi_strdup(v->ctx, text);
+    return *out ? EQAT_OK : EQAT_OUT_OF_MEMORY;
+}
+
+/* Both kinds of post-processing: what stands in front of a text and behind. */
+static json_t *template(const eqi_gguf_vocab *v, const char *bos, const char *eos)
+{
+    json_t *single = json_array(), *pair = json_array(), *specials = json_object();
+    const char *around[] = {bos, NULL, eos};
+    for (int copy = 0; copy < 2; copy++) {
+        for (int k = 0; k < 3; k++) {
+            json_t *piece;
+            if (k == 1)
+                piece = json_pack("{s:{s:s, s:i}}", "Sequence", "id", copy ? "B" : "A", "type_id", copy);
+            else if (around[k])
+                piece = json_pack("{s:{s:s, s:i}}", "SpecialToken", "id", around[k], "type_id", copy);
+            else
+                continue;
+            if (!copy) json_array_append(single, piece);
+            json_array_append_new(pair, piece);
+            if (k != 1)
+                json_object_set_new(specials, around[k], json_pack("{s:s, s:[O], s:[s]}", "id", around[k], "ids", json_object_get(v->vocab, around[k]), "tokens", around[k]));
+        }
+    }
+    return json_pack("{s:s, s:o, s:o, s:o}", "type", "TemplateProcessing", "single", single, "pair", pair, "special_tokens", specials);
+}
+
+static json_t *byte_level(bool use_regex)
+{
+    return json_pack("{s:s, s:b, s:b, s:b}", "type", "ByteLevel", "add_prefix_space", 0, "trim_offsets", 1, "use_regex", use_regex);
+}
+
+static json_t *pre_tokenizer(const pre *p)
+{
+    json_t *list = json_array();
+    if (p->digits) json_array_append_new(list, json_pack("{s:s, s:b}", "type", "Digits", "individual_digits", 1));
+    for (size_t i = 0; i < EQI_COUNT(p->patterns) && p->patterns[i]; i++)
+        json_array_append_new(list, json_pack("{s:s, s:{s:s}, s:s, s:b}", "type", "Split", "pattern", "Regex", p->patterns[i], "behavior", "Isolated", "invert", 0));
+    json_array_append_new(list, byte_level(!p->patterns[0]));
+    return json_pack("{s:s, s:o}", "type", "Sequence", "pretokenizers", list);
+}
+
+static eqat_status gpt2_kind(eqi_gguf_vocab *v, json_t *model, json_t *out, bool *add_bos)
+{
+    size_t n, k = 0;
+    const char *name = eqi_gguf_string(v->file, "tokenizer.ggml.pre", &n);
+    if (!name) name = "default";
+    while (k < EQI_COUNT(pres) && strcmp(name, pres[k].name) != 0) k++;
+    if (k == EQI_COUNT(pres)) return eqi_fail(v->ctx, EQAT_UNSUPPORTED, "%s: tokenizer.ggml.pre \"%.60s\" is not supported", v->path, name);
+    *add_bos = pres[k].add_bos;
+    bool bad = false;
+    if (pres[k].nfc) bad |= json_object_set_new(out, "normalizer", json_pack("{s:s}", "type", "NFC")) != 0;
+    bad |= json_object_set_new(out, "pre_tokenizer", pre_tokenizer(&pres[k])) != 0;
+    bad |= json_object_set_new(out, "decoder", byte_level(true)) != 0;
+    bad |= json_object_set_new(model, "ignore_merges", json_boolean(pres[k].ignore_merges)) != 0;
+    json_t *merges = json_array();
+    bad |= json_object_set_new(model, "merges", merges) != 0;
+    return bad ? eqi_json_memory(v->ctx) : merge_list(v, merges);
+}
+
+static eqat_status llama_kind(eqi_gguf_vocab *v, json_t *model, json_t *out, const char *unk)
+{
+    bool prefix = true, bad = false;
+    if (eqi_gguf_array_count(v->file, "tokenizer.ggml.precompiled_charsmap") > 0)
+        return eqi_fail(v->ctx, EQAT_UNSUPPORTED, "%s: tokenizer.ggml.precompiled_charsmap is not supported", v->path);
+    eqi_gguf_bool(v->file, "tokenizer.ggml.add_space_prefix", &prefix);
+    json_t *steps = json_array(), *decoders = json_array(), *merges = NULL;
+    if (prefix) json_array_append_new(steps, json_pack("{s:s, s:s}", "type", "Prepend", "prepend", "\xe2\x96\x81"));
+    json_array_append_new(steps, json_pack("{s:s, s:{s:s}, s:s}", "type", "Replace", "pattern", "String", " ", "content", "\xe2\x96\x81"));
+    json_array_append_new(decoders, json_pack("{s:s, s:{s:s}, s:s}", "type", "Replace", "pattern", "String", "\xe2\x96\x81", "content", " "));
+    json_array_append_new(decoders, json_pack("{s:s}", "type", "ByteFallback"));
+    json_array_append_new(decoders, json_pack("{s:s}", "type", "Fuse"));
+    if (prefix) json_array_append_new(decoders, json_pack("{s:s, s:s, s:i, s:i}", "type", "Strip", "content", " ", "start", 1, "stop", 0));
+    bad |= json_object_set_new(out, "normalizer", json_pack("{s:s, s:o}", "type", "Sequence", "normalizers", steps)) != 0;
+    bad |= json_object_set_new(out, "decoder", json_pack("{s:s, s:o}", "type", "Sequence", "decoders", decoders)) != 0;
+    bad |= json_object_set_new(model, "byte_fallback", json_boolean(json_object_get(v->vocab, "<0x00>") != NULL)) != 0;
+    bad |= json_object_set_new(model, "fuse_unk", json_true()) != 0;
+    if (unk) bad |= json_object_set_new(model, "unk_token", json_string(unk)) != 0;
+    EQI_TRY(eqi_gguf_merges_from_scores(v, &merges));
+    bad |= json_object_set_new(model, "merges", merges) != 0;
+    return bad ? eqi_json_memory(v->ctx) : EQAT_OK;
+}
+
+static eqat_status config_json(const eqi_gguf_vocab *v, const eqi_definition *d, const char *pad, json_t **out)
+{
+    json_t *c = json_pack("{s:b, s:s, s:s*, s:s*, s:s*, s:s*}", "clean_up_tokenization_spaces", 0, "tokenizer_class", "PreTrainedTokenizerFast", "bos_token",
+                          d->bos, "eos_token", d->eos, "unk_token", d->unk, "pad_token", pad);
+    size_t n;
+    const char *chat = eqi_gguf_string(v->file, "tokenizer.chat_template", &n);
+    if (!c) return eqi_json_memory(v->ctx);
+    *out = c;
+    if (!chat) return EQAT_OK;
+    json_t *text = json_stringn(chat, n);
+    if (!text) return fail_key(v, "tokenizer.chat_template", "UTF-8 text");
+    return json_object_set_new(c, "chat_template", text) == 0 ? EQAT_OK : eqi_json_memory(v->ctx);
+}
+
+static eqat_status define(eqi_gguf_vocab *v, eqi_definition *d, json_t **config)
+{
+    size_t n;
+    bool add_bos = true, add_eos = false;
+    char *pad = NULL;
+    const char *kind = eqi_gguf_string(v->file, "tokenizer.ggml.model", &n);
+    if (!kind) return eqi_fail(v->ctx, EQAT_NOT_FOUND, "%s: found no tokenizer, expected tokenizer.ggml.model", v->path);
+    bool llama = !strcmp(kind, "llama");
+    if (!llama && strcmp(kind, "gpt2") != 0)
+        return eqi_fail(v->ctx, EQAT_UNSUPPORTED, "%s: tokenizer.ggml.model \"%.60s\" is not supported, gpt2 and llama are", v->path, kind);
+    EQI_TRY(read_tokens(v));
+    EQI_TRY(special(v, "tokenizer.ggml.bos_token_id", llama ? 1 : -1, &d->bos));
+    EQI_TRY(special(v, "tokenizer.ggml.eos_token_id", llama ? 2 : -1, &d->eos));
+    EQI_TRY(special(v, "tokenizer.ggml.unknown_token_id", llama ? 0 : -1, &d->unk));
+    json_t *model = json_pack("{s:s, s:n, s:n, s:n, s:n, s:b, s:b, s:b, s:O}", "type", "BPE", "dropout", "unk_token", "continuing_subword_prefix",
+                              "end_of_word_suffix", "fuse_unk", 0, "byte_fallback", 0, "ignore_merges", 0, "vocab", v->vocab);
+    d->tokenizer = json_pack("{s:s, s:n, s:n, s:[], s:n, s:n, s:n, s:n, s:o}", "version", "1.0", "truncation", "padding", "added_tokens", "normalizer",
+                             "pre_tokenizer", "post_processor", "decoder", "model", model);
+    if (!d->tokenizer) return eqi_json_memory(v->ctx);
+    EQI_TRY(added_tokens(v, json_object_get(d->tokenizer, "added_tokens")));
+    EQI_TRY(llama ? llama_kind(v, model, d->tokenizer, d->unk) : gpt2_kind(v, model, d->tokenizer, &add_bos));
+    eqi_gguf_bool(v->file, "tokenizer.ggml.add_bos_token", &add_bos);
+    eqi_gguf_bool(v->file, "tokenizer.ggml.add_eos_token", &add_eos);
+    if ((add_bos && d->bos) || (add_eos && d->eos)) {
+        json_t *post = template(v, add_bos ? d->bos : NULL, add_eos ? d->eos : NULL);
+        if (json_object_set_new(d->tokenizer, "post_processor", post) != 0) return eqi_json_memory(v->ctx);
+    }
+    if (!config) return EQAT_OK;
+    eqat_status st = special(v, "tokenizer.ggml.padding_token_id", -1, &pad);
+    if (st == EQAT_OK) st = config_json(v, d, pad, config);
+    eqi_free(v->ctx, pad);
+    return st;
+}
+
+eqat_status eqi_define_gguf(eqi_ctx *ctx, const char *path, eqi_definition *d, json_t **config)
+{
+    eqi_gguf *file;
+    EQI_TRY(eqi_gguf_open(ctx, &file, path));
+    eqi_gguf_vocab v = {.ctx = ctx, .file = file, .path = path};
+    d->where = eqi_strdup(ctx, path);
+    eqat_status st = d->where ? define(&v, d, config) : EQAT_OUT_OF_MEMORY;
+    json_decref(v.vocab);
+    eqi_gguf_close(file);
+    return st;
+}

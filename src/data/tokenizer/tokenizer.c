@@ -1,0 +1,108 @@
+/* The public handle: opening, looking things up, saving. */
+#include "data/tokenizer/tokenizer.h"
+
+#include "base/file.h"
+
+static bool ends_with(const char *s, const char *end)
+{
+    size_t n = strlen(s), m = strlen(end);
+    return n >= m && !strcmp(s + n - m, end);
+}
+
+static eqat_status open_into(eqat_tokenizer *t, const char *path)
+{
+    eqi_ctx *ctx = t->ctx;
+    t->path = eqi_strdup(ctx, path);
+    if (!t->path) return EQAT_OUT_OF_MEMORY;
+    if (!eqi_path_exists(path)) return eqi_fail(ctx, EQAT_NOT_FOUND, "%s: found nothing, expected a folder with a tokenizer, a tokenizer.json or a GGUF file", path);
+    eqi_definition d = {0};
+    eqat_status st;
+    if (eqi_path_is_dir(path)) {
+        t->source = EQI_TOKENIZER_FOLDER;
+        st = eqi_define_folder(ctx, path, &d);
+    } else if (ends_with(path, ".json")) {
+        t->source = EQI_TOKENIZER_JSON;
+        st = eqi_define_json(ctx, path, &d);
+    } else {
+        t->source = EQI_TOKENIZER_GGUF;
+        st = eqi_define_gguf(ctx, path, &d, NULL);
+    }
+    if (st == EQAT_OK) st = eqi_build(t, &d);
+    eqi_definition_free(ctx, &d);
+    return st;
+}
+
+eqat_status eqat_tokenizer_open(eqat_context *context, eqat_tokenizer **out, const char *path)
+{
+    *out = NULL;
+    if (!path) return eqi_fail(context, EQAT_INVALID_ARGUMENT, "tokenizer: found no path, expected one");
+    eqat_tokenizer *t = eqi_calloc(context, 1, sizeof *t, "a tokenizer");
+    if (!t) return EQAT_OUT_OF_MEMORY;
+    t->ctx = eqi_ctx_ref(context);
+    t->bpe.ctx = context;
+    t->bpe.unk = t->bos = t->eos = t->unk = EQI_NO_ID;
+    eqi_added_init(&t->added);
+    eqat_status st = open_into(t, path);
+    if (st != EQAT_OK) {
+        eqat_tokenizer_free(t);
+        return st;
+    }
+    eqat_tokenizer_release_buffers(t);
+    *out = t;
+    return EQAT_OK;
+}
+
+void eqat_tokenizer_free(eqat_tokenizer *t)
+{
+    if (!t) return;
+    eqi_ctx *ctx = t->ctx;
+    eqat_tokenizer_release_buffers(t);
+    eqi_bpe_free(&t->bpe);
+    eqi_added_free(ctx, &t->added);
+    eqi_normalizers_free(ctx, &t->normalizers);
+    eqi_split_free(ctx, &t->split);
+    eqi_decoder_free(ctx, &t->decoder);
+    eqi_ids_free(ctx, &t->before);
+    eqi_ids_free(ctx, &t->after);
+    eqi_free(ctx, t->path);
+    eqi_free(ctx, t);
+    eqi_ctx_unref(ctx);
+}
+
+int32_t eqat_tokenizer_vocab_size(const eqat_tokenizer *t)
+{
+    return t->vocab_size;
+}
+
+const char *eqat_tokenizer_token_text(const eqat_tokenizer *t, int32_t id, size_t *length)
+{
+    const eqi_added_token *added = eqi_added_by_id(&t->added, id);
+    return added ? eqi_added_text(&t->added, added, length) : eqi_vocab_text(&t->bpe.vocab, id, length);
+}
+
+int32_t eqat_tokenizer_token_id(const eqat_tokenizer *t, const char *text, size_t length)
+{
+    const eqi_added_token *added = eqi_added_by_text(&t->added, text, length);
+    return added ? added->id : eqi_vocab_find(&t->bpe.vocab, text, length);
+}
+
+bool eqat_tokenizer_is_special(const eqat_tokenizer *t, int32_t id)
+{
+    const eqi_added_token *added = eqi_added_by_id(&t->added, id);
+    return added && added->special;
+}
+
+int32_t eqat_tokenizer_bos(const eqat_tokenizer *t)
+{
+    return t->bos;
+}
+
+int32_t eqat_tokenizer_eos(const eqat_tokenizer *t)
+{
+    return t->eos;
+}
+
+int32_t eqat_tokenizer_unk(const eqat_tokenizer *t)
+{
+    return t->unk;
+}

@@ -15,6 +15,9 @@ static void exhaust(const char *device, job run, bool once)
     eqi_ctx *ctx = open_counted(device, &c);
     float expected = 0;
     OK(ctx, run(ctx, &expected));
+    eqi_storage_trim(ctx);
+    /* A backend may keep scratch for the life of its context, and no more than a run without refusals needs. */
+    size_t kept = c.live, kept_bytes = ctx->bytes_now;
     eqi_ctx_unref(ctx);
     ck_assert_uint_eq(c.live, 0);
 
@@ -22,8 +25,7 @@ static void exhaust(const char *device, job run, bool once)
     for (size_t n = 1;; n++) {
         c = (counter){ .once = once };
         ctx = open_counted(device, &c);
-        size_t live = c.live, start = c.requests, bytes = ctx->bytes_now;
-        c.fail_at = start + n;
+        c.fail_at = c.requests + n;
         float result = 0;
         eqat_status st = run(ctx, &result);
         bool reached = c.requests >= c.fail_at;
@@ -38,7 +40,8 @@ static void exhaust(const char *device, job run, bool once)
             ck_assert_msg(strstr(ctx->error, "out of memory") != NULL, "request %zu: %s", n, ctx->error);
         }
         eqi_storage_trim(ctx);
-        ck_assert_msg(c.live == live && ctx->bytes_now == bytes, "request %zu leaks %zu", n, c.live - live);
+        ck_assert_msg(c.live <= kept && ctx->bytes_now <= kept_bytes, "request %zu: %zu blocks are left, expected %zu", n, c.live,
+                      kept);
         ck_assert_uint_eq(ctx->live_bytes, 0);
         ck_assert_int_eq(atomic_load(&ctx->refs), 1);
         OK(ctx, run(ctx, &result));

@@ -5,7 +5,7 @@
 static float half_at(const unsigned char *p) { return eqi_f16_to_f32((uint16_t)(p[0] | p[1] << 8)); }
 
 /* d, 32 four-bit codes: the low halves of 16 bytes first, then the high ones. */
-static void decode_q4_0(const unsigned char *p, float *y)
+static void decode_q4_0(const unsigned char *restrict p, float *restrict y)
 {
     const float d = half_at(p);
     for (int i = 0; i < 16; i++) {
@@ -14,7 +14,7 @@ static void decode_q4_0(const unsigned char *p, float *y)
     }
 }
 
-static void decode_q4_1(const unsigned char *p, float *y)
+static void decode_q4_1(const unsigned char *restrict p, float *restrict y)
 {
     const float d = half_at(p), m = half_at(p + 2);
     for (int i = 0; i < 16; i++) {
@@ -31,7 +31,7 @@ static uint32_t word_at(const unsigned char *p)
 }
 
 /* The fifth bits of the 32 codes stand in one word, in the order of the values. */
-static void decode_q5_0(const unsigned char *p, float *y)
+static void decode_q5_0(const unsigned char *restrict p, float *restrict y)
 {
     const float d = half_at(p);
     const uint32_t fifth = word_at(p + 2);
@@ -43,7 +43,7 @@ static void decode_q5_0(const unsigned char *p, float *y)
     }
 }
 
-static void decode_q5_1(const unsigned char *p, float *y)
+static void decode_q5_1(const unsigned char *restrict p, float *restrict y)
 {
     const float d = half_at(p), m = half_at(p + 2);
     const uint32_t fifth = word_at(p + 4);
@@ -55,7 +55,7 @@ static void decode_q5_1(const unsigned char *p, float *y)
     }
 }
 
-static void decode_q8_0(const unsigned char *p, float *y)
+static void decode_q8_0(const unsigned char *restrict p, float *restrict y)
 {
     const float d = half_at(p);
     for (int i = 0; i < 32; i++) y[i] = d * (float)(int8_t)p[2 + i];
@@ -74,8 +74,8 @@ static void unpack_scales(const unsigned char *p, int *scale, int *min)
 }
 
 /* fifth: NULL, or 32 bytes of which bit j belongs to the j-th group of 32 values. */
-static void decode_k45(float d, float dmin, const unsigned char *scales, const unsigned char *fifth,
-                       const unsigned char *codes, float *y)
+static void decode_k45(float d, float dmin, const unsigned char *restrict scales, const unsigned char *restrict fifth,
+                       const unsigned char *restrict codes, float *restrict y)
 {
     int scale[8], min[8];
     unpack_scales(scales, scale, min);
@@ -91,19 +91,19 @@ static void decode_k45(float d, float dmin, const unsigned char *scales, const u
     }
 }
 
-static void decode_q4_k(const unsigned char *p, float *y)
+static void decode_q4_k(const unsigned char *restrict p, float *restrict y)
 {
     decode_k45(half_at(p), half_at(p + 2), p + 4, NULL, p + 16, y);
 }
 
-static void decode_q5_k(const unsigned char *p, float *y)
+static void decode_q5_k(const unsigned char *restrict p, float *restrict y)
 {
     decode_k45(half_at(p), half_at(p + 2), p + 4, p + 16, p + 48, y);
 }
 
 /* 128 bytes of low halves, 64 bytes of upper pairs of bits, 16 scales of a byte, d. Each half of the block has
  * four runs of 32 values, which share their bytes of upper bits. */
-static void decode_q6_k(const unsigned char *p, float *y)
+static void decode_q6_k(const unsigned char *restrict p, float *restrict y)
 {
     const float d = half_at(p + 208);
     for (int run = 0; run < 8; run++) {

@@ -14,12 +14,12 @@
 #define TENSOR_LEAST 24u
 
 enum {
-    KIND_U8, KIND_I8, KIND_U16, KIND_I16, KIND_U32, KIND_I32, KIND_F32, KIND_BOOL, KIND_STRING, KIND_ARRAY, KIND_U64, KIND_I64, KIND_F64,
-    KIND_COUNT
+    KIND_U8, KIND_I8, KIND_U16, KIND_I16, KIND_U32, KIND_I32, KIND_F32, KIND_BOOL, KIND_STRING, KIND_ARRAY, KIND_U64, KIND_I64,
+    KIND_F64, KIND_COUNT
 };
 
 static const unsigned kind_size[KIND_COUNT] = {
-    [KIND_U8] = 1,  [KIND_I8] = 1,  [KIND_U16] = 2,  [KIND_I16] = 2, [KIND_U32] = 4, [KIND_I32] = 4,
+    [KIND_U8] = 1,  [KIND_I8] = 1,   [KIND_U16] = 2, [KIND_I16] = 2, [KIND_U32] = 4, [KIND_I32] = 4,
     [KIND_F32] = 4, [KIND_BOOL] = 1, [KIND_U64] = 8, [KIND_I64] = 8, [KIND_F64] = 8,
 };
 
@@ -109,23 +109,23 @@ static const struct {
     const char *name;
     int stored; /* -1: known by name, not read */
 } types[] = {
-    { 0, "F32", EQI_STORED_F32 },   { 1, "F16", EQI_STORED_F16 },   { 2, "Q4_0", EQI_STORED_Q4_0 },  { 3, "Q4_1", EQI_STORED_Q4_1 },
-    { 6, "Q5_0", EQI_STORED_Q5_0 }, { 7, "Q5_1", EQI_STORED_Q5_1 }, { 8, "Q8_0", EQI_STORED_Q8_0 },  { 9, "Q8_1", -1 },
-    { 10, "Q2_K", -1 },             { 11, "Q3_K", -1 },             { 12, "Q4_K", EQI_STORED_Q4_K }, { 13, "Q5_K", EQI_STORED_Q5_K },
-    { 14, "Q6_K", EQI_STORED_Q6_K }, { 15, "Q8_K", -1 },            { 16, "IQ2_XXS", -1 },           { 17, "IQ2_XS", -1 },
-    { 18, "IQ3_XXS", -1 },          { 19, "IQ1_S", -1 },            { 20, "IQ4_NL", -1 },            { 21, "IQ3_S", -1 },
-    { 22, "IQ2_S", -1 },            { 23, "IQ4_XS", -1 },           { 24, "I8", EQI_STORED_I8 },     { 25, "I16", EQI_STORED_I16 },
-    { 26, "I32", EQI_STORED_I32 },  { 27, "I64", EQI_STORED_I64 },  { 28, "F64", EQI_STORED_F64 },   { 29, "IQ1_M", -1 },
-    { 30, "BF16", EQI_STORED_BF16 }, { 34, "TQ1_0", -1 },           { 35, "TQ2_0", -1 },             { 39, "MXFP4", -1 },
-    { 40, "NVFP4", -1 },            { 41, "Q1_0", -1 },
+    { 0, "F32", EQI_STORED_F32 }, { 1, "F16", EQI_STORED_F16 }, { 2, "Q4_0", EQI_STORED_Q4_0 }, { 3, "Q4_1", EQI_STORED_Q4_1 },
+    { 6, "Q5_0", EQI_STORED_Q5_0 }, { 7, "Q5_1", EQI_STORED_Q5_1 }, { 8, "Q8_0", EQI_STORED_Q8_0 }, { 9, "Q8_1", -1 },
+    { 10, "Q2_K", -1 }, { 11, "Q3_K", -1 }, { 12, "Q4_K", EQI_STORED_Q4_K }, { 13, "Q5_K", EQI_STORED_Q5_K },
+    { 14, "Q6_K", EQI_STORED_Q6_K }, { 15, "Q8_K", -1 }, { 16, "IQ2_XXS", -1 }, { 17, "IQ2_XS", -1 }, { 18, "IQ3_XXS", -1 },
+    { 19, "IQ1_S", -1 }, { 20, "IQ4_NL", -1 }, { 21, "IQ3_S", -1 }, { 22, "IQ2_S", -1 }, { 23, "IQ4_XS", -1 },
+    { 24, "I8", EQI_STORED_I8 }, { 25, "I16", EQI_STORED_I16 }, { 26, "I32", EQI_STORED_I32 }, { 27, "I64", EQI_STORED_I64 },
+    { 28, "F64", EQI_STORED_F64 }, { 29, "IQ1_M", -1 }, { 30, "BF16", EQI_STORED_BF16 }, { 34, "TQ1_0", -1 },
+    { 35, "TQ2_0", -1 }, { 39, "MXFP4", -1 }, { 40, "NVFP4", -1 }, { 41, "Q1_0", -1 },
 };
 
 static eqat_status read_bytes(reader *r, void *dst, uint64_t n, const char *what)
 {
     eqi_file *f = r->g->file;
     if (n > r->end - r->at)
-        return eqi_fail(r->g->ctx, EQAT_FORMAT, "%s: %s: found %llu bytes left in the header, expected %llu: damaged or truncated", f->path,
-                        what, (unsigned long long)(r->end - r->at), (unsigned long long)n);
+        return eqi_fail(r->g->ctx, EQAT_FORMAT,
+                        "%s: %s: found %llu bytes left in the header, expected %llu: damaged or truncated", f->path, what,
+                        (unsigned long long)(r->end - r->at), (unsigned long long)n);
     unsigned char *p = dst;
     while (n) {
         if (r->at < r->start || r->at - r->start >= r->held) {
@@ -179,7 +179,8 @@ static eqat_status read_count(reader *r, uint64_t *out, uint64_t least, const ch
 /* Room for n more bytes in the blob; they begin at *at. The header's bound keeps n far from overflow. */
 static eqat_status reserve(eqi_gguf *g, uint64_t n, size_t *at)
 {
-    if (n > SIZE_MAX / 4 - g->blob_used) return eqi_fail(g->ctx, EQAT_OUT_OF_MEMORY, "%s: out of memory: metadata", g->file->path);
+    if (n > SIZE_MAX / 4 - g->blob_used)
+        return eqi_fail(g->ctx, EQAT_OUT_OF_MEMORY, "%s: out of memory: metadata", g->file->path);
     const size_t need = g->blob_used + (size_t)n;
     if (need > g->blob_capacity) {
         const size_t capacity = need < 4096 ? 4096 : need + need / 2;
@@ -198,8 +199,8 @@ static eqat_status read_string(reader *r, uint64_t limit, size_t *at, uint64_t *
 {
     EQI_TRY(read_count(r, length, 1, what));
     if (*length > limit)
-        return eqi_fail(r->g->ctx, EQAT_FORMAT, "%s: %s: found a name of %llu bytes, expected at most %llu", r->g->file->path, what,
-                        (unsigned long long)*length, (unsigned long long)limit);
+        return eqi_fail(r->g->ctx, EQAT_FORMAT, "%s: %s: found a name of %llu bytes, expected at most %llu", r->g->file->path,
+                        what, (unsigned long long)*length, (unsigned long long)limit);
     EQI_TRY(reserve(r->g, *length + 1, at));
     EQI_TRY(read_bytes(r, r->g->blob + *at, *length, what));
     r->g->blob[*at + *length] = 0;
@@ -221,7 +222,8 @@ static eqat_status read_name(reader *r, uint64_t limit, size_t *at, const char *
 static eqat_status check_kind(reader *r, uint32_t kind, const char *key)
 {
     if (kind < KIND_COUNT) return EQAT_OK;
-    return eqi_fail(r->g->ctx, EQAT_FORMAT, "%s: %s: found value type %u, expected 0 to %d", r->g->file->path, key, kind, KIND_COUNT - 1);
+    return eqi_fail(r->g->ctx, EQAT_FORMAT, "%s: %s: found value type %u, expected 0 to %d", r->g->file->path, key, kind,
+                    KIND_COUNT - 1);
 }
 
 /* Nested arrays occur in no key that a model needs: they are stepped over. */
@@ -230,7 +232,8 @@ static eqat_status skip_array(reader *r, const char *key, int depth)
     uint32_t kind;
     uint64_t count;
     if (depth > DEPTH_MAX)
-        return eqi_fail(r->g->ctx, EQAT_FORMAT, "%s: %s: found arrays nested more than %d deep", r->g->file->path, key, DEPTH_MAX);
+        return eqi_fail(r->g->ctx, EQAT_FORMAT, "%s: %s: found arrays nested more than %d deep", r->g->file->path, key,
+                        DEPTH_MAX);
     EQI_TRY(read_u32(r, &kind, key));
     EQI_TRY(check_kind(r, kind, key));
     EQI_TRY(read_count(r, &count, kind == KIND_ARRAY ? 12 : kind == KIND_STRING ? 8 : kind_size[kind], key));
@@ -314,7 +317,8 @@ static eqat_status find_type(eqi_gguf *g, const char *name, uint32_t id, eqi_sto
         if (types[i].id != id) continue;
         if (types[i].stored < 0)
             return eqi_fail(g->ctx, EQAT_UNSUPPORTED,
-                            "%s: tensor '%.200s': type %s is not supported, expected F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K or Q6_K",
+                            "%s: tensor '%.200s': type %s is not supported, expected F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, "
+                            "Q5_1, Q4_K, Q5_K or Q6_K",
                             g->file->path, name, types[i].name);
         *out = (eqi_stored)types[i].stored;
         return EQAT_OK;
@@ -368,11 +372,12 @@ static eqat_status place_tensors(reader *r)
         eqi_source_entry *e = &r->tensors[i].entry;
         const char *name = g->blob + r->tensors[i].name_at;
         if (e->offset % alignment)
-            return eqi_fail(g->ctx, EQAT_FORMAT, "%s: tensor '%.200s': found offset %llu, expected a multiple of %llu", g->file->path,
-                            name, (unsigned long long)e->offset, (unsigned long long)alignment);
+            return eqi_fail(g->ctx, EQAT_FORMAT, "%s: tensor '%.200s': found offset %llu, expected a multiple of %llu",
+                            g->file->path, name, (unsigned long long)e->offset, (unsigned long long)alignment);
         if (e->offset > g->file->size)
-            return eqi_fail(g->ctx, EQAT_FORMAT, "%s: tensor '%.200s': found offset %llu, expected it inside %llu bytes: truncated?",
-                            g->file->path, name, (unsigned long long)e->offset, (unsigned long long)g->file->size);
+            return eqi_fail(g->ctx, EQAT_FORMAT,
+                            "%s: tensor '%.200s': found offset %llu, expected it inside %llu bytes: truncated?", g->file->path,
+                            name, (unsigned long long)e->offset, (unsigned long long)g->file->size);
         e->offset += data;
         EQI_TRY(eqi_source_add(g->tensors, name, e));
     }

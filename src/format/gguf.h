@@ -23,7 +23,8 @@ bool eqi_gguf_bool(const eqi_gguf *g, const char *key, bool *out);
 const char *eqi_gguf_string(const eqi_gguf *g, const char *key, size_t *length);
 /* Arrays: number of elements, -1 when missing or not an array. */
 int64_t eqi_gguf_array_count(const eqi_gguf *g, const char *key);
-const char *eqi_gguf_array_string(const eqi_gguf *g, const char *key, int64_t i, size_t *length); /* NULL: not an array of strings, or out of range */
+/* NULL: not an array of strings, or out of range. */
+const char *eqi_gguf_array_string(const eqi_gguf *g, const char *key, int64_t i, size_t *length);
 /* As for scalars; false also when i is out of range. */
 bool eqi_gguf_array_int(const eqi_gguf *g, const char *key, int64_t i, int64_t *out);
 bool eqi_gguf_array_float(const eqi_gguf *g, const char *key, int64_t i, double *out);

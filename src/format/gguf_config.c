@@ -78,13 +78,14 @@ static eqat_status get_int(facts *f, const char *name, bool required, int64_t le
         int64_t other;
         ok = eqi_gguf_array_int(f->g, key, i, &other);
         if (ok && other != n)
-            return eqi_fail(f->ctx, EQAT_UNSUPPORTED, "%s: %s: found %lld for block 0 and %lld for block %lld, expected one value", f->path,
-                            key, (long long)n, (long long)other, (long long)i);
+            return eqi_fail(f->ctx, EQAT_UNSUPPORTED,
+                            "%s: %s: found %lld for block 0 and %lld for block %lld, expected one value", f->path, key,
+                            (long long)n, (long long)other, (long long)i);
     }
     if (!ok) return eqi_fail(f->ctx, EQAT_FORMAT, "%s: %s: found another kind of value, expected an integer", f->path, key);
     if (n < least || n > INT32_MAX)
-        return eqi_fail(f->ctx, EQAT_FORMAT, "%s: %s: found %lld, expected %lld to %d", f->path, key, (long long)n, (long long)least,
-                        INT32_MAX);
+        return eqi_fail(f->ctx, EQAT_FORMAT, "%s: %s: found %lld, expected %lld to %d", f->path, key, (long long)n,
+                        (long long)least, INT32_MAX);
     *out = n;
     return EQAT_OK;
 }
@@ -105,12 +106,11 @@ static eqat_status read_family(facts *f)
 {
     size_t length = 0, row = 0;
     f->architecture = eqi_gguf_string(f->g, "general.architecture", &length);
-    if (!f->architecture)
-        return eqi_fail(f->ctx, EQAT_FORMAT, "%s: general.architecture: missing, expected a string", f->path);
+    if (!f->architecture) return eqi_fail(f->ctx, EQAT_FORMAT, "%s: general.architecture: missing, expected a string", f->path);
     while (row < EQI_COUNT(families) && strcmp(f->architecture, families[row].architecture)) row++;
     if (row == EQI_COUNT(families) || strlen(f->architecture) != length)
-        return eqi_fail(f->ctx, EQAT_UNSUPPORTED, "%s: architecture '%.40s' is not supported, expected llama, qwen2 or qwen3", f->path,
-                        f->architecture);
+        return eqi_fail(f->ctx, EQAT_UNSUPPORTED, "%s: architecture '%.40s' is not supported, expected llama, qwen2 or qwen3",
+                        f->path, f->architecture);
     EQI_TRY(get_int(f, "attention.sliding_window", false, 0, &f->window));
     while (!(f->window ? families[row].with_window : families[row].without_window)) row++;
     json_t *list = json_array();
@@ -125,11 +125,12 @@ static eqat_status refuse_parts(facts *f)
     int64_t parts = 1, experts = 0;
     char key[128];
     if (eqi_gguf_int(f->g, "split.count", &parts) && parts > 1)
-        return eqi_fail(f->ctx, EQAT_UNSUPPORTED, "%s: found one of %lld parts, expected a whole model: merge them first", f->path,
-                        (long long)parts);
+        return eqi_fail(f->ctx, EQAT_UNSUPPORTED, "%s: found one of %lld parts, expected a whole model: merge them first",
+                        f->path, (long long)parts);
     make_key(f, "expert_count", key);
     if (eqi_gguf_int(f->g, key, &experts) && experts > 0)
-        return eqi_fail(f->ctx, EQAT_UNSUPPORTED, "%s: %s: found %lld, expected a model without experts", f->path, key, (long long)experts);
+        return eqi_fail(f->ctx, EQAT_UNSUPPORTED, "%s: %s: found %lld, expected a model without experts", f->path, key,
+                        (long long)experts);
     return EQAT_OK;
 }
 
@@ -149,15 +150,17 @@ static eqat_status read_shapes(facts *f)
     EQI_TRY(get_int(f, "attention.value_length", false, 1, &value_dim));
     EQI_TRY(get_int(f, "rope.dimension_count", false, 1, &rotary));
     if (f->head_dim < 2 || f->head_dim % 2 || f->heads % f->kv_heads)
-        return eqi_fail(f->ctx, EQAT_FORMAT, "%s: found %lld heads of %lld over %lld key heads, expected an even size and a whole multiple",
-                        f->path, (long long)f->heads, (long long)f->head_dim, (long long)f->kv_heads);
+        return eqi_fail(f->ctx, EQAT_FORMAT,
+                        "%s: found %lld heads of %lld over %lld key heads, expected an even size and a whole multiple", f->path,
+                        (long long)f->heads, (long long)f->head_dim, (long long)f->kv_heads);
     if (value_dim != f->head_dim || rotary != f->head_dim)
-        return eqi_fail(f->ctx, EQAT_UNSUPPORTED, "%s: found value heads of %lld and %lld rotary dimensions, expected both to be %lld",
-                        f->path, (long long)value_dim, (long long)rotary, (long long)f->head_dim);
+        return eqi_fail(f->ctx, EQAT_UNSUPPORTED,
+                        "%s: found value heads of %lld and %lld rotary dimensions, expected both to be %lld", f->path,
+                        (long long)value_dim, (long long)rotary, (long long)f->head_dim);
     /* Nothing above should loop over more blocks than there can be. */
     if ((uint64_t)blocks > eqi_source_count(eqi_gguf_tensors(f->g)))
-        return eqi_fail(f->ctx, EQAT_FORMAT, "%s: found %lld blocks, expected at most one per tensor (%zu)", f->path, (long long)blocks,
-                        eqi_source_count(eqi_gguf_tensors(f->g)));
+        return eqi_fail(f->ctx, EQAT_FORMAT, "%s: found %lld blocks, expected at most one per tensor (%zu)", f->path,
+                        (long long)blocks, eqi_source_count(eqi_gguf_tensors(f->g)));
     EQI_TRY(set_int(f, "hidden_size", f->hidden));
     EQI_TRY(set_int(f, "intermediate_size", intermediate));
     EQI_TRY(set_int(f, "num_hidden_layers", blocks));
@@ -179,7 +182,8 @@ static eqat_status read_vocabulary(facts *f)
     const eqi_source_entry *e = eqi_source_find(tensors, "token_embd.weight");
     if (!e) return eqi_fail(f->ctx, EQAT_FORMAT, "%s: tensor 'token_embd.weight': missing", f->path);
     if (e->ndim != 2 || e->shape[1] != f->hidden)
-        return eqi_fail(f->ctx, EQAT_FORMAT, "%s: tensor 'token_embd.weight': found %d dimensions with rows of %lld, expected 2 with rows of %lld",
+        return eqi_fail(f->ctx, EQAT_FORMAT,
+                        "%s: tensor 'token_embd.weight': found %d dimensions with rows of %lld, expected 2 with rows of %lld",
                         f->path, e->ndim, (long long)(e->ndim ? e->shape[e->ndim - 1] : 1), (long long)f->hidden);
     EQI_TRY(set_int(f, "vocab_size", e->shape[0]));
     EQI_TRY(set_bool(f, "tie_word_embeddings", !eqi_source_find(tensors, "output.weight")));
@@ -309,15 +313,16 @@ static eqat_status read_factors(facts *f, json_t *scaling)
     bool plain = true;
     for (int64_t i = 0; i < pairs; i++) {
         if (!(factors[i] > 0) || !isfinite(factors[i]))
-            return eqi_fail(f->ctx, EQAT_NUMERIC, "%s: tensor 'rope_freqs.weight': element %lld is not a positive number", f->path,
-                            (long long)i);
+            return eqi_fail(f->ctx, EQAT_NUMERIC, "%s: tensor 'rope_freqs.weight': element %lld is not a positive number",
+                            f->path, (long long)i);
         plain = plain && factors[i] == 1;
     }
     if (plain) return EQAT_OK;
     int64_t original = 8192;
     EQI_TRY(get_int(f, "rope.scaling.original_context_length", false, 1, &original));
     llama3 p;
-    return fit_llama3(f, factors, pairs, (double)original, &p) ? set_llama3(f, scaling, &p) : set_table(f, scaling, factors, pairs);
+    return fit_llama3(f, factors, pairs, (double)original, &p) ? set_llama3(f, scaling, &p)
+                                                               : set_table(f, scaling, factors, pairs);
 }
 
 static eqat_status read_scaling(facts *f, json_t *scaling)
@@ -329,12 +334,13 @@ static eqat_status read_scaling(facts *f, json_t *scaling)
     EQI_TRY(get_float(f, "rope.scale_linear", false, &factor)); /* of files older than rope.scaling.* */
     EQI_TRY(get_float(f, "rope.scaling.factor", false, &factor));
     if (type && strcmp(type, "none") && strcmp(type, "linear"))
-        return eqi_fail(f->ctx, EQAT_UNSUPPORTED, "%s: %s: '%.40s' is not supported, expected none or linear", f->path, key, type);
+        return eqi_fail(f->ctx, EQAT_UNSUPPORTED, "%s: %s: '%.40s' is not supported, expected none or linear", f->path, key,
+                        type);
     const bool linear = factor != 1 && !(type && !strcmp(type, "none"));
     const bool table = eqi_source_find(eqi_gguf_tensors(f->g), "rope_freqs.weight") != NULL;
     if (linear && table)
-        return eqi_fail(f->ctx, EQAT_UNSUPPORTED, "%s: found linear rope scaling by %g and rope_freqs.weight, expected one of them", f->path,
-                        factor);
+        return eqi_fail(f->ctx, EQAT_UNSUPPORTED,
+                        "%s: found linear rope scaling by %g and rope_freqs.weight, expected one of them", f->path, factor);
     if (table) return read_factors(f, scaling);
     if (!linear) return EQAT_OK;
     EQI_TRY(set(f, scaling, "rope_type", json_string("linear")));

@@ -98,14 +98,14 @@ static eqat_status add_tensor(eqi_gguf *g, eqi_source *s, const eqi_source_entry
         return eqi_fail(ctx, EQAT_UNSUPPORTED, "%s: tensor '%.200s': not known for architecture %.40s", path, e->name,
                         eqi_gguf_string(g, "general.architecture", NULL));
     if (block >= blocks)
-        return eqi_fail(ctx, EQAT_FORMAT, "%s: tensor '%.200s': found block %lld, expected fewer than the %lld of the model", path, e->name,
-                        (long long)block, (long long)blocks);
+        return eqi_fail(ctx, EQAT_FORMAT, "%s: tensor '%.200s': found block %lld, expected fewer than the %lld of the model",
+                        path, e->name, (long long)block, (long long)blocks);
     EQI_TRY(eqi_source_add(s, name, e));
     if (!rotary || !interleaved) return EQAT_OK;
     const int64_t rows = e->ndim ? e->shape[0] : 0;
     if (rows == 0 || rows % head_dim || head_dim % 2)
-        return eqi_fail(ctx, EQAT_FORMAT, "%s: tensor '%.200s': found %lld rows, expected heads of %lld", path, e->name, (long long)rows,
-                        (long long)head_dim);
+        return eqi_fail(ctx, EQAT_FORMAT, "%s: tensor '%.200s': found %lld rows, expected heads of %lld", path, e->name,
+                        (long long)rows, (long long)head_dim);
     if (e->elements / rows % eqi_stored_block(e->stored))
         return eqi_fail(ctx, EQAT_FORMAT, "%s: tensor '%.200s': found type %s for a single column", path, e->name,
                         eqi_stored_name(e->stored));

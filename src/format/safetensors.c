@@ -14,11 +14,10 @@ static const struct {
     const char *name;
     eqi_stored stored;
 } dtypes[] = {
-    { "F32", EQI_STORED_F32 },         { "F16", EQI_STORED_F16 },         { "BF16", EQI_STORED_BF16 },
-    { "F64", EQI_STORED_F64 },         { "I8", EQI_STORED_I8 },           { "U8", EQI_STORED_U8 },
-    { "I16", EQI_STORED_I16 },         { "U16", EQI_STORED_U16 },         { "I32", EQI_STORED_I32 },
-    { "U32", EQI_STORED_U32 },         { "I64", EQI_STORED_I64 },         { "U64", EQI_STORED_U64 },
-    { "BOOL", EQI_STORED_BOOL },       { "F8_E4M3", EQI_STORED_F8_E4M3 }, { "F8_E5M2", EQI_STORED_F8_E5M2 },
+    { "F32", EQI_STORED_F32 },   { "F16", EQI_STORED_F16 },         { "BF16", EQI_STORED_BF16 },       { "F64", EQI_STORED_F64 },
+    { "I8", EQI_STORED_I8 },     { "U8", EQI_STORED_U8 },           { "I16", EQI_STORED_I16 },         { "U16", EQI_STORED_U16 },
+    { "I32", EQI_STORED_I32 },   { "U32", EQI_STORED_U32 },         { "I64", EQI_STORED_I64 },         { "U64", EQI_STORED_U64 },
+    { "BOOL", EQI_STORED_BOOL }, { "F8_E4M3", EQI_STORED_F8_E4M3 }, { "F8_E5M2", EQI_STORED_F8_E5M2 },
 };
 
 static const char *dtype_name(eqi_stored stored)
@@ -72,15 +71,15 @@ static eqat_status read_metadata(eqi_source *s, const char *path, json_t *object
         return eqi_fail(s->ctx, EQAT_FORMAT, "%s: __metadata__: found JSON of another kind, expected an object of strings", path);
     const char *key;
     json_t *value;
-    json_object_foreach(object, key, value)
+    json_object_foreach (object, key, value)
         if (!json_is_string(value))
             return eqi_fail(s->ctx, EQAT_FORMAT, "%s: __metadata__ '%.200s': found another kind, expected a string", path, key);
     s->metadata = json_incref(object);
     return EQAT_OK;
 }
 
-static eqat_status read_entry(eqi_source *s, const char *path, const char *name, json_t *value, uint64_t data,
-                              uint64_t data_size, eqi_source_entry *e)
+static eqat_status read_entry(eqi_source *s, const char *path, const char *name, json_t *value, uint64_t data, uint64_t data_size,
+                              eqi_source_entry *e)
 {
     const json_t *dtype = json_object_get(value, "dtype"), *shape = json_object_get(value, "shape");
     const json_t *range = json_object_get(value, "data_offsets");
@@ -108,13 +107,14 @@ static eqat_status read_entry(eqi_source *s, const char *path, const char *name,
         return eqi_fail(s->ctx, EQAT_FORMAT, "%s: tensor '%.200s': data_offsets are not a range", path, name);
     if ((uint64_t)end > data_size)
         return eqi_fail(s->ctx, EQAT_FORMAT,
-                        "%s: tensor '%.200s': found %llu bytes of data in the file, expected at least %lld: truncated?", path, name,
-                        (unsigned long long)data_size, (long long)end);
+                        "%s: tensor '%.200s': found %llu bytes of data in the file, expected at least %lld: truncated?", path,
+                        name, (unsigned long long)data_size, (long long)end);
     e->offset = data + (uint64_t)begin;
     EQI_TRY(eqi_source_measure(s->ctx, path, name, e));
     if (e->bytes != (uint64_t)(end - begin))
-        return eqi_fail(s->ctx, EQAT_FORMAT, "%s: tensor '%.200s': found data_offsets of %lld bytes, expected %llu for its shape in %s",
-                        path, name, (long long)(end - begin), (unsigned long long)e->bytes, eqi_stored_name(e->stored));
+        return eqi_fail(s->ctx, EQAT_FORMAT,
+                        "%s: tensor '%.200s': found data_offsets of %lld bytes, expected %llu for its shape in %s", path, name,
+                        (long long)(end - begin), (unsigned long long)e->bytes, eqi_stored_name(e->stored));
     return EQAT_OK;
 }
 
@@ -140,7 +140,7 @@ static eqat_status add_shard(eqi_source *s, const char *path)
     EQI_CHECK(read_header(s->ctx, file, &header, &data));
     const char *name;
     json_t *value;
-    json_object_foreach(header, name, value) {
+    json_object_foreach (header, name, value) {
         if (!strcmp(name, "__metadata__")) {
             EQI_CHECK(read_metadata(s, path, value));
             continue;
@@ -192,12 +192,13 @@ static eqat_status list_shards(eqi_ctx *ctx, const char *path, json_t *map, cons
     size_t n = 0;
     const char *tensor;
     json_t *value;
-    json_object_foreach(map, tensor, value) {
+    json_object_foreach (map, tensor, value) {
         const char *name = json_string_value(value);
         if (!name || !is_plain_name(name)) {
             eqi_free(ctx, names);
-            return eqi_fail(ctx, EQAT_FORMAT, "%s: tensor '%.200s': found the file '%.200s', expected the name of a file in the same folder",
-                            path, tensor, name ? name : "(not a string)");
+            return eqi_fail(ctx, EQAT_FORMAT,
+                            "%s: tensor '%.200s': found the file '%.200s', expected the name of a file in the same folder", path,
+                            tensor, name ? name : "(not a string)");
         }
         names[n++] = name;
     }
@@ -220,7 +221,7 @@ static eqat_status check_map(const eqi_source *s, const char *path, json_t *map)
 {
     const char *tensor;
     json_t *value;
-    json_object_foreach(map, tensor, value) {
+    json_object_foreach (map, tensor, value) {
         const eqi_source_entry *e = eqi_source_find(s, tensor);
         const char *wanted = json_string_value(value);
         if (!e) return eqi_fail(s->ctx, EQAT_FORMAT, "%s: tensor '%.200s': not found in %s", path, tensor, wanted);
@@ -353,7 +354,8 @@ static eqat_status set_text(eqi_safetensors_writer *w, json_t *object, const cha
 eqat_status eqi_safetensors_metadata(eqi_safetensors_writer *w, const char *key, const char *value)
 {
     if (w->started)
-        return keep(w, eqi_fail(w->ctx, EQAT_INVALID_ARGUMENT, "%s: __metadata__ '%.200s': set after the first write", w->path, key));
+        return keep(
+            w, eqi_fail(w->ctx, EQAT_INVALID_ARGUMENT, "%s: __metadata__ '%.200s': set after the first write", w->path, key));
     json_t *object = json_object_get(w->header, "__metadata__");
     if (!object) {
         object = json_object();
@@ -377,19 +379,22 @@ static json_t *integers(const int64_t *values, int n)
 static eqat_status declare(eqi_safetensors_writer *w, const char *name, eqi_stored stored, int ndim, const int64_t *shape)
 {
     eqi_ctx *ctx = w->ctx;
-    if (w->started) return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "%s: tensor '%.200s': declared after the first write", w->path, name);
+    if (w->started)
+        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "%s: tensor '%.200s': declared after the first write", w->path, name);
     if (!dtype_name(stored))
         return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "%s: tensor '%.200s': a safetensors file cannot hold %s", w->path, name,
                         eqi_stored_name(stored));
     if (ndim < 0 || ndim > EQI_SOURCE_MAX_DIMS || !strcmp(name, "__metadata__") || json_object_get(w->header, name))
-        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "%s: tensor '%.200s': found a second or reserved name or %d dimensions, expected at most %d",
-                        w->path, name, ndim, EQI_SOURCE_MAX_DIMS);
+        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT,
+                        "%s: tensor '%.200s': found a second or reserved name or %d dimensions, expected at most %d", w->path,
+                        name, ndim, EQI_SOURCE_MAX_DIMS);
     eqi_source_entry e = { .stored = stored, .ndim = ndim };
     for (int i = 0; i < ndim; i++) e.shape[i] = shape[i];
     EQI_TRY(eqi_source_measure(ctx, w->path, name, &e));
     if (w->declared % eqi_stored_bytes(stored, 1))
-        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "%s: tensor '%.200s': found offset %llu, expected a multiple of %llu for %s", w->path,
-                        name, (unsigned long long)w->declared, (unsigned long long)eqi_stored_bytes(stored, 1), dtype_name(stored));
+        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "%s: tensor '%.200s': found offset %llu, expected a multiple of %llu for %s",
+                        w->path, name, (unsigned long long)w->declared, (unsigned long long)eqi_stored_bytes(stored, 1),
+                        dtype_name(stored));
     if (e.bytes > (uint64_t)INT64_MAX - w->declared)
         return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "%s: tensor '%.200s': the total of all tensors overflows", w->path, name);
     const int64_t range[2] = { (int64_t)w->declared, (int64_t)(w->declared + e.bytes) };
@@ -405,7 +410,8 @@ static eqat_status declare(eqi_safetensors_writer *w, const char *name, eqi_stor
     return EQAT_OK;
 }
 
-eqat_status eqi_safetensors_declare(eqi_safetensors_writer *w, const char *name, eqi_stored stored, int ndim, const int64_t *shape)
+eqat_status eqi_safetensors_declare(eqi_safetensors_writer *w, const char *name, eqi_stored stored, int ndim,
+                                    const int64_t *shape)
 {
     return keep(w, declare(w, name, stored, ndim, shape));
 }
@@ -418,7 +424,8 @@ static eqat_status start(eqi_safetensors_writer *w)
     const size_t length = strlen(text), padded = (length + 7) / 8 * 8;
     eqat_status st;
     if (padded > HEADER_MAX) {
-        st = eqi_fail(w->ctx, EQAT_INVALID_ARGUMENT, "%s: found a header of %zu bytes, expected at most %u", w->path, padded, HEADER_MAX);
+        st = eqi_fail(w->ctx, EQAT_INVALID_ARGUMENT, "%s: found a header of %zu bytes, expected at most %u", w->path, padded,
+                      HEADER_MAX);
     } else {
         unsigned char prefix[8];
         for (int i = 0; i < 8; i++) prefix[i] = (unsigned char)((uint64_t)padded >> 8 * i);

@@ -45,10 +45,7 @@ const char *eqi_stored_name(eqi_stored stored)
     return (unsigned)stored < EQI_STORED_COUNT ? stored_table[stored].name : "unknown";
 }
 
-bool eqi_stored_is_float(eqi_stored stored)
-{
-    return (unsigned)stored < EQI_STORED_COUNT && stored_table[stored].is_float;
-}
+bool eqi_stored_is_float(eqi_stored stored) { return (unsigned)stored < EQI_STORED_COUNT && stored_table[stored].is_float; }
 
 int64_t eqi_stored_block(eqi_stored stored) { return stored_table[stored].block; }
 
@@ -100,8 +97,8 @@ eqat_status eqi_source_measure(eqi_ctx *ctx, const char *path, const char *name,
             return eqi_fail(ctx, EQAT_FORMAT, "%s: tensor '%.200s': found dimension %lld, expected 0 or more", path, name,
                             (long long)e->shape[i]);
         if (e->shape[i] > 0 && n > limit / e->shape[i])
-            return eqi_fail(ctx, EQAT_FORMAT, "%s: tensor '%.200s': the product of its dimensions overflows at %lld", path,
-                            name, (long long)e->shape[i]);
+            return eqi_fail(ctx, EQAT_FORMAT, "%s: tensor '%.200s': the product of its dimensions overflows at %lld", path, name,
+                            (long long)e->shape[i]);
         n *= e->shape[i];
     }
     int64_t row = e->ndim ? e->shape[e->ndim - 1] : 1, block = eqi_stored_block(e->stored);
@@ -277,8 +274,8 @@ eqat_status eqi_source_read_f32(eqi_source *s, const eqi_source_entry *e, int64_
     const int64_t block = eqi_stored_block(e->stored);
     if (first < 0 || n < 0 || first > e->elements || n > e->elements - first || first % block || n % block)
         return eqi_fail(s->ctx, EQAT_INVALID_ARGUMENT,
-                        "%s: tensor '%.200s': found a read of %lld elements at %lld, expected it inside %lld in blocks of %lld", path,
-                        e->name, (long long)n, (long long)first, (long long)e->elements, (long long)block);
+                        "%s: tensor '%.200s': found a read of %lld elements at %lld, expected it inside %lld in blocks of %lld",
+                        path, e->name, (long long)n, (long long)first, (long long)e->elements, (long long)block);
     if (e->stored == EQI_STORED_F64) return read_f64(s, e, first, n, dst);
     /* No type but F64 is wider than f32, so the stored bytes fit into the end of dst and are widened from
      * there to its front: what is written never reaches what is still to be read. */

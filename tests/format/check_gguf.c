@@ -87,7 +87,9 @@ START_TEST(metadata)
     INT("i64", INT64_MIN);
     INT("after", 5);
     n = 77, x = 77;
-    static const char *const not_ints[] = { "u64.large", "f32", "f64", "yes", "string", "strings", "ints", "missing", "nested", "" };
+    static const char *const not_ints[] = {
+        "u64.large", "f32", "f64", "yes", "string", "strings", "ints", "missing", "nested", ""
+    };
     for (size_t i = 0; i < EQI_COUNT(not_ints); i++) ck_assert(!eqi_gguf_int(f, not_ints[i], &n) && n == 77);
     static const char *const not_floats[] = { "u64.large", "yes", "string", "floats", "missing" };
     for (size_t i = 0; i < EQI_COUNT(not_floats); i++) ck_assert(!eqi_gguf_float(f, not_floats[i], &x) && x == 77);
@@ -116,7 +118,8 @@ START_TEST(metadata)
     ck_assert_ptr_null(eqi_gguf_array_string(f, "ints", 0, NULL));
     ck_assert(eqi_gguf_array_int(f, "ints", 0, &n) && n == 1);
     ck_assert(eqi_gguf_array_int(f, "ints", 1, &n) && n == -1);
-    ck_assert(!eqi_gguf_array_int(f, "ints", 2, &n) && !eqi_gguf_array_int(f, "strings", 0, &n) && !eqi_gguf_array_int(f, "u8", 0, &n));
+    ck_assert(!eqi_gguf_array_int(f, "ints", 2, &n) && !eqi_gguf_array_int(f, "strings", 0, &n) &&
+              !eqi_gguf_array_int(f, "u8", 0, &n));
     ck_assert(eqi_gguf_array_float(f, "floats", 1, &x) && x == -2);
     ck_assert_int_eq(eqi_gguf_array_count(f, "none"), 0);
     ck_assert_int_eq(eqi_gguf_array_count(f, "u8"), -1);
@@ -156,7 +159,8 @@ START_TEST(every_block_type)
     }
     ck_assert_uint_eq(at, size);
     for (int t = 0; t < EQI_STORED_COUNT; t++)
-        ck_assert((seen >> t & 1) == (t == EQI_STORED_F32 || t == EQI_STORED_F16 || t == EQI_STORED_BF16 || t >= EQI_STORED_Q4_0));
+        ck_assert((seen >> t & 1) ==
+                  (t == EQI_STORED_F32 || t == EQI_STORED_F16 || t == EQI_STORED_BF16 || t >= EQI_STORED_Q4_0));
     eqi_free(ctx, want);
     eqi_source_close(s);
 }
@@ -263,7 +267,8 @@ START_TEST(hostile_metadata)
     TRY(EQAT_FORMAT, "value type 13", key(&g, "x", 13), put_u64(&g.file, 0));
     TRY(EQAT_FORMAT, "value type 99", key_array(&g, "x", 99, 1));
     TRY(EQAT_FORMAT, "empty name", key_u32(&g, "", 1));
-    TRY(EQAT_FORMAT, "NUL byte", put_u64(&g.file, 3), put(&g.file, "a\0b", 3), put_u32(&g.file, G_U32), put_u32(&g.file, 1), g.values++);
+    TRY(EQAT_FORMAT, "NUL byte", put_u64(&g.file, 3), put(&g.file, "a\0b", 3), put_u32(&g.file, G_U32), put_u32(&g.file, 1),
+        g.values++);
     TRY(EQAT_FORMAT, "count of 1000", key(&g, "x", G_STRING), put_u64(&g.file, 1000));
     TRY(EQAT_FORMAT, "count of 18446744073709551615", key(&g, "x", G_STRING), put_u64(&g.file, UINT64_MAX));
     TRY(EQAT_FORMAT, "x: found a count", key_array(&g, "x", G_U64, UINT64_MAX / 8 + 2));
@@ -271,7 +276,8 @@ START_TEST(hostile_metadata)
     TRY(EQAT_FORMAT, "x: found a count", key_array(&g, "x", G_ARRAY, UINT64_MAX));
     TRY(EQAT_FORMAT, "x: found a count", key_array(&g, "x", G_STRING, 1), put_u64(&g.file, 500));
     TRY(EQAT_FORMAT, "x: found a count", key_array(&g, "x", G_ARRAY, 1), put_u32(&g.file, G_F64), put_u64(&g.file, 500));
-    TRY(EQAT_FORMAT, "nested more than", key_array(&g, "x", G_ARRAY, 1); for (int i = 0; i < 1000; i++) put_u32(&g.file, G_ARRAY), put_u64(&g.file, 1));
+    TRY(EQAT_FORMAT, "nested more than", key_array(&g, "x", G_ARRAY, 1);
+        for (int i = 0; i < 1000; i++) put_u32(&g.file, G_ARRAY), put_u64(&g.file, 1));
     TRY(EQAT_FORMAT, "general.alignment", key_u32(&g, "general.alignment", 0));
     TRY(EQAT_FORMAT, "general.alignment", key_u32(&g, "general.alignment", 24));
     TRY(EQAT_FORMAT, "general.alignment", key_u32(&g, "general.alignment", 0x80000000));
@@ -288,8 +294,9 @@ END_TEST
 
 START_TEST(hostile_tensors)
 {
-    const uint64_t four[] = { 4 }, sixteen[] = { 16 }, thirty[] = { 30 }, negative[] = { UINT64_MAX }, huge[] = { INT64_MAX, INT64_MAX },
-                   zero_huge[] = { INT64_MAX, 0 }, five[] = { 1, 1, 1, 1, 1 }, blocks[] = { 32, (uint64_t)1 << 55 };
+    const uint64_t four[] = { 4 }, sixteen[] = { 16 }, thirty[] = { 30 }, negative[] = { UINT64_MAX },
+                   huge[] = { INT64_MAX, INT64_MAX }, zero_huge[] = { INT64_MAX, 0 }, five[] = { 1, 1, 1, 1, 1 },
+                   blocks[] = { 32, (uint64_t)1 << 55 };
 #define ONE(status, message, type, ndim, ne, offset) TRY(status, message, tensor_at(&g, "t", type, ndim, ne, offset))
     ONE(EQAT_FORMAT, "5 dimensions", G_TYPE_F32, 5, five, 0);
     ONE(EQAT_FORMAT, "dimension 18446744073709551615", G_TYPE_F32, 1, negative, 0);

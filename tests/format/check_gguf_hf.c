@@ -32,7 +32,10 @@ static void keys(const char *arch)
     key_u32(&g, "tokenizer.ggml.eos_token_id", 99);
 }
 
-static void matrix(const char *name, uint64_t rows, uint64_t columns) { tensor(&g, name, G_TYPE_F32, rows, columns, (rows ? rows : 1) * columns * 4); }
+static void matrix(const char *name, uint64_t rows, uint64_t columns)
+{
+    tensor(&g, name, G_TYPE_F32, rows, columns, (rows ? rows : 1) * columns * 4);
+}
 
 static void tensors(bool biases, bool norms)
 {
@@ -112,9 +115,19 @@ START_TEST(names)
     }
     ck_assert_int_eq(block, 9999999);
     ck_assert(eqi_gguf_hf_name("output.weight", name, &block) && block == -1);
-    static const char *const unknown[] = { "", "blk", "blk.", "blk.x.attn_q.weight", "blk.01.attn_q.weight", "blk.-1.attn_q.weight",
-                                           "blk.1.attn_q", "blk.12345678.attn_q.weight", "blk.1attn_q.weight", "output.bias",
-                                           "blk.0.ffn_gate_exps.weight", "rope_freqs.weight", "blk..attn_q.weight" };
+    static const char *const unknown[] = { "",
+                                           "blk",
+                                           "blk.",
+                                           "blk.x.attn_q.weight",
+                                           "blk.01.attn_q.weight",
+                                           "blk.-1.attn_q.weight",
+                                           "blk.1.attn_q",
+                                           "blk.12345678.attn_q.weight",
+                                           "blk.1attn_q.weight",
+                                           "output.bias",
+                                           "blk.0.ffn_gate_exps.weight",
+                                           "rope_freqs.weight",
+                                           "blk..attn_q.weight" };
     for (size_t i = 0; i < EQI_COUNT(unknown); i++) ck_assert(!eqi_gguf_hf_name(unknown[i], name, NULL));
 }
 END_TEST
@@ -165,7 +178,8 @@ START_TEST(llama_rows)
         for (int64_t r = 0; r < cases[i].rows; r++)
             for (int64_t c = 0; c < cases[i].columns; c++) {
                 const int64_t row = cases[i].swapped ? stored_row(r) : r;
-                ck_assert_msg(x[r * cases[i].columns + c] == first + (float)(row * cases[i].columns + c), "%s row %d", cases[i].name, (int)r);
+                ck_assert_msg(x[r * cases[i].columns + c] == first + (float)(row * cases[i].columns + c), "%s row %d",
+                              cases[i].name, (int)r);
             }
     }
     /* Reads that begin and end inside rows. */
@@ -229,12 +243,20 @@ START_TEST(configuration)
     static const struct {
         const char *name;
         double value;
-    } numbers[] = { { "hidden_size", HIDDEN },     { "intermediate_size", FF }, { "num_hidden_layers", 1 },
-                    { "num_attention_heads", HEADS }, { "num_key_value_heads", KV_HEADS }, { "head_dim", HEAD },
-                    { "rms_norm_eps", 1e-5 },      { "rope_theta", 500000 },    { "max_position_embeddings", 256 },
-                    { "vocab_size", VOCAB },       { "bos_token_id", 1 } };
+    } numbers[] = { { "hidden_size", HIDDEN },
+                    { "intermediate_size", FF },
+                    { "num_hidden_layers", 1 },
+                    { "num_attention_heads", HEADS },
+                    { "num_key_value_heads", KV_HEADS },
+                    { "head_dim", HEAD },
+                    { "rms_norm_eps", 1e-5 },
+                    { "rope_theta", 500000 },
+                    { "max_position_embeddings", 256 },
+                    { "vocab_size", VOCAB },
+                    { "bos_token_id", 1 } };
     for (size_t i = 0; i < EQI_COUNT(numbers); i++)
-        ck_assert_msg(number(config, numbers[i].name) == numbers[i].value, "%s: %.17g", numbers[i].name, number(config, numbers[i].name));
+        ck_assert_msg(number(config, numbers[i].name) == numbers[i].value, "%s: %.17g", numbers[i].name,
+                      number(config, numbers[i].name));
     ck_assert(json_is_true(json_object_get(config, "tie_word_embeddings")));
     ck_assert(json_is_false(json_object_get(config, "attention_bias")));
     ck_assert(json_is_null(json_object_get(config, "rope_scaling")));
@@ -294,8 +316,9 @@ START_TEST(llama3_factors)
         int pairs;
         double theta, factor, low, high, original;
         bool exact;
-    } cases[] = { { 64, 500000, 8, 1, 4, 8192, true },   { 32, 500000, 32, 1, 4, 8192, true },  { 64, 500000, 32, 1, 4, 8192, true },
-                  { 64, 500000, 8, 2, 6, 8192, true },   { 64, 10000, 4, 1, 4, 4096, false },   { 32, 500000, 16, 1.5, 3, 16384, false },
+    } cases[] = { { 64, 500000, 8, 1, 4, 8192, true },  { 32, 500000, 32, 1, 4, 8192, true },
+                  { 64, 500000, 32, 1, 4, 8192, true }, { 64, 500000, 8, 2, 6, 8192, true },
+                  { 64, 10000, 4, 1, 4, 4096, false },  { 32, 500000, 16, 1.5, 3, 16384, false },
                   { 8, 10000, 8, 1, 4, 4096, false } };
     float factors[64];
     for (size_t i = 0; i < EQI_COUNT(cases); i++) {
@@ -310,13 +333,15 @@ START_TEST(llama3_factors)
         }
         json_t *scaling = scaling_of(factors, cases[i].pairs, (float)cases[i].theta);
         ck_assert_str_eq(string(scaling, "rope_type"), "llama3");
-        const double factor = number(scaling, "factor"), low = number(scaling, "low_freq_factor"), high = number(scaling, "high_freq_factor"),
-                     original = number(scaling, "original_max_position_embeddings");
+        const double factor = number(scaling, "factor"), low = number(scaling, "low_freq_factor"),
+                     high = number(scaling, "high_freq_factor"), original = number(scaling, "original_max_position_embeddings");
         if (cases[i].exact)
-            ck_assert_msg(factor == cases[i].factor && low == cases[i].low && high == cases[i].high && original == cases[i].original,
+            ck_assert_msg(factor == cases[i].factor && low == cases[i].low && high == cases[i].high &&
+                              original == cases[i].original,
                           "case %zu: %g %g %g %g", i, factor, low, high, original);
         for (int k = 0; k < cases[i].pairs; k++) {
-            const double want = eqi_llama3_factor(cases[i].theta, cases[i].pairs, k, cases[i].factor, cases[i].low, cases[i].high, cases[i].original);
+            const double want = eqi_llama3_factor(cases[i].theta, cases[i].pairs, k, cases[i].factor, cases[i].low, cases[i].high,
+                                                  cases[i].original);
             const double have = eqi_llama3_factor(cases[i].theta, cases[i].pairs, k, factor, low, high, original);
             ck_assert_msg(fabs(have - want) < 2e-4 * want, "case %zu pair %d: %g for %g", i, k, have, want);
         }
@@ -381,7 +406,8 @@ START_TEST(refusals)
     MODEL("llama", EQAT_FORMAT, "llama.rope.freq_base", key_string(&g, "llama.rope.freq_base", "1"));
     MODEL("llama", EQAT_FORMAT, "found 0, expected 1", key_u32(&g, "llama.attention.key_length", 0));
     MODEL("llama", EQAT_FORMAT, "expected an even size", key_u32(&g, "llama.attention.key_length", 3));
-    WITH("llama", EQAT_UNSUPPORTED, "'blk.0.attn_sub_norm.weight': not known for architecture llama", matrix("blk.0.attn_sub_norm.weight", 0, HIDDEN));
+    WITH("llama", EQAT_UNSUPPORTED, "'blk.0.attn_sub_norm.weight': not known for architecture llama",
+         matrix("blk.0.attn_sub_norm.weight", 0, HIDDEN));
     WITH("llama", EQAT_FORMAT, "found block 1, expected fewer than the 1", matrix("blk.1.attn_norm.weight", 0, HIDDEN));
     WITH("llama", EQAT_FORMAT, "expected heads of 4", matrix("blk.0.attn_k.bias", 0, 6));
     keys("llama");

@@ -147,7 +147,8 @@ START_TEST(writer_misuse)
     ck_ok(eqi_safetensors_declare(w, "x", EQI_STORED_U8, 1, three));
     ck_fails(eqi_safetensors_declare(w, "x", EQI_STORED_U8, 1, three), EQAT_INVALID_ARGUMENT, "'x'");
     ck_fails(eqi_safetensors_declare(w, "__metadata__", EQI_STORED_U8, 1, three), EQAT_INVALID_ARGUMENT, "reserved");
-    ck_fails(eqi_safetensors_declare(w, "y", EQI_STORED_I32, 1, three), EQAT_INVALID_ARGUMENT, "found offset 3, expected a multiple of 4");
+    ck_fails(eqi_safetensors_declare(w, "y", EQI_STORED_I32, 1, three), EQAT_INVALID_ARGUMENT,
+             "found offset 3, expected a multiple of 4");
     ck_fails(eqi_safetensors_declare(w, "y", EQI_STORED_Q4_0, 1, three), EQAT_INVALID_ARGUMENT, "cannot hold Q4_0");
     ck_fails(eqi_safetensors_declare(w, "y", EQI_STORED_U8, 1, negative), EQAT_FORMAT, "dimension -1");
     ck_fails(eqi_safetensors_declare(w, "y", EQI_STORED_U8, 2, huge), EQAT_FORMAT, "overflows");
@@ -204,14 +205,18 @@ static const struct {
     { "{\"a\":{\"dtype\":\"F32\",\"shape\":[0,9223372036854775807],\"data_offsets\":[0,0]}}", 0, EQAT_OK, "" },
     { "{\"a\":{\"dtype\":\"F32\",\"shape\":[1,1,1,1,2],\"data_offsets\":[0,8]}}", 8, EQAT_UNSUPPORTED, "5 dimensions" },
     { "{\"a\":{\"dtype\":\"F4\",\"shape\":[2],\"data_offsets\":[0,8]}}", 8, EQAT_UNSUPPORTED, "type F4" },
-    { "{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}", 8,
-      EQAT_FORMAT, "duplicate" },
-    { "{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},\"b\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 8,
-      EQAT_FORMAT, "overlap" },
-    { "{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},\"b\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[3,5]}}", 6,
-      EQAT_FORMAT, "overlap" },
-    { "{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},\"b\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[8,12]}}", 12,
-      EQAT_FORMAT, "found 12 bytes of data, expected 8" },
+    { "{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":["
+      "4,8]}}",
+      8, EQAT_FORMAT, "duplicate" },
+    { "{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},\"b\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":["
+      "0,4]}}",
+      8, EQAT_FORMAT, "overlap" },
+    { "{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},\"b\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[3,"
+      "5]}}",
+      6, EQAT_FORMAT, "overlap" },
+    { "{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},\"b\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":["
+      "8,12]}}",
+      12, EQAT_FORMAT, "found 12 bytes of data, expected 8" },
 };
 
 START_TEST(hostile_headers)
@@ -321,15 +326,17 @@ START_TEST(shards)
     ck_fails(open_with_index(good_index), EQAT_NOT_FOUND, "two.safetensors");
     write_shard("two.safetensors", "b", 2);
     ck_ok(open_with_index(good_index));
-    ck_fails(open_with_index("{\"weight_map\":{\"a\":\"one.safetensors\",\"b\":\"two.safetensors\",\"c\":\"one.safetensors\"}}"), EQAT_FORMAT,
-             "tensor 'c': not found in one.safetensors");
+    ck_fails(open_with_index("{\"weight_map\":{\"a\":\"one.safetensors\",\"b\":\"two.safetensors\",\"c\":\"one.safetensors\"}}"),
+             EQAT_FORMAT, "tensor 'c': not found in one.safetensors");
     ck_fails(open_with_index("{\"weight_map\":{\"a\":\"two.safetensors\",\"b\":\"one.safetensors\"}}"), EQAT_FORMAT,
              "found in one.safetensors, expected in two.safetensors");
     ck_fails(open_with_index("{\"weight_map\":{\"a\":1}}"), EQAT_FORMAT, "not a string");
     ck_fails(open_with_index("{\"weight_map\":{}}"), EQAT_FORMAT, "weight_map");
     ck_fails(open_with_index("{}"), EQAT_FORMAT, "weight_map");
     ck_fails(open_with_index("{"), EQAT_FORMAT, "index.json");
-    const char *const names[] = { "../one.safetensors", "/etc/passwd", "sub/one.safetensors", "", ".", "..", "a\\\\b", ".hidden" };
+    const char *const names[] = {
+        "../one.safetensors", "/etc/passwd", "sub/one.safetensors", "", ".", "..", "a\\\\b", ".hidden"
+    };
     for (size_t i = 0; i < EQI_COUNT(names); i++) {
         char index[256];
         snprintf(index, sizeof index, "{\"weight_map\":{\"a\":\"%s\"}}", names[i]);
@@ -374,7 +381,8 @@ START_TEST(allocation_failures)
                              : write_sample(again);
             allocations_left = -1;
             eqi_source_close(s);
-            ck_assert_msg(st == EQAT_OK || st == EQAT_OUT_OF_MEMORY || (json_allocations_fail && strstr(ctx->error, "JSON")), "%s", ctx->error);
+            ck_assert_msg(st == EQAT_OK || st == EQAT_OUT_OF_MEMORY || (json_allocations_fail && strstr(ctx->error, "JSON")),
+                          "%s", ctx->error);
             ck_assert_uint_eq(ctx->bytes_now, ctx_bytes);
             if (what == 2) ck_assert(eqi_path_exists(again) == (st == EQAT_OK));
         }

@@ -84,18 +84,18 @@ static inline void write_file(const char *path, const void *data, size_t n)
 }
 
 /* The failure must be `status`, and its message must hold `text` and be one line. */
-#define ck_fails(expr, status, text)                                                               \
-    do {                                                                                           \
-        ctx->error[0] = 0;                                                                         \
-        const eqat_status found_ = (expr);                                                         \
-        ck_assert_msg(found_ == (status), "%s: status %d: %s", #expr, (int)found_, ctx->error);    \
+#define ck_fails(expr, status, text)                                                              \
+    do {                                                                                          \
+        ctx->error[0] = 0;                                                                        \
+        const eqat_status found_ = (expr);                                                        \
+        ck_assert_msg(found_ == (status), "%s: status %d: %s", #expr, (int)found_, ctx->error);   \
         ck_assert_msg(strstr(ctx->error, (text)), "message '%s' lacks '%s'", ctx->error, (text)); \
-        ck_assert_msg(!strchr(ctx->error, '\n'), "message of two lines");                          \
+        ck_assert_msg(!strchr(ctx->error, '\n'), "message of two lines");                         \
     } while (0)
 
-#define ck_ok(expr)                                                                      \
-    do {                                                                                 \
-        const eqat_status found_ = (expr);                                               \
+#define ck_ok(expr)                                                                     \
+    do {                                                                                \
+        const eqat_status found_ = (expr);                                              \
         ck_assert_msg(found_ == EQAT_OK, "%s: %d: %s", #expr, (int)found_, ctx->error); \
     } while (0)
 

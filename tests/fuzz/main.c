@@ -61,7 +61,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     const eqat_status st = eqat_fuzz_one(ctx, path, data, size);
     must(ctx->bytes_now == before, "memory was not freed");
     must(st == EQAT_OK || ctx->error[0], "a failure without a message");
-    must(st == EQAT_OK || st == EQAT_FORMAT || st == EQAT_UNSUPPORTED || st == EQAT_OUT_OF_MEMORY || st == EQAT_NUMERIC, ctx->error);
+    must(st == EQAT_OK || st == EQAT_FORMAT || st == EQAT_UNSUPPORTED || st == EQAT_OUT_OF_MEMORY || st == EQAT_NUMERIC,
+         ctx->error);
     return 0;
 }
 
@@ -87,8 +88,9 @@ static size_t insert(uint8_t *p, size_t size, size_t at, const uint8_t *data, si
 
 static size_t mutate(source *r, const input *corpus, size_t count, uint8_t *p, size_t size)
 {
-    static const uint64_t numbers[] = { 0, 1, 2, 31, 32, 33, 255, 256, 0x7fff, 0x7fffffff, 0x80000000, 0xffffffff, (uint64_t)1 << 32,
-                                        INT64_MAX, (uint64_t)1 << 63, UINT64_MAX, UINT64_MAX - 31, UINT64_MAX / 4 };
+    static const uint64_t numbers[] = { 0, 1, 2, 31, 32, 33, 255, 256, 0x7fff, 0x7fffffff, 0x80000000, 0xffffffff,
+                                        (uint64_t)1 << 32, INT64_MAX, (uint64_t)1 << 63, UINT64_MAX, UINT64_MAX - 31,
+                                        UINT64_MAX / 4 };
     const size_t at = below(r, size + 1), left = size - at;
     uint8_t b[24];
     switch (below(r, 8)) {

@@ -1,0 +1,197 @@
+#include "tiny.h"
+
+#include <unistd.h>
+
+#include "base/file.h"
+
+static eqi_ctx *ctx;
+static char *dir;
+
+static void setup(void)
+{
+    ctx = open_ctx("cpu");
+    dir = fresh_dir();
+}
+
+static void teardown(void)
+{
+    remove_dir(dir);
+    eqi_ctx_unref(ctx);
+}
+
+static eqat_status try_open(const char *path)
+{
+    eqat_model *m = (eqat_model *)dir;
+    eqat_status st = eqat_model_open(ctx, &m, path, NULL);
+    ck_assert(st == EQAT_OK || m == NULL);
+    eqat_model_free(m);
+    return st;
+}
+
+static void replace(const char *name, const char *text)
+{
+    char *path = in_dir(dir, name);
+    write_text(path, text);
+    free(path);
+}
+
+START_TEST(places_that_hold_no_model)
+{
+    char *missing = in_dir(dir, "nowhere"), *file = in_dir(dir, "config.json");
+    says(ctx, try_open(missing), EQAT_NOT_FOUND, "nowhere: no such file or folder");
+    says(ctx, try_open(dir), EQAT_NOT_FOUND, "config.json: cannot open");
+    replace("config.json", "{\"model_type\": ");
+    says(ctx, try_open(dir), EQAT_FORMAT, "config.json: line 1: ");
+    replace("config.json", "{\"model_type\": \"gpt_neox\", \"architectures\": [\"GPTNeoXForCausalLM\"]}");
+    says(ctx, try_open(dir), EQAT_UNSUPPORTED, "config.json: architecture GPTNeoXForCausalLM");
+    says(ctx, try_open(file), EQAT_FORMAT, "config.json");
+    replace("config.json", tiny_find("qwen2")->config);
+    says(ctx, try_open(dir), EQAT_NOT_FOUND, "model.safetensors");
+    free(missing);
+    free(file);
+}
+END_TEST
+
+static const struct {
+    const char *family;
+    flaw flaw;
+    const char *message;
+} flaws[] = {
+    {"llama", {.missing = "model.embed_tokens.weight"}, "tensor model.embed_tokens.weight: not found, expected shape [50, 64]"},
+    {"llama", {.missing = "model.layers.1.mlp.up_proj.weight"}, "tensor model.layers.1.mlp.up_proj.weight: not found, expected shape [96, 64]"},
+    {"llama", {.missing = "model.layers.0.self_attn.o_proj.bias"}, "self_attn.o_proj.bias: not found, expected shape [64]"},
+    {"llama", {.missing = "model.norm.weight"}, "model.norm.weight: not found"},
+    {"qwen2", {.missing = "lm_head.weight"}, "tensor lm_head.weight: not found, expected shape [50, 64]"},
+    {"qwen3", {.missing = "model.layers.1.self_attn.k_norm.weight"}, "k_norm.weight: not found, expected shape [32]"},
+    {"llama", {.reshaped = "model.layers.0.self_attn.k_proj.weight"},
+     "model.safetensors: tensor model.layers.0.self_attn.k_proj.weight: found shape [33, 64], expected [32, 64]"},
+    {"llama", {.reshaped = "model.layers.1.input_layernorm.weight"}, "input_layernorm.weight: found shape [65], expected [64]"},
+    {"qwen2", {.reshaped = "model.embed_tokens.weight"}, "model.embed_tokens.weight: found shape [51, 64], expected [50, 64]"},
+};
+
+START_TEST(tensors_that_do_not_fit)
+{
+    write_model(ctx, dir, tiny_find(flaws[_i].family)->config, EQI_STORED_F16, &flaws[_i].flaw);
+    says(ctx, try_open(dir), EQAT_FORMAT, flaws[_i].message);
+}
+END_TEST
+
+START_TEST(truncated_file)
+{
+    write_model(ctx, dir, tiny_find("llama")->config, EQI_STORED_F32, NULL);
+    char *path = in_dir(dir, "model.safetensors");
+    ck_assert_int_eq(truncate(path, 100000), 0);
+    says(ctx, try_open(dir), EQAT_FORMAT, "model.safetensors");
+    free(path);
+}
+END_TEST
+
+/* A file that shrinks while the model is open is an error at the next read, not a signal. */
+START_TEST(file_cut_while_open)
+{
+    write_model(ctx, dir, tiny_find("llama")->config, EQI_STORED_F32, NULL);
+    eqat_model *m = open_model(ctx, dir, EQI_F32);
+    char *path = in_dir(dir, "model.safetensors");
+    ck_assert_int_eq(truncate(path, 100000), 0);
+    free(path);
+    eqat_batch b;
+    eqat_batch_init(&b, sizeof b);
+    b.batch = b.time = 2;
+    b.ids = (int32_t[]){1, 2, 3, 4};
+    eqat_tensor *t;
+    says(ctx, eqat_model_forward(m, &b, &t), EQAT_FORMAT, "model.safetensors: truncated");
+    eqat_model_free(m);
+}
+END_TEST
+
+START_TEST(values_that_are_not_finite)
+{
+    static const char *const names[] = {"model.layers.1.mlp.gate_proj.weight", "model.layers.1.post_attention_layernorm.weight",
+                                        "model.layers.0.self_attn.v_proj.bias"};
+    static const eqi_stored stored[] = {EQI_STORED_F32, EQI_STORED_BF16, EQI_STORED_F16};
+    char expected[256];
+    write_model(ctx, dir, tiny_find("llama")->config, stored[_i], &(flaw){.nan = names[_i]});
+    eqat_model *m = open_model(ctx, dir, EQI_F32);
+    eqat_quantizer *q = make_quantizer(ctx, 2, 32);
+    snprintf(expected, sizeof expected, "model.safetensors: tensor %s: found NaN at element 3, expected finite numbers", names[_i]);
+    says(ctx, eqat_model_quantize_rtn(m, q), EQAT_NUMERIC, expected);
+    eqat_quantizer_free(q);
+    eqat_model_free(m);
+
+    remove_dir(dir);
+    dir = fresh_dir();
+    write_model(ctx, dir, tiny_find("llama")->config, stored[_i], &(flaw){.nan = "model.embed_tokens.weight"});
+    m = open_model(ctx, dir, EQI_F32);
+    says(ctx, eqi_model_load_ends(m), EQAT_NUMERIC, "model.embed_tokens.weight: found NaN at element 3");
+    eqat_model_free(m);
+}
+END_TEST
+
+START_TEST(group_that_does_not_divide)
+{
+    write_model(ctx, dir, tiny_find("llama")->config, EQI_STORED_F16, NULL);
+    eqat_model *m = open_model(ctx, dir, EQI_F32);
+    eqat_quantizer *q = make_quantizer(ctx, 2, 64);
+    says(ctx, eqat_model_quantize_rtn(m, q), EQAT_INVALID_ARGUMENT, "model.layers.0.mlp.down_proj");
+    /* Nothing was touched: the first block's other linears are as they were. */
+    eqat_model_info info = {.struct_size = sizeof info};
+    OK(ctx, eqat_model_inspect(m, &info));
+    ck_assert(!info.quantized);
+    eqat_quantizer_free(q);
+    eqat_model_free(m);
+}
+END_TEST
+
+/* A saved quantized model, then damaged. */
+static void damaged(const char *config_from, const char *config_to, eqat_status status, const char *message)
+{
+    char *out = in_dir(dir, "out"), *config = in_dir(out, "config.json");
+    char *text = read_text(config), *at = strstr(text, config_from), *changed = calloc(1, strlen(text) + 256);
+    ck_assert_msg(at != NULL, "%s: %s", config_from, text);
+    memcpy(changed, text, (size_t)(at - text));
+    strcat(changed, config_to);
+    strcat(changed, at + strlen(config_from));
+    write_text(config, changed);
+    says(ctx, try_open(out), status, message);
+    write_text(config, text);
+    OK(ctx, try_open(out));
+    free(changed);
+    free(text);
+    free(config);
+    free(out);
+}
+
+START_TEST(quantized_models_that_contradict_themselves)
+{
+    write_model(ctx, dir, tiny_find("llama")->config, EQI_STORED_F16, NULL);
+    eqat_model *m = open_model(ctx, dir, EQI_F32);
+    eqat_quantizer *q = make_quantizer(ctx, 4, 32);
+    OK(ctx, eqat_model_quantize_rtn(m, q));
+    char *out = in_dir(dir, "out");
+    OK(ctx, eqat_model_save(m, out));
+    damaged("\"bits\": 4", "\"bits\": 2", EQAT_FORMAT, "q_proj.qweight: found shape [8, 64], expected [4, 64]");
+    damaged("\"bits\": 4", "\"bits\": 5", EQAT_UNSUPPORTED, "bits: found 5");
+    damaged("\"group_size\": 32", "\"group_size\": 16", EQAT_FORMAT, "q_proj.qzeros: found shape [2, 8], expected [4, 8]");
+    damaged("\"group_size\": 32", "\"group_size\": 24", EQAT_FORMAT, "found group_size 24, expected a divisor of 64");
+    damaged("\"quant_method\": \"gptq\"", "\"quant_method\": \"awq\"", EQAT_UNSUPPORTED, "found \"awq\", expected gptq");
+    damaged("\"desc_act\": false", "\"desc_act\": true", EQAT_UNSUPPORTED, "desc_act: found true");
+    damaged("\"quantization_config\"", "\"unknown\"", EQAT_FORMAT, "q_proj.qweight: expected a quantization_config");
+    free(out);
+    eqat_quantizer_free(q);
+    eqat_model_free(m);
+}
+END_TEST
+
+TCase *case_bad_input(void)
+{
+    TCase *tc = tcase_create("bad input");
+    tcase_add_checked_fixture(tc, setup, teardown);
+    tcase_add_test(tc, places_that_hold_no_model);
+    tcase_add_loop_test(tc, tensors_that_do_not_fit, 0, (int)EQI_COUNT(flaws));
+    tcase_add_test(tc, truncated_file);
+    tcase_add_test(tc, file_cut_while_open);
+    tcase_add_loop_test(tc, values_that_are_not_finite, 0, 3);
+    tcase_add_test(tc, group_that_does_not_divide);
+    tcase_add_test(tc, quantized_models_that_contradict_themselves);
+    return tc;
+}

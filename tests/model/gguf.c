@@ -1,0 +1,161 @@
+/* A model inside a GGUF file: what it evaluates to is what is saved from it. */
+#include "tiny.h"
+
+#include "base/half.h"
+#include "base/rng.h"
+
+static eqi_ctx *ctx;
+static char *dir;
+
+static void setup(void)
+{
+    ctx = open_ctx("cpu");
+    dir = fresh_dir();
+}
+
+static void teardown(void)
+{
+    remove_dir(dir);
+    eqi_ctx_unref(ctx);
+}
+
+enum { HIDDEN = 64, MLP = 96, KEYS = 32, VOCAB = 50, BLOCKS = 2, ALIGN = 32 };
+enum { TYPE_U32 = 4, TYPE_F32 = 6, TYPE_STRING = 8, FLOATS = 0, Q8_0 = 8 };
+
+static void bytes(FILE *f, const void *p, size_t n) { ck_assert_uint_eq(fwrite(p, 1, n, f), n); }
+static void u32(FILE *f, uint32_t v) { bytes(f, &v, 4); }
+static void u64(FILE *f, uint64_t v) { bytes(f, &v, 8); }
+
+static void string(FILE *f, const char *s)
+{
+    u64(f, strlen(s));
+    bytes(f, s, strlen(s));
+}
+
+static void key_u32(FILE *f, const char *key, uint32_t v)
+{
+    string(f, key);
+    u32(f, TYPE_U32);
+    u32(f, v);
+}
+
+/* One list of tensors, walked for the header and for the data. */
+typedef struct item {
+    char name[64];
+    uint64_t rows, width; /* rows 0: a vector, stored as F32; else Q8_0 */
+} item;
+
+static size_t list(item *items)
+{
+    static const struct {
+        const char *name;
+        uint64_t rows, width;
+    } parts[] = {{"attn_norm", 0, HIDDEN},       {"attn_q", HIDDEN, HIDDEN}, {"attn_k", KEYS, HIDDEN},
+                 {"attn_v", KEYS, HIDDEN},       {"ffn_norm", 0, HIDDEN},    {"ffn_gate", MLP, HIDDEN},
+                 {"attn_output", HIDDEN, HIDDEN}, {"ffn_up", MLP, HIDDEN},    {"ffn_down", HIDDEN, MLP}};
+    size_t n = 0;
+    items[n++] = (item){"token_embd.weight", VOCAB, HIDDEN};
+    for (int b = 0; b < BLOCKS; b++)
+        for (size_t i = 0; i < EQI_COUNT(parts); i++) {
+            items[n] = (item){.rows = parts[i].rows, .width = parts[i].width};
+            snprintf(items[n++].name, sizeof items->name, "blk.%d.%s.weight", b, parts[i].name);
+        }
+    items[n++] = (item){"output_norm.weight", 0, HIDDEN};
+    return n;
+}
+
+static uint64_t size_of(const item *t) { return t->rows ? t->rows * t->width / 32 * 34 : t->width * 4; }
+
+static void data(FILE *f, const item *t, uint32_t stream)
+{
+    for (uint64_t i = 0; !t->rows && i < t->width; i++) {
+        float x = (float)(1 + 0.2 * eqi_rng_normal(5, stream, i));
+        bytes(f, &x, 4);
+    }
+    for (uint64_t block = 0; block < t->rows * t->width / 32; block++) {
+        uint16_t d = eqi_f32_to_f16((float)(0.001 * (1 + (double)(eqi_rng_bits(6, stream, block) % 64) / 64)));
+        bytes(f, &d, 2);
+        for (uint64_t i = 0; i < 32; i++) {
+            int8_t q = (int8_t)eqi_rng_bits(7, stream, block * 32 + i);
+            bytes(f, &q, 1);
+        }
+    }
+}
+
+static char *write_gguf(void)
+{
+    item items[64];
+    size_t n = list(items);
+    char *path = in_dir(dir, "tiny.gguf");
+    FILE *f = fopen(path, "wb");
+    bytes(f, "GGUF", 4);
+    u32(f, 3);
+    u64(f, n);
+    u64(f, 9);
+    string(f, "general.architecture");
+    u32(f, TYPE_STRING);
+    string(f, "llama");
+    key_u32(f, "llama.block_count", BLOCKS);
+    key_u32(f, "llama.context_length", 64);
+    key_u32(f, "llama.embedding_length", HIDDEN);
+    key_u32(f, "llama.feed_forward_length", MLP);
+    key_u32(f, "llama.attention.head_count", 4);
+    key_u32(f, "llama.attention.head_count_kv", 2);
+    key_u32(f, "llama.vocab_size", VOCAB);
+    string(f, "llama.attention.layer_norm_rms_epsilon");
+    u32(f, TYPE_F32);
+    float eps = 1e-5f;
+    bytes(f, &eps, 4);
+    uint64_t offset = 0;
+    for (size_t i = 0; i < n; i++) {
+        string(f, items[i].name);
+        u32(f, items[i].rows ? 2 : 1);
+        u64(f, items[i].width);
+        if (items[i].rows) u64(f, items[i].rows);
+        u32(f, items[i].rows ? Q8_0 : FLOATS);
+        u64(f, offset);
+        offset += (size_of(&items[i]) + ALIGN - 1) / ALIGN * ALIGN;
+    }
+    for (size_t i = 0; i < n; i++) {
+        while (ftell(f) % ALIGN) fputc(0, f);
+        data(f, &items[i], (uint32_t)(100 + i));
+    }
+    fclose(f);
+    return path;
+}
+
+START_TEST(gguf_round_trip)
+{
+    eqi_dtype compute = _i % 2 ? EQI_F32 : EQI_BF16;
+    char *path = write_gguf(), *out = in_dir(dir, "out"), *config = in_dir(out, "config.json");
+    eqat_model *m = open_model(ctx, path, compute);
+    eqat_model_info info = {.struct_size = sizeof info};
+    OK(ctx, eqat_model_inspect(m, &info));
+    ck_assert(info.linear_bits == 8.5 && info.tied_embeddings && info.vocab_size == VOCAB && !info.quantized);
+    if (_i / 2) {
+        eqat_quantizer *q = make_quantizer(ctx, 2, 32);
+        OK(ctx, eqat_quantizer_add_rule(q, "*.v_proj", 0, 0));
+        OK(ctx, eqat_model_quantize_rtn(m, q));
+        eqat_quantizer_free(q);
+    }
+    OK(ctx, eqat_model_save(m, out));
+    eqat_model *again = open_model(ctx, out, compute);
+    same_logits(m, again, 9);
+    char *text = read_text(config);
+    ck_assert(strstr(text, "\"torch_dtype\": \"float16\"") != NULL);
+    eqat_model_free(m);
+    eqat_model_free(again);
+    free(text);
+    free(config);
+    free(out);
+    free(path);
+}
+END_TEST
+
+TCase *case_gguf(void)
+{
+    TCase *tc = tcase_create("gguf");
+    tcase_add_checked_fixture(tc, setup, teardown);
+    tcase_add_loop_test(tc, gguf_round_trip, 0, 4);
+    return tc;
+}

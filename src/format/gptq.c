@@ -8,8 +8,8 @@
 static eqat_status refuse(eqi_ctx *ctx, const char *path, const char *key, const json_t *found, const char *expected)
 {
     char text[EQI_JSON_TEXT];
-    return eqi_fail(ctx, EQAT_UNSUPPORTED, "%s: quantization_config.%s: found %s, expected %s", path, key, eqi_json_text(found, text),
-                    expected);
+    return eqi_fail(ctx, EQAT_UNSUPPORTED, "%s: quantization_config.%s: found %s, expected %s", path, key,
+                    eqi_json_text(found, text), expected);
 }
 
 static bool valid_bits(int64_t bits) { return bits == 2 || bits == 3 || bits == 4 || bits == 8; }

@@ -4,7 +4,8 @@
 #include "engine.h"
 #include "model/model.h"
 
-static const char *const families[] = {"llama", "llama3", "llama-linear", "llama-dynamic", "mistral", "qwen2", "qwen3", "smollm2"};
+static const char *const families[] = {"llama",   "llama3", "llama-linear", "llama-dynamic",
+                                       "mistral", "qwen2",  "qwen3",        "smollm2"};
 static const char *const devices[] = {"ref", "cpu"};
 
 static eqi_source *expected;

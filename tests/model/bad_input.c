@@ -58,12 +58,15 @@ static const struct {
     const char *message;
 } flaws[] = {
     {"llama", {.missing = "model.embed_tokens.weight"}, "tensor model.embed_tokens.weight: not found, expected shape [50, 64]"},
-    {"llama", {.missing = "model.layers.1.mlp.up_proj.weight"}, "tensor model.layers.1.mlp.up_proj.weight: not found, expected shape [96, 64]"},
+    {"llama",
+     {.missing = "model.layers.1.mlp.up_proj.weight"},
+     "tensor model.layers.1.mlp.up_proj.weight: not found, expected shape [96, 64]"},
     {"llama", {.missing = "model.layers.0.self_attn.o_proj.bias"}, "self_attn.o_proj.bias: not found, expected shape [64]"},
     {"llama", {.missing = "model.norm.weight"}, "model.norm.weight: not found"},
     {"qwen2", {.missing = "lm_head.weight"}, "tensor lm_head.weight: not found, expected shape [50, 64]"},
     {"qwen3", {.missing = "model.layers.1.self_attn.k_norm.weight"}, "k_norm.weight: not found, expected shape [32]"},
-    {"llama", {.reshaped = "model.layers.0.self_attn.k_proj.weight"},
+    {"llama",
+     {.reshaped = "model.layers.0.self_attn.k_proj.weight"},
      "model.safetensors: tensor model.layers.0.self_attn.k_proj.weight: found shape [33, 64], expected [32, 64]"},
     {"llama", {.reshaped = "model.layers.1.input_layernorm.weight"}, "input_layernorm.weight: found shape [65], expected [64]"},
     {"qwen2", {.reshaped = "model.embed_tokens.weight"}, "model.embed_tokens.weight: found shape [51, 64], expected [50, 64]"},
@@ -113,7 +116,8 @@ START_TEST(values_that_are_not_finite)
     write_model(ctx, dir, tiny_find("llama")->config, stored[_i], &(flaw){.nan = names[_i]});
     eqat_model *m = open_model(ctx, dir, EQI_F32);
     eqat_quantizer *q = make_quantizer(ctx, 2, 32);
-    snprintf(expected, sizeof expected, "model.safetensors: tensor %s: found NaN at element 3, expected finite numbers", names[_i]);
+    snprintf(expected, sizeof expected, "model.safetensors: tensor %s: found NaN at element 3, expected finite numbers",
+             names[_i]);
     says(ctx, eqat_model_quantize_rtn(m, q), EQAT_NUMERIC, expected);
     eqat_quantizer_free(q);
     eqat_model_free(m);

@@ -145,7 +145,8 @@ START_TEST(embeddings_replace_ids)
     eqi_tensor_unref(given.embeddings);
     given.embeddings = make(ctx, EQI_BF16, DIMS(2, 6, 64));
     says(ctx, eqat_model_loss(model, &given, &loss, NULL), EQAT_INVALID_ARGUMENT, "expected labels");
-    says(ctx, eqat_model_forward(model, &given, &loss), EQAT_INVALID_ARGUMENT, "embeddings: found bf16 [2, 6, 64], expected f32 [2, 6, 64]");
+    says(ctx, eqat_model_forward(model, &given, &loss), EQAT_INVALID_ARGUMENT,
+         "embeddings: found bf16 [2, 6, 64], expected f32 [2, 6, 64]");
     eqi_tensor_unref(given.embeddings);
 }
 END_TEST
@@ -161,7 +162,8 @@ START_TEST(bad_batches)
     says(ctx, eqat_model_forward(model, &b, &t), EQAT_INVALID_ARGUMENT, "ids: found -1 at position 2");
     ids[2] = 0;
     b.labels = (int32_t[]){1, 2, 3, 77};
-    says(ctx, eqat_model_loss(model, &b, &t, NULL), EQAT_INVALID_ARGUMENT, "labels: found 77 at position 3, expected less than 50");
+    says(ctx, eqat_model_loss(model, &b, &t, NULL), EQAT_INVALID_ARGUMENT,
+         "labels: found 77 at position 3, expected less than 50");
     b.positions = (int32_t[]){0, 1, 2, 64};
     says(ctx, eqat_model_forward(model, &b, &t), EQAT_INVALID_ARGUMENT, "positions: found 64 at 3, expected 0 to 63");
     b = batch_of(0, 4, ids);
@@ -219,8 +221,8 @@ START_TEST(gradients)
         put(p[i], at, w - h);
         slope = (slope - loss_of(&b, NULL)) / (2 * h);
         put(p[i], at, w);
-        ck_assert_msg(fabs(get(p[i]->grad, at) - slope) < 2e-3 * (1 + fabs(slope)), "%s %s: found %g, expected %g", t->name, names[i],
-                      get(p[i]->grad, at), slope);
+        ck_assert_msg(fabs(get(p[i]->grad, at) - slope) < 2e-3 * (1 + fabs(slope)), "%s %s: found %g, expected %g", t->name,
+                      names[i], get(p[i]->grad, at), slope);
     }
     eqi_tensor_unref(loss);
     eqi_tensor_unref(count);

@@ -64,7 +64,8 @@ START_TEST(layout_is_gptq_v2)
     eqi_source *s;
     OK(ctx, eqi_source_open_safetensors(ctx, &s, out));
     ck_assert_str_eq(eqi_source_metadata(s, "format"), "pt");
-    uint32_t *qweight = raw(s, "qweight", EQI_STORED_I32, IN * bits / 32, OUT), *qzeros = raw(s, "qzeros", EQI_STORED_I32, GROUPS, OUT * bits / 32);
+    uint32_t *qweight = raw(s, "qweight", EQI_STORED_I32, IN * bits / 32, OUT),
+             *qzeros = raw(s, "qzeros", EQI_STORED_I32, GROUPS, OUT * bits / 32);
     uint16_t *scales = raw(s, "scales", EQI_STORED_F16, GROUPS, OUT);
     int32_t *g_idx = raw(s, "g_idx", EQI_STORED_I32, IN, 0);
     for (int n = 0; n < OUT; n++)

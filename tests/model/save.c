@@ -85,7 +85,10 @@ START_TEST(linears_that_differ)
     OK(ctx, eqat_model_quantize_rtn(m, q));
     round_trip(m, EQI_BF16, true);
     char *path = in_dir(out, "config.json"), *text = read_text(path);
-    ck_assert(strstr(text, "\"+:^model\\\\.layers\\\\.0\\\\.mlp\\\\.down_proj$\": {\n        \"bits\": 4,\n        \"group_size\": 16") != NULL);
+    ck_assert(
+        strstr(text,
+               "\"+:^model\\\\.layers\\\\.0\\\\.mlp\\\\.down_proj$\": {\n        \"bits\": 4,\n        \"group_size\": 16") !=
+        NULL);
     ck_assert(strstr(text, "\"-:^model\\\\.layers\\\\.1\\\\.self_attn\\\\.v_proj$\": {}") != NULL);
     ck_assert(strstr(text, "q_proj") == NULL);
     free(path);
@@ -153,10 +156,18 @@ START_TEST(config_is_carried_over)
     OK(ctx, eqat_model_save(m, out));
     eqat_model_free(m);
     char *saved = read_text(path);
-    static const char *const lines[] = {"\"_name\": \"caf\xc3\xa9\"", "\"initializer_range\": 0.02,", "\"rms_norm_eps\": 1e-",
-                                        "\"torch_dtype\": \"bfloat16\"", "\"bits\": 2,", "\"group_size\": 16,", "\"quant_method\": \"gptq\"",
-                                        "\"checkpoint_format\": \"gptq_v2\"", "\"desc_act\": false", "\"sym\": false",
-                                        "\"lm_head\": false", "\"libeqat:"};
+    static const char *const lines[] = {"\"_name\": \"caf\xc3\xa9\"",
+                                        "\"initializer_range\": 0.02,",
+                                        "\"rms_norm_eps\": 1e-",
+                                        "\"torch_dtype\": \"bfloat16\"",
+                                        "\"bits\": 2,",
+                                        "\"group_size\": 16,",
+                                        "\"quant_method\": \"gptq\"",
+                                        "\"checkpoint_format\": \"gptq_v2\"",
+                                        "\"desc_act\": false",
+                                        "\"sym\": false",
+                                        "\"lm_head\": false",
+                                        "\"libeqat:"};
     for (size_t i = 0; i < EQI_COUNT(lines); i++) ck_assert_msg(strstr(saved, lines[i]) != NULL, "%s in %s", lines[i], saved);
     ck_assert(strstr(saved, "dynamic") == NULL);
     free(saved);

@@ -209,7 +209,8 @@ eqat_model *open_model(eqi_ctx *ctx, const char *dir, eqi_dtype compute)
 float *logits_of(eqat_model *m, int64_t time, size_t *bytes)
 {
     int32_t *ids = calloc((size_t)(2 * time), sizeof *ids);
-    for (int64_t i = 0; i < 2 * time; i++) ids[i] = (int32_t)eqi_rng_below(3, EQI_RNG_USER, (uint64_t)i, (uint64_t)m->config.vocab);
+    for (int64_t i = 0; i < 2 * time; i++)
+        ids[i] = (int32_t)eqi_rng_below(3, EQI_RNG_USER, (uint64_t)i, (uint64_t)m->config.vocab);
     eqat_batch b;
     eqat_batch_init(&b, sizeof b);
     b.batch = 2;
@@ -250,8 +251,8 @@ eqat_quantizer *make_quantizer(eqi_ctx *ctx, int bits, int group)
 
 void says(eqi_ctx *ctx, eqat_status found, eqat_status expected, const char *text)
 {
-    ck_assert_msg(found == expected, "found %s (%s), expected %s: %s", eqat_status_name(found), ctx->error, eqat_status_name(expected),
-                  text);
+    ck_assert_msg(found == expected, "found %s (%s), expected %s: %s", eqat_status_name(found), ctx->error,
+                  eqat_status_name(expected), text);
     ck_assert_msg(strstr(ctx->error, text) != NULL, "found \"%s\", expected \"%s\"", ctx->error, text);
     ck_assert_msg(strchr(ctx->error, '\n') == NULL, "%s", ctx->error);
 }

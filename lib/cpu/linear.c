@@ -1,6 +1,9 @@
 #include "cpu/linear.h"
 
+#include <string.h>
+
 #include "cpu/backend.h"
+#include "cpu/pieces.h"
 
 typedef struct destination {
     const eqi_leaf *leaf;
@@ -67,4 +70,27 @@ eqat_status eqi_cpu_linear_bwd_w(eqi_ctx *ctx, const eqi_view *dw, const eqi_vie
     eqi_rows a, b;
     eqi_gemm g = eqi_cpu_product_bwd_w(dy, x, &a, &b);
     return run(ctx, &g, dw, NULL, acc);
+}
+
+typedef struct column_sums {
+    const eqi_leaf *leaf;
+    const eqi_view *dy;
+    float *sum;
+    bool acc;
+} column_sums;
+
+/* A piece owns columns: every sum runs over the rows in order. */
+static void add_rows(void *arg, int64_t first, int64_t count)
+{
+    const column_sums *c = arg;
+    if (!c->acc) memset(c->sum + first, 0, (size_t)count * sizeof(float));
+    for (int64_t r = 0; r < c->dy->shape[0]; r++)
+        c->leaf->sum_rows(c->sum + first, eqi_at(c->dy, r * c->dy->stride[0] + first), c->dy->dtype, count, true);
+}
+
+eqat_status eqi_cpu_bias_bwd(eqi_ctx *ctx, const eqi_view *dbias, const eqi_view *dy, bool acc)
+{
+    column_sums c = { .leaf = eqi_cpu_of(ctx)->leaf, .dy = dy, .sum = dbias->data, .acc = acc };
+    eqi_pieces(ctx, dy->shape[1], 256, add_rows, &c);
+    return EQAT_OK;
 }

@@ -42,6 +42,11 @@ typedef struct eqi_pack {
 
 #define EQI_PACK_SCRATCH ((size_t)64 << 10)
 
+/* What of an AdamW step does not depend on the element. */
+typedef struct eqi_adamw_terms {
+    float factor, beta1, beta2, gain1, gain2, eps, step_size, root, keep;
+} eqi_adamw_terms;
+
 typedef struct eqi_leaf {
     const char *name;
     bool bf16; /* has matrix instructions on bf16 */
@@ -60,6 +65,27 @@ typedef struct eqi_leaf {
                             float *sum_z, bool acc);
     /* The same for packed weights. */
     void (*packed_grad)(const eqi_rows *w, int64_t row, int64_t col, int64_t n, const float *g, float *sum_s, float *sum_z);
+
+    /* Contiguous pieces of n elements; dtypes F32 or BF16 (convert: F16 too). In place where the op allows it. */
+    void (*axpby)(void *y, eqi_dtype ty, float alpha, const void *a, eqi_dtype ta, float beta, const void *b, eqi_dtype tb, int64_t n);
+    void (*mul)(void *y, eqi_dtype ty, const void *a, eqi_dtype ta, const void *b, eqi_dtype tb, int64_t n, bool acc);
+    void (*convert)(void *y, eqi_dtype ty, const void *x, eqi_dtype tx, int64_t n);
+    void (*sum_rows)(float *sum, const void *x, eqi_dtype dtype, int64_t n, bool acc); /* sum[n] (+)= x[n] */
+    double (*sum_squares)(const float *g, int64_t n);
+    double (*squared_error)(const void *x, const void *target, eqi_dtype dtype, eqi_dtype target_dtype, int64_t n);
+    void (*squared_error_bwd)(void *dx, eqi_dtype tdx, const void *x, eqi_dtype tx, const void *target, eqi_dtype tt, float factor,
+                              int64_t n, bool acc);
+    void (*adamw)(float *p, const float *g, float *m, float *v, const eqi_adamw_terms *t, int64_t n);
+
+    /* One row. */
+    float (*rmsnorm)(void *y, const void *x, const float *gain, eqi_dtype dtype, int64_t n, float eps); /* returns rstd */
+    void (*rmsnorm_bwd)(void *dx, float *dgain, const void *dy, const void *x, const float *gain, float rstd, eqi_dtype dtype, int64_t n,
+                        bool acc_dx, bool acc_dgain); /* dx or dgain may be NULL */
+    void (*rope)(void *y, const void *x, const float *cos, const float *sin, float sign, eqi_dtype dtype, int64_t half);
+    void (*silu_mul)(void *y, const void *gate, const void *up, eqi_dtype dtype, int64_t n);
+    void (*silu_mul_bwd)(void *dgate, void *dup, const void *dy, const void *gate, const void *up, eqi_dtype dtype, int64_t n);
+    double (*log_sum_exp)(const float *x, int64_t n);
+    void (*softmax)(void *out, eqi_dtype dtype, const float *x, float lse, int64_t n); /* exp(x - lse); out may be x, also as BF16 */
 } eqi_leaf;
 
 extern const eqi_leaf eqi_leaf_generic, eqi_leaf_avx2, eqi_leaf_avx512, eqi_leaf_avx512bf16;

@@ -1,0 +1,61 @@
+#include <math.h>
+
+#include "cpu/backend.h"
+#include "cpu/pieces.h"
+
+typedef struct job {
+    const eqi_leaf *leaf;
+    float *p, *m, *v;
+    const float *g;
+    eqi_adamw_terms terms;
+} job;
+
+static void update(void *arg, int64_t first, int64_t count)
+{
+    const job *j = arg;
+    j->leaf->adamw(j->p + first, j->g + first, j->m + first, j->v + first, &j->terms, count);
+}
+
+/* See lib/cpu/ref/adamw.c. */
+eqat_status eqi_cpu_adamw(eqi_ctx *ctx, const eqi_view *p, const eqi_view *g, const eqi_view *m, const eqi_view *v, const eqi_view *factor,
+                          const eqi_adamw_desc *d)
+{
+    float f = factor ? *(const float *)factor->data : 1.0f;
+    if (isnan(f)) return EQAT_OK;
+    double beta1 = (double)d->beta1, beta2 = (double)d->beta2;
+    job j = {
+        .leaf = eqi_cpu_of(ctx)->leaf,
+        .p = p->data,
+        .m = m->data,
+        .v = v->data,
+        .g = g->data,
+        .terms = {
+            .factor = f,
+            .beta1 = d->beta1,
+            .beta2 = d->beta2,
+            .gain1 = (float)(1.0 - beta1),
+            .gain2 = (float)(1.0 - beta2),
+            .eps = d->eps,
+            .step_size = (float)((double)d->lr / (1.0 - pow(beta1, (double)d->step))),
+            .root = (float)sqrt(1.0 - pow(beta2, (double)d->step)),
+            .keep = (float)(1.0 - (double)d->lr * (double)d->weight_decay),
+        },
+    };
+    eqi_pieces(ctx, eqi_view_count(p), EQI_PIECE, update, &j);
+    return EQAT_OK;
+}
+
+static double squares(void *arg, int64_t first, int64_t count)
+{
+    const job *j = arg;
+    return j->leaf->sum_squares(j->g + first, count);
+}
+
+eqat_status eqi_cpu_sum_squares(eqi_ctx *ctx, const eqi_view *sum, const eqi_view *g)
+{
+    job j = { .leaf = eqi_cpu_of(ctx)->leaf, .g = g->data };
+    double total;
+    EQI_TRY(eqi_pieces_sum(ctx, eqi_view_count(g), squares, &j, &total));
+    *(double *)sum->data += total;
+    return EQAT_OK;
+}

@@ -47,7 +47,8 @@ static double *seen(const suite *s, int w, const params *p, eqi_dtype dtype)
 
 static const params benched[] = {
     { 512, 1536, 576, { 2, 64, true }, false },
-    { 256, 2048, 2048, { 2, 64, true }, false },
+    { 4096, 1536, 576, { 2, 64, true }, false },
+    { 4096, 2048, 2048, { 2, 64, true }, false },
 };
 
 /* --- fq_linear ----------------------------------------------------------------------------------------------- */

@@ -57,7 +57,8 @@ static double *seen(const suite *s, int codes, const params *p, eqi_dtype dtype)
 static const params benched[] = {
     { 512, 1536, 576, { 2, 64, false }, false, EQI_U8 },
     { 1, 2048, 2048, { 2, 64, false }, false, EQI_U8 },
-    { 256, 2048, 2048, { 3, 64, false }, false, EQI_U8 },
+    { 4096, 1536, 576, { 2, 64, false }, false, EQI_U8 },
+    { 4096, 2048, 2048, { 3, 64, false }, false, EQI_U8 },
 };
 
 /* --- packed_linear ------------------------------------------------------------------------------------------- */

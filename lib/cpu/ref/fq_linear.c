@@ -20,7 +20,7 @@ eqat_status eqi_ref_fq_linear_bwd_w(eqi_ctx *ctx, const eqi_view *dw, const eqi_
     double *grad = eqi_alloc(ctx, (size_t)width * sizeof *grad, "a row of a gradient");
     if (!grad) return EQAT_OUT_OF_MEMORY;
     for (int64_t n = 0; n < eqi_view_rows(w); n++) {
-        for (int64_t k = 0; k < width; k++) grad[k] = eqi_ref_product_dw(dy, x, n, k);
+        eqi_ref_product_dw(grad, dy, x, n);
         eqi_ref_fakequant_bwd_row(grad, dw, ds, dz, w, s, z, q, acc, n);
     }
     eqi_free(ctx, grad);

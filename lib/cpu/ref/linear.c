@@ -12,9 +12,14 @@ eqat_status eqi_ref_linear_bwd_x(eqi_ctx *ctx, const eqi_view *dx, const eqi_vie
 
 eqat_status eqi_ref_linear_bwd_w(eqi_ctx *ctx, const eqi_view *dw, const eqi_view *dy, const eqi_view *x, bool acc)
 {
-    (void)ctx;
-    for (int64_t n = 0; n < ref_width(dy); n++)
-        for (int64_t k = 0; k < ref_width(x); k++) ref_add(dw, ref_at(dw, n, k), eqi_ref_product_dw(dy, x, n, k), acc);
+    int64_t width = ref_width(x);
+    double *row = eqi_alloc(ctx, (size_t)width * sizeof *row, "a row of a gradient");
+    if (!row) return EQAT_OUT_OF_MEMORY;
+    for (int64_t n = 0; n < ref_width(dy); n++) {
+        eqi_ref_product_dw(row, dy, x, n);
+        for (int64_t k = 0; k < width; k++) ref_add(dw, ref_at(dw, n, k), row[k], acc);
+    }
+    eqi_free(ctx, row);
     return EQAT_OK;
 }
 

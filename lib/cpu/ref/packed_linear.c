@@ -17,17 +17,21 @@ eqat_status eqi_ref_packed_linear_bwd_sz(eqi_ctx *ctx, const eqi_view *ds, const
                                          const eqi_view *x, const eqi_view *codes, const eqi_view *s, const eqi_view *z,
                                          const eqi_quant_desc *q, bool acc)
 {
-    (void)ctx;
-    for (int64_t n = 0; n < ref_width(dy); n++)
-        for (int64_t first = 0; first < ref_width(x); first += q->group) {
+    int64_t width = ref_width(x);
+    double *grad = eqi_alloc(ctx, (size_t)width * sizeof *grad, "a row of a gradient");
+    if (!grad) return EQAT_OUT_OF_MEMORY;
+    for (int64_t n = 0; n < ref_width(dy); n++) {
+        eqi_ref_product_dw(grad, dy, x, n);
+        for (int64_t first = 0; first < width; first += q->group) {
             double zero = ref_zero(z, q, n, first), sum_s = 0.0, sum = 0.0;
             for (int64_t k = first; k < first + q->group; k++) {
-                double g = eqi_ref_product_dw(dy, x, n, k);
-                sum_s += g * ((double)ref_code(codes, q->bits, n, k) - zero);
-                sum += g;
+                sum_s += grad[k] * ((double)ref_code(codes, q->bits, n, k) - zero);
+                sum += grad[k];
             }
             ref_add(ds, ref_at(ds, n, first / q->group), sum_s, acc);
             if (dz) ref_add(dz, ref_at(dz, n, first / q->group), -ref_step(s, q, n, first) * sum, acc);
         }
+    }
+    eqi_free(ctx, grad);
     return EQAT_OK;
 }

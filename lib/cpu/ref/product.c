@@ -45,9 +45,12 @@ eqat_status eqi_ref_product_bwd_x(eqi_ctx *ctx, const eqi_view *dx, const eqi_vi
     return EQAT_OK;
 }
 
-double eqi_ref_product_dw(const eqi_view *dy, const eqi_view *x, int64_t n, int64_t k)
+void eqi_ref_product_dw(double *dw, const eqi_view *dy, const eqi_view *x, int64_t n)
 {
-    double sum = 0.0;
-    for (int64_t r = 0; r < eqi_view_rows(x); r++) sum += ref_get(dy, ref_at(dy, r, n)) * ref_get(x, ref_at(x, r, k));
-    return sum;
+    for (int64_t k = 0; k < ref_width(x); k++) dw[k] = 0.0;
+    for (int64_t r = 0; r < eqi_view_rows(x); r++) {
+        int64_t at = ref_row(x, r);
+        double g = ref_get(dy, ref_at(dy, r, n));
+        for (int64_t k = 0; k < ref_width(x); k++) dw[k] += g * ref_get(x, at + k);
+    }
 }

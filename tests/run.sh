@@ -33,7 +33,8 @@ suite() { # NAME MESON_TEST_OPTIONS -- MESON_SETUP_OPTIONS
     meson test -C "$build" --no-rebuild --print-errorlogs $options || true
 }
 
-suite release "" -- --buildtype=release
+# Debug information tells the ABI suite the types behind the symbols.
+suite release "" -- --buildtype=release -Ddebug=true
 ASAN_OPTIONS=detect_leaks=1:abort_on_error=0 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 \
     suite sanitize "--timeout-multiplier 6 --no-suite release-only" -- --buildtype=debugoptimized -Db_sanitize=address,undefined -Db_lundef=false
 

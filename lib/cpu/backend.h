@@ -47,4 +47,10 @@ eqat_status eqi_cpu_sum_squares(eqi_ctx *ctx, const eqi_view *sum, const eqi_vie
 eqat_status eqi_cpu_adamw(eqi_ctx *ctx, const eqi_view *p, const eqi_view *g, const eqi_view *m, const eqi_view *v,
                           const eqi_view *factor, const eqi_adamw_desc *d);
 
+eqat_status eqi_cpu_attention(eqi_ctx *ctx, const eqi_view *o, const eqi_view *lse, const eqi_view *q, const eqi_view *k,
+                              const eqi_view *v, const eqi_view *segments, const eqi_attention_desc *d);
+eqat_status eqi_cpu_attention_bwd(eqi_ctx *ctx, const eqi_view *dq, const eqi_view *dk, const eqi_view *dv, const eqi_view *d_o,
+                                  const eqi_view *o, const eqi_view *lse, const eqi_view *q, const eqi_view *k, const eqi_view *v,
+                                  const eqi_view *segments, const eqi_attention_desc *d);
+
 #endif

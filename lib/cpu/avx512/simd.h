@@ -105,6 +105,9 @@ static inline vi v_bits(vf a) { return _mm512_castps_si512(a); }
 static inline vf v_from_bits(vi a) { return _mm512_castsi512_ps(a); }
 static inline vf v_load_u8(const uint8_t *p) { return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p))); }
 
+/* a 2^n for whole n. */
+static inline vf v_scale(vf a, vf n) { return _mm512_scalef_ps(a, n); }
+
 static inline float v_sum(vf a) { return _mm512_reduce_add_ps(a); }
 static inline float v_hmax(vf a) { return _mm512_reduce_max_ps(a); }
 static inline float v_hmin(vf a) { return _mm512_reduce_min_ps(a); }
@@ -123,6 +126,24 @@ static inline void vd_store(double *p, vd a)
     _mm512_storeu_pd(p, a.lo);
     _mm512_storeu_pd(p + 8, a.hi);
 }
+
+#if EQI_SIMD_BF16
+/* The same words as v_pairs makes, from f32. */
+static inline void v_store_pairs(uint16_t *p, vf a, vf b)
+{
+    const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4, 19,
+                                           3, 18, 2, 17, 1, 16, 0);
+    _mm512_storeu_si512(p, _mm512_permutexvar_epi16(order, (__m512i)_mm512_cvtne2ps_pbh(b, a)));
+}
+static inline __m512bh v_pair_set1(const uint16_t *p)
+{
+    int32_t pair;
+    memcpy(&pair, p, sizeof pair);
+    return (__m512bh)_mm512_set1_epi32(pair);
+}
+static inline __m512bh v_pair_load(const uint16_t *p) { return (__m512bh)_mm512_loadu_si512(p); }
+static inline vf v_pair_fma(__m512bh a, __m512bh b, vf c) { return _mm512_dpbf16_ps(c, a, b); }
+#endif
 
 /* VL x VL words. */
 static inline void vi_transpose(vi r[VL])

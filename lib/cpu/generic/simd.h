@@ -140,6 +140,18 @@ static inline vi v_bits(vf a) { return (vi)a; }
 static inline vf v_from_bits(vi a) { return (vf)a; }
 static inline vf v_load_u8(const uint8_t *p) { return (vf){ (float)p[0], (float)p[1], (float)p[2], (float)p[3] }; }
 
+/* a 2^n for whole n from -151 to 129. */
+static inline vf v_scale(vf a, vf n)
+{
+    V_EACH {
+        /* A NaN has no whole n; a is one too. */
+        int whole = n[v_i] == n[v_i] ? (int)n[v_i] : 0, half = whole / 2;
+        a[v_i] *= eqi_f32_from_bits((uint32_t)(half + 127) << 23);
+        a[v_i] *= eqi_f32_from_bits((uint32_t)(whole - half + 127) << 23);
+    }
+    return a;
+}
+
 static inline float v_sum(vf a) { return (a[0] + a[2]) + (a[1] + a[3]); }
 static inline float v_hmax(vf a)
 {

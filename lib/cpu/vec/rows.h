@@ -30,5 +30,11 @@ void VEC(silu_mul)(void *y, const void *gate, const void *up, eqi_dtype dtype, i
 void VEC(silu_mul_bwd)(void *dgate, void *dup, const void *dy, const void *gate, const void *up, eqi_dtype dtype, int64_t n);
 double VEC(log_sum_exp)(const float *x, int64_t n);
 void VEC(softmax)(void *out, eqi_dtype dtype, const float *x, float lse, int64_t n);
+void VEC(attention_keys)(const eqi_attention_head *h, void *k, void *v, int64_t block, void *scratch);
+size_t VEC(attention_scratch)(const eqi_attention_head *h);
+void VEC(attention)(const eqi_attention_head *h, const eqi_attention_keys *keys, int64_t q0, const eqi_attention_out *out,
+                    void *scratch);
+size_t VEC(attention_bwd_scratch)(const eqi_attention_head *h);
+void VEC(attention_bwd)(const eqi_attention_head *h, const eqi_attention_grad *g, void *scratch);
 
 #endif

@@ -27,4 +27,9 @@ const eqi_leaf EQI_PASTE(eqi_leaf, EQI_SIMD_NAME) = {
     .silu_mul_bwd = VEC(silu_mul_bwd),
     .log_sum_exp = VEC(log_sum_exp),
     .softmax = VEC(softmax),
+    .attention_keys = VEC(attention_keys),
+    .attention_scratch = VEC(attention_scratch),
+    .attention = VEC(attention),
+    .attention_bwd_scratch = VEC(attention_bwd_scratch),
+    .attention_bwd = VEC(attention_bwd),
 };

@@ -1,0 +1,55 @@
+/* What forward and backward attention share. */
+#ifndef EQI_CPU_VEC_ATTENTION_VEC_H
+#define EQI_CPU_VEC_ATTENTION_VEC_H
+
+#include <math.h>
+
+#include "cpu/vec/attention_mask.h"
+#include "cpu/vec/math.h"
+#include "cpu/vec/rows.h"
+#include "cpu/vec/tile.h"
+
+_Static_assert(EQI_ATT_Q == TILE_N, "a block of queries is a strip of columns");
+
+static inline size_t att_align(size_t n) { return (n + 63) / 64 * 64; }
+/* The inner dimension of a product: bf16 goes by pairs. */
+static inline int64_t att_depth(eqi_elem elem, int64_t n) { return elem == EQI_ELEM_BF16 ? (n + 1) / 2 * 2 : n; }
+
+static inline void *att_take(char **at, size_t size)
+{
+    void *p = *at;
+    *at += att_align(size);
+    return p;
+}
+
+/* Rows j and j + 1, columns from i, of an operand b of a product. */
+static inline void att_store_pair(eqi_elem elem, void *to, int64_t j, int i, vf even, vf odd)
+{
+#if EQI_SIMD_BF16
+    if (elem == EQI_ELEM_BF16) {
+        v_store_pairs((uint16_t *)to + j * TILE_N + 2 * i, even, odd);
+        return;
+    }
+#endif
+    (void)elem;
+    v_store((float *)to + j * TILE_N + i, even);
+    v_store((float *)to + (j + 1) * TILE_N + i, odd);
+}
+
+/* `count` rows from row `first`, of `size` values: from[c][i] * factor[i]. */
+static inline void att_store_turned(const eqi_attention_rows *to, int64_t first, int64_t count, int64_t size, const float *from,
+                                    const float *factor)
+{
+    for (int64_t i = 0; i < count; i += VL) {
+        const vf scale = v_load(factor + i);
+        for (int64_t c = 0; c < size; c += VL) {
+            vi t[VL];
+            for (int v = 0; v < VL; v++) t[v] = c + v < size ? v_bits(v_mul(v_load(from + (c + v) * TILE_N + i), scale)) : vi_set1(0);
+            vi_transpose(t);
+            for (int v = 0; v < VL && i + v < count; v++)
+                vec_store(to->data, to->dtype, (first + i + v) * to->ld + c, v_from_bits(t[v]), vec_step(size - c));
+        }
+    }
+}
+
+#endif

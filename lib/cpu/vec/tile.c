@@ -1,0 +1,106 @@
+#include "cpu/vec/tile.h"
+
+#include "cpu/vec/rows.h"
+
+/* Rows and vectors of c in registers at a time: rows * vectors accumulators, and `vectors` of b, fit the register file. */
+#if VL == 16
+#define ROWS 6
+#define VECTORS 4
+#else
+#define ROWS 4
+#define VECTORS 2
+#endif
+
+#define INLINE static inline __attribute__((always_inline))
+
+INLINE void load_c(vf s[ROWS][VECTORS], const float *c, int rows, bool acc)
+{
+#pragma GCC unroll 8
+    for (int r = 0; r < rows; r++)
+#pragma GCC unroll 8
+        for (int v = 0; v < VECTORS; v++) s[r][v] = acc ? v_load(c + r * TILE_N + v * VL) : v_zero();
+}
+
+INLINE void store_c(float *c, vf s[ROWS][VECTORS], int rows)
+{
+#pragma GCC unroll 8
+    for (int r = 0; r < rows; r++)
+#pragma GCC unroll 8
+        for (int v = 0; v < VECTORS; v++) v_store(c + r * TILE_N + v * VL, s[r][v]);
+}
+
+INLINE void rows_f32(float *c, const float *a, int64_t lda, const float *b, int64_t k, bool acc, int rows)
+{
+    vf s[ROWS][VECTORS];
+    load_c(s, c, rows, acc);
+    for (int64_t i = 0; i < k; i++, b += TILE_N) {
+        vf y[VECTORS];
+#pragma GCC unroll 8
+        for (int v = 0; v < VECTORS; v++) y[v] = v_load(b + v * VL);
+#pragma GCC unroll 8
+        for (int r = 0; r < rows; r++) {
+            vf x = v_set1(a[r * lda + i]);
+#pragma GCC unroll 8
+            for (int v = 0; v < VECTORS; v++) s[r][v] = v_fma(x, y[v], s[r][v]);
+        }
+    }
+    store_c(c, s, rows);
+}
+
+#if EQI_SIMD_BF16
+INLINE void rows_bf16(float *c, const uint16_t *a, int64_t lda, const uint16_t *b, int64_t k, bool acc, int rows)
+{
+    vf s[ROWS][VECTORS];
+    load_c(s, c, rows, acc);
+    for (int64_t i = 0; i < k; i += 2, b += 2 * TILE_N) {
+        __m512bh y[VECTORS];
+#pragma GCC unroll 8
+        for (int v = 0; v < VECTORS; v++) y[v] = v_pair_load(b + 2 * v * VL);
+#pragma GCC unroll 8
+        for (int r = 0; r < rows; r++) {
+            __m512bh x = v_pair_set1(a + r * lda + i);
+#pragma GCC unroll 8
+            for (int v = 0; v < VECTORS; v++) s[r][v] = v_pair_fma(x, y[v], s[r][v]);
+        }
+    }
+    store_c(c, s, rows);
+}
+#endif
+
+/* All rows of one strip of columns; `rows` and `acc` become constants. */
+#define STRIP(kind, type)                                                                                          \
+    static void strip_##kind(float *c, const type *a, int64_t lda, const type *b, int64_t m, int64_t k, bool acc)  \
+    {                                                                                                              \
+        int64_t i = 0;                                                                                             \
+        if (acc)                                                                                                   \
+            for (; i + ROWS <= m; i += ROWS) rows_##kind(c + i * TILE_N, a + i * lda, lda, b, k, true, ROWS);      \
+        else                                                                                                       \
+            for (; i + ROWS <= m; i += ROWS) rows_##kind(c + i * TILE_N, a + i * lda, lda, b, k, false, ROWS);     \
+        c += i * TILE_N;                                                                                           \
+        a += i * lda;                                                                                              \
+        switch (m - i) {                                                                                           \
+        case 5: rows_##kind(c, a, lda, b, k, acc, ROWS > 5 ? 5 : 1); break;                                        \
+        case 4: rows_##kind(c, a, lda, b, k, acc, ROWS > 4 ? 4 : 1); break;                                        \
+        case 3: rows_##kind(c, a, lda, b, k, acc, 3); break;                                                       \
+        case 2: rows_##kind(c, a, lda, b, k, acc, 2); break;                                                       \
+        case 1: rows_##kind(c, a, lda, b, k, acc, 1); break;                                                       \
+        default: break;                                                                                            \
+        }                                                                                                          \
+    }
+
+STRIP(f32, float)
+#if EQI_SIMD_BF16
+STRIP(bf16, uint16_t)
+#endif
+
+void VEC(tile)(float *c, eqi_elem elem, const void *a, int64_t lda, const void *b, int64_t m, int64_t k, bool acc)
+{
+#if EQI_SIMD_BF16
+    if (elem == EQI_ELEM_BF16) {
+        strip_bf16(c, a, lda, b, m, k, acc);
+        return;
+    }
+#endif
+    (void)elem;
+    for (int n = 0; n < TILE_N; n += VECTORS * VL) strip_f32(c + n, a, lda, (const float *)b + n, m, k, acc);
+}

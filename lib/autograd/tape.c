@@ -23,14 +23,28 @@ void eqi_tape_free(eqi_tape *tape)
     eqi_ctx_unref(ctx);
 }
 
+static eqi_tensor *hold(eqi_tensor *t, bool idle)
+{
+    if (!t) return NULL;
+    return idle ? eqi_tensor_ref_idle(t) : eqi_tensor_ref(t);
+}
+
+static void let_go(eqi_tensor *t, bool idle)
+{
+    if (idle)
+        eqi_tensor_unref_idle(t);
+    else
+        eqi_tensor_unref(t);
+}
+
 static void pop(eqi_tape *tape)
 {
     eqi_node *node = &tape->nodes[--tape->count];
     if (node->op->release) node->op->release(node);
     node->out->on_tape = node->out->requires_grad = false;
     eqi_tensor_zero_grad(node->out);
-    eqi_tensor_unref(node->out);
-    for (size_t i = 0; i < EQI_COUNT(node->in); i++) eqi_tensor_unref(node->in[i]);
+    let_go(node->out, node->op->idle & EQI_OUT);
+    for (size_t i = 0; i < EQI_COUNT(node->in); i++) let_go(node->in[i], node->op->idle & EQI_IN(i));
     for (size_t i = 0; i < EQI_COUNT(node->saved); i++) eqi_tensor_unref(node->saved[i]);
 }
 
@@ -64,8 +78,6 @@ static eqat_status grow(eqi_tape *tape)
     return EQAT_OK;
 }
 
-static eqi_tensor *ref_or_null(eqi_tensor *t) { return t ? eqi_tensor_ref(t) : NULL; }
-
 eqat_status eqi_tape_record(eqi_tape *tape, const eqi_op *op, eqi_tensor *const *in, int n_in, eqi_tensor *out,
                             eqi_tensor *const *saved, int n_saved, const void *attr, size_t attr_size)
 {
@@ -87,9 +99,9 @@ eqat_status eqi_tape_append(eqi_tape *tape, const eqi_op *op, eqi_tensor *const 
     eqi_node *node = &tape->nodes[tape->count++];
     memset(node, 0, sizeof *node);
     node->op = op;
-    for (int i = 0; i < n_in; i++) node->in[i] = ref_or_null(in[i]);
-    for (int i = 0; i < n_saved; i++) node->saved[i] = ref_or_null(saved[i]);
-    node->out = eqi_tensor_ref(out);
+    for (int i = 0; i < n_in; i++) node->in[i] = hold(in[i], op->idle & EQI_IN(i));
+    for (int i = 0; i < n_saved; i++) node->saved[i] = hold(saved[i], false);
+    node->out = hold(out, op->idle & EQI_OUT);
     if (attr_size) memcpy(node->attr, attr, attr_size);
     out->requires_grad = out->on_tape = true;
     return EQAT_OK;

@@ -16,7 +16,12 @@ typedef struct eqi_op {
     /* Adds to the gradients of the inputs that require one; NULL only for ops without differentiable inputs. */
     eqat_status (*backward)(eqi_tape *tape, eqi_node *node);
     void (*release)(eqi_node *node); /* frees what attr owns; may be NULL */
+    /* What backward does not read: bit i for the data of in[i], EQI_OUT for that of out. Their memory may go before. */
+    unsigned idle;
 } eqi_op;
+
+#define EQI_IN(i) (1u << (i))
+#define EQI_OUT (1u << 31)
 
 struct eqi_node {
     const eqi_op *op;

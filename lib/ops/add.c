@@ -7,7 +7,7 @@ static eqat_status backward(eqi_tape *tape, eqi_node *node)
     return eqi_grad_add(node->in[1], node->out->grad);
 }
 
-const eqi_op eqi_add_op = { .name = "add", .backward = backward };
+const eqi_op eqi_add_op = { .name = "add", .backward = backward, .idle = EQI_IN(0) | EQI_IN(1) | EQI_OUT };
 
 eqat_status eqi_op_add(eqi_tape *tape, eqi_tensor *a, eqi_tensor *b, eqi_tensor **out)
 {

@@ -28,7 +28,7 @@ static void release(eqi_node *node)
     if (c->release) c->release(c->user);
 }
 
-const eqi_op eqi_custom_op = { .name = "custom", .backward = backward, .release = release };
+const eqi_op eqi_custom_op = { .name = "custom", .backward = backward, .release = release, .idle = EQI_OUT };
 
 eqat_status eqi_op_custom(eqi_tape *tape, const char *name, eqi_tensor *const *in, int n_in, eqi_tensor *out,
                           eqi_custom_backward rule, void (*release_user)(void *user), void *user)

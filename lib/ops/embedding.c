@@ -15,7 +15,7 @@ done:
     return eqi_slot_close(&dtable, st);
 }
 
-const eqi_op eqi_embedding_op = { .name = "embedding", .backward = backward };
+const eqi_op eqi_embedding_op = { .name = "embedding", .backward = backward, .idle = EQI_IN(1) | EQI_OUT };
 
 static eqat_status check(eqi_tensor *ids, eqi_tensor *table, eqi_dtype dtype)
 {

@@ -21,7 +21,7 @@ done:
     return st;
 }
 
-const eqi_op eqi_fakequant_op = { .name = "fakequant", .backward = backward };
+const eqi_op eqi_fakequant_op = { .name = "fakequant", .backward = backward, .idle = EQI_OUT };
 
 static eqat_status check(eqi_tensor *w, eqi_tensor *s, eqi_tensor *z, const eqi_quant_desc *q, eqi_dtype dtype)
 {

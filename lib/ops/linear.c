@@ -92,7 +92,7 @@ static eqat_status backward(eqi_tape *tape, eqi_node *node)
     return eqi_slot_close(&dbias, st);
 }
 
-const eqi_op eqi_linear_op = { .name = "linear", .backward = backward };
+const eqi_op eqi_linear_op = { .name = "linear", .backward = backward, .idle = EQI_OUT };
 
 static eqat_status check(const eqi_tensor *x, const eqi_weight *w)
 {

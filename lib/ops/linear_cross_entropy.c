@@ -27,7 +27,9 @@ static eqat_status backward(eqi_tape *tape, eqi_node *node)
     return st;
 }
 
-const eqi_op eqi_linear_cross_entropy_op = { .name = "linear_cross_entropy", .backward = backward };
+const eqi_op eqi_linear_cross_entropy_op = {
+    .name = "linear_cross_entropy", .backward = backward, .idle = EQI_IN(0) | EQI_IN(1) | EQI_IN(2) | EQI_OUT
+};
 
 static eqat_status check(const eqi_tensor *x, const eqi_tensor *w, const eqi_tensor *labels)
 {

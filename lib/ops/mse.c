@@ -15,7 +15,7 @@ static eqat_status backward(eqi_tape *tape, eqi_node *node)
     return side(tape->ctx, node->in[1], node->in[0], node->out->grad);
 }
 
-const eqi_op eqi_mse_op = { .name = "mse", .backward = backward };
+const eqi_op eqi_mse_op = { .name = "mse", .backward = backward, .idle = EQI_OUT };
 
 eqat_status eqi_op_mse(eqi_tape *tape, eqi_tensor *x, eqi_tensor *target, eqi_tensor **loss)
 {

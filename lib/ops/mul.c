@@ -15,7 +15,7 @@ static eqat_status backward(eqi_tape *tape, eqi_node *node)
     return side(tape->ctx, node->in[1], node->in[0], node->out->grad);
 }
 
-const eqi_op eqi_mul_op = { .name = "mul", .backward = backward };
+const eqi_op eqi_mul_op = { .name = "mul", .backward = backward, .idle = EQI_OUT };
 
 eqat_status eqi_op_mul(eqi_tape *tape, eqi_tensor *a, eqi_tensor *b, eqi_tensor **out)
 {

@@ -8,7 +8,7 @@ static eqat_status backward(eqi_tape *tape, eqi_node *node)
     return eqi_grad_give(in, g);
 }
 
-const eqi_op eqi_reshape_op = { .name = "reshape", .backward = backward };
+const eqi_op eqi_reshape_op = { .name = "reshape", .backward = backward, .idle = EQI_IN(0) | EQI_OUT };
 
 eqat_status eqi_op_reshape(eqi_tape *tape, eqi_tensor *a, int ndim, const int64_t *shape, eqi_tensor **out)
 {

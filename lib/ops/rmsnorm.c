@@ -17,7 +17,7 @@ done:
     return eqi_slot_close(&dgain, st);
 }
 
-const eqi_op eqi_rmsnorm_op = { .name = "rmsnorm", .backward = backward };
+const eqi_op eqi_rmsnorm_op = { .name = "rmsnorm", .backward = backward, .idle = EQI_OUT };
 
 eqat_status eqi_op_rmsnorm(eqi_tape *tape, eqi_tensor *x, eqi_tensor *gain, double eps, eqi_tensor **out)
 {

@@ -11,7 +11,7 @@ static eqat_status backward(eqi_tape *tape, eqi_node *node)
     return eqi_slot_close(&dx, st);
 }
 
-const eqi_op eqi_rope_op = { .name = "rope", .backward = backward };
+const eqi_op eqi_rope_op = { .name = "rope", .backward = backward, .idle = EQI_IN(0) | EQI_OUT };
 
 static eqat_status check(const eqi_tensor *x, const eqi_tensor *cos, const eqi_tensor *sin, const eqi_tensor *pos)
 {

@@ -11,7 +11,7 @@ static eqat_status backward(eqi_tape *tape, eqi_node *node)
     return eqi_slot_close(&da, st);
 }
 
-const eqi_op eqi_scale_op = { .name = "scale", .backward = backward };
+const eqi_op eqi_scale_op = { .name = "scale", .backward = backward, .idle = EQI_IN(0) | EQI_OUT };
 
 eqat_status eqi_op_scale(eqi_tape *tape, eqi_tensor *a, double alpha, eqi_tensor **out)
 {

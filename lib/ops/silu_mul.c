@@ -16,7 +16,7 @@ done:
     return eqi_slot_close(&dup, st);
 }
 
-const eqi_op eqi_silu_mul_op = { .name = "silu_mul", .backward = backward };
+const eqi_op eqi_silu_mul_op = { .name = "silu_mul", .backward = backward, .idle = EQI_OUT };
 
 eqat_status eqi_op_silu_mul(eqi_tape *tape, eqi_tensor *gate, eqi_tensor *up, eqi_tensor **out)
 {

@@ -106,6 +106,7 @@ static eqat_status tensor_over(eqi_ctx *ctx, eqi_tensor **out, eqi_storage *stor
 {
     eqi_tensor *t = eqi_calloc(ctx, 1, sizeof *t, "a tensor");
     if (!t) return EQAT_OUT_OF_MEMORY;
+    t->ctx = eqi_ctx_ref(ctx);
     t->refs = 1;
     t->storage = storage;
     t->v.data = storage->data;
@@ -198,11 +199,30 @@ eqi_tensor *eqi_tensor_ref(eqi_tensor *t)
 
 void eqi_tensor_unref(eqi_tensor *t)
 {
-    if (!t || --t->refs > 0) return;
-    eqi_storage *storage = t->storage;
+    if (!t) return;
+    t->refs--;
+    if (t->refs == t->idle && t->storage) {
+        eqi_storage_unref(t->storage);
+        t->storage = NULL;
+        t->v.data = NULL;
+    }
+    if (t->refs > 0) return;
+    eqi_ctx *ctx = t->ctx;
     eqi_tensor_unref(t->grad);
-    eqi_free(storage->ctx, t);
-    eqi_storage_unref(storage);
+    eqi_free(ctx, t);
+    eqi_ctx_unref(ctx);
+}
+
+eqi_tensor *eqi_tensor_ref_idle(eqi_tensor *t)
+{
+    t->idle++;
+    return eqi_tensor_ref(t);
+}
+
+void eqi_tensor_unref_idle(eqi_tensor *t)
+{
+    if (t) t->idle--;
+    eqi_tensor_unref(t);
 }
 
 static eqat_status view_of(eqi_tensor *t, eqi_tensor **out)

@@ -51,14 +51,16 @@ typedef struct eqi_view {
 typedef struct eqat_tensor eqi_tensor;
 struct eqat_tensor {
     eqi_view v;
+    eqi_ctx *ctx; /* counted */
     int refs;
-    eqi_storage *storage;
+    int idle; /* of refs: the tape's, where backward needs no data */
+    eqi_storage *storage; /* NULL and v.data NULL once all refs are idle */
     bool requires_grad;
     bool on_tape;     /* output of a recorded op: its gradient is transient */
     eqi_tensor *grad; /* same shape, contiguous; f32 for leaves, v.dtype for tape outputs */
 };
 
-static inline eqi_ctx *eqi_tensor_ctx(const eqi_tensor *t) { return t->storage->ctx; }
+static inline eqi_ctx *eqi_tensor_ctx(const eqi_tensor *t) { return t->ctx; }
 /* For optional tensors: a kernel takes NULL for what is absent. */
 static inline const eqi_view *eqi_opt(const eqi_tensor *t) { return t ? &t->v : NULL; }
 
@@ -70,6 +72,10 @@ eqat_status eqi_tensor_wrap(eqi_ctx *ctx, eqi_tensor **out, eqi_dtype dtype, int
                             const int64_t *stride, void *data, size_t size, void (*deleter)(void *, void *), void *user);
 eqi_tensor *eqi_tensor_ref(eqi_tensor *t);
 void eqi_tensor_unref(eqi_tensor *t); /* NULL is fine */
+/* For those who need shape, dtype and gradient of t, and no data: memory goes when nobody else is left. Given up with
+ * eqi_tensor_unref_idle. */
+eqi_tensor *eqi_tensor_ref_idle(eqi_tensor *t);
+void eqi_tensor_unref_idle(eqi_tensor *t);
 
 /* Views share storage and start without gradient. */
 eqat_status eqi_tensor_reshape(eqi_tensor *t, eqi_tensor **out, int ndim, const int64_t *shape); /* t contiguous */

@@ -16,7 +16,8 @@ static void compare(const grad_case *c, eqi_dtype dtype, int how, double toleran
     for (int i = 0; i < INPUTS; i++) {
         if (!grads[0][i]) continue;
         double found = relative(grads[0][i], grads[1][i]);
-        ck_assert_msg(found <= tolerance, "%s %s: gradient of input %d differs by %.3g rms", c->name, eqi_dtype_name(dtype), i, found);
+        ck_assert_msg(found <= tolerance, "%s %s: gradient of input %d differs by %.3g rms", c->name, eqi_dtype_name(dtype), i,
+                      found);
     }
     for (int d = 0; d < 2; d++) {
         free_all(grads[d]);

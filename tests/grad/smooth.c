@@ -48,8 +48,8 @@ START_TEST(finite_differences)
             put(s.in[i], j, at);
             double expected = (above - below) / (2 * h), found = get(grads[i], j);
             ck_assert_msg(fabs(expected - found) <= 1e-8 * (1 + fabs(expected)),
-                          "%s: input %d element %lld: found %.12g, the difference quotient is %.12g", s.c->name, i, (long long)j, found,
-                          expected);
+                          "%s: input %d element %lld: found %.12g, the difference quotient is %.12g", s.c->name, i, (long long)j,
+                          found, expected);
         }
     }
     free_all(grads);

@@ -37,8 +37,8 @@ static void expect(const char *name, const eqi_tensor *g, const double *expected
 {
     ck_assert_ptr_nonnull(g);
     for (int64_t i = 0; i < count(g); i++)
-        ck_assert_msg(fabs(get(g, i) - expected[i]) <= 1e-11 * (1 + fabs(expected[i])), "%s[%lld]: found %.15g, expected %.15g", name,
-                      (long long)i, get(g, i), expected[i]);
+        ck_assert_msg(fabs(get(g, i) - expected[i]) <= 1e-11 * (1 + fabs(expected[i])), "%s[%lld]: found %.15g, expected %.15g",
+                      name, (long long)i, get(g, i), expected[i]);
 }
 
 static void expect_gradients(const rule *r, const double *dwhat, int64_t group, eqi_tensor *w, eqi_tensor *s, eqi_tensor *z)

@@ -35,6 +35,7 @@ static void drain(void)
 }
 
 #define F(...) t(EQI_F32, DIMS(__VA_ARGS__))
+#define U(...) t(EQI_U32, DIMS(__VA_ARGS__))
 #define REFUSES(message, expr)                                   \
     do {                                                         \
         out = (eqi_tensor *)ctx;                                 \
@@ -80,14 +81,15 @@ START_TEST(linear)
     REFUSES("linear: s [5, 1] does not fit w [5, 64]",
             eqi_op_linear(tape, F(2, 64), &(eqi_weight){ .w = F(5, 64), .s = F(5, 1), .z = F(5, 2), .q = q }, &out));
     REFUSES("linear: z [4, 2] does not fit codes [5, 4]",
-            eqi_op_linear(tape, F(2, 64), &(eqi_weight){ .codes = t(EQI_U32, DIMS(5, 4)), .s = F(5, 2), .z = F(4, 2), .q = q }, &out));
+            eqi_op_linear(tape, F(2, 64), &(eqi_weight){ .codes = U(5, 4), .s = F(5, 2), .z = F(4, 2), .q = q }, &out));
     REFUSES("linear: x [2, 96] does not fit codes [5, 4]",
-            eqi_op_linear(tape, F(2, 96), &(eqi_weight){ .codes = t(EQI_U32, DIMS(5, 4)), .s = F(5, 2), .z = F(5, 2), .q = q }, &out));
+            eqi_op_linear(tape, F(2, 96), &(eqi_weight){ .codes = U(5, 4), .s = F(5, 2), .z = F(5, 2), .q = q }, &out));
     REFUSES("linear: found codes of dtype i32, expected u32",
-            eqi_op_linear(tape, F(2, 64), &(eqi_weight){ .codes = t(EQI_I32, DIMS(5, 4)), .s = F(5, 2), .z = F(5, 2), .q = q }, &out));
+            eqi_op_linear(tape, F(2, 64),
+                          &(eqi_weight){ .codes = t(EQI_I32, DIMS(5, 4)), .s = F(5, 2), .z = F(5, 2), .q = q }, &out));
     q.bits = 3;
     REFUSES("linear: found rows of 4 words, expected a multiple of 3 at 3 bits",
-            eqi_op_linear(tape, F(2, 32), &(eqi_weight){ .codes = t(EQI_U32, DIMS(5, 4)), .s = F(5, 1), .z = F(5, 1), .q = q }, &out));
+            eqi_op_linear(tape, F(2, 32), &(eqi_weight){ .codes = U(5, 4), .s = F(5, 1), .z = F(5, 1), .q = q }, &out));
     q.bits = 9;
     REFUSES("linear: bits: found 9, expected 2 to 8",
             eqi_op_linear(tape, F(2, 64), &(eqi_weight){ .w = F(5, 64), .s = F(5, 2), .z = F(5, 2), .q = q }, &out));

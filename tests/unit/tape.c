@@ -206,7 +206,8 @@ START_TEST(backward_of_the_wrong_thing)
     ck_assert_uint_eq(tape->count, 0);
     eqi_tensor_unref(y);
     OK(ctx, eqi_op_scale(tape, a, 2, &y));
-    FAILS(ctx, EQAT_INVALID_ARGUMENT, "backward: found a gradient of shape [3], expected [2]", eqi_tape_backward_from(tape, y, g));
+    FAILS(ctx, EQAT_INVALID_ARGUMENT, "backward: found a gradient of shape [3], expected [2]",
+          eqi_tape_backward_from(tape, y, g));
     ck_assert_uint_eq(tape->count, 0);
     ck_assert_ptr_null(a->grad);
     eqi_tensor_unref(g);

@@ -16,7 +16,8 @@ static const eqi_leaf *const leaves[] = {
 static bool runs_here(const eqi_leaf *leaf)
 {
 #if defined(__x86_64__)
-    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c") &&
+                __builtin_cpu_supports("bmi2");
     bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                   __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
     if (leaf == &eqi_leaf_avx512bf16) return avx512 && __builtin_cpu_supports("avx512bf16");
@@ -100,18 +101,18 @@ static const eqi_backend table = {
     .linear_bwd_x = eqi_cpu_linear_bwd_x,
     .linear_bwd_w = eqi_cpu_linear_bwd_w,
     .bias_bwd = eqi_cpu_bias_bwd,
-    .fakequant = eqi_ref_fakequant,
-    .fakequant_bwd = eqi_ref_fakequant_bwd,
+    .fakequant = eqi_cpu_fakequant,
+    .fakequant_bwd = eqi_cpu_fakequant_bwd,
     .fq_linear = eqi_cpu_fq_linear,
     .fq_linear_bwd_x = eqi_cpu_fq_linear_bwd_x,
     .fq_linear_bwd_w = eqi_cpu_fq_linear_bwd_w,
-    .dequantize = eqi_ref_dequantize,
+    .dequantize = eqi_cpu_dequantize,
     .packed_linear = eqi_cpu_packed_linear,
     .packed_linear_bwd_x = eqi_cpu_packed_linear_bwd_x,
     .packed_linear_bwd_sz = eqi_cpu_packed_linear_bwd_sz,
-    .quantize = eqi_ref_quantize,
-    .init_minmax = eqi_ref_init_minmax,
-    .init_mse = eqi_ref_init_mse,
+    .quantize = eqi_cpu_quantize,
+    .init_minmax = eqi_cpu_init_minmax,
+    .init_mse = eqi_cpu_init_mse,
     .rmsnorm = eqi_cpu_rmsnorm,
     .rmsnorm_bwd = eqi_cpu_rmsnorm_bwd,
     .rope = eqi_cpu_rope,

@@ -53,4 +53,15 @@ eqat_status eqi_cpu_attention_bwd(eqi_ctx *ctx, const eqi_view *dq, const eqi_vi
                                   const eqi_view *o, const eqi_view *lse, const eqi_view *q, const eqi_view *k, const eqi_view *v,
                                   const eqi_view *segments, const eqi_attention_desc *d);
 
+eqat_status eqi_cpu_fakequant(eqi_ctx *ctx, const eqi_view *what, const eqi_view *w, const eqi_view *s, const eqi_view *z,
+                              const eqi_quant_desc *q);
+eqat_status eqi_cpu_fakequant_bwd(eqi_ctx *ctx, const eqi_view *dw, const eqi_view *ds, const eqi_view *dz, const eqi_view *dwhat,
+                                  const eqi_view *w, const eqi_view *s, const eqi_view *z, const eqi_quant_desc *q, bool acc);
+eqat_status eqi_cpu_dequantize(eqi_ctx *ctx, const eqi_view *what, const eqi_view *codes, const eqi_view *s, const eqi_view *z,
+                               const eqi_quant_desc *q);
+eqat_status eqi_cpu_quantize(eqi_ctx *ctx, const eqi_view *codes, const eqi_view *w, const eqi_view *s, const eqi_view *z,
+                             const eqi_quant_desc *q);
+eqat_status eqi_cpu_init_minmax(eqi_ctx *ctx, const eqi_view *s, const eqi_view *z, const eqi_view *w, const eqi_quant_desc *q);
+eqat_status eqi_cpu_init_mse(eqi_ctx *ctx, const eqi_view *s, const eqi_view *z, const eqi_view *w, const eqi_quant_desc *q);
+
 #endif

@@ -116,6 +116,13 @@ static inline vf v_scale(vf a, vf n)
     return _mm256_mul_ps(_mm256_mul_ps(a, _mm256_castsi256_ps(first)), _mm256_castsi256_ps(second));
 }
 
+/* Whole numbers from 0 to 255. */
+static inline void v_store_u8(uint8_t *p, vf a)
+{
+    __m256i w = _mm256_cvtps_epi32(a);
+    __m128i h = _mm_packus_epi32(_mm256_castsi256_si128(w), _mm256_extracti128_si256(w, 1));
+    _mm_storel_epi64((__m128i *)p, _mm_packus_epi16(h, h));
+}
 static inline float v_sum(vf a)
 {
     __m128 t = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));

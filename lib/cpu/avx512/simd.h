@@ -108,6 +108,8 @@ static inline vf v_load_u8(const uint8_t *p) { return _mm512_cvtepi32_ps(_mm512_
 /* a 2^n for whole n. */
 static inline vf v_scale(vf a, vf n) { return _mm512_scalef_ps(a, n); }
 
+/* Whole numbers from 0 to 255. */
+static inline void v_store_u8(uint8_t *p, vf a) { _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(a))); }
 static inline float v_sum(vf a) { return _mm512_reduce_add_ps(a); }
 static inline float v_hmax(vf a) { return _mm512_reduce_max_ps(a); }
 static inline float v_hmin(vf a) { return _mm512_reduce_min_ps(a); }

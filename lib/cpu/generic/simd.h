@@ -152,6 +152,11 @@ static inline vf v_scale(vf a, vf n)
     return a;
 }
 
+/* Whole numbers from 0 to 255. */
+static inline void v_store_u8(uint8_t *p, vf a)
+{
+    V_EACH p[v_i] = (uint8_t)a[v_i];
+}
 static inline float v_sum(vf a) { return (a[0] + a[2]) + (a[1] + a[3]); }
 static inline float v_hmax(vf a)
 {

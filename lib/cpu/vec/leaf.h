@@ -6,6 +6,9 @@
 #include "cpu/vec/attention.h"
 #include "cpu/vec/operand.h"
 
+/* Groups that init_mse searches side by side. */
+#define EQI_MSE_GROUPS 16
+
 /* What of an AdamW step does not depend on the element. */
 typedef struct eqi_adamw_terms {
     float factor, beta1, beta2, gain1, gain2, eps, step_size, root, keep;
@@ -58,6 +61,12 @@ typedef struct eqi_leaf {
                       void *scratch);
     size_t (*attention_bwd_scratch)(const eqi_attention_head *h);
     void (*attention_bwd)(const eqi_attention_head *h, const eqi_attention_grad *g, void *scratch);
+
+    /* A row of w to packed codes; s, z and q are those of w, its kind is dense. */
+    void (*quantize)(uint32_t *codes, const eqi_rows *w, int64_t row);
+    void (*minmax)(float *s, float *z, const float *w, int64_t n, int bits); /* one group */
+    /* Groups of n weights at from[0..EQI_MSE_GROUPS). scratch: n * EQI_MSE_GROUPS floats */
+    void (*mse)(float *s, float *z, const float *const *from, int64_t n, int bits, float *scratch);
 } eqi_leaf;
 
 extern const eqi_leaf eqi_leaf_generic, eqi_leaf_avx2, eqi_leaf_avx512, eqi_leaf_avx512bf16;

@@ -32,4 +32,7 @@ const eqi_leaf EQI_PASTE(eqi_leaf, EQI_SIMD_NAME) = {
     .attention = VEC(attention),
     .attention_bwd_scratch = VEC(attention_bwd_scratch),
     .attention_bwd = VEC(attention_bwd),
+    .quantize = VEC(quantize),
+    .minmax = VEC(minmax),
+    .mse = VEC(mse),
 };

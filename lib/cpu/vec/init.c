@@ -1,0 +1,191 @@
+#include <float.h>
+#include <math.h>
+
+#include "cpu/vec/rows.h"
+
+/* Scales and zero points: the arithmetic of lib/cpu/ref/init.c, there explained, operation by operation. */
+
+static bool minmax(const float *w, int64_t n, float top, float *low, float *high, float *s, float *z)
+{
+    vf lo = v_zero(), hi = v_zero(), finite = v_zero();
+    for (int64_t i = 0; i < n; i += VL) {
+        vf x = vec_load(w, EQI_F32, i, vec_step(n - i));
+        lo = v_min(x, lo);
+        hi = v_max(x, hi);
+        finite = v_add(finite, v_sub(x, x)); /* 0, or NaN of what is not finite */
+    }
+    *low = v_hmin(lo);
+    *high = v_hmax(hi);
+    *s = *z = NAN;
+    if (v_sum(finite) != 0.0f) return false;
+    float range = *high - *low;
+    if (range > FLT_MAX) range = FLT_MAX;
+    *s = range / top;
+    *z = *s < FLT_MIN ? 0.0f : rintf((0.0f - *low) / *s);
+    if (*s < FLT_MIN) *s = EQI_STEP_MIN;
+    return true;
+}
+
+void VEC(minmax)(float *s, float *z, const float *w, int64_t n, int bits)
+{
+    float low, high;
+    minmax(w, n, (float)((1 << bits) - 1), &low, &high, s, z);
+}
+
+/* Groups side by side, one per lane; a lane's numbers are those that the group alone would give. */
+typedef struct groups {
+    const float *w; /* [n][EQI_MSE_GROUPS] */
+    int64_t n;
+    double top, lo[EQI_MSE_GROUPS], hi[EQI_MSE_GROUPS];
+    float s[EQI_MSE_GROUPS], z[EQI_MSE_GROUPS]; /* the best so far */
+    double error[EQI_MSE_GROUPS];
+    bool live[EQI_MSE_GROUPS];
+} groups;
+
+typedef struct candidate {
+    double s[EQI_MSE_GROUPS], z[EQI_MSE_GROUPS];
+} candidate;
+
+static inline vf code_of(vf w, vf s, vf z, vf top)
+{
+    return v_min(top, v_max(v_zero(), v_add(v_rint(v_div(w, s)), z)));
+}
+
+/* How often it is worth looking whether all lanes are worse than the best. */
+#define LOOK 16
+
+static void errors(const groups *g, const float *s, const float *z, double *sum)
+{
+    const vf top = v_set1((float)g->top);
+    for (int l = 0; l < EQI_MSE_GROUPS; l += VL) {
+        vd total = vd_zero();
+        const vf step = v_load(s + l), zero = v_load(z + l);
+        for (int64_t i = 0; i < g->n; i++) {
+            vf w = v_load(g->w + i * EQI_MSE_GROUPS + l);
+            vf value = v_mul(v_sub(code_of(w, step, zero, top), zero), step);
+            vd e = vd_sub(vd_of(w), vd_of(value));
+            total = vd_add(total, vd_mul(e, e));
+            if (i % LOOK != LOOK - 1) continue;
+            vd_store(sum + l, total);
+            bool hope = false;
+            for (int k = l; k < l + VL; k++) hope = hope || (g->live[k] && sum[k] < g->error[k]);
+            if (!hope) break;
+        }
+        vd_store(sum + l, total);
+    }
+}
+
+static void consider(groups *g, const candidate *c)
+{
+    float s[EQI_MSE_GROUPS], z[EQI_MSE_GROUPS];
+    double error[EQI_MSE_GROUPS];
+    bool fits[EQI_MSE_GROUPS], any = false;
+    for (int l = 0; l < EQI_MSE_GROUPS; l++) {
+        s[l] = (float)c->s[l];
+        z[l] = (float)c->z[l];
+        fits[l] = g->live[l] && s[l] >= FLT_MIN && s[l] <= FLT_MAX && c->z[l] >= 0.0 && c->z[l] <= g->top;
+        any = any || fits[l];
+    }
+    if (!any) return;
+    errors(g, s, z, error);
+    for (int l = 0; l < EQI_MSE_GROUPS; l++) {
+        if (!fits[l] || !(error[l] < g->error[l])) continue;
+        g->s[l] = s[l];
+        g->z[l] = z[l];
+        g->error[l] = error[l];
+    }
+}
+
+static void refit(const groups *g, candidate *c, double d)
+{
+    const vf top = v_set1((float)g->top);
+    for (int l = 0; l < EQI_MSE_GROUPS; l += VL) {
+        vd above = vd_zero(), below = vd_zero();
+        const vf step = v_load(g->s + l), zero = v_add(v_load(g->z + l), v_set1((float)d));
+        for (int64_t i = 0; i < g->n; i++) {
+            vf w = v_load(g->w + i * EQI_MSE_GROUPS + l);
+            vd code = vd_of(v_sub(code_of(w, step, zero, top), zero));
+            above = vd_add(above, vd_mul(vd_of(w), code));
+            below = vd_add(below, vd_mul(code, code));
+        }
+        double a[VL], b[VL];
+        vd_store(a, above);
+        vd_store(b, below);
+        for (int k = 0; k < VL; k++) c->s[l + k] = a[k] / b[k];
+    }
+    for (int l = 0; l < EQI_MSE_GROUPS; l++) c->z[l] = (double)g->z[l] + d;
+}
+
+static void grid(groups *g, const float *start)
+{
+    for (int i = 0; i <= 32; i++) {
+        candidate c;
+        double upper[EQI_MSE_GROUPS], lower[EQI_MSE_GROUPS], last[EQI_MSE_GROUPS];
+        for (int l = 0; l < EQI_MSE_GROUPS; l++) {
+            c.s[l] = (double)(float)((double)start[l] * exp2(-i / 8.0));
+            upper[l] = g->top - g->hi[l] / c.s[l];
+            lower[l] = -g->lo[l] / c.s[l];
+            last[l] = -1.0;
+        }
+        for (int j = 0; j <= 8; j++) {
+            bool other = false;
+            for (int l = 0; l < EQI_MSE_GROUPS; l++) {
+                double z = rint(upper[l] + (lower[l] - upper[l]) * j / 8.0);
+                c.z[l] = z < 0.0 ? 0.0 : z > g->top ? g->top : z;
+                other = other || c.z[l] != last[l];
+                last[l] = c.z[l];
+            }
+            if (other) consider(g, &c);
+        }
+    }
+}
+
+static void refine(groups *g)
+{
+    for (bool again = true; again;) {
+        double before[EQI_MSE_GROUPS];
+        memcpy(before, g->error, sizeof before);
+        for (int d = -1; d <= 1; d++) {
+            candidate c;
+            refit(g, &c, d);
+            consider(g, &c);
+        }
+        for (int j = 4; j <= 10; j++)
+            for (int sign = 1; sign >= -1; sign -= 2) {
+                candidate c;
+                for (int l = 0; l < EQI_MSE_GROUPS; l++) {
+                    c.s[l] = (double)g->s[l] * (1.0 + sign * exp2(-j));
+                    c.z[l] = (double)g->z[l];
+                }
+                consider(g, &c);
+            }
+        again = false;
+        for (int l = 0; l < EQI_MSE_GROUPS; l++) {
+            g->live[l] = g->live[l] && g->error[l] < before[l];
+            again = again || g->live[l];
+        }
+    }
+}
+
+void VEC(mse)(float *s, float *z, const float *const *from, int64_t n, int bits, float *scratch)
+{
+    groups g = { .w = scratch, .n = n, .top = (double)((1 << bits) - 1) };
+    for (int l = 0; l < EQI_MSE_GROUPS; l++) {
+        float low, high;
+        bool finite = minmax(from[l], n, (float)g.top, &low, &high, &g.s[l], &g.z[l]);
+        g.lo[l] = (double)low;
+        g.hi[l] = (double)high;
+        g.live[l] = finite && (low != 0.0f || high != 0.0f);
+        g.error[l] = (double)INFINITY;
+        for (int64_t i = 0; i < n; i++) scratch[i * EQI_MSE_GROUPS + l] = from[l][i];
+    }
+    float start[EQI_MSE_GROUPS];
+    memcpy(start, g.s, sizeof start);
+    double error[EQI_MSE_GROUPS];
+    errors(&g, g.s, g.z, error);
+    memcpy(g.error, error, sizeof error);
+    grid(&g, start);
+    refine(&g);
+    memcpy(s, g.s, sizeof g.s);
+    memcpy(z, g.z, sizeof g.z);
+}

@@ -55,7 +55,7 @@ FAMILIES = {
     "qwen3": family(105, "Qwen3ForCausalLM", "qwen3", 3, 16, num_key_value_heads=2, head_dim=16,
                     rope_theta=1000000.0, rms_norm_eps=1e-6, attention_bias=False, tie_word_embeddings=True,
                     use_sliding_window=False),
-    "smollm2": family(106, "LlamaForCausalLM", "llama", 4, 16, hidden_size=48, num_attention_heads=6,
+    "smollm2": family(106, "LlamaForCausalLM", "llama", 3, 32, hidden_size=96, num_attention_heads=6,
                       num_key_value_heads=2, intermediate_size=32, rope_theta=100000.0, tie_word_embeddings=True,
                       length=24),
     "llama-linear": family(107, "LlamaForCausalLM", "llama", 2, 32, intermediate_size=32, max_position_embeddings=16,

@@ -101,11 +101,11 @@ static eqat_status plan_windows(eqat_data *d)
         return eqi_fail(d->ctx, EQAT_FORMAT, "%s: found %lld tokens, expected at least %lld for a training window", name,
                         (long long)tokens, (long long)time);
     if (d->train < o->train_size)
-        eqi_log(d->ctx, EQI_LOG_WARN, "%s: found %lld training windows of %lld tokens, expected %lld", name,
-                (long long)d->train, (long long)time, (long long)o->train_size);
+        eqi_log(d->ctx, EQI_LOG_WARN, "%s: found %lld training windows of %lld tokens, expected %lld", name, (long long)d->train,
+                (long long)time, (long long)o->train_size);
     if (d->val < o->val_size)
-        eqi_log(d->ctx, EQI_LOG_WARN, "%s: found %lld validation windows of %lld tokens, expected %lld", name,
-                (long long)d->val, (long long)time, (long long)o->val_size);
+        eqi_log(d->ctx, EQI_LOG_WARN, "%s: found %lld validation windows of %lld tokens, expected %lld", name, (long long)d->val,
+                (long long)time, (long long)o->val_size);
     return EQAT_OK;
 }
 

@@ -140,8 +140,8 @@ static eqat_status parse_npy(eqi_tokens *t, const char *header)
     t->count = count;
     uint64_t found = (t->file->size - t->offset) / type_bytes[t->type];
     if (found != (uint64_t)count || (t->file->size - t->offset) % type_bytes[t->type])
-        return eqi_fail(t->ctx, EQAT_FORMAT, "%s: found %llu bytes behind the header, expected %lld tokens of %zu bytes",
-                        t->name, (unsigned long long)(t->file->size - t->offset), count, type_bytes[t->type]);
+        return eqi_fail(t->ctx, EQAT_FORMAT, "%s: found %llu bytes behind the header, expected %lld tokens of %zu bytes", t->name,
+                        (unsigned long long)(t->file->size - t->offset), count, type_bytes[t->type]);
     return EQAT_OK;
 }
 
@@ -158,8 +158,8 @@ static eqat_status open_npy(eqi_tokens *t)
     if (start[6] > 1) length |= (uint32_t)start[10] << 16 | (uint32_t)start[11] << 24;
     t->offset = prefix + length;
     if (length >= RAW_BYTES || t->offset > t->file->size)
-        return eqi_fail(t->ctx, EQAT_FORMAT, "%s: found a header of %lu bytes, expected less than %u and than the file",
-                        t->name, (unsigned long)length, RAW_BYTES);
+        return eqi_fail(t->ctx, EQAT_FORMAT, "%s: found a header of %lu bytes, expected less than %u and than the file", t->name,
+                        (unsigned long)length, RAW_BYTES);
     EQI_TRY(eqi_file_read(t->file, t->raw, prefix, length));
     t->raw[length] = 0;
     return parse_npy(t, (char *)t->raw);

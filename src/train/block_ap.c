@@ -151,13 +151,26 @@ static eqat_status embed_all(eqat_block_ap *job)
 
 /* ---- the job --------------------------------------------------------------------------------------------------------- */
 
-static eqat_status check_dense(const eqat_model *model, int64_t index)
+/* Bits and group of a linear; packed codes come in blocks of 32. */
+static eqat_status choose(const eqat_block_ap *job, const eqi_linear *l, eqi_quant_desc *desc, bool *selected)
 {
-    const eqi_block *b = &model->blocks[index];
-    for (int i = 0; i < b->n_linears; i++)
-        if (b->linears[i].weight.codes || b->linears[i].file.bits)
-            return eqi_fail(model->ctx, EQAT_INVALID_ARGUMENT, "%s: found packed codes, expected full precision",
-                            b->linears[i].name);
+    EQI_TRY(eqi_quantizer_desc(job->quantizer, l->name, l->in, desc, selected));
+    if (!*selected || l->in % 32 == 0) return EQAT_OK;
+    return eqi_fail(job->ctx, EQAT_INVALID_ARGUMENT, "%s: found rows of %lld, expected a multiple of 32", l->name,
+                    (long long)l->in);
+}
+
+static eqat_status check_block(const eqat_block_ap *job, int64_t index)
+{
+    const eqi_block *b = &job->model->blocks[index];
+    for (int i = 0; i < b->n_linears; i++) {
+        const eqi_linear *l = &b->linears[i];
+        eqi_quant_desc desc;
+        bool selected;
+        if (l->weight.codes || l->file.bits)
+            return eqi_fail(job->ctx, EQAT_INVALID_ARGUMENT, "%s: found packed codes, expected full precision", l->name);
+        EQI_TRY(choose(job, l, &desc, &selected));
+    }
     return EQAT_OK;
 }
 
@@ -168,7 +181,7 @@ static eqat_status set_up(eqat_block_ap *job)
     job->train = eqat_data_train_size(job->data);
     job->val = eqat_data_val_size(job->data);
     job->time = eqat_data_seq_len(job->data);
-    for (int64_t i = 0; i < c->blocks; i++) EQI_TRY(check_dense(job->model, i));
+    for (int64_t i = 0; i < c->blocks; i++) EQI_TRY(check_block(job, i)); /* not after hours, in the last of them */
     if (o->early_stop && !job->val)
         return eqi_fail(job->ctx, EQAT_INVALID_ARGUMENT,
                         "early_stop: found %lld without validation samples, expected 0 or some of them",
@@ -327,7 +340,7 @@ static eqat_status initialise(eqat_block_ap *job, int *bits)
         eqi_linear *l = &b->linears[i];
         eqi_quant_desc desc;
         bool selected;
-        EQI_TRY(eqi_quantizer_desc(job->quantizer, l->name, l->in, &desc, &selected));
+        EQI_TRY(choose(job, l, &desc, &selected));
         if (!selected) continue;
         eqat_status st = eqi_quant_init(l->weight.w, &desc, mse, &l->weight.s, &l->weight.z);
         if (st != EQAT_OK) return eqi_fail_in(job->ctx, st, "%s", l->name);
@@ -371,7 +384,7 @@ eqat_status eqat_block_ap_begin(eqat_block_ap *job)
     if (job->block == blocks)
         return eqi_fail(job->ctx, EQAT_INVALID_ARGUMENT, "block %lld: found %lld blocks, all done", (long long)blocks,
                         (long long)blocks);
-    EQI_TRY(check_dense(job->model, job->block));
+    EQI_TRY(check_block(job, job->block));
     EQI_TRY(eqi_block_load(job->model, job->block, EQI_F32, true));
     int bits;
     eqat_status st;
@@ -452,8 +465,8 @@ eqat_status eqat_block_ap_step(eqat_block_ap *job, int64_t epoch, int64_t step, 
     EQI_TRY(expect_training(job));
     if (epoch < 0 || step < 0 || step >= steps)
         return eqi_fail(job->ctx, EQAT_INVALID_ARGUMENT,
-                        "step: found epoch %lld, step %lld, expected an epoch from 0 on, a step from 0 to %lld",
-                        (long long)epoch, (long long)step, (long long)steps - 1);
+                        "step: found epoch %lld, step %lld, expected an epoch from 0 on, a step from 0 to %lld", (long long)epoch,
+                        (long long)step, (long long)steps - 1);
     EQI_TRY(eqi_check_cancel(job->ctx));
     eqi_tensor *device_loss;
     eqi_tape_set_recording(job->tape, true);

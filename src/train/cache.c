@@ -145,9 +145,8 @@ eqat_status eqi_cache_create(eqi_ctx *ctx, eqi_cache **out, int streams, int64_t
 {
     *out = NULL;
     if (bytes && (uint64_t)records > (uint64_t)INT64_MAX / bytes / (uint64_t)streams)
-        return eqi_fail(ctx, EQAT_OUT_OF_MEMORY,
-                        "activation cache: found %lld records of %zu bytes, expected a size below 2^63", (long long)records,
-                        bytes);
+        return eqi_fail(ctx, EQAT_OUT_OF_MEMORY, "activation cache: found %lld records of %zu bytes, expected a size below 2^63",
+                        (long long)records, bytes);
     eqi_cache *c = eqi_calloc(ctx, 1, sizeof *c, "the activation cache");
     if (!c) return EQAT_OUT_OF_MEMORY;
     c->ctx = eqi_ctx_ref(ctx);

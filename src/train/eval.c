@@ -165,8 +165,7 @@ eqat_status eqat_eval_perplexity(eqat_model *model, eqat_data *data, const eqat_
     e.time = eqat_data_seq_len(data);
     e.windows = eqat_data_train_size(data);
     if (e.options.max_windows) e.windows = least(e.windows, e.options.max_windows);
-    if (e.time < 2)
-        return eqi_fail(e.ctx, EQAT_INVALID_ARGUMENT, "seq_len: found 1, expected at least 2 for a token to predict");
+    if (e.time < 2) return eqi_fail(e.ctx, EQAT_INVALID_ARGUMENT, "seq_len: found 1, expected at least 2 for a token to predict");
     eqat_status st = run(&e);
     eqi_tape_free(e.tape);
     eqi_tensor_unref(e.streams);

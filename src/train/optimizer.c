@@ -115,8 +115,7 @@ static eqat_status grow(eqat_optimizer *o)
 eqat_status eqat_optimizer_add(eqat_optimizer *o, int32_t group, eqat_tensor *p)
 {
     if (group < 0 || group >= o->groups)
-        return eqi_fail(o->ctx, EQAT_INVALID_ARGUMENT, "parameter group: found %d, expected one of %d groups", group,
-                        o->groups);
+        return eqi_fail(o->ctx, EQAT_INVALID_ARGUMENT, "parameter group: found %d, expected one of %d groups", group, o->groups);
     if (p->v.dtype != EQI_F32 || !p->requires_grad || !eqi_view_is_contiguous(&p->v))
         return eqi_fail(o->ctx, EQAT_INVALID_ARGUMENT, "parameter: found %s%s%s, expected trainable contiguous f32",
                         p->requires_grad ? "" : "untrainable ", eqi_view_is_contiguous(&p->v) ? "" : "strided ",

@@ -1,0 +1,284 @@
+#include <math.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "setting.h"
+
+/* ---- the same bytes ---------------------------------------------------------------------------------------------------- */
+
+START_TEST(a_driver_made_of_steps_gives_the_same_bytes)
+{
+    bench b = set_up(&usual);
+    eqat_block_ap_options o = fast_options();
+    eqat_block_ap *job;
+    ck_ok(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &o));
+    ck_assert_int_eq(eqat_block_ap_steps(job), 4); /* 7 samples in twos */
+    while (eqat_block_ap_block(job) < BLOCKS) {
+        ck_ok(b.ctx, eqat_block_ap_begin(job));
+        for (int64_t epoch = 0; epoch < o.epochs; epoch++)
+            for (int64_t step = 0; step < eqat_block_ap_steps(job); step++) {
+                double loss;
+                ck_ok(b.ctx, eqat_block_ap_step(job, epoch, step, step % 2 ? &loss : NULL));
+            }
+        ck_ok(b.ctx, eqat_block_ap_finish(job));
+    }
+    eqat_block_ap_free(job);
+    eqat_e2e_qp_options e = fast_e2e_options();
+    eqat_e2e_qp *e2e;
+    ck_ok(b.ctx, eqat_e2e_qp_create(&e2e, b.model, b.data, &e));
+    for (int64_t step = 0; step < eqat_e2e_qp_steps(e2e); step++) {
+        for (int64_t micro = 0; micro < eqat_e2e_qp_micro_steps(e2e, step); micro++)
+            ck_ok(b.ctx, eqat_e2e_qp_accumulate(e2e, step, micro, NULL));
+        ck_ok(b.ctx, eqat_e2e_qp_step(e2e));
+    }
+    ck_ok(b.ctx, eqat_e2e_qp_finish(e2e));
+    eqat_e2e_qp_free(e2e);
+    const char *path = save_as(b.ctx, b.model, "driver");
+    tear_down(&b);
+    ck_assert(same_folders(path, reference()));
+}
+END_TEST
+
+START_TEST(threads_and_offload_change_nothing_and_the_seed_does)
+{
+    setting s = usual;
+    s.threads = 1;
+    ck_assert(same_folders(one_call(&s, "threads-1"), reference()));
+    s = usual;
+    s.offload_dir = fixture_dir();
+    ck_assert(same_folders(one_call(&s, "offload"), reference()));
+    s = usual;
+    s.seed++; /* shuffles otherwise */
+    ck_assert(!same_folders(one_call(&s, "seed"), reference()));
+    s.shuffle = false; /* and without that nothing is random */
+    const char *a = one_call(&s, "ordered-a");
+    s.seed++;
+    ck_assert(same_folders(one_call(&s, "ordered-b"), a));
+}
+END_TEST
+
+START_TEST(bf16_too)
+{
+    setting s = usual;
+    s.compute = EQAT_BF16;
+    const char *a = one_call(&s, "bf16-a");
+    s.threads = 3;
+    s.offload_dir = fixture_dir();
+    ck_assert(same_folders(one_call(&s, "bf16-b"), a));
+    ck_assert(!same_folders(a, reference()));
+}
+END_TEST
+
+START_TEST(no_epochs_give_round_to_nearest)
+{
+    for (int bits = 2; bits <= 8; bits++) {
+        if (bits >= 5 && bits <= 7) continue; /* no engine reads them: not saved */
+        setting s = usual;
+        s.bits = bits;
+        bench b = set_up(&s);
+        eqat_block_ap_options o = fast_options();
+        o.epochs = 0;
+        ck_ok(b.ctx, eqat_block_ap_quantize(b.model, b.quantizer, b.data, &o));
+        char name[32];
+        snprintf(name, sizeof name, "start-%d", bits);
+        const char *a = save_as(b.ctx, b.model, name);
+        tear_down(&b);
+        b = set_up(&s);
+        ck_ok(b.ctx, eqat_model_quantize_rtn(b.model, b.quantizer));
+        snprintf(name, sizeof name, "rtn-%d", bits);
+        const char *r = save_as(b.ctx, b.model, name);
+        tear_down(&b);
+        ck_assert_msg(same_folders(a, r), "%d bits", bits);
+    }
+}
+END_TEST
+
+/* ---- what training does ------------------------------------------------------------------------------------------------ */
+
+START_TEST(losses_fall_and_are_reported)
+{
+    bench b = set_up(&usual);
+    double full = perplexity(b.ctx, b.model, b.data);
+    eqat_block_ap_options o = fast_options();
+    seen s = { 0 };
+    o.epochs = 4;
+    o.progress = watch;
+    o.progress_user = &s;
+    eqat_block_ap *job;
+    ck_ok(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &o));
+    ck_ok(b.ctx, eqat_block_ap_run(job));
+    ck_assert_int_eq(s.calls, BLOCKS * 4 * 4);
+    ck_assert_int_eq(s.step, s.steps);
+    ck_assert_int_eq(s.validated, BLOCKS * 4);
+    ck_assert_double_lt(s.last_lr, 0.1 * o.quant_lr);
+    eqat_epoch_report first = { .struct_size = sizeof first }, last = first,
+                      shorter = { .struct_size = offsetof(eqat_epoch_report, val_loss), .val_loss = 5 };
+    for (int64_t block = 0; block < BLOCKS; block++) {
+        ck_ok(b.ctx, eqat_block_ap_epoch(job, block, 0, &first));
+        ck_ok(b.ctx, eqat_block_ap_epoch(job, block, 3, &last));
+        ck_assert_double_lt(last.train_loss, 0.9 * first.train_loss);
+        ck_assert_double_lt(last.val_loss, first.val_loss);
+        ck_assert_double_gt(last.val_loss, 0);
+    }
+    ck_ok(b.ctx, eqat_block_ap_epoch(job, 0, 0, &shorter));
+    ck_assert_double_eq(shorter.val_loss, 5);
+    ck_fails(b.ctx, eqat_block_ap_epoch(job, 0, 4, &first), EQAT_NOT_FOUND, "epoch 4");
+    ck_fails(b.ctx, eqat_block_ap_begin(job), EQAT_INVALID_ARGUMENT, "all done");
+    eqat_block_ap_free(job);
+    double trained = perplexity(b.ctx, b.model, b.data);
+    const char *path = save_as(b.ctx, b.model, "trained");
+    tear_down(&b);
+    /* better than rounding, and the same from disk */
+    b = set_up(&usual);
+    ck_ok(b.ctx, eqat_model_quantize_rtn(b.model, b.quantizer));
+    ck_assert_double_gt(fabs(log(perplexity(b.ctx, b.model, b.data) / full)), fabs(log(trained / full)));
+    eqat_model *again = open_model(b.ctx, path, EQAT_F32);
+    ck_assert_double_eq(perplexity(b.ctx, again, b.data), trained);
+    eqat_model_free(again);
+    tear_down(&b);
+}
+END_TEST
+
+START_TEST(reported_losses_are_those_of_the_steps)
+{
+    bench b = set_up(&usual);
+    eqat_block_ap_options o = fast_options();
+    o.epochs = 1;
+    eqat_block_ap *job;
+    ck_ok(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &o));
+    ck_ok(b.ctx, eqat_block_ap_run(job));
+    eqat_epoch_report r = { .struct_size = sizeof r };
+    ck_ok(b.ctx, eqat_block_ap_epoch(job, 0, 0, &r));
+    eqat_block_ap_free(job);
+    tear_down(&b);
+    b = set_up(&usual);
+    ck_ok(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &o));
+    ck_ok(b.ctx, eqat_block_ap_begin(job));
+    double sum = 0, loss, val_loss;
+    for (int64_t step = 0; step < 4; step++) {
+        ck_ok(b.ctx, eqat_block_ap_step(job, 0, step, &loss));
+        sum += loss;
+    }
+    ck_assert_double_eq(sum / 4, r.train_loss);
+    ck_ok(b.ctx, eqat_block_ap_validate(job, &val_loss));
+    ck_assert_double_eq(val_loss, r.val_loss);
+    eqat_block_ap_free(job);
+    tear_down(&b);
+}
+END_TEST
+
+static int64_t epochs_of(const eqat_block_ap *job, int64_t block)
+{
+    eqat_epoch_report r = { .struct_size = sizeof r };
+    int64_t epoch = 0;
+    while (eqat_block_ap_epoch(job, block, epoch, &r) == EQAT_OK) epoch++;
+    return epoch;
+}
+
+START_TEST(early_stop_counts_epochs_without_improvement)
+{
+    bench b = set_up(&usual);
+    eqat_block_ap_options o = fast_options();
+    o.epochs = 5;
+    o.early_stop = 2;
+    eqat_block_ap *job;
+    ck_ok(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &o));
+    ck_ok(b.ctx, eqat_block_ap_run(job));
+    for (int64_t block = 0; block < BLOCKS; block++) ck_assert_int_eq(epochs_of(job, block), 5); /* every epoch is better */
+    eqat_block_ap_free(job);
+    tear_down(&b);
+    b = set_up(&usual);
+    o.quant_lr = 0;
+    o.weight_lr = -1; /* nothing ever changes: the first epoch is the best one */
+    ck_ok(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &o));
+    ck_ok(b.ctx, eqat_block_ap_run(job));
+    for (int64_t block = 0; block < BLOCKS; block++) ck_assert_int_eq(epochs_of(job, block), 3);
+    eqat_block_ap_free(job);
+    tear_down(&b);
+    b = set_up(&usual);
+    eqat_data *none = make_data(b.ctx, 4, 0, false);
+    ck_fails(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, none, &o), EQAT_INVALID_ARGUMENT, "early_stop");
+    eqat_data_free(none);
+    tear_down(&b);
+}
+END_TEST
+
+START_TEST(biases_stay_and_rates_choose_what_trains)
+{
+    bench b = set_up(&usual);
+    eqat_block_ap_options o = fast_options();
+    o.weight_lr = -1; /* s and z alone */
+    eqat_block_ap *job;
+    ck_ok(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &o));
+    ck_ok(b.ctx, eqat_block_ap_begin(job));
+    const char *const names[] = { "self_attn.q_proj.weight", "input_layernorm.weight", "self_attn.q_proj.scales",
+                                  "mlp.down_proj.zeros" };
+    float *before[4];
+    int64_t n[4], m;
+    for (int i = 0; i < 4; i++) before[i] = read_floats(eqat_block_ap_parameter(job, names[i]), &n[i]);
+    ck_assert_ptr_null(eqat_block_ap_parameter(job, "self_attn.q_proj"));
+    ck_assert_ptr_null(eqat_block_ap_parameter(job, "mlp.down_proj.bias"));
+    for (int64_t step = 0; step < 3; step++) ck_ok(b.ctx, eqat_block_ap_step(job, 0, step, NULL));
+    for (int i = 0; i < 4; i++) {
+        eqat_tensor *t = eqat_block_ap_parameter(job, names[i]);
+        float *after = read_floats(t, &m);
+        ck_assert_msg(equal(before[i], after, m) == (i < 2), "%s", names[i]);
+        ck_assert_ptr_null(eqat_tensor_grad(t)); /* gone with the step */
+        free(before[i]);
+        free(after);
+    }
+    eqat_block_ap_free(job);
+    tear_down(&b);
+}
+END_TEST
+
+START_TEST(default_rates_depend_on_the_bits)
+{
+    /* The first step of AdamW moves by the rate. */
+    for (int bits = 2; bits <= 3; bits++) {
+        setting s = usual;
+        s.bits = bits;
+        bench b = set_up(&s);
+        eqat_block_ap *job;
+        ck_ok(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, NULL));
+        ck_ok(b.ctx, eqat_block_ap_begin(job));
+        int64_t n;
+        float *before = read_floats(eqat_block_ap_parameter(job, "post_attention_layernorm.weight"), &n);
+        ck_ok(b.ctx, eqat_block_ap_step(job, 0, 0, NULL));
+        float *after = read_floats(eqat_block_ap_parameter(job, "post_attention_layernorm.weight"), &n);
+        for (int64_t i = 0; i < n; i++)
+            ck_assert_double_eq_tol(fabs((double)after[i] - (double)before[i]), bits == 2 ? 2e-5 : 1e-5, 1e-6);
+        free(before);
+        free(after);
+        eqat_block_ap_free(job);
+        tear_down(&b);
+    }
+}
+END_TEST
+
+static void write_small_model(void) { write_model("model", &small_shape, NULL); }
+
+int main(void)
+{
+    Suite *suite = suite_create("Block-AP");
+    TCase *tc = tcase_create("all");
+    tcase_add_unchecked_fixture(tc, write_small_model, fixture_clean);
+    tcase_add_test(tc, a_driver_made_of_steps_gives_the_same_bytes);
+    tcase_add_test(tc, threads_and_offload_change_nothing_and_the_seed_does);
+    tcase_add_test(tc, bf16_too);
+    tcase_add_test(tc, no_epochs_give_round_to_nearest);
+    tcase_add_test(tc, losses_fall_and_are_reported);
+    tcase_add_test(tc, reported_losses_are_those_of_the_steps);
+    tcase_add_test(tc, early_stop_counts_epochs_without_improvement);
+    tcase_add_test(tc, biases_stay_and_rates_choose_what_trains);
+    tcase_add_test(tc, default_rates_depend_on_the_bits);
+    suite_add_tcase(suite, tc);
+    SRunner *runner = srunner_create(suite);
+    srunner_set_fork_status(runner, CK_NOFORK);
+    srunner_run_all(runner, CK_NORMAL);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed != 0;
+}

@@ -1,0 +1,357 @@
+#include <math.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "setting.h"
+
+/* ---- interruptions ----------------------------------------------------------------------------------------------------- */
+
+START_TEST(cancelled_jobs_go_on_to_the_same_bytes)
+{
+    /* In the middle of block 1 by the callback; in a later run by eqat_cancel before its first step, then in the middle of a
+     * pass. */
+    bench b = set_up(&usual);
+    int64_t n, m;
+    float *original = parameter(b.ctx, b.model, "model.layers.1.mlp.up_proj.weight", &n);
+    tear_down(&b);
+    b = set_up(&usual);
+    eqat_block_ap_options o = fast_options();
+    seen s = { .cancel_at = 8 + 3 };
+    o.progress = watch;
+    o.progress_user = &s;
+    eqat_block_ap *job;
+    ck_ok(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &o));
+    ck_fails(b.ctx, eqat_block_ap_run(job), EQAT_CANCELLED, "cancelled");
+    ck_assert_int_eq(s.block, 1);
+    ck_assert_int_eq(eqat_block_ap_block(job), 1);
+    eqat_linear_info info = { .struct_size = sizeof info };
+    for (int64_t block = 0; block < BLOCKS; block++) {
+        ck_ok(b.ctx, eqat_model_linear(b.model, block, 0, &info));
+        ck_assert_int_eq(info.bits, block == 0 ? 2 : 0);
+    }
+    ck_fails(b.ctx, eqat_block_ap_step(job, 0, 0, NULL), EQAT_INVALID_ARGUMENT, "expected begin");
+    ck_fails(b.ctx, eqat_block_ap_finish(job), EQAT_INVALID_ARGUMENT, "expected begin");
+    ck_assert_ptr_null(eqat_block_ap_optimizer(job));
+    for (int i = 0; i < 3; i++) {
+        eqat_cancel(b.ctx);
+        ck_fails(b.ctx, eqat_block_ap_run(job), EQAT_CANCELLED, "cancelled");
+        ck_assert_int_eq(eqat_block_ap_block(job), 1);
+    }
+    s.cancel_at = 0;
+    s.calls = 8;
+    ck_ok(b.ctx, eqat_block_ap_run(job));
+    eqat_block_ap_free(job);
+    eqat_e2e_qp_options e = fast_e2e_options();
+    ck_ok(b.ctx, eqat_e2e_qp_train(b.model, b.data, &e));
+    ck_assert(same_folders(save_as(b.ctx, b.model, "cancelled"), reference()));
+    tear_down(&b);
+    /* and given up for good, the block in work is what the file says */
+    b = set_up(&usual);
+    s = (seen){ .cancel_at = 8 + 3 };
+    ck_fails(b.ctx, eqat_block_ap_quantize(b.model, b.quantizer, b.data, &o), EQAT_CANCELLED, "cancelled");
+    float *after = parameter(b.ctx, b.model, "model.layers.1.mlp.up_proj.weight", &m);
+    ck_assert_int_eq(n, m);
+    ck_assert(equal(original, after, n));
+    free(original);
+    free(after);
+    tear_down(&b);
+}
+END_TEST
+
+START_TEST(a_pass_that_was_interrupted_goes_on_where_it_stopped)
+{
+    bench b = set_up(&usual);
+    eqat_block_ap_options o = fast_options();
+    eqat_block_ap *job;
+    ck_ok(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &o));
+    for (int64_t block = 0; block < BLOCKS; block++) {
+        eqat_cancel(b.ctx);
+        ck_fails(b.ctx, eqat_block_ap_begin(job), EQAT_CANCELLED, "cancelled");
+        ck_ok(b.ctx, eqat_block_ap_begin(job));
+        eqat_block_ap_abandon(job); /* and given up once: targets are made only once */
+        ck_ok(b.ctx, eqat_block_ap_begin(job));
+        ck_fails(b.ctx, eqat_block_ap_begin(job), EQAT_INVALID_ARGUMENT, "in work");
+        for (int64_t epoch = 0; epoch < 2; epoch++)
+            for (int64_t step = 0; step < 4; step++) {
+                eqat_cancel(b.ctx);
+                ck_fails(b.ctx, eqat_block_ap_step(job, epoch, step, NULL), EQAT_CANCELLED, "cancelled");
+                ck_ok(b.ctx, eqat_block_ap_step(job, epoch, step, NULL));
+            }
+        if (block + 1 < BLOCKS) {
+            eqat_cancel(b.ctx);
+            ck_fails(b.ctx, eqat_block_ap_finish(job), EQAT_CANCELLED, "cancelled");
+            eqat_block_ap_abandon(job); /* too late: it is packed */
+            ck_assert_int_eq(eqat_block_ap_block(job), block);
+        }
+        ck_ok(b.ctx, eqat_block_ap_finish(job));
+    }
+    eqat_block_ap_free(job);
+    const char *a = save_as(b.ctx, b.model, "interrupted");
+    tear_down(&b);
+    b = set_up(&usual);
+    ck_ok(b.ctx, eqat_block_ap_quantize(b.model, b.quantizer, b.data, &o));
+    ck_assert(same_folders(save_as(b.ctx, b.model, "uninterrupted"), a));
+    tear_down(&b);
+}
+END_TEST
+
+START_TEST(tensors_that_the_caller_asked_for_stay_the_callers)
+{
+    bench b = set_up(&usual);
+    eqat_tensor *pinned;
+    ck_ok(b.ctx, eqat_model_parameter(b.model, "model.layers.0.self_attn.k_proj.weight", &pinned));
+    int64_t n;
+    float *before = read_floats(pinned, &n);
+    eqat_block_ap_options o = fast_options();
+    eqat_block_ap *job;
+    ck_ok(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &o));
+    ck_ok(b.ctx, eqat_block_ap_begin(job));
+    ck_ok(b.ctx, eqat_block_ap_step(job, 0, 0, NULL));
+    ck_assert_ptr_ne(eqat_block_ap_parameter(job, "self_attn.k_proj.weight"), pinned);
+    eqat_block_ap_abandon(job);
+    eqat_tensor *same;
+    ck_ok(b.ctx, eqat_model_parameter(b.model, "model.layers.0.self_attn.k_proj.weight", &same));
+    ck_assert_ptr_eq(same, pinned);
+    float *after = read_floats(pinned, &n);
+    ck_assert(equal(before, after, n));
+    ck_assert(!eqat_tensor_trainable(pinned));
+    free(before);
+    free(after);
+    ck_ok(b.ctx, eqat_block_ap_run(job));
+    eqat_block_ap_free(job);
+    const char *a = save_as(b.ctx, b.model, "pinned");
+    tear_down(&b);
+    b = set_up(&usual);
+    ck_ok(b.ctx, eqat_block_ap_quantize(b.model, b.quantizer, b.data, &o));
+    ck_assert(same_folders(save_as(b.ctx, b.model, "not-pinned"), a));
+    tear_down(&b);
+}
+END_TEST
+
+/* ---- bad numbers ------------------------------------------------------------------------------------------------------- */
+
+static eqat_status spoil_gradient(void *user, eqat_tensor *const *parameters, size_t count)
+{
+    (void)user;
+    ck_assert_uint_gt(count, 0);
+    return eqat_tensor_fill(eqat_tensor_grad(parameters[0]), NAN);
+}
+
+START_TEST(numbers_that_are_not_finite_are_told_and_not_learned)
+{
+    bench b = set_up(&usual);
+    eqat_block_ap_options o = fast_options();
+    eqat_block_ap *job;
+    ck_ok(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &o));
+    ck_ok(b.ctx, eqat_block_ap_begin(job));
+    ck_ok(b.ctx, eqat_block_ap_finish(job));
+    ck_ok(b.ctx, eqat_block_ap_begin(job));
+    int64_t n;
+    double loss, norm;
+    float *before = read_floats(eqat_block_ap_parameter(job, "mlp.gate_proj.weight"), &n);
+    eqat_optimizer_set_grad_callback(eqat_block_ap_optimizer(job), spoil_gradient, NULL);
+    ck_ok(b.ctx, eqat_block_ap_step(job, 0, 0, &loss));
+    ck_ok(b.ctx, eqat_optimizer_grad_norm(eqat_block_ap_optimizer(job), &norm));
+    ck_assert(isnan(norm));
+    float *after = read_floats(eqat_block_ap_parameter(job, "mlp.gate_proj.weight"), &n);
+    ck_assert(equal(before, after, n));
+    free(after);
+    eqat_optimizer_set_grad_callback(eqat_block_ap_optimizer(job), NULL, NULL);
+    ck_ok(b.ctx, eqat_tensor_fill(eqat_block_ap_parameter(job, "input_layernorm.weight"), NAN));
+    ck_fails(b.ctx, eqat_block_ap_step(job, 0, 2, &loss), EQAT_NUMERIC, "block 1, step 2: loss is nan");
+    after = read_floats(eqat_block_ap_parameter(job, "mlp.gate_proj.weight"), &n);
+    ck_assert(equal(before, after, n));
+    free(before);
+    free(after);
+    eqat_block_ap_abandon(job);
+    ck_ok(b.ctx, eqat_block_ap_run(job)); /* from the file again: all is well */
+    eqat_block_ap_free(job);
+    tear_down(&b);
+}
+END_TEST
+
+static eqat_status spoil_norm(void *user, eqat_tensor *const *parameters, size_t count)
+{
+    int64_t *calls = user;
+    for (size_t i = 0; i < count && *calls == 2; i++)
+        if (eqat_tensor_count(parameters[i]) == HIDDEN) ck_assert_int_eq(eqat_tensor_fill(parameters[i], NAN), EQAT_OK);
+    ++*calls;
+    return EQAT_OK;
+}
+
+START_TEST(the_loop_tells_the_step_even_when_nobody_watches)
+{
+    bench b = set_up(&usual);
+    eqat_block_ap_options o = fast_options();
+    eqat_block_ap *job;
+    int64_t calls = 0;
+    ck_ok(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &o));
+    /* the loop begins the block itself, so the callback is hung on beforehand and its block trained from there */
+    ck_ok(b.ctx, eqat_block_ap_begin(job));
+    eqat_optimizer_set_grad_callback(eqat_block_ap_optimizer(job), spoil_norm, &calls);
+    ck_fails(b.ctx, eqat_block_ap_run(job), EQAT_NUMERIC, "block 0, step 3: loss is nan, expected a finite number (epoch 0)");
+    ck_assert_int_eq(eqat_block_ap_block(job), 0);
+    eqat_block_ap_free(job);
+    tear_down(&b);
+}
+END_TEST
+
+START_TEST(bad_input_is_refused)
+{
+    write_model("nan", &small_shape, "model.layers.1.mlp.down_proj.weight");
+    eqat_context *ctx = make_context(1, 0);
+    eqat_model *model = open_model(ctx, "nan", EQAT_F32);
+    eqat_quantizer *quantizer = make_quantizer(ctx, 2, 32), *odd = make_quantizer(ctx, 2, 256);
+    eqat_data *data = make_data(ctx, 4, 0, false);
+    eqat_block_ap_options o = fast_options();
+    ck_fails(ctx, eqat_block_ap_quantize(model, quantizer, data, &o), EQAT_NUMERIC, "model.layers.1.mlp.down_proj.weight");
+    eqat_model_free(model);
+    model = open_model(ctx, "model", EQAT_F32);
+    ck_fails(ctx, eqat_block_ap_quantize(model, odd, data, &o), EQAT_INVALID_ARGUMENT, "model.layers.0.self_attn.q_proj");
+    eqat_block_ap *job; /* told before anything is trained */
+    ck_ok(ctx, eqat_quantizer_add_rule(quantizer, "model.layers.2.mlp.down_proj", 2, 64));
+    ck_fails(ctx, eqat_block_ap_create(&job, model, quantizer, data, &o), EQAT_INVALID_ARGUMENT, "model.layers.2.mlp.down_proj");
+    ck_ok(ctx, eqat_quantizer_add_rule(quantizer, "*", 2, 32));
+    o.batch_size = 0;
+    ck_fails(ctx, eqat_block_ap_quantize(model, quantizer, data, &o), EQAT_INVALID_ARGUMENT, "batch_size");
+    o = fast_options();
+    o.quant_lr = NAN;
+    ck_fails(ctx, eqat_block_ap_quantize(model, quantizer, data, &o), EQAT_INVALID_ARGUMENT, "quant_lr");
+    o = fast_options();
+    o.offload_dir = fixture_path("missing");
+    ck_fails(ctx, eqat_block_ap_quantize(model, quantizer, data, &o), EQAT_IO, "missing");
+    eqat_data_options d;
+    eqat_data_options_init(&d, sizeof d);
+    d.train_size = d.seq_len = 2;
+    d.val_size = 0;
+    d.sampling = EQAT_SAMPLING_CONSECUTIVE;
+    const int32_t ids[] = { 1, 2, 3, VOCAB };
+    eqat_data *foreign;
+    ck_ok(ctx, eqat_data_from_tokens(ctx, &foreign, ids, 4, 0, &d));
+    o = fast_options();
+    ck_fails(ctx, eqat_block_ap_quantize(model, quantizer, foreign, &o), EQAT_INVALID_ARGUMENT, "found 96");
+    ck_ok(ctx, eqat_block_ap_quantize(model, quantizer, data, &o));
+    ck_fails(ctx, eqat_block_ap_quantize(model, quantizer, data, &o), EQAT_INVALID_ARGUMENT, "packed codes");
+    eqat_data_free(foreign);
+    eqat_data_free(data);
+    eqat_quantizer_free(quantizer);
+    eqat_quantizer_free(odd);
+    eqat_model_free(model);
+    eqat_context_free(ctx);
+}
+END_TEST
+
+/* ---- mixed precision, memory ------------------------------------------------------------------------------------------- */
+
+START_TEST(linears_that_are_left_out_train_dense)
+{
+    bench b = set_up(&usual);
+    ck_ok(b.ctx, eqat_quantizer_add_rule(b.quantizer, "*.down_proj", 0, 0));
+    ck_ok(b.ctx, eqat_quantizer_add_rule(b.quantizer, "model.layers.1.*_proj", 4, 16));
+    int64_t n, m;
+    float *before = parameter(b.ctx, b.model, "model.layers.0.mlp.down_proj.weight", &n);
+    eqat_block_ap_options o = fast_options();
+    ck_ok(b.ctx, eqat_block_ap_quantize(b.model, b.quantizer, b.data, &o));
+    float *after = parameter(b.ctx, b.model, "model.layers.0.mlp.down_proj.weight", &m);
+    ck_assert_int_eq(n, m);
+    ck_assert(!equal(before, after, n));
+    double here = perplexity(b.ctx, b.model, b.data);
+    eqat_model *again = open_model(b.ctx, save_as(b.ctx, b.model, "mixed"), EQAT_F32);
+    ck_assert_double_eq(perplexity(b.ctx, again, b.data), here);
+    eqat_linear_info info = { .struct_size = sizeof info };
+    ck_ok(b.ctx, eqat_model_linear(again, 0, 6, &info));
+    ck_assert_int_eq(info.bits, 0);
+    ck_ok(b.ctx, eqat_model_linear(again, 1, 6, &info));
+    ck_assert_int_eq(info.bits, 4);
+    eqat_model_free(again);
+    free(before);
+    free(after);
+    tear_down(&b);
+}
+END_TEST
+
+/* Weights, gradients, two moments of the block, activations of one batch, streams: and not the embeddings (here larger than the
+ * block), nor a second copy of anything. */
+START_TEST(peak_memory)
+{
+    const shape large = { 20000, 256, 1024, 2, 4, 4 };
+    const int64_t linears = 4 * 256 * 256 + 3 * 256 * 1024, samples = 6;
+    write_model("large", &large, NULL);
+    for (int offload = 0; offload < 2; offload++) {
+        eqat_context *ctx = make_context(2, 0);
+        eqat_model *model = open_model(ctx, "large", EQAT_F32);
+        eqat_quantizer *quantizer = make_quantizer(ctx, 2, 64);
+        eqat_data *data = make_data(ctx, samples, 0, false);
+        eqat_block_ap_options o = fast_options();
+        o.offload_dir = offload ? fixture_dir() : NULL;
+        o.epochs = 1;
+        eqat_block_ap *job;
+        ck_ok(ctx, eqat_block_ap_create(&job, model, quantizer, data, &o));
+        eqat_context_reset_peak(ctx);
+        size_t before = eqat_context_bytes(ctx);
+        ck_assert_uint_lt(before, 2 << 20); /* the table of 20 MB is gone */
+        ck_ok(ctx, eqat_block_ap_run(job));
+        size_t grown = eqat_context_bytes_peak(ctx) - before;
+        size_t masters = (size_t)linears * 16, scales = (size_t)linears / 64 * 2 * 16;
+        ck_assert_uint_lt(grown, masters + scales + (4 << 20) + ((size_t)16 << 20)); /* the last: storages kept for reuse */
+        ck_assert_uint_gt(grown, masters);
+        eqat_block_ap_free(job);
+        eqat_data_free(data);
+        eqat_quantizer_free(quantizer);
+        eqat_model_free(model);
+        ck_assert_uint_lt(eqat_context_bytes(ctx), masters / 2); /* scratch of the backend; no weights */
+        eqat_context_free(ctx);
+    }
+}
+END_TEST
+
+START_TEST(offloaded_memory_does_not_grow_with_samples)
+{
+    size_t peak[2];
+    for (int i = 0; i < 2; i++) {
+        eqat_context *ctx = make_context(2, 0);
+        eqat_model *model = open_model(ctx, "model", EQAT_F32);
+        eqat_quantizer *quantizer = make_quantizer(ctx, 2, 32);
+        eqat_data *data = make_data(ctx, i ? 60 : 6, 2, false);
+        eqat_block_ap_options o = fast_options();
+        o.offload_dir = fixture_dir();
+        o.epochs = 1;
+        eqat_context_reset_peak(ctx);
+        size_t before = eqat_context_bytes(ctx);
+        ck_ok(ctx, eqat_block_ap_quantize(model, quantizer, data, &o));
+        peak[i] = eqat_context_bytes_peak(ctx) - before;
+        eqat_data_free(data);
+        eqat_quantizer_free(quantizer);
+        eqat_model_free(model);
+        eqat_context_free(ctx);
+    }
+    ck_assert_uint_lt(peak[1], peak[0] + 4096); /* a few bytes of order and losses */
+}
+END_TEST
+
+static void write_small_model(void) { write_model("model", &small_shape, NULL); }
+
+int main(void)
+{
+    Suite *suite = suite_create("Block-AP: interruptions, bad input, memory");
+    TCase *tc = tcase_create("all");
+    tcase_add_unchecked_fixture(tc, write_small_model, fixture_clean);
+    tcase_add_test(tc, cancelled_jobs_go_on_to_the_same_bytes);
+    tcase_add_test(tc, a_pass_that_was_interrupted_goes_on_where_it_stopped);
+    tcase_add_test(tc, tensors_that_the_caller_asked_for_stay_the_callers);
+    tcase_add_test(tc, numbers_that_are_not_finite_are_told_and_not_learned);
+    tcase_add_test(tc, the_loop_tells_the_step_even_when_nobody_watches);
+    tcase_add_test(tc, bad_input_is_refused);
+    tcase_add_test(tc, linears_that_are_left_out_train_dense);
+    tcase_add_test(tc, peak_memory);
+    tcase_add_test(tc, offloaded_memory_does_not_grow_with_samples);
+    suite_add_tcase(suite, tc);
+    SRunner *runner = srunner_create(suite);
+    srunner_set_fork_status(runner, CK_NOFORK);
+    srunner_run_all(runner, CK_NORMAL);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed != 0;
+}

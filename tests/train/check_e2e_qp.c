@@ -1,0 +1,430 @@
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fixture.h"
+#include "model/model.h"
+
+enum { BITS = 3 };
+
+typedef struct bench {
+    eqat_context *ctx;
+    eqat_model *model;
+    eqat_data *data;
+} bench;
+
+static bench set_up(int64_t sequences)
+{
+    bench b = { .ctx = make_context(2, 1) };
+    b.model = open_model(b.ctx, "model", EQAT_F32);
+    eqat_quantizer *quantizer = make_quantizer(b.ctx, BITS, 32);
+    ck_ok(b.ctx, eqat_model_quantize_rtn(b.model, quantizer));
+    eqat_quantizer_free(quantizer);
+    b.data = make_data(b.ctx, sequences, 0, true);
+    return b;
+}
+
+static void tear_down(bench *b)
+{
+    eqat_data_free(b->data);
+    eqat_model_free(b->model);
+    eqat_context_free(b->ctx);
+}
+
+static eqat_e2e_qp_options fast_options(void)
+{
+    eqat_e2e_qp_options o;
+    eqat_e2e_qp_options_init(&o, sizeof o);
+    o.batch_size = 4;
+    o.lr = 2e-3;
+    return o;
+}
+
+static eqat_tensor *parameter(bench *b, const char *name)
+{
+    eqat_tensor *t;
+    ck_ok(b->ctx, eqat_model_parameter(b->model, name, &t));
+    return t;
+}
+
+static eqat_tensor *gradient(bench *b, const char *name)
+{
+    eqat_tensor *g = eqat_tensor_grad(parameter(b, name));
+    ck_assert_ptr_nonnull(g);
+    return g;
+}
+
+static const char Q0[] = "model.layers.0.self_attn.q_proj.scales", DOWN2[] = "model.layers.2.mlp.down_proj.scales";
+
+typedef struct seen {
+    int64_t calls, cancel_at;
+    double first, last, lr[8], norm;
+} seen;
+
+static int32_t watch(void *user, const eqat_progress *p)
+{
+    seen *s = user;
+    ck_assert_str_eq(p->phase, "e2e-qp");
+    ck_assert_int_eq(p->step, s->calls + 1);
+    if (s->calls < 8) s->lr[s->calls] = p->lr;
+    if (s->calls++ == 0) s->first = p->loss;
+    s->last = p->loss;
+    s->norm = p->grad_norm;
+    return s->calls == s->cancel_at;
+}
+
+START_TEST(losses_fall_and_the_saved_model_is_the_one_in_memory)
+{
+    bench b = set_up(16);
+    eqat_perplexity before = { .struct_size = sizeof before }, after = before, again = before;
+    ck_ok(b.ctx, eqat_eval_perplexity(b.model, b.data, NULL, &before));
+    eqat_e2e_qp_options o = fast_options();
+    seen s = { 0 };
+    o.epochs = 4;
+    o.train_norms = true;
+    o.params = EQAT_E2E_SZ;
+    o.progress = watch;
+    o.progress_user = &s;
+    eqat_e2e_qp *job;
+    ck_ok(b.ctx, eqat_e2e_qp_create(&job, b.model, b.data, &o));
+    ck_assert_int_eq(eqat_e2e_qp_steps(job), 16);
+    ck_assert(isnan(eqat_e2e_qp_loss(job, 0)));
+    ck_ok(b.ctx, eqat_e2e_qp_run(job));
+    ck_assert_int_eq(s.calls, 16);
+    ck_assert_double_eq(eqat_e2e_qp_loss(job, 0), s.first);
+    ck_assert_double_eq(eqat_e2e_qp_loss(job, 15), s.last);
+    ck_assert(isnan(eqat_e2e_qp_loss(job, 16)) && isnan(eqat_e2e_qp_loss(job, -1)));
+    ck_assert_double_lt(s.last, s.first);
+    ck_assert_double_eq(s.lr[0], 0); /* warm-up over ceil(0.03 * 16) = 1 step */
+    ck_assert_double_eq(s.lr[1], o.lr);
+    ck_assert_double_gt(s.norm, 0);
+    ck_fails(b.ctx, eqat_e2e_qp_step(job), EQAT_INVALID_ARGUMENT, "finished");
+    ck_fails(b.ctx, eqat_e2e_qp_accumulate(job, 0, 0, NULL), EQAT_INVALID_ARGUMENT, "finished");
+    ck_fails(b.ctx, eqat_e2e_qp_finish(job), EQAT_INVALID_ARGUMENT, "finished");
+    eqat_e2e_qp_free(job);
+    ck_ok(b.ctx, eqat_eval_perplexity(b.model, b.data, NULL, &after));
+    ck_assert_double_lt(after.nll, before.nll);
+    ck_assert(!eqat_tensor_trainable(parameter(&b, Q0)));
+    ck_assert_int_eq(eqat_tensor_dtype(parameter(&b, "model.layers.1.mlp.up_proj.zeros")), EQAT_U8);
+    eqat_model *saved = open_model(b.ctx, save_as(b.ctx, b.model, "saved"), EQAT_F32);
+    ck_ok(b.ctx, eqat_eval_perplexity(saved, b.data, NULL, &again));
+    ck_assert_double_eq(again.nll, after.nll);
+    eqat_model_free(saved);
+    tear_down(&b);
+}
+END_TEST
+
+/* What trains is what was asked for, and nothing else moves. */
+START_TEST(params_choose_what_trains)
+{
+    for (int params = 0; params < 3; params++)
+        for (int norms = 0; norms < 2; norms++) {
+            bench b = set_up(8);
+            const char *const names[] = { "model.layers.1.mlp.up_proj.scales", "model.layers.1.mlp.up_proj.zeros",
+                                          "model.layers.1.input_layernorm.weight", "model.norm.weight" };
+            const bool moves[] = { params != EQAT_E2E_Z, params != EQAT_E2E_S, norms, norms };
+            char before[4][4096], after[4096];
+            for (int i = 0; i < 4; i++) {
+                eqat_tensor *t = parameter(&b, names[i]);
+                size_t n = (size_t)eqat_tensor_count(t) * eqat_dtype_size(eqat_tensor_dtype(t));
+                ck_assert_uint_le(n, sizeof after);
+                ck_ok(b.ctx, eqat_tensor_read(t, before[i], n));
+            }
+            eqat_e2e_qp_options o = fast_options();
+            o.params = params;
+            o.train_norms = norms;
+            o.lr = params == EQAT_E2E_S ? 2e-3 : 0.6; /* zero points move in whole steps */
+            ck_ok(b.ctx, eqat_e2e_qp_train(b.model, b.data, &o));
+            for (int i = 0; i < 4; i++) {
+                eqat_tensor *t = parameter(&b, names[i]);
+                size_t n = (size_t)eqat_tensor_count(t) * eqat_dtype_size(eqat_tensor_dtype(t));
+                ck_ok(b.ctx, eqat_tensor_read(t, after, n));
+                ck_assert_msg((memcmp(before[i], after, n) != 0) == moves[i], "params %d, norms %d: %s", params, norms, names[i]);
+                for (size_t k = 0; k < n && i == 1; k++) ck_assert_int_lt(((unsigned char *)after)[k], 1 << BITS);
+            }
+            tear_down(&b);
+        }
+}
+END_TEST
+
+START_TEST(unfinished_training_is_undone)
+{
+    bench b = set_up(8);
+    const char *before = save_as(b.ctx, b.model, "before");
+    eqat_e2e_qp_options o = fast_options();
+    seen s = { .cancel_at = 2 };
+    o.params = EQAT_E2E_SZ;
+    o.train_norms = true;
+    o.progress = watch;
+    o.progress_user = &s;
+    eqat_tensor *zeros = parameter(&b, "model.layers.0.mlp.up_proj.zeros");
+    o.epochs = 2;
+    ck_fails(b.ctx, eqat_e2e_qp_train(b.model, b.data, &o), EQAT_CANCELLED, "cancelled");
+    ck_assert(same_folders(save_as(b.ctx, b.model, "cancelled"), before));
+    ck_assert_ptr_eq(parameter(&b, "model.layers.0.mlp.up_proj.zeros"), zeros);
+    ck_assert(!eqat_tensor_trainable(parameter(&b, Q0)));
+    ck_assert_ptr_null(eqat_tensor_grad(parameter(&b, Q0)));
+    eqat_e2e_qp *job;
+    ck_ok(b.ctx, eqat_e2e_qp_create(&job, b.model, b.data, &o));
+    ck_ok(b.ctx, eqat_e2e_qp_accumulate(job, 0, 0, NULL));
+    eqat_cancel(b.ctx);
+    ck_fails(b.ctx, eqat_e2e_qp_accumulate(job, 0, 1, NULL), EQAT_CANCELLED, "cancelled");
+    eqat_e2e_qp_free(job);
+    ck_assert(same_folders(save_as(b.ctx, b.model, "freed"), before));
+    tear_down(&b);
+}
+END_TEST
+
+/* The gradient of a step is that of the mean over all its tokens, however it is cut into micro-batches. */
+START_TEST(micro_batches_add_up)
+{
+    float *reference[2] = { NULL, NULL };
+    double losses[3];
+    for (int i = 0; i < 3; i++) {
+        bench b = set_up(7);
+        eqat_e2e_qp_options o = fast_options();
+        o.micro_batch_size = 1 << i;
+        eqat_e2e_qp *job;
+        ck_ok(b.ctx, eqat_e2e_qp_create(&job, b.model, b.data, &o));
+        ck_assert_int_eq(eqat_e2e_qp_steps(job), 2);
+        ck_assert_int_eq(eqat_e2e_qp_micro_steps(job, 0), 4 >> i);
+        ck_assert_int_eq(eqat_e2e_qp_micro_steps(job, 1), i == 0 ? 3 : i == 1 ? 2 : 1); /* three are left */
+        ck_assert_int_eq(eqat_e2e_qp_micro_steps(job, 2), 0);
+        for (int64_t step = 0; step < 2; step++) {
+            for (int64_t micro = 0; micro < eqat_e2e_qp_micro_steps(job, step); micro++)
+                ck_ok(b.ctx, eqat_e2e_qp_accumulate(job, step, micro, NULL));
+            if (step == 0) ck_ok(b.ctx, eqat_e2e_qp_step(job)); /* at rate 0: drops the gradients */
+        }
+        losses[i] = eqat_e2e_qp_loss(job, 1);
+        ck_assert_double_eq_tol(losses[i], losses[0], 1e-5);
+        for (int k = 0; k < 2; k++) {
+            int64_t n;
+            float *g = read_floats(gradient(&b, k ? DOWN2 : Q0), &n);
+            double diff = 0, size = 0;
+            for (int64_t j = 0; j < n && i; j++) {
+                diff = fmax(diff, fabs((double)g[j] - (double)reference[k][j]));
+                size = fmax(size, fabs((double)reference[k][j]));
+            }
+            ck_assert_double_le(diff, 1e-5 * size);
+            if (i)
+                free(g);
+            else
+                reference[k] = g;
+        }
+        ck_fails(b.ctx, eqat_e2e_qp_accumulate(job, 1, 4 >> i, NULL), EQAT_INVALID_ARGUMENT, "micro-batch");
+        ck_fails(b.ctx, eqat_e2e_qp_accumulate(job, 2, 0, NULL), EQAT_INVALID_ARGUMENT, "step");
+        eqat_e2e_qp_free(job);
+        tear_down(&b);
+    }
+    free(reference[0]);
+    free(reference[1]);
+}
+END_TEST
+
+START_TEST(a_loss_that_is_not_finite_ends_the_run)
+{
+    bench b = set_up(8);
+    eqat_e2e_qp_options o = fast_options();
+    ck_ok(b.ctx, eqat_tensor_fill(parameter(&b, "model.norm.weight"), NAN));
+    ck_fails(b.ctx, eqat_e2e_qp_train(b.model, b.data, &o), EQAT_NUMERIC, "step 0: loss is nan");
+    tear_down(&b);
+}
+END_TEST
+
+/* Steps 0 (at rate 0) and 1; how far the first step size moved, in units of the rate. */
+static double movement(double max_grad_norm, double *norm, double *expected_norm)
+{
+    bench b = set_up(8);
+    eqat_e2e_qp_options o = fast_options();
+    o.max_grad_norm = max_grad_norm;
+    eqat_e2e_qp *job;
+    int64_t n;
+    double sum = 0;
+    ck_ok(b.ctx, eqat_e2e_qp_create(&job, b.model, b.data, &o));
+    float *before = read_floats(parameter(&b, Q0), &n);
+    for (int64_t step = 0; step < 2; step++) {
+        for (int64_t micro = 0; micro < 4; micro++) ck_ok(b.ctx, eqat_e2e_qp_accumulate(job, step, micro, NULL));
+        for (int64_t i = 0; i < BLOCKS * 7 && step == 1; i++) {
+            float *g = read_floats(b.model->blocks[i / 7].linears[i % 7].weight.s->grad, &n);
+            for (int64_t k = 0; k < n; k++) sum += (double)g[k] * (double)g[k];
+            free(g);
+        }
+        ck_ok(b.ctx, eqat_e2e_qp_step(job));
+    }
+    ck_ok(b.ctx, eqat_optimizer_grad_norm(eqat_e2e_qp_optimizer(job), norm));
+    *expected_norm = sqrt(sum);
+    float *after = read_floats(parameter(&b, Q0), &n);
+    double moved = fabs((double)after[0] - (double)before[0]) / o.lr;
+    free(before);
+    free(after);
+    eqat_e2e_qp_free(job);
+    tear_down(&b);
+    return moved;
+}
+
+START_TEST(the_norm_is_clipped)
+{
+    double norm, expected;
+    ck_assert_double_gt(movement(0.3, &norm, &expected), 0.01);
+    ck_assert_double_eq_tol(norm, expected, 1e-5 * expected);
+    /* far below AdamW's eps, the length of the gradient does matter */
+    ck_assert_double_lt(movement(1e-13, &norm, &expected), 1e-3);
+    ck_assert_double_eq_tol(norm, expected, 1e-5 * expected);
+}
+END_TEST
+
+START_TEST(bad_input_is_refused)
+{
+    bench b = set_up(4);
+    eqat_e2e_qp_options o = fast_options();
+    o.micro_batch_size = 3;
+    ck_fails(b.ctx, eqat_e2e_qp_train(b.model, b.data, &o), EQAT_INVALID_ARGUMENT, "micro_batch_size: found 3");
+    o = fast_options();
+    o.epochs = 0;
+    ck_fails(b.ctx, eqat_e2e_qp_train(b.model, b.data, &o), EQAT_INVALID_ARGUMENT, "epochs");
+    o = fast_options();
+    eqat_model *dense = open_model(b.ctx, "model", EQAT_F32);
+    ck_fails(b.ctx, eqat_e2e_qp_train(dense, b.data, &o), EQAT_INVALID_ARGUMENT, "no quantized linear");
+    eqat_model_free(dense);
+    eqat_data_options d;
+    eqat_data_options_init(&d, sizeof d);
+    d.train_size = 2;
+    d.val_size = 0;
+    d.seq_len = 1;
+    d.sampling = EQAT_SAMPLING_CONSECUTIVE;
+    const int32_t ids[] = { 1, 2, 3, 4 };
+    eqat_data *data;
+    ck_ok(b.ctx, eqat_data_from_tokens(b.ctx, &data, ids, 4, 0, &d));
+    ck_fails(b.ctx, eqat_e2e_qp_train(b.model, data, &o), EQAT_INVALID_ARGUMENT, "seq_len");
+    eqat_data_free(data);
+    tear_down(&b);
+}
+END_TEST
+
+/* ---- evaluation -------------------------------------------------------------------------------------------------------- */
+
+typedef struct eval_seen {
+    int64_t calls, step, steps;
+    double loss;
+    bool cancel;
+} eval_seen;
+
+static int32_t watch_eval(void *user, const eqat_progress *p)
+{
+    eval_seen *s = user;
+    ck_assert_str_eq(p->phase, "eval");
+    s->calls++;
+    s->step = p->step;
+    s->steps = p->steps;
+    s->loss = p->loss;
+    return s->cancel;
+}
+
+START_TEST(perplexity_is_that_of_the_windows_one_by_one)
+{
+    eqat_context *ctx = make_context(2, 0);
+    eqat_model *model = open_model(ctx, "model", EQAT_F32);
+    eqat_data *data = make_data(ctx, 5, 0, true);
+    double nll = 0;
+    for (int64_t i = 0; i < 5; i++) {
+        int32_t ids[TIME];
+        float loss, count;
+        ck_ok(ctx, eqat_data_sample(data, false, i, ids));
+        eqat_batch batch;
+        eqat_batch_init(&batch, sizeof batch);
+        batch.batch = 1;
+        batch.time = TIME;
+        batch.ids = ids;
+        eqat_tensor *loss_t, *count_t;
+        ck_ok(ctx, eqat_model_loss(model, &batch, &loss_t, &count_t));
+        ck_ok(ctx, eqat_tensor_read(loss_t, &loss, sizeof loss));
+        ck_ok(ctx, eqat_tensor_read(count_t, &count, sizeof count));
+        ck_assert_int_eq((int)count, TIME - 1);
+        nll += (double)loss * (double)count;
+        eqat_tensor_free(loss_t);
+        eqat_tensor_free(count_t);
+    }
+    eqat_eval_options o;
+    eqat_eval_options_init(&o, sizeof o);
+    eval_seen s = { 0 };
+    o.progress = watch_eval;
+    o.progress_user = &s;
+    eqat_perplexity p = { .struct_size = sizeof p };
+    for (int64_t batch = 1; batch <= 4; batch++) {
+        o.batch_size = batch;
+        ck_ok(ctx, eqat_eval_perplexity(model, data, &o, &p));
+        ck_assert_double_eq_tol(p.nll, nll, batch == 1 ? 0x1p-60 : 1e-6 * nll);
+        ck_assert_int_eq(p.windows, 5);
+        ck_assert_int_eq(p.tokens, 5 * (TIME - 1));
+        ck_assert_double_eq_tol(p.perplexity, exp(p.nll / (double)p.tokens), 1e-9 * p.perplexity);
+        ck_assert_int_eq(s.step, s.steps);
+        ck_assert_double_eq_tol(s.loss, p.nll / (double)p.tokens, 1e-12);
+    }
+    o.max_windows = 2;
+    struct {
+        eqat_perplexity p;
+        int64_t guard;
+    } shorter = { { .struct_size = offsetof(eqat_perplexity, windows), .windows = 77 }, 88 };
+    ck_ok(ctx, eqat_eval_perplexity(model, data, &o, &shorter.p));
+    ck_assert_int_eq(shorter.p.tokens, 2 * (TIME - 1));
+    ck_assert_int_eq(shorter.p.windows, 77);
+    s.cancel = true;
+    ck_fails(ctx, eqat_eval_perplexity(model, data, &o, &p), EQAT_CANCELLED, "cancelled");
+    o.progress = NULL;
+    eqat_cancel(ctx);
+    ck_fails(ctx, eqat_eval_perplexity(model, data, &o, &p), EQAT_CANCELLED, "cancelled");
+    eqat_data_free(data);
+    eqat_model_free(model);
+    eqat_context_free(ctx);
+}
+END_TEST
+
+START_TEST(perplexity_does_not_depend_on_batches_and_threads)
+{
+    double nll[2] = { 0, 0 };
+    for (int dtype = 0; dtype < 2; dtype++)
+        for (int threads = 1; threads <= 3; threads += 2)
+            for (int64_t batch = 1; batch <= 3; batch++) {
+                eqat_context *ctx = make_context(threads, 0);
+                eqat_model *model = open_model(ctx, "model", dtype ? EQAT_BF16 : EQAT_F32);
+                eqat_data *data = make_data(ctx, 5, 0, false);
+                eqat_eval_options o;
+                eqat_eval_options_init(&o, sizeof o);
+                o.batch_size = batch;
+                eqat_perplexity p = { .struct_size = sizeof p };
+                ck_ok(ctx, eqat_eval_perplexity(model, data, &o, &p));
+                if (threads == 1 && batch == 1) nll[dtype] = p.nll;
+                ck_assert_double_eq(p.nll, nll[dtype]);
+                eqat_data_free(data);
+                eqat_model_free(model);
+                eqat_context_free(ctx);
+            }
+    ck_assert_double_ne(nll[0], nll[1]);
+}
+END_TEST
+
+static void write_small_model(void) { write_model("model", &small_shape, NULL); }
+
+int main(void)
+{
+    Suite *suite = suite_create("E2E-QP and evaluation");
+    TCase *tc = tcase_create("all");
+    tcase_add_unchecked_fixture(tc, write_small_model, fixture_clean);
+    tcase_add_test(tc, losses_fall_and_the_saved_model_is_the_one_in_memory);
+    tcase_add_test(tc, params_choose_what_trains);
+    tcase_add_test(tc, unfinished_training_is_undone);
+    tcase_add_test(tc, micro_batches_add_up);
+    tcase_add_test(tc, a_loss_that_is_not_finite_ends_the_run);
+    tcase_add_test(tc, the_norm_is_clipped);
+    tcase_add_test(tc, bad_input_is_refused);
+    tcase_add_test(tc, perplexity_is_that_of_the_windows_one_by_one);
+    tcase_add_test(tc, perplexity_does_not_depend_on_batches_and_threads);
+    suite_add_tcase(suite, tc);
+    SRunner *runner = srunner_create(suite);
+    srunner_set_fork_status(runner, CK_NOFORK);
+    srunner_run_all(runner, CK_NORMAL);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed != 0;
+}

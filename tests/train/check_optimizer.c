@@ -1,0 +1,250 @@
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fixture.h"
+#include "train/schedule.h"
+
+/* ---- schedule ---------------------------------------------------------------------------------------------------------- */
+
+START_TEST(schedule_values)
+{
+    const double close = 1e-15;
+    /* no warm-up: from 1 along the cosine to the floor */
+    ck_assert_double_eq_tol(eqi_schedule_factor(0, 0, 100, 0.05), 1.0, close);
+    ck_assert_double_eq_tol(eqi_schedule_factor(50, 0, 100, 0.05), 0.05 + 0.95 / 2, close);
+    ck_assert_double_eq_tol(eqi_schedule_factor(25, 0, 100, 0.0), (1 + sqrt(0.5)) / 2, close);
+    ck_assert_double_eq_tol(eqi_schedule_factor(99, 0, 100, 0.0), (1 + cos(0.99 * 3.14159265358979323846)) / 2, close);
+    ck_assert_double_eq_tol(eqi_schedule_factor(100, 0, 100, 0.05), 0.05, close);
+    ck_assert_double_eq_tol(eqi_schedule_factor(1000, 0, 100, 0.05), 0.05, close);
+    /* warm-up: linear from 0, the cosine over the rest */
+    ck_assert_double_eq_tol(eqi_schedule_factor(0, 4, 20, 0.0), 0.0, close);
+    ck_assert_double_eq_tol(eqi_schedule_factor(3, 4, 20, 0.0), 0.75, close);
+    ck_assert_double_eq_tol(eqi_schedule_factor(4, 4, 20, 0.0), 1.0, close);
+    ck_assert_double_eq_tol(eqi_schedule_factor(12, 4, 20, 0.0), 0.5, close);
+    /* no end: constant */
+    ck_assert_double_eq_tol(eqi_schedule_factor(1, 2, 0, 0.3), 0.5, close);
+    ck_assert_double_eq_tol(eqi_schedule_factor(1000000, 2, 0, 0.3), 1.0, close);
+    /* a warm-up longer than everything */
+    ck_assert_double_eq_tol(eqi_schedule_factor(5, 10, 5, 0.3), 0.5, close);
+    ck_assert_double_eq_tol(eqi_schedule_factor(10, 10, 5, 0.3), 0.3, close);
+}
+END_TEST
+
+/* ---- AdamW ------------------------------------------------------------------------------------------------------------- */
+
+enum { N = 7, M = 3 };
+
+static eqat_tensor *trainable(eqat_context *ctx, int64_t n, const float *values)
+{
+    eqat_tensor *t;
+    ck_ok(ctx, eqat_tensor_create(ctx, &t, EQAT_F32, 1, &n, values));
+    ck_ok(ctx, eqat_tensor_set_trainable(t, true));
+    return t;
+}
+
+/* loss = factor * mean((x - target)^2) on the tape: gradient 2 factor (x - target) / n */
+static void add_gradient(eqat_context *ctx, eqat_tensor *x, const float *target, double factor)
+{
+    eqat_tape *tape;
+    eqat_tensor *t, *loss;
+    int64_t n = eqat_tensor_count(x);
+    ck_ok(ctx, eqat_tape_create(ctx, &tape));
+    ck_ok(ctx, eqat_tensor_create(ctx, &t, EQAT_F32, 1, &n, target));
+    ck_ok(ctx, eqat_op_mse(tape, x, t, &loss));
+    ck_ok(ctx, eqat_tape_backward(tape, loss, factor));
+    eqat_tensor_free(t);
+    eqat_tensor_free(loss);
+    eqat_tape_free(tape);
+}
+
+typedef struct plain {
+    double x[N + M], m[N + M], v[N + M];
+} plain;
+
+static const float start_a[N] = { 0.5f, -1.25f, 3.0f, 0.0f, 1e-3f, -40.0f, 7.0f }, start_b[M] = { 1.0f, 2.0f, -3.0f };
+static const float target_a[N] = { 0 }, target_b[M] = { 1.5f, 2.0f, 0.0f };
+
+/* The same in double, from the formulas. */
+static double plain_step(plain *p, const eqat_optimizer_options *o, int k, double lr_a, double lr_b, double scale)
+{
+    double g[N + M], sum = 0, norm, clip = 1;
+    for (int i = 0; i < N + M; i++) {
+        double target = i < N ? (double)target_a[i] : (double)target_b[i - N];
+        g[i] = scale * 2 * (p->x[i] - target) / (i < N ? N : M);
+        sum += g[i] * g[i];
+    }
+    norm = sqrt(sum);
+    if (o->max_grad_norm > 0 && norm > o->max_grad_norm) clip = o->max_grad_norm / (norm + 1e-6);
+    double factor = eqi_schedule_factor(k, o->warmup_steps, o->total_steps, o->min_lr_factor);
+    for (int i = 0; i < N + M; i++) {
+        double lr = (i < N ? lr_a : lr_b) * factor, gi = g[i] * clip;
+        p->m[i] = o->beta1 * p->m[i] + (1 - o->beta1) * gi;
+        p->v[i] = o->beta2 * p->v[i] + (1 - o->beta2) * gi * gi;
+        double mh = p->m[i] / (1 - pow(o->beta1, k + 1)), vh = p->v[i] / (1 - pow(o->beta2, k + 1));
+        p->x[i] = p->x[i] * (1 - lr * o->weight_decay) - lr * mh / (sqrt(vh) + o->eps);
+    }
+    return norm;
+}
+
+static void compare(eqat_tensor *t, const double *expected, double tolerance)
+{
+    int64_t n;
+    float *x = read_floats(t, &n);
+    for (int64_t i = 0; i < n; i++) ck_assert_double_le(fabs((double)x[i] - expected[i]), tolerance * (1 + fabs(expected[i])));
+    free(x);
+}
+
+static void follow(double weight_decay, double max_grad_norm, double grad_scale)
+{
+    eqat_context *ctx = make_context(2, 0);
+    eqat_optimizer_options o;
+    eqat_optimizer_options_init(&o, sizeof o);
+    o.weight_decay = weight_decay;
+    o.max_grad_norm = max_grad_norm;
+    o.total_steps = 12;
+    o.warmup_steps = 3;
+    o.min_lr_factor = 0.1;
+    const double lr_a = 0.05, lr_b = 0.01;
+    eqat_optimizer *adamw;
+    int32_t group;
+    ck_ok(ctx, eqat_optimizer_create(ctx, &adamw, &o));
+    ck_ok(ctx, eqat_optimizer_add_group(adamw, lr_a, NULL));
+    ck_ok(ctx, eqat_optimizer_add_group(adamw, lr_b, &group));
+    ck_assert_int_eq(group, 1);
+    eqat_tensor *a = trainable(ctx, N, start_a), *b = trainable(ctx, M, start_b);
+    ck_ok(ctx, eqat_optimizer_add(adamw, 0, a));
+    ck_ok(ctx, eqat_optimizer_add(adamw, 1, b));
+    plain p = { { 0 }, { 0 }, { 0 } };
+    for (int i = 0; i < N; i++) p.x[i] = (double)start_a[i];
+    for (int i = 0; i < M; i++) p.x[N + i] = (double)start_b[i];
+    for (int k = 0; k < 15; k++) {
+        add_gradient(ctx, a, target_a, 1);
+        add_gradient(ctx, b, target_b, 0.25); /* in two parts: gradients accumulate */
+        add_gradient(ctx, b, target_b, 0.75);
+        double norm, expected = plain_step(&p, &o, k, lr_a, lr_b, grad_scale);
+        ck_ok(ctx, eqat_optimizer_step(adamw, grad_scale));
+        ck_ok(ctx, eqat_optimizer_grad_norm(adamw, &norm));
+        ck_assert_double_eq_tol(norm, expected, 1e-5 * expected);
+        ck_assert_ptr_null(eqat_tensor_grad(a));
+        ck_assert_int_eq(eqat_optimizer_steps(adamw), k + 1);
+        compare(a, p.x, 2e-6);
+        compare(b, p.x + N, 2e-6);
+    }
+    eqat_tensor_free(a);
+    eqat_tensor_free(b);
+    eqat_optimizer_free(adamw);
+    eqat_context_free(ctx);
+}
+
+START_TEST(adamw_follows_the_formulas)
+{
+    follow(0, 0, 1);
+}
+END_TEST
+
+START_TEST(adamw_decays_and_clips)
+{
+    follow(0.1, 0.3, 0.5);
+}
+END_TEST
+
+static eqat_status spoil(void *user, eqat_tensor *const *parameters, size_t count)
+{
+    ck_assert_uint_eq(count, 2);
+    const float value = *(const float *)user;
+    float g[N];
+    eqat_tensor *grad = eqat_tensor_grad(parameters[0]);
+    ck_assert_int_eq(eqat_tensor_read(grad, g, sizeof g), EQAT_OK);
+    g[3] = value;
+    return eqat_tensor_write(grad, g, sizeof g);
+}
+
+static eqat_status refuse(void *user, eqat_tensor *const *parameters, size_t count)
+{
+    (void)user;
+    (void)parameters;
+    (void)count;
+    return EQAT_BACKEND;
+}
+
+START_TEST(a_gradient_that_is_not_finite_changes_nothing)
+{
+    const float bad[] = { NAN, INFINITY, -INFINITY };
+    for (int clip = 0; clip < 2; clip++)
+        for (int i = 0; i < 3; i++) {
+            eqat_context *ctx = make_context(1, 0);
+            eqat_optimizer_options o;
+            eqat_optimizer_options_init(&o, sizeof o);
+            o.max_grad_norm = clip ? 1 : 0;
+            eqat_optimizer *adamw;
+            ck_ok(ctx, eqat_optimizer_create(ctx, &adamw, &o));
+            ck_ok(ctx, eqat_optimizer_add_group(adamw, 0.1, NULL));
+            eqat_tensor *a = trainable(ctx, N, start_a), *b = trainable(ctx, M, start_b);
+            ck_ok(ctx, eqat_optimizer_add(adamw, 0, a));
+            ck_ok(ctx, eqat_optimizer_add(adamw, 0, b));
+            float value = bad[i];
+            eqat_optimizer_set_grad_callback(adamw, spoil, &value);
+            double norm, expected[N + M];
+            add_gradient(ctx, a, target_a, 1);
+            add_gradient(ctx, b, target_b, 1);
+            ck_ok(ctx, eqat_optimizer_step(adamw, 1));
+            ck_ok(ctx, eqat_optimizer_grad_norm(adamw, &norm));
+            ck_assert(!isfinite(norm));
+            ck_assert_ptr_null(eqat_tensor_grad(a));
+            for (int k = 0; k < N; k++) expected[k] = (double)start_a[k];
+            for (int k = 0; k < M; k++) expected[N + k] = (double)start_b[k];
+            compare(a, expected, 0);
+            compare(b, expected + N, 0);
+            eqat_tensor_free(a);
+            eqat_tensor_free(b);
+            eqat_optimizer_free(adamw);
+            eqat_context_free(ctx);
+        }
+}
+END_TEST
+
+START_TEST(wrong_use_is_refused)
+{
+    eqat_context *ctx = make_context(1, 0);
+    eqat_optimizer *adamw;
+    eqat_optimizer_options o;
+    eqat_optimizer_options_init(&o, sizeof o);
+    o.beta1 = 1;
+    ck_fails(ctx, eqat_optimizer_create(ctx, &adamw, &o), EQAT_INVALID_ARGUMENT, "beta1");
+    ck_assert_ptr_null(adamw);
+    ck_ok(ctx, eqat_optimizer_create(ctx, &adamw, NULL));
+    ck_fails(ctx, eqat_optimizer_add_group(adamw, NAN, NULL), EQAT_INVALID_ARGUMENT, "learning rate");
+    eqat_tensor *a = trainable(ctx, N, start_a);
+    ck_fails(ctx, eqat_optimizer_add(adamw, 0, a), EQAT_INVALID_ARGUMENT, "group");
+    ck_ok(ctx, eqat_optimizer_add_group(adamw, 0.1, NULL));
+    ck_ok(ctx, eqat_optimizer_add(adamw, 0, a));
+    ck_fails(ctx, eqat_optimizer_add(adamw, 0, a), EQAT_INVALID_ARGUMENT, "already");
+    ck_ok(ctx, eqat_tensor_set_trainable(a, false));
+    ck_fails(ctx, eqat_optimizer_add(adamw, 0, a), EQAT_INVALID_ARGUMENT, "untrainable f32");
+    eqat_optimizer_set_grad_callback(adamw, refuse, NULL);
+    ck_fails(ctx, eqat_optimizer_step(adamw, 1), EQAT_BACKEND, "gradient callback: failed: backend");
+    ck_assert_int_eq(eqat_optimizer_steps(adamw), 0);
+    eqat_tensor_free(a);
+    eqat_optimizer_free(adamw);
+    eqat_context_free(ctx);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("optimizer");
+    TCase *tc = tcase_create("all");
+    tcase_add_test(tc, schedule_values);
+    tcase_add_test(tc, adamw_follows_the_formulas);
+    tcase_add_test(tc, adamw_decays_and_clips);
+    tcase_add_test(tc, a_gradient_that_is_not_finite_changes_nothing);
+    tcase_add_test(tc, wrong_use_is_refused);
+    suite_add_tcase(suite, tc);
+    SRunner *runner = srunner_create(suite);
+    srunner_set_fork_status(runner, CK_NOFORK);
+    srunner_run_all(runner, CK_NORMAL);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed != 0;
+}

@@ -53,16 +53,29 @@ static void consider(group *g, double s, double z)
     g->error = error;
 }
 
+/* The s of least squared error for the codes that s and z give: sum w (q - z) / sum (q - z)^2. */
+static double refit(const group *g, double s, double z)
+{
+    double above = 0.0, below = 0.0;
+    for (int64_t i = 0; i < g->n; i++) {
+        double c = ref_fake(g->wide, g->w[i], s, z, g->top).q - z;
+        above += g->w[i] * c;
+        below += c * c;
+    }
+    return above / below;
+}
+
 /* Starting from minmax, keeping the first of equals: a grid, then refinement while it helps.
- * Grid: s times 2^(-i/8), i = -4..32; for each, z in nine steps from keeping the upper end of the range to keeping
- * the lower end. Refinement: z +- 1; s (1 +- 2^-j), j = 4..10. Over groups of 16 and more the error is within 2% of the least. */
+ * Grid: s smaller by 2^(-i/8), i = 0..32; for each, z in nine steps from keeping the upper end of the range to
+ * keeping the lower end. Refinement: for z - 1, z, z + 1 the s that refits the codes; s (1 +- 2^-j), j = 4..10.
+ * Groups of 64 without a lone outlier end within 2% of the least error. */
 static void mse(group *g)
 {
     minmax(g);
     if (isnan(g->s) || (g->lo == 0.0 && g->hi == 0.0)) return;
     double s0 = g->s;
     g->error = error_of(g, g->s, g->z, (double)INFINITY);
-    for (int i = -4; i <= 32; i++) {
+    for (int i = 0; i <= 32; i++) {
         double s = ref_f(g->wide, s0 * exp2(-i / 8.0)), upper = g->top - g->hi / s, lower = -g->lo / s, last = -1.0;
         for (int j = 0; j <= 8; j++) {
             double z = ref_clamp(rint(upper + (lower - upper) * j / 8.0), 0.0, g->top);
@@ -73,8 +86,7 @@ static void mse(group *g)
     double before;
     do {
         before = g->error;
-        consider(g, g->s, g->z - 1.0);
-        consider(g, g->s, g->z + 1.0);
+        for (int d = -1; d <= 1; d++) consider(g, refit(g, g->s, g->z + d), g->z + d);
         for (int j = 4; j <= 10; j++) {
             consider(g, g->s * (1.0 + exp2(-j)), g->z);
             consider(g, g->s * (1.0 - exp2(-j)), g->z);

@@ -8,6 +8,7 @@
 #include <pcre2.h>
 
 #include "data/tokenizer/regex.h"
+#include "data/tokenizer/unicode_news.h"
 #include "data/tokenizer/utf8.h"
 
 /* White_Space: PCRE2's \s has U+180E as well. */
@@ -15,8 +16,8 @@
 #define NOT_SPACES                                                                                                      \
     "\\x00-\\x08\\x0e-\\x1f\\x21-\\x{84}\\x{86}-\\x{9f}\\x{a1}-\\x{167f}\\x{1681}-\\x{1fff}\\x{200b}-\\x{2027}" \
     "\\x{202a}-\\x{202e}\\x{2030}-\\x{205e}\\x{2060}-\\x{2fff}\\x{3001}-\\x{10ffff}"
-/* Alphabetic, marks, decimal digits, connectors. PCRE2's \w changed between releases. */
-#define WORDS "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{24b6}-\\x{24e9}\\x{1f130}-\\x{1f149}\\x{1f150}-\\x{1f169}\\x{1f170}-\\x{1f189}"
+/* Circled and squared Latin: Alphabetic, so part of \w, without being letters. */
+#define ALPHABETIC_SYMBOLS "\\x{24b6}-\\x{24e9}\\x{1f130}-\\x{1f149}\\x{1f150}-\\x{1f169}\\x{1f170}-\\x{1f189}"
 
 typedef struct dialect {
     eqi_ctx *ctx;
@@ -66,8 +67,31 @@ static bool scripts_have_prefix(void)
     return major > 10 || (major == 10 && *minor == '.' && strtol(minor + 1, NULL, 10) >= 40);
 }
 
+/* Members of a set: the property, and the characters that have it but that PCRE2 may be too old to know. */
+static eqat_status category(dialect *d, const char *name)
+{
+    char text[48];
+    snprintf(text, sizeof text, "\\p{%s}", name);
+    EQI_TRY(put(d, text));
+    for (size_t i = 0; i < eqi_chars_new_to_patterns_count; i++) {
+        const eqi_char_news *k = &eqi_chars_new_to_patterns[i];
+        bool has = !strcmp(name, "L&") ? strchr("ult", k->category[1]) && k->category[0] == 'L' : !strncmp(name, k->category, strlen(name));
+        if (!has) continue;
+        snprintf(text, sizeof text, "\\x{%x}-\\x{%x}", (unsigned)k->first, (unsigned)k->last);
+        EQI_TRY(put(d, text));
+    }
+    return EQAT_OK;
+}
+
+static eqat_status word(dialect *d)
+{
+    static const char *const parts[] = {"L", "M", "Nd", "Nl", "Pc"};
+    for (size_t i = 0; i < EQI_COUNT(parts); i++) EQI_TRY(category(d, parts[i]));
+    return put(d, ALPHABETIC_SYMBOLS);
+}
+
 /* \p{...}, with d->i behind the p. */
-static eqat_status property(dialect *d, bool negated)
+static eqat_status property(dialect *d, bool negated, bool in_set)
 {
     static const char *const categories[][2] = {
         {"any", "Any"}, {"letter", "L"}, {"mark", "M"}, {"number", "N"}, {"punctuation", "P"}, {"symbol", "S"},
@@ -92,20 +116,25 @@ static eqat_status property(dialect *d, bool negated)
     if (c == -1 || !k) return broken(d, "a property name and }");
     d->i++;
     name[k] = 0;
-    const char *category = NULL;
+    const char *found = NULL;
     for (size_t j = 0; j < EQI_COUNT(categories); j++)
-        if (!strcmp(name, categories[j][0])) category = categories[j][1];
-    if (!category && k <= 2 && strchr("lmnpszc", name[0])) {
+        if (!strcmp(name, categories[j][0])) found = categories[j][1];
+    if (!found && k <= 2 && strchr("lmnpszc", name[0])) {
         name[0] = (char)toupper((unsigned char)name[0]);
-        category = name;
+        found = name;
     }
     static const char *const binary[] = {"alpha", "alnum", "space", "punct", "upper", "lower", "word", "digit", "cntrl", "graph",
                                          "print", "blank", "xdigit", "alphabetic", "whitespace", "uppercase", "lowercase", "emoji"};
-    for (size_t j = 0; !category && j < EQI_COUNT(binary); j++)
+    for (size_t j = 0; !found && j < EQI_COUNT(binary); j++)
         if (!strcmp(name, binary[j])) return refuse(d, "this property");
-    snprintf(text, sizeof text, "\\%c{%s%s}", negated ? 'P' : 'p', !category && scripts_have_prefix() ? "sc:" : "",
-             category ? category : name);
-    return put(d, text);
+    bool whole = found && !strcmp(found, "Any"), script = !found && scripts_have_prefix();
+    if (!found || whole || (negated && in_set)) {
+        snprintf(text, sizeof text, "\\%c{%s%s}", negated ? 'P' : 'p', script ? "sc:" : "", found ? found : name);
+        return put(d, text);
+    }
+    if (!in_set) EQI_TRY(put(d, negated ? "[^" : "["));
+    EQI_TRY(category(d, found));
+    return in_set ? EQAT_OK : put(d, "]");
 }
 
 static eqat_status hex(dialect *d, size_t digits, bool braces, uint32_t *out)
@@ -141,15 +170,21 @@ static eqat_status escape(dialect *d, bool in_set, kind *what, uint32_t *c)
     const char *set = NULL;
     switch (e) {
     case 'p':
-    case 'P': return property(d, e == 'P');
+    case 'P': return property(d, e == 'P', in_set);
     case 's': set = SPACES; break;
     case 'S': set = NOT_SPACES; break;
-    case 'w': set = WORDS; break;
+    case 'w':
     case 'W':
-        if (in_set) return refuse(d, "\\W inside [...]");
-        return put(d, "[^" WORDS "]");
-    case 'd': return put(d, "\\p{Nd}");
-    case 'D': return put(d, "\\P{Nd}");
+        if (in_set && e == 'W') return refuse(d, "\\W inside [...]");
+        if (!in_set) EQI_TRY(put(d, e == 'w' ? "[" : "[^"));
+        EQI_TRY(word(d));
+        return in_set ? EQAT_OK : put(d, "]");
+    case 'd':
+    case 'D':
+        if (in_set && e == 'D') return put(d, "\\P{Nd}");
+        if (!in_set) EQI_TRY(put(d, e == 'd' ? "[" : "[^"));
+        EQI_TRY(category(d, "Nd"));
+        return in_set ? EQAT_OK : put(d, "]");
     case 'h': set = "0-9a-fA-F"; break;
     case 'n': *c = '\n'; break;
     case 't': *c = '\t'; break;

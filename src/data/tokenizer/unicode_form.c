@@ -3,6 +3,7 @@
 #include <utf8proc.h>
 
 #include "data/tokenizer/normalize.h"
+#include "data/tokenizer/unicode_news.h"
 #include "data/tokenizer/utf8.h"
 
 /* A character that stands for itself in the form and never combines with one in front of it. */
@@ -28,7 +29,7 @@ bool eqi_unicode_is_plain(eqi_normalizer_kind form, const char *s, size_t n)
 
 static int class_of(int32_t c)
 {
-    return c < 0x300 ? 0 : utf8proc_get_property(c)->combining_class;
+    return c < 0x300 || eqi_char_is_foreign_to_forms((uint32_t)c) ? 0 : utf8proc_get_property(c)->combining_class;
 }
 
 /* Stable order by combining class between characters of class 0: by insertion when short, otherwise by counting, so that a
@@ -52,26 +53,50 @@ static void order_marks(int32_t *p, size_t n, int32_t *spare)
     memcpy(p, spare, n * sizeof *p);
 }
 
-static eqat_status run(eqi_ctx *ctx, eqi_normalizers *all, eqi_normalizer_kind form, const char *s, size_t n, eqi_bytes *out)
+/* Full decomposition of each character, appended to points. */
+static eqat_status decompose(eqi_ctx *ctx, eqi_normalizers *all, eqi_normalizer_kind form, const char *s, size_t n, size_t *count)
 {
     bool compatible = form == EQI_NORMALIZE_NFKC || form == EQI_NORMALIZE_NFKD;
     int options = UTF8PROC_STABLE | UTF8PROC_DECOMPOSE | (compatible ? UTF8PROC_COMPAT : 0);
-    size_t count = 0, step;
-    for (size_t i = 0; i < n; i += step) {
-        int32_t c = (int32_t)eqi_utf8_get(s + i, &step), many[32];
+    for (size_t i = 0, step; i < n; i += step) {
+        int32_t c = (int32_t)eqi_utf8_get(s + i, &step), many[32] = {c};
         int boundary = 0;
-        utf8proc_ssize_t k = utf8proc_decompose_char(c, many, 32, options, &boundary);
-        if (k < 0 || k > 32) k = 1, many[0] = c;
-        if (2 * (count + 32) > all->points_size) {
-            size_t size = 3 * (count + 32) + 512;
+        utf8proc_ssize_t k = eqi_char_is_foreign_to_forms((uint32_t)c) ? 1 : utf8proc_decompose_char(c, many, 32, options, &boundary);
+        if (k < 1 || k > 32) k = 1, many[0] = c;
+        /* Twice the room: sorting needs a copy. */
+        if (2 * (*count + 32) > all->points_size) {
+            size_t size = 3 * (*count + 32) + 512;
             int32_t *p = eqi_realloc(ctx, all->points, size * sizeof *p, "a tokenizer's buffer");
             if (!p) return EQAT_OUT_OF_MEMORY;
             all->points = p;
             all->points_size = size;
         }
-        memcpy(all->points + count, many, (size_t)k * sizeof *many);
-        count += (size_t)k;
+        memcpy(all->points + *count, many, (size_t)k * sizeof *many);
+        *count += (size_t)k;
     }
+    return EQAT_OK;
+}
+
+/* Composes in place what lies between characters that take no part, and returns the new count. */
+static size_t compose(int32_t *p, size_t count)
+{
+    size_t to = 0;
+    for (size_t from = 0, end; from < count; from = end) {
+        end = from;
+        while (end < count && !eqi_char_is_foreign_to_forms((uint32_t)p[end])) end++;
+        utf8proc_ssize_t k = utf8proc_normalize_utf32(p + from, (utf8proc_ssize_t)(end - from), UTF8PROC_STABLE | UTF8PROC_COMPOSE);
+        size_t kept = k < 0 ? end - from : (size_t)k;
+        memmove(p + to, p + from, kept * sizeof *p);
+        to += kept;
+        if (end < count) p[to++] = p[end++];
+    }
+    return to;
+}
+
+static eqat_status run(eqi_ctx *ctx, eqi_normalizers *all, eqi_normalizer_kind form, const char *s, size_t n, eqi_bytes *out)
+{
+    size_t count = 0;
+    EQI_TRY(decompose(ctx, all, form, s, n, &count));
     int32_t *p = all->points;
     for (size_t i = 0; i < count;) {
         size_t end = i;
@@ -79,10 +104,7 @@ static eqat_status run(eqi_ctx *ctx, eqi_normalizers *all, eqi_normalizer_kind f
         if (end > i + 1) order_marks(p + i, end - i, p + count);
         i = end > i ? end : i + 1;
     }
-    if (form == EQI_NORMALIZE_NFC || form == EQI_NORMALIZE_NFKC) {
-        utf8proc_ssize_t k = utf8proc_normalize_utf32(p, (utf8proc_ssize_t)count, UTF8PROC_STABLE | UTF8PROC_COMPOSE);
-        if (k >= 0) count = (size_t)k;
-    }
+    if (form == EQI_NORMALIZE_NFC || form == EQI_NORMALIZE_NFKC) count = compose(p, count);
     EQI_TRY(eqi_bytes_reserve(ctx, out, 4 * count));
     for (size_t i = 0; i < count; i++) out->size += eqi_utf8_put(out->data + out->size, (uint32_t)p[i]);
     return EQAT_OK;

@@ -2,6 +2,8 @@
 
 #include <utf8proc.h>
 
+#include "data/tokenizer/unicode_news.h"
+
 size_t eqi_utf8_put(char *p, uint32_t c)
 {
     return (size_t)utf8proc_encode_char((utf8proc_int32_t)c, (utf8proc_uint8_t *)p);
@@ -71,10 +73,25 @@ static utf8proc_category_t category(uint32_t c)
     return utf8proc_category((utf8proc_int32_t)c);
 }
 
+/* The first letter of the category of a character that utf8proc may be too old to know. */
+static char news(uint32_t c)
+{
+    size_t low = 0, high = eqi_chars_new_to_patterns_count;
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+        if (eqi_chars_new_to_patterns[middle].last < c)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < eqi_chars_new_to_patterns_count && eqi_chars_new_to_patterns[low].first <= c ? eqi_chars_new_to_patterns[low].category[0] : 0;
+}
+
 bool eqi_char_is_numeric(uint32_t c)
 {
     if (c < 0x80) return c >= '0' && c <= '9';
     utf8proc_category_t k = category(c);
+    if (k == UTF8PROC_CATEGORY_CN) return news(c) == 'N';
     return k == UTF8PROC_CATEGORY_ND || k == UTF8PROC_CATEGORY_NL || k == UTF8PROC_CATEGORY_NO;
 }
 
@@ -90,6 +107,10 @@ bool eqi_char_is_word(uint32_t c)
     if (c < 0x80) return (c >= '0' && c <= '9') || ((c | 32) >= 'a' && (c | 32) <= 'z') || c == '_';
     utf8proc_category_t k = category(c);
     if ((k >= UTF8PROC_CATEGORY_LU && k <= UTF8PROC_CATEGORY_NL) || k == UTF8PROC_CATEGORY_PC) return true;
+    if (k == UTF8PROC_CATEGORY_CN) {
+        char kind = news(c);
+        return kind == 'L' || kind == 'M' || (kind == 'N' && !(c >= 0x1d2c0 && c <= 0x1d2d3)); /* those are No */
+    }
     /* Alphabetic without being letters: circled and squared Latin; and the two joiners. */
     return (c >= 0x24b6 && c <= 0x24e9) || (c >= 0x1f130 && c <= 0x1f149) || (c >= 0x1f150 && c <= 0x1f169) ||
            (c >= 0x1f170 && c <= 0x1f189) || c == 0x200c || c == 0x200d;

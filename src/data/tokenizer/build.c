@@ -18,38 +18,28 @@ static eqat_status special_ids(eqat_tokenizer *t, const json_t *post, const json
     return EQAT_OK;
 }
 
-/* A template stands around what earlier post-processors made: its front before theirs, its back behind. */
 static eqat_status template_ids(eqat_tokenizer *t, const json_t *json, const char *where)
 {
     const json_t *single = json_object_get(json, "single"), *piece;
-    eqi_ids front = {0};
     bool seen = false;
     size_t i;
-    eqat_status st = EQAT_OK;
+    /* To the reference the second of two is the template for pairs. */
+    if (t->has_template) return eqi_fail(t->ctx, EQAT_UNSUPPORTED, "%s: more than one TemplateProcessing is not supported", where);
+    t->has_template = true;
     if (!json_is_array(single)) return eqi_fail(t->ctx, EQAT_FORMAT, "%s: TemplateProcessing: expected a list as \"single\"", where);
     json_array_foreach(single, i, piece)
     {
         const json_t *sequence = json_object_get(piece, "Sequence"), *special = json_object_get(piece, "SpecialToken");
         const char *id = json_string_value(json_object_get(sequence, "id"));
         if (sequence && (seen || !id || strcmp(id, "A") != 0))
-            st = eqi_fail(t->ctx, EQAT_UNSUPPORTED, "%s: TemplateProcessing: a single template that is not around one sequence A is not supported", where);
-        else if (sequence)
+            return eqi_fail(t->ctx, EQAT_UNSUPPORTED, "%s: TemplateProcessing: a single template that is not around one sequence A is not supported", where);
+        if (!sequence && !special) return eqi_fail(t->ctx, EQAT_FORMAT, "%s: TemplateProcessing: expected a Sequence or a SpecialToken", where);
+        if (sequence)
             seen = true;
-        else if (special)
-            st = special_ids(t, json, special, seen ? &t->after : &front, where);
         else
-            st = eqi_fail(t->ctx, EQAT_FORMAT, "%s: TemplateProcessing: expected a Sequence or a SpecialToken", where);
-        if (st != EQAT_OK) break;
+            EQI_TRY(special_ids(t, json, special, seen ? &t->after : &t->before, where));
     }
-    if (st == EQAT_OK && !seen) st = eqi_fail(t->ctx, EQAT_FORMAT, "%s: TemplateProcessing: expected sequence A in \"single\"", where);
-    for (i = 0; st == EQAT_OK && i < t->before.size; i++) st = eqi_ids_push(t->ctx, &front, t->before.data[i]);
-    if (st == EQAT_OK) {
-        eqi_ids swap = t->before;
-        t->before = front;
-        front = swap;
-    }
-    eqi_ids_free(t->ctx, &front);
-    return st;
+    return seen ? EQAT_OK : eqi_fail(t->ctx, EQAT_FORMAT, "%s: TemplateProcessing: expected sequence A in \"single\"", where);
 }
 
 eqat_status eqi_build_post(eqat_tokenizer *t, const json_t *json, const char *where)

@@ -24,7 +24,8 @@ static eqat_status read_json(eqi_ctx *ctx, const char *path, size_t flags, json_
         json_decref(json);
         return eqi_fail(ctx, EQAT_FORMAT, "%s: found JSON that is not an object, expected an object", path);
     }
-    if (json_error_code(&e) == json_error_out_of_memory) return eqi_json_memory(ctx);
+    /* Some of its failed allocations leave jansson without a word. */
+    if (json_error_code(&e) == json_error_out_of_memory || !e.text[0]) return eqi_json_memory(ctx);
     return eqi_fail(ctx, EQAT_FORMAT, "%s: line %d, column %d: %s, expected JSON", path, e.line, e.column, e.text);
 }
 

@@ -3,6 +3,7 @@
 
 #include "base/file.h"
 #include "data/tokenizer/tokenizer.h"
+#include "data/tokenizer/utf8.h"
 
 #define QWEN2_PATTERN                                                                                                     \
     "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
@@ -88,10 +89,9 @@ static eqat_status read_merges(eqi_ctx *ctx, const char *path, json_t **out)
         line++;
         if (length && text[i + length - 1] == '\r') length--;
         if (!length || (length >= 8 && !memcmp(text + i, "#version", 8))) continue;
-        json_t *merge = json_stringn(text + i, length);
-        if (!merge)
+        if (eqi_utf8_valid(text + i, length) != length)
             st = eqi_fail(ctx, EQAT_FORMAT, "%s: line %zu: found bytes that are not UTF-8, expected two tokens", path, line);
-        else if (json_array_append_new(list, merge) != 0)
+        else if (json_array_append_new(list, json_stringn(text + i, length)) != 0)
             st = eqi_json_memory(ctx);
     }
     eqi_free(ctx, text);
@@ -152,9 +152,14 @@ static eqat_status added_tokens(eqi_ctx *ctx, const json_t *config, const json_t
         {
             char *end;
             long long id = strtoll(key, &end, 10);
-            json_t *copy = json_is_object(item) && end != key && !*end ? json_copy(item) : NULL;
-            if (!copy) return eqi_fail(ctx, EQAT_FORMAT, "tokenizer_config.json: added_tokens_decoder: \"%.60s\": expected an id and an object", key);
-            if (json_object_set_new(copy, "id", json_integer(id)) != 0 || json_array_append_new(out, copy) != 0) return eqi_json_memory(ctx);
+            bool good = json_is_object(item) && end != key && !*end;
+            json_t *copy = good ? json_copy(item) : NULL;
+            if (!good) return eqi_fail(ctx, EQAT_FORMAT, "tokenizer_config.json: added_tokens_decoder: \"%.60s\": expected an id and an object", key);
+            if (json_object_set_new(copy, "id", json_integer(id)) != 0) {
+                json_decref(copy);
+                return eqi_json_memory(ctx);
+            }
+            if (json_array_append_new(out, copy) != 0) return eqi_json_memory(ctx);
         }
     } else if (added) {
         json_object_foreach((json_t *)added, key, item)
@@ -203,10 +208,11 @@ static eqat_status assemble(eqi_ctx *ctx, const char *dir, const json_t *config,
     if (!d->tokenizer) return eqi_json_memory(ctx);
     if (qwen && json_object_set_new(d->tokenizer, "normalizer", json_pack("{s:s}", "type", "NFC")) != 0) return eqi_json_memory(ctx);
     if (!qwen && d->bos && json_is_true(json_object_get(config, "add_bos_token"))) {
+        if (!json_object_get(vocab, d->bos))
+            return eqi_fail(ctx, EQAT_FORMAT, "%s: add_bos_token is true, but \"%.60s\" is not in the vocabulary", dir, d->bos);
         json_t *post = json_pack("{s:s, s:[{s:{s:s}}, {s:{s:s}}], s:{s:{s:[O]}}}", "type", "TemplateProcessing", "single", "SpecialToken", "id", d->bos,
                                  "Sequence", "id", "A", "special_tokens", d->bos, "ids", json_object_get(vocab, d->bos));
-        if (!post || json_object_set_new(d->tokenizer, "post_processor", post) != 0)
-            return eqi_fail(ctx, EQAT_FORMAT, "%s: add_bos_token is true, but \"%.60s\" is not in the vocabulary", dir, d->bos);
+        if (json_object_set_new(d->tokenizer, "post_processor", post) != 0) return eqi_json_memory(ctx);
     }
     return added_tokens(ctx, config, map, added, vocab, json_object_get(d->tokenizer, "added_tokens"));
 }

@@ -75,13 +75,20 @@ static eqat_status read_tokens(eqi_gguf_vocab *v)
     return EQAT_OK;
 }
 
-static eqat_status added_tokens(const eqi_gguf_vocab *v, json_t *list)
+/* Some files call <|endoftext|> a normal token although it ends their texts. */
+static bool is(const char *text, const char *special)
+{
+    return special && !strcmp(text, special);
+}
+
+static eqat_status added_tokens(const eqi_gguf_vocab *v, const eqi_definition *d, json_t *list)
 {
     const char *text;
     json_t *id;
     json_object_foreach(v->vocab, text, id)
     {
         int64_t type = type_of(v, json_integer_value(id));
+        if (is(text, d->bos) || is(text, d->eos)) type = CONTROL;
         if (type != UNKNOWN && type != CONTROL && type != USER_DEFINED) continue;
         json_t *token = json_pack("{s:O, s:s, s:b, s:b, s:b, s:b, s:b}", "id", id, "content", text, "single_word", 0, "lstrip", 0, "rstrip", 0, "normalized",
                                   0, "special", type != USER_DEFINED);
@@ -98,9 +105,8 @@ static eqat_status merge_list(const eqi_gguf_vocab *v, json_t *list)
     for (int64_t i = 0; i < count; i++) {
         size_t n;
         const char *s = eqi_gguf_array_string(v->file, key, i, &n);
-        json_t *merge = s ? json_stringn(s, n) : NULL;
-        if (!merge) return eqi_fail(v->ctx, EQAT_FORMAT, "%s: %s: entry %lld is not UTF-8 text", v->path, key, (long long)i);
-        if (json_array_append_new(list, merge) != 0) return eqi_json_memory(v->ctx);
+        if (!s || eqi_utf8_valid(s, n) != n) return eqi_fail(v->ctx, EQAT_FORMAT, "%s: %s: entry %lld is not UTF-8 text", v->path, key, (long long)i);
+        if (json_array_append_new(list, json_stringn(s, n)) != 0) return eqi_json_memory(v->ctx);
     }
     return EQAT_OK;
 }
@@ -125,24 +131,31 @@ static eqat_status special(const eqi_gguf_vocab *v, const char *key, int64_t abs
     return *out ? EQAT_OK : EQAT_OUT_OF_MEMORY;
 }
 
-/* Both kinds of post-processing: what stands in front of a text and behind. */
-static json_t *template(const eqi_gguf_vocab *v, const char *bos, const char *eos)
+/* jansson runs out of memory by returning NULL or not appending; whoever builds a list remembers it. */
+static void append(json_t *list, json_t *item, bool *bad)
+{
+    *bad |= json_array_append_new(list, item) != 0;
+}
+
+static void set(json_t *object, const char *key, json_t *value, bool *bad)
+{
+    *bad |= json_object_set_new(object, key, value) != 0;
+}
+
+/* What stands in front of a text and behind, alone (sequence A) or followed by another (B). */
+static json_t *template(const eqi_gguf_vocab *v, const char *bos, const char *eos, bool *bad)
 {
     json_t *single = json_array(), *pair = json_array(), *specials = json_object();
     const char *around[] = {bos, NULL, eos};
     for (int copy = 0; copy < 2; copy++) {
         for (int k = 0; k < 3; k++) {
-            json_t *piece;
-            if (k == 1)
-                piece = json_pack("{s:{s:s, s:i}}", "Sequence", "id", copy ? "B" : "A", "type_id", copy);
-            else if (around[k])
-                piece = json_pack("{s:{s:s, s:i}}", "SpecialToken", "id", around[k], "type_id", copy);
-            else
-                continue;
-            if (!copy) json_array_append(single, piece);
-            json_array_append_new(pair, piece);
-            if (k != 1)
-                json_object_set_new(specials, around[k], json_pack("{s:s, s:[O], s:[s]}", "id", around[k], "ids", json_object_get(v->vocab, around[k]), "tokens", around[k]));
+            if (k != 1 && !around[k]) continue;
+            json_t *piece = json_pack("{s:{s:s, s:i}}", k == 1 ? "Sequence" : "SpecialToken", "id", k != 1 ? around[k] : copy ? "B" : "A", "type_id", copy);
+            if (!copy) append(single, json_incref(piece), bad);
+            append(pair, piece, bad);
+            if (k != 1 && !copy)
+                set(specials, around[k],
+                    json_pack("{s:s, s:[O], s:[s]}", "id", around[k], "ids", json_object_get(v->vocab, around[k]), "tokens", around[k]), bad);
         }
     }
     return json_pack("{s:s, s:o, s:o, s:o}", "type", "TemplateProcessing", "single", single, "pair", pair, "special_tokens", specials);
@@ -153,13 +166,13 @@ static json_t *byte_level(bool use_regex)
     return json_pack("{s:s, s:b, s:b, s:b}", "type", "ByteLevel", "add_prefix_space", 0, "trim_offsets", 1, "use_regex", use_regex);
 }
 
-static json_t *pre_tokenizer(const pre *p)
+static json_t *pre_tokenizer(const pre *p, bool *bad)
 {
     json_t *list = json_array();
-    if (p->digits) json_array_append_new(list, json_pack("{s:s, s:b}", "type", "Digits", "individual_digits", 1));
+    if (p->digits) append(list, json_pack("{s:s, s:b}", "type", "Digits", "individual_digits", 1), bad);
     for (size_t i = 0; i < EQI_COUNT(p->patterns) && p->patterns[i]; i++)
-        json_array_append_new(list, json_pack("{s:s, s:{s:s}, s:s, s:b}", "type", "Split", "pattern", "Regex", p->patterns[i], "behavior", "Isolated", "invert", 0));
-    json_array_append_new(list, byte_level(!p->patterns[0]));
+        append(list, json_pack("{s:s, s:{s:s}, s:s, s:b}", "type", "Split", "pattern", "Regex", p->patterns[i], "behavior", "Isolated", "invert", 0), bad);
+    append(list, byte_level(!p->patterns[0]), bad);
     return json_pack("{s:s, s:o}", "type", "Sequence", "pretokenizers", list);
 }
 
@@ -172,12 +185,12 @@ static eqat_status gpt2_kind(eqi_gguf_vocab *v, json_t *model, json_t *out, bool
     if (k == EQI_COUNT(pres)) return eqi_fail(v->ctx, EQAT_UNSUPPORTED, "%s: tokenizer.ggml.pre \"%.60s\" is not supported", v->path, name);
     *add_bos = pres[k].add_bos;
     bool bad = false;
-    if (pres[k].nfc) bad |= json_object_set_new(out, "normalizer", json_pack("{s:s}", "type", "NFC")) != 0;
-    bad |= json_object_set_new(out, "pre_tokenizer", pre_tokenizer(&pres[k])) != 0;
-    bad |= json_object_set_new(out, "decoder", byte_level(true)) != 0;
-    bad |= json_object_set_new(model, "ignore_merges", json_boolean(pres[k].ignore_merges)) != 0;
+    if (pres[k].nfc) set(out, "normalizer", json_pack("{s:s}", "type", "NFC"), &bad);
+    set(out, "pre_tokenizer", pre_tokenizer(&pres[k], &bad), &bad);
+    set(out, "decoder", byte_level(true), &bad);
+    set(model, "ignore_merges", json_boolean(pres[k].ignore_merges), &bad);
     json_t *merges = json_array();
-    bad |= json_object_set_new(model, "merges", merges) != 0;
+    set(model, "merges", merges, &bad);
     return bad ? eqi_json_memory(v->ctx) : merge_list(v, merges);
 }
 
@@ -188,19 +201,20 @@ static eqat_status llama_kind(eqi_gguf_vocab *v, json_t *model, json_t *out, con
         return eqi_fail(v->ctx, EQAT_UNSUPPORTED, "%s: tokenizer.ggml.precompiled_charsmap is not supported", v->path);
     eqi_gguf_bool(v->file, "tokenizer.ggml.add_space_prefix", &prefix);
     json_t *steps = json_array(), *decoders = json_array(), *merges = NULL;
-    if (prefix) json_array_append_new(steps, json_pack("{s:s, s:s}", "type", "Prepend", "prepend", "\xe2\x96\x81"));
-    json_array_append_new(steps, json_pack("{s:s, s:{s:s}, s:s}", "type", "Replace", "pattern", "String", " ", "content", "\xe2\x96\x81"));
-    json_array_append_new(decoders, json_pack("{s:s, s:{s:s}, s:s}", "type", "Replace", "pattern", "String", "\xe2\x96\x81", "content", " "));
-    json_array_append_new(decoders, json_pack("{s:s}", "type", "ByteFallback"));
-    json_array_append_new(decoders, json_pack("{s:s}", "type", "Fuse"));
-    if (prefix) json_array_append_new(decoders, json_pack("{s:s, s:s, s:i, s:i}", "type", "Strip", "content", " ", "start", 1, "stop", 0));
-    bad |= json_object_set_new(out, "normalizer", json_pack("{s:s, s:o}", "type", "Sequence", "normalizers", steps)) != 0;
-    bad |= json_object_set_new(out, "decoder", json_pack("{s:s, s:o}", "type", "Sequence", "decoders", decoders)) != 0;
-    bad |= json_object_set_new(model, "byte_fallback", json_boolean(json_object_get(v->vocab, "<0x00>") != NULL)) != 0;
-    bad |= json_object_set_new(model, "fuse_unk", json_true()) != 0;
-    if (unk) bad |= json_object_set_new(model, "unk_token", json_string(unk)) != 0;
+    if (prefix) append(steps, json_pack("{s:s, s:s}", "type", "Prepend", "prepend", "\xe2\x96\x81"), &bad);
+    append(steps, json_pack("{s:s, s:{s:s}, s:s}", "type", "Replace", "pattern", "String", " ", "content", "\xe2\x96\x81"), &bad);
+    append(decoders, json_pack("{s:s, s:{s:s}, s:s}", "type", "Replace", "pattern", "String", "\xe2\x96\x81", "content", " "), &bad);
+    append(decoders, json_pack("{s:s}", "type", "ByteFallback"), &bad);
+    append(decoders, json_pack("{s:s}", "type", "Fuse"), &bad);
+    if (prefix) append(decoders, json_pack("{s:s, s:s, s:i, s:i}", "type", "Strip", "content", " ", "start", 1, "stop", 0), &bad);
+    set(out, "normalizer", json_pack("{s:s, s:o}", "type", "Sequence", "normalizers", steps), &bad);
+    set(out, "decoder", json_pack("{s:s, s:o}", "type", "Sequence", "decoders", decoders), &bad);
+    set(model, "byte_fallback", json_boolean(json_object_get(v->vocab, "<0x00>") != NULL), &bad);
+    set(model, "fuse_unk", json_true(), &bad);
+    if (unk) set(model, "unk_token", json_string(unk), &bad);
+    if (bad) return eqi_json_memory(v->ctx);
     EQI_TRY(eqi_gguf_merges_from_scores(v, &merges));
-    bad |= json_object_set_new(model, "merges", merges) != 0;
+    set(model, "merges", merges, &bad);
     return bad ? eqi_json_memory(v->ctx) : EQAT_OK;
 }
 
@@ -213,9 +227,8 @@ static eqat_status config_json(const eqi_gguf_vocab *v, const eqi_definition *d,
     if (!c) return eqi_json_memory(v->ctx);
     *out = c;
     if (!chat) return EQAT_OK;
-    json_t *text = json_stringn(chat, n);
-    if (!text) return fail_key(v, "tokenizer.chat_template", "UTF-8 text");
-    return json_object_set_new(c, "chat_template", text) == 0 ? EQAT_OK : eqi_json_memory(v->ctx);
+    if (eqi_utf8_valid(chat, n) != n) return fail_key(v, "tokenizer.chat_template", "UTF-8 text");
+    return json_object_set_new(c, "chat_template", json_stringn(chat, n)) == 0 ? EQAT_OK : eqi_json_memory(v->ctx);
 }
 
 static eqat_status define(eqi_gguf_vocab *v, eqi_definition *d, json_t **config)
@@ -237,13 +250,14 @@ static eqat_status define(eqi_gguf_vocab *v, eqi_definition *d, json_t **config)
     d->tokenizer = json_pack("{s:s, s:n, s:n, s:[], s:n, s:n, s:n, s:n, s:o}", "version", "1.0", "truncation", "padding", "added_tokens", "normalizer",
                              "pre_tokenizer", "post_processor", "decoder", "model", model);
     if (!d->tokenizer) return eqi_json_memory(v->ctx);
-    EQI_TRY(added_tokens(v, json_object_get(d->tokenizer, "added_tokens")));
+    EQI_TRY(added_tokens(v, d, json_object_get(d->tokenizer, "added_tokens")));
     EQI_TRY(llama ? llama_kind(v, model, d->tokenizer, d->unk) : gpt2_kind(v, model, d->tokenizer, &add_bos));
     eqi_gguf_bool(v->file, "tokenizer.ggml.add_bos_token", &add_bos);
     eqi_gguf_bool(v->file, "tokenizer.ggml.add_eos_token", &add_eos);
     if ((add_bos && d->bos) || (add_eos && d->eos)) {
-        json_t *post = template(v, add_bos ? d->bos : NULL, add_eos ? d->eos : NULL);
-        if (json_object_set_new(d->tokenizer, "post_processor", post) != 0) return eqi_json_memory(v->ctx);
+        bool bad = false;
+        set(d->tokenizer, "post_processor", template(v, add_bos ? d->bos : NULL, add_eos ? d->eos : NULL, &bad), &bad);
+        if (bad) return eqi_json_memory(v->ctx);
     }
     if (!config) return EQAT_OK;
     eqat_status st = special(v, "tokenizer.ggml.padding_token_id", -1, &pad);

@@ -24,6 +24,7 @@ struct eqat_tokenizer {
     eqi_normalizers normalizers;
     eqi_split split;
     eqi_ids before, after; /* what the post-processor puts around a text */
+    bool has_template;
     eqi_decoder decoder;
     int32_t vocab_size;
     int32_t bos, eos, unk;

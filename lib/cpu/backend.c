@@ -5,43 +5,13 @@
 #include "cpu/matmul.h"
 #include "cpu/ref/ref.h"
 
-/* From fastest to slowest. */
-static const eqi_leaf *const leaves[] = {
-#if defined(__x86_64__)
-    &eqi_leaf_avx512bf16, &eqi_leaf_avx512, &eqi_leaf_avx2,
-#endif
-    &eqi_leaf_generic,
-};
-
-static bool runs_here(const eqi_leaf *leaf)
-{
-#if defined(__x86_64__)
-    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c") &&
-                __builtin_cpu_supports("bmi2");
-    bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                  __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-    if (leaf == &eqi_leaf_avx512bf16) return avx512 && __builtin_cpu_supports("avx512bf16");
-    if (leaf == &eqi_leaf_avx512) return avx512;
-    if (leaf == &eqi_leaf_avx2) return avx2;
-#endif
-    return leaf == &eqi_leaf_generic;
-}
-
-/* "cpu": the best that runs here; "cpu:avx2": that one. */
-static const eqi_leaf *choose(const char *name)
-{
-    for (size_t i = 0; i < EQI_COUNT(leaves); i++)
-        if (runs_here(leaves[i]) && (!name || strcmp(name, leaves[i]->name) == 0)) return leaves[i];
-    return NULL;
-}
-
 eqat_status eqi_cpu_open(eqi_ctx *ctx, const char *device)
 {
     const char *colon = strchr(device, ':');
-    const eqi_leaf *leaf = choose(colon ? colon + 1 : NULL);
+    const eqi_leaf *leaf = eqi_cpu_leaf(colon ? colon + 1 : NULL);
     if (!leaf)
-        return eqi_fail(ctx, EQAT_UNSUPPORTED, "device: found \"%s\", expected cpu or cpu:generic, avx2, avx512 or avx512bf16, as far "
-                        "as this processor has it", device);
+        return eqi_fail(ctx, EQAT_UNSUPPORTED, "device: found \"%s\", expected cpu or cpu:generic, avx2, avx512, avx512bf16 or amx, "
+                        "as far as this processor has it", device);
     eqi_cpu *cpu = eqi_calloc(ctx, 1, sizeof *cpu, "the CPU backend");
     if (!cpu) return EQAT_OUT_OF_MEMORY;
     cpu->leaf = leaf;

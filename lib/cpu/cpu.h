@@ -29,6 +29,9 @@ typedef struct eqi_cpu {
 
 static inline eqi_cpu *eqi_cpu_of(eqi_ctx *ctx) { return ctx->backend_state; }
 
+/* The kernels called `name` ("avx2"), or the fastest that run here for NULL; NULL when they do not. */
+const eqi_leaf *eqi_cpu_leaf(const char *name);
+
 eqat_status eqi_cpu_open(eqi_ctx *ctx, const char *device);
 void eqi_cpu_close(eqi_ctx *ctx);
 

@@ -106,6 +106,13 @@ static inline vi v_bits(vf a) { return _mm256_castps_si256(a); }
 static inline vf v_from_bits(vi a) { return _mm256_castsi256_ps(a); }
 static inline vf v_load_u8(const uint8_t *p) { return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p))); }
 
+/* What exp2 needs: x less the whole number below it, and that number, within what v_scale takes. */
+static inline vf v_fraction(vf x, vf *n)
+{
+    x = _mm256_min_ps(_mm256_set1_ps(129.0f), _mm256_max_ps(_mm256_set1_ps(-151.0f), x));
+    *n = _mm256_floor_ps(x);
+    return _mm256_sub_ps(x, *n);
+}
 /* a 2^n for whole n from -151 to 129. */
 static inline vf v_scale(vf a, vf n)
 {

@@ -105,7 +105,13 @@ static inline vi v_bits(vf a) { return _mm512_castps_si512(a); }
 static inline vf v_from_bits(vi a) { return _mm512_castsi512_ps(a); }
 static inline vf v_load_u8(const uint8_t *p) { return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p))); }
 
-/* a 2^n for whole n. */
+/* What exp2 needs: x less the whole number below it, and what v_scale takes for that number. */
+static inline vf v_fraction(vf x, vf *n)
+{
+    *n = x; /* the scaling instruction rounds down itself */
+    return _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+}
+/* a 2^floor(n) */
 static inline vf v_scale(vf a, vf n) { return _mm512_scalef_ps(a, n); }
 
 /* Whole numbers from 0 to 255. */

@@ -140,6 +140,14 @@ static inline vi v_bits(vf a) { return (vi)a; }
 static inline vf v_from_bits(vi a) { return (vf)a; }
 static inline vf v_load_u8(const uint8_t *p) { return (vf){ (float)p[0], (float)p[1], (float)p[2], (float)p[3] }; }
 
+/* What exp2 needs: x less the whole number below it, and that number, within what v_scale takes. */
+static inline vf v_fraction(vf x, vf *n)
+{
+    x = v_min(v_set1(129.0f), v_max(v_set1(-151.0f), x));
+    vf r = v_rint(x);
+    *n = r - v_only(r > x, v_set1(1.0f));
+    return x - *n;
+}
 /* a 2^n for whole n from -151 to 129. */
 static inline vf v_scale(vf a, vf n)
 {

@@ -63,19 +63,20 @@ static bool softmax(const eqi_attention_head *h, forward *f, int64_t n, float fa
         vf before = first ? v_set1(-INFINITY) : v_load(f->max + i), max = before;
         for (int64_t j = 0; j < n; j++) max = v_max(v_mul(v_load(score + j * TILE_N), factor), max);
         /* Nothing seen so far: any finite number does. */
-        vf base = v_sel(v_eq(max, v_set1(-INFINITY)), v_zero(), max);
+        vf base = v_sel(v_eq(max, v_set1(-INFINITY)), v_zero(), max), minus = v_sub(v_zero(), base);
         vf alpha = v_exp2(v_sub(before, base)), sum = v_zero(), other = v_zero();
         for (int64_t j = 0; j < n; j += 2) {
-            vf p0 = v_exp2(v_sub(v_mul(v_load(score + j * TILE_N), factor), base)), p1 = v_zero();
-            if (j + 1 < n) p1 = v_exp2(v_sub(v_mul(v_load(score + (j + 1) * TILE_N), factor), base));
+            vf p0 = v_exp2(v_fma(v_load(score + j * TILE_N), factor, minus)), p1 = v_zero();
+            if (j + 1 < n) p1 = v_exp2(v_fma(v_load(score + (j + 1) * TILE_N), factor, minus));
             sum = v_add(sum, p0);
             other = v_add(other, p1);
             att_store_pair(h->elem, f->p, j, i, p0, p1);
         }
-        v_store(f->sum + i, first ? v_add(sum, other) : v_add(v_mul(v_load(f->sum + i), alpha), v_add(sum, other)));
+        for (int64_t j = (n + 1) / 2 * 2; j < att_depth(h->elem, n); j += 2) att_store_pair(h->elem, f->p, j, i, v_zero(), v_zero());
+        v_store(f->sum + i, first ? v_add(sum, other) : v_fma(v_load(f->sum + i), alpha, v_add(sum, other)));
         v_store(f->max + i, max);
         v_store(f->alpha + i, alpha);
-        if (vm_bits(v_eq(alpha, v_set1(1.0f))) != vm_bits(v_eq(alpha, alpha))) moved = true;
+        if (vm_bits(v_eq(before, max)) != vm_bits(v_eq(max, max))) moved = true;
     }
     return moved;
 }
@@ -110,6 +111,7 @@ void VEC(attention)(const eqi_attention_head *h, const eqi_attention_keys *keys,
                    .block = TILE_N };
     VEC(pack_b)(f->q, &q, f->pack);
     bool fresh = true;
+    VEC(tile_begin)(h->elem);
     for (int64_t k0 = first / EQI_ATT_K * EQI_ATT_K; k0 < last; k0 += EQI_ATT_K) {
         int64_t n = eqi_min_i64(EQI_ATT_K, last - k0);
         VEC(tile)(f->score, h->elem, (const char *)keys->k + (size_t)(k0 * inner) * size, inner, f->q, n, att_depth(h->elem, h->size),
@@ -125,5 +127,6 @@ void VEC(attention)(const eqi_attention_head *h, const eqi_attention_keys *keys,
                   !fresh);
         fresh = false;
     }
+    VEC(tile_end)(h->elem);
     finish(h, f, out, fresh);
 }

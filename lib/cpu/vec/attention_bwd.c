@@ -6,7 +6,7 @@
 typedef struct backward {
     char *q_along, *do_along, *q_across, *do_across; /* per block of queries */
     float *dq;                                       /* per block of queries [outer][EQI_ATT_Q] */
-    float *lse, *delta;                              /* per query, whole blocks; lse in units of log2 */
+    float *lse, *delta;                              /* per query, whole blocks; -lse in units of log2 */
     char *k, *v, *k_turned;                          /* a block of keys: rows, rows, [outer][EQI_ATT_K] */
     float *dk, *dv;                                  /* a block of keys, in strips of TILE_N columns */
     float *score, *dp;                               /* [EQI_ATT_K][EQI_ATT_Q] */
@@ -97,43 +97,49 @@ static void row_sums(const eqi_attention_head *h, const backward *b, const eqi_a
         }
         /* A query that is padding or sees nothing has p = exp2(score - infinity) = 0. */
         bool sees = i < h->queries && g->lse[i] != -INFINITY;
-        b->lse[i] = sees ? g->lse[i] * VEC_LOG2E : INFINITY;
+        b->lse[i] = sees ? -g->lse[i] * VEC_LOG2E : -INFINITY;
         b->delta[i] = v_sum(sum);
     }
 }
 
 /* p and dscore / scale of the keys k0..k0+n, from score = k q^T and dp = v do^T. */
-static void scores(const eqi_attention_head *h, const backward *b, int64_t k0, int64_t n, bool hide)
+static inline __attribute__((always_inline)) void scores_as(const eqi_attention_head *h, const backward *b, int64_t k0, int64_t n,
+                                                            bool hide, bool capped)
 {
     const float scale = h->desc->scale, softcap = h->desc->softcap;
-    const vf factor = v_set1(scale * VEC_LOG2E), one = v_set1(1.0f);
-    const vf cap = v_set1(softcap * VEC_LOG2E), in = v_set1(softcap > 0.0f ? scale / softcap : 0.0f);
+    const vf factor = v_set1((capped ? softcap : scale) * VEC_LOG2E), in = v_set1(capped ? scale / softcap : 0.0f), one = v_set1(1.0f);
     const eqi_dtype held = h->elem == EQI_ELEM_BF16 ? EQI_BF16 : EQI_F32;
     for (int i = 0; i < TILE_N; i += VL) {
         const vf lse = v_load(b->lse + b->block->q0 + i), delta = v_load(b->delta + b->block->q0 + i);
         for (int64_t j = 0; j < n; j += 2) {
             vf ds[2] = { v_zero(), v_zero() };
-            for (int64_t e = 0; e < 2 && j + e < n; e++) {
+#pragma GCC unroll 2
+            for (int64_t e = 0; e < 2; e++) {
+                if (j + e >= n) break;
                 int64_t at = (j + e) * TILE_N + i;
-                vf s = v_load(b->score + at), t = v_zero();
-                if (softcap > 0.0f) {
-                    t = v_tanh(v_mul(s, in));
-                    s = v_mul(cap, t);
-                } else {
-                    s = v_mul(s, factor);
-                }
-                vf p = v_exp2(v_sub(s, lse));
-                if (hide) p = v_only(att_sees(h, b->block, i, k0 + j + e), p);
+                vf s = v_load(b->score + at);
+                if (capped) s = v_tanh(v_mul(s, in));
+                vf p = v_exp2(v_fma(s, factor, lse));
+                vm sees = hide ? att_sees(h, b->block, i, k0 + j + e) : v_eq(one, one);
+                if (hide) p = v_only(sees, p);
                 vf d = v_mul(p, v_sub(v_load(b->dp + at), delta));
-                if (softcap > 0.0f) d = v_mul(d, v_sub(one, v_mul(t, t)));
-                if (hide) d = v_only(att_sees(h, b->block, i, k0 + j + e), d);
+                if (capped) d = v_mul(d, v_sub(one, v_mul(s, s)));
+                if (hide) d = v_only(sees, d);
                 vec_store(b->p, held, at, p, VL);
                 vec_store(b->ds, held, at, d, VL);
                 ds[e] = d;
             }
             att_store_pair(h->elem, b->ds_pairs, j, i, ds[0], ds[1]);
         }
+        for (int64_t j = (n + 1) / 2 * 2; j < att_depth(h->elem, n); j += 2) att_store_pair(h->elem, b->ds_pairs, j, i, v_zero(), v_zero());
     }
+}
+
+static void scores(const eqi_attention_head *h, const backward *b, int64_t k0, int64_t n, bool hide)
+{
+    if (h->desc->softcap > 0.0f) scores_as(h, b, k0, n, hide, true);
+    else if (hide) scores_as(h, b, k0, n, true, false);
+    else scores_as(h, b, k0, n, false, false);
 }
 
 static void store_keys(const eqi_attention_head *h, const eqi_attention_rows *to, const float *from, int64_t k0, int64_t n, float scale)
@@ -171,6 +177,7 @@ void VEC(attention_bwd)(const eqi_attention_head *h, const eqi_attention_grad *g
     pack_queries(h, b, &g->d_o, b->do_along, b->do_across);
     row_sums(h, b, g);
     memset(b->dq, 0, (size_t)(blocks * outer * EQI_ATT_Q) * sizeof(float));
+    VEC(tile_begin)(h->elem);
     for (int64_t k0 = 0; k0 < h->keys; k0 += EQI_ATT_K) {
         int64_t n = eqi_min_i64(EQI_ATT_K, h->keys - k0);
         bool first = true;
@@ -190,6 +197,7 @@ void VEC(attention_bwd)(const eqi_attention_head *h, const eqi_attention_grad *g
         store_keys(h, &g->dk, b->dk, k0, n, h->desc->scale);
         store_keys(h, &g->dv, b->dv, k0, n, 1.0f);
     }
+    VEC(tile_end)(h->elem);
     float factor[EQI_ATT_Q];
     for (int i = 0; i < EQI_ATT_Q; i++) factor[i] = h->desc->scale;
     for (int64_t q0 = 0; q0 < h->queries; q0 += EQI_ATT_Q)

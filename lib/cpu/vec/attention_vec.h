@@ -12,8 +12,11 @@
 _Static_assert(EQI_ATT_Q == TILE_N, "a block of queries is a strip of columns");
 
 static inline size_t att_align(size_t n) { return (n + 63) / 64 * 64; }
-/* The inner dimension of a product: bf16 goes by pairs. */
-static inline int64_t att_depth(eqi_elem elem, int64_t n) { return elem == EQI_ELEM_BF16 ? (n + 1) / 2 * 2 : n; }
+/* The inner dimension of a product. */
+static inline int64_t att_depth(eqi_elem elem, int64_t n)
+{
+    return elem == EQI_ELEM_BF16 ? (n + TILE_PAIR - 1) / TILE_PAIR * TILE_PAIR : n;
+}
 
 static inline void *att_take(char **at, size_t size)
 {

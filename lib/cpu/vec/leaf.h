@@ -69,6 +69,6 @@ typedef struct eqi_leaf {
     void (*mse)(float *s, float *z, const float *const *from, int64_t n, int bits, float *scratch);
 } eqi_leaf;
 
-extern const eqi_leaf eqi_leaf_generic, eqi_leaf_avx2, eqi_leaf_avx512, eqi_leaf_avx512bf16;
+extern const eqi_leaf eqi_leaf_generic, eqi_leaf_avx2, eqi_leaf_avx512, eqi_leaf_avx512bf16, eqi_leaf_amx;
 
 #endif

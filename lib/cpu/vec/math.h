@@ -7,24 +7,17 @@
 #define VEC_LOG2E 1.44269504088896340736f
 #define VEC_LN2 0.69314718055994530942f
 
-/* 2^r for |r| <= 1/2. */
-static inline vf v_exp2_part(vf r)
-{
-    vf p = v_set1(1.535336188319500e-4f);
-    p = v_fma(p, r, v_set1(1.339887440266574e-3f));
-    p = v_fma(p, r, v_set1(9.618437357674640e-3f));
-    p = v_fma(p, r, v_set1(5.550332471162809e-2f));
-    p = v_fma(p, r, v_set1(2.402264791363012e-1f));
-    p = v_fma(p, r, v_set1(6.931472028550421e-1f));
-    return v_fma(p, r, v_set1(1.0f));
-}
-
-/* A NaN stays one; -infinity gives 0. */
+/* A NaN stays one; -infinity gives 0. The polynomial is that of least relative error for 2^r, 0 <= r < 1: 8e-8. */
 static inline vf v_exp2(vf x)
 {
-    x = v_min(v_set1(129.0f), v_max(v_set1(-151.0f), x));
-    vf n = v_rint(x);
-    return v_scale(v_exp2_part(v_sub(x, n)), n);
+    vf n, r = v_fraction(x, &n);
+    vf p = v_set1(1.877576765658015e-3f);
+    p = v_fma(p, r, v_set1(8.9893398765987358e-3f));
+    p = v_fma(p, r, v_set1(5.5826318231683377e-2f));
+    p = v_fma(p, r, v_set1(2.4015361698272358e-1f));
+    p = v_fma(p, r, v_set1(6.9315307320709623e-1f));
+    p = v_fma(p, r, v_set1(9.9999992506375993e-1f));
+    return v_scale(p, n);
 }
 
 static inline vf v_exp(vf x)

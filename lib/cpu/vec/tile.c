@@ -2,12 +2,16 @@
 
 #include "cpu/vec/rows.h"
 
+#if EQI_SIMD_AMX
+#include "cpu/amx/matrix.h"
+#endif
+
 /* Rows and vectors of c in registers at a time: rows * vectors accumulators, and `vectors` of b, fit the register file. */
 #if VL == 16
-#define ROWS 6
+#define ROWS 4
 #define VECTORS 4
 #else
-#define ROWS 4
+#define ROWS 6
 #define VECTORS 2
 #endif
 
@@ -47,7 +51,17 @@ INLINE void rows_f32(float *c, const float *a, int64_t lda, const float *b, int6
     store_c(c, s, rows);
 }
 
-#if EQI_SIMD_BF16
+#if EQI_SIMD_AMX
+static void strip_bf16(float *c, const uint16_t *a, int64_t lda, const uint16_t *b, int64_t m, int64_t k, bool acc)
+{
+    for (int64_t n = 0; n < TILE_N; n += 32)
+        for (int64_t i = 0; i < m; i += 32) {
+            float *to = c + i * TILE_N + n;
+            if (m - i > 16) amx_tile(to, TILE_N, a + i * lda, lda, b + 2 * n, 2 * TILE_N, k, acc, 32);
+            else amx_tile(to, TILE_N, a + i * lda, lda, b + 2 * n, 2 * TILE_N, k, acc, 16);
+        }
+}
+#elif EQI_SIMD_BF16
 INLINE void rows_bf16(float *c, const uint16_t *a, int64_t lda, const uint16_t *b, int64_t k, bool acc, int rows)
 {
     vf s[ROWS][VECTORS];
@@ -89,9 +103,25 @@ INLINE void rows_bf16(float *c, const uint16_t *a, int64_t lda, const uint16_t *
     }
 
 STRIP(f32, float)
-#if EQI_SIMD_BF16
+#if EQI_SIMD_BF16 && !EQI_SIMD_AMX
 STRIP(bf16, uint16_t)
 #endif
+
+void VEC(tile_begin)(eqi_elem elem)
+{
+#if EQI_SIMD_AMX
+    if (elem == EQI_ELEM_BF16) amx_begin();
+#endif
+    (void)elem;
+}
+
+void VEC(tile_end)(eqi_elem elem)
+{
+#if EQI_SIMD_AMX
+    if (elem == EQI_ELEM_BF16) amx_end();
+#endif
+    (void)elem;
+}
 
 void VEC(tile)(float *c, eqi_elem elem, const void *a, int64_t lda, const void *b, int64_t m, int64_t k, bool acc)
 {

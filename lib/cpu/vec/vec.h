@@ -14,6 +14,9 @@
 #ifndef EQI_SIMD_BF16
 #define EQI_SIMD_BF16 0
 #endif
+#ifndef EQI_SIMD_AMX
+#define EQI_SIMD_AMX 0
+#endif
 
 /* n is VL but for the last vector of a row. */
 static inline vf vec_load(const void *p, eqi_dtype dtype, int64_t at, int n)

@@ -59,7 +59,7 @@ arg *suite_arg(suite *s, const char *name, arg_role role, arg_layout layout, eqi
 {
     arg *a = &s->arg[s->args++];
     *a = (arg){ .name = name, .role = role, .alias = -1, .count = 1 };
-    a->eps = dtype == EQI_F64 ? 0x1p-45 : 0x1p-21;
+    a->eps = dtype == EQI_F64 ? 0x1p-40 : 0x1p-21;
     a->v.dtype = dtype;
     a->v.ndim = ndim;
     for (int d = 0; d < ndim; d++) {

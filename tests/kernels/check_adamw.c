@@ -24,7 +24,7 @@ static void again(suite *s, const void *params)
         s->arg[M].again[i] = m;
         s->arg[V].again[i] = v;
         double scale = fabs(b1 * s->arg[M].in[i]) + fabs((1.0 - b1) * g);
-        s->arg[P].mag[i] = fabs(p) + (fabs(m) > 0.0 ? fabs(update) * (1.0 + scale / fabs(m)) : 0.0);
+        s->arg[P].mag[i] = fabs(p) + (fabs(m) > 0.0 ? 8.0 * fabs(update) * (1.0 + scale / fabs(m)) : 0.0);
         s->arg[M].mag[i] = scale;
         s->arg[V].mag[i] = v;
     }
@@ -36,13 +36,14 @@ static void arguments(suite *s, eqi_dtype dtype, int64_t n, flavour f)
     arg *g = suite_arg(s, "g", IN, CONTIGUOUS, dtype, DIMS(n));
     arg *m = suite_arg(s, "m", ACC, CONTIGUOUS, dtype, DIMS(n));
     arg *v = suite_arg(s, "v", ACC, CONTIGUOUS, dtype, DIMS(n));
-    arg_normal(s, p, 1.0);
+    arg_normal(s, p, (double)suite_pick(s, 0, 2) * 1e-3); /* small, so that an error in the update shows */
     arg_flavour(s, g, f);
     for (int64_t i = 0; i < n; i++) {
         double x = 0.1 * suite_normal(s), y = 0.1 * suite_normal(s);
         arg_set(m, i, f == ZERO ? 0.0 : x);
         arg_set(v, i, f == ZERO ? 0.0 : x * x + y * y);
     }
+    if (dtype == EQI_F32) p->eps = 0x1p-23;
     p->match = m->match = v->match = dtype == EQI_F64 ? CLOSE : SAME;
 }
 

@@ -22,7 +22,7 @@ static void sum_squares(suite *s)
         flavour f = (flavour)suite_pick(s, 0, FLAVOURS - 1);
         suite_begin(s, "[%lld, %lld] %s, %s", (long long)rows, (long long)width, eqi_dtype_name(dtype), flavour_name(f));
         arg *sum = suite_arg(s, "sum", ACC, CONTIGUOUS, EQI_F64, DIMS(1));
-        sum->eps = dtype == EQI_F64 ? 0x1p-45 : 0x1p-21;
+        sum->eps = dtype == EQI_F64 ? 0x1p-40 : 0x1p-21;
         arg_set(sum, 0, suite_coin(s) ? 0.0 : 2.5);
         arg_flavour(s, suite_arg(s, "g", IN, CONTIGUOUS, dtype, DIMS(rows, width)), f);
         suite_run(s, call_sum, again_sum, NULL);

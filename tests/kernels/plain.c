@@ -12,7 +12,8 @@ int64_t odd_size(suite *s, int64_t most)
 
 int64_t odd_rows(suite *s)
 {
-    static const int64_t rows[] = { 0, 1, 1, 2, 3, 4, 5, 8, 15, 16, 17, 33, 70 };
+    static const int64_t rows[] = { 1, 1, 2, 3, 4, 5, 8, 15, 16, 17, 33, 70 };
+    if (s->run % 9 == 4) return 0; /* not by chance */
     return rows[suite_pick(s, 0, (int64_t)EQI_COUNT(rows) - 1)];
 }
 

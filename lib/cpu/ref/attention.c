@@ -46,7 +46,7 @@ eqat_status eqi_ref_attention(eqi_ctx *ctx, const eqi_view *o, const eqi_view *l
         for (int64_t h = 0; h < heads; h++)
             for (int64_t i = 0; i < queries; i++) {
                 double l = eqi_ref_softmax_row(p, NULL, q, k, segments, d, b, h, i);
-                if (lse) ref_put(lse, ref_elem(lse, (b * heads + h) * queries + i), l);
+                ref_put(lse, ref_elem(lse, (b * heads + h) * queries + i), l);
                 for (int64_t c = 0; c < q->shape[3]; c++) {
                     double sum = 0.0;
                     for (int64_t j = 0; j < keys; j++)

@@ -11,7 +11,7 @@ eqat_status eqi_ref_rmsnorm(eqi_ctx *ctx, const eqi_view *y, const eqi_view *rst
         double rs = 1.0 / sqrt(sum / (double)width + eps);
         for (int64_t j = 0; j < width; j++)
             ref_put(y, ref_at(y, r, j), ref_get(x, ref_at(x, r, j)) * rs * ref_get(gain, ref_elem(gain, j)));
-        if (rstd) ref_put(rstd, ref_elem(rstd, r), rs);
+        ref_put(rstd, ref_elem(rstd, r), rs);
     }
     return EQAT_OK;
 }

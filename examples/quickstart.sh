@@ -38,18 +38,18 @@ if [ ! -f "$work/valid.txt" ]; then
 import glob, html.parser, os, sys
 
 class Prose(html.parser.HTMLParser):
-    """The paragraphs of a page, without program listings."""
+    """The paragraphs of a page (<div class="para">), without program listings."""
     def __init__(self):
         super().__init__()
-        self.depth, self.text = 0, []
+        self.divs, self.listing, self.text = [], 0, []
     def handle_starttag(self, tag, attrs):
-        if tag == "p": self.depth += 1
+        if tag == "div": self.divs.append(dict(attrs).get("class") == "para")
+        if tag == "pre": self.listing += 1
     def handle_endtag(self, tag):
-        if tag == "p" and self.depth:
-            self.depth -= 1
-            self.text.append("\n")
+        if tag == "div" and self.divs and self.divs.pop(): self.text.append("\n")
+        if tag == "pre" and self.listing: self.listing -= 1
     def handle_data(self, data):
-        if self.depth: self.text.append(" ".join(data.split()) and data.replace("\n", " "))
+        if any(self.divs) and not self.listing: self.text.append(data.replace("\n", " "))
 
 def prose(path):
     parser = Prose()

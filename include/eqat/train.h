@@ -109,7 +109,7 @@ EQAT_API void eqat_e2e_qp_options_init(eqat_e2e_qp_options *options, size_t stru
 
 typedef struct eqat_e2e_qp eqat_e2e_qp;
 
-/* model must be quantized.  model and data are referenced. */
+/* model must be quantized; its step sizes are rounded to fp16, from where they train.  model and data are referenced. */
 EQAT_API eqat_status eqat_e2e_qp_create(eqat_e2e_qp **out, eqat_model *model, eqat_data *data, const eqat_e2e_qp_options *options);
 EQAT_API void eqat_e2e_qp_free(eqat_e2e_qp *job); /* NULL is fine; unfinished training is undone */
 /* Optimizer steps in all. */

@@ -1,3 +1,5 @@
+#include <math.h>
+
 #include "cpu/backend.h"
 #include "cpu/pieces.h"
 #include "cpu/ref/ref.h"
@@ -80,7 +82,7 @@ eqat_status eqi_cpu_copy(eqi_ctx *ctx, const eqi_view *y, const eqi_view *x)
 /* Bytes that are all alike: the only fill that a step makes often. */
 eqat_status eqi_cpu_fill(eqi_ctx *ctx, const eqi_view *y, double value)
 {
-    if (value != 0.0 || !eqi_view_is_contiguous(y)) return eqi_ref_fill(ctx, y, value);
+    if (value != 0.0 || signbit(value) || !eqi_view_is_contiguous(y)) return eqi_ref_fill(ctx, y, value);
     memset(y->data, 0, (size_t)eqi_view_count(y) * eqi_dtype_size(y->dtype));
     return EQAT_OK;
 }

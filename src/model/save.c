@@ -7,7 +7,7 @@
 #include "model/model.h"
 #include "quant/quantizer.h"
 
-#define CHUNK ((int64_t)1 << 20)
+#define CHUNK ((int64_t)1 << 16)
 
 /* One walk over the tensors declares them, a second one writes them. */
 typedef struct emitter {

@@ -515,53 +515,34 @@ eqat_status eqat_block_ap_validate(eqat_block_ap *job, double *loss)
 
 /* ---- the end of a block ---------------------------------------------------------------------------------------------- */
 
-/* What is to take the place of the masters. */
-typedef struct frozen {
-    eqi_weight packed[EQI_ROLE_COUNT]; /* of linears that are quantized */
-    eqi_tensor *dense[EQI_ROLE_COUNT]; /* of the others */
-    eqi_tensor *gains[EQI_NORM_COUNT];
-} frozen;
-
-static eqat_status freeze(eqat_block_ap *job, frozen *f)
+/* Codes of what is quantized; the rest is rounded where it lies, and stays F32: that is how the model tells what may differ from
+ * its file. Rounding twice changes nothing, so a failure half-way leaves a block that can still be finished. */
+static eqat_status freeze(eqat_block_ap *job, eqi_weight *packed)
 {
     eqi_block *b = block_in_work(job);
     for (int i = 0; i < b->n_linears; i++) {
-        const eqi_linear *l = &b->linears[i];
-        if (l->weight.s)
-            EQI_TRY(eqi_quant_freeze(l->weight.w, l->weight.s, l->weight.z, &l->weight.q, &f->packed[i]));
-        else
-            EQI_TRY(eqi_tensor_cast(l->weight.w, eqi_kept_dtype(l->stored), &f->dense[i]));
+        const eqi_weight *w = &b->linears[i].weight;
+        if (w->s) EQI_TRY(eqi_quant_freeze(w->w, w->s, w->z, &w->q, &packed[i]));
     }
-    for (int i = 0; i < EQI_NORM_COUNT; i++) {
-        if (!b->norms[i].size) continue;
-        EQI_TRY(eqi_tensor_cast(b->norms[i].gain, EQI_F32, &f->gains[i]));
-        EQI_TRY(eqi_round_kept(f->gains[i], b->norms[i].stored));
-    }
+    for (int i = 0; i < b->n_linears; i++)
+        if (!b->linears[i].weight.s) EQI_TRY(eqi_round_kept(b->linears[i].weight.w, b->linears[i].stored));
+    for (int i = 0; i < EQI_NORM_COUNT; i++)
+        if (b->norms[i].size) EQI_TRY(eqi_round_kept(b->norms[i].gain, b->norms[i].stored));
     return EQAT_OK;
 }
 
-static void put_in_place(eqat_block_ap *job, frozen *f)
+static void put_in_place(eqat_block_ap *job, eqi_weight *packed)
 {
     eqi_block *b = block_in_work(job);
+    for (int i = 0; i < job->n_trained; i++) {
+        eqi_tensor_zero_grad(job->trained[i]);
+        job->trained[i]->requires_grad = false;
+    }
+    job->n_trained = 0;
     eqat_optimizer_free(job->optimizer);
     job->optimizer = NULL;
-    job->n_trained = 0;
-    for (int i = 0; i < b->n_linears; i++) {
-        eqi_weight *w = &b->linears[i].weight;
-        if (f->packed[i].codes) {
-            eqi_block_set_packed(job->model, job->block, i, &f->packed[i]);
-        } else {
-            eqi_tensor_unref(w->w);
-            w->w = f->dense[i];
-            f->dense[i] = NULL;
-        }
-    }
-    for (int i = 0; i < EQI_NORM_COUNT; i++) {
-        if (!b->norms[i].size) continue;
-        eqi_tensor_unref(b->norms[i].gain);
-        b->norms[i].gain = f->gains[i];
-        f->gains[i] = NULL;
-    }
+    for (int i = 0; i < b->n_linears; i++)
+        if (packed[i].codes) eqi_block_set_packed(job->model, job->block, i, &packed[i]);
     release_pinned(job);
     job->phase = EQI_BLOCK_FROZEN;
 }
@@ -570,14 +551,10 @@ eqat_status eqat_block_ap_finish(eqat_block_ap *job)
 {
     if (job->phase != EQI_BLOCK_FROZEN) {
         EQI_TRY(expect_training(job));
-        frozen f = { 0 };
-        eqat_status st = freeze(job, &f);
-        if (st == EQAT_OK) put_in_place(job, &f);
-        for (int i = 0; i < EQI_ROLE_COUNT; i++) {
-            eqi_weight_release(&f.packed[i]);
-            eqi_tensor_unref(f.dense[i]);
-        }
-        for (int i = 0; i < EQI_NORM_COUNT; i++) eqi_tensor_unref(f.gains[i]);
+        eqi_weight packed[EQI_ROLE_COUNT] = { { 0 } };
+        eqat_status st = freeze(job, packed);
+        if (st == EQAT_OK) put_in_place(job, packed);
+        for (int i = 0; i < EQI_ROLE_COUNT; i++) eqi_weight_release(&packed[i]);
         EQI_TRY(st);
     }
     /* Behind the last block nobody reads the quantized stream. */

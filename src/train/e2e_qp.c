@@ -15,7 +15,7 @@ typedef struct trained {
     kind kind;
     eqi_tensor **place; /* in the model */
     eqi_tensor *value;  /* F32, trains; what *place is during training */
-    eqi_tensor *before; /* a copy; of zero points the model's own tensor */
+    eqi_tensor *before; /* a copy (F16 of step sizes: it is exact); of zero points the model's own tensor */
     bool was_trainable;
     int bits;          /* of zero points */
     eqi_stored stored; /* of gains */
@@ -75,7 +75,8 @@ static eqat_status add(eqat_e2e_qp *job, trained t)
         job->capacity = capacity;
     }
     eqi_tensor *other;
-    EQI_TRY(eqi_tensor_cast(*t.place, EQI_F32, &other));
+    if (t.kind == STEP_SIZES) EQI_TRY(eqi_quant_round_s(*t.place)); /* training starts from what a file holds */
+    EQI_TRY(eqi_tensor_cast(*t.place, t.kind == STEP_SIZES ? EQI_F16 : EQI_F32, &other));
     if (t.kind == ZERO_POINTS) {
         t.before = *t.place;
         *t.place = t.value = other;
@@ -130,7 +131,7 @@ static void undo(trained *t)
         *t->place = t->before;
         eqi_tensor_unref(t->value);
     } else {
-        (void)eqi_tensor_copy(t->value, t->before); /* within one device and dtype: nothing to fail */
+        (void)eqi_tensor_copy(t->value, t->before); /* within one device, same shape: nothing to fail */
         eqi_tensor_unref(t->before);
     }
 }

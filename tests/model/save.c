@@ -180,6 +180,28 @@ START_TEST(config_is_carried_over)
 }
 END_TEST
 
+/* A tokenizer that libeqat does not read is carried over; one that is damaged is told. */
+START_TEST(tokenizer_files)
+{
+    write_model(ctx, in, tiny_find("llama")->config, EQI_STORED_BF16, NULL);
+    char *model_file = in_dir(in, "tokenizer.model"), *saved = in_dir(out, "tokenizer.model"), *json = in_dir(in, "tokenizer.json");
+    write_text(model_file, "sentences");
+    eqat_model *m = open_model(ctx, in, EQI_F32);
+    ck_assert(eqat_model_tokenizer(m) == NULL);
+    OK(ctx, eqat_model_save(m, out));
+    eqat_model_free(m);
+    char *text = read_text(saved);
+    ck_assert_str_eq(text, "sentences");
+    write_text(json, "{\"version\": ");
+    says(ctx, eqat_model_open(ctx, &m, in, NULL), EQAT_FORMAT, "tokenizer.json");
+    ck_assert(m == NULL);
+    free(text);
+    free(model_file);
+    free(saved);
+    free(json);
+}
+END_TEST
+
 START_TEST(places_that_cannot_be_written)
 {
     write_model(ctx, in, tiny_find("llama")->config, EQI_STORED_F16, NULL);
@@ -253,6 +275,7 @@ TCase *case_save(void)
     tcase_add_loop_test(tc, trained_tensors, 0, 4);
     tcase_add_test(tc, trained_to_nan);
     tcase_add_test(tc, config_is_carried_over);
+    tcase_add_test(tc, tokenizer_files);
     tcase_add_test(tc, places_that_cannot_be_written);
     tcase_add_loop_test(tc, widths_that_no_engine_reads, 0, 3);
     tcase_add_test(tc, outputs_that_fill_no_word);

@@ -4,7 +4,7 @@ import hashlib, json, os, shutil, signal, struct, subprocess, sys, tempfile, tim
 EQAT, TRAIN_TINY = os.environ["EQAT_TOOL"], os.environ["EQAT_TRAIN_TINY"]
 DATA = ["--seq-len", "64", "--val-size", "16", "--sampling", "consecutive", "--shuffle", "off"]
 BLOCK_AP = DATA + ["--train-size", "512", "--batch-size", "8", "--epochs", "2", "--weight-lr", "1e-3", "--quant-lr", "1e-3"]
-E2E = ["--e2e-seq-len", "64", "--e2e-train-size", "512", "--e2e-batch-size", "8", "--e2e-micro-batch-size", "8", "--e2e-lr", "1e-3"]
+E2E = ["--e2e-seq-len", "64", "--e2e-train-size", "2048", "--e2e-batch-size", "8", "--e2e-micro-batch-size", "8", "--e2e-lr", "1e-3"]
 FEW = DATA + ["--train-size", "8", "--batch-size", "2", "--epochs", "1"]
 
 
@@ -187,7 +187,7 @@ class Tool(unittest.TestCase):
         model = self.broken_copy()
         name = "model.layers.1.mlp.up_proj.weight"
         self.edit_header(model, lambda h: h.__setitem__("other", h.pop(name)))
-        self.refused("eval", model, "--text", self.valid, says=["model.safetensors", name])
+        self.refused("eval", model, "--text", self.valid, says=["broken", name, "[192, 64]"])
 
     def test_wrong_shape(self):
         model = self.broken_copy()

@@ -272,11 +272,50 @@ START_TEST(linears_that_are_left_out_train_dense)
 }
 END_TEST
 
+/* What trains is rounded to the file's own dtype before the quantized stream goes on, and is what the saved model holds. */
+START_TEST(trained_gains_and_dense_weights_keep_the_dtype_of_the_file)
+{
+    shape half = small_shape;
+    half.bf16 = true;
+    write_model("half", &half, NULL);
+    for (int compute = 0; compute < 2; compute++) {
+        eqat_context *ctx = make_context(2, 0);
+        eqat_model *model = open_model(ctx, "half", compute ? EQAT_BF16 : EQAT_F32);
+        eqat_quantizer *quantizer = make_quantizer(ctx, 2, 32);
+        eqat_data *data = make_data(ctx, 4, 2, false);
+        ck_ok(ctx, eqat_quantizer_add_rule(quantizer, "*.down_proj", 0, 0));
+        eqat_block_ap_options o = fast_options();
+        ck_ok(ctx, eqat_block_ap_quantize(model, quantizer, data, &o));
+        double here = perplexity(ctx, model, data);
+        eqat_model *file = open_model(ctx, "half", EQAT_F32);
+        eqat_model *again =
+            open_model(ctx, save_as(ctx, model, compute ? "half-bf16" : "half-f32"), compute ? EQAT_BF16 : EQAT_F32);
+        ck_assert_double_eq(perplexity(ctx, again, data), here);
+        const char *const names[] = { "model.layers.1.input_layernorm.weight", "model.layers.1.mlp.down_proj.weight" };
+        for (int i = 0; i < 2; i++) {
+            int64_t n;
+            float *trained = parameter(ctx, model, names[i], &n), *saved = parameter(ctx, again, names[i], &n);
+            float *original = parameter(ctx, file, names[i], &n);
+            ck_assert_msg(equal(trained, saved, n) && !equal(trained, original, n), "%s", names[i]);
+            free(trained);
+            free(saved);
+            free(original);
+        }
+        eqat_model_free(again);
+        eqat_model_free(file);
+        eqat_data_free(data);
+        eqat_quantizer_free(quantizer);
+        eqat_model_free(model);
+        eqat_context_free(ctx);
+    }
+}
+END_TEST
+
 /* Weights, gradients, two moments of the block, activations of one batch, streams: and not the embeddings (here larger than the
  * block), nor a second copy of anything. */
 START_TEST(peak_memory)
 {
-    const shape large = { 20000, 256, 1024, 2, 4, 4 };
+    const shape large = { 20000, 256, 1024, 2, 4, 4, false };
     const int64_t linears = 4 * 256 * 256 + 3 * 256 * 1024, samples = 6;
     write_model("large", &large, NULL);
     for (int offload = 0; offload < 2; offload++) {
@@ -345,6 +384,7 @@ int main(void)
     tcase_add_test(tc, the_loop_tells_the_step_even_when_nobody_watches);
     tcase_add_test(tc, bad_input_is_refused);
     tcase_add_test(tc, linears_that_are_left_out_train_dense);
+    tcase_add_test(tc, trained_gains_and_dense_weights_keep_the_dtype_of_the_file);
     tcase_add_test(tc, peak_memory);
     tcase_add_test(tc, offloaded_memory_does_not_grow_with_samples);
     suite_add_tcase(suite, tc);

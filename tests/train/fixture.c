@@ -9,10 +9,11 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "base/half.h"
 #include "base/rng.h"
 #include "format/source.h"
 
-const shape small_shape = { VOCAB, HIDDEN, 96, BLOCKS, 4, 2 };
+const shape small_shape = { VOCAB, HIDDEN, 96, BLOCKS, 4, 2, false };
 
 static char root[256];
 
@@ -75,7 +76,7 @@ typedef struct writer {
     eqat_context *ctx;
     eqi_safetensors_writer *file;
     const char *nan_at;
-    bool declaring;
+    bool declaring, bf16;
     uint64_t index;
 } writer;
 
@@ -85,14 +86,18 @@ static void put(writer *w, const char *name, int64_t rows, int64_t columns, doub
     const int64_t dims[2] = { rows, columns };
     int64_t n = columns ? rows * columns : rows;
     if (w->declaring) {
-        ck_ok(w->ctx, eqi_safetensors_declare(w->file, name, EQI_STORED_F32, columns ? 2 : 1, dims));
+        ck_ok(w->ctx, eqi_safetensors_declare(w->file, name, w->bf16 ? EQI_STORED_BF16 : EQI_STORED_F32, columns ? 2 : 1, dims));
         return;
     }
     float *x = malloc((size_t)n * sizeof *x);
     ck_assert_ptr_nonnull(x);
     for (int64_t i = 0; i < n; i++) x[i] = (float)(center + spread * eqi_rng_normal(11, EQI_RNG_USER, w->index++));
     if (w->nan_at && !strcmp(name, w->nan_at)) x[n / 2] = NAN;
-    ck_ok(w->ctx, eqi_safetensors_write(w->file, x, (size_t)n * sizeof *x));
+    for (int64_t i = 0; i < n && w->bf16; i++) { /* in place: element i is written after it was read */
+        uint16_t half = eqi_f32_to_bf16(x[i]);
+        memcpy((char *)x + 2 * i, &half, sizeof half);
+    }
+    ck_ok(w->ctx, eqi_safetensors_write(w->file, x, (size_t)n * (w->bf16 ? 2 : 4)));
     free(x);
 }
 
@@ -133,7 +138,7 @@ void write_model(const char *name, const shape *s, const char *nan_at)
         "\"tie_word_embeddings\": true}\n",
         (int)s->hidden, (int)s->intermediate, (int)s->blocks, (int)s->heads, (int)s->kv_heads, (int)s->vocab);
     fclose(f);
-    writer w = { .ctx = make_context(1, 0), .nan_at = nan_at };
+    writer w = { .ctx = make_context(1, 0), .nan_at = nan_at, .bf16 = s->bf16 };
     snprintf(path, sizeof path, "%s/model.safetensors", dir);
     ck_ok(w.ctx, eqi_safetensors_create(w.ctx, &w.file, path));
     w.declaring = true;

@@ -24,6 +24,7 @@ enum { VOCAB = 96, HIDDEN = 64, BLOCKS = 3, TIME = 24 };
 
 typedef struct shape {
     int64_t vocab, hidden, intermediate, blocks, heads, kv_heads;
+    bool bf16; /* stored so; else f32 */
 } shape;
 
 extern const shape small_shape;

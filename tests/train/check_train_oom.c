@@ -1,0 +1,177 @@
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fixture.h"
+
+/* Requests for memory are refused one after another, each alone or with all that follow: the call says "out of memory", leaves
+ * the model as it was or as it is when the stage is done, and what is left to do then gives the same result. */
+
+typedef struct counter {
+    size_t requests, fail_at, live;
+    bool once;
+} counter;
+
+static void *count_alloc(void *user, size_t size, size_t align)
+{
+    counter *c = user;
+    c->requests++;
+    if (c->fail_at && (c->once ? c->requests == c->fail_at : c->requests >= c->fail_at)) return NULL;
+    void *p = NULL;
+    if (posix_memalign(&p, align, size) != 0) return NULL;
+    memset(p, 0xff, size); /* what is not written must not look like a result */
+    c->live++;
+    return p;
+}
+
+static void count_free(void *user, void *p)
+{
+    counter *c = user;
+    c->live--;
+    free(p);
+}
+
+typedef enum stage { BLOCK_AP, E2E_QP, EVAL, DONE } stage;
+
+typedef struct work {
+    eqat_context *ctx;
+    eqat_model *model;
+    eqat_quantizer *quantizer;
+    eqat_data *data;
+    bool offload;
+    stage next;
+    double nll;
+} work;
+
+static work start(counter *c)
+{
+    eqat_context_options o;
+    eqat_context_options_init(&o, sizeof o);
+    o.device = "ref"; /* keeps no scratch: every allocation is one of these loops or of the engine */
+    o.threads = 1;
+    o.alloc = count_alloc;
+    o.free = count_free;
+    o.alloc_user = c;
+    work w = { 0 };
+    char error[256];
+    ck_assert_msg(eqat_context_create(&w.ctx, &o, error, sizeof error) == EQAT_OK, "%s", error);
+    w.model = open_model(w.ctx, "tiny", EQAT_F32);
+    w.quantizer = make_quantizer(w.ctx, 2, 32);
+    w.data = make_data(w.ctx, 2, 1, true);
+    return w;
+}
+
+static void end(work *w, const counter *c)
+{
+    eqat_data_free(w->data);
+    eqat_quantizer_free(w->quantizer);
+    eqat_model_free(w->model);
+    eqat_context_free(w->ctx);
+    ck_assert_uint_eq(c->live, 0);
+}
+
+static eqat_status block_ap(work *w)
+{
+    eqat_block_ap_options o;
+    eqat_block_ap_options_init(&o, sizeof o);
+    o.epochs = 1;
+    o.weight_lr = o.quant_lr = 1e-3;
+    if (w->offload) o.offload_dir = fixture_dir();
+    return eqat_block_ap_quantize(w->model, w->quantizer, w->data, &o);
+}
+
+static eqat_status e2e_qp(work *w)
+{
+    eqat_e2e_qp_options o;
+    eqat_e2e_qp_options_init(&o, sizeof o);
+    o.lr = 1e-3;
+    o.epochs = 2;
+    o.params = EQAT_E2E_SZ;
+    o.train_norms = true;
+    return eqat_e2e_qp_train(w->model, w->data, &o);
+}
+
+static eqat_status go_on(work *w)
+{
+    eqat_perplexity p = { .struct_size = sizeof p };
+    while (w->next != DONE) {
+        eqat_status st = w->next == BLOCK_AP ? block_ap(w)
+                         : w->next == E2E_QP ? e2e_qp(w)
+                                             : eqat_eval_perplexity(w->model, w->data, NULL, &p);
+        if (st != EQAT_OK) return st;
+        w->next++;
+    }
+    w->nll = p.nll;
+    return EQAT_OK;
+}
+
+static void exhaust(bool once, bool offload)
+{
+    counter c = { 0 };
+    work w = start(&c);
+    size_t before = c.requests;
+    ck_ok(w.ctx, go_on(&w));
+    size_t requests = c.requests - before, refused = 0;
+    double expected = w.nll;
+    end(&w, &c);
+    /* All of the first ones, where things are set up, then every seventeenth: steps repeat themselves. */
+    for (size_t n = 1; n <= requests; n += n < 150 ? 1 : 17) {
+        c = (counter){ .once = once };
+        w = start(&c);
+        w.offload = offload;
+        c.fail_at = c.requests + n;
+        eqat_status st = go_on(&w);
+        c.fail_at = 0;
+        if (st != EQAT_OK) {
+            refused++;
+            ck_assert_msg(st == EQAT_OUT_OF_MEMORY, "request %d: found %s: %s", (int)n, eqat_status_name(st),
+                          eqat_context_error(w.ctx));
+            ck_assert_ptr_nonnull(strstr(eqat_context_error(w.ctx), "out of memory"));
+            ck_ok(w.ctx, go_on(&w));
+        }
+        ck_assert_double_eq(w.nll, expected);
+        end(&w, &c);
+    }
+    ck_assert_uint_gt(refused, 80);
+}
+
+START_TEST(alone)
+{
+    exhaust(true, false);
+}
+END_TEST
+
+START_TEST(from_there_on)
+{
+    exhaust(false, false);
+}
+END_TEST
+
+START_TEST(offloaded)
+{
+    exhaust(false, true);
+}
+END_TEST
+
+static void write_tiny_model(void)
+{
+    const shape tiny = { VOCAB, 32, 32, 1, 2, 1, false };
+    write_model("tiny", &tiny, NULL);
+}
+
+int main(void)
+{
+    Suite *suite = suite_create("training without memory");
+    TCase *tc = tcase_create("all");
+    tcase_add_unchecked_fixture(tc, write_tiny_model, fixture_clean);
+    tcase_add_test(tc, alone);
+    tcase_add_test(tc, from_there_on);
+    tcase_add_test(tc, offloaded);
+    suite_add_tcase(suite, tc);
+    SRunner *runner = srunner_create(suite);
+    srunner_set_fork_status(runner, CK_NOFORK);
+    srunner_run_all(runner, CK_NORMAL);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed != 0;
+}

@@ -74,12 +74,12 @@ data="--seq-len 512 --train-size 32 --val-size 2 --sampling consecutive"
 # shellcheck disable=SC2086
 "$eqat" quantize "$model" --out "$work/block-ap" $quantize --calib "$work/train.txt" $data --batch-size 2 --epochs 2 \
     --weight-lr 3e-4 --quant-lr 1e-3 --json >"$work/block-ap.json"
-"$eqat" e2e-qp "$work/block-ap" --out "$work/efficientqat" --data "$work/train.txt" --e2e-seq-len 512 --e2e-train-size 32 \
+"$eqat" e2e-qp "$work/block-ap" --out "$work/efficientqat" --data "$work/train.txt" --e2e-seq-len 512 --e2e-train-size 24 \
     --e2e-batch-size 4 --sampling consecutive --e2e-lr 3e-4 --json >"$work/efficientqat.json"
 for stage in full rtn block-ap efficientqat; do
     path=$work/$stage
     [ $stage = full ] && path=$model
-    "$eqat" eval "$path" --text "$work/valid.txt" --seq-len 512 --max-windows 24 --json >"$work/$stage.eval.json"
+    "$eqat" eval "$path" --text "$work/valid.txt" --seq-len 512 --max-windows 16 --json >"$work/$stage.eval.json"
     "$eqat" inspect "$path" --json >"$work/$stage.inspect.json"
 done
 

@@ -14,8 +14,9 @@ extern "C" {
 #endif
 
 /* A byte-pair-encoding tokenizer as published with a model: byte-level (GPT-2, Llama 3, Qwen, SmolLM2) or
- * SentencePiece-style with byte fallback (Llama 1 and 2, Mistral).  Ids equal those of Hugging Face `tokenizers` for the
- * same files; characters that Unicode assigned after the installed PCRE2 and utf8proc were made may be split otherwise.
+ * SentencePiece-style with byte fallback (Llama 1 and 2, Mistral).  Ids equal those of Hugging Face `tokenizers` 0.23 for
+ * the same files, whatever version of Unicode the installed PCRE2 and utf8proc know; the stages Lowercase and Punctuation alone
+ * may differ in characters newer than those libraries.
  *
  * Threads: one thread at a time, also for calls that take a const handle: they share buffers and a cache of words.
  * Ownership: the handle holds a reference on its context.  What encode, decode and token_text give is borrowed from the

@@ -14,19 +14,10 @@ static eqat_status open_into(eqat_tokenizer *t, const char *path)
     eqi_ctx *ctx = t->ctx;
     t->path = eqi_strdup(ctx, path);
     if (!t->path) return EQAT_OUT_OF_MEMORY;
-    if (!eqi_path_exists(path)) return eqi_fail(ctx, EQAT_NOT_FOUND, "%s: found nothing, expected a folder with a tokenizer, a tokenizer.json or a GGUF file", path);
     eqi_definition d = {0};
-    eqat_status st;
-    if (eqi_path_is_dir(path)) {
-        t->source = EQI_TOKENIZER_FOLDER;
-        st = eqi_define_folder(ctx, path, &d);
-    } else if (ends_with(path, ".json")) {
-        t->source = EQI_TOKENIZER_JSON;
-        st = eqi_define_json(ctx, path, &d);
-    } else {
-        t->source = EQI_TOKENIZER_GGUF;
-        st = eqi_define_gguf(ctx, path, &d, NULL);
-    }
+    eqat_status st = t->source == EQI_TOKENIZER_FOLDER ? eqi_define_folder(ctx, path, &d)
+                     : t->source == EQI_TOKENIZER_JSON ? eqi_define_json(ctx, path, &d)
+                                                       : eqi_define_gguf(ctx, path, &d, NULL);
     if (st == EQAT_OK) st = eqi_build(t, &d);
     eqi_definition_free(ctx, &d);
     return st;
@@ -36,9 +27,21 @@ eqat_status eqat_tokenizer_open(eqat_context *context, eqat_tokenizer **out, con
 {
     *out = NULL;
     if (!path) return eqi_fail(context, EQAT_INVALID_ARGUMENT, "tokenizer: found no path, expected one");
+    if (!eqi_path_exists(path))
+        return eqi_fail(context, EQAT_NOT_FOUND, "%s: found nothing, expected a folder with a tokenizer, a tokenizer.json or a GGUF file", path);
+    return eqi_tokenizer_open_as(context, out, path,
+                                 eqi_path_is_dir(path)      ? EQI_TOKENIZER_FOLDER
+                                 : ends_with(path, ".json") ? EQI_TOKENIZER_JSON
+                                                            : EQI_TOKENIZER_GGUF);
+}
+
+eqat_status eqi_tokenizer_open_as(eqi_ctx *context, eqat_tokenizer **out, const char *path, eqi_tokenizer_source source)
+{
+    *out = NULL;
     eqat_tokenizer *t = eqi_calloc(context, 1, sizeof *t, "a tokenizer");
     if (!t) return EQAT_OUT_OF_MEMORY;
     t->ctx = eqi_ctx_ref(context);
+    t->source = source;
     t->bpe.ctx = context;
     t->bpe.unk = t->bos = t->eos = t->unk = EQI_NO_ID;
     eqi_added_init(&t->added);

@@ -33,6 +33,9 @@ struct eqat_tokenizer {
     eqi_bytes text;
 };
 
+/* Opens a path as what it is said to be, whatever its name. */
+eqat_status eqi_tokenizer_open_as(eqi_ctx *ctx, eqat_tokenizer **out, const char *path, eqi_tokenizer_source source);
+
 /* What a folder or a GGUF file says. */
 typedef struct eqi_definition {
     json_t *tokenizer;        /* as tokenizer.json */

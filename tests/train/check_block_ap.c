@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "model/model.h"
 #include "setting.h"
 
 /* ---- the same bytes ---------------------------------------------------------------------------------------------------- */
@@ -92,6 +93,90 @@ START_TEST(no_epochs_give_round_to_nearest)
         tear_down(&b);
         ck_assert_msg(same_folders(a, r), "%d bits", bits);
     }
+}
+END_TEST
+
+/* ---- the streams ------------------------------------------------------------------------------------------------------- */
+
+static eqat_tensor *embedded(bench *b, bool validation, int64_t sample)
+{
+    const int64_t dims[2] = { 1, TIME };
+    int32_t ids[TIME];
+    eqat_tensor *t, *x;
+    eqat_tape *tape;
+    ck_ok(b->ctx, eqat_data_sample(b->data, validation, sample, ids));
+    ck_ok(b->ctx, eqat_tensor_create(b->ctx, &t, EQAT_I32, 2, dims, ids));
+    ck_ok(b->ctx, eqat_tape_create(b->ctx, &tape));
+    ck_ok(b->ctx, eqi_model_embed(tape, b->model, t, &x));
+    eqat_tape_free(tape);
+    eqat_tensor_free(t);
+    return x;
+}
+
+/* x through block `index` of the model as its weights stand; gives x up. */
+static eqat_tensor *through(bench *b, int64_t index, eqat_tensor *x)
+{
+    eqat_tensor *y;
+    eqat_tape *tape;
+    ck_ok(b->ctx, eqat_tape_create(b->ctx, &tape));
+    eqat_tape_set_recording(tape, false);
+    ck_ok(b->ctx, eqi_block_load(b->model, index, EQI_F32, false));
+    ck_ok(b->ctx, eqi_model_prepare(b->model, TIME));
+    ck_ok(b->ctx, eqi_block_forward(tape, b->model, index, x, NULL, NULL, &y));
+    eqi_block_unload(b->model, index);
+    eqat_tape_free(tape);
+    eqat_tensor_free(x);
+    return y;
+}
+
+/* The loss of a sample at block `index`, from the embeddings on: target through the full-precision model, input through packed
+ * blocks. */
+static double loss_of(bench *dense, bench *b, int64_t index, bool validation, int64_t sample)
+{
+    eqat_tensor *full = embedded(dense, validation, sample), *quantized = embedded(b, validation, sample);
+    for (int64_t i = 0; i <= index; i++) {
+        full = through(dense, i, full);
+        quantized = through(b, i, quantized);
+    }
+    int64_t n;
+    float *x = read_floats(full, &n), *y = read_floats(quantized, &n);
+    double sum = 0;
+    for (int64_t i = 0; i < n; i++) sum += ((double)x[i] - (double)y[i]) * ((double)x[i] - (double)y[i]);
+    free(x);
+    free(y);
+    eqat_tensor_free(full);
+    eqat_tensor_free(quantized);
+    return sum / (double)n;
+}
+
+START_TEST(every_block_sees_both_streams_in_order)
+{
+    bench dense = set_up(&usual), b = set_up(&usual);
+    eqat_block_ap_options o = fast_options();
+    o.quant_lr = 0;
+    o.weight_lr = -1; /* nothing moves: losses can be had afterwards */
+    eqat_block_ap *job;
+    ck_ok(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &o));
+    for (int64_t block = 0; block < BLOCKS; block++) {
+        double loss, expected = 0;
+        ck_ok(b.ctx, eqat_block_ap_begin(job));
+        for (int64_t i = 0; i < 3; i++) expected += loss_of(&dense, &b, block, true, i) / 3;
+        ck_ok(b.ctx, eqat_block_ap_validate(job, &loss));
+        ck_assert_double_eq_tol(loss, expected, 1e-5 * expected);
+        for (int64_t epoch = 0; epoch < 2; epoch++)
+            for (int64_t step = 0; step < 4; step++) {
+                int64_t n = step < 3 ? 2 : 1;
+                expected = 0;
+                for (int64_t i = 0; i < n; i++)
+                    expected += loss_of(&dense, &b, block, false, eqat_data_order(b.data, epoch, 2 * step + i)) / (double)n;
+                ck_ok(b.ctx, eqat_block_ap_step(job, epoch, step, &loss));
+                ck_assert_double_eq_tol(loss, expected, 1e-5 * expected);
+            }
+        ck_ok(b.ctx, eqat_block_ap_finish(job));
+    }
+    eqat_block_ap_free(job);
+    tear_down(&b);
+    tear_down(&dense);
 }
 END_TEST
 
@@ -269,6 +354,7 @@ int main(void)
     tcase_add_test(tc, threads_and_offload_change_nothing_and_the_seed_does);
     tcase_add_test(tc, bf16_too);
     tcase_add_test(tc, no_epochs_give_round_to_nearest);
+    tcase_add_test(tc, every_block_sees_both_streams_in_order);
     tcase_add_test(tc, losses_fall_and_are_reported);
     tcase_add_test(tc, reported_losses_are_those_of_the_steps);
     tcase_add_test(tc, early_stop_counts_epochs_without_improvement);

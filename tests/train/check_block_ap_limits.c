@@ -198,6 +198,38 @@ START_TEST(the_loop_tells_the_step_even_when_nobody_watches)
 }
 END_TEST
 
+static eqat_status refuse_once(void *user, eqat_tensor *const *parameters, size_t count)
+{
+    int *calls = user;
+    (void)parameters;
+    (void)count;
+    return ++*calls == 1 ? EQAT_BACKEND : EQAT_OK;
+}
+
+START_TEST(half_a_step_leaves_nothing)
+{
+    float *after[2];
+    int64_t n;
+    for (int i = 0; i < 2; i++) {
+        bench b = set_up(&usual);
+        eqat_block_ap_options o = fast_options();
+        eqat_block_ap *job;
+        int calls = i; /* the first one is refused */
+        ck_ok(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &o));
+        ck_ok(b.ctx, eqat_block_ap_begin(job));
+        eqat_optimizer_set_grad_callback(eqat_block_ap_optimizer(job), refuse_once, &calls);
+        if (i == 0) ck_fails(b.ctx, eqat_block_ap_step(job, 0, 0, NULL), EQAT_BACKEND, "gradient callback");
+        for (int64_t step = 1; step < 4; step++) ck_ok(b.ctx, eqat_block_ap_step(job, 0, step, NULL));
+        after[i] = read_floats(eqat_block_ap_parameter(job, "mlp.gate_proj.weight"), &n);
+        eqat_block_ap_free(job);
+        tear_down(&b);
+    }
+    ck_assert(equal(after[0], after[1], n));
+    free(after[0]);
+    free(after[1]);
+}
+END_TEST
+
 START_TEST(bad_input_is_refused)
 {
     write_model("nan", &small_shape, "model.layers.1.mlp.down_proj.weight");
@@ -382,6 +414,7 @@ int main(void)
     tcase_add_test(tc, tensors_that_the_caller_asked_for_stay_the_callers);
     tcase_add_test(tc, numbers_that_are_not_finite_are_told_and_not_learned);
     tcase_add_test(tc, the_loop_tells_the_step_even_when_nobody_watches);
+    tcase_add_test(tc, half_a_step_leaves_nothing);
     tcase_add_test(tc, bad_input_is_refused);
     tcase_add_test(tc, linears_that_are_left_out_train_dense);
     tcase_add_test(tc, trained_gains_and_dense_weights_keep_the_dtype_of_the_file);

@@ -87,9 +87,13 @@ static char news(uint32_t c)
     return low < eqi_chars_new_to_patterns_count && eqi_chars_new_to_patterns[low].first <= c ? eqi_chars_new_to_patterns[low].category[0] : 0;
 }
 
+/* The reference's stage of digits knows a newer Unicode, 17, than its patterns. */
+static bool is_numeric_since_17(uint32_t c) { return (c >= 0x11de0 && c <= 0x11de9) || (c >= 0x16ff4 && c <= 0x16ff6); }
+
 bool eqi_char_is_numeric(uint32_t c)
 {
     if (c < 0x80) return c >= '0' && c <= '9';
+    if (is_numeric_since_17(c)) return true;
     utf8proc_category_t k = category(c);
     if (k == UTF8PROC_CATEGORY_CN) return news(c) == 'N';
     return k == UTF8PROC_CATEGORY_ND || k == UTF8PROC_CATEGORY_NL || k == UTF8PROC_CATEGORY_NO;

@@ -362,8 +362,7 @@ int main(int argc, char **argv)
     for (int step = 1; step <= STEPS; step++) {
         batch_make(text, ids, labels);
         loss = loss_of(tape, &model, ids, labels);
-        ok(eqat_tape_backward(tape, loss, 1.0));
-        ok(eqat_optimizer_step(adamw, 1.0));
+        ok(eqat_optimizer_backward(adamw, tape, loss));
         if (step % 100 == 0) {
             float value;
             ok(eqat_tensor_read(loss, &value, sizeof value));

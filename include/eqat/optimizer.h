@@ -2,7 +2,7 @@
 #ifndef EQAT_OPTIMIZER_H
 #define EQAT_OPTIMIZER_H
 
-#include "eqat/tensor.h"
+#include "eqat/tape.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -41,6 +41,11 @@ EQAT_API void eqat_optimizer_set_grad_callback(eqat_optimizer *optimizer, eqat_g
 /* One update from gradients multiplied by grad_scale, which are then cleared.  When the gradient norm is not finite, nothing is
  * changed.  Enqueued on the device; does not wait. */
 EQAT_API eqat_status eqat_optimizer_step(eqat_optimizer *optimizer, double grad_scale);
+/* eqat_tape_backward(tape, loss, 1) and eqat_optimizer_step(optimizer, 1) in one.  Without callback, clipping and recomputed segments on
+ * the tape, every gradient is applied and dropped as soon as it is complete, so that they never exist together; the numbers are
+ * the same, but a gradient that is not finite then stops the update of its own tensor and of those behind it, not of those
+ * before.  The tape is cleared, also on failure; gradients are then unspecified. */
+EQAT_API eqat_status eqat_optimizer_backward(eqat_optimizer *optimizer, eqat_tape *tape, eqat_tensor *loss);
 /* Factor of the schedule at step k, and the number of steps taken. */
 EQAT_API double eqat_optimizer_lr_factor(const eqat_optimizer *optimizer, int64_t k);
 EQAT_API int64_t eqat_optimizer_steps(const eqat_optimizer *optimizer);

@@ -29,7 +29,8 @@ static eqat_status backward(eqi_tape *tape, eqi_node *node)
 
 static void release(eqi_node *node) { let_go((const segment *)node->attr); }
 
-const eqi_op eqi_checkpoint_op = { .name = "checkpoint", .backward = backward, .release = release, .idle = EQI_OUT };
+const eqi_op eqi_checkpoint_op = { .name = "checkpoint", .backward = backward, .release = release, .idle = EQI_OUT,
+                                   .captures = true };
 
 /* A segment may hand back a tensor that others hold too; the mark "recorded" needs one of its own. */
 static eqat_status own_output(eqi_tensor **out)

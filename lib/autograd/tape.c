@@ -37,6 +37,8 @@ static void let_go(eqi_tensor *t, bool idle)
         eqi_tensor_unref(t);
 }
 
+static bool is_leaf(const eqi_tensor *t) { return t && !t->on_tape; }
+
 static void pop(eqi_tape *tape)
 {
     eqi_node *node = &tape->nodes[--tape->count];
@@ -44,7 +46,11 @@ static void pop(eqi_tape *tape)
     node->out->on_tape = node->out->requires_grad = false;
     eqi_tensor_zero_grad(node->out);
     let_go(node->out, node->op->idle & EQI_OUT);
-    for (size_t i = 0; i < EQI_COUNT(node->in); i++) let_go(node->in[i], node->op->idle & EQI_IN(i));
+    if (node->op->captures) tape->captures--;
+    for (size_t i = 0; i < EQI_COUNT(node->in); i++) {
+        if (is_leaf(node->in[i])) node->in[i]->uses--;
+        let_go(node->in[i], node->op->idle & EQI_IN(i));
+    }
     for (size_t i = 0; i < EQI_COUNT(node->saved); i++) eqi_tensor_unref(node->saved[i]);
 }
 
@@ -99,7 +105,11 @@ eqat_status eqi_tape_append(eqi_tape *tape, const eqi_op *op, eqi_tensor *const 
     eqi_node *node = &tape->nodes[tape->count++];
     memset(node, 0, sizeof *node);
     node->op = op;
-    for (int i = 0; i < n_in; i++) node->in[i] = hold(in[i], op->idle & EQI_IN(i));
+    for (int i = 0; i < n_in; i++) {
+        node->in[i] = hold(in[i], op->idle & EQI_IN(i));
+        if (is_leaf(in[i])) in[i]->uses++;
+    }
+    if (op->captures) tape->captures++;
     for (int i = 0; i < n_saved; i++) node->saved[i] = hold(saved[i], false);
     node->out = hold(out, op->idle & EQI_OUT);
     if (attr_size) memcpy(node->attr, attr, attr_size);
@@ -107,8 +117,17 @@ eqat_status eqi_tape_append(eqi_tape *tape, const eqi_op *op, eqi_tensor *const 
     return EQAT_OK;
 }
 
+static eqat_status hand_over(const eqi_node *node, eqi_leaf_fn ready, void *user)
+{
+    for (size_t i = 0; i < EQI_COUNT(node->in); i++) {
+        eqi_tensor *leaf = node->in[i];
+        if (is_leaf(leaf) && leaf->uses == 1 && leaf->grad) EQI_TRY(ready(user, leaf));
+    }
+    return EQAT_OK;
+}
+
 /* Walks the tape from its end; what is not on a path from the seeded gradient has none and is only released. */
-static eqat_status walk(eqi_tape *tape, eqat_status st)
+static eqat_status walk(eqi_tape *tape, eqat_status st, eqi_leaf_fn ready, void *user)
 {
     bool recording = tape->recording;
     tape->recording = false;
@@ -120,6 +139,7 @@ static eqat_status walk(eqi_tape *tape, eqat_status st)
             else
                 st = eqi_fail(tape->ctx, EQAT_UNSUPPORTED, "%s: has no backward rule", node->op->name);
         }
+        if (st == EQAT_OK && ready) st = hand_over(node, ready, user);
         pop(tape);
     }
     tape->recording = recording;
@@ -141,7 +161,15 @@ static eqat_status seed(eqi_tape *tape, eqi_tensor *loss, double scale)
     return ctx->backend->fill(ctx, &grad->v, scale);
 }
 
-eqat_status eqi_tape_backward(eqi_tape *tape, eqi_tensor *loss, double scale) { return walk(tape, seed(tape, loss, scale)); }
+eqat_status eqi_tape_backward(eqi_tape *tape, eqi_tensor *loss, double scale)
+{
+    return eqi_tape_backward_each(tape, loss, scale, NULL, NULL);
+}
+
+eqat_status eqi_tape_backward_each(eqi_tape *tape, eqi_tensor *loss, double scale, eqi_leaf_fn ready, void *user)
+{
+    return walk(tape, seed(tape, loss, scale), ready, user);
+}
 
 static eqat_status seed_from(eqi_tape *tape, eqi_tensor *out, const eqi_tensor *grad)
 {
@@ -162,5 +190,5 @@ static eqat_status seed_from(eqi_tape *tape, eqi_tensor *out, const eqi_tensor *
 
 eqat_status eqi_tape_backward_from(eqi_tape *tape, eqi_tensor *out, const eqi_tensor *grad)
 {
-    return walk(tape, seed_from(tape, out, grad));
+    return walk(tape, seed_from(tape, out, grad), NULL, NULL);
 }

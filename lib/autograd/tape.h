@@ -18,6 +18,7 @@ typedef struct eqi_op {
     void (*release)(eqi_node *node); /* frees what attr owns; may be NULL */
     /* What backward does not read: bit i for the data of in[i], EQI_OUT for that of out. Their memory may go before. */
     unsigned idle;
+    bool captures; /* backward may reach leaves that are not among the inputs */
 } eqi_op;
 
 #define EQI_IN(i) (1u << (i))
@@ -35,6 +36,7 @@ struct eqat_tape {
     eqi_ctx *ctx;
     eqi_node *nodes;
     size_t count, capacity;
+    size_t captures; /* nodes whose op does */
     bool recording;
     bool touched; /* an op would have been recorded had recording been on */
 };
@@ -59,6 +61,10 @@ bool eqi_tape_records(const eqi_tape *tape, eqi_tensor *const *in, int n_in);
 /* d loss / d everything that requires it, times `scale`; gradients of leaves accumulate over calls. The tape is
  * cleared, also on failure (gradients of leaves are then unspecified: drop them). loss is a scalar on this tape. */
 eqat_status eqi_tape_backward(eqi_tape *tape, eqi_tensor *loss, double scale);
+/* The same, and hands every leaf to `ready` as soon as no node left on the tape adds to its gradient, which may be dropped there.
+ * Leaves that ops capture are not handed over. */
+typedef eqat_status (*eqi_leaf_fn)(void *user, eqi_tensor *leaf);
+eqat_status eqi_tape_backward_each(eqi_tape *tape, eqi_tensor *loss, double scale, eqi_leaf_fn ready, void *user);
 /* The same from a given gradient of `out` instead of a scalar loss. */
 eqat_status eqi_tape_backward_from(eqi_tape *tape, eqi_tensor *out, const eqi_tensor *grad);
 

@@ -54,6 +54,7 @@ struct eqat_tensor {
     eqi_ctx *ctx; /* counted */
     int refs;
     int idle; /* of refs: the tape's, where backward needs no data */
+    int uses; /* of a leaf: places on tapes from which backward will reach its gradient */
     eqi_storage *storage; /* NULL and v.data NULL once all refs are idle */
     bool requires_grad;
     bool on_tape;     /* output of a recorded op: its gradient is transient */

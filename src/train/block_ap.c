@@ -452,8 +452,7 @@ eqat_status eqi_block_ap_check_loss(const eqat_block_ap *job, int64_t epoch, int
 static eqat_status update(eqat_block_ap *job, eqi_tensor *loss)
 {
     if (!job->n_trained) return EQAT_OK;
-    eqat_status st = eqi_tape_backward(job->tape, loss, 1);
-    if (st == EQAT_OK) st = eqat_optimizer_step(job->optimizer, 1);
+    eqat_status st = eqat_optimizer_backward(job->optimizer, job->tape, loss);
     if (st != EQAT_OK) /* half a gradient must not reach the next step */
         for (int i = 0; i < job->n_trained; i++) eqi_tensor_zero_grad(job->trained[i]);
     return st;

@@ -152,29 +152,78 @@ static eqat_status call_back(eqat_optimizer *o)
     return eqi_fail(o->ctx, st, "gradient callback: failed: %s", eqat_status_name(st));
 }
 
+static eqat_status add_squares(eqat_optimizer *o, const eqi_tensor *p)
+{
+    return o->ctx->backend->sum_squares(o->ctx, &o->sum->v, &p->grad->v);
+}
+
+static eqat_status take_factor(eqat_optimizer *o, double grad_scale)
+{
+    return o->ctx->backend->clip_factor(o->ctx, &o->norm->v, &o->factor->v, &o->sum->v, o->options.max_grad_norm, grad_scale);
+}
+
+static eqat_status update(eqat_optimizer *o, size_t i)
+{
+    const eqat_optimizer_options *opt = &o->options;
+    eqi_tensor *p = o->parameters[i];
+    const moments *both = &o->moments[i];
+    const eqi_adamw_desc d = { .lr = (float)(o->rates[both->group] * eqat_optimizer_lr_factor(o, o->steps)),
+                               .beta1 = (float)opt->beta1,
+                               .beta2 = (float)opt->beta2,
+                               .eps = (float)opt->eps,
+                               .weight_decay = (float)opt->weight_decay,
+                               .step = o->steps + 1 };
+    EQI_TRY(o->ctx->backend->adamw(o->ctx, &p->v, &p->grad->v, &both->m->v, &both->v->v, &o->factor->v, &d));
+    eqi_tensor_zero_grad(p);
+    return EQAT_OK;
+}
+
 eqat_status eqat_optimizer_step(eqat_optimizer *o, double grad_scale)
 {
-    const eqi_backend *b = o->ctx->backend;
-    const eqat_optimizer_options *opt = &o->options;
     EQI_TRY(call_back(o));
-    EQI_TRY(b->fill(o->ctx, &o->sum->v, 0));
+    EQI_TRY(eqi_tensor_fill(o->sum, 0));
     for (size_t i = 0; i < o->count; i++)
-        if (o->parameters[i]->grad) EQI_TRY(b->sum_squares(o->ctx, &o->sum->v, &o->parameters[i]->grad->v));
-    EQI_TRY(b->clip_factor(o->ctx, &o->norm->v, &o->factor->v, &o->sum->v, opt->max_grad_norm, grad_scale));
-    eqi_adamw_desc d = { .beta1 = (float)opt->beta1,
-                         .beta2 = (float)opt->beta2,
-                         .eps = (float)opt->eps,
-                         .weight_decay = (float)opt->weight_decay,
-                         .step = o->steps + 1 };
-    double factor = eqat_optimizer_lr_factor(o, o->steps);
-    for (size_t i = 0; i < o->count; i++) {
-        eqi_tensor *p = o->parameters[i];
-        moments *both = &o->moments[i];
-        if (!p->grad) continue; /* it took no part in the loss */
-        d.lr = (float)(o->rates[both->group] * factor);
-        EQI_TRY(b->adamw(o->ctx, &p->v, &p->grad->v, &both->m->v, &both->v->v, &o->factor->v, &d));
-        eqi_tensor_zero_grad(p);
+        if (o->parameters[i]->grad) EQI_TRY(add_squares(o, o->parameters[i]));
+    EQI_TRY(take_factor(o, grad_scale));
+    for (size_t i = 0; i < o->count; i++)
+        if (o->parameters[i]->grad) EQI_TRY(update(o, i)); /* the others took no part in the loss */
+    o->steps++;
+    return EQAT_OK;
+}
+
+/* ---- backward and update in one ---------------------------------------------------------------------------------------- */
+
+static eqat_status update_alone(eqat_optimizer *o, size_t i)
+{
+    EQI_TRY(add_squares(o, o->parameters[i]));
+    EQI_TRY(take_factor(o, 1));
+    return update(o, i);
+}
+
+static eqat_status update_leaf(void *user, eqi_tensor *leaf)
+{
+    eqat_optimizer *o = user;
+    for (size_t i = 0; i < o->count; i++)
+        if (o->parameters[i] == leaf) return update_alone(o, i);
+    return EQAT_OK;
+}
+
+/* Nobody wants to see all gradients together, and every one of them is known to be complete when backward is past it. */
+static bool can_fuse(const eqat_optimizer *o, const eqat_tape *tape)
+{
+    return !o->callback && o->options.max_grad_norm == 0 && !tape->captures;
+}
+
+eqat_status eqat_optimizer_backward(eqat_optimizer *o, eqat_tape *tape, eqat_tensor *loss)
+{
+    if (!can_fuse(o, tape)) {
+        EQI_TRY(eqi_tape_backward(tape, loss, 1));
+        return eqat_optimizer_step(o, 1);
     }
+    EQI_TRY(eqi_tensor_fill(o->sum, 0));
+    EQI_TRY(eqi_tape_backward_each(tape, loss, 1, update_leaf, o));
+    for (size_t i = 0; i < o->count; i++)
+        if (o->parameters[i]->grad) EQI_TRY(update_alone(o, i)); /* left by an earlier backward */
     o->steps++;
     return EQAT_OK;
 }

@@ -1,5 +1,9 @@
 """What the shared library promises: exactly the symbols of exports.txt, all versioned; headers that compile alone as C11 and as C++; and
-no change of the binary interface against the committed baseline that docs/abi.md does not tell."""
+no change of the binary interface against the committed baseline that docs/abi.md does not tell.
+
+    check_abi.py LIBRARY INCLUDE HERE            checks
+    check_abi.py LIBRARY INCLUDE HERE --write    writes the baseline; the library has debug information
+"""
 import glob, os, re, shutil, subprocess, sys, tempfile
 
 library, include, here = sys.argv[1:4]
@@ -49,6 +53,20 @@ def check_headers():
     return "\n".join(problems)
 
 
+def write_baseline():
+    r = run("abidw", "--headers-dir", os.path.join(include, "eqat"), "--drop-private-types", "--exported-interfaces-only", "--no-elf-needed",
+            "--no-corpus-path", "--no-comp-dir-path", "--no-show-locs", "--type-id-style", "hash", library)
+    sources = os.path.dirname(os.path.abspath(include))
+    with open(os.path.join(here, "libeqat.abi"), "w") as f:
+        for line in r.stdout.splitlines():
+            path = re.search(r" path='([^']*)'", line)
+            if path:
+                full = os.path.normpath(os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(library))), path[1]))
+                line = line.replace(path[1], os.path.relpath(full, sources))
+            f.write(line + "\n")
+    return r.stderr
+
+
 def check_baseline():
     baseline = os.path.join(here, "libeqat.abi")
     if not shutil.which("abidiff"):
@@ -57,6 +75,9 @@ def check_baseline():
     r = run("abidiff", "--headers-dir2", os.path.join(include, "eqat"), "--drop-private-types", baseline, library)
     return r.stdout if r.returncode else ""
 
+
+if sys.argv[4:] == ["--write"]:
+    sys.exit(write_baseline() or 0)
 
 failed = 0
 for check in (check_exports, check_headers, check_baseline):

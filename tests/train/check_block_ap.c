@@ -9,8 +9,17 @@
 
 /* ---- the same bytes ---------------------------------------------------------------------------------------------------- */
 
+static eqat_status all_gradients_are_there(void *user, eqat_tensor *const *parameters, size_t count)
+{
+    for (size_t i = 0; i < count; i++) ck_assert_ptr_nonnull(eqat_tensor_grad(parameters[i]));
+    ++*(int *)user;
+    return EQAT_OK;
+}
+
+/* Block 0 with backward and update in one, the others with all gradients side by side. */
 START_TEST(a_driver_made_of_steps_gives_the_same_bytes)
 {
+    int calls = 0;
     bench b = set_up(&usual);
     eqat_block_ap_options o = fast_options();
     eqat_block_ap *job;
@@ -18,6 +27,7 @@ START_TEST(a_driver_made_of_steps_gives_the_same_bytes)
     ck_assert_int_eq(eqat_block_ap_steps(job), 4); /* 7 samples in twos */
     while (eqat_block_ap_block(job) < BLOCKS) {
         ck_ok(b.ctx, eqat_block_ap_begin(job));
+        if (eqat_block_ap_block(job)) eqat_optimizer_set_grad_callback(eqat_block_ap_optimizer(job), all_gradients_are_there, &calls);
         for (int64_t epoch = 0; epoch < o.epochs; epoch++)
             for (int64_t step = 0; step < eqat_block_ap_steps(job); step++) {
                 double loss;
@@ -26,6 +36,7 @@ START_TEST(a_driver_made_of_steps_gives_the_same_bytes)
         ck_ok(b.ctx, eqat_block_ap_finish(job));
     }
     eqat_block_ap_free(job);
+    ck_assert_int_eq(calls, (BLOCKS - 1) * o.epochs * 4);
     eqat_e2e_qp_options e = fast_e2e_options();
     eqat_e2e_qp *e2e;
     ck_ok(b.ctx, eqat_e2e_qp_create(&e2e, b.model, b.data, &e));

@@ -204,6 +204,152 @@ START_TEST(a_gradient_that_is_not_finite_changes_nothing)
 }
 END_TEST
 
+/* ---- backward and update in one ------------------------------------------------------------------------------------------ */
+
+enum { ONE_BY_ONE, CALLBACK, CLIPPED, SEGMENT, APART };
+
+typedef struct spy {
+    eqat_tensor *watched;
+    bool gone; /* its gradient, by the time of the spy's own backward */
+} spy;
+
+static eqat_status look(void *user, eqat_tape *tape, eqat_tensor *grad, eqat_tensor *const *in, int32_t n_in)
+{
+    spy *s = user;
+    ck_assert_int_eq(n_in, 1);
+    s->gone = !eqat_tensor_grad(s->watched);
+    return eqat_tape_add_grad(tape, in[0], grad);
+}
+
+static eqat_status nothing(void *user, eqat_tensor *const *parameters, size_t count)
+{
+    (void)user;
+    (void)parameters;
+    (void)count;
+    return EQAT_OK;
+}
+
+static eqat_status doubled(eqat_tape *tape, void *user, eqat_tensor *const *in, int32_t n_in, eqat_tensor **out)
+{
+    (void)user;
+    (void)n_in;
+    return eqat_op_add(tape, in[0], in[0], out);
+}
+
+/* loss = mse(spy(b) * a + 2 a, target), five steps; a and b afterwards. */
+static void five_steps(int kind, float *values)
+{
+    eqat_context *ctx = make_context(1, 0);
+    eqat_optimizer_options o;
+    eqat_optimizer_options_init(&o, sizeof o);
+    if (kind == CLIPPED) o.max_grad_norm = 1e9;
+    eqat_optimizer *adamw;
+    ck_ok(ctx, eqat_optimizer_create(ctx, &adamw, &o));
+    ck_ok(ctx, eqat_optimizer_add_group(adamw, 0.1, NULL));
+    if (kind == CALLBACK) eqat_optimizer_set_grad_callback(adamw, nothing, NULL);
+    int64_t n = N;
+    eqat_tensor *a = trainable(ctx, N, start_a), *b = trainable(ctx, N, start_a), *target;
+    ck_ok(ctx, eqat_optimizer_add(adamw, 0, a));
+    ck_ok(ctx, eqat_optimizer_add(adamw, 0, b));
+    ck_ok(ctx, eqat_tensor_create(ctx, &target, EQAT_F32, 1, &n, target_a));
+    eqat_tape *tape;
+    ck_ok(ctx, eqat_tape_create(ctx, &tape));
+    for (int step = 0; step < 5; step++) {
+        spy s = { .watched = a };
+        eqat_tensor *seen, *product, *twice, *sum, *loss;
+        ck_ok(ctx, eqat_tensor_create(ctx, &seen, EQAT_F32, 1, &n, NULL));
+        ck_ok(ctx, eqat_tensor_copy(seen, b));
+        ck_ok(ctx, eqat_op_custom(tape, "spy", &b, 1, seen, look, NULL, &s));
+        ck_ok(ctx, eqat_op_mul(tape, seen, a, &product));
+        if (kind == SEGMENT) ck_ok(ctx, eqat_tape_checkpoint(tape, doubled, NULL, NULL, &a, 1, &twice));
+        else ck_ok(ctx, doubled(tape, NULL, &a, 1, &twice));
+        ck_ok(ctx, eqat_op_add(tape, product, twice, &sum));
+        ck_ok(ctx, eqat_op_mse(tape, sum, target, &loss));
+        if (kind == APART) {
+            ck_ok(ctx, eqat_tape_backward(tape, loss, 1));
+            ck_ok(ctx, eqat_optimizer_step(adamw, 1));
+        } else {
+            ck_ok(ctx, eqat_optimizer_backward(adamw, tape, loss));
+        }
+        ck_assert(s.gone == (kind == ONE_BY_ONE));
+        ck_assert_ptr_null(eqat_tensor_grad(a));
+        ck_assert_ptr_null(eqat_tensor_grad(b));
+        eqat_tensor *const all[] = { seen, product, twice, sum, loss };
+        for (size_t i = 0; i < sizeof all / sizeof *all; i++) eqat_tensor_free(all[i]);
+    }
+    double norm;
+    ck_ok(ctx, eqat_optimizer_grad_norm(adamw, &norm));
+    ck_assert(isfinite(norm) && norm > 0);
+    ck_assert_int_eq(eqat_optimizer_steps(adamw), 5);
+    ck_ok(ctx, eqat_tensor_read(a, values, N * sizeof *values));
+    ck_ok(ctx, eqat_tensor_read(b, values + N, N * sizeof *values));
+    eqat_tape_free(tape);
+    eqat_tensor_free(a);
+    eqat_tensor_free(b);
+    eqat_tensor_free(target);
+    eqat_optimizer_free(adamw);
+    eqat_context_free(ctx);
+}
+
+START_TEST(one_by_one_or_together_the_numbers_are_the_same)
+{
+    float expected[2 * N], found[2 * N];
+    five_steps(APART, expected);
+    for (int kind = ONE_BY_ONE; kind < APART; kind++) {
+        five_steps(kind, found);
+        ck_assert_mem_eq(found, expected, sizeof found);
+    }
+}
+END_TEST
+
+/* What an earlier backward left counts too; a gradient that is not finite stops its own tensor. */
+START_TEST(leftovers_are_applied_and_bad_gradients_are_not)
+{
+    eqat_context *ctx = make_context(1, 0);
+    eqat_optimizer *adamw;
+    ck_ok(ctx, eqat_optimizer_create(ctx, &adamw, NULL));
+    ck_ok(ctx, eqat_optimizer_add_group(adamw, 0.1, NULL));
+    eqat_tensor *a = trainable(ctx, N, start_a), *b = trainable(ctx, M, start_b), *target, *loss;
+    ck_ok(ctx, eqat_optimizer_add(adamw, 0, a));
+    ck_ok(ctx, eqat_optimizer_add(adamw, 0, b));
+    add_gradient(ctx, b, target_b, 1);
+    eqat_tape *tape;
+    int64_t n = N;
+    float bad[N] = { 0 }, after_a[N], after_b[M];
+    bad[2] = NAN;
+    ck_ok(ctx, eqat_tensor_create(ctx, &target, EQAT_F32, 1, &n, bad));
+    ck_ok(ctx, eqat_tape_create(ctx, &tape));
+    ck_ok(ctx, eqat_op_mse(tape, a, target, &loss));
+    ck_ok(ctx, eqat_optimizer_backward(adamw, tape, loss));
+    double norm;
+    ck_ok(ctx, eqat_optimizer_grad_norm(adamw, &norm));
+    ck_assert(isnan(norm));
+    ck_ok(ctx, eqat_tensor_read(a, after_a, sizeof after_a));
+    ck_ok(ctx, eqat_tensor_read(b, after_b, sizeof after_b));
+    ck_assert_mem_eq(after_a, start_a, sizeof after_a);
+    ck_assert_mem_eq(after_b, start_b, sizeof after_b); /* behind the bad one */
+    ck_assert_ptr_null(eqat_tensor_grad(b));
+    eqat_tensor_free(target);
+    eqat_tensor_free(loss);
+
+    add_gradient(ctx, b, target_b, 1);
+    ck_ok(ctx, eqat_tensor_create(ctx, &target, EQAT_F32, 1, &n, target_a));
+    ck_ok(ctx, eqat_op_mse(tape, a, target, &loss));
+    ck_ok(ctx, eqat_optimizer_backward(adamw, tape, loss));
+    ck_ok(ctx, eqat_tensor_read(a, after_a, sizeof after_a));
+    ck_ok(ctx, eqat_tensor_read(b, after_b, sizeof after_b));
+    ck_assert_float_lt(after_a[0], start_a[0]);
+    ck_assert_float_gt(after_b[0], start_b[0]);
+    eqat_tensor_free(target);
+    eqat_tensor_free(loss);
+    eqat_tape_free(tape);
+    eqat_tensor_free(a);
+    eqat_tensor_free(b);
+    eqat_optimizer_free(adamw);
+    eqat_context_free(ctx);
+}
+END_TEST
+
 START_TEST(wrong_use_is_refused)
 {
     eqat_context *ctx = make_context(1, 0);
@@ -239,6 +385,8 @@ int main(void)
     tcase_add_test(tc, adamw_follows_the_formulas);
     tcase_add_test(tc, adamw_decays_and_clips);
     tcase_add_test(tc, a_gradient_that_is_not_finite_changes_nothing);
+    tcase_add_test(tc, one_by_one_or_together_the_numbers_are_the_same);
+    tcase_add_test(tc, leftovers_are_applied_and_bad_gradients_are_not);
     tcase_add_test(tc, wrong_use_is_refused);
     suite_add_tcase(suite, tc);
     SRunner *runner = srunner_create(suite);

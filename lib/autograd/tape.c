@@ -117,20 +117,27 @@ eqat_status eqi_tape_append(eqi_tape *tape, const eqi_op *op, eqi_tensor *const 
     return EQAT_OK;
 }
 
-static eqat_status hand_over(const eqi_node *node, eqi_leaf_fn ready, void *user)
+/* `t` is a leaf and the node at the tape's end is the last to reach it. */
+static bool completes(const eqi_tensor *t) { return is_leaf(t) && t->requires_grad && t->uses == 1; }
+
+static eqat_status hand_over(const eqi_node *node, const eqi_sink *sink)
 {
-    for (size_t i = 0; i < EQI_COUNT(node->in); i++) {
-        eqi_tensor *leaf = node->in[i];
-        if (is_leaf(leaf) && leaf->uses == 1 && leaf->grad) EQI_TRY(ready(user, leaf));
-    }
+    for (size_t i = 0; i < EQI_COUNT(node->in); i++)
+        if (completes(node->in[i]) && node->in[i]->grad) EQI_TRY(sink->take(sink->user, node->in[i]));
     return EQAT_OK;
 }
 
+bool eqi_tape_takes_update(const eqi_tape *tape, eqi_tensor *t, eqi_update *update)
+{
+    return tape->sink && completes(t) && !t->grad && tape->sink->update(tape->sink->user, t, update);
+}
+
 /* Walks the tape from its end; what is not on a path from the seeded gradient has none and is only released. */
-static eqat_status walk(eqi_tape *tape, eqat_status st, eqi_leaf_fn ready, void *user)
+static eqat_status walk(eqi_tape *tape, eqat_status st, const eqi_sink *sink)
 {
     bool recording = tape->recording;
     tape->recording = false;
+    tape->sink = sink;
     while (tape->count) {
         eqi_node *node = &tape->nodes[tape->count - 1];
         if (st == EQAT_OK && node->out->grad) {
@@ -139,10 +146,11 @@ static eqat_status walk(eqi_tape *tape, eqat_status st, eqi_leaf_fn ready, void 
             else
                 st = eqi_fail(tape->ctx, EQAT_UNSUPPORTED, "%s: has no backward rule", node->op->name);
         }
-        if (st == EQAT_OK && ready) st = hand_over(node, ready, user);
+        if (st == EQAT_OK && sink) st = hand_over(node, sink);
         pop(tape);
     }
     tape->recording = recording;
+    tape->sink = NULL;
     return st;
 }
 
@@ -161,14 +169,11 @@ static eqat_status seed(eqi_tape *tape, eqi_tensor *loss, double scale)
     return ctx->backend->fill(ctx, &grad->v, scale);
 }
 
-eqat_status eqi_tape_backward(eqi_tape *tape, eqi_tensor *loss, double scale)
-{
-    return eqi_tape_backward_each(tape, loss, scale, NULL, NULL);
-}
+eqat_status eqi_tape_backward(eqi_tape *tape, eqi_tensor *loss, double scale) { return walk(tape, seed(tape, loss, scale), NULL); }
 
-eqat_status eqi_tape_backward_each(eqi_tape *tape, eqi_tensor *loss, double scale, eqi_leaf_fn ready, void *user)
+eqat_status eqi_tape_backward_into(eqi_tape *tape, eqi_tensor *loss, double scale, const eqi_sink *sink)
 {
-    return walk(tape, seed(tape, loss, scale), ready, user);
+    return walk(tape, seed(tape, loss, scale), sink);
 }
 
 static eqat_status seed_from(eqi_tape *tape, eqi_tensor *out, const eqi_tensor *grad)
@@ -190,5 +195,5 @@ static eqat_status seed_from(eqi_tape *tape, eqi_tensor *out, const eqi_tensor *
 
 eqat_status eqi_tape_backward_from(eqi_tape *tape, eqi_tensor *out, const eqi_tensor *grad)
 {
-    return walk(tape, seed_from(tape, out, grad), NULL, NULL);
+    return walk(tape, seed_from(tape, out, grad), NULL);
 }

@@ -2,7 +2,7 @@
 #ifndef EQI_AUTOGRAD_TAPE_H
 #define EQI_AUTOGRAD_TAPE_H
 
-#include "tensor/tensor.h"
+#include "backend/backend.h"
 
 #define EQI_NODE_TENSORS 10
 #define EQI_NODE_ATTR 64
@@ -32,11 +32,19 @@ struct eqi_node {
     _Alignas(16) unsigned char attr[EQI_NODE_ATTR]; /* the op's own descriptor */
 };
 
+/* Who consumes gradients while backward runs. */
+typedef struct eqi_sink {
+    eqat_status (*take)(void *user, eqi_tensor *leaf);              /* its gradient is complete, and may be dropped */
+    bool (*update)(void *user, eqi_tensor *leaf, eqi_update *update); /* the step to make with it; false: it is to be stored */
+    void *user;
+} eqi_sink;
+
 struct eqat_tape {
     eqi_ctx *ctx;
     eqi_node *nodes;
     size_t count, capacity;
     size_t captures; /* nodes whose op does */
+    const eqi_sink *sink; /* of the walk in progress, or NULL */
     bool recording;
     bool touched; /* an op would have been recorded had recording been on */
 };
@@ -61,10 +69,12 @@ bool eqi_tape_records(const eqi_tape *tape, eqi_tensor *const *in, int n_in);
 /* d loss / d everything that requires it, times `scale`; gradients of leaves accumulate over calls. The tape is
  * cleared, also on failure (gradients of leaves are then unspecified: drop them). loss is a scalar on this tape. */
 eqat_status eqi_tape_backward(eqi_tape *tape, eqi_tensor *loss, double scale);
-/* The same, and hands every leaf to `ready` as soon as no node left on the tape adds to its gradient, which may be dropped there.
- * Leaves that ops capture are not handed over. */
-typedef eqat_status (*eqi_leaf_fn)(void *user, eqi_tensor *leaf);
-eqat_status eqi_tape_backward_each(eqi_tape *tape, eqi_tensor *loss, double scale, eqi_leaf_fn ready, void *user);
+/* The same with somebody who consumes every leaf's gradient as soon as no node left on the tape adds to it. Leaves that ops
+ * capture are not handed over. */
+eqat_status eqi_tape_backward_into(eqi_tape *tape, eqi_tensor *loss, double scale, const eqi_sink *sink);
+/* For backward rules that can step a parameter instead of storing its gradient: true when t's gradient would be complete with
+ * theirs and the sink wants it so. */
+bool eqi_tape_takes_update(const eqi_tape *tape, eqi_tensor *t, eqi_update *update);
 /* The same from a given gradient of `out` instead of a scalar loss. */
 eqat_status eqi_tape_backward_from(eqi_tape *tape, eqi_tensor *out, const eqi_tensor *grad);
 

@@ -40,6 +40,13 @@ typedef struct eqi_adamw_desc {
     int64_t step; /* 1-based */
 } eqi_adamw_desc;
 
+/* An AdamW step of a parameter in place of its stored gradient: factor 1, m and v like the parameter, squares F64 [1] += the sum of
+ * squares of the gradient. */
+typedef struct eqi_update {
+    eqi_view m, v, squares;
+    eqi_adamw_desc d;
+} eqi_update;
+
 struct eqi_backend {
     uint32_t version; /* EQI_BACKEND_VERSION */
     const char *name;
@@ -94,6 +101,12 @@ struct eqi_backend {
     eqat_status (*fq_linear_bwd_w)(eqi_ctx *ctx, const eqi_view *dw, const eqi_view *ds, const eqi_view *dz, const eqi_view *dy,
                                    const eqi_view *x, const eqi_view *w, const eqi_view *s, const eqi_view *z,
                                    const eqi_quant_desc *q, bool acc);
+
+    /* fq_linear_bwd_w and adamw in one, to the numbers of both: dw goes into a step of w as it arises. When dy, x or squares are not
+     * finite, w and its moments stay, and squares, ds and dz become NaN. */
+    eqat_status (*fq_linear_update)(eqi_ctx *ctx, const eqi_update *u, const eqi_view *ds, const eqi_view *dz, const eqi_view *dy,
+                                    const eqi_view *x, const eqi_view *w, const eqi_view *s, const eqi_view *z,
+                                    const eqi_quant_desc *q);
 
     /* --- packed weights: q U32 [N, K/32*bits]; s F32 [N, G]; z U8 or F32 [N, G] (F32: z' = clamp(rne(z), 0, Q)) --- */
     eqat_status (*dequantize)(eqi_ctx *ctx, const eqi_view *what, const eqi_view *codes, const eqi_view *s, const eqi_view *z,

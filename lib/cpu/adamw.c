@@ -1,5 +1,7 @@
 #include <math.h>
+#include <stdatomic.h>
 
+#include "cpu/adamw.h"
 #include "cpu/backend.h"
 #include "cpu/pieces.h"
 
@@ -16,31 +18,29 @@ static void update(void *arg, int64_t first, int64_t count)
     j->leaf->adamw(j->p + first, j->g + first, j->m + first, j->v + first, &j->terms, count);
 }
 
+eqi_adamw_terms eqi_cpu_adamw_terms(const eqi_adamw_desc *d, float factor)
+{
+    double beta1 = (double)d->beta1, beta2 = (double)d->beta2;
+    return (eqi_adamw_terms){
+        .factor = factor,
+        .beta1 = d->beta1,
+        .beta2 = d->beta2,
+        .gain1 = (float)(1.0 - beta1),
+        .gain2 = (float)(1.0 - beta2),
+        .eps = d->eps,
+        .step_size = (float)((double)d->lr / (1.0 - pow(beta1, (double)d->step))),
+        .root = (float)sqrt(1.0 - pow(beta2, (double)d->step)),
+        .keep = (float)(1.0 - (double)d->lr * (double)d->weight_decay),
+    };
+}
+
 /* See lib/cpu/ref/adamw.c. */
 eqat_status eqi_cpu_adamw(eqi_ctx *ctx, const eqi_view *p, const eqi_view *g, const eqi_view *m, const eqi_view *v, const eqi_view *factor,
                           const eqi_adamw_desc *d)
 {
     float f = factor ? *(const float *)factor->data : 1.0f;
     if (isnan(f)) return EQAT_OK;
-    double beta1 = (double)d->beta1, beta2 = (double)d->beta2;
-    job j = {
-        .leaf = eqi_cpu_of(ctx)->leaf,
-        .p = p->data,
-        .m = m->data,
-        .v = v->data,
-        .g = g->data,
-        .terms = {
-            .factor = f,
-            .beta1 = d->beta1,
-            .beta2 = d->beta2,
-            .gain1 = (float)(1.0 - beta1),
-            .gain2 = (float)(1.0 - beta2),
-            .eps = d->eps,
-            .step_size = (float)((double)d->lr / (1.0 - pow(beta1, (double)d->step))),
-            .root = (float)sqrt(1.0 - pow(beta2, (double)d->step)),
-            .keep = (float)(1.0 - (double)d->lr * (double)d->weight_decay),
-        },
-    };
+    job j = { .leaf = eqi_cpu_of(ctx)->leaf, .p = p->data, .m = m->data, .v = v->data, .g = g->data, .terms = eqi_cpu_adamw_terms(d, f) };
     eqi_pieces(ctx, eqi_view_count(p), EQI_PIECE, update, &j);
     return EQAT_OK;
 }
@@ -58,4 +58,29 @@ eqat_status eqi_cpu_sum_squares(eqi_ctx *ctx, const eqi_view *sum, const eqi_vie
     EQI_TRY(eqi_pieces_sum(ctx, eqi_view_count(g), squares, &j, &total));
     *(double *)sum->data += total;
     return EQAT_OK;
+}
+
+typedef struct search {
+    const eqi_leaf *leaf;
+    const eqi_view *rows;
+    atomic_bool bad;
+} search;
+
+/* x - x is 0 for every finite x and for no other. */
+static void look(void *arg, int64_t first, int64_t count)
+{
+    search *f = arg;
+    const eqi_view *v = f->rows;
+    for (int64_t r = first; r < first + count; r++) {
+        const void *x = eqi_row(v, r);
+        if (f->leaf->squared_error(x, x, v->dtype, v->dtype, v->shape[1]) != 0.0) atomic_store_explicit(&f->bad, true, memory_order_relaxed);
+    }
+}
+
+bool eqi_cpu_is_finite(eqi_ctx *ctx, const eqi_view *rows)
+{
+    search f = { .leaf = eqi_cpu_of(ctx)->leaf, .rows = rows };
+    atomic_init(&f.bad, false);
+    eqi_pieces(ctx, rows->shape[0], eqi_piece_rows(rows->shape[1]), look, &f);
+    return !atomic_load_explicit(&f.bad, memory_order_relaxed);
 }

@@ -76,6 +76,7 @@ static const eqi_backend table = {
     .fq_linear = eqi_cpu_fq_linear,
     .fq_linear_bwd_x = eqi_cpu_fq_linear_bwd_x,
     .fq_linear_bwd_w = eqi_cpu_fq_linear_bwd_w,
+    .fq_linear_update = eqi_cpu_fq_linear_update,
     .dequantize = eqi_cpu_dequantize,
     .packed_linear = eqi_cpu_packed_linear,
     .packed_linear_bwd_x = eqi_cpu_packed_linear_bwd_x,

@@ -40,13 +40,29 @@ static eqat_status backward_dense(eqi_ctx *ctx, eqi_node *node, const eqi_view *
     return eqi_slot_close(&dw, st);
 }
 
-static eqat_status backward_fq(eqi_ctx *ctx, eqi_node *node, const eqi_view *dy, const eqi_view *x)
+static eqat_status update_fq(eqi_ctx *ctx, eqi_node *node, const eqi_view *dy, const eqi_view *x, const eqi_update *update)
 {
+    eqi_tensor *const *in = node->in;
+    eqi_slot d[2] = { 0 };
+    eqat_status st = EQAT_OK;
+    for (int i = 0; i < 2; i++) EQI_CHECK(eqi_slot_open(&d[i], in[S + i], eqi_param_dtype(dy->dtype), false));
+    EQI_CHECK(ctx->backend->fq_linear_update(ctx, update, eqi_slot_view(&d[0]), eqi_slot_view(&d[1]), dy, x, &in[W]->v, &in[S]->v,
+                                             &in[Z]->v, (const eqi_quant_desc *)node->attr));
+done:
+    for (int i = 0; i < 2; i++) st = eqi_slot_close(&d[i], st);
+    return st;
+}
+
+static eqat_status backward_fq(eqi_tape *tape, eqi_node *node, const eqi_view *dy, const eqi_view *x)
+{
+    eqi_ctx *ctx = tape->ctx;
     eqi_tensor *const *in = node->in;
     eqi_dtype dtype = eqi_param_dtype(dy->dtype);
     eqi_slot d[3] = { 0 };
+    eqi_update update;
     bool acc;
     eqat_status st = EQAT_OK;
+    if (eqi_tape_takes_update(tape, in[W], &update)) return update_fq(ctx, node, dy, x, &update);
     for (int i = 0; i < 3; i++) EQI_CHECK(eqi_slot_open(&d[i], in[W + i], dtype, true));
     if (!d[0].g && !d[1].g && !d[2].g) return EQAT_OK;
     EQI_CHECK(eqi_slots_agree(ctx, d, 3, &acc));
@@ -83,7 +99,7 @@ static eqat_status backward(eqi_tape *tape, eqi_node *node)
     if (node->in[CODES])
         EQI_TRY(backward_packed(ctx, node, &dy, &x));
     else if (node->in[S])
-        EQI_TRY(backward_fq(ctx, node, &dy, &x));
+        EQI_TRY(backward_fq(tape, node, &dy, &x));
     else
         EQI_TRY(backward_dense(ctx, node, &dy, &x));
     eqi_slot dbias;

@@ -162,17 +162,22 @@ static eqat_status take_factor(eqat_optimizer *o, double grad_scale)
     return o->ctx->backend->clip_factor(o->ctx, &o->norm->v, &o->factor->v, &o->sum->v, o->options.max_grad_norm, grad_scale);
 }
 
-static eqat_status update(eqat_optimizer *o, size_t i)
+static eqi_adamw_desc adamw_of(const eqat_optimizer *o, size_t i)
 {
     const eqat_optimizer_options *opt = &o->options;
+    return (eqi_adamw_desc){ .lr = (float)(o->rates[o->moments[i].group] * eqat_optimizer_lr_factor(o, o->steps)),
+                             .beta1 = (float)opt->beta1,
+                             .beta2 = (float)opt->beta2,
+                             .eps = (float)opt->eps,
+                             .weight_decay = (float)opt->weight_decay,
+                             .step = o->steps + 1 };
+}
+
+static eqat_status update(eqat_optimizer *o, size_t i)
+{
     eqi_tensor *p = o->parameters[i];
     const moments *both = &o->moments[i];
-    const eqi_adamw_desc d = { .lr = (float)(o->rates[both->group] * eqat_optimizer_lr_factor(o, o->steps)),
-                               .beta1 = (float)opt->beta1,
-                               .beta2 = (float)opt->beta2,
-                               .eps = (float)opt->eps,
-                               .weight_decay = (float)opt->weight_decay,
-                               .step = o->steps + 1 };
+    const eqi_adamw_desc d = adamw_of(o, i);
     EQI_TRY(o->ctx->backend->adamw(o->ctx, &p->v, &p->grad->v, &both->m->v, &both->v->v, &o->factor->v, &d));
     eqi_tensor_zero_grad(p);
     return EQAT_OK;
@@ -200,12 +205,27 @@ static eqat_status update_alone(eqat_optimizer *o, size_t i)
     return update(o, i);
 }
 
-static eqat_status update_leaf(void *user, eqi_tensor *leaf)
+static size_t index_of(const eqat_optimizer *o, const eqi_tensor *p)
+{
+    size_t i = 0;
+    while (i < o->count && o->parameters[i] != p) i++;
+    return i;
+}
+
+static eqat_status take(void *user, eqi_tensor *leaf)
 {
     eqat_optimizer *o = user;
-    for (size_t i = 0; i < o->count; i++)
-        if (o->parameters[i] == leaf) return update_alone(o, i);
-    return EQAT_OK;
+    size_t i = index_of(o, leaf);
+    return i < o->count ? update_alone(o, i) : EQAT_OK;
+}
+
+static bool take_over(void *user, eqi_tensor *leaf, eqi_update *update)
+{
+    const eqat_optimizer *o = user;
+    size_t i = index_of(o, leaf);
+    if (i == o->count) return false;
+    *update = (eqi_update){ .m = o->moments[i].m->v, .v = o->moments[i].v->v, .squares = o->sum->v, .d = adamw_of(o, i) };
+    return true;
 }
 
 /* Nobody wants to see all gradients together, and every one of them is known to be complete when backward is past it. */
@@ -221,9 +241,10 @@ eqat_status eqat_optimizer_backward(eqat_optimizer *o, eqat_tape *tape, eqat_ten
         return eqat_optimizer_step(o, 1);
     }
     EQI_TRY(eqi_tensor_fill(o->sum, 0));
-    EQI_TRY(eqi_tape_backward_each(tape, loss, 1, update_leaf, o));
+    EQI_TRY(eqi_tape_backward_into(tape, loss, 1, &(eqi_sink){ .take = take, .update = take_over, .user = o }));
     for (size_t i = 0; i < o->count; i++)
         if (o->parameters[i]->grad) EQI_TRY(update_alone(o, i)); /* left by an earlier backward */
+    EQI_TRY(take_factor(o, 1));
     o->steps++;
     return EQAT_OK;
 }

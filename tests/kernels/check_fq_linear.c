@@ -21,10 +21,10 @@ static void begin(suite *s, const params *p, eqi_dtype dtype, const char *more)
                 p->q.bits, (long long)p->q.group, eqi_dtype_name(dtype), p->q.clamp ? " clamp" : "", more);
 }
 
-static void weight(suite *s, const params *p, eqi_dtype dtype)
+static void weight(suite *s, const params *p, eqi_dtype dtype, arg_role role)
 {
     eqi_dtype master = suite_master_dtype(dtype);
-    arg *w = suite_arg(s, "w", IN, CONTIGUOUS, master, DIMS(p->out, p->in));
+    arg *w = suite_arg(s, "w", role, CONTIGUOUS, master, DIMS(p->out, p->in));
     arg *step = suite_arg(s, "s", IN, CONTIGUOUS, master, DIMS(p->out, p->in / p->q.group));
     arg *zero = suite_arg(s, "z", IN, CONTIGUOUS, master, DIMS(p->out, p->in / p->q.group));
     arg_weight(s, w, step, zero, &p->q, false);
@@ -73,7 +73,7 @@ static void forward_case(suite *s, const params *p, eqi_dtype dtype, flavour f, 
 {
     suite_arg(s, "y", OUT, ROWS, dtype, DIMS(p->rows, p->out));
     arg_flavour(s, suite_arg(s, "x", IN, ROWS, dtype, DIMS(p->rows, p->in)), f);
-    weight(s, p, dtype);
+    weight(s, p, dtype, IN);
     if (bias) arg_normal(s, suite_arg(s, "bias", IN, CONTIGUOUS, suite_master_dtype(dtype), DIMS(p->out)), 1.0);
     else suite_absent(s, "bias");
 }
@@ -124,7 +124,7 @@ static void input_case(suite *s, const params *p, eqi_dtype dtype, flavour f)
     arg *dx = suite_arg(s, "dx", p->acc ? ACC : OUT, ROWS, dtype, DIMS(p->rows, p->in));
     if (p->acc) arg_normal(s, dx, 1.0);
     arg_flavour(s, suite_arg(s, "dy", IN, ROWS, dtype, DIMS(p->rows, p->out)), f);
-    weight(s, p, dtype);
+    weight(s, p, dtype, IN);
 }
 
 static void fq_linear_bwd_x(suite *s)
@@ -190,7 +190,7 @@ static void weight_case(suite *s, const params *p, eqi_dtype dtype, flavour f, i
     }
     arg_flavour(s, suite_arg(s, "dy", IN, ROWS, dtype, DIMS(p->rows, p->out)), f);
     arg_normal(s, suite_arg(s, "x", IN, ROWS, dtype, DIMS(p->rows, p->in)), 1.0);
-    weight(s, p, dtype);
+    weight(s, p, dtype, IN);
 }
 
 static void fq_linear_bwd_w(suite *s)
@@ -217,9 +217,117 @@ static void bench_w(suite *s)
     }
 }
 
+/* --- fq_linear_update ---------------------------------------------------------------------------------------- */
+enum { UDS, UDZ, UDY, UX, UW, US, UZ, UM, UV, SQUARES };
+
+static const eqi_adamw_desc step = { .lr = 0.5f, .beta1 = 0.9f, .beta2 = 0.75f, .eps = 1e-8f, .weight_decay = 0.125f, .step = 3 };
+
+static eqat_status call_update(const eqi_backend *b, eqi_ctx *ctx, const eqi_view *const *v, const void *p)
+{
+    const eqi_update u = { .m = *v[UM], .v = *v[UV], .squares = *v[SQUARES], .d = step };
+    return b->fq_linear_update(ctx, &u, v[UDS], v[UDZ], v[UDY], v[UX], v[UW], v[US], v[UZ], &((const params *)p)->q);
+}
+
+static bool spoilt(const suite *s)
+{
+    static const int watched[] = { UDY, UX, SQUARES };
+    for (size_t a = 0; a < EQI_COUNT(watched); a++)
+        for (int64_t i = 0; i < s->arg[watched[a]].count; i++)
+            if (!isfinite(arg_value(&s->arg[watched[a]], i))) return true;
+    return false;
+}
+
+static void again_step(suite *s, int64_t i, double g, double mag)
+{
+    arg *w = &s->arg[UW], *m = &s->arg[UM], *v = &s->arg[UV];
+    double b1 = (double)step.beta1, b2 = (double)step.beta2, lr = (double)step.lr;
+    m->again[i] = b1 * m->in[i] + (1.0 - b1) * g;
+    m->mag[i] = fabs(b1 * m->in[i]) + (1.0 - b1) * mag;
+    v->again[i] = b2 * v->in[i] + (1.0 - b2) * g * g;
+    v->mag[i] = b2 * v->in[i] + 3.0 * (1.0 - b2) * fabs(g) * mag;
+    double below = sqrt(v->again[i] / (1.0 - pow(b2, (double)step.step))) + (double)step.eps;
+    double rate = lr / (1.0 - pow(b1, (double)step.step)), error = m->mag[i] / below;
+    if (v->again[i] > 0.0) error += fabs(m->again[i]) / below * v->mag[i] / v->again[i];
+    w->again[i] = w->in[i] * (1.0 - lr * (double)step.weight_decay) - rate * m->again[i] / below;
+    w->mag[i] = fabs(w->in[i]) + 4.0 * rate * error;
+}
+
+static void again_update(suite *s, const void *p)
+{
+    const params *q = p;
+    bool bad = spoilt(s);
+    if (bad) s->arg[SQUARES].again[0] = (double)NAN;
+    for (int i = UDS; i <= UDZ; i++)
+        for (int64_t k = 0; !s->arg[i].absent && k < s->arg[i].count; k++) s->arg[i].again[k] = bad ? (double)NAN : 0.0;
+    for (int64_t i = 0; !bad && i < q->out * q->in; i++) {
+        plain_fq f = weight_of(s, UW, q, i);
+        int64_t group = i / q->in * (q->in / q->q.group) + i % q->in / q->q.group;
+        double g = 0.0, mag = 0.0;
+        for (int64_t r = 0; r < q->rows; r++) {
+            double term = s->arg[UDY].in[r * q->out + i / q->in] * s->arg[UX].in[r * q->in + i % q->in];
+            if (f.inside) g += term;
+            if (f.inside) mag += fabs(term);
+            if (!s->arg[UDS].absent) plain_term(&s->arg[UDS], group, term * f.coefficient_s);
+            if (!s->arg[UDZ].absent && !f.inside) plain_term(&s->arg[UDZ], group, term * f.coefficient_z);
+        }
+        again_step(s, i, g, mag);
+        s->arg[SQUARES].again[0] += g * g;
+        s->arg[SQUARES].mag[0] += 3.0 * fabs(g) * mag;
+    }
+}
+
+static void update_case(suite *s, const params *p, eqi_dtype dtype, flavour f, int which)
+{
+    eqi_dtype master = suite_master_dtype(dtype);
+    for (int i = 0; i < 2; i++) {
+        if (which >> i & 1) suite_arg(s, i ? "dz" : "ds", OUT, CONTIGUOUS, master, DIMS(p->out, p->in / p->q.group));
+        else suite_absent(s, i ? "dz" : "ds");
+    }
+    bool x_too = f > ZERO && suite_coin(s);
+    arg_flavour(s, suite_arg(s, "dy", IN, ROWS, dtype, DIMS(p->rows, p->out)), x_too ? NORMAL : f);
+    arg_flavour(s, suite_arg(s, "x", IN, ROWS, dtype, DIMS(p->rows, p->in)), x_too ? f : NORMAL);
+    weight(s, p, dtype, ACC);
+    arg *m = suite_arg(s, "m", ACC, CONTIGUOUS, master, DIMS(p->out, p->in));
+    arg *v = suite_arg(s, "v", ACC, CONTIGUOUS, master, DIMS(p->out, p->in));
+    arg_normal(s, m, 0.1);
+    for (int64_t i = 0; i < v->count; i++) arg_set(v, i, 0.1 + suite_uniform(s));
+    arg *squares = suite_arg(s, "squares", ACC, CONTIGUOUS, EQI_F64, DIMS(1));
+    arg_set(squares, 0, f == WITH_NAN && suite_coin(s) ? (double)NAN : suite_uniform(s));
+    squares->eps = 0x1p-20;
+    for (int i = UW; i <= SQUARES; i++)
+        if (s->arg[i].role == ACC) s->arg[i].match = dtype == EQI_F64 && i != SQUARES ? CLOSE : SAME;
+    for (int i = UW; i < SQUARES && spoilt(s); i++) s->arg[i].match = EXACT;
+}
+
+static void fq_linear_update(suite *s)
+{
+    static const flavour flavours[] = { NORMAL, NORMAL, ZERO, WITH_NAN, WITH_INF };
+    for (int i = 0; i < s->cases * 2; i++) {
+        params p = random_params(s);
+        p.acc = false;
+        eqi_dtype dtype = suite_compute_dtype(s);
+        flavour f = flavours[suite_pick(s, 0, (int64_t)EQI_COUNT(flavours) - 1)];
+        begin(s, &p, dtype, flavour_name(f));
+        update_case(s, &p, dtype, f, (int)suite_pick(s, 0, 3));
+        suite_run(s, call_update, again_update, &p);
+    }
+}
+
+static void bench_update(suite *s)
+{
+    for (size_t i = 0; i < EQI_COUNT(benched) * 2; i++) {
+        const params *p = &benched[i / 2];
+        begin(s, p, i % 2 ? EQI_BF16 : EQI_F32, "");
+        update_case(s, p, i % 2 ? EQI_BF16 : EQI_F32, NORMAL, 3);
+        s->flops = 2.0 * (double)(p->rows * p->out * p->in);
+        suite_run(s, call_update, NULL, p);
+    }
+}
+
 const kernel_check check_fq_linear[] = {
     { "fq_linear", fq_linear, NULL, bench },
     { "fq_linear_bwd_x", fq_linear_bwd_x, NULL, bench_x },
     { "fq_linear_bwd_w", fq_linear_bwd_w, NULL, bench_w },
+    { "fq_linear_update", fq_linear_update, NULL, bench_update },
     { 0 },
 };

@@ -1,5 +1,5 @@
 """Peak memory of Block-AP on a model of Llama-3.2-1B shapes with random weights: the block in training, its gradients and moments, one
-batch's activations, the activation cache, the packed blocks, and 100 MB; never the model at f32."""
+batch's activations, the activation cache, and 100 MB; never the model at f32."""
 import json, os, shutil, struct, subprocess, sys, tempfile
 
 EQAT = os.environ["EQAT_TOOL"]
@@ -88,12 +88,12 @@ def main():
         "weights, gradients, moments of a block": 16 * block + 16 * linears // LAYERS // 64 * 2,
         "activations of a batch": activations,
         "activation cache": 2 * SAMPLES * TIME * HIDDEN * 2,
-        "packed blocks": linears * 2 // 8 + linears // 64 * 5,
         "allowance": 100_000_000,
     }
     limit, full = sum(parts.values()), 4 * sum(count(s) for _, s in shapes())
     for name, size in parts.items():
         print(f"{size / 1e6:9.1f} MB  {name}")
+    print(f"{(linears * 2 // 8 + linears // 64 * 5) / 1e6:9.1f} MB  packed blocks at the end, not in the limit")
     print(f"{limit / 1e6:9.1f} MB  limit\n{peak / 1e6:9.1f} MB  peak\n{full / 1e6:9.1f} MB  the model at f32")
     return 0 if peak <= limit else 1
 

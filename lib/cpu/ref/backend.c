@@ -28,6 +28,7 @@ const eqi_backend eqi_backend_ref = {
     .fq_linear = eqi_ref_fq_linear,
     .fq_linear_bwd_x = eqi_ref_fq_linear_bwd_x,
     .fq_linear_bwd_w = eqi_ref_fq_linear_bwd_w,
+    .fq_linear_update = eqi_ref_fq_linear_update,
     .dequantize = eqi_ref_dequantize,
     .packed_linear = eqi_ref_packed_linear,
     .packed_linear_bwd_x = eqi_ref_packed_linear_bwd_x,

@@ -122,6 +122,9 @@ eqat_status eqi_ref_fq_linear_bwd_x(eqi_ctx *ctx, const eqi_view *dx, const eqi_
 eqat_status eqi_ref_fq_linear_bwd_w(eqi_ctx *ctx, const eqi_view *dw, const eqi_view *ds, const eqi_view *dz, const eqi_view *dy,
                                     const eqi_view *x, const eqi_view *w, const eqi_view *s, const eqi_view *z,
                                     const eqi_quant_desc *q, bool acc);
+eqat_status eqi_ref_fq_linear_update(eqi_ctx *ctx, const eqi_update *u, const eqi_view *ds, const eqi_view *dz, const eqi_view *dy,
+                                     const eqi_view *x, const eqi_view *w, const eqi_view *s, const eqi_view *z,
+                                     const eqi_quant_desc *q);
 
 eqat_status eqi_ref_dequantize(eqi_ctx *ctx, const eqi_view *what, const eqi_view *codes, const eqi_view *s, const eqi_view *z,
                                const eqi_quant_desc *q);

@@ -68,6 +68,8 @@ static const struct {
     { "[\\\\Sx]+", "a \xe2\x80\xa8" "b", "a|b" },
     { "\\\\S+", "a\x0b" "b", "a|b" },
     { "\\\\w+", "a_1\xcc\x81\xe2\x93\x90!", "a_1\xcc\x81\xe2\x93\x90" }, /* a mark, a circled letter */
+    { "\\\\w+", "\xc2\xb2\xc2\xbd!\xe2\x85\x93", "\xc2\xb2\xc2\xbd" }, /* superscripts and fractions of Latin-1, no others */
+    { "[\\\\w]+", "a\xc2\xb2", "a" },
     { "\\\\W+", "a!?b", "!?" },
     { "\\\\d+", "1\xd9\xa3\xc2\xb2", "1\xd9\xa3" }, /* an Arabic digit is one, a superscript is none */
     { "\\\\h+", "gAf0", "Af0" },

@@ -4,7 +4,7 @@
 
 /* GPT-2's rule, which ByteLevel implies. */
 #define GPT2_PATTERN "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
-#define WORDS_PATTERN "\\w+|[^\\w\\s]+"
+#define WORDS_PATTERN "[\\w]+|[^\\w\\s]+"
 #define LIST_DEPTH 8
 
 typedef eqat_status (*one_fn)(eqi_ctx *ctx, void *to, const json_t *json, const char *where);

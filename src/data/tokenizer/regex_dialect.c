@@ -16,6 +16,8 @@
 #define NOT_SPACES                                                                                                      \
     "\\x00-\\x08\\x0e-\\x1f\\x21-\\x{84}\\x{86}-\\x{9f}\\x{a1}-\\x{167f}\\x{1681}-\\x{1fff}\\x{200b}-\\x{2027}" \
     "\\x{202a}-\\x{202e}\\x{2030}-\\x{205e}\\x{2060}-\\x{2fff}\\x{3001}-\\x{10ffff}"
+/* Oniguruma looks \w below 256 up in a table of its own, where these are words; within [...] it does not. */
+#define LATIN1_NUMBERS "\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}"
 /* Circled and squared Latin: Alphabetic, so part of \w, without being letters. */
 #define ALPHABETIC_SYMBOLS "\\x{24b6}-\\x{24e9}\\x{1f130}-\\x{1f149}\\x{1f150}-\\x{1f169}\\x{1f170}-\\x{1f189}"
 
@@ -178,7 +180,7 @@ static eqat_status escape(dialect *d, bool in_set, kind *what, uint32_t *c)
         if (in_set && e == 'W') return refuse(d, "\\W inside [...]");
         if (!in_set) EQI_TRY(put(d, e == 'w' ? "[" : "[^"));
         EQI_TRY(word(d));
-        return in_set ? EQAT_OK : put(d, "]");
+        return in_set ? EQAT_OK : put(d, LATIN1_NUMBERS "]");
     case 'd':
     case 'D':
         if (in_set && e == 'D') return put(d, "\\P{Nd}");

@@ -2,22 +2,10 @@
 
 #include <string.h>
 
-/* Every entry by name, so that a refusal can say which one is missing. */
-#define ENTRIES(X)                                                                                                            \
-    X(open) X(close) X(alloc) X(free) X(upload) X(download) X(fill) X(copy) X(axpby) X(mul) X(scale_by) X(ratio) X(embedding) \
-    X(embedding_bwd) X(linear) X(linear_bwd_x) X(linear_bwd_w) X(bias_bwd) X(fakequant) X(fakequant_bwd) X(fq_linear)         \
-    X(fq_linear_bwd_x) X(fq_linear_bwd_w) X(fq_linear_update) X(dequantize) X(packed_linear) X(packed_linear_bwd_x)           \
-    X(packed_linear_bwd_sz) X(quantize) X(init_minmax) X(init_mse) X(rmsnorm) X(rmsnorm_bwd) X(rope) X(attention) X(attention_bwd) X(silu_mul)        \
-    X(silu_mul_bwd) X(mse) X(mse_bwd) X(linear_cross_entropy) X(sum_squares) X(clip_factor) X(adamw)
-
-#define ONE(entry) +1
-_Static_assert(sizeof(eqi_backend) - offsetof(eqi_backend, open) == (0 ENTRIES(ONE)) * sizeof(void (*)(void)),
-               "an entry of eqi_backend is not named above");
-
 static const char *missing_entry(const eqi_backend *b)
 {
 #define CHECK(entry) if (!b->entry) return #entry;
-    ENTRIES(CHECK)
+    EQI_BACKEND_ENTRIES(CHECK)
     return NULL;
 }
 

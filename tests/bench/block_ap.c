@@ -1,0 +1,53 @@
+/* Steps of Block-AP on the first block of a model, then the way of the quantized stream through the packed block.
+ *   bench_block_ap model=DIR tokens=FILE dtype=bf16 time=512 batch=2 samples=8 group=64 warmup=2 steps=10 seconds=20 */
+#include "measure.h"
+
+int main(int argc, char **argv)
+{
+    bench_begin(argc, argv);
+    bench_setting s;
+    bench_open(&s);
+    eqat_quantizer_options q;
+    eqat_quantizer_options_init(&q, sizeof q);
+    q.group_size = (int32_t)bench_int("group", 64);
+    eqat_quantizer *quantizer;
+    bench_ok(eqat_quantizer_create(s.context, &quantizer, &q));
+    eqat_block_ap_options o;
+    eqat_block_ap_options_init(&o, sizeof o);
+    o.batch_size = bench_int("batch", 2);
+    eqat_block_ap *job;
+    bench_ok(eqat_block_ap_create(&job, s.model, quantizer, s.data, &o));
+    bench_ok(eqat_block_ap_begin(job));
+
+    bench_times steps = { 0 };
+    double first_loss = 0, loss;
+    while (bench_more(&steps)) {
+        double t = bench_seconds();
+        bench_ok(eqat_block_ap_step(job, 0, steps.count % eqat_block_ap_steps(job), &loss));
+        bench_add(&steps, bench_seconds() - t);
+        if (steps.count == 1) first_loss = loss;
+    }
+    int64_t peak = bench_resident_peak();
+
+    /* Cancelled, finish stops between freezing the block and moving the stream; called again it does the latter alone. */
+    eqat_cancel(s.context);
+    double t = bench_seconds();
+    eqat_status st = eqat_block_ap_finish(job);
+    double freeze = bench_seconds() - t;
+    if (st != EQAT_CANCELLED) bench_ok(st);
+    t = bench_seconds();
+    bench_ok(eqat_block_ap_finish(job));
+    double advance = bench_seconds() - t;
+
+    bench_print_times("times", &steps);
+    bench_print_real("loss", first_loss);
+    bench_print_int("base", s.base);
+    bench_print_int("peak", peak);
+    bench_print_real("freeze", freeze);
+    bench_print_real("advance", advance / (double)eqat_block_ap_steps(job)); /* of one batch */
+    bench_end();
+    eqat_block_ap_free(job);
+    eqat_quantizer_free(quantizer);
+    bench_close(&s);
+    return 0;
+}

@@ -1,0 +1,107 @@
+"""The table, the plot, and what is said about the machine."""
+import importlib.metadata
+
+
+def processor():
+    with open("/proc/cpuinfo") as f:
+        lines = f.read().splitlines()
+    name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
+    flags = next((line.split() for line in lines if line.startswith("flags")), [])
+    return " ".join([name] + [f for f in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if f in flags])
+
+
+def versions():
+    out = {}
+    for package in ("torch", "transformers", "tokenizers"):
+        try:
+            out[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            pass
+    return out
+
+
+def side(row, name):
+    return row.get("sides", {}).get(name, {})
+
+
+def above_base(s):
+    return (s["peak"] - s["base"]) / 1e6
+
+
+def line(row):
+    if "sides" not in row:
+        return row["case"]
+    parts = [f"{row['case']} {row['dtype']}:"]
+    for name, s in row["sides"].items():
+        parts.append(f"{name} {s['median']:.4f} s" + (f" ({s['ratio']:.2f}x)" if "ratio" in s else ""))
+    if "fraction" in row:
+        parts.append(f"{100 * row['fraction']:.0f}% of the machine")
+    return " ".join(parts)
+
+
+HEAD = ("case", "", "tokens/s", "torch", "x", "compile", "x", "GFLOP/s", "machine", "%", "peak MB", "torch", "above base", "torch", "loss", "torch")
+
+
+def cells(row):
+    e, t, c = side(row, "eqat"), side(row, "torch"), side(row, "compile")
+    number = lambda value, form: format(value, form) if value is not None else "-"
+    rate = lambda s: number(row["tokens"] / s["median"], ".0f") if s and "tokens" in row else "-"
+    flops = row["flops"] / e["median"] / 1e9 if e and "flops" in row else None
+    return (row["case"], row["dtype"], rate(e), rate(t), number(t.get("ratio"), ".2f"), "failed" if "compile" in row["failed"] else rate(c),
+            number(c.get("ratio"), ".2f"), number(flops, ".0f"), number(row["matrix_rate"] / 1e9 if "matrix_rate" in row else None, ".0f"),
+            number(100 * row["fraction"] if "fraction" in row else None, ".0f"),
+            *(number(s["peak"] / 1e6 if s else None, ".0f") for s in (e, t)), *(number(above_base(s) if s else None, ".0f") for s in (e, t)),
+            *(number(s.get("loss"), ".4g") for s in (e, t)))
+
+
+def table(result):
+    rows = [r for r in result["rows"] if "sides" in r]
+    lines = []
+    if rows:
+        text = [HEAD] + [cells(r) for r in rows]
+        widths = [max(len(r[i]) for r in text) for i in range(len(HEAD))]
+        lines += [" ".join(c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(r, widths))) for r in text]
+        lines += ["", "x: how many times faster libeqat is, the median over pairs. machine: the best oneDNN products of the same shapes, in GFLOP/s; %: libeqat's",
+                  "share of it, attention counted as work. peak: of the whole process; above base: less what was resident before the model was opened."]
+    for r in rows:
+        lines += [f"{r['case']} {r['dtype']}: {name}: {why}" for name, why in r["failed"].items()]
+        losses = [s["loss"] for s in r["sides"].values() if s.get("loss")]
+        if losses and max(losses) > 1.05 * min(losses):
+            lines.append(f"{r['case']} {r['dtype']}: the sides' losses differ: {losses}")
+        if "bytes" in r and "memory_rate" in r:
+            e = side(r, "eqat")
+            lines.append(f"pack: libeqat {1e3 * e['median']:.1f} ms, {r['bytes'] / e['median'] / 1e9:.1f} GB/s of {r['memory_rate'] / 1e9:.1f} GB/s; "
+                         + ", ".join(f"{name} {1e3 * s['median']:.1f} ms" for name, s in r["sides"].items() if name != "eqat") + " without packing")
+    for r in result["rows"]:
+        if r["case"].startswith("tokenizer/"):
+            speed = r["megabytes_per_second"]
+            lines.append(f"{r['case']}: {speed['eqat']:.1f} MB/s, tokenizers {max(speed['tokenizers'], speed['without_offsets']):.1f} MB/s, {r['ratio']:.1f}x")
+        if r["case"] == "quickstart":
+            lines.append(f"quickstart: {r['seconds']:.0f} s")
+    m = result["machine"]
+    lines.append(f"{m['processor']}, {m['threads']} threads, load {m['load'][0]:.1f}; " + ", ".join(f"{k} {v}" for k, v in result["versions"].items()))
+    return "\n".join(lines)
+
+
+def plot(result, path):
+    try:
+        import matplotlib
+    except ImportError:
+        print("no plot: the Python package matplotlib is not installed")
+        return
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    rows = [r for r in result["rows"] if side(r, "eqat")]
+    names = [f"{r['case']} {r['dtype']}" for r in rows]
+    figure, (speed, share) = plt.subplots(1, 2, figsize=(12, 1.5 + 0.32 * len(rows)), sharey=True)
+    at = range(len(rows))
+    speed.barh([i - 0.2 for i in at], [side(r, "torch").get("ratio", 0) for r in rows], 0.38, label="PyTorch")
+    speed.barh([i + 0.2 for i in at], [side(r, "compile").get("ratio", 0) for r in rows], 0.38, label="torch.compile")
+    speed.axvline(1, color="black", linewidth=0.8)
+    speed.set(xlabel="times faster than", yticks=list(at), yticklabels=names)
+    speed.invert_yaxis()
+    speed.legend()
+    share.barh(list(at), [100 * r.get("fraction", 0) for r in rows], 0.6, color="tab:green")
+    share.set(xlabel="% of the machine's matrix rate (pack: of its memory bandwidth)", xlim=(0, 100))
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)

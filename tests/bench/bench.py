@@ -13,6 +13,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -21,10 +22,14 @@ import time
 
 import report
 from cases import QUICK, cases
-from models import SHAPES, write_model, write_tokens
+from models import write_model, write_tokens
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROWS, COLS = 4096, 11008
+
+
+def middle(value):
+    return statistics.median(value) if isinstance(value, list) else value
 
 
 class Bench:
@@ -81,7 +86,7 @@ class Bench:
     # ---- the machine ----
 
     def matrix_rate(self, case, dtype):
-        """Flops a second of the case's own products, each in its best tiling."""
+        """Flops a second of the case's own products, each in its best tiling: by the clock, and by the processors' time."""
         products = case.products()
         missing = [p for p in products if (dtype, p) not in self.rates]
         if missing:
@@ -91,12 +96,12 @@ class Bench:
             for found in r["rates"]:
                 self.rates[dtype, tuple(found["shape"])] = found
         work = {p: 2 * p[0] * p[1] * p[2] * often for p, often in products.items()}
-        return sum(work.values()) / sum(w / self.rates[dtype, p]["rate"] for p, w in work.items())
+        return tuple(sum(work.values()) / sum(w / self.rates[dtype, p][key] for p, w in work.items()) for key in ("rate", "rate_cpu"))
 
     # ---- pairs ----
 
     def sides(self, dtype):
-        return ["eqat", "torch"] + (["compile"] if dtype == "bf16" and not self.opt.no_compile else [])
+        return [side for side in self.opt.sides.split(",") if side != "compile" or dtype == "bf16"]
 
     def steps(self, case):
         if self.opt.smoke:
@@ -117,20 +122,36 @@ class Bench:
                     found[side].append(r)
         return {side: results for side, results in found.items() if side not in failed}, failed
 
-    def summary(self, name, dtype, found, failed, seconds_of, **more):
+    def summary(self, name, dtype, found, failed, what, **more):
         row = dict(case=name, dtype=dtype, failed=failed, sides={}, **more)
         for side, results in found.items():
-            row["sides"][side] = {"seconds": [seconds_of(r) for r in results], "loss": results[0].get("loss"),
+            row["sides"][side] = {"seconds": [middle(r[what]) for r in results],
+                                  "cpu": [middle(r[what + "_cpu"]) for r in results], "loss": results[0].get("loss"),
                                   "peak": max(r["peak"] for r in results), "base": results[0]["base"], "runs": results}
         eqat = row["sides"].get("eqat")
         for side, s in row["sides"].items():
-            s["median"] = statistics.median(s["seconds"])
-            if eqat and side != "eqat":
-                s["ratio"] = statistics.median(b / a for a, b in zip(eqat["seconds"], s["seconds"]))
+            for key, result, ratio in (("seconds", "median", "ratio"), ("cpu", "median_cpu", "ratio_cpu")):
+                s[result] = statistics.median(s[key])
+                if eqat and side != "eqat":
+                    s[ratio] = statistics.median(b / a for a, b in zip(eqat[key], s[key]))
         self.rows.append(row)
         if "flops" in row and eqat:
-            row["fraction"] = row["flops"] / eqat["median"] / row["matrix_rate"]
+            clock, cpu = row["matrix_rate"]
+            row["fraction"] = row["flops"] / eqat["median"] / clock
+            row["fraction_cpu"] = row["flops"] * self.threads / eqat["median_cpu"] / cpu
         self.say(report.line(row))
+        self.save()
+
+    def result(self):
+        return dict(machine=dict(processor=report.processor(), threads=self.threads, load=os.getloadavg(), system=platform.platform()),
+                    versions=report.versions(), options={k: v for k, v in vars(self.opt).items() if k != "start"}, rows=self.rows,
+                    matrix_rates=[dict(r, dtype=dtype) for (dtype, _), r in self.rates.items()], memory=self.memory)
+
+    def save(self):
+        """After every row: a whole run takes hours."""
+        if self.opt.json:
+            with open(self.opt.json, "w") as f:
+                json.dump(self.result(), f, indent=1)
 
     def compare(self, group):
         """Cases that come out of the same process: steps of a block, and the stream's way through it."""
@@ -149,8 +170,7 @@ class Bench:
 
             found, failed = self.pair(run, dtype)
             for c in group:
-                seconds_of = (lambda r: r["advance"]) if c.kind == "advance" else lambda r: statistics.median(r["times"])
-                self.summary(c.name, dtype, found, failed, seconds_of, tokens=c.tokens, flops=c.flops(), matrix_rate=self.matrix_rate(c, dtype))
+                self.summary(c.name, dtype, found, failed, "advance" if c.kind == "advance" else "times", tokens=c.tokens, flops=c.flops(), matrix_rate=self.matrix_rate(c, dtype))
 
     def pack(self):
         rows, cols = (64, 128) if self.opt.smoke else (ROWS, COLS)
@@ -164,11 +184,12 @@ class Bench:
         groups = rows * cols // self.opt.group_size
         # Weights in; codes, s and z out; once each.
         moved = 4 * rows * cols + 2 * rows * cols // 8 + 8 * groups
-        self.summary("pack", "f32", found, failed, lambda r: statistics.median(r["times"]), bytes=moved)
+        self.summary("pack", "f32", found, failed, "times", bytes=moved)
         if found.get("eqat"):
             row = self.rows[-1]
-            row["memory_rate"] = max(self.memory["copy"], self.memory["triad"])
-            row["fraction"] = moved / row["sides"]["eqat"]["median"] / row["memory_rate"]
+            row["memory_rate"] = [max(self.memory["copy" + key], self.memory["triad" + key]) for key in ("", "_cpu")]
+            row["fraction"] = moved / row["sides"]["eqat"]["median"] / row["memory_rate"][0]
+            row["fraction_cpu"] = moved * self.threads / row["sides"]["eqat"]["median_cpu"] / row["memory_rate"][1]
 
     # ---- other programs' own measurements ----
 
@@ -210,7 +231,7 @@ def parse():
     a("--quick", action="store_true", help="a few small cases, one pair each: minutes")
     a("--pairs", type=int, default=0, help="default: 3; 1 with --quick")
     a("--dtypes", default="bf16,f32")
-    a("--no-compile", action="store_true", help="without the rows of torch.compile")
+    a("--sides", default="eqat,torch,compile", help="compile: PyTorch with torch.compile, in bf16; eqat alone needs no PyTorch")
     a("--group-size", type=int, default=64)
     a("--threads", type=int, default=0, help="of both sides; default: one per processor")
     a("--quickstart", action="store_true", help="also time examples/quickstart.sh")
@@ -237,9 +258,10 @@ def main():
     if not opt.eqat:
         parser.error("--eqat: expected a build directory")
     for package in ("torch", "transformers", "safetensors"):
-        if not importlib.util.find_spec(package):
+        if opt.sides != "eqat" and not importlib.util.find_spec(package):
             print(f"SKIP: the Python package {package} is not installed")
             return 77
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the models in the temporary folder are large
     folder = tempfile.mkdtemp(prefix="eqat-bench-", dir=opt.tmp)
     try:
         b = Bench(opt, folder)
@@ -253,15 +275,10 @@ def main():
             b.quickstart()
     finally:
         shutil.rmtree(folder)
-    result = dict(machine=dict(processor=report.processor(), threads=b.threads, load=os.getloadavg(), system=platform.platform()),
-                  versions=report.versions(), options={k: v for k, v in vars(opt).items() if k != "start"}, rows=b.rows,
-                  matrix_rates=[dict(r, dtype=dtype) for (dtype, _), r in b.rates.items()], memory=b.memory)
-    if opt.json:
-        with open(opt.json, "w") as f:
-            json.dump(result, f, indent=1)
-    print(report.table(result))
+    b.save()
+    print(report.table(b.result()))
     if opt.plot:
-        report.plot(result, opt.plot)
+        report.plot(b.result(), opt.plot)
     return 0
 
 

@@ -22,9 +22,9 @@ int main(int argc, char **argv)
     bench_times steps = { 0 };
     double first_loss = 0, loss;
     while (bench_more(&steps)) {
-        double t = bench_seconds();
+        bench_start(&steps);
         bench_ok(eqat_block_ap_step(job, 0, steps.count % eqat_block_ap_steps(job), &loss));
-        bench_add(&steps, bench_seconds() - t);
+        bench_stop(&steps);
         if (steps.count == 1) first_loss = loss;
     }
     int64_t peak = bench_resident_peak();
@@ -35,16 +35,18 @@ int main(int argc, char **argv)
     eqat_status st = eqat_block_ap_finish(job);
     double freeze = bench_seconds() - t;
     if (st != EQAT_CANCELLED) bench_ok(st);
+    double cpu = bench_cpu();
     t = bench_seconds();
     bench_ok(eqat_block_ap_finish(job));
-    double advance = bench_seconds() - t;
+    double batches = (double)eqat_block_ap_steps(job), advance = (bench_seconds() - t) / batches, advance_cpu = (bench_cpu() - cpu) / batches;
 
     bench_print_times("times", &steps);
     bench_print_real("loss", first_loss);
     bench_print_int("base", s.base);
     bench_print_int("peak", peak);
     bench_print_real("freeze", freeze);
-    bench_print_real("advance", advance / (double)eqat_block_ap_steps(job)); /* of one batch */
+    bench_print_real("advance", advance); /* of one batch */
+    bench_print_real("advance_cpu", advance_cpu);
     bench_end();
     eqat_block_ap_free(job);
     eqat_quantizer_free(quantizer);

@@ -17,13 +17,14 @@ int main(int argc, char **argv)
     double first_loss = 0;
     while (bench_more(&steps)) {
         int64_t step = steps.count % eqat_e2e_qp_steps(job), micros = eqat_e2e_qp_micro_steps(job, step);
-        double t = bench_seconds(), mean = 0, loss;
+        double mean = 0, loss;
+        bench_start(&steps);
         for (int64_t i = 0; i < micros; i++) {
             bench_ok(eqat_e2e_qp_accumulate(job, step, i, &loss));
             mean += loss / (double)micros;
         }
         bench_ok(eqat_e2e_qp_step(job));
-        bench_add(&steps, bench_seconds() - t);
+        bench_stop(&steps);
         if (steps.count == 1) first_loss = mean;
     }
 

@@ -10,9 +10,9 @@ int main(int argc, char **argv)
     eqat_perplexity result = { .struct_size = sizeof result };
     bench_times passes = { 0 };
     while (bench_more(&passes)) {
-        double t = bench_seconds();
+        bench_start(&passes);
         bench_ok(eqat_eval_perplexity(s.model, s.data, NULL, &result));
-        bench_add(&passes, bench_seconds() - t);
+        bench_stop(&passes);
     }
     bench_print_times("times", &passes);
     bench_print_real("loss", result.nll / (double)result.tokens);

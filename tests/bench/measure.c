@@ -46,12 +46,16 @@ double bench_real(const char *name, double otherwise)
     return value ? strtod(value, NULL) : otherwise;
 }
 
-double bench_seconds(void)
+static double seconds_of(clockid_t clock)
 {
     struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
+    clock_gettime(clock, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
+
+double bench_seconds(void) { return seconds_of(CLOCK_MONOTONIC); }
+double bench_cpu(void) { return seconds_of(CLOCK_PROCESS_CPUTIME_ID); }
+double bench_thread_cpu(void) { return seconds_of(CLOCK_THREAD_CPUTIME_ID); }
 
 static int64_t status_bytes(const char *field)
 {
@@ -114,36 +118,54 @@ bool bench_more(bench_times *t)
     int64_t warmup = bench_int("warmup", 1), steps = bench_int("steps", 5);
     if (t->count == 0) t->begin = bench_seconds();
     if (t->count <= warmup) return true;
-    if (t->count >= warmup + steps || t->count == (int64_t)(sizeof t->value / sizeof *t->value)) return false;
+    if (t->count >= warmup + steps || t->count == 1000) return false;
     return bench_seconds() - t->begin < bench_real("seconds", 20);
 }
 
-void bench_add(bench_times *t, double seconds) { t->value[t->count++] = seconds; }
-
-static void name_member(const char *name)
+void bench_start(bench_times *t)
 {
-    printf("%s\"%s\": ", separator, name);
+    t->cpu[t->count] = -bench_cpu();
+    t->value[t->count] = -bench_seconds();
+}
+
+void bench_stop(bench_times *t)
+{
+    t->value[t->count] += bench_seconds();
+    t->cpu[t->count] += bench_cpu();
+    t->count++;
+}
+
+static void name_member(const char *name, const char *suffix)
+{
+    printf("%s\"%s%s\": ", separator, name, suffix);
     separator = ", ";
+}
+
+static void print_list(const double *value, int64_t from, int64_t to)
+{
+    for (int64_t i = from; i < to; i++) printf("%s%.6f", i == from ? "[" : ", ", value[i]);
+    printf("]");
 }
 
 void bench_print_times(const char *name, const bench_times *t)
 {
-    name_member(name);
     int64_t warmup = bench_int("warmup", 1);
-    for (int64_t i = warmup; i < t->count; i++) printf("%s%.6f", i == warmup ? "[" : ", ", t->value[i]);
-    printf("]");
+    name_member(name, "");
+    print_list(t->value, warmup, t->count);
+    name_member(name, "_cpu");
+    print_list(t->cpu, warmup, t->count);
 }
 
 void bench_print_real(const char *name, double value)
 {
-    name_member(name);
+    name_member(name, "");
     if (isfinite(value)) printf("%.9g", value);
     else printf("null");
 }
 
 void bench_print_int(const char *name, int64_t value)
 {
-    name_member(name);
+    name_member(name, "");
     printf("%" PRId64, value);
 }
 

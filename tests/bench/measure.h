@@ -11,6 +11,9 @@ int64_t bench_int(const char *name, int64_t otherwise);
 double bench_real(const char *name, double otherwise);
 
 double bench_seconds(void);
+/* Seconds of a processor: of all threads of the process, of the calling thread. */
+double bench_cpu(void);
+double bench_thread_cpu(void);
 /* Resident bytes now and at most. Not ru_maxrss: that also remembers the parent's memory from between fork and exec. */
 int64_t bench_resident(void);
 int64_t bench_resident_peak(void);
@@ -32,18 +35,20 @@ eqat_context *bench_context(void);
 void bench_open(bench_setting *s);
 void bench_close(bench_setting *s);
 
-/* Times of single steps: `warmup` steps are not counted; ends after `steps` of them or `seconds` seconds, but not before one. */
+/* Times of single steps: `warmup` steps are not counted; ends after `steps` of them or `seconds` seconds, but not before one.
+ * The processor's time is measured beside the clock's: it tells more on a machine that is busy with something else. */
 typedef struct bench_times {
     double begin;
     int64_t count;
-    double value[1000];
+    double value[1000], cpu[1000];
 } bench_times;
 
 bool bench_more(bench_times *t);
-void bench_add(bench_times *t, double seconds);
+void bench_start(bench_times *t);
+void bench_stop(bench_times *t);
 
 /* {"name": ..., ...} on standard output, member by member. */
-void bench_print_times(const char *name, const bench_times *t);
+void bench_print_times(const char *name /* and name_cpu */, const bench_times *t);
 void bench_print_real(const char *name, double value);
 void bench_print_int(const char *name, int64_t value);
 void bench_end(void);

@@ -78,18 +78,21 @@ int main(int argc, char **argv)
     }
     bench_together(threads, fill, &x);
     const struct {
-        const char *name;
+        const char *name, *name_cpu;
         bench_share_fn fn;
         int arrays;
-    } kinds[] = { { "copy", copy, 2 }, { "triad", triad, 3 }, { "read", sum, 1 } };
+    } kinds[] = { { "copy", "copy_cpu", copy, 2 }, { "triad", "triad_cpu", triad, 3 }, { "read", "read_cpu", sum, 1 } };
     bench_print_int("threads", threads);
     for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++) {
-        double best = 1e300;
+        double best = 1e300, best_cpu = 1e300, moved = (double)bytes * kinds[k].arrays;
         for (int64_t i = bench_int("steps", 5); i > 0; i--) {
-            double t = bench_together(threads, kinds[k].fn, &x);
+            double cpu = -bench_cpu(), t = bench_together(threads, kinds[k].fn, &x);
+            cpu += bench_cpu();
             if (t < best) best = t;
+            if (cpu < best_cpu) best_cpu = cpu;
         }
-        bench_print_real(kinds[k].name, (double)bytes * kinds[k].arrays / best);
+        bench_print_real(kinds[k].name, moved / best);
+        bench_print_real(kinds[k].name_cpu, moved * threads / best_cpu);
     }
     bench_end();
     free(x.a);

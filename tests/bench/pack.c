@@ -25,12 +25,12 @@ int main(int argc, char **argv)
     bench_times inits = { 0 }, times = { 0 };
     while (bench_more(&times)) {
         eqat_tensor *scales, *zeros, *codes;
-        double t = bench_seconds();
+        bench_start(&times);
+        bench_start(&inits);
         bench_ok(eqat_quantizer_init(quantizer, w, true, &scales, &zeros));
-        double between = bench_seconds();
+        bench_stop(&inits);
         bench_ok(eqat_quantizer_pack(quantizer, w, scales, zeros, &codes));
-        bench_add(&times, bench_seconds() - t);
-        bench_add(&inits, between - t);
+        bench_stop(&times);
         eqat_tensor_free(scales);
         eqat_tensor_free(zeros);
         eqat_tensor_free(codes);

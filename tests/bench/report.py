@@ -39,19 +39,21 @@ def line(row):
     return " ".join(parts)
 
 
-HEAD = ("case", "", "tokens/s", "torch", "x", "compile", "x", "GFLOP/s", "machine", "%", "peak MB", "torch", "above base", "torch", "loss", "torch")
+HEAD = ("case", "", "tokens/s", "torch", "x", "cpu x", "compile", "x", "cpu x", "GFLOP/s", "machine", "%", "cpu %", "peak MB", "torch", "x",
+        "above base", "torch", "x")
 
 
 def cells(row):
-    e, t, c = side(row, "eqat"), side(row, "torch"), side(row, "compile")
+    e, t, c = (side(row, name) for name in ("eqat", "torch", "compile"))
     number = lambda value, form: format(value, form) if value is not None else "-"
+    percent = lambda key: number(100 * row[key] if key in row else None, ".0f")
     rate = lambda s: number(row["tokens"] / s["median"], ".0f") if s and "tokens" in row else "-"
-    flops = row["flops"] / e["median"] / 1e9 if e and "flops" in row else None
-    return (row["case"], row["dtype"], rate(e), rate(t), number(t.get("ratio"), ".2f"), "failed" if "compile" in row["failed"] else rate(c),
-            number(c.get("ratio"), ".2f"), number(flops, ".0f"), number(row["matrix_rate"] / 1e9 if "matrix_rate" in row else None, ".0f"),
-            number(100 * row["fraction"] if "fraction" in row else None, ".0f"),
-            *(number(s["peak"] / 1e6 if s else None, ".0f") for s in (e, t)), *(number(above_base(s) if s else None, ".0f") for s in (e, t)),
-            *(number(s.get("loss"), ".4g") for s in (e, t)))
+    times = lambda s: (number(s.get("ratio"), ".2f"), number(s.get("ratio_cpu"), ".2f"))
+    both = lambda value: (*(number(value(s) if s else None, ".0f") for s in (e, t)), number(value(e) / value(t) if e and t else None, ".2f"))
+    return (row["case"], row["dtype"], rate(e), rate(t), *times(t), "failed" if "compile" in row["failed"] else rate(c), *times(c),
+            number(row["flops"] / e["median"] / 1e9 if e and "flops" in row else None, ".0f"),
+            number(row["matrix_rate"][0] / 1e9 if "matrix_rate" in row else None, ".0f"), percent("fraction"), percent("fraction_cpu"),
+            *both(lambda s: s["peak"] / 1e6), *both(above_base))
 
 
 def table(result):
@@ -62,7 +64,8 @@ def table(result):
         widths = [max(len(r[i]) for r in text) for i in range(len(HEAD))]
         lines += [" ".join(c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(r, widths))) for r in text]
         lines += ["", "x: how many times faster libeqat is, the median over pairs. machine: the best oneDNN products of the same shapes, in GFLOP/s; %: libeqat's",
-                  "share of it, attention counted as work. peak: of the whole process; above base: less what was resident before the model was opened."]
+                  "share of it, attention counted as work. cpu: the same by the processors' time instead of the clock's, which says more when something else",
+                  "was running. peak: of the whole process; above base: less what was resident before the model was opened; their x: libeqat's share."]
     for r in rows:
         lines += [f"{r['case']} {r['dtype']}: {name}: {why}" for name, why in r["failed"].items()]
         losses = [s["loss"] for s in r["sides"].values() if s.get("loss")]
@@ -70,8 +73,8 @@ def table(result):
             lines.append(f"{r['case']} {r['dtype']}: the sides' losses differ: {losses}")
         if "bytes" in r and "memory_rate" in r:
             e = side(r, "eqat")
-            lines.append(f"pack: libeqat {1e3 * e['median']:.1f} ms, {r['bytes'] / e['median'] / 1e9:.1f} GB/s of {r['memory_rate'] / 1e9:.1f} GB/s; "
-                         + ", ".join(f"{name} {1e3 * s['median']:.1f} ms" for name, s in r["sides"].items() if name != "eqat") + " without packing")
+            lines.append(f"pack: libeqat {1e3 * e['median']:.1f} ms, {r['bytes'] / e['median'] / 1e9:.1f} GB/s of {r['memory_rate'][0] / 1e9:.1f} GB/s"
+                         + "".join(f"; {name} {1e3 * s['median']:.1f} ms without packing" for name, s in r["sides"].items() if name != "eqat"))
     for r in result["rows"]:
         if r["case"].startswith("tokenizer/"):
             speed = r["megabytes_per_second"]

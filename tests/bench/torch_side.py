@@ -34,7 +34,7 @@ class Times:
     """As bench_times in measure.h."""
 
     def __init__(self, a):
-        self.a, self.value, self.begin = a, [], time.perf_counter()
+        self.a, self.value, self.cpu, self.begin = a, [], [], time.perf_counter()
 
     def more(self):
         n, warmup = len(self.value), self.a["warmup"]
@@ -46,10 +46,11 @@ class Times:
 
     def run(self, step):
         while self.more():
-            t = time.perf_counter()
+            cpu, t = time.process_time(), time.perf_counter()
             step(len(self.value))
             self.value.append(time.perf_counter() - t)
-        return self.value[self.a["warmup"]:]
+            self.cpu.append(time.process_time() - cpu)
+        return {"times": self.value[self.a["warmup"]:], "times_cpu": self.cpu[self.a["warmup"]:]}
 
 
 class Runner(oracle.Runner):
@@ -118,7 +119,7 @@ def block_ap(a, compute):
         optimizer.step()
         first.append(loss.item())
 
-    result = {"times": Times(a).run(step), "loss": first[0], "peak": resident("VmHWM")}
+    result = dict(Times(a).run(step), loss=first[0], peak=resident("VmHWM"))
     optimizer.zero_grad(set_to_none=True)
     del optimizer
     block.requires_grad_(False)
@@ -128,8 +129,8 @@ def block_ap(a, compute):
         if compute == torch.bfloat16:
             block.bfloat16()
         forward = torch.compile(runner.block) if a["compile"] else runner.block
-        result["advance"] = float(np.median(Times(dict(a, steps=batches, warmup=1)).run(
-            lambda i: forward(0, x[i % batches * a["batch"]:][:a["batch"]]))))
+        way = Times(dict(a, steps=batches, warmup=1)).run(lambda i: forward(0, x[i % batches * a["batch"]:][:a["batch"]]))
+        result.update(advance=float(np.median(way["times"])), advance_cpu=float(np.median(way["times_cpu"])))
     return result
 
 
@@ -160,7 +161,7 @@ def e2e_qp(a, compute):
         optimizer.step()
         first.append(value)
 
-    return {"times": Times(a).run(step), "loss": first[0], "peak": resident("VmHWM")}
+    return dict(Times(a).run(step), loss=first[0], peak=resident("VmHWM"))
 
 
 def evaluate(a, compute):
@@ -179,7 +180,7 @@ def evaluate(a, compute):
 
     forget_peak()
     times = Times(a).run(one_pass)
-    return {"times": times, "loss": total[0] / (ids.shape[0] * (ids.shape[1] - 1)), "peak": resident("VmHWM")}
+    return dict(times, loss=total[0] / (ids.shape[0] * (ids.shape[1] - 1)), peak=resident("VmHWM"))
 
 
 def pack(a, _):
@@ -192,7 +193,7 @@ def pack(a, _):
 
     step = torch.compile(step) if a["compile"] else step
     with torch.no_grad():
-        return {"times": Times(a).run(step), "peak": resident("VmHWM")}
+        return dict(Times(a).run(step), peak=resident("VmHWM"))
 
 
 def main():

@@ -93,6 +93,8 @@ class Bench:
             quick = self.opt.quick or self.opt.smoke
             r = self.program("matrix_rate", dtype=dtype, shapes=":".join("%d,%d,%d" % p for p in missing), seconds=0.02 if quick else 0.05,
                              rounds=1 if quick else 3)
+            if "error" in r:
+                sys.exit("matrix_rate: " + r["error"])
             for found in r["rates"]:
                 self.rates[dtype, tuple(found["shape"])] = found
         work = {p: 2 * p[0] * p[1] * p[2] * often for p, often in products.items()}
@@ -170,7 +172,8 @@ class Bench:
 
             found, failed = self.pair(run, dtype)
             for c in group:
-                self.summary(c.name, dtype, found, failed, "advance" if c.kind == "advance" else "times", tokens=c.tokens, flops=c.flops(), matrix_rate=self.matrix_rate(c, dtype))
+                self.summary(c.name, dtype, found, failed, "advance" if c.kind == "advance" else "times", tokens=c.tokens, flops=c.flops(),
+                             matrix_rate=self.matrix_rate(c, dtype))
 
     def pack(self):
         rows, cols = (64, 128) if self.opt.smoke else (ROWS, COLS)

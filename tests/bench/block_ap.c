@@ -38,7 +38,8 @@ int main(int argc, char **argv)
     double cpu = bench_cpu();
     t = bench_seconds();
     bench_ok(eqat_block_ap_finish(job));
-    double batches = (double)eqat_block_ap_steps(job), advance = (bench_seconds() - t) / batches, advance_cpu = (bench_cpu() - cpu) / batches;
+    double batches = (double)eqat_block_ap_steps(job), advance = (bench_seconds() - t) / batches;
+    double advance_cpu = (bench_cpu() - cpu) / batches;
 
     bench_print_times("times", &steps);
     bench_print_real("loss", first_loss);

@@ -60,7 +60,8 @@ def cases(group, smoke=False):
         for time in (64,) if smoke else times:
             out.append(Case(f"e2e-qp/{name}/{time}", "e2e_qp", shape, time, 2, 1, 3, 2, group, 60))
     for name in ("smollm2", "llama1b"):
-        out.append(Case(f"eval/{name}/{64 if smoke else 2048}", "eval", SHAPES["tiny" if smoke else name], 64 if smoke else 2048, 4, 1, 1, 1, group, 60))
+        time = 64 if smoke else 2048
+        out.append(Case(f"eval/{name}/{time}", "eval", SHAPES["tiny" if smoke else name], time, 4, 1, 1, 1, group, 60))
     return out
 
 

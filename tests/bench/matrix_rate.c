@@ -1,5 +1,5 @@
-/* The machine's matrix rate for given products, c[m, n] = a[m, k] b[k, n] with f32 sums: every thread runs oneDNN primitives made for one
- * thread over fixed tiles of operands that lie packed in memory, in every tiling and layout below; the best of them counts.
+/* The machine's matrix rate for given products, c[m, n] = a[m, k] b[k, n] with f32 sums: every thread runs oneDNN primitives made
+ * for one thread over fixed tiles of operands that lie packed in memory, in every tiling and layout below; the best counts.
  *   bench_matrix_rate dtype=bf16|f32 shapes=M,N,K:M,N,K:... seconds=0.05 rounds=2 threads=0 */
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -17,9 +17,10 @@ typedef struct tiling {
 } tiling;
 
 static const tiling tilings[] = {
-    { 256, 256, 1152, true }, { 256, 256, 0, true },   { 128, 256, 1152, true }, { 128, 512, 576, true },  { 64, 512, 1152, true },
-    { 512, 128, 1152, true }, { 512, 256, 576, true }, { 64, 1024, 576, true },  { 256, 512, 288, true },  { 128, 0, 576, true },
-    { 512, 512, 512, true },  { 0, 64, 1152, true },   { 256, 256, 1152, false }, { 256, 512, 576, false }, { 128, 1024, 0, false },
+    { 256, 256, 1152, true }, { 256, 256, 0, true },    { 128, 256, 1152, true }, { 128, 512, 576, true },
+    { 64, 512, 1152, true },  { 512, 128, 1152, true }, { 512, 256, 576, true },  { 64, 1024, 576, true },
+    { 256, 512, 288, true },  { 128, 0, 576, true },    { 512, 512, 512, true },  { 0, 64, 1152, true },
+    { 256, 256, 1152, false }, { 256, 512, 576, false }, { 128, 1024, 0, false },
 };
 
 #define MOST_THREADS 256
@@ -61,7 +62,7 @@ static dnnl_status_t make(product *p, dnnl_engine_t engine, bool acc, const dnnl
     if (st == dnnl_success && !strncmp(name, "ref", 3)) st = dnnl_unimplemented;
     if (st == dnnl_success) st = dnnl_primitive_create(&p->primitive, pd);
     if (st == dnnl_success)
-        st = dnnl_memory_create(&p->scratch, dnnl_primitive_desc_query_md(pd, dnnl_query_scratchpad_md, 0), engine, DNNL_MEMORY_ALLOCATE);
+        st = dnnl_memory_create(&p->scratch, dn_query(pd, dnnl_query_scratchpad_md), engine, DNNL_MEMORY_ALLOCATE);
     if (pd) dnnl_primitive_desc_destroy(pd);
     if (attr) dnnl_primitive_attr_destroy(attr);
     return st;
@@ -100,7 +101,8 @@ static void share(void *arg, int thread, int threads)
     if (st == dnnl_success) st = dnnl_stream_create(&stream, engine, dnnl_stream_default_flags);
     for (int i = 0; i < 3 && st == dnnl_success; i++) {
         st = dn_init(&d[i], &shape[i]);
-        if (st == dnnl_success) st = dnnl_memory_create(&x[i], dn_ref(&d[i]), engine, i == 2 ? DNNL_MEMORY_ALLOCATE : DNNL_MEMORY_NONE);
+        void *memory = i == 2 ? DNNL_MEMORY_ALLOCATE : DNNL_MEMORY_NONE;
+        if (st == dnnl_success) st = dnnl_memory_create(&x[i], dn_ref(&d[i]), engine, memory);
     }
     for (int i = 0; i < 2 && st == dnnl_success; i++) st = make(&p[i], engine, i, d);
     if (st == dnnl_success) st = tile(j, p, x, stream, thread); /* warms up */
@@ -191,8 +193,9 @@ static void measure(operand ab[2], bool bf16, const int64_t shape[3], int thread
         best.cpu = r.cpu;
         winner = &tilings[i];
     }
-    printf("{\"shape\": [%lld, %lld, %lld], \"rate\": %.4g, \"rate_cpu\": %.4g, \"tiling\": [%lld, %lld, %lld], \"blocked\": %s}", (long long)shape[0],
-           (long long)shape[1], (long long)shape[2], best.clock, best.cpu, (long long)winner->m, (long long)winner->n, (long long)winner->k,
+    printf("{\"shape\": [%lld, %lld, %lld], \"rate\": %.4g, \"rate_cpu\": %.4g, ", (long long)shape[0], (long long)shape[1],
+           (long long)shape[2], best.clock, best.cpu);
+    printf("\"tiling\": [%lld, %lld, %lld], \"blocked\": %s}", (long long)winner->m, (long long)winner->n, (long long)winner->k,
            winner->blocked ? "true" : "false");
     fflush(stdout);
 }

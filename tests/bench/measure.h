@@ -1,4 +1,4 @@
-/* What every program of the benchmark shares: arguments of the form name=value, a clock, the process's memory, one JSON object. */
+/* What the programs of the benchmark share: arguments of the form name=value, clocks, the process's memory, one JSON object. */
 #ifndef BENCH_MEASURE_H
 #define BENCH_MEASURE_H
 

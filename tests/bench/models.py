@@ -7,7 +7,8 @@ SHAPES = {
     "smollm2": dict(family="llama", hidden=576, intermediate=1536, heads=9, kv_heads=3, head_dim=64, layers=30, vocab=49152, tied=True, theta=1e5),
     "qwen0.5b": dict(family="qwen2", hidden=896, intermediate=4864, heads=14, kv_heads=2, head_dim=64, layers=24, vocab=151936, tied=True, theta=1e6),
     "llama1b": dict(family="llama", hidden=2048, intermediate=8192, heads=32, kv_heads=8, head_dim=64, layers=16, vocab=128256, tied=True, theta=5e5),
-    "llama7b": dict(family="llama", hidden=4096, intermediate=11008, heads=32, kv_heads=32, head_dim=128, layers=32, vocab=32000, tied=False, theta=1e4),
+    "llama7b": dict(family="llama", hidden=4096, intermediate=11008, heads=32, kv_heads=32, head_dim=128, layers=32, vocab=32000, tied=False,
+                    theta=1e4),
 }
 
 

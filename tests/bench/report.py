@@ -43,6 +43,13 @@ HEAD = ("case", "", "tokens/s", "torch", "x", "cpu x", "compile", "x", "cpu x", 
         "above base", "torch", "x")
 
 
+LEGEND = """\
+x: how many times faster libeqat is, the median over pairs. machine: the best oneDNN products of the same shapes, in GFLOP/s;
+%: libeqat's share of it, attention counted as work. cpu: the same by the processors' time instead of the clock's, which says
+more when something else was running. peak: of the whole process; above base: less what was resident before the model was
+opened; their x: libeqat's share of PyTorch's."""
+
+
 def cells(row):
     e, t, c = (side(row, name) for name in ("eqat", "torch", "compile"))
     number = lambda value, form: format(value, form) if value is not None else "-"
@@ -63,9 +70,7 @@ def table(result):
         text = [HEAD] + [cells(r) for r in rows]
         widths = [max(len(r[i]) for r in text) for i in range(len(HEAD))]
         lines += [" ".join(c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(r, widths))) for r in text]
-        lines += ["", "x: how many times faster libeqat is, the median over pairs. machine: the best oneDNN products of the same shapes, in GFLOP/s; %: libeqat's",
-                  "share of it, attention counted as work. cpu: the same by the processors' time instead of the clock's, which says more when something else",
-                  "was running. peak: of the whole process; above base: less what was resident before the model was opened; their x: libeqat's share."]
+        lines += ["", LEGEND]
     for r in rows:
         lines += [f"{r['case']} {r['dtype']}: {name}: {why}" for name, why in r["failed"].items()]
         losses = [s["loss"] for s in r["sides"].values() if s.get("loss")]
@@ -73,16 +78,19 @@ def table(result):
             lines.append(f"{r['case']} {r['dtype']}: the sides' losses differ: {losses}")
         if "bytes" in r and "memory_rate" in r:
             e = side(r, "eqat")
-            lines.append(f"pack: libeqat {1e3 * e['median']:.1f} ms, {r['bytes'] / e['median'] / 1e9:.1f} GB/s of {r['memory_rate'][0] / 1e9:.1f} GB/s"
+            lines.append(f"pack: libeqat {1e3 * e['median']:.1f} ms, {r['bytes'] / e['median'] / 1e9:.1f} GB/s of "
+                         f"{r['memory_rate'][0] / 1e9:.1f} GB/s"
                          + "".join(f"; {name} {1e3 * s['median']:.1f} ms without packing" for name, s in r["sides"].items() if name != "eqat"))
     for r in result["rows"]:
         if r["case"].startswith("tokenizer/"):
             speed = r["megabytes_per_second"]
-            lines.append(f"{r['case']}: {speed['eqat']:.1f} MB/s, tokenizers {max(speed['tokenizers'], speed['without_offsets']):.1f} MB/s, {r['ratio']:.1f}x")
+            theirs = max(speed["tokenizers"], speed["without_offsets"])
+            lines.append(f"{r['case']}: {speed['eqat']:.1f} MB/s, tokenizers {theirs:.1f} MB/s, {r['ratio']:.1f}x")
         if r["case"] == "quickstart":
             lines.append(f"quickstart: {r['seconds']:.0f} s")
     m = result["machine"]
-    lines.append(f"{m['processor']}, {m['threads']} threads, load {m['load'][0]:.1f}; " + ", ".join(f"{k} {v}" for k, v in result["versions"].items()))
+    known = ", ".join(f"{k} {v}" for k, v in result["versions"].items())
+    lines.append(f"{m['processor']}, {m['threads']} threads, load {m['load'][0]:.1f}; {known}")
     return "\n".join(lines)
 
 

@@ -42,6 +42,8 @@ class Bench:
 
     def run(self, command):
         environment = dict(os.environ, TORCHINDUCTOR_CACHE_DIR=os.path.join(self.folder, "compiled"), TOKENIZERS_PARALLELISM="false")
+        if self.opt.busy:
+            environment["OMP_WAIT_POLICY"] = "passive"
         r = subprocess.run(command, capture_output=True, text=True, env=environment)
         if r.returncode:
             lines = [line for line in r.stderr.strip().splitlines() if line.strip()]
@@ -237,6 +239,7 @@ def parse():
     a("--sides", default="eqat,torch,compile", help="compile: PyTorch with torch.compile, in bf16; eqat alone needs no PyTorch")
     a("--group-size", type=int, default=64)
     a("--threads", type=int, default=0, help="of both sides; default: one per processor")
+    a("--busy", action="store_true", help="the machine does other work: PyTorch's threads wait without spinning; believe only the cpu columns")
     a("--quickstart", action="store_true", help="also time examples/quickstart.sh")
     a("--json", metavar="FILE")
     a("--plot", metavar="FILE.png")

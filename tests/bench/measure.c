@@ -116,8 +116,10 @@ void bench_close(bench_setting *s)
 bool bench_more(bench_times *t)
 {
     int64_t warmup = bench_int("warmup", 1), steps = bench_int("steps", 5);
-    if (t->count == 0) t->begin = bench_seconds();
-    if (t->count <= warmup) return true;
+    if (t->count <= warmup) {
+        t->begin = bench_seconds();
+        return true;
+    }
     if (t->count >= warmup + steps || t->count == 1000) return false;
     return bench_seconds() - t->begin < bench_real("seconds", 20);
 }

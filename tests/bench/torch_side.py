@@ -12,10 +12,8 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
-from transformers import AutoConfig
+from transformers import AutoConfig, AutoModelForCausalLM
 
-import inputs
 import oracle
 
 
@@ -61,13 +59,14 @@ class Runner(oracle.Runner):
         return F.linear(h.bfloat16(), w.bfloat16()).float() if self.compute == torch.bfloat16 else F.linear(h, w)
 
 
-def load(folder, layers=None):
+def load(folder, dtype=torch.float32, layers=None):
     config = AutoConfig.from_pretrained(folder)
-    config.num_hidden_layers = layers or config.num_hidden_layers
-    last = f"model.layers.{config.num_hidden_layers}."
-    with safe_open(os.path.join(folder, "model.safetensors"), "pt") as f:
-        wanted = {k: f.get_tensor(k) for k in f.keys() if not k.startswith(last)}
-    return inputs._build(config, wanted, "sdpa")[0]
+    if layers:
+        config.num_hidden_layers = layers
+        if getattr(config, "layer_types", None):
+            config.layer_types = config.layer_types[:layers]
+    model = AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=dtype, attn_implementation="sdpa")
+    return model.eval().requires_grad_(False)
 
 
 def tokens(a):
@@ -94,7 +93,7 @@ def dense(block):
 
 
 def block_ap(a, compute):
-    runner = Runner(load(a["model"], 1), compute)
+    runner = Runner(load(a["model"], layers=1), compute)
     ids = tokens(a)
     x = runner.embed(ids).detach()
     with torch.no_grad():
@@ -165,7 +164,7 @@ def e2e_qp(a, compute):
 
 
 def evaluate(a, compute):
-    model = load(a["model"]).to(compute)
+    model = load(a["model"], compute)
     ids, total = tokens(a), [0.0]
     if a["compile"]:
         for block in model.model.layers:

@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 
+import offload
 import report
 from cases import QUICK, cases
 from models import write_model, write_tokens
@@ -48,7 +49,7 @@ class Bench:
         if r.returncode:
             lines = [line for line in r.stderr.strip().splitlines() if line.strip()]
             return {"error": lines[-1][:200] if lines else f"exit code {r.returncode}"}
-        return json.loads(r.stdout.strip().splitlines()[-1])
+        return json.loads(r.stdout[r.stdout.index("{"):])
 
     def program(self, name, **arguments):
         path = os.path.join(self.opt.eqat, "tests", "bench", "bench_" + name)
@@ -255,7 +256,7 @@ def parse():
 def main():
     opt, parser = parse()
     every = cases(opt.group_size, opt.smoke)
-    names = [c.name for c in every] + ["pack", "tokenizer"]
+    names = [c.name for c in every] + ["pack", "offload", "tokenizer"]
     patterns = opt.cases.split(",") if opt.cases else QUICK if opt.quick else ["*"]
     chosen = [n for n in names if any(fnmatch.fnmatchcase(n, p) for p in patterns)]
     if opt.list:
@@ -275,6 +276,10 @@ def main():
             b.compare(group)
         if "pack" in chosen:
             b.pack()
+        if "offload" in chosen:
+            for row in offload.rows(b):
+                b.rows.append(row)
+                b.say(offload.line(row))
         if "tokenizer" in chosen:
             b.tokenizer()
         if opt.quickstart:

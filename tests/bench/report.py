@@ -1,6 +1,8 @@
 """The table, the plot, and what is said about the machine."""
 import importlib.metadata
 
+import offload
+
 
 def processor():
     with open("/proc/cpuinfo") as f:
@@ -82,6 +84,8 @@ def table(result):
                          f"{r['memory_rate'][0] / 1e9:.1f} GB/s"
                          + "".join(f"; {name} {1e3 * s['median']:.1f} ms without packing" for name, s in r["sides"].items() if name != "eqat"))
     for r in result["rows"]:
+        if r["case"].startswith("offload/"):
+            lines.append(offload.line(r))
         if r["case"].startswith("tokenizer/"):
             speed = r["megabytes_per_second"]
             theirs = max(speed["tokenizers"], speed["without_offsets"])

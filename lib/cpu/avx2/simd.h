@@ -99,7 +99,14 @@ static inline vi vi_shr(vi a, vi n) { return _mm256_srlv_epi32(a, n); }
 static inline vi vi_shl(vi a, vi n) { return _mm256_sllv_epi32(a, n); }
 static inline vm vi_gt(vi a, vi b) { return _mm256_castsi256_ps(_mm256_cmpgt_epi32(a, b)); }
 static inline vm vi_eq(vi a, vi b) { return _mm256_castsi256_ps(_mm256_cmpeq_epi32(a, b)); }
-static inline vi vi_lookup8(const uint32_t *p, vi lane) { return _mm256_permutevar8x32_epi32(vi_load(p), lane); }
+/* The n <= 4 words that p points to, in every four lanes. */
+static inline vi vi_load4(const uint32_t *p, int n)
+{
+    __m128i first = _mm_cmpgt_epi32(_mm_set1_epi32(n), _mm_setr_epi32(0, 1, 2, 3));
+    return _mm256_broadcastsi128_si256(_mm_maskload_epi32((const int *)p, first));
+}
+/* Bytes of each four lanes, by number. */
+static inline vi vi_pick_bytes(vi a, vi number) { return _mm256_shuffle_epi8(a, number); }
 static inline vf v_from_i(vi a) { return _mm256_cvtepi32_ps(a); }
 static inline vi v_to_i(vf a) { return _mm256_cvtps_epi32(a); }
 static inline vi v_bits(vf a) { return _mm256_castps_si256(a); }

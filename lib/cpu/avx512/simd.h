@@ -94,11 +94,13 @@ static inline vi vi_shr(vi a, vi n) { return _mm512_srlv_epi32(a, n); }
 static inline vi vi_shl(vi a, vi n) { return _mm512_sllv_epi32(a, n); }
 static inline vm vi_gt(vi a, vi b) { return _mm512_cmpgt_epi32_mask(a, b); }
 static inline vm vi_eq(vi a, vi b) { return _mm512_cmpeq_epi32_mask(a, b); }
-/* Lane i of a table of 8 words that p points to. */
-static inline vi vi_lookup8(const uint32_t *p, vi lane)
+/* The n <= 4 words that p points to, in every four lanes. */
+static inline vi vi_load4(const uint32_t *p, int n)
 {
-    return _mm512_permutexvar_epi32(lane, _mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)p)));
+    return _mm512_broadcast_i32x4(_mm_maskz_loadu_epi32((__mmask8)((1u << n) - 1u), p));
 }
+/* Bytes of each four lanes, by number. */
+static inline vi vi_pick_bytes(vi a, vi number) { return _mm512_shuffle_epi8(a, number); }
 static inline vf v_from_i(vi a) { return _mm512_cvtepi32_ps(a); }
 static inline vi v_to_i(vf a) { return _mm512_cvtps_epi32(a); }
 static inline vi v_bits(vf a) { return _mm512_castps_si512(a); }

@@ -128,11 +128,6 @@ static inline vi vi_shl(vi a, vi n)
 }
 static inline vm vi_gt(vi a, vi b) { return a > b; }
 static inline vm vi_eq(vi a, vi b) { return a == b; }
-static inline vi vi_lookup8(const uint32_t *p, vi lane)
-{
-    V_EACH lane[v_i] = (int32_t)p[lane[v_i]];
-    return lane;
-}
 static inline vf v_from_i(vi a) { return __builtin_convertvector(a, vf); }
 /* Of whole numbers in the range of int32_t. */
 static inline vi v_to_i(vf a) { return __builtin_convertvector(v_rint(a), vi); }

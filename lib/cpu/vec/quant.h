@@ -25,25 +25,32 @@ static inline float quant_zero(const eqi_rows *m, int64_t row, int64_t g)
 /* clamp(r + z, 0, top) of r = rne(w / s). v_min and v_max give the second operand for a NaN. */
 static inline vf quant_code(vf r, vf z, float top) { return v_min(v_set1(top), v_max(v_zero(), v_add(r, z))); }
 
-/* The 32 codes of a block. */
-static inline void quant_unpack(float code[32], const uint32_t *word, int bits)
+/* Codes that are unpacked at a time: as floats they stay in the first-level cache. */
+#define QUANT_STRIP 256
+
+/* Codes of whole blocks of 32. */
+static inline void quant_unpack_blocks(float *code, const uint32_t *word, int64_t blocks, int bits)
 {
 #if VL >= 8
-    uint32_t w[9] = { 0 };
-    for (int b = 0; b < bits; b++) w[b] = word[b];
+    /* A half of a block is at most 16 bytes: those of its first words, or those of its last. */
+    const int loaded = bits < 4 ? bits : 4, last = bits - loaded;
     const vi mask = vi_set1((1 << bits) - 1);
-    for (int i = 0; i < 32; i += VL) {
-        vi at = vi_mul(vi_add(vi_iota(), vi_set1(i)), vi_set1(bits));
-        vi index = vi_shr(at, vi_set1(5)), shift = vi_and(at, vi_set1(31));
-        vi lo = vi_shr(vi_lookup8(w, index), shift);
-        /* A shift by 32 gives 0, as it should when nothing crosses into the next word. */
-        vi hi = vi_shl(vi_lookup8(w + 1, index), vi_sub(vi_set1(32), shift));
-        v_store(code + i, v_from_i(vi_and(vi_or(lo, hi), mask)));
+    vi pick[32 / VL], shift[32 / VL];
+    for (int i = 0; i < 32 / VL; i++) {
+        vi at = vi_mul(vi_add(vi_iota(), vi_set1(i * VL)), vi_set1(bits));
+        vi byte = vi_sub(vi_shr(at, vi_set1(3)), vi_set1(i * VL < 16 ? 0 : 4 * last));
+        pick[i] = vi_add(vi_mul(byte, vi_set1(0x0101)), vi_set1(0x0100)); /* and the byte after it */
+        shift[i] = vi_and(at, vi_set1(7));
     }
+    for (; blocks > 0; blocks--, code += 32, word += bits)
+        for (int i = 0; i < 32 / VL; i++) {
+            vi two = vi_pick_bytes(vi_load4(word + (i * VL < 16 ? 0 : last), loaded), pick[i]);
+            v_store(code + i * VL, v_from_i(vi_and(vi_shr(two, shift[i]), mask)));
+        }
 #else
     uint64_t stream = 0;
     int have = 0;
-    for (int i = 0; i < 32; i++, have -= bits, stream >>= bits) {
+    for (int64_t i = 0; i < 32 * blocks; i++, have -= bits, stream >>= bits) {
         if (have < bits) {
             stream |= (uint64_t)*word++ << have;
             have += 32;
@@ -51,6 +58,14 @@ static inline void quant_unpack(float code[32], const uint32_t *word, int bits)
         code[i] = (float)(stream & ((1u << bits) - 1u));
     }
 #endif
+}
+
+/* Codes of columns at..at+n of a row, n up to QUANT_STRIP; they lie in buffer. */
+static inline const float *quant_unpack(float buffer[QUANT_STRIP + 32], const eqi_rows *m, int64_t row, int64_t at, int64_t n)
+{
+    const uint32_t *words = (const uint32_t *)m->data + row * m->ld;
+    quant_unpack_blocks(buffer, words + at / 32 * m->q.bits, (at % 32 + n + 31) / 32, m->q.bits);
+    return buffer + at % 32;
 }
 
 /* The end, at most `end`, of what follows column `at` within its group and its block of packed codes. */

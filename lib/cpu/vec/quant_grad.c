@@ -43,22 +43,25 @@ void VEC(fake_quant_grad)(const eqi_rows *m, int64_t row, int64_t col, int64_t n
 /* ds = g (q - z), dz = -g s */
 void VEC(packed_grad)(const eqi_rows *m, int64_t row, int64_t col, int64_t n, const float *grad, float *sum_s, float *sum_z)
 {
-    const uint32_t *words = (const uint32_t *)m->data + row * m->ld;
-    float code[32];
-    for (int64_t i = 0, piece = 0; i < n; piece++) {
+    float buffer[QUANT_STRIP + 32];
+    const float *code = buffer;
+    for (int64_t i = 0, first = 0, last = 0, piece = 0; i < n; piece++) {
         int64_t g = (col + i) / m->q.group, group_end = eqi_min_i64((g + 1) * m->q.group - col, n);
         const vf z = v_set1(quant_zero(m, row, g));
         vf ds = v_zero(), dz = v_zero();
         while (i < group_end) {
-            int64_t at = col + i, end = quant_piece(m, at, col + group_end) - col;
-            if (i == 0 || at % 32 == 0) quant_unpack(code, words + at / 32 * m->q.bits, m->q.bits);
-            for (; i < end; i += VL) {
+            if (i == last) {
+                first = i;
+                last = eqi_min_i64(i + QUANT_STRIP, n);
+                code = quant_unpack(buffer, m, row, col + first, last - first);
+            }
+            for (int64_t end = eqi_min_i64(group_end, last); i < end;) {
                 int step = vec_step(end - i);
                 vf gr = vec_load(grad, EQI_F32, i, step);
-                ds = v_add(ds, v_mul(gr, v_sub(vec_load(code, EQI_F32, (col + i) % 32, step), z)));
+                ds = v_add(ds, v_mul(gr, v_sub(vec_load(code, EQI_F32, i - first, step), z)));
                 dz = v_sub(dz, gr);
+                i += step;
             }
-            i = end;
         }
         sum_s[piece] = v_sum(ds);
         if (sum_z) sum_z[piece] = v_sum(dz) * quant_step(m, row, g);

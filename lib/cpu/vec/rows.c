@@ -37,17 +37,23 @@ static inline __attribute__((always_inline)) void fake_quant(void *out, eqi_elem
 static inline __attribute__((always_inline)) void packed(void *out, eqi_elem elem, const eqi_rows *src, int64_t row, int64_t col,
                                                          int64_t n)
 {
-    const uint32_t *words = (const uint32_t *)src->data + row * src->ld;
-    float code[32];
+    float buffer[QUANT_STRIP + 32];
+    int64_t g = col / src->q.group, group_end = (g + 1) * src->q.group - col;
     for (int64_t i = 0; i < n;) {
-        int64_t at = col + i, g = at / src->q.group, end = quant_piece(src, at, col + n) - col;
-        if (i == 0 || at % 32 == 0) quant_unpack(code, words + at / 32 * src->q.bits, src->q.bits);
-        const vf s = v_set1(quant_step(src, row, g)), z = v_set1(quant_zero(src, row, g));
-        for (; i < end; i += VL) {
-            int step = vec_step(end - i);
-            put(out, elem, i, v_mul(v_sub(vec_load(code, EQI_F32, (col + i) % 32, step), z), s), step);
+        const int64_t first = i, last = eqi_min_i64(i + QUANT_STRIP, n);
+        const float *code = quant_unpack(buffer, src, row, col + first, last - first);
+        while (i < last) {
+            const int64_t end = eqi_min_i64(group_end, last);
+            const vf s = v_set1(quant_step(src, row, g)), z = v_set1(quant_zero(src, row, g));
+            for (; i < end; i += VL) {
+                int step = vec_step(end - i);
+                put(out, elem, i, v_mul(v_sub(vec_load(code, EQI_F32, i - first, step), z), s), step);
+            }
+            i = end;
+            if (i < group_end) continue;
+            g++;
+            group_end += src->q.group;
         }
-        i = end;
     }
 }
 

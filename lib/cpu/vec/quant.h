@@ -68,12 +68,4 @@ static inline const float *quant_unpack(float buffer[QUANT_STRIP + 32], const eq
     return buffer + at % 32;
 }
 
-/* The end, at most `end`, of what follows column `at` within its group and its block of packed codes. */
-static inline int64_t quant_piece(const eqi_rows *m, int64_t at, int64_t end)
-{
-    int64_t group = (at / m->q.group + 1) * m->q.group, block = (at / 32 + 1) * 32;
-    if (group < end) end = group;
-    return block < end ? block : end;
-}
-
 #endif

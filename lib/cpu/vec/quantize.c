@@ -1,36 +1,12 @@
 #include "cpu/vec/quant.h"
 #include "cpu/vec/rows.h"
 
-#if defined(__BMI2__)
-#include <immintrin.h>
-#endif
-
-/* 32 codes, a byte each, to `bits` words: the words are one stream of bits, lowest first. */
-static void pack(uint32_t *out, const uint8_t code[32], int bits)
+/* Eight codes, a byte each, to `bits` bytes: the lower code of a pair, then of pairs, then of fours comes first. */
+static inline uint64_t squeeze(uint64_t x, int bits)
 {
-#if defined(__BMI2__)
-    /* Eight codes fill `bits` whole bytes. */
-    uint8_t stream[40];
-    const uint64_t mask = ((UINT64_C(1) << bits) - 1) * UINT64_C(0x0101010101010101);
-    for (int i = 0; i < 4; i++) {
-        uint64_t eight;
-        memcpy(&eight, code + 8 * i, sizeof eight);
-        eight = _pext_u64(eight, mask);
-        memcpy(stream + i * bits, &eight, sizeof eight);
-    }
-    memcpy(out, stream, (size_t)bits * sizeof *out);
-#else
-    uint64_t stream = 0;
-    int have = 0;
-    for (int i = 0; i < 32; i++) {
-        stream |= (uint64_t)code[i] << have;
-        have += bits;
-        if (have < 32) continue;
-        *out++ = (uint32_t)stream;
-        stream >>= 32;
-        have -= 32;
-    }
-#endif
+    x = (x & UINT64_C(0x00ff00ff00ff00ff)) | (x & UINT64_C(0xff00ff00ff00ff00)) >> (8 - bits);
+    x = (x & UINT64_C(0x0000ffff0000ffff)) | (x & UINT64_C(0xffff0000ffff0000)) >> (16 - 2 * bits);
+    return (x & UINT64_C(0xffffffff)) | (x & UINT64_C(0xffffffff00000000)) >> (32 - 4 * bits);
 }
 
 /* A weight whose code is not a number gets code 0. */
@@ -38,18 +14,31 @@ static inline __attribute__((always_inline)) void quantize(uint32_t *out, const 
 {
     const char *from = (const char *)w->data + (size_t)(row * w->ld) * (dtype == EQI_F32 ? 4 : 2);
     const vf top = v_set1(quant_top(&w->q));
-    for (int64_t i = 0; i < w->cols; out += w->q.bits) {
-        uint8_t code[32 + VL];
-        for (int64_t end = i + 32; i < end;) {
-            int64_t g = i / w->q.group, piece = quant_piece(w, i, end);
+    const int bits = w->q.bits;
+    uint8_t *to = (uint8_t *)out, *to_end = to + w->cols / 8 * bits;
+    union {
+        uint8_t code[QUANT_STRIP + VL];
+        uint64_t eight[QUANT_STRIP / 8];
+    } strip;
+    int64_t g = 0, group_end = w->q.group;
+    for (int64_t i = 0; i < w->cols;) {
+        const int64_t first = i, last = eqi_min_i64(i + QUANT_STRIP, w->cols);
+        while (i < last) {
+            const int64_t end = eqi_min_i64(group_end, last);
             const vf s = v_set1(quant_step(w, row, g)), z = v_set1(quant_zero(w, row, g));
-            for (; i < piece; i += VL) {
-                vf u = v_add(v_rint(v_div(vec_load(from, dtype, i, vec_step(piece - i)), s)), z);
-                v_store_u8(code + i % 32, v_min(top, v_max(u, v_zero())));
+            for (; i < end; i += VL) {
+                vf u = v_add(v_rint(v_div(vec_load(from, dtype, i, vec_step(end - i)), s)), z);
+                v_store_u8(strip.code + (i - first), v_min(top, v_max(u, v_zero())));
             }
-            i = piece;
+            i = end;
+            if (i < group_end) continue;
+            g++;
+            group_end += w->q.group;
         }
-        pack(out, code, w->q.bits);
+        const int64_t eights = (last - first) / 8;
+        for (int64_t k = 0; k < eights; k++) strip.eight[k] = squeeze(strip.eight[k], bits);
+        /* Whole words overlap what comes after, but never the next row, which another thread may have written. */
+        for (int64_t k = 0; k < eights; k++, to += bits) memcpy(to, &strip.eight[k], to_end - to < 8 ? (size_t)bits : 8);
     }
 }
 

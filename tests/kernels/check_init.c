@@ -178,17 +178,19 @@ static void mse(suite *s)
 
 static void mse_optimum(suite *s)
 {
-    static const char *const kinds[] = { "long tails", "normal", "shifted" };
-    for (int i = 0; i < 9; i++) {
-        int kind = i % 3;
-        eqi_quant_desc q = { .bits = 2 + i / 3, .group = 64 };
+    static const char *const kinds[] = { "long tails", "normal", "shifted", "an outlier at each end" };
+    for (int i = 0; i < 12; i++) {
+        int kind = i % 4;
+        eqi_quant_desc q = { .bits = 2 + i / 4, .group = 64 };
         suite_begin(s, "near the optimum, %d bits, %s", q.bits, kinds[kind]);
         arguments(s, &q, EQI_F32, 2, 640);
         s->arg[S].match = s->arg[Z].match = JUDGED;
         s->judge = judge;
         for (int64_t e = 0; e < s->arg[W].count; e++) {
             double x = suite_normal(s);
-            arg_set(&s->arg[W], e, 0.02 * (kind == 0 ? x * x * x : kind == 1 ? x : x + 1.0));
+            if (kind == 3 && e % 64 == 5) x -= 20.0;
+            if (kind == 3 && e % 64 == 40) x += 20.0;
+            arg_set(&s->arg[W], e, 0.02 * (kind == 0 ? x * x * x : kind == 2 ? x + 1.0 : x));
         }
         suite_run(s, call_mse, again_optimum, &q);
     }

@@ -66,16 +66,16 @@ static double refit(const group *g, double s, double z)
 }
 
 /* Starting from minmax, keeping the first of equals: a grid, then refinement while it helps.
- * Grid: s smaller by 2^(-i/8), i = 0..32; for each, z in nine steps from keeping the upper end of the range to
- * keeping the lower end. Refinement: for z - 1, z, z + 1 the s that refits the codes; s (1 +- 2^-j), j = 4..10.
- * Groups of 64 without a lone outlier end within 2% of the least error. */
+ * Grid: s times 2^(-i/8), i = -4..32 (few codes between outliers at both ends want a larger s than that of minmax); for
+ * each, z in nine steps from keeping the upper end of the range to keeping the lower end. Refinement: for z - 1, z, z + 1
+ * the s that refits the codes; s (1 +- 2^-j), j = 4..10. Groups of 64 end within 2% of the least error. */
 static void mse(group *g)
 {
     minmax(g);
     if (isnan(g->s) || (g->lo == 0.0 && g->hi == 0.0)) return;
     double s0 = g->s;
     g->error = error_of(g, g->s, g->z, (double)INFINITY);
-    for (int i = 0; i <= 32; i++) {
+    for (int i = -4; i <= 32; i++) {
         double s = ref_f(g->wide, s0 * exp2(-i / 8.0)), upper = g->top - g->hi / s, lower = -g->lo / s, last = -1.0;
         for (int j = 0; j <= 8; j++) {
             double z = ref_clamp(rint(upper + (lower - upper) * j / 8.0), 0.0, g->top);

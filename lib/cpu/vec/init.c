@@ -118,7 +118,7 @@ static void refit(const groups *g, candidate *c, double d)
 
 static void grid(groups *g, const float *start)
 {
-    for (int i = 0; i <= 32; i++) {
+    for (int i = -4; i <= 32; i++) {
         candidate c;
         double upper[EQI_MSE_GROUPS], lower[EQI_MSE_GROUPS], last[EQI_MSE_GROUPS];
         for (int l = 0; l < EQI_MSE_GROUPS; l++) {

@@ -21,6 +21,23 @@ static eqat_status print_line(tool *t, const eqat_tokenizer *tokenizer, const ch
     return EQAT_OK;
 }
 
+static eqat_status print_lines(tool *t, const eqat_tokenizer *tokenizer, FILE *in, const char *name, uint32_t flags, json_t *lines)
+{
+    char *line = NULL;
+    size_t capacity = 0;
+    eqat_status st = EQAT_OK;
+    for (ssize_t n; st == EQAT_OK && !tool_interrupted() && (n = getline(&line, &capacity, in)) >= 0;) {
+        if (n > 0 && line[n - 1] == '\n') n--;
+        st = print_line(t, tokenizer, line, (size_t)n, flags, lines);
+    }
+    if (st == EQAT_OK && tool_interrupted())
+        st = tool_fail(t, EQAT_CANCELLED, "cancelled");
+    else if (st == EQAT_OK && ferror(in))
+        st = tool_fail(t, EQAT_IO, "%s: cannot read: %s", name, strerror(errno));
+    free(line);
+    return st;
+}
+
 int command_tokenize(int argc, char **argv)
 {
     tool t = { 0 };
@@ -55,16 +72,10 @@ int command_tokenize(int argc, char **argv)
     }
     uint32_t flags = (special ? EQAT_TOKENIZE_ADD_SPECIAL : 0u) | (parse ? EQAT_TOKENIZE_PARSE_SPECIAL : 0u);
     json_t *lines = json_array();
-    char *line = NULL;
-    size_t capacity = 0;
     eqat_tokenizer *tokenizer = NULL;
     eqat_status st = eqat_tokenizer_open(t.ctx, &tokenizer, path);
-    for (ssize_t n; st == EQAT_OK && (n = getline(&line, &capacity, in)) >= 0;) {
-        if (n > 0 && line[n - 1] == '\n') n--;
-        st = print_line(&t, tokenizer, line, (size_t)n, flags, lines);
-    }
+    if (st == EQAT_OK) st = print_lines(&t, tokenizer, in, text, flags, lines);
     tool_set(&t, "ids", lines);
-    free(line);
     eqat_tokenizer_free(tokenizer);
     if (in != stdin) fclose(in);
     return tool_close(&t, st);

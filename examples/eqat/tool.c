@@ -12,12 +12,16 @@
 const char *const tool_context_fields[] = { "device", "threads", "seed", "log_level", NULL };
 
 static eqat_context *volatile interrupted_context;
+static volatile sig_atomic_t interrupted;
 
 static void on_interrupt(int sig)
 {
     (void)sig;
+    interrupted = 1;
     if (interrupted_context) eqat_cancel(interrupted_context);
 }
+
+bool tool_interrupted(void) { return interrupted; }
 
 double tool_seconds(void)
 {
@@ -70,8 +74,8 @@ int tool_open(tool *t, const char *command)
         return 1;
     }
     interrupted_context = t->ctx;
-    /* The second interrupt ends the process the ordinary way. */
-    struct sigaction action = { .sa_handler = on_interrupt, .sa_flags = (int)(SA_RESTART | SA_RESETHAND) };
+    /* The second interrupt ends the process the ordinary way. No SA_RESTART: a read from a terminal ends, too. */
+    struct sigaction action = { .sa_handler = on_interrupt, .sa_flags = (int)SA_RESETHAND };
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
     tool_event(t, json_pack("{s:s,s:s}", "event", "start", "command", command));
@@ -95,7 +99,7 @@ int tool_close(tool *t, eqat_status status)
             code = 1;
         }
     } else {
-        fprintf(stderr, "eqat: %s\n", eqat_context_error(t->ctx));
+        fprintf(stderr, "eqat: %s\n", t->error[0] ? t->error : eqat_context_error(t->ctx));
     }
     tool_event(t, json_pack("{s:s,s:s,s:f}", "event", "end", "status", eqat_status_name(status), "seconds", seconds));
     interrupted_context = NULL;
@@ -103,6 +107,15 @@ int tool_close(tool *t, eqat_status status)
     if (t->log) fclose(t->log);
     json_decref(t->report);
     return code;
+}
+
+eqat_status tool_fail(tool *t, eqat_status status, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    vsnprintf(t->error, sizeof t->error, format, args);
+    va_end(args);
+    return status;
 }
 
 void tool_say(tool *t, const char *format, ...)

@@ -16,6 +16,7 @@ typedef struct tool {
     FILE *log;
     bool terminal;        /* standard error is one: draw a bar */
     bool bar_open;        /* a bar without its newline is on the screen */
+    char error[1024];     /* from tool_fail; "": the context holds the line */
     double started, phase_started, last_line;
     char phase[16];
     json_t *report;       /* what --json prints */
@@ -31,6 +32,9 @@ extern const char *const tool_context_fields[];
 int tool_open(tool *t, const char *command);
 /* Prints the report or, when status is a failure, the one line; closes everything; returns the exit code. */
 int tool_close(tool *t, eqat_status status);
+/* Keeps the line about a failure outside the library for tool_close; returns status. */
+eqat_status tool_fail(tool *t, eqat_status status, const char *format, ...) __attribute__((format(printf, 3, 4)));
+bool tool_interrupted(void);
 
 double tool_seconds(void); /* monotonic */
 int64_t tool_peak_rss(void); /* bytes */

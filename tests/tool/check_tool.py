@@ -236,6 +236,32 @@ class Tool(unittest.TestCase):
         open(text, "w").write("a text")
         self.refused("eval", self.model, "--text", text, says=["tokenizer"])
 
+    def tokenizer(self):
+        """A byte-level tokenizer of four letters."""
+        folder = os.path.join(self.tmp, "tokenizer")
+        os.mkdir(folder)
+        json.dump({c: i for i, c in enumerate("abcd")}, open(os.path.join(folder, "vocab.json"), "w"))
+        open(os.path.join(folder, "merges.txt"), "w").write("#version: 0.2\n")
+        return folder
+
+    def test_tokenize_what_cannot_be_read(self):
+        tokenizer = self.tokenizer()
+        text = os.path.join(self.tmp, "a")
+        open(text, "w").write("abc\n\ndd")
+        self.assertEqual(self.ok("tokenize", tokenizer, "--text", text).stdout, "0 1 2\n\n3 3\n")
+        self.refused("tokenize", tokenizer, "--text", self.tmp, says=[self.tmp, "directory"])
+
+    def test_interrupt_while_tokenize_waits_for_text(self):
+        log = os.path.join(self.tmp, "log")
+        p = subprocess.Popen([EQAT, "tokenize", self.tokenizer(), "--text", "-", "--log-file", log], stdin=subprocess.PIPE,
+                             stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        while not os.path.exists(log) or not os.path.getsize(log):
+            time.sleep(0.05)
+        p.send_signal(signal.SIGINT)
+        _, err = p.communicate(timeout=60)
+        self.assertEqual(p.returncode, 130, err)
+        self.assertIn(b"cancelled", err)
+
     def test_unwritable_output(self):
         self.refused("quantize", self.model, "--out", os.path.join(self.model, "config.json", "out"), "--group-size", 32, "--method", "rtn",
                      says=["config.json"])

@@ -18,6 +18,8 @@ extern "C" {
  * independent.  Only eqat_cancel() may be called from anywhere.
  * Ownership: every handle holds a reference on its context, so handles may be freed in any order; the context
  * disappears with the last of them.
+ * Fork: a child may use and free what it inherits, as long as no call was running in the parent; the pool starts anew there.
+ * A Block-AP job with offload_dir it may only free.
  * Process: the library never prints, exits, aborts, or changes signal handlers, locale, floating-point mode or the
  * OpenMP settings of the calling thread. */
 typedef struct eqat_context eqat_context;

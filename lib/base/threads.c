@@ -26,7 +26,9 @@ struct eqi_pool {
     void *arg;
     size_t count;
     atomic_size_t next;
-    int size;
+    int size;    /* asked for */
+    int started; /* of them, in the process `owner` */
+    pid_t owner;
     worker workers[];
 };
 
@@ -62,14 +64,12 @@ static int available_processors(void)
     return n > 0 ? (int)n : 1;
 }
 
-eqat_status eqi_pool_create(eqi_ctx *ctx, eqi_pool **out, int threads)
+/* An errno when not all could be started. */
+static int start(eqi_pool *p)
 {
-    *out = NULL;
-    if (threads < 0 || threads > 1024)
-        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "threads: found %d, expected 0 to 1024", threads);
-    if (threads == 0) threads = available_processors();
-    eqi_pool *p = eqi_calloc(ctx, 1, sizeof *p + (size_t)threads * sizeof(worker), "the thread pool");
-    if (!p) return EQAT_OUT_OF_MEMORY;
+    p->owner = getpid();
+    p->started = 0;
+    p->generation = 0;
     pthread_mutex_init(&p->lock, NULL);
     pthread_cond_init(&p->work, NULL);
     pthread_cond_init(&p->done, NULL);
@@ -78,12 +78,28 @@ eqat_status eqi_pool_create(eqi_ctx *ctx, eqi_pool **out, int threads)
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &old);
     int err = 0;
-    for (int i = 0; i < threads && err == 0; i++) {
+    for (int i = 0; i < p->size && err == 0; i++) {
         p->workers[i] = (worker){ .pool = p, .index = i };
         err = pthread_create(&p->workers[i].thread, NULL, worker_main, &p->workers[i]);
-        if (err == 0) p->size = i + 1;
+        if (err == 0) p->started = i + 1;
     }
     pthread_sigmask(SIG_SETMASK, &old, NULL);
+    return err;
+}
+
+/* The child of a fork has the pool's memory and none of its threads: waiting for one would be for ever. */
+static bool inherited(const eqi_pool *p) { return p->owner != getpid(); }
+
+eqat_status eqi_pool_create(eqi_ctx *ctx, eqi_pool **out, int threads)
+{
+    *out = NULL;
+    if (threads < 0 || threads > 1024)
+        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "threads: found %d, expected 0 to 1024", threads);
+    if (threads == 0) threads = available_processors();
+    eqi_pool *p = eqi_calloc(ctx, 1, sizeof *p + (size_t)threads * sizeof(worker), "the thread pool");
+    if (!p) return EQAT_OUT_OF_MEMORY;
+    p->size = threads;
+    int err = start(p);
     if (err) {
         eqi_pool_free(ctx, p);
         return eqi_fail(ctx, EQAT_BACKEND, "threads: cannot start %d: %s", threads, strerror(err));
@@ -95,14 +111,16 @@ eqat_status eqi_pool_create(eqi_ctx *ctx, eqi_pool **out, int threads)
 void eqi_pool_free(eqi_ctx *ctx, eqi_pool *p)
 {
     if (!p) return;
-    pthread_mutex_lock(&p->lock);
-    p->stop = true;
-    pthread_cond_broadcast(&p->work);
-    pthread_mutex_unlock(&p->lock);
-    for (int i = 0; i < p->size; i++) pthread_join(p->workers[i].thread, NULL);
-    pthread_cond_destroy(&p->done);
-    pthread_cond_destroy(&p->work);
-    pthread_mutex_destroy(&p->lock);
+    if (!inherited(p)) {
+        pthread_mutex_lock(&p->lock);
+        p->stop = true;
+        pthread_cond_broadcast(&p->work);
+        pthread_mutex_unlock(&p->lock);
+        for (int i = 0; i < p->started; i++) pthread_join(p->workers[i].thread, NULL);
+        pthread_cond_destroy(&p->done);
+        pthread_cond_destroy(&p->work);
+        pthread_mutex_destroy(&p->lock);
+    }
     eqi_free(ctx, p);
 }
 
@@ -112,12 +130,17 @@ void eqi_parallel(eqi_ctx *ctx, size_t count, eqi_task_fn fn, void *arg)
 {
     if (count == 0) return;
     eqi_pool *p = ctx->pool;
+    if (inherited(p)) (void)start(p); /* with fewer workers it is slower, and no less right */
+    if (p->started == 0) {
+        for (size_t i = 0; i < count; i++) fn(arg, i, 0);
+        return;
+    }
     pthread_mutex_lock(&p->lock);
     p->fn = fn;
     p->arg = arg;
     p->count = count;
     atomic_store_explicit(&p->next, 0, memory_order_relaxed);
-    p->running = p->size;
+    p->running = p->started;
     p->generation++;
     pthread_cond_broadcast(&p->work);
     while (p->running > 0) pthread_cond_wait(&p->done, &p->lock);

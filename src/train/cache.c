@@ -37,6 +37,7 @@ struct eqi_cache {
     /* The rest belongs to the thread and is guarded by lock. Requests are served in order, so that a read sees the writes
      * before it. */
     bool running;
+    pid_t owner; /* of the thread: the child of a fork has none to wait for */
     pthread_t thread;
     pthread_mutex_t lock;
     pthread_cond_t asked, served;
@@ -120,6 +121,7 @@ static eqat_status start_thread(eqi_cache *c)
     int err = pthread_create(&c->thread, NULL, serve, c);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     c->running = err == 0;
+    c->owner = getpid();
     if (err == 0) return EQAT_OK;
     pthread_mutex_destroy(&c->lock);
     pthread_cond_destroy(&c->asked);
@@ -171,7 +173,7 @@ void eqi_cache_free(eqi_cache *c)
 {
     if (!c) return;
     eqi_ctx *ctx = c->ctx;
-    if (c->running) {
+    if (c->running && c->owner == getpid()) {
         pthread_mutex_lock(&c->lock);
         c->stop = true;
         c->queued = 0; /* nobody will read what is still to be written */

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/rng.h"
@@ -109,6 +110,26 @@ START_TEST(a_folder_that_is_none)
 }
 END_TEST
 
+START_TEST(the_child_of_a_fork_can_free_it)
+{
+    eqat_context *ctx = make_context(1, 0);
+    eqi_cache *c;
+    ck_ok(ctx, eqi_cache_create(ctx, &c, 2, RECORDS, BYTES, fixture_dir(), 4));
+    pid_t child = fork();
+    if (child == 0) {
+        alarm(60);
+        eqi_cache_free(c);
+        eqat_context_free(ctx);
+        _exit(0);
+    }
+    int status;
+    ck_assert_int_eq(waitpid(child, &status, 0), child);
+    ck_assert_int_eq(status, 0);
+    eqi_cache_free(c);
+    eqat_context_free(ctx);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("activation cache");
@@ -118,6 +139,7 @@ int main(void)
     tcase_add_test(tc, in_files);
     tcase_add_test(tc, files_have_no_name_and_memory_does_not_grow);
     tcase_add_test(tc, a_folder_that_is_none);
+    tcase_add_test(tc, the_child_of_a_fork_can_free_it);
     suite_add_tcase(suite, tc);
     SRunner *runner = srunner_create(suite);
     srunner_set_fork_status(runner, CK_NOFORK);

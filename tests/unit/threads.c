@@ -1,6 +1,8 @@
 #include "base/threads.h"
 
 #include <pthread.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "unit.h"
 
@@ -46,6 +48,39 @@ START_TEST(every_task_once)
     run_all(2);
     run_all(7);
     run_all(0);
+}
+END_TEST
+
+static void use_and_free(eqi_ctx *ctx, bool use)
+{
+    static work w;
+    w.size = eqi_pool_size(ctx->pool);
+    if (use) eqi_parallel(ctx, TASKS, task, &w);
+    for (int i = 0; use && i < TASKS; i++)
+        if (atomic_load(&w.runs[i]) != 1) _exit(1);
+    eqi_ctx_unref(ctx);
+    _exit(0);
+}
+
+START_TEST(child_of_a_fork)
+{
+    static work w;
+    eqi_ctx_config config = { .device = "ref", .threads = 3 };
+    eqi_ctx *ctx;
+    ck_assert_int_eq(eqi_ctx_create(&ctx, &config, NULL, 0), EQAT_OK);
+    w.size = 3;
+    eqi_parallel(ctx, TASKS, task, &w);
+    for (int use = 0; use < 2; use++) {
+        pid_t child = fork();
+        if (child == 0) {
+            alarm(60);
+            use_and_free(ctx, use);
+        }
+        int status;
+        ck_assert_int_eq(waitpid(child, &status, 0), child);
+        ck_assert_int_eq(status, 0);
+    }
+    eqi_ctx_unref(ctx);
 }
 END_TEST
 
@@ -97,5 +132,6 @@ TCase *case_threads(void)
     tcase_add_test(t, every_task_once);
     tcase_add_test(t, numbers_out_of_range);
     tcase_add_test(t, contexts_side_by_side);
+    tcase_add_test(t, child_of_a_fork);
     return t;
 }

@@ -1,5 +1,10 @@
+#include <dirent.h>
+#include <errno.h>
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "tool.h"
 
@@ -64,6 +69,42 @@ static int choose_method(job *j)
     if (j->method != RTN && !j->calib) return usage_error("--calib: expected a file of calibration text or tokens");
     if (!j->e2e_file) j->e2e_file = j->calib;
     return -1;
+}
+
+static bool is_empty_folder(const char *path)
+{
+    DIR *d = opendir(path);
+    if (!d) return false;
+    bool empty = true;
+    for (struct dirent *e; empty && (e = readdir(d));) empty = !strcmp(e->d_name, ".") || !strcmp(e->d_name, "..");
+    closedir(d);
+    return empty;
+}
+
+/* What saving would refuse after hours of training is refused before them: an empty folder takes the way that the result will. */
+static eqat_status check_out(tool *t, const char *out)
+{
+    struct stat sb;
+    char probe[4096];
+    bool there = lstat(out, &sb) == 0;
+    if (there && !(S_ISDIR(sb.st_mode) && is_empty_folder(out)))
+        return tool_fail(t, EQAT_EXISTS, "%s: found %s, expected a new or empty folder", out,
+                         S_ISDIR(sb.st_mode) ? "a folder that is not empty" : "something that is not a folder");
+    int length = (int)strlen(out);
+    while (length > 1 && out[length - 1] == '/') length--;
+    snprintf(probe, sizeof probe, "%.*s.partial-%ld", length, out, (long)getpid());
+    if (mkdir(probe, 0777) != 0)
+        return tool_fail(t, EQAT_IO, "%s: cannot create the output folder: %s", out, strerror(errno));
+    int failed = there && rename(probe, out) != 0 ? errno : 0;
+    if (!there || failed) rmdir(probe);
+    return failed ? tool_fail(t, EQAT_IO, "%s: cannot put a folder in its place: %s", out, strerror(failed)) : EQAT_OK;
+}
+
+static eqat_status check_bits(job *j)
+{
+    int32_t bits = j->quantizer.bits;
+    if (bits < 5 || bits == 8) return EQAT_OK;
+    return tool_fail(&j->t, EQAT_UNSUPPORTED, "--bits: found %d, expected 2, 3, 4 or 8: no engine reads others", bits);
 }
 
 static eqat_status open_data(job *j, const eqat_model *model, const char *path, const eqat_data_options *options, eqat_data **out)
@@ -179,7 +220,9 @@ int command_quantize(int argc, char **argv)
     tool_set(&j.t, "bits", json_integer(j.quantizer.bits));
     tool_set(&j.t, "group_size", json_integer(j.quantizer.group_size));
     eqat_model *model = NULL;
-    eqat_status st = eqat_model_open(j.t.ctx, &model, j.path, &j.model);
+    eqat_status st = check_bits(&j);
+    if (st == EQAT_OK) st = check_out(&j.t, j.out);
+    if (st == EQAT_OK) st = eqat_model_open(j.t.ctx, &model, j.path, &j.model);
     if (st == EQAT_OK) st = run_block_ap(&j, model);
     if (st == EQAT_OK && j.method == EFFICIENTQAT) st = run_e2e(&j, model);
     if (st == EQAT_OK) st = save(&j, model);
@@ -221,7 +264,8 @@ int command_e2e_qp(int argc, char **argv)
     code = tool_open(&j.t, "e2e-qp");
     if (code) return code;
     eqat_model *model = NULL;
-    eqat_status st = eqat_model_open(j.t.ctx, &model, j.path, &j.model);
+    eqat_status st = check_out(&j.t, j.out);
+    if (st == EQAT_OK) st = eqat_model_open(j.t.ctx, &model, j.path, &j.model);
     if (st == EQAT_OK) st = run_e2e(&j, model);
     if (st == EQAT_OK) st = save(&j, model);
     eqat_model_free(model);

@@ -51,6 +51,7 @@ class Tool(unittest.TestCase):
         r = eqat(*args)
         self.assertEqual(r.returncode, code, r.stderr)
         self.assertEqual(r.stdout, "")
+        self.last_stderr = r.stderr
         lines = [line for line in r.stderr.splitlines() if not line.startswith(("usage:", "eqat: warning", "eqat: info", "block-ap:"))]
         self.assertEqual(len(lines), 1, r.stderr)
         for text in says:
@@ -275,6 +276,23 @@ class Tool(unittest.TestCase):
 
     def test_bits_that_no_engine_reads(self):
         self.refused("quantize", self.model, "--out", self.out, "--bits", 5, "--group-size", 32, "--method", "rtn", says=["5"])
+
+    def test_what_cannot_be_saved_is_not_trained(self):
+        quantize = ["quantize", self.model, "--group-size", 32, "--calib", self.train, *FEW]
+        for out, more in ((self.model, []), (os.path.join(self.tmp, "missing", "out"), []), (os.path.join(self.model, "."), []),
+                          (self.out, ["--bits", 6])):
+            self.refused(*quantize, "--out", out, *more)
+            self.assertNotIn("step", self.last_stderr)
+        os.mkdir(self.out)
+        self.refused(*quantize, "--out", os.path.join(self.out, "."))
+        self.assertNotIn("step", self.last_stderr)
+        self.assertEqual(os.listdir(self.out), [])
+
+    def test_empty_output_folder_with_a_slash(self):
+        os.mkdir(self.out)
+        self.quantize(self.out + "/", "--method", "rtn")
+        self.assertIn("model.safetensors", os.listdir(self.out))
+        self.assertEqual(os.listdir(self.tmp), ["out"])
 
     def test_e2e_of_a_model_that_is_not_quantized(self):
         self.refused("e2e-qp", self.model, "--out", self.out, "--data", self.train, says=["quantized"])

@@ -104,7 +104,12 @@ int tool_close(tool *t, eqat_status status)
     tool_event(t, json_pack("{s:s,s:s,s:f}", "event", "end", "status", eqat_status_name(status), "seconds", seconds));
     interrupted_context = NULL;
     eqat_context_free(t->ctx);
-    if (t->log) fclose(t->log);
+    bool lost = t->log && ferror(t->log);
+    if (t->log && fclose(t->log) != 0) lost = true;
+    if (lost) {
+        fprintf(stderr, "eqat: %s: cannot write the log file\n", t->log_path);
+        if (code == 0) code = 1;
+    }
     json_decref(t->report);
     return code;
 }

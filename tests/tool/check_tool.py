@@ -132,6 +132,10 @@ class Tool(unittest.TestCase):
         self.assertEqual(len(steps), 2 * 4)
         self.assertEqual(steps[-1]["step"], steps[-1]["steps"])
 
+    def test_log_file_that_cannot_be_written(self):
+        r = eqat("inspect", self.model, "--log-file", "/dev/full")
+        self.assertEqual((r.returncode, r.stderr), (1, "eqat: /dev/full: cannot write the log file\n"))
+
     # ---- usage ----------------------------------------------------------------------------------------------------------------
 
     def test_help_has_every_flag_with_its_default(self):

@@ -48,8 +48,8 @@ int command_eval(int argc, char **argv)
     if (st == EQAT_OK) st = eqat_data_open(t.ctx, &data, text, eqat_model_tokenizer(model), info.vocab_size, &data_options);
     if (st == EQAT_OK) st = eqat_eval_perplexity(model, data, &eval_options, &result);
     if (st == EQAT_OK) {
-        tool_set(&t, "model", json_string(path));
-        tool_set(&t, "text", json_string(text));
+        tool_set(&t, "model", tool_text(path));
+        tool_set(&t, "text", tool_text(text));
         tool_set(&t, "seq_len", json_integer(data_options.seq_len));
         tool_set(&t, "perplexity", json_real(result.perplexity));
         tool_set(&t, "nll", json_real(result.nll));

@@ -61,7 +61,7 @@ int command_inspect(int argc, char **argv)
             json_array_extend(linears, list);
             json_decref(list);
         }
-        json_t *o = json_pack("{s:s,s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "model", path, "family", m.family, "blocks", (json_int_t)m.blocks,
+        json_t *o = json_pack("{s:o,s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "model", tool_text(path), "family", m.family, "blocks", (json_int_t)m.blocks,
                               "hidden_size", (json_int_t)m.hidden_size, "intermediate_size", (json_int_t)m.intermediate_size, "heads",
                               (json_int_t)m.heads, "kv_heads", (json_int_t)m.kv_heads, "head_dim", (json_int_t)m.head_dim, "vocab_size",
                               (json_int_t)m.vocab_size, "max_positions", (json_int_t)m.max_positions, "window", (json_int_t)m.window);

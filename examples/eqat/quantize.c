@@ -173,8 +173,8 @@ static eqat_status save(job *j, eqat_model *model)
     eqat_model_info info = { .struct_size = sizeof info };
     if (st == EQAT_OK) st = eqat_model_inspect(model, &info);
     if (st != EQAT_OK) return st;
-    tool_set(&j->t, "model", json_string(j->path));
-    tool_set(&j->t, "out", json_string(j->out));
+    tool_set(&j->t, "model", tool_text(j->path));
+    tool_set(&j->t, "out", tool_text(j->out));
     tool_set(&j->t, "bits_per_linear_parameter", json_real(info.linear_bits));
     tool_set(&j->t, "bytes", json_integer(info.bytes));
     tool_say(&j->t, "%s: %.2f bits per parameter of the linears, %.1f MB in all, %.0f s, peak memory %.0f MB", j->out, info.linear_bits,

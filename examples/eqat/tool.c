@@ -4,6 +4,7 @@
 #include <math.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <time.h>
@@ -50,7 +51,7 @@ static void on_log(void *user, int32_t level, const char *line)
     const char *name = level >= 0 && level < 4 ? names[level] : "log";
     close_bar(t);
     fprintf(stderr, "eqat: %s: %s\n", name, line);
-    tool_event(t, json_pack("{s:s,s:s,s:s}", "event", "log", "level", name, "text", line));
+    tool_event(t, json_pack("{s:s,s:s,s:o}", "event", "log", "level", name, "text", tool_text(line)));
 }
 
 int tool_open(tool *t, const char *command)
@@ -131,6 +132,18 @@ void tool_say(tool *t, const char *format, ...)
     vprintf(format, args);
     va_end(args);
     putchar('\n');
+}
+
+json_t *tool_text(const char *text)
+{
+    json_t *json = json_string(text);
+    if (json) return json;
+    char *ascii = strdup(text);
+    for (char *p = ascii; p && *p; p++)
+        if ((unsigned char)*p >= 0x80) *p = '?';
+    json = json_string(ascii);
+    free(ascii);
+    return json;
 }
 
 void tool_set(tool *t, const char *key, json_t *value) { json_object_set_new(t->report, key, value); }

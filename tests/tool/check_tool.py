@@ -122,6 +122,13 @@ class Tool(unittest.TestCase):
         self.assertLess(packed["bytes"], full["bytes"])
         self.assertIn("llama", self.ok("inspect", self.model).stdout)
 
+    def test_report_of_a_path_that_is_not_utf8(self):
+        path = os.path.join(os.fsencode(self.tmp), b"m\xe9")
+        os.symlink(self.model, path)
+        r = subprocess.run([EQAT, b"inspect", path, b"--json"], capture_output=True)
+        report = json.loads(r.stdout)
+        self.assertEqual((report["model"][-3:], report["family"]), ("/m?", "llama"))
+
     def test_log_file_has_a_json_line_per_event(self):
         log = os.path.join(self.tmp, "log")
         self.quantize(self.out, "--calib", self.train, *FEW, "--log-file", log)

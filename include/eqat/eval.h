@@ -26,8 +26,10 @@ typedef struct eqat_perplexity {
     int64_t windows;
 } eqat_perplexity;
 
-/* Perplexity over the training windows of `data` (open it with consecutive sampling, train_size as large as wanted and val_size 0), as GPTQ and the paper measure: independent windows, every token
- * but a window's first is predicted.  options may be NULL. */
+/* Perplexity over the training windows of `data` (open it with consecutive sampling, train_size 0 for all of them, val_size 0 and no
+ * shuffle), as GPTQ and the paper measure: independent windows, every token but a window's first is predicted.  options may be NULL.
+ * Errors: EQAT_INVALID_ARGUMENT (a seq_len of 1, an id beyond the vocabulary), EQAT_NUMERIC (a loss is not finite), EQAT_CANCELLED; *result is
+ * then zeros. */
 EQAT_API eqat_status eqat_eval_perplexity(eqat_model *model, eqat_data *data, const eqat_eval_options *options,
                                           eqat_perplexity *result);
 

@@ -13,7 +13,7 @@ extern "C" {
 /* What a progress callback sees; valid during the call. */
 typedef struct eqat_progress {
     size_t struct_size;
-    const char *phase;     /* "block-ap", "e2e-qp", "rtn", "eval" */
+    const char *phase;     /* "block-ap", "e2e-qp", "eval" */
     int64_t block, blocks; /* of Block-AP; 0 of 0 elsewhere */
     int64_t epoch, epochs;
     int64_t step, steps;   /* done so far and in all, within the whole call */
@@ -46,7 +46,7 @@ EQAT_API void eqat_block_ap_options_init(eqat_block_ap_options *options, size_t 
 
 /* Losses of one epoch of one block: means over steps. */
 typedef struct eqat_epoch_report {
-    size_t struct_size;
+    size_t struct_size;          /* set by the caller */
     double train_loss, val_loss; /* val_loss NaN without validation samples */
 } eqat_epoch_report;
 

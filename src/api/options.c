@@ -103,6 +103,15 @@ eqat_status eqi_options_take(eqi_ctx *ctx, const eqi_struct *table, void *out, c
     return EQAT_OK;
 }
 
+eqat_status eqi_options_give(eqi_ctx *ctx, const char *name, void *caller, const void *full, size_t full_size)
+{
+    size_t size = *(const size_t *)caller;
+    if (size < sizeof size)
+        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "%s: found struct_size %zu, expected its sizeof", name, size);
+    memcpy((char *)caller + sizeof size, (const char *)full + sizeof size, (size < full_size ? size : full_size) - sizeof size);
+    return EQAT_OK;
+}
+
 const char *eqat_options_struct(size_t index) { return index < EQI_COUNT(structs) ? structs[index]->name : NULL; }
 
 size_t eqat_options_count(const char *struct_name)

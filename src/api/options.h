@@ -43,4 +43,7 @@ void eqi_options_defaults(const eqi_struct *table, void *options, size_t struct_
  * struct_size (caller may be NULL), then every number is checked against its bounds; NaN is out of bounds. */
 eqat_status eqi_options_take(eqi_ctx *ctx, const eqi_struct *table, void *out, const void *caller);
 
+/* Fills the caller's info or report struct `name` as far as the struct_size that the caller has set reaches. */
+eqat_status eqi_options_give(eqi_ctx *ctx, const char *name, void *caller, const void *full, size_t full_size);
+
 #endif

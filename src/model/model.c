@@ -177,16 +177,6 @@ static totals count(const eqat_model *m)
     return t;
 }
 
-/* Fills the caller's struct as far as it reaches. */
-static eqat_status give(eqi_ctx *ctx, void *out, const void *full, size_t full_size, const char *what)
-{
-    size_t size = *(const size_t *)out;
-    if (size < sizeof size)
-        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "%s: found struct_size %zu, expected its sizeof", what, size);
-    memcpy((char *)out + sizeof size, (const char *)full + sizeof size, (size < full_size ? size : full_size) - sizeof size);
-    return EQAT_OK;
-}
-
 eqat_status eqat_model_inspect(eqat_model *m, eqat_model_info *info)
 {
     const eqi_config *c = &m->config;
@@ -211,7 +201,7 @@ eqat_status eqat_model_inspect(eqat_model *m, eqat_model_info *info)
         .tied_embeddings = c->tied,
         .quantized = t.quantized,
     };
-    return give(m->ctx, info, &full, sizeof full, "eqat_model_info");
+    return eqi_options_give(m->ctx, "eqat_model_info", info, &full, sizeof full);
 }
 
 int64_t eqat_model_linear_count(eqat_model *m, int64_t block)
@@ -230,5 +220,5 @@ eqat_status eqat_model_linear(eqat_model *m, int64_t block, int64_t index, eqat_
     eqi_quant_desc q = eqi_linear_quantization(l);
     eqat_linear_info full = {
         .name = l->name, .out_features = l->out, .in_features = l->in, .bits = q.bits, .group_size = (int32_t)q.group};
-    return give(m->ctx, info, &full, sizeof full, "eqat_linear_info");
+    return eqi_options_give(m->ctx, "eqat_linear_info", info, &full, sizeof full);
 }

@@ -1,5 +1,6 @@
 #include <math.h>
 
+#include "api/options.h"
 #include "train/block_ap.h"
 #include "train/report.h"
 
@@ -17,8 +18,7 @@ eqat_status eqat_block_ap_epoch(const eqat_block_ap *job, int64_t block, int64_t
     if (!e || !e->done)
         return eqi_fail(job->ctx, EQAT_NOT_FOUND, "block %lld, epoch %lld: no report", (long long)block, (long long)epoch);
     eqat_epoch_report full = { .train_loss = e->train_loss, .val_loss = e->val_loss };
-    eqi_report_put(report, &full, sizeof full);
-    return EQAT_OK;
+    return eqi_options_give(job->ctx, "eqat_epoch_report", report, &full, sizeof full);
 }
 
 /* Mean of the losses that the steps of this epoch left on the device. */

@@ -161,6 +161,8 @@ static eqat_status run(evaluation *e)
 eqat_status eqat_eval_perplexity(eqat_model *model, eqat_data *data, const eqat_eval_options *options, eqat_perplexity *result)
 {
     evaluation e = { .ctx = model->ctx, .model = model, .data = data };
+    eqat_perplexity full = { 0 };
+    EQI_TRY(eqi_options_give(e.ctx, "eqat_perplexity", result, &full, sizeof full)); /* not after the evaluation */
     EQI_TRY(eqi_options_take(e.ctx, &eqi_struct_eval, &e.options, options));
     e.time = eqat_data_seq_len(data);
     e.windows = eqat_data_train_size(data);
@@ -172,7 +174,6 @@ eqat_status eqat_eval_perplexity(eqat_model *model, eqat_data *data, const eqat_
     eqi_free(e.ctx, e.ids);
     EQI_TRY(st);
     int64_t tokens = e.windows * (e.time - 1);
-    eqat_perplexity full = { .perplexity = exp(e.nll / (double)tokens), .nll = e.nll, .tokens = tokens, .windows = e.windows };
-    eqi_report_put(result, &full, sizeof full);
-    return EQAT_OK;
+    full = (eqat_perplexity){ .perplexity = exp(e.nll / (double)tokens), .nll = e.nll, .tokens = tokens, .windows = e.windows };
+    return eqi_options_give(e.ctx, "eqat_perplexity", result, &full, sizeof full);
 }

@@ -367,6 +367,7 @@ START_TEST(perplexity_is_that_of_the_windows_one_by_one)
         int64_t guard;
     } shorter = { { .struct_size = offsetof(eqat_perplexity, windows), .windows = 77 }, 88 };
     ck_ok(ctx, eqat_eval_perplexity(model, data, &o, &shorter.p));
+    ck_fails(ctx, eqat_eval_perplexity(model, data, &o, &(eqat_perplexity){ 0 }), EQAT_INVALID_ARGUMENT, "struct_size");
     ck_assert_int_eq(shorter.p.tokens, 2 * (TIME - 1));
     ck_assert_int_eq(shorter.p.windows, 77);
     s.cancel = true;

@@ -66,7 +66,7 @@ typedef struct eqat_batch {
     int64_t batch, time;      /* B, T */
     const int32_t *ids;       /* host [B, T]; or NULL when embeddings is given */
     eqat_tensor *embeddings;  /* [B, T, H] in the compute dtype; NULL (default) */
-    const int32_t *labels;    /* host [B, T]: the id that position t should predict, negative: masked; NULL: ids shifted by one, last masked */
+    const int32_t *labels;    /* host [B, T]: the id that position t should predict, negative: masked; NULL: ids shifted by one, the last of a sequence or segment masked */
     const int32_t *positions; /* host [B, T]; NULL: 0..T-1 */
     const int32_t *segments;  /* host [B, T]; NULL: one segment a sequence */
 } eqat_batch;

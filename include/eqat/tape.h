@@ -33,7 +33,7 @@ EQAT_API eqat_status eqat_op_linear(eqat_tape *tape, eqat_tensor *x, eqat_tensor
  * s, z F32 [N, K / group_size], bits 2..8. */
 EQAT_API eqat_status eqat_op_fakequant_linear(eqat_tape *tape, eqat_tensor *x, eqat_tensor *w, eqat_tensor *s, eqat_tensor *z,
                                               eqat_tensor *bias, int32_t bits, int64_t group_size, eqat_tensor **out);
-/* The same from packed codes (eqat_quantize): gradients for x, s and, when it is F32 and trainable, z (paper section 3.3). */
+/* The same from packed codes (eqat_quantizer_pack): gradients for x, s and, when it is F32 and trainable, z (paper section 3.3). */
 EQAT_API eqat_status eqat_op_packed_linear(eqat_tape *tape, eqat_tensor *x, eqat_tensor *codes, eqat_tensor *s, eqat_tensor *z,
                                            eqat_tensor *bias, int32_t bits, int64_t group_size, eqat_tensor **out);
 /* w^ itself, in dtype. */

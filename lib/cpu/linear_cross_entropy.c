@@ -7,7 +7,7 @@
 #include "cpu/pieces.h"
 
 /* Logits that exist at once. The weight is packed anew for every chunk of rows. */
-#define CHUNK_BYTES ((int64_t)32 << 20)
+#define CHUNK_BYTES ((int64_t)16 << 20)
 #define CHUNK_MIN 16
 #define CHUNK_MAX 512
 /* Rows of which no logits are kept, only their sums over a tile. */

@@ -87,6 +87,9 @@ def _load_gguf(path, attention):
     def dense(t):
         # The reader gives the quantized rows as bytes; dimensions in the file run innermost first.
         value = gguf.quants.dequantize(t.data, t.tensor_type)
+        # As libeqat keeps what is quantized in blocks, so that both train the same model.
+        if t.tensor_type.name not in ("F32", "F16", "BF16"):
+            value = value.astype(np.float16)
         return torch.from_numpy(np.ascontiguousarray(value).reshape(t.shape[::-1].tolist()).astype(np.float32))
 
     def uninterleave(w, n):

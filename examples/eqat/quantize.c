@@ -67,6 +67,7 @@ static int choose_method(job *j)
     else
         return usage_error("--method: expected rtn, block-ap or efficientqat");
     if (j->method != RTN && !j->calib) return usage_error("--calib: expected a file of calibration text or tokens");
+    if (j->e2e_file && j->method != EFFICIENTQAT) return usage_error("--e2e: found it with another --method, expected efficientqat");
     if (!j->e2e_file) j->e2e_file = j->calib;
     return -1;
 }

@@ -89,6 +89,15 @@ eqat_status eqat_model_open(eqat_context *ctx, eqat_model **out, const char *pat
     return EQAT_OK;
 }
 
+eqat_status eqi_model_check_idle(const eqat_model *m)
+{
+    for (int64_t b = 0; b < m->config.blocks; b++)
+        if (m->blocks[b].in_work)
+            return eqi_fail(m->ctx, EQAT_INVALID_ARGUMENT, "block %lld: found it in work of a Block-AP job, expected finish or abandon first",
+                            (long long)b);
+    return EQAT_OK;
+}
+
 eqat_model *eqi_model_ref(eqat_model *m)
 {
     m->refs++;

@@ -84,6 +84,7 @@ typedef struct eqi_block {
     eqi_norm norms[EQI_NORM_COUNT];     /* size 0: this family has none */
     bool resident;                      /* packed (or pinned by the user): weights stay in memory */
     bool loaded;
+    bool in_work;                       /* of a Block-AP job */
 } eqi_block;
 
 struct eqat_model {
@@ -109,6 +110,8 @@ struct eqat_model {
 };
 
 eqat_model *eqi_model_ref(eqat_model *model);
+/* EQAT_INVALID_ARGUMENT while a Block-AP job has a block in work. */
+eqat_status eqi_model_check_idle(const eqat_model *model);
 
 /* The dtype in which a tensor that is not quantized is kept and saved: its own; F16 for the block types of GGUF, whose values
  * are rounded to it on reading, so that what is evaluated is what is saved. */

@@ -53,6 +53,7 @@ done:
 
 eqat_status eqat_model_quantize_rtn(eqat_model *m, const eqat_quantizer *quantizer)
 {
+    EQI_TRY(eqi_model_check_idle(m));
     for (int64_t b = 0; b < m->config.blocks; b++)
         for (int i = 0; i < m->blocks[b].n_linears; i++) {
             const eqi_linear *l = &m->blocks[b].linears[i];

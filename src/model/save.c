@@ -274,6 +274,7 @@ static eqat_status round_memory(eqat_model *m)
 
 eqat_status eqat_model_save(eqat_model *m, const char *dir)
 {
+    EQI_TRY(eqi_model_check_idle(m));
     EQI_TRY(check_layout(m));
     eqi_outdir *out;
     EQI_TRY(eqi_outdir_begin(m->ctx, &out, dir));

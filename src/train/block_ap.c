@@ -318,7 +318,7 @@ static void give_up(eqat_block_ap *job)
         job->pinned_gains[i] = NULL;
     }
     b->resident = job->pinned;
-    job->pinned = false;
+    b->in_work = job->pinned = false;
     job->phase = EQI_BLOCK_IDLE;
     eqi_block_unload(job->model, job->block);
 }
@@ -384,6 +384,7 @@ eqat_status eqat_block_ap_begin(eqat_block_ap *job)
     if (job->block == blocks)
         return eqi_fail(job->ctx, EQAT_INVALID_ARGUMENT, "block %lld: found %lld blocks, all done", (long long)blocks,
                         (long long)blocks);
+    EQI_TRY(eqi_model_check_idle(job->model));
     EQI_TRY(check_block(job, job->block));
     EQI_TRY(eqi_block_load(job->model, job->block, EQI_F32, true));
     int bits;
@@ -393,6 +394,7 @@ eqat_status eqat_block_ap_begin(eqat_block_ap *job)
     EQI_CHECK(initialise(job, &bits));
     EQI_CHECK(make_optimizer(job, bits));
     job->phase = EQI_BLOCK_TRAINING;
+    block_in_work(job)->in_work = true;
     return EQAT_OK;
 done:
     give_up(job);
@@ -543,6 +545,7 @@ static void put_in_place(eqat_block_ap *job, eqi_weight *packed)
     for (int i = 0; i < b->n_linears; i++)
         if (packed[i].codes) eqi_block_set_packed(job->model, job->block, i, &packed[i]);
     release_pinned(job);
+    b->in_work = false;
     job->phase = EQI_BLOCK_FROZEN;
 }
 

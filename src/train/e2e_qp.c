@@ -197,6 +197,7 @@ static eqat_status make_optimizer(eqat_e2e_qp *job, int bits)
 static eqat_status set_up(eqat_e2e_qp *job)
 {
     const eqat_e2e_qp_options *o = &job->options;
+    EQI_TRY(eqi_model_check_idle(job->model));
     if (o->batch_size % o->micro_batch_size)
         return eqi_fail(job->ctx, EQAT_INVALID_ARGUMENT, "micro_batch_size: found %lld, expected a divisor of batch_size %lld",
                         (long long)o->micro_batch_size, (long long)o->batch_size);

@@ -158,7 +158,8 @@ class Tool(unittest.TestCase):
         for args in ([], ["frobnicate"], ["quantize"], ["quantize", self.model], ["quantize", self.model, "--out", self.out],
                      ["quantize", self.model, "--out", self.out, "--frobnicate", "1"], ["eval", self.model],
                      ["quantize", self.model, "--out", self.out, "--bits", "two"], ["quantize", self.model, "--out", self.out, "--bits", "9"],
-                     ["quantize", self.model, "--out", self.out, "--method", "rtm"], ["eval", self.model, "--text"]):
+                     ["quantize", self.model, "--out", self.out, "--method", "rtm"],
+                     ["quantize", self.model, "--out", self.out, "--method", "rtn", "--e2e", self.train], ["eval", self.model, "--text"]):
             r = eqat(*args)
             self.assertEqual((r.returncode, r.stdout), (2, ""), args)
             self.assertTrue(r.stderr)

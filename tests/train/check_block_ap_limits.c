@@ -230,6 +230,33 @@ START_TEST(half_a_step_leaves_nothing)
 }
 END_TEST
 
+/* Evaluation alone may look at a block in work. */
+START_TEST(a_block_in_work_belongs_to_its_job)
+{
+    bench b = set_up(&usual);
+    eqat_block_ap_options o = fast_options();
+    eqat_e2e_qp_options e = fast_e2e_options();
+    eqat_block_ap *job, *other;
+    eqat_e2e_qp *e2e;
+    ck_ok(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &o));
+    ck_ok(b.ctx, eqat_block_ap_create(&other, b.model, b.quantizer, b.data, &o));
+    ck_ok(b.ctx, eqat_block_ap_begin(job));
+    ck_fails(b.ctx, eqat_block_ap_begin(other), EQAT_INVALID_ARGUMENT, "block 0: found it in work");
+    ck_fails(b.ctx, eqat_model_quantize_rtn(b.model, b.quantizer), EQAT_INVALID_ARGUMENT, "block 0: found it in work");
+    ck_fails(b.ctx, eqat_model_save(b.model, fixture_path("in-work")), EQAT_INVALID_ARGUMENT, "block 0: found it in work");
+    ck_fails(b.ctx, eqat_e2e_qp_create(&e2e, b.model, b.data, &e), EQAT_INVALID_ARGUMENT, "block 0: found it in work");
+    eqat_perplexity p = { .struct_size = sizeof p };
+    ck_ok(b.ctx, eqat_eval_perplexity(b.model, b.data, NULL, &p));
+    eqat_block_ap_abandon(job);
+    ck_ok(b.ctx, eqat_block_ap_begin(other));
+    ck_ok(b.ctx, eqat_block_ap_finish(other));
+    ck_ok(b.ctx, eqat_model_save(b.model, fixture_path("in-work")));
+    eqat_block_ap_free(job);
+    eqat_block_ap_free(other);
+    tear_down(&b);
+}
+END_TEST
+
 START_TEST(bad_input_is_refused)
 {
     write_model("nan", &small_shape, "model.layers.1.mlp.down_proj.weight");
@@ -415,6 +442,7 @@ int main(void)
     tcase_add_test(tc, numbers_that_are_not_finite_are_told_and_not_learned);
     tcase_add_test(tc, the_loop_tells_the_step_even_when_nobody_watches);
     tcase_add_test(tc, half_a_step_leaves_nothing);
+    tcase_add_test(tc, a_block_in_work_belongs_to_its_job);
     tcase_add_test(tc, bad_input_is_refused);
     tcase_add_test(tc, linears_that_are_left_out_train_dense);
     tcase_add_test(tc, trained_gains_and_dense_weights_keep_the_dtype_of_the_file);

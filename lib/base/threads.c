@@ -3,12 +3,17 @@
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <unistd.h>
 
-/* oneDNN as packaged uses OpenMP inside; a worker must not start a team of its own.
- * Weak: a build against a oneDNN without OpenMP has no such symbol. */
+/* oneDNN as packaged uses OpenMP inside; a thread of the pool must not start a team of its own.
+ * Weak: a build against a oneDNN without OpenMP has no such symbols. */
 extern void omp_set_num_threads(int n) __attribute__((weak));
+extern int omp_get_max_threads(void) __attribute__((weak));
+
+/* Looks at what another thread is about to change, before sleeping: about 50 us, what waking a thread costs. */
+#define PATIENCE 2000
 
 typedef struct worker {
     eqi_pool *pool;
@@ -19,39 +24,54 @@ typedef struct worker {
 struct eqi_pool {
     pthread_mutex_t lock;
     pthread_cond_t work, done;
-    uint64_t generation;
-    int running; /* workers still inside the current generation */
-    bool stop;
+    atomic_uint_fast64_t generation;
+    atomic_int running; /* workers still inside the current generation */
+    atomic_bool stop;
     eqi_task_fn fn;
     void *arg;
     size_t count;
     atomic_size_t next;
-    int size;    /* asked for */
-    int started; /* of them, in the process `owner` */
+    int size;    /* asked for, the calling thread included */
+    int started; /* workers in the process `owner` */
     pid_t owner;
     worker workers[];
 };
+
+static void relax(void)
+{
+#if defined __x86_64__
+    __builtin_ia32_pause();
+#endif
+}
+
+static void run_tasks(eqi_pool *p, int index)
+{
+    for (;;) {
+        size_t i = atomic_fetch_add_explicit(&p->next, 1, memory_order_relaxed);
+        if (i >= p->count) return;
+        p->fn(p->arg, i, index);
+    }
+}
+
+static bool called(eqi_pool *p, uint64_t seen) { return atomic_load(&p->generation) != seen || atomic_load(&p->stop); }
 
 static void *worker_main(void *arg)
 {
     worker *w = arg;
     eqi_pool *p = w->pool;
     if (omp_set_num_threads) omp_set_num_threads(1);
-    uint64_t seen = 0;
-    for (;;) {
-        pthread_mutex_lock(&p->lock);
-        while (p->generation == seen && !p->stop) pthread_cond_wait(&p->work, &p->lock);
-        seen = p->generation;
-        bool stop = p->stop;
-        pthread_mutex_unlock(&p->lock);
-        if (stop) return NULL;
-        for (;;) {
-            size_t i = atomic_fetch_add_explicit(&p->next, 1, memory_order_relaxed);
-            if (i >= p->count) break;
-            p->fn(p->arg, i, w->index);
+    for (uint64_t seen = 0;; seen++) {
+        for (int i = 0; i < PATIENCE && !called(p, seen); i++) relax();
+        if (!called(p, seen)) {
+            pthread_mutex_lock(&p->lock);
+            while (!called(p, seen)) pthread_cond_wait(&p->work, &p->lock);
+            pthread_mutex_unlock(&p->lock);
         }
+        if (atomic_load(&p->stop)) return NULL;
+        run_tasks(p, w->index);
+        if (atomic_fetch_sub(&p->running, 1) > 1) continue;
         pthread_mutex_lock(&p->lock);
-        if (--p->running == 0) pthread_cond_signal(&p->done);
+        pthread_cond_signal(&p->done);
         pthread_mutex_unlock(&p->lock);
     }
 }
@@ -69,7 +89,7 @@ static int start(eqi_pool *p)
 {
     p->owner = getpid();
     p->started = 0;
-    p->generation = 0;
+    atomic_store(&p->generation, 0);
     pthread_mutex_init(&p->lock, NULL);
     pthread_cond_init(&p->work, NULL);
     pthread_cond_init(&p->done, NULL);
@@ -78,8 +98,8 @@ static int start(eqi_pool *p)
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &old);
     int err = 0;
-    for (int i = 0; i < p->size && err == 0; i++) {
-        p->workers[i] = (worker){ .pool = p, .index = i };
+    for (int i = 0; i < p->size - 1 && err == 0; i++) {
+        p->workers[i] = (worker){ .pool = p, .index = i + 1 };
         err = pthread_create(&p->workers[i].thread, NULL, worker_main, &p->workers[i]);
         if (err == 0) p->started = i + 1;
     }
@@ -113,7 +133,7 @@ void eqi_pool_free(eqi_ctx *ctx, eqi_pool *p)
     if (!p) return;
     if (!inherited(p)) {
         pthread_mutex_lock(&p->lock);
-        p->stop = true;
+        atomic_store(&p->stop, true);
         pthread_cond_broadcast(&p->work);
         pthread_mutex_unlock(&p->lock);
         for (int i = 0; i < p->started; i++) pthread_join(p->workers[i].thread, NULL);
@@ -126,23 +146,34 @@ void eqi_pool_free(eqi_ctx *ctx, eqi_pool *p)
 
 int eqi_pool_size(const eqi_pool *p) { return p->size; }
 
+static void wait_for_workers(eqi_pool *p)
+{
+    for (int i = 0; i < PATIENCE && atomic_load(&p->running) > 0; i++) relax();
+    if (atomic_load(&p->running) == 0) return;
+    pthread_mutex_lock(&p->lock);
+    while (atomic_load(&p->running) > 0) pthread_cond_wait(&p->done, &p->lock);
+    pthread_mutex_unlock(&p->lock);
+}
+
 void eqi_parallel(eqi_ctx *ctx, size_t count, eqi_task_fn fn, void *arg)
 {
     if (count == 0) return;
     eqi_pool *p = ctx->pool;
     if (inherited(p)) (void)start(p); /* with fewer workers it is slower, and no less right */
-    if (p->started == 0) {
-        for (size_t i = 0; i < count; i++) fn(arg, i, 0);
-        return;
-    }
-    pthread_mutex_lock(&p->lock);
+    int before = omp_get_max_threads ? omp_get_max_threads() : 0;
+    if (before > 1) omp_set_num_threads(1);
     p->fn = fn;
     p->arg = arg;
     p->count = count;
-    atomic_store_explicit(&p->next, 0, memory_order_relaxed);
-    p->running = p->started;
-    p->generation++;
-    pthread_cond_broadcast(&p->work);
-    while (p->running > 0) pthread_cond_wait(&p->done, &p->lock);
-    pthread_mutex_unlock(&p->lock);
+    atomic_store(&p->next, 0);
+    atomic_store(&p->running, p->started);
+    if (p->started) {
+        pthread_mutex_lock(&p->lock);
+        atomic_fetch_add(&p->generation, 1);
+        pthread_cond_broadcast(&p->work);
+        pthread_mutex_unlock(&p->lock);
+    }
+    run_tasks(p, 0);
+    wait_for_workers(p);
+    if (before > 1) omp_set_num_threads(before);
 }

@@ -4,10 +4,11 @@
 
 #include "cpu/matmul.h"
 
-/* Sizes that fit the second-level cache of one core: a tile of c, and what one product reads of a and b. */
+/* Tiles of c fit the second-level cache of one core. */
 #define TILE_M 256
 #define TILE_N 256
-#define CHUNK_K 1152
+/* Columns of a tile are halved until there are so many tiles that no thread waits long for the last one. */
+#define TILES 16
 /* Packed operands beyond this are made and used panel by panel. */
 #define PANEL_BYTES ((size_t)16 << 20)
 #define ROW_UNIT 16
@@ -52,8 +53,10 @@ static int64_t cut_size(const cut *c, int64_t i) { return i == c->count - 1 ? c-
 
 static cut cut_n(const eqi_gemm *g)
 {
-    int64_t period = g->period ? g->period : g->n;
-    return g->unit ? cut_of(period, eqi_max64(TILE_N / g->unit * g->unit, g->unit), g->unit) : cut_of(period, TILE_N, COL_UNIT);
+    int64_t period = g->period ? g->period : g->n, unit = g->unit ? g->unit : COL_UNIT, most = eqi_max64(TILE_N / unit * unit, unit);
+    int64_t others = eqi_ceil_div(g->m, TILE_M) * (g->n / eqi_max64(period, 1));
+    while (most / 2 >= eqi_max64(unit, COL_UNIT) && others * eqi_ceil_div(period, most) < TILES) most = eqi_round_up(most / 2, unit);
+    return cut_of(period, most, unit);
 }
 
 int64_t eqi_gemm_tile_n(const eqi_gemm *g) { return cut_n(g).size; }
@@ -188,7 +191,7 @@ eqat_status eqi_gemm_run(eqi_ctx *ctx, const eqi_gemm *g)
     j.periods = g->n / j.period;
     j.m = cut_of(g->m, TILE_M, ROW_UNIT);
     j.n = cut_n(g);
-    j.k = cut_of(g->k, CHUNK_K, K_UNIT);
+    j.k = cut_of(g->k, cpu->leaf->chunk_k ? cpu->leaf->chunk_k : eqi_max64(g->k, 1), K_UNIT);
     j.pk = (j.k.count - 1) * j.k.size + padded_k(&j, true);
     j.a_direct = g->a->kind == EQI_ROWS_DENSE && !g->a_across && j.k.count == 1 && g->k == j.pk && g->a->ld == g->k &&
                  g->a->dtype == (j.elem == EQI_ELEM_BF16 ? EQI_BF16 : EQI_F32);

@@ -26,10 +26,7 @@ void VEC(convert)(void *y, eqi_dtype ty, const void *x, eqi_dtype tx, int64_t n)
 {
     for (int64_t i = 0; i < n; i += VL) {
         int step = vec_step(n - i);
-        vf v = vec_load(x, tx, i, step);
-        if (ty != EQI_F16) vec_store(y, ty, i, v, step);
-        else if (step == VL) v_store_f16((uint16_t *)y + i, v);
-        else v_store_f16_n((uint16_t *)y + i, v, step);
+        vec_store(y, ty, i, vec_load(x, tx, i, step), step);
     }
 }
 

@@ -17,6 +17,7 @@ typedef struct eqi_adamw_terms {
 typedef struct eqi_leaf {
     const char *name;
     bool bf16; /* has matrix instructions on bf16 */
+    int64_t chunk_k; /* what a product of oneDNN takes of the inner dimension at once, 0: all of it */
 
     /* n values of a row from column `col`; a multiple of 32 when packed. */
     void (*rows)(void *out, eqi_elem elem, const eqi_rows *src, int64_t row, int64_t col, int64_t n);
@@ -33,7 +34,7 @@ typedef struct eqi_leaf {
     /* The same for packed weights. */
     void (*packed_grad)(const eqi_rows *w, int64_t row, int64_t col, int64_t n, const float *g, float *sum_s, float *sum_z);
 
-    /* Contiguous pieces of n elements; dtypes F32 or BF16 (convert: F16 too). In place where the op allows it. */
+    /* Contiguous pieces of n elements; dtypes F32, BF16 or F16. In place where the op allows it. */
     void (*axpby)(void *y, eqi_dtype ty, float alpha, const void *a, eqi_dtype ta, float beta, const void *b, eqi_dtype tb, int64_t n);
     void (*mul)(void *y, eqi_dtype ty, const void *a, eqi_dtype ta, const void *b, eqi_dtype tb, int64_t n, bool acc);
     void (*convert)(void *y, eqi_dtype ty, const void *x, eqi_dtype tx, int64_t n);
@@ -52,7 +53,7 @@ typedef struct eqi_leaf {
     void (*silu_mul)(void *y, const void *gate, const void *up, eqi_dtype dtype, int64_t n);
     void (*silu_mul_bwd)(void *dgate, void *dup, const void *dy, const void *gate, const void *up, eqi_dtype dtype, int64_t n);
     double (*log_sum_exp)(const float *x, int64_t n);
-    void (*softmax)(void *out, eqi_dtype dtype, const float *x, float lse, int64_t n); /* exp(x - lse); out may be x, also as BF16 */
+    void (*softmax)(void *out, eqi_dtype dtype, const float *x, float lse, int64_t n); /* exp(x - lse) */
     /* Block `block` of what eqi_attention_keys points to. scratch: EQI_PACK_SCRATCH bytes */
     void (*attention_keys)(const eqi_attention_head *h, void *k, void *v, int64_t block, void *scratch);
     size_t (*attention_scratch)(const eqi_attention_head *h);

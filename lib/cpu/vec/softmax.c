@@ -16,7 +16,6 @@ double VEC(log_sum_exp)(const float *x, int64_t n)
     return (double)m + __builtin_log(total);
 }
 
-/* Writing behind reading: out may be x itself, also when it is narrower. */
 void VEC(softmax)(void *out, eqi_dtype dtype, const float *x, float lse, int64_t n)
 {
     vf l = v_set1(lse);

@@ -6,6 +6,7 @@
 const eqi_leaf EQI_PASTE(eqi_leaf, EQI_SIMD_NAME) = {
     .name = EQI_STRING(EQI_SIMD_NAME),
     .bf16 = EQI_SIMD_BF16,
+    .chunk_k = EQI_SIMD_AMX ? 1152 : 0, /* AMX products of long rows lose half their rate */
     .rows = VEC(rows),
     .pack_a = VEC(pack_a),
     .pack_b = VEC(pack_b),

@@ -29,13 +29,17 @@ static inline vf vec_load(const void *p, eqi_dtype dtype, int64_t at, int n)
 
 static inline void vec_store(void *p, eqi_dtype dtype, int64_t at, vf v, int n)
 {
+    float *f = (float *)p + at;
+    uint16_t *h = (uint16_t *)p + at;
     if (dtype == EQI_F32) {
-        if (n == VL) v_store((float *)p + at, v);
-        else v_store_n((float *)p + at, v, n);
-    } else if (n == VL) {
-        v_store_bf16((uint16_t *)p + at, v);
+        if (n == VL) v_store(f, v);
+        else v_store_n(f, v, n);
+    } else if (dtype == EQI_BF16) {
+        if (n == VL) v_store_bf16(h, v);
+        else v_store_bf16_n(h, v, n);
     } else {
-        v_store_bf16_n((uint16_t *)p + at, v, n);
+        if (n == VL) v_store_f16(h, v);
+        else v_store_f16_n(h, v, n);
     }
 }
 

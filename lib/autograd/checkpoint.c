@@ -19,6 +19,7 @@ static eqat_status backward(eqi_tape *tape, eqi_node *node)
     const segment *s = (const segment *)node->attr;
     eqi_tape *inner;
     EQI_TRY(eqi_tape_create(tape->ctx, &inner));
+    inner->replay = true;
     eqi_tensor *out = NULL;
     eqat_status st = s->fn(inner, s->user, node->in, s->n_in, &out);
     if (st == EQAT_OK) st = eqi_tape_backward_from(inner, out, node->out->grad);

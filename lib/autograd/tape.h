@@ -46,6 +46,8 @@ struct eqat_tape {
     size_t captures; /* nodes whose op does */
     const eqi_sink *sink; /* of the walk in progress, or NULL */
     bool recording;
+    bool replay; /* records a segment again for its gradient: nobody reads the segment's output */
+    bool blind;  /* linear and add leave their output's memory as it is: nobody reads it */
     bool touched; /* an op would have been recorded had recording been on */
 };
 

@@ -78,6 +78,7 @@ static eqat_status mlp(eqi_tape *tape, const eqat_model *m, const eqi_block *b, 
     EQI_CHECK(eqi_op_silu_mul(tape, gate, up, &gated));
     drop(&gate);
     drop(&up);
+    tape->blind = tape->replay; /* from here on only the block's output is made */
     st = eqi_op_linear(tape, gated, &b->linears[EQI_DOWN].weight, out);
 done:
     drop(&normed);
@@ -100,6 +101,7 @@ eqat_status eqi_block_graph(eqi_tape *tape, eqat_model *m, int64_t index, eqi_te
     EQI_CHECK(mlp(tape, m, b, middle, &branch));
     st = eqi_op_add(tape, middle, branch, out);
 done:
+    tape->blind = false;
     drop(&branch);
     drop(&middle);
     return st;

@@ -9,8 +9,10 @@
 #define TILE_N 256
 /* Columns of a tile are halved until there are so many tiles that no thread waits long for the last one. */
 #define TILES 16
-/* Packed operands beyond this are made and used panel by panel. */
+/* Packed operands beyond this are made and used panel by panel: b in panels that stay in the last cache, unless a would have to
+ * be packed anew for each of them. */
 #define PANEL_BYTES ((size_t)16 << 20)
+#define CACHED_BYTES ((size_t)4 << 20)
 #define ROW_UNIT 16
 #define COL_UNIT 64
 #define K_UNIT 32
@@ -157,9 +159,11 @@ static void tile_task(void *arg, size_t index, int worker)
 static eqat_status panels(eqi_ctx *ctx, job *j)
 {
     int64_t n_all = j->n.count * j->periods;
-    int64_t n_step = eqi_min64(eqi_max64((int64_t)(PANEL_BYTES / tile_b_bytes(j)), 1), n_all);
-    int64_t m_step = eqi_min64(eqi_max64((int64_t)(PANEL_BYTES / tile_a_bytes(j)), 1), j->m.count);
     bool a_needed = !j->a_direct || j->m.last % ROW_UNIT != 0;
+    int64_t m_step = a_needed ? eqi_min64(eqi_max64((int64_t)(PANEL_BYTES / tile_a_bytes(j)), 1), j->m.count) : j->m.count;
+    bool again = m_step < j->m.count;
+    int64_t n_step = (int64_t)((again ? PANEL_BYTES : CACHED_BYTES) / tile_b_bytes(j));
+    n_step = eqi_min64(eqi_max64(n_step, eqi_ceil_div(TILES, m_step)), n_all);
     if (a_needed && !(j->a = eqi_cpu_scratch(ctx, EQI_SLOT_A, (size_t)m_step * tile_a_bytes(j)))) return EQAT_OUT_OF_MEMORY;
     if (!(j->b = eqi_cpu_scratch(ctx, EQI_SLOT_B, (size_t)n_step * tile_b_bytes(j)))) return EQAT_OUT_OF_MEMORY;
     for (j->n_first = 0; j->n_first < n_all; j->n_first += n_step) {
@@ -167,7 +171,7 @@ static eqat_status panels(eqi_ctx *ctx, job *j)
         for (j->m_first = 0; j->m_first < j->m.count; j->m_first += m_step) {
             j->m_tiles = eqi_min64(m_step, j->m.count - j->m_first);
             j->pack_b = j->m_first == 0;
-            j->pack_a = a_needed && (j->n_first == 0 || m_step < j->m.count);
+            j->pack_a = a_needed && (j->n_first == 0 || again);
             size_t tasks = (size_t)((j->pack_a ? j->m_tiles : 0) + (j->pack_b ? j->n_tiles : 0));
             eqi_parallel(ctx, tasks, pack_task, j);
             eqi_parallel(ctx, (size_t)(j->m_tiles * j->n_tiles), tile_task, j);

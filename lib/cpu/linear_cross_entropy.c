@@ -7,7 +7,7 @@
 #include "cpu/pieces.h"
 
 /* What is kept of the logits at once, and its rows. The weight is packed anew for every chunk of rows. */
-#define CHUNK_BYTES ((int64_t)16 << 20)
+#define CHUNK_BYTES ((int64_t)8 << 20)
 #define CHUNK_MIN 16
 #define CHUNK_MAX 512
 /* Rows of which nothing but sums over tiles is kept. */

@@ -110,7 +110,8 @@ EQAT_API void eqat_e2e_qp_options_init(eqat_e2e_qp_options *options, size_t stru
 
 typedef struct eqat_e2e_qp eqat_e2e_qp;
 
-/* model must be quantized; its step sizes are rounded to fp16, from where they train.  model and data are referenced. */
+/* model must be quantized; its step sizes are rounded to fp16, from where they train.  model and data are referenced; a model has one job
+ * at a time, from here to finish or free. */
 EQAT_API eqat_status eqat_e2e_qp_create(eqat_e2e_qp **out, eqat_model *model, eqat_data *data, const eqat_e2e_qp_options *options);
 EQAT_API void eqat_e2e_qp_free(eqat_e2e_qp *job); /* NULL is fine; unfinished training is undone */
 /* Optimizer steps in all. */
@@ -123,7 +124,8 @@ EQAT_API eqat_status eqat_e2e_qp_step(eqat_e2e_qp *job);
 EQAT_API eqat_optimizer *eqat_e2e_qp_optimizer(eqat_e2e_qp *job);
 /* Rounds what was trained to its stored dtype, inside the model. */
 EQAT_API eqat_status eqat_e2e_qp_finish(eqat_e2e_qp *job);
-/* The loop, made of the steps above, finish included. */
+/* The loop over the remaining steps, made of the steps above, finish included.  After EQAT_CANCELLED it may be called again: the step that was
+ * cut off is taken anew, and the result has the same bytes. */
 EQAT_API eqat_status eqat_e2e_qp_run(eqat_e2e_qp *job);
 /* Mean loss of optimizer step `step` of a run; NaN when not taken. */
 EQAT_API double eqat_e2e_qp_loss(const eqat_e2e_qp *job, int64_t step);

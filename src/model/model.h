@@ -107,6 +107,7 @@ struct eqat_model {
     size_t n_parameters;
     eqi_tensor *rope_cos, *rope_sin; /* tables for rope_length positions */
     int64_t rope_length, rope_scaled; /* rope_scaled: the length that dynamic scaling was made for */
+    bool in_training; /* of an E2E-QP job: its step sizes and zero points are not those to be kept */
 };
 
 eqat_model *eqi_model_ref(eqat_model *model);

@@ -170,6 +170,7 @@ static void end_training(eqat_e2e_qp *job, void (*end)(trained *))
         end(t);
     }
     job->count = 0;
+    job->model->in_training = false;
     eqat_optimizer_free(job->optimizer);
     job->optimizer = NULL;
 }
@@ -198,6 +199,9 @@ static eqat_status set_up(eqat_e2e_qp *job)
 {
     const eqat_e2e_qp_options *o = &job->options;
     EQI_TRY(eqi_model_check_idle(job->model));
+    if (job->model->in_training)
+        return eqi_fail(job->ctx, EQAT_INVALID_ARGUMENT, "%s: found it in training by another E2E-QP job, expected finish or free first",
+                        job->model->path);
     if (o->batch_size % o->micro_batch_size)
         return eqi_fail(job->ctx, EQAT_INVALID_ARGUMENT, "micro_batch_size: found %lld, expected a divisor of batch_size %lld",
                         (long long)o->micro_batch_size, (long long)o->batch_size);
@@ -209,6 +213,7 @@ static eqat_status set_up(eqat_e2e_qp *job)
     job->micro_per_step = o->batch_size / o->micro_batch_size;
     const int64_t shape[2] = { eqat_e2e_qp_steps(job), job->micro_per_step };
     EQI_TRY(eqi_tape_create(job->ctx, &job->tape));
+    job->model->in_training = true; /* a job with a tape gives it back */
     EQI_TRY(eqi_tensor_create(job->ctx, &job->losses, EQI_F32, 2, shape));
     EQI_TRY(eqi_tensor_fill(job->losses, NAN));
     job->ids = eqi_alloc(job->ctx, (size_t)(o->micro_batch_size * job->time) * sizeof *job->ids, "token ids");
@@ -416,8 +421,10 @@ static eqat_status report(eqat_e2e_qp *job, int64_t step, double loss)
 eqat_status eqat_e2e_qp_run(eqat_e2e_qp *job)
 {
     int64_t steps = eqat_e2e_qp_steps(job);
-    for (int64_t step = 0; step < steps; step++) {
+    if (job->finished) return check_step(job, 0);
+    for (int64_t step = eqat_optimizer_steps(job->optimizer); step < steps; step++) {
         int64_t micros = eqat_e2e_qp_micro_steps(job, step);
+        drop_gradients(job); /* of a step that was cancelled on its way */
         for (int64_t micro = 0; micro < micros; micro++) EQI_TRY(eqat_e2e_qp_accumulate(job, step, micro, NULL));
         EQI_TRY(eqat_e2e_qp_step(job));
         double loss;

@@ -176,6 +176,56 @@ START_TEST(unfinished_training_is_undone)
 }
 END_TEST
 
+/* Cancelled behind step 0 and in the middle of step 1. */
+START_TEST(a_cancelled_run_goes_on_to_the_same_bytes)
+{
+    const char *folders[2];
+    for (int cancelled = 0; cancelled < 2; cancelled++) {
+        bench b = set_up(12);
+        eqat_e2e_qp_options o = fast_options();
+        seen s = { .cancel_at = cancelled };
+        o.progress = watch;
+        o.progress_user = &s;
+        eqat_e2e_qp *job;
+        ck_ok(b.ctx, eqat_e2e_qp_create(&job, b.model, b.data, &o));
+        if (cancelled) {
+            ck_fails(b.ctx, eqat_e2e_qp_run(job), EQAT_CANCELLED, "cancelled");
+            ck_ok(b.ctx, eqat_e2e_qp_accumulate(job, 1, 0, NULL));
+        }
+        ck_ok(b.ctx, eqat_e2e_qp_run(job));
+        ck_assert_int_eq(s.calls, 3);
+        ck_fails(b.ctx, eqat_e2e_qp_run(job), EQAT_INVALID_ARGUMENT, "finished");
+        eqat_e2e_qp_free(job);
+        folders[cancelled] = save_as(b.ctx, b.model, cancelled ? "went-on" : "went-through");
+        tear_down(&b);
+    }
+    ck_assert(same_folders(folders[0], folders[1]));
+}
+END_TEST
+
+/* Two jobs would undo each other. */
+START_TEST(a_model_has_one_job_at_a_time)
+{
+    bench b = set_up(4);
+    const char *before = save_as(b.ctx, b.model, "alone");
+    eqat_e2e_qp_options o = fast_options();
+    o.params = EQAT_E2E_SZ;
+    eqat_e2e_qp *job, *other;
+    ck_ok(b.ctx, eqat_e2e_qp_create(&job, b.model, b.data, &o));
+    ck_fails(b.ctx, eqat_e2e_qp_create(&other, b.model, b.data, &o), EQAT_INVALID_ARGUMENT, "in training");
+    ck_assert_ptr_null(other);
+    ck_ok(b.ctx, eqat_e2e_qp_accumulate(job, 0, 0, NULL));
+    eqat_e2e_qp_free(job);
+    ck_assert(same_folders(save_as(b.ctx, b.model, "after-the-first"), before));
+    ck_ok(b.ctx, eqat_e2e_qp_create(&other, b.model, b.data, &o));
+    ck_ok(b.ctx, eqat_e2e_qp_finish(other));
+    ck_ok(b.ctx, eqat_e2e_qp_create(&job, b.model, b.data, &o));
+    eqat_e2e_qp_free(job);
+    eqat_e2e_qp_free(other);
+    tear_down(&b);
+}
+END_TEST
+
 /* The gradient of a step is that of the mean over all its tokens, however it is cut into micro-batches. */
 START_TEST(micro_batches_add_up)
 {
@@ -415,6 +465,8 @@ int main(void)
     tcase_add_test(tc, losses_fall_and_the_saved_model_is_the_one_in_memory);
     tcase_add_test(tc, params_choose_what_trains);
     tcase_add_test(tc, unfinished_training_is_undone);
+    tcase_add_test(tc, a_cancelled_run_goes_on_to_the_same_bytes);
+    tcase_add_test(tc, a_model_has_one_job_at_a_time);
     tcase_add_test(tc, micro_batches_add_up);
     tcase_add_test(tc, a_loss_that_is_not_finite_ends_the_run);
     tcase_add_test(tc, the_norm_is_clipped);

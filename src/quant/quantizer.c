@@ -109,6 +109,8 @@ eqat_status eqi_quantizer_desc(const eqat_quantizer *q, const char *name, int64_
     if (!*selected) return EQAT_OK;
     *desc = (eqi_quant_desc){ .bits = bits, .group = group_size < 0 ? in_features : group_size, .clamp = bits <= 4 };
     eqat_status st = eqi_quant_desc_check(q->ctx, desc, in_features);
+    if (st == EQAT_OK && in_features % 32)
+        st = eqi_fail(q->ctx, EQAT_INVALID_ARGUMENT, "found rows of %lld, expected a multiple of 32", (long long)in_features);
     return st == EQAT_OK ? st : eqi_fail_in(q->ctx, st, "%s", name);
 }
 

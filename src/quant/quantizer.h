@@ -8,7 +8,7 @@
 eqat_quantizer *eqi_quantizer_ref(eqat_quantizer *quantizer);
 
 /* Bits and group of the linear `name` with rows of `in_features`. *selected is false when a rule leaves it out; a group that does
- * not divide the row is EQAT_INVALID_ARGUMENT naming the linear. desc->clamp is set up to 4 bits: with more, useful step sizes lie
+ * not divide the row, or a row that is no multiple of 32 (of packed codes), is EQAT_INVALID_ARGUMENT naming the linear. desc->clamp is set up to 4 bits: with more, useful step sizes lie
  * below the floor of Block-AP. Callers other than Block-AP clear it. */
 eqat_status eqi_quantizer_desc(const eqat_quantizer *quantizer, const char *name, int64_t in_features, eqi_quant_desc *desc,
                                bool *selected);

@@ -151,15 +151,6 @@ static eqat_status embed_all(eqat_block_ap *job)
 
 /* ---- the job --------------------------------------------------------------------------------------------------------- */
 
-/* Bits and group of a linear; packed codes come in blocks of 32. */
-static eqat_status choose(const eqat_block_ap *job, const eqi_linear *l, eqi_quant_desc *desc, bool *selected)
-{
-    EQI_TRY(eqi_quantizer_desc(job->quantizer, l->name, l->in, desc, selected));
-    if (!*selected || l->in % 32 == 0) return EQAT_OK;
-    return eqi_fail(job->ctx, EQAT_INVALID_ARGUMENT, "%s: found rows of %lld, expected a multiple of 32", l->name,
-                    (long long)l->in);
-}
-
 static eqat_status check_block(const eqat_block_ap *job, int64_t index)
 {
     const eqi_block *b = &job->model->blocks[index];
@@ -169,7 +160,7 @@ static eqat_status check_block(const eqat_block_ap *job, int64_t index)
         bool selected;
         if (l->weight.codes || l->file.bits)
             return eqi_fail(job->ctx, EQAT_INVALID_ARGUMENT, "%s: found packed codes, expected full precision", l->name);
-        EQI_TRY(choose(job, l, &desc, &selected));
+        EQI_TRY(eqi_quantizer_desc(job->quantizer, l->name, l->in, &desc, &selected));
     }
     return EQAT_OK;
 }
@@ -340,7 +331,7 @@ static eqat_status initialise(eqat_block_ap *job, int *bits)
         eqi_linear *l = &b->linears[i];
         eqi_quant_desc desc;
         bool selected;
-        EQI_TRY(choose(job, l, &desc, &selected));
+        EQI_TRY(eqi_quantizer_desc(job->quantizer, l->name, l->in, &desc, &selected));
         if (!selected) continue;
         eqat_status st = eqi_quant_init(l->weight.w, &desc, mse, &l->weight.s, &l->weight.z);
         if (st != EQAT_OK) return eqi_fail_in(job->ctx, st, "%s", l->name);

@@ -146,6 +146,26 @@ START_TEST(group_that_does_not_divide)
 }
 END_TEST
 
+/* Packed codes come in blocks of 32; the block that does not fit is not the first. */
+START_TEST(rows_that_cannot_be_packed)
+{
+    const char *config =
+        "{\"architectures\": [\"LlamaForCausalLM\"], \"model_type\": \"llama\", \"hidden_size\": 64, \"intermediate_size\": 80, "
+        "\"num_hidden_layers\": 2, \"vocab_size\": 50, \"num_attention_heads\": 4}";
+    write_model(ctx, dir, config, EQI_STORED_F16, NULL);
+    eqat_model *m = open_model(ctx, dir, EQI_F32);
+    eqat_quantizer *q = make_quantizer(ctx, 2, 16);
+    OK(ctx, eqat_quantizer_add_rule(q, "model.layers.0.mlp.down_proj", 0, 0));
+    says(ctx, eqat_model_quantize_rtn(m, q), EQAT_INVALID_ARGUMENT,
+         "model.layers.1.mlp.down_proj: found rows of 80, expected a multiple of 32");
+    eqat_model_info info = {.struct_size = sizeof info};
+    OK(ctx, eqat_model_inspect(m, &info));
+    ck_assert(!info.quantized);
+    eqat_quantizer_free(q);
+    eqat_model_free(m);
+}
+END_TEST
+
 /* A saved quantized model, then damaged. */
 static void damaged(const char *config_from, const char *config_to, eqat_status status, const char *message)
 {
@@ -196,6 +216,7 @@ TCase *case_bad_input(void)
     tcase_add_test(tc, file_cut_while_open);
     tcase_add_loop_test(tc, values_that_are_not_finite, 0, 3);
     tcase_add_test(tc, group_that_does_not_divide);
+    tcase_add_test(tc, rows_that_cannot_be_packed);
     tcase_add_test(tc, quantized_models_that_contradict_themselves);
     return tc;
 }

@@ -2,6 +2,7 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <locale.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -125,6 +126,7 @@ eqat_status eqat_options_field(const char *struct_name, size_t index, eqat_field
     const eqi_struct *s = find_struct(struct_name);
     if (!s || index >= s->count) return EQAT_NOT_FOUND;
     size_t n = out->struct_size;
+    if (n < sizeof n) return EQAT_INVALID_ARGUMENT;
     eqat_field f = s->fields[index];
     f.struct_size = n;
     memcpy(out, &f, n < sizeof f ? n : sizeof f);
@@ -139,6 +141,16 @@ static bool parse_bool(const char *text, double *out)
         if (!strcmp(text, no[i])) return *out = 0, true;
     }
     return false;
+}
+
+/* strtod of the C locale, whichever the host program has set. */
+static double parse_real(const char *text, char **end)
+{
+    locale_t c = newlocale(LC_ALL_MASK, "C", (locale_t)0);
+    if (!c) return strtod(text, end);
+    double value = strtod_l(text, end, c);
+    freelocale(c);
+    return value;
 }
 
 /* "minmax or mse" */
@@ -195,7 +207,7 @@ eqat_status eqat_options_set(eqat_context *ctx, const char *struct_name, void *o
         break;
     case EQAT_FIELD_F64:
         snprintf(expected, sizeof expected, "a number, %.10g to %.10g", f->minimum, f->maximum);
-        number = strtod(text, &end);
+        number = parse_real(text, &end);
         valid = end != text && *end == 0 && number >= f->minimum && number <= f->maximum;
         break;
     case EQAT_FIELD_POINTER: break;

@@ -78,6 +78,8 @@ eqat_status eqat_op_rope(eqat_tape *tape, eqat_tensor *x, eqat_tensor *cos, eqat
 void eqat_attention_options_init(eqat_attention_options *options, size_t struct_size)
 {
     const eqat_attention_options defaults = { .struct_size = struct_size, .causal = true };
+    if (!options || struct_size < sizeof(size_t)) return;
+    memset(options, 0, struct_size);
     memcpy(options, &defaults, struct_size < sizeof defaults ? struct_size : sizeof defaults);
 }
 
@@ -87,6 +89,10 @@ eqat_status eqat_op_attention(eqat_tape *tape, eqat_tensor *q, eqat_tensor *k, e
     *out = NULL;
     eqat_attention_options o;
     eqat_attention_options_init(&o, sizeof o);
+    if (options && options->struct_size < sizeof(size_t))
+        return eqi_fail(tape->ctx, EQAT_INVALID_ARGUMENT,
+                        "attention options: struct_size: found %zu, expected at least %zu: call the init function first",
+                        options->struct_size, sizeof(size_t));
     if (options) memcpy(&o, options, options->struct_size < sizeof o ? options->struct_size : sizeof o);
     if (!(o.scale >= 0) || isinf(o.scale) || o.window < 0 || o.q_offset < 0 || !(o.softcap >= 0) || isinf(o.softcap))
         return eqi_fail(tape->ctx, EQAT_INVALID_ARGUMENT,

@@ -40,6 +40,7 @@ eqat_quantizer *make_quantizer(eqi_ctx *ctx, int bits, int group);
 /* The last call failed with this status, and its one line holds this text. */
 void says(eqi_ctx *ctx, eqat_status found, eqat_status expected, const char *text);
 
+TCase *case_api(void);
 TCase *case_config(void);
 TCase *case_rope(void);
 TCase *case_forward(void);

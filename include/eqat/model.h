@@ -84,7 +84,8 @@ EQAT_API eqat_status eqat_model_loss_recorded(eqat_model *model, eqat_tape *tape
 /* A tensor of the model by name ("model.layers.0.self_attn.q_proj.weight"; ".scales", ".zeros" and ".codes" of packed linears;
  * "model.norm.weight").  Loads its block and keeps it in memory as F32 master (floats) or packed; borrowed until the model
  * goes or the linear is quantized.  Marking it trainable makes eqat_model_loss_recorded compute its gradient.
- * Errors: EQAT_NOT_FOUND, EQAT_NUMERIC (a weight of the block is not finite). */
+ * Errors: EQAT_NOT_FOUND, EQAT_NUMERIC (a weight of the block is not finite), EQAT_INVALID_ARGUMENT (a Block-AP job has the block in
+ * work: eqat_block_ap_parameter gives what it trains). */
 EQAT_API eqat_status eqat_model_parameter(eqat_model *model, const char *name, eqat_tensor **out);
 /* Name of parameter `index`: embeddings, block after block, final norm, head.  NULL past the last; borrowed from the model. */
 EQAT_API const char *eqat_model_parameter_name(eqat_model *model, size_t index);

@@ -67,7 +67,7 @@ EQAT_API eqat_status eqat_block_ap_begin(eqat_block_ap *job);
 EQAT_API int64_t eqat_block_ap_steps(const eqat_block_ap *job);
 /* One training step on batch `step` of `epoch` (0-based): forward, backward, update.  loss (may be NULL) waits for the device. */
 EQAT_API eqat_status eqat_block_ap_step(eqat_block_ap *job, int64_t epoch, int64_t step, double *loss);
-/* Mean loss over the validation samples; NaN without any. */
+/* Mean loss over the validation samples; NaN without any.  EQAT_NUMERIC when it is not finite. */
 EQAT_API eqat_status eqat_block_ap_validate(eqat_block_ap *job, double *loss);
 /* Freezes the block: s to fp16, codes taken and packed, norm gains rounded to the stored dtype; moves the quantized stream through the
  * packed block.  After EQAT_CANCELLED on that way the block stays quantized; calling again goes on where it stopped. */

@@ -89,12 +89,16 @@ eqat_status eqat_model_open(eqat_context *ctx, eqat_model **out, const char *pat
     return EQAT_OK;
 }
 
+eqat_status eqi_block_check_idle(const eqat_model *m, int64_t index)
+{
+    if (!m->blocks[index].in_work) return EQAT_OK;
+    return eqi_fail(m->ctx, EQAT_INVALID_ARGUMENT, "block %lld: found it in work of a Block-AP job, expected finish or abandon first",
+                    (long long)index);
+}
+
 eqat_status eqi_model_check_idle(const eqat_model *m)
 {
-    for (int64_t b = 0; b < m->config.blocks; b++)
-        if (m->blocks[b].in_work)
-            return eqi_fail(m->ctx, EQAT_INVALID_ARGUMENT, "block %lld: found it in work of a Block-AP job, expected finish or abandon first",
-                            (long long)b);
+    for (int64_t b = 0; b < m->config.blocks; b++) EQI_TRY(eqi_block_check_idle(m, b));
     return EQAT_OK;
 }
 

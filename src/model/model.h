@@ -111,7 +111,8 @@ struct eqat_model {
 };
 
 eqat_model *eqi_model_ref(eqat_model *model);
-/* EQAT_INVALID_ARGUMENT while a Block-AP job has a block in work. */
+/* EQAT_INVALID_ARGUMENT while a Block-AP job has this block, or any block, in work. */
+eqat_status eqi_block_check_idle(const eqat_model *model, int64_t index);
 eqat_status eqi_model_check_idle(const eqat_model *model);
 
 /* The dtype in which a tensor that is not quantized is kept and saved: its own; F16 for the block types of GGUF, whose values

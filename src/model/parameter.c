@@ -99,6 +99,7 @@ static eqat_status pin_end(eqat_model *m, where place, eqat_tensor **out)
 static eqat_status pin_in_block(eqat_model *m, const struct eqi_parameter *p, eqat_tensor **out)
 {
     eqi_block *b = &m->blocks[p->block];
+    EQI_TRY(eqi_block_check_idle(m, p->block)); /* its masters go with the job */
     EQI_TRY(eqi_block_load(m, p->block, EQI_F32, true));
     b->resident = true;
     eqi_linear *l = &b->linears[p->part];

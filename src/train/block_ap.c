@@ -501,8 +501,11 @@ eqat_status eqat_block_ap_validate(eqat_block_ap *job, double *loss)
     double sum = 0;
     for (int64_t i = 0; i < count && st == EQAT_OK; i++) sum += (double)values[i] * (double)least(batch, job->val - i * batch);
     eqi_free(job->ctx, values);
-    if (st == EQAT_OK) *loss = sum / (double)job->val;
-    return st;
+    EQI_TRY(st);
+    *loss = sum / (double)job->val;
+    if (isfinite(*loss)) return EQAT_OK;
+    return eqi_fail(job->ctx, EQAT_NUMERIC, "block %lld: validation loss is %s, expected a finite number", (long long)job->block,
+                    isnan(*loss) ? "nan" : "infinite");
 }
 
 /* ---- the end of a block ---------------------------------------------------------------------------------------------- */

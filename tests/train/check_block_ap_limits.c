@@ -161,6 +161,7 @@ START_TEST(numbers_that_are_not_finite_are_told_and_not_learned)
     eqat_optimizer_set_grad_callback(eqat_block_ap_optimizer(job), NULL, NULL);
     ck_ok(b.ctx, eqat_tensor_fill(eqat_block_ap_parameter(job, "input_layernorm.weight"), NAN));
     ck_fails(b.ctx, eqat_block_ap_step(job, 0, 2, &loss), EQAT_NUMERIC, "block 1, step 2: loss is nan");
+    ck_fails(b.ctx, eqat_block_ap_validate(job, &loss), EQAT_NUMERIC, "block 1: validation loss is nan");
     after = read_floats(eqat_block_ap_parameter(job, "mlp.gate_proj.weight"), &n);
     ck_assert(equal(before, after, n));
     free(before);
@@ -245,6 +246,11 @@ START_TEST(a_block_in_work_belongs_to_its_job)
     ck_fails(b.ctx, eqat_model_quantize_rtn(b.model, b.quantizer), EQAT_INVALID_ARGUMENT, "block 0: found it in work");
     ck_fails(b.ctx, eqat_model_save(b.model, fixture_path("in-work")), EQAT_INVALID_ARGUMENT, "block 0: found it in work");
     ck_fails(b.ctx, eqat_e2e_qp_create(&e2e, b.model, b.data, &e), EQAT_INVALID_ARGUMENT, "block 0: found it in work");
+    eqat_tensor *t;
+    ck_fails(b.ctx, eqat_model_parameter(b.model, "model.layers.0.self_attn.q_proj.weight", &t), EQAT_INVALID_ARGUMENT,
+             "block 0: found it in work");
+    ck_assert_ptr_null(t);
+    ck_ok(b.ctx, eqat_model_parameter(b.model, "model.norm.weight", &t));
     eqat_perplexity p = { .struct_size = sizeof p };
     ck_ok(b.ctx, eqat_eval_perplexity(b.model, b.data, NULL, &p));
     eqat_block_ap_abandon(job);

@@ -149,7 +149,8 @@ int flags_parse(const flag_set *set, int argc, char **argv, const char **positio
         if (arg[1] != '-' || length == 0 || length >= sizeof name) return usage_error(set, "unknown flag %s%s", arg, "");
         memcpy(name, start, length);
         name[length] = 0;
-        const char *value = equals ? equals + 1 : i + 1 < argc ? argv[i + 1] : NULL;
+        /* A flag is no value of the one before: what was left out is told, not taken from further on. */
+        const char *value = equals ? equals + 1 : i + 1 < argc && strncmp(argv[i + 1], "--", 2) != 0 ? argv[i + 1] : NULL;
         bool took_value;
         int code = store(set, name, value, &took_value);
         if (code == -2) return usage_error(set, "unknown flag --%s%s", name, "");

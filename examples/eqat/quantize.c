@@ -108,6 +108,20 @@ static eqat_status check_bits(job *j)
     return tool_fail(&j->t, EQAT_UNSUPPORTED, "--bits: found %d, expected 2, 3, 4 or 8: no engine reads others", bits);
 }
 
+/* The same for shapes: zero points fill whole words across the outputs of a linear. */
+static eqat_status check_shapes(job *j, eqat_model *model)
+{
+    int32_t bits = j->quantizer.bits;
+    int64_t step = bits == 3 ? 32 : 32 / bits;
+    eqat_linear_info l = { .struct_size = sizeof l };
+    for (int64_t b = 0; eqat_model_linear_count(model, b) > 0; b++)
+        for (int64_t i = 0; i < eqat_model_linear_count(model, b) && eqat_model_linear(model, b, i, &l) == EQAT_OK; i++)
+            if (l.out_features % step)
+                return tool_fail(&j->t, EQAT_UNSUPPORTED, "%s: found %lld outputs, expected a multiple of %lld at %d bits", l.name,
+                                 (long long)l.out_features, (long long)step, bits);
+    return EQAT_OK;
+}
+
 static eqat_status open_data(job *j, const eqat_model *model, const char *path, const eqat_data_options *options, eqat_data **out)
 {
     eqat_model_info info = { .struct_size = sizeof info };
@@ -209,7 +223,7 @@ int command_quantize(int argc, char **argv)
     int code = flags_parse(&set, argc, argv, &j.path);
     if (code >= 0) return code;
     if (!j.path) return usage_error("quantize: expected a MODEL");
-    if (!j.out) return usage_error("quantize: --out: expected a folder for the result");
+    if (!j.out || !*j.out) return usage_error("quantize: --out: expected a folder for the result");
     code = choose_method(&j);
     if (code >= 0) return code;
     share_sampling(&j);
@@ -224,6 +238,7 @@ int command_quantize(int argc, char **argv)
     eqat_status st = check_bits(&j);
     if (st == EQAT_OK) st = check_out(&j.t, j.out);
     if (st == EQAT_OK) st = eqat_model_open(j.t.ctx, &model, j.path, &j.model);
+    if (st == EQAT_OK) st = check_shapes(&j, model);
     if (st == EQAT_OK) st = run_block_ap(&j, model);
     if (st == EQAT_OK && j.method == EFFICIENTQAT) st = run_e2e(&j, model);
     if (st == EQAT_OK) st = save(&j, model);
@@ -257,7 +272,7 @@ int command_e2e_qp(int argc, char **argv)
     int code = flags_parse(&set, argc, argv, &j.path);
     if (code >= 0) return code;
     if (!j.path) return usage_error("e2e-qp: expected a quantized MODEL");
-    if (!j.out) return usage_error("e2e-qp: --out: expected a folder for the result");
+    if (!j.out || !*j.out) return usage_error("e2e-qp: --out: expected a folder for the result");
     if (!j.e2e_file) return usage_error("e2e-qp: --data: expected a file of training text or tokens");
     share_sampling(&j);
     j.e2e.progress = tool_progress;

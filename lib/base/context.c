@@ -8,11 +8,11 @@
 #include "base/threads.h"
 #include "tensor/tensor.h"
 
-static void set_error(eqi_ctx *ctx, const char *format, va_list args)
+/* The contract is one line: names and file content quoted in a message must not break it. */
+static void put_line(char line[EQI_ERROR_MAX], const char *format, va_list args)
 {
-    vsnprintf(ctx->error, sizeof ctx->error, format, args);
-    /* The contract is one line: file content quoted in a message must not break it. */
-    for (char *p = ctx->error; *p; p++)
+    vsnprintf(line, EQI_ERROR_MAX, format, args);
+    for (char *p = line; *p; p++)
         if ((unsigned char)*p < 0x20 || *p == 0x7f) *p = ' ';
 }
 
@@ -21,7 +21,7 @@ eqat_status eqi_fail(eqi_ctx *ctx, eqat_status status, const char *format, ...)
     if (!ctx) return status;
     va_list args;
     va_start(args, format);
-    set_error(ctx, format, args);
+    put_line(ctx->error, format, args);
     va_end(args);
     return status;
 }
@@ -44,7 +44,7 @@ void eqi_log(eqi_ctx *ctx, eqi_log_level level, const char *format, ...)
     char line[EQI_ERROR_MAX];
     va_list args;
     va_start(args, format);
-    vsnprintf(line, sizeof line, format, args);
+    put_line(line, format, args);
     va_end(args);
     ctx->log(ctx->log_user, level, line);
 }

@@ -140,6 +140,7 @@ eqat_status eqi_outdir_begin(eqi_ctx *ctx, eqi_outdir **out, const char *target)
 {
     *out = NULL;
     struct stat sb;
+    if (!*target) return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "output folder: found an empty name");
     if (lstat(target, &sb) == 0 && !(S_ISDIR(sb.st_mode) && dir_is_empty(target)))
         return eqi_fail(ctx, EQAT_EXISTS, "%s: found %s, expected a new or empty folder", target,
                         S_ISDIR(sb.st_mode) ? "a folder that is not empty" : "something that is not a folder");

@@ -159,11 +159,19 @@ class Tool(unittest.TestCase):
                      ["quantize", self.model, "--out", self.out, "--frobnicate", "1"], ["eval", self.model],
                      ["quantize", self.model, "--out", self.out, "--bits", "two"], ["quantize", self.model, "--out", self.out, "--bits", "9"],
                      ["quantize", self.model, "--out", self.out, "--method", "rtm"],
-                     ["quantize", self.model, "--out", self.out, "--method", "rtn", "--e2e", self.train], ["eval", self.model, "--text"]):
+                     ["quantize", self.model, "--out", self.out, "--method", "rtn", "--e2e", self.train], ["eval", self.model, "--text"],
+                     ["quantize", self.model, "--out", "", "--method", "rtn"], ["e2e-qp", self.model, "--out", "", "--data", self.train]):
             r = eqat(*args)
             self.assertEqual((r.returncode, r.stdout), (2, ""), args)
             self.assertTrue(r.stderr)
         self.assertIn("2 to 8", eqat("quantize", self.model, "--out", self.out, "--bits", "9").stderr)
+
+    def test_a_flag_is_not_the_value_of_another(self):
+        r = subprocess.run([EQAT, "quantize", self.model, "--method", "rtn", "--group-size", "32", "--out", "--json"], capture_output=True,
+                           text=True, cwd=self.tmp)
+        self.assertEqual((r.returncode, r.stdout, os.listdir(self.tmp)), (2, "", []))
+        self.assertIn("--out: expected a value: DIR", r.stderr)
+        self.ok("inspect", self.model, "--log-file=" + os.path.join(self.tmp, "--log"))
 
     def test_interrupt_exits_with_130_and_leaves_nothing(self):
         p = subprocess.Popen([EQAT, "quantize", self.model, "--out", self.out, "--group-size", "32", "--calib", self.train, *DATA,
@@ -195,6 +203,16 @@ class Tool(unittest.TestCase):
         text = json.dumps(header).encode()
         with open(path, "wb") as f:
             f.write(struct.pack("<Q", len(text)) + text + raw[8 + n:])
+
+    def halve(self, model, name):
+        """Keeps the first half of a tensor's rows; the other half stays under a name that nobody asks for."""
+        def edit(header):
+            t = header[name]
+            rows, (start, end) = t["shape"][0] // 2, t["data_offsets"]
+            t["shape"] = [rows, t["shape"][1]]
+            header[name + ".rest"] = dict(t, data_offsets=[(start + end) // 2, end])
+            t["data_offsets"] = [start, (start + end) // 2]
+        self.edit_header(model, edit)
 
     def test_missing_tensor(self):
         model = self.broken_copy()
@@ -299,6 +317,19 @@ class Tool(unittest.TestCase):
         self.refused(*quantize, "--out", os.path.join(self.out, "."))
         self.assertNotIn("step", self.last_stderr)
         self.assertEqual(os.listdir(self.out), [])
+
+    def test_shapes_that_cannot_be_saved_are_not_trained(self):
+        model = self.broken_copy()
+        path = os.path.join(model, "config.json")
+        config = json.load(open(path))
+        config.update(num_attention_heads=8, num_key_value_heads=2)
+        json.dump(config, open(path, "w"))
+        for layer in range(2):
+            for part in "kv":
+                self.halve(model, f"model.layers.{layer}.self_attn.{part}_proj.weight")
+        self.refused("quantize", model, "--out", self.out, "--bits", 3, "--group-size", 32, "--calib", self.train, *FEW,
+                     says=["model.layers.0.self_attn.k_proj", "found 16 outputs, expected a multiple of 32 at 3 bits"])
+        self.assertNotIn("step", self.last_stderr)
 
     def test_empty_output_folder_with_a_slash(self):
         os.mkdir(self.out)

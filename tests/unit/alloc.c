@@ -130,6 +130,8 @@ START_TEST(log_levels)
     ck_assert_int_eq(l.n, 1);
     ck_assert_int_eq(l.level, EQI_LOG_WARN);
     ck_assert_str_eq(l.last, "step 3");
+    eqi_log(ctx, EQI_LOG_WARN, "%s: one line", "two\nlines");
+    ck_assert_str_eq(l.last, "two lines: one line");
     eqi_ctx_unref(ctx);
 }
 END_TEST

@@ -155,6 +155,7 @@ START_TEST(folder_of_nobody_else)
     ck_assert_ptr_null(d);
     ck_assert_int_eq(eqi_outdir_begin(ctx, &d, in_dir("model/x")), EQAT_EXISTS);
     ck_assert_int_eq(eqi_outdir_begin(ctx, &d, in_dir("no/such/place")), EQAT_NOT_FOUND);
+    FAILS(ctx, EQAT_INVALID_ARGUMENT, "output folder: found an empty name", eqi_outdir_begin(ctx, &d, ""));
     ck_assert_ptr_null(d);
     ck_assert_int_eq(entries(), 1);
 }

@@ -70,14 +70,16 @@ static eqat_status fetch(eqat_block_ap *job, const eqi_stream *s, int64_t epoch,
     return st;
 }
 
-static eqat_status store(eqat_block_ap *job, int stream, int64_t first, eqi_tensor *batch)
+/* Samples from *at on; *at counts those that are stored, for a pass goes on there after a failure. */
+static eqat_status store(eqat_block_ap *job, int stream, int64_t *at, eqi_tensor *batch)
 {
     for (int64_t i = 0; i < batch->v.shape[0]; i++) {
         eqi_tensor *one;
         EQI_TRY(row(batch, i, &one));
-        eqat_status st = eqi_cache_put(job->cache, stream, first + i, one);
+        eqat_status st = eqi_cache_put(job->cache, stream, *at, one);
         eqi_tensor_unref(one);
         EQI_TRY(st);
+        ++*at;
     }
     return EQAT_OK;
 }
@@ -85,18 +87,18 @@ static eqat_status store(eqat_block_ap *job, int stream, int64_t first, eqi_tens
 /* Moves a stream through the block in work as its weights stand, in place. */
 static eqat_status advance(eqat_block_ap *job, eqi_stream *s)
 {
-    int64_t samples = job->train + job->val, n;
+    int64_t samples = job->train + job->val;
     EQI_TRY(eqi_model_prepare(job->model, job->time));
     eqi_tape_set_recording(job->tape, false);
-    for (; s->samples < samples; s->samples += n) {
+    while (s->samples < samples) {
         eqi_tensor *x, *y = NULL;
-        n = least(job->options.batch_size, samples - s->samples);
+        int64_t n = least(job->options.batch_size, samples - s->samples);
         EQI_TRY(eqi_check_cancel(job->ctx));
         EQI_TRY(fetch(job, s, -1, s->samples, n, &x));
         read_ahead(job, s, -1, s->samples + n, samples);
         eqat_status st = eqi_block_forward(job->tape, job->model, job->block, x, NULL, NULL, &y);
         eqi_tensor_unref(x);
-        if (st == EQAT_OK) st = store(job, s->number, s->samples, y);
+        if (st == EQAT_OK) st = store(job, s->number, &s->samples, y);
         eqi_tensor_unref(y);
         EQI_TRY(st);
     }
@@ -122,8 +124,10 @@ static eqat_status embed(eqat_block_ap *job, int32_t *ids, int64_t first, int64_
     eqat_status st;
     EQI_CHECK(eqi_tensor_upload(on_device, ids, count * sizeof *ids));
     EQI_CHECK(eqi_model_embed(job->tape, job->model, on_device, &x));
-    EQI_CHECK(store(job, FULL, first, x));
-    EQI_CHECK(store(job, QUANTIZED, first, x));
+    for (int stream = 0; stream < STREAMS; stream++) {
+        int64_t at = first;
+        EQI_CHECK(store(job, stream, &at, x));
+    }
 done:
     eqi_tensor_unref(on_device);
     eqi_tensor_unref(x);

@@ -97,14 +97,12 @@ eqat_status eqat_block_ap_run(eqat_block_ap *job)
 {
     while (job->block < job->model->config.blocks) {
         if (job->phase == EQI_BLOCK_IDLE) EQI_TRY(eqat_block_ap_begin(job));
-        if (job->phase == EQI_BLOCK_TRAINING) {
-            eqat_status st = run_block(job);
-            if (st != EQAT_OK) {
-                eqat_block_ap_abandon(job);
-                return st;
-            }
+        eqat_status st = job->phase == EQI_BLOCK_TRAINING ? run_block(job) : EQAT_OK;
+        if (st == EQAT_OK) st = eqat_block_ap_finish(job);
+        if (st != EQAT_OK) {
+            eqat_block_ap_abandon(job); /* unless it is packed by now */
+            return st;
         }
-        EQI_TRY(eqat_block_ap_finish(job));
     }
     return EQAT_OK;
 }

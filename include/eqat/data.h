@@ -31,17 +31,17 @@ typedef struct eqat_data_options {
 
 EQAT_API void eqat_data_options_init(eqat_data_options *options, size_t struct_size);
 
-/* From a file, by its ending: .txt (tokenized once, whole), .jsonl (key "text", tokenized per record, concatenated), .npy (one dimension of
- * u16, u32, i32 or i64), .u16, .u32 (raw, little-endian).  Text needs a tokenizer (borrowed during the call; NULL: tokens only).
- * vocab_size > 0 checks every id: one out of range is EQAT_FORMAT naming file, position and id.
- * Fewer tokens than one training window is EQAT_FORMAT; fewer windows than asked for are taken, with a warning in the log. */
+/* From a file, by its ending: .txt (tokenized once, whole), .jsonl (key "text", tokenized per record, concatenated), .npy (one
+ * dimension of u16, u32, i32 or i64), .u16, .u32 (raw, little-endian).  Text needs a tokenizer (borrowed during the call; NULL:
+ * tokens only).  vocab_size > 0 checks every id: one out of range is EQAT_FORMAT naming file, position and id.  Fewer tokens
+ * than one training window is EQAT_FORMAT; fewer windows than asked for are taken, with a warning in the log. */
 EQAT_API eqat_status eqat_data_open(eqat_context *context, eqat_data **out, const char *path, const eqat_tokenizer *tokenizer,
                                     int64_t vocab_size, const eqat_data_options *options);
 /* From memory: `count` ids, copied. */
 EQAT_API eqat_status eqat_data_from_tokens(eqat_context *context, eqat_data **out, const int32_t *ids, size_t count,
                                            int64_t vocab_size, const eqat_data_options *options);
-/* From the caller: fill(user, validation, index, ids) writes seq_len ids of sample `index`; called in any order, repeatedly, and gives the
- * same ids each time. */
+/* From the caller: fill(user, validation, index, ids) writes seq_len ids of sample `index`; called in any order, repeatedly,
+ * and gives the same ids each time. */
 typedef eqat_status (*eqat_sample_fn)(void *user, bool validation, int64_t index, int32_t *ids);
 EQAT_API eqat_status eqat_data_from_callback(eqat_context *context, eqat_data **out, eqat_sample_fn fill, void *user,
                                              int64_t vocab_size, const eqat_data_options *options);
@@ -52,9 +52,11 @@ EQAT_API int64_t eqat_data_val_size(const eqat_data *data);
 EQAT_API int64_t eqat_data_seq_len(const eqat_data *data);
 /* Tokens in the stream; 0 for a callback. */
 EQAT_API int64_t eqat_data_token_count(const eqat_data *data);
-/* Ids of training or validation sample `index` into ids[seq_len]. */
+/* Ids of training or validation sample `index` (of this rank, from 0) into ids[seq_len].  Errors: EQAT_INVALID_ARGUMENT (no
+ * such sample), EQAT_IO and EQAT_FORMAT (the file has changed, or the callback gave an id out of range), and what the callback
+ * returned. */
 EQAT_API eqat_status eqat_data_sample(eqat_data *data, bool validation, int64_t index, int32_t *ids);
-/* Which training sample stands at `position` of `epoch`: the identity without shuffle. */
+/* Which training sample stands at `position` of `epoch`, both from 0: the identity without shuffle; -1 out of range. */
 EQAT_API int64_t eqat_data_order(const eqat_data *data, int64_t epoch, int64_t position);
 
 #ifdef __cplusplus

@@ -38,11 +38,13 @@ typedef struct eqat_field {
     const char *default_string; /* of strings; may be NULL */
 } eqat_field;
 
-/* Names of all structs ("context", "model", "quantizer", "data", "block_ap", "e2e_qp", "eval", "optimizer"), NULL past the last. */
+/* Names of all structs ("context", "model", "quantizer", "data", "block_ap", "e2e_qp", "eval", "optimizer"), NULL past the
+ * last. */
 EQAT_API const char *eqat_options_struct(size_t index);
 /* Fields of a struct in order; struct_size itself is not counted.  0 for an unknown struct. */
 EQAT_API size_t eqat_options_count(const char *struct_name);
-/* Describes field `index`.  EQAT_NOT_FOUND past the last or for an unknown struct; EQAT_INVALID_ARGUMENT when out->struct_size is not set. */
+/* Describes field `index`.  EQAT_NOT_FOUND past the last or for an unknown struct; EQAT_INVALID_ARGUMENT when out->struct_size
+ * is not set. */
 EQAT_API eqat_status eqat_options_field(const char *struct_name, size_t index, eqat_field *out);
 /* Parses text into the member: numbers in C notation, bools as on/off/true/false/1/0, enums by name.  *options must have
  * been initialised.  context may be NULL (then no message).  EQAT_NOT_FOUND: no such field; EQAT_INVALID_ARGUMENT: text or value

@@ -25,20 +25,24 @@ typedef struct eqat_quantizer_options {
 } eqat_quantizer_options;
 
 EQAT_API void eqat_quantizer_options_init(eqat_quantizer_options *options, size_t struct_size);
+/* options may be NULL.  EQAT_INVALID_ARGUMENT: bits or group_size is none of the above. */
 EQAT_API eqat_status eqat_quantizer_create(eqat_context *context, eqat_quantizer **out, const eqat_quantizer_options *options);
 EQAT_API void eqat_quantizer_free(eqat_quantizer *quantizer); /* NULL is fine */
 
-/* Linears whose name matches `pattern` (shell wildcards: "*.down_proj", "model.layers.0.*") use these bits and group size instead (mixed
- * precision).  bits 0 leaves them unquantized.  The last matching rule counts. */
+/* Linears whose name matches `pattern` (shell wildcards: "*.down_proj", "model.layers.0.*") use these bits and group size
+ * instead (mixed precision).  bits 0 leaves them unquantized.  The last matching rule counts; the pattern is copied.
+ * EQAT_INVALID_ARGUMENT as in create. */
 EQAT_API eqat_status eqat_quantizer_add_rule(eqat_quantizer *quantizer, const char *pattern, int32_t bits, int32_t group_size);
 /* What a linear of that name gets; bits 0: none. */
 EQAT_API void eqat_quantizer_lookup(const eqat_quantizer *quantizer, const char *name, int32_t *bits, int32_t *group_size);
 
+/* The next three work on one tensor with the quantizer's own bits and group size (no rules) and give new tensors that the
+ * caller frees; EQAT_INVALID_ARGUMENT, with *out NULL, when shapes do not fit.  Values are not checked to be finite. */
 /* Initial s and z, F32 [N, G], for w F32 [N, K]; s is rounded to what a file stores (fp16) when round_s. */
 EQAT_API eqat_status eqat_quantizer_init(const eqat_quantizer *quantizer, eqat_tensor *w, bool round_s, eqat_tensor **s,
                                          eqat_tensor **z);
-/* Packed codes, U32 [N, K / 32 * bits]: blocks of 32 inputs of a row in `bits` little-endian words, code i at bits [i * bits, (i + 1) * bits).
- * K is a multiple of 32. */
+/* Packed codes, U32 [N, K / 32 * bits]: blocks of 32 inputs of a row in `bits` little-endian words, code i at bits [i * bits,
+ * (i + 1) * bits).  w [N, K], K a multiple of 32; s and z [N, G]. */
 EQAT_API eqat_status eqat_quantizer_pack(const eqat_quantizer *quantizer, eqat_tensor *w, eqat_tensor *s, eqat_tensor *z,
                                          eqat_tensor **codes);
 /* w^ [N, K] in dtype (F32 or BF16) from packed codes. */

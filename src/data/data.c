@@ -244,8 +244,8 @@ static void shuffle(const eqat_data *d, int64_t epoch)
 
 int64_t eqat_data_order(const eqat_data *d, int64_t epoch, int64_t position)
 {
-    if (!d->order) return position;
     if (position < 0 || position >= d->train_here || epoch < 0) return -1;
+    if (!d->order) return position;
     if (d->order->epoch != epoch) shuffle(d, epoch);
     return d->order->sample[position];
 }

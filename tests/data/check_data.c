@@ -264,6 +264,7 @@ START_TEST(every_epoch_is_another_permutation)
     o.shuffle = false;
     d = counting(ctx, 2 * N, &o);
     for (int64_t i = 0; i < N; i++) ck_assert_int_eq(eqat_data_order(d, 5, i), i);
+    ck_assert_int_eq(eqat_data_order(d, 5, N), -1);
     eqat_data_free(d);
 }
 END_TEST

@@ -131,8 +131,8 @@ EQAT_API void eqat_e2e_qp_free(eqat_e2e_qp *job); /* NULL is fine; unfinished tr
 /* Optimizer steps in all. */
 EQAT_API int64_t eqat_e2e_qp_steps(const eqat_e2e_qp *job);
 /* Forward and backward of micro-batch `micro` (0-based) of optimizer step `step`; gradients accumulate.  loss: mean of this
- * micro-batch, may be NULL; EQAT_NUMERIC when it is not finite.  EQAT_CANCELLED before anything is computed; after another
- * failure the gradients of the whole step are dropped. */
+ * micro-batch, may be NULL; EQAT_NUMERIC when it is not finite.  After EQAT_CANCELLED, and any failure on the way, the gradients
+ * of the whole step are dropped: take its micro-batches anew. */
 EQAT_API eqat_status eqat_e2e_qp_accumulate(eqat_e2e_qp *job, int64_t step, int64_t micro, double *loss);
 /* Micro-batches of optimizer step `step`; 0 when there is no such step. */
 EQAT_API int64_t eqat_e2e_qp_micro_steps(const eqat_e2e_qp *job, int64_t step);

@@ -335,11 +335,11 @@ eqat_status eqat_e2e_qp_accumulate(eqat_e2e_qp *job, int64_t step, int64_t micro
     if (micro < 0 || micro >= eqat_e2e_qp_micro_steps(job, step))
         return eqi_fail(job->ctx, EQAT_INVALID_ARGUMENT, "micro-batch: found %lld, expected 0 to %lld", (long long)micro,
                         (long long)eqat_e2e_qp_micro_steps(job, step) - 1);
-    EQI_TRY(eqi_check_cancel(job->ctx));
     int64_t n = micro_size(job, step, micro);
     eqi_tensor *device_loss = NULL;
     eqat_status st;
     float value = 0;
+    EQI_CHECK(eqi_check_cancel(job->ctx));
     EQI_CHECK(forward(job, step, micro, n, &device_loss));
     EQI_CHECK(keep_loss(job, step, micro, device_loss));
     /* All sequences have as many labels: a micro-batch weighs what it has of the step's sequences. */

@@ -191,6 +191,11 @@ START_TEST(a_cancelled_run_goes_on_to_the_same_bytes)
         if (cancelled) {
             ck_fails(b.ctx, eqat_e2e_qp_run(job), EQAT_CANCELLED, "cancelled");
             ck_ok(b.ctx, eqat_e2e_qp_accumulate(job, 1, 0, NULL));
+            gradient(&b, Q0);
+            eqat_cancel(b.ctx);
+            ck_fails(b.ctx, eqat_e2e_qp_accumulate(job, 1, 1, NULL), EQAT_CANCELLED, "cancelled");
+            ck_assert_ptr_null(eqat_tensor_grad(parameter(&b, Q0)));
+            ck_ok(b.ctx, eqat_e2e_qp_accumulate(job, 1, 2, NULL));
         }
         ck_ok(b.ctx, eqat_e2e_qp_run(job));
         ck_assert_int_eq(s.calls, 3);

@@ -22,7 +22,7 @@ eqat_status eqi_gptq_config_parse(eqi_ctx *ctx, eqi_gptq_config *out, const json
     const json_t *method = json_object_get(q, "quant_method"), *format = json_object_get(q, "checkpoint_format");
     const json_t *bits = json_object_get(q, "bits"), *group = json_object_get(q, "group_size");
     const json_t *pack = json_object_get(q, "pack_dtype"), *dynamic = json_object_get(q, "dynamic");
-    const char *name = json_string_value(method), *layout = format ? json_string_value(format) : "gptq";
+    const char *name = json_string_value(method), *layout = format && !json_is_null(format) ? json_string_value(format) : "gptq";
     if (!name || strcmp(name, "gptq") != 0) return refuse(ctx, path, "quant_method", method, "gptq");
     if (!layout || (strcmp(layout, "gptq") != 0 && strcmp(layout, "gptq_v2") != 0))
         return refuse(ctx, path, "checkpoint_format", format, "gptq or gptq_v2");

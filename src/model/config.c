@@ -204,9 +204,9 @@ eqat_status eqi_config_parse(eqi_ctx *ctx, eqi_config *out, const json_t *json, 
 
     int64_t head_dim = c.family->head_dim ? c.family->head_dim : c.heads <= c.hidden ? c.hidden / c.heads : 0;
     c.head_dim = integer(&r, "head_dim", head_dim, 1, DIM_MAX);
-    if (r.st == EQAT_OK && c.head_dim % 2) fail(&r, "head_dim", "an even number (rotary embedding works on pairs)");
     if (r.st == EQAT_OK && !member(&r, "head_dim") && !c.family->head_dim && c.hidden % c.heads)
         fail(&r, "num_attention_heads", "a divisor of hidden_size");
+    if (r.st == EQAT_OK && c.head_dim % 2) fail(&r, "head_dim", "an even number (rotary embedding works on pairs)");
     if (r.st == EQAT_OK && c.heads % c.kv_heads) fail(&r, "num_key_value_heads", "a divisor of num_attention_heads");
     if (r.st == EQAT_OK && c.heads > DIM_MAX / c.head_dim) fail(&r, "num_attention_heads", "fewer heads of this head_dim");
     read_window(&r, &c);

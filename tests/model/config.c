@@ -108,6 +108,8 @@ static const struct {
     {"{\"model_type\": \"llama\", \"head_dim\": 15, " HEAD "}", EQAT_FORMAT, "head_dim: found 15, expected an even number"},
     {"{\"model_type\": \"llama\", \"num_key_value_heads\": 3, " HEAD "}", EQAT_FORMAT,
      "num_key_value_heads: found 3, expected a divisor of num_attention_heads"},
+    {"{\"model_type\": \"llama\", " HEAD ", \"num_attention_heads\": 7}", EQAT_FORMAT,
+     "num_attention_heads: found 7, expected a divisor of hidden_size"},
     {"{\"model_type\": \"llama\", \"num_key_value_heads\": 0, " HEAD "}", EQAT_FORMAT, "num_key_value_heads: found 0"},
     {"{\"model_type\": \"llama\", \"num_key_value_heads\": 1e300, " HEAD "}", EQAT_FORMAT, "num_key_value_heads: found 1"},
     {"{\"model_type\": \"llama\", \"num_key_value_heads\": 2.5, " HEAD "}", EQAT_FORMAT, "num_key_value_heads: found 2.5"},
@@ -172,7 +174,9 @@ START_TEST(quantization_config)
         says(ctx, eqi_gptq_config_parse(ctx, &c, json, "config.json"), EQAT_UNSUPPORTED, cases[i].message);
         json_decref(json);
     }
-    json_t *json = json_pack("{s:{s:s, s:i, s:i}}", "quantization_config", "quant_method", "gptq", "bits", 3, "group_size", -1);
+    /* null is what is missing */
+    json_t *json = json_pack("{s:{s:s, s:n, s:i, s:i}}", "quantization_config", "quant_method", "gptq", "checkpoint_format", "bits",
+                             3, "group_size", -1);
     OK(ctx, eqi_gptq_config_parse(ctx, &c, json, "config.json"));
     ck_assert(c.present && c.bits == 3 && c.group == -1 && c.minus_one && !c.dynamic);
     json_decref(json);

@@ -51,8 +51,8 @@ int command_eval(int argc, char **argv)
         tool_set(&t, "model", tool_text(path));
         tool_set(&t, "text", tool_text(text));
         tool_set(&t, "seq_len", json_integer(data_options.seq_len));
-        tool_set(&t, "perplexity", json_real(result.perplexity));
-        tool_set(&t, "nll", json_real(result.nll));
+        tool_set(&t, "perplexity", tool_number(result.perplexity));
+        tool_set(&t, "nll", tool_number(result.nll));
         tool_set(&t, "tokens", json_integer(result.tokens));
         tool_set(&t, "windows", json_integer(result.windows));
         tool_say(&t, "perplexity %.4f over %lld windows of %lld tokens", result.perplexity, (long long)result.windows,

@@ -1,6 +1,5 @@
 #include <dirent.h>
 #include <errno.h>
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -130,8 +129,6 @@ static eqat_status open_data(job *j, const eqat_model *model, const char *path, 
     return eqat_data_open(j->t.ctx, out, path, eqat_model_tokenizer(model), info.vocab_size, options);
 }
 
-static json_t *number_or_null(double x) { return isfinite(x) ? json_real(x) : json_null(); }
-
 static void report_blocks(job *j, const eqat_block_ap *ap)
 {
     json_t *blocks = json_array();
@@ -139,8 +136,8 @@ static void report_blocks(job *j, const eqat_block_ap *ap)
         json_t *epochs = json_array();
         eqat_epoch_report r = { .struct_size = sizeof r };
         for (int64_t e = 0; eqat_block_ap_epoch(ap, b, e, &r) == EQAT_OK; e++)
-            json_array_append_new(epochs, json_pack("{s:o,s:o}", "train_loss", number_or_null(r.train_loss), "val_loss",
-                                                    number_or_null(r.val_loss)));
+            json_array_append_new(epochs, json_pack("{s:o,s:o}", "train_loss", tool_number(r.train_loss), "val_loss",
+                                                    tool_number(r.val_loss)));
         json_array_append_new(blocks, json_pack("{s:I,s:o}", "block", (json_int_t)b, "epochs", epochs));
     }
     tool_set(&j->t, "blocks", blocks);
@@ -174,7 +171,7 @@ static eqat_status run_e2e(job *j, eqat_model *model)
     if (st == EQAT_OK) st = eqat_e2e_qp_run(e2e);
     if (st == EQAT_OK) {
         json_t *losses = json_array();
-        for (int64_t i = 0; i < eqat_e2e_qp_steps(e2e); i++) json_array_append_new(losses, number_or_null(eqat_e2e_qp_loss(e2e, i)));
+        for (int64_t i = 0; i < eqat_e2e_qp_steps(e2e); i++) json_array_append_new(losses, tool_number(eqat_e2e_qp_loss(e2e, i)));
         tool_set(&j->t, "e2e", json_pack("{s:I,s:o}", "steps", (json_int_t)eqat_e2e_qp_steps(e2e), "loss", losses));
     }
     eqat_e2e_qp_free(e2e);

@@ -160,7 +160,7 @@ void tool_event(tool *t, json_t *event)
 }
 
 /* JSON has no NaN. */
-static json_t *number_or_null(double x) { return isfinite(x) ? json_real(x) : json_null(); }
+json_t *tool_number(double x) { return isfinite(x) ? json_real(x) : json_null(); }
 
 static void time_text(double seconds, char *out, size_t size)
 {
@@ -211,7 +211,7 @@ int32_t tool_progress(void *user, const eqat_progress *p)
     }
     tool_event(t, json_pack("{s:s,s:s,s:I,s:I,s:I,s:I,s:I,s:o,s:o,s:o,s:o}", "event", "step", "phase", p->phase, "block",
                             (json_int_t)p->block, "epoch", (json_int_t)p->epoch, "epochs", (json_int_t)p->epochs, "step", (json_int_t)p->step,
-                            "steps", (json_int_t)p->steps, "loss", number_or_null(p->loss), "val_loss", number_or_null(p->val_loss), "lr",
-                            number_or_null(p->lr), "grad_norm", number_or_null(p->grad_norm)));
+                            "steps", (json_int_t)p->steps, "loss", tool_number(p->loss), "val_loss", tool_number(p->val_loss), "lr",
+                            tool_number(p->lr), "grad_norm", tool_number(p->grad_norm)));
     return 0;
 }

@@ -42,6 +42,7 @@ int32_t tool_progress(void *user, const eqat_progress *progress); /* an eqat_pro
 void tool_say(tool *t, const char *format, ...) __attribute__((format(printf, 2, 3))); /* one line for people: standard output, or nothing with --json */
 json_t *tool_text(const char *text); /* a JSON string, also of a path that is not UTF-8 */
 void tool_set(tool *t, const char *key, json_t *value); /* into the report; takes the reference */
+json_t *tool_number(double x); /* null when x is not finite: JSON has no name for it */
 void tool_event(tool *t, json_t *event);                /* into the log file; takes the reference */
 
 /* Commands: argv after the command's name; each returns the exit code. */

@@ -4,8 +4,9 @@
 
 void eqat_batch_init(eqat_batch *batch, size_t struct_size)
 {
-    eqat_batch defaults = {.struct_size = struct_size};
-    memcpy(batch, &defaults, struct_size < sizeof defaults ? struct_size : sizeof defaults);
+    if (!batch || struct_size < sizeof batch->struct_size) return;
+    memset(batch, 0, struct_size); /* a newer caller's members, too */
+    batch->struct_size = struct_size;
 }
 
 /* A batch as the blocks take it. */

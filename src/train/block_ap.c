@@ -136,7 +136,7 @@ done:
 
 static eqat_status embed_all(eqat_block_ap *job)
 {
-    int64_t batch = job->options.batch_size, samples = job->train + job->val;
+    int64_t samples = job->train + job->val, batch = least(job->options.batch_size, samples);
     int32_t *ids = eqi_alloc(job->ctx, (size_t)(batch * job->time) * sizeof *ids, "token ids");
     if (!ids) return EQAT_OUT_OF_MEMORY;
     eqi_tape_set_recording(job->tape, false);

@@ -104,7 +104,10 @@ static eqat_status open_file(eqi_cache *c, int stream)
     if (fd < 0) return eqi_fail(c->ctx, EQAT_IO, "offload_dir %s: cannot create a file: %s", c->dir, strerror(errno));
     c->fds[stream] = fd;
     uint64_t size = (uint64_t)c->records * c->bytes;
-    if (size && fallocate(fd, 0, 0, (off_t)size) != 0 && errno != EOPNOTSUPP && errno != ENOSYS)
+    int failed;
+    do failed = size && fallocate(fd, 0, 0, (off_t)size) != 0;
+    while (failed && errno == EINTR);
+    if (failed && errno != EOPNOTSUPP && errno != ENOSYS)
         return eqi_fail(c->ctx, EQAT_IO, "offload_dir %s: cannot reserve %llu bytes for activations: %s", c->dir,
                         (unsigned long long)size, strerror(errno));
     return EQAT_OK;

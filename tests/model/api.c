@@ -44,6 +44,20 @@ START_TEST(attention_options_have_a_size)
 }
 END_TEST
 
+START_TEST(a_batch_of_a_newer_caller_begins_empty)
+{
+    struct {
+        eqat_batch b;
+        char newer[16];
+    } later;
+    memset(&later, 0x55, sizeof later);
+    eqat_batch_init(&later.b, sizeof later);
+    ck_assert_uint_eq(later.b.struct_size, sizeof later);
+    ck_assert_ptr_null(later.b.ids);
+    for (size_t i = 0; i < sizeof later.newer; i++) ck_assert_int_eq(later.newer[i], 0);
+}
+END_TEST
+
 /* A host program may have set a locale that writes 0,5; the text of an option is C's. */
 START_TEST(numbers_do_not_depend_on_the_locale)
 {
@@ -78,6 +92,7 @@ TCase *case_api(void)
     TCase *tc = tcase_create("api");
     tcase_add_checked_fixture(tc, setup, teardown);
     tcase_add_test(tc, attention_options_have_a_size);
+    tcase_add_test(tc, a_batch_of_a_newer_caller_begins_empty);
     tcase_add_test(tc, a_field_is_described_as_far_as_the_caller_says);
     tcase_add_test(tc, numbers_do_not_depend_on_the_locale);
     return tc;

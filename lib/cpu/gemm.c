@@ -162,8 +162,9 @@ static eqat_status panels(eqi_ctx *ctx, job *j)
     bool a_needed = !j->a_direct || j->m.last % ROW_UNIT != 0;
     int64_t m_step = a_needed ? eqi_min64(eqi_max64((int64_t)(PANEL_BYTES / tile_a_bytes(j)), 1), j->m.count) : j->m.count;
     bool again = m_step < j->m.count;
-    int64_t n_step = (int64_t)((again ? PANEL_BYTES : CACHED_BYTES) / tile_b_bytes(j));
-    n_step = eqi_min64(eqi_max64(n_step, eqi_ceil_div(TILES, m_step)), n_all);
+    int64_t n_step = eqi_max64((int64_t)(PANEL_BYTES / tile_b_bytes(j)), 1);
+    if (!again) n_step = eqi_min64(n_step, eqi_max64((int64_t)(CACHED_BYTES / tile_b_bytes(j)), eqi_ceil_div(TILES, m_step)));
+    n_step = eqi_min64(n_step, n_all);
     if (a_needed && !(j->a = eqi_cpu_scratch(ctx, EQI_SLOT_A, (size_t)m_step * tile_a_bytes(j)))) return EQAT_OUT_OF_MEMORY;
     if (!(j->b = eqi_cpu_scratch(ctx, EQI_SLOT_B, (size_t)n_step * tile_b_bytes(j)))) return EQAT_OUT_OF_MEMORY;
     for (j->n_first = 0; j->n_first < n_all; j->n_first += n_step) {

@@ -10,6 +10,7 @@
 #ifndef EQI_BACKEND_BACKEND_H
 #define EQI_BACKEND_BACKEND_H
 
+#include "base/half.h"
 #include "tensor/tensor.h"
 
 #define EQI_BACKEND_VERSION 1u
@@ -23,6 +24,16 @@ typedef struct eqi_quant_desc {
 
 #define EQI_STEP_MIN 1e-4f
 #define EQI_STEP_MAX 1e4f
+#define EQI_STORED_STEP_MIN 0x1p-24f
+#define EQI_STORED_STEP_MAX 65504.0f
+
+/* s as a file stores it: fp16, neither zero, which would lose the group, nor infinite; a NaN stays one. */
+static inline float eqi_stored_step(float s)
+{
+    float r = eqi_f16_to_f32(eqi_f32_to_f16(s));
+    if (r == 0.0f) return EQI_STORED_STEP_MIN;
+    return r > EQI_STORED_STEP_MAX ? EQI_STORED_STEP_MAX : r < -EQI_STORED_STEP_MAX ? -EQI_STORED_STEP_MAX : r;
+}
 
 /* Packed codes: per row of the weight, blocks of 32 inputs in `bits` little-endian 32-bit words, code i of a
  * block at bits [i*bits, (i+1)*bits) of that stream. q is U32 [N, K/32*bits]; K is a multiple of 32. */
@@ -120,6 +131,9 @@ typedef eqat_status eqi_quantize_fn(eqi_ctx *ctx, const eqi_view *codes, const e
 /* s, z F32 [N, G] from w F32 [N, K] */
 typedef eqat_status eqi_init_minmax_fn(eqi_ctx *ctx, const eqi_view *s, const eqi_view *z, const eqi_view *w, const eqi_quant_desc *q);
 typedef eqat_status eqi_init_mse_fn(eqi_ctx *ctx, const eqi_view *s, const eqi_view *z, const eqi_view *w, const eqi_quant_desc *q);
+/* init_minmax, then eqi_stored_step of each s, then quantize: s F32, z U8 (NaN: 0) [N, G]; w F32 [N, K] */
+typedef eqat_status eqi_quantize_minmax_fn(eqi_ctx *ctx, const eqi_view *codes, const eqi_view *s, const eqi_view *z, const eqi_view *w,
+                                           const eqi_quant_desc *q);
 
 /* --- RMSNorm over the last dimension: x, y rows [R, H]; gain F32 [H]; rstd F32 (F64) [R] ------------- */
 typedef eqat_status eqi_rmsnorm_fn(eqi_ctx *ctx, const eqi_view *y, const eqi_view *rstd, const eqi_view *x, const eqi_view *gain, double eps);
@@ -174,9 +188,9 @@ typedef eqat_status eqi_adamw_fn(eqi_ctx *ctx, const eqi_view *p, const eqi_view
     X(open) X(close) X(alloc) X(free) X(upload) X(download) X(fill) X(copy) X(axpby) X(mul) X(scale_by) X(ratio)      \
     X(embedding) X(embedding_bwd) X(linear) X(linear_bwd_x) X(linear_bwd_w) X(bias_bwd) X(fakequant) X(fakequant_bwd) \
     X(fq_linear) X(fq_linear_bwd_x) X(fq_linear_bwd_w) X(fq_linear_update) X(dequantize) X(packed_linear)             \
-    X(packed_linear_bwd_x) X(packed_linear_bwd_sz) X(quantize) X(init_minmax) X(init_mse) X(rmsnorm) X(rmsnorm_bwd)   \
-    X(rope) X(attention) X(attention_bwd) X(silu_mul) X(silu_mul_bwd) X(mse) X(mse_bwd) X(linear_cross_entropy)       \
-    X(sum_squares) X(clip_factor) X(adamw)
+    X(packed_linear_bwd_x) X(packed_linear_bwd_sz) X(quantize) X(init_minmax) X(init_mse) X(quantize_minmax)          \
+    X(rmsnorm) X(rmsnorm_bwd) X(rope) X(attention) X(attention_bwd) X(silu_mul) X(silu_mul_bwd) X(mse) X(mse_bwd)     \
+    X(linear_cross_entropy) X(sum_squares) X(clip_factor) X(adamw)
 
 struct eqi_backend {
     uint32_t version; /* EQI_BACKEND_VERSION */

@@ -84,6 +84,7 @@ static const eqi_backend table = {
     .quantize = eqi_cpu_quantize,
     .init_minmax = eqi_cpu_init_minmax,
     .init_mse = eqi_cpu_init_mse,
+    .quantize_minmax = eqi_cpu_quantize_minmax,
     .rmsnorm = eqi_cpu_rmsnorm,
     .rmsnorm_bwd = eqi_cpu_rmsnorm_bwd,
     .rope = eqi_cpu_rope,

@@ -10,6 +10,9 @@ typedef struct job {
     int64_t rows; /* per task of init_mse */
 } job;
 
+/* leaf->quantize fetches the row after its own, which should not be another thread's. */
+static int64_t piece_rows(const eqi_view *w) { return eqi_max64(16, eqi_piece_rows(w->shape[1])); }
+
 static void pack(void *arg, int64_t first, int64_t count)
 {
     const job *j = arg;
@@ -21,24 +24,42 @@ eqat_status eqi_cpu_quantize(eqi_ctx *ctx, const eqi_view *codes, const eqi_view
 {
     job j = { .leaf = eqi_cpu_of(ctx)->leaf, .w = eqi_rows_fake_quant(w, s, z, q), .codes = codes };
     j.w.kind = EQI_ROWS_DENSE;
-    eqi_pieces(ctx, w->shape[0], eqi_piece_rows(w->shape[1]), pack, &j);
+    eqi_pieces(ctx, w->shape[0], piece_rows(w), pack, &j);
     return EQAT_OK;
 }
 
 static void minmax(void *arg, int64_t first, int64_t count)
 {
     const job *j = arg;
-    int64_t groups = j->w.cols / j->q.group;
     for (int64_t r = first; r < first + count; r++)
-        for (int64_t g = 0; g < groups; g++)
-            j->leaf->minmax((float *)eqi_row(j->s, r) + g, (float *)eqi_row(j->z, r) + g,
-                            (const float *)j->w.data + r * j->w.ld + g * j->q.group, j->q.group, j->q.bits);
+        j->leaf->minmax((float *)eqi_row(j->s, r), (float *)eqi_row(j->z, r), (const float *)j->w.data + r * j->w.ld,
+                        j->w.cols / j->q.group, j->q.group, j->q.bits);
 }
 
 eqat_status eqi_cpu_init_minmax(eqi_ctx *ctx, const eqi_view *s, const eqi_view *z, const eqi_view *w, const eqi_quant_desc *q)
 {
     job j = { .leaf = eqi_cpu_of(ctx)->leaf, .w = eqi_rows_of(w), .s = s, .z = z, .q = *q };
     eqi_pieces(ctx, w->shape[0], eqi_piece_rows(w->shape[1]), minmax, &j);
+    return EQAT_OK;
+}
+
+/* The second pass over a row finds it in the cache. */
+static void quantize_minmax(void *arg, int64_t first, int64_t count)
+{
+    const job *j = arg;
+    for (int64_t r = first; r < first + count; r++) {
+        j->leaf->minmax_stored((float *)eqi_row(j->s, r), (uint8_t *)eqi_row(j->z, r), (const float *)j->w.data + r * j->w.ld,
+                               j->w.cols / j->q.group, j->q.group, j->q.bits);
+        j->leaf->quantize((uint32_t *)eqi_row(j->codes, r), &j->w, r);
+    }
+}
+
+eqat_status eqi_cpu_quantize_minmax(eqi_ctx *ctx, const eqi_view *codes, const eqi_view *s, const eqi_view *z, const eqi_view *w,
+                                    const eqi_quant_desc *q)
+{
+    job j = { .leaf = eqi_cpu_of(ctx)->leaf, .w = eqi_rows_fake_quant(w, s, z, q), .codes = codes, .s = s, .z = z, .q = *q };
+    j.w.kind = EQI_ROWS_DENSE;
+    eqi_pieces(ctx, w->shape[0], piece_rows(w), quantize_minmax, &j);
     return EQAT_OK;
 }
 

@@ -53,6 +53,8 @@ extern const size_t eqi_op_count;
 
 /* Weights, not differentiable. */
 eqat_status eqi_quantize(eqi_tensor *w, eqi_tensor *s, eqi_tensor *z, const eqi_quant_desc *q, eqi_tensor **codes);
+/* Initial s (rounded as stored), z and codes of w at once. */
+eqat_status eqi_quantize_minmax(eqi_tensor *w, const eqi_quant_desc *q, eqi_tensor **s, eqi_tensor **z, eqi_tensor **codes);
 eqat_status eqi_dequantize(const eqi_weight *packed, eqi_dtype dtype, eqi_tensor **out);
 eqat_status eqi_quant_init(eqi_tensor *w, const eqi_quant_desc *q, bool mse, eqi_tensor **s, eqi_tensor **z);
 eqat_status eqi_quant_desc_check(eqi_ctx *ctx, const eqi_quant_desc *q, int64_t in_features);

@@ -84,16 +84,25 @@ static eqat_status check_float(const char *op, const eqi_tensor *w)
     return EQAT_OK;
 }
 
+static eqat_status codes_shape(const char *op, const eqi_tensor *w, const eqi_quant_desc *q, int64_t shape[2])
+{
+    int64_t k = w->v.shape[1];
+    shape[0] = w->v.shape[0];
+    shape[1] = k / 32 * q->bits;
+    if (k % 32)
+        return eqi_fail(eqi_tensor_ctx(w), EQAT_INVALID_ARGUMENT, "%s: found a row length of %lld, expected a multiple of 32", op,
+                        (long long)k);
+    return EQAT_OK;
+}
+
 eqat_status eqi_quantize(eqi_tensor *w, eqi_tensor *s, eqi_tensor *z, const eqi_quant_desc *q, eqi_tensor **codes)
 {
     *codes = NULL;
     EQI_TRY(check_float("quantize", w));
     EQI_TRY(eqi_op_check_groups("quantize", w, s, z, q));
     eqi_ctx *ctx = eqi_tensor_ctx(w);
-    int64_t k = w->v.shape[1], shape[2] = { w->v.shape[0], k / 32 * q->bits };
-    if (k % 32)
-        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "quantize: found a row length of %lld, expected a multiple of 32",
-                        (long long)k);
+    int64_t shape[2];
+    EQI_TRY(codes_shape("quantize", w, q, shape));
     eqi_tensor *in[3] = { NULL };
     eqat_status st = EQAT_OK;
     EQI_CHECK(plain(w, w->v.dtype, &in[0]));
@@ -152,6 +161,33 @@ done:
         eqi_tensor_unref(*s);
         eqi_tensor_unref(*z);
         *s = *z = NULL;
+    }
+    return st;
+}
+
+eqat_status eqi_quantize_minmax(eqi_tensor *w, const eqi_quant_desc *q, eqi_tensor **s, eqi_tensor **z, eqi_tensor **codes)
+{
+    *s = *z = *codes = NULL;
+    eqi_ctx *ctx = eqi_tensor_ctx(w);
+    int64_t shape[2];
+    EQI_TRY(check_float("quantize", w));
+    EQI_TRY(check_desc("quantize", ctx, q, w->v.shape[1]));
+    EQI_TRY(codes_shape("quantize", w, q, shape));
+    int64_t groups[2] = { w->v.shape[0], w->v.shape[1] / q->group };
+    eqi_tensor *w32 = NULL;
+    eqat_status st = EQAT_OK;
+    EQI_CHECK(plain(w, EQI_F32, &w32));
+    EQI_CHECK(eqi_tensor_create(ctx, s, EQI_F32, 2, groups));
+    EQI_CHECK(eqi_tensor_create(ctx, z, EQI_U8, 2, groups));
+    EQI_CHECK(eqi_tensor_create(ctx, codes, EQI_U32, 2, shape));
+    EQI_CHECK(ctx->backend->quantize_minmax(ctx, &(*codes)->v, &(*s)->v, &(*z)->v, &w32->v, q));
+done:
+    eqi_tensor_unref(w32);
+    if (st != EQAT_OK) {
+        eqi_tensor_unref(*s);
+        eqi_tensor_unref(*z);
+        eqi_tensor_unref(*codes);
+        *s = *z = *codes = NULL;
     }
     return st;
 }

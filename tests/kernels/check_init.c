@@ -14,36 +14,15 @@ static eqat_status call_mse(const eqi_backend *b, eqi_ctx *ctx, const eqi_view *
 
 static const double *group_of(const suite *s, const eqi_quant_desc *q, int64_t g) { return s->arg[W].in + g * q->group; }
 
-static void plain_minmax(const suite *s, const eqi_quant_desc *q, int64_t g, double *step, double *zero)
+static void start_of(const suite *s, const eqi_quant_desc *q, int64_t g, double *step, double *zero)
 {
-    double lo = 0.0, hi = 0.0, top = (double)((1 << q->bits) - 1);
-    const double *w = group_of(s, q, g);
-    for (int64_t i = 0; i < q->group; i++) {
-        lo = w[i] < lo ? w[i] : lo;
-        hi = w[i] > hi ? w[i] : hi;
-        if (!isfinite(w[i])) {
-            *step = *zero = (double)NAN;
-            return;
-        }
-    }
-    if (s->arg[W].v.dtype == EQI_F64) {
-        *step = (hi - lo) / top;
-        *zero = rint(-lo / *step);
-    } else {
-        float range = (float)hi - (float)lo, st = range / (float)top;
-        *step = (double)st;
-        *zero = (double)rintf(-(float)lo / st) + 0.0;
-    }
-    if (lo == 0.0 && hi == 0.0) {
-        *step = (double)EQI_STEP_MIN;
-        *zero = 0.0;
-    }
-    *zero += 0.0; /* -0 becomes 0 */
+    plain_minmax(group_of(s, q, g), q->group, q->bits, s->arg[W].v.dtype == EQI_F64, step, zero);
 }
 
 static void again_minmax(suite *s, const void *p)
 {
-    for (int64_t g = 0; g < s->arg[S].count; g++) plain_minmax(s, p, g, &s->arg[S].again[g], &s->arg[Z].again[g]);
+    const eqi_quant_desc *q = p;
+    for (int64_t g = 0; g < s->arg[S].count; g++) start_of(s, q, g, &s->arg[S].again[g], &s->arg[Z].again[g]);
 }
 
 static void weights(suite *s, arg *w, int64_t group, bool finite)
@@ -117,7 +96,7 @@ static double squares(const suite *s, int64_t g, double step, double zero)
 static double brute(const suite *s, int64_t g)
 {
     double step, zero, best, top = (double)((1 << judged.bits) - 1);
-    plain_minmax(s, &judged, g, &step, &zero);
+    start_of(s, &judged, g, &step, &zero);
     best = squares(s, g, step, zero);
     for (double z = 0.0; z <= top; z++)
         for (int i = 1; i <= 900; i++) best = fmin(best, squares(s, g, round_to(s->arg[S].v.dtype, step * i / 600.0), z));
@@ -130,7 +109,7 @@ static void again_mse(suite *s, const void *p)
     judged = *(const eqi_quant_desc *)p;
     for (int64_t g = 0; g < s->arg[S].count; g++) {
         double step, zero, found = squares(s, g, s->arg[S].ref[g], s->arg[Z].ref[g]);
-        plain_minmax(s, &judged, g, &step, &zero);
+        start_of(s, &judged, g, &step, &zero);
         if (found > squares(s, g, step, zero)) suite_fail(s, "group %lld: the reference is worse than minmax", (long long)g);
     }
 }

@@ -34,6 +34,23 @@ static void again(suite *s, const void *p)
     }
 }
 
+/* Steps as they are stored, and steps far from these; weights at the ties between codes, next to them, and beyond the ends. */
+static void stored(suite *s, arg *w, arg *step, const eqi_quant_desc *q)
+{
+    static const float odd[] = { 0x1p-24f,  65504.0f, 0x1p-64f,  0x1p64f, 0x1p-65f, 0x1p65f,
+                                 0x1p-126f, 1e-40f,   0x1p-149f, FLT_MAX, INFINITY };
+    int64_t in = w->v.shape[1], groups = in / q->group, top = (1 << q->bits) - 1;
+    for (int64_t g = 0; g < step->count; g++)
+        arg_set(step, g, (double)(suite_pick(s, 0, 5) ? eqi_stored_step((float)arg_value(step, g)) : odd[suite_pick(s, 0, 10)]));
+    for (int64_t i = 0; i < w->count; i++) {
+        double st = arg_value(step, i / in * groups + i % in / q->group);
+        float v = (float)(st * ((double)suite_pick(s, -top - 2, top + 1) + 0.5));
+        if (suite_coin(s)) v = nextafterf(v, suite_coin(s) ? INFINITY : -INFINITY);
+        if (suite_pick(s, 0, 99) == 0) v = suite_coin(s) ? FLT_MAX : -FLT_MAX;
+        arg_set(w, i, (double)v);
+    }
+}
+
 static void quantize(suite *s)
 {
     for (int i = 0; i < s->cases * 3; i++) {
@@ -49,6 +66,8 @@ static void quantize(suite *s)
         arg *step = suite_arg(s, "s", IN, CONTIGUOUS, dtype, DIMS(out, in / q.group));
         arg *zero = suite_arg(s, "z", IN, CONTIGUOUS, zeros, DIMS(out, in / q.group));
         arg_weight(s, w, step, zero, &q, i % 3 > 0);
+        if (!wide && suite_coin(s)) stored(s, w, step, &q);
+        if (zeros != EQI_U8 && i % 3 == 0) arg_sprinkle(s, zero, (double)NAN, 5);
         suite_run(s, call, again, &q);
     }
 }

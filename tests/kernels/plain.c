@@ -101,6 +101,32 @@ plain_fq plain_quantize(bool wide, double w, double s, double z, int bits, bool 
     return wide ? quantize_f64(w, s, z, bits, clamp) : quantize_f32((float)w, (float)s, (float)z, bits, clamp);
 }
 
+void plain_minmax(const double *w, int64_t n, int bits, bool wide, double *step, double *zero)
+{
+    double lo = 0.0, hi = 0.0, top = (double)((1 << bits) - 1);
+    for (int64_t i = 0; i < n; i++) {
+        lo = w[i] < lo ? w[i] : lo;
+        hi = w[i] > hi ? w[i] : hi;
+        if (!isfinite(w[i])) {
+            *step = *zero = (double)NAN;
+            return;
+        }
+    }
+    if (wide) {
+        *step = (hi - lo) / top;
+        *zero = rint(-lo / *step);
+    } else {
+        float range = fminf((float)hi - (float)lo, FLT_MAX), st = range / (float)top;
+        *step = (double)st;
+        *zero = (double)rintf(-(float)lo / st);
+    }
+    if (*step < (double)FLT_MIN) {
+        *step = (double)EQI_STEP_MIN;
+        *zero = 0.0;
+    }
+    *zero += 0.0; /* -0 becomes 0 */
+}
+
 void plain_pack(uint32_t *row, const int *codes, int64_t n, int bits)
 {
     memset(row, 0, (size_t)(n * bits / 8));

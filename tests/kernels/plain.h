@@ -29,6 +29,8 @@ typedef struct plain_fq {
 
 /* One weight, in f32 operations or (wide) in f64 ones. */
 plain_fq plain_quantize(bool wide, double w, double s, double z, int bits, bool clamp);
+/* The start minmax of a group of n weights; NaN when one is not finite. */
+void plain_minmax(const double *w, int64_t n, int bits, bool wide, double *step, double *zero);
 /* Codes of a row as one little-endian string of bits. */
 void plain_pack(uint32_t *row, const int *codes, int64_t n, int bits);
 int plain_unpack(const uint32_t *row, int64_t i, int bits);

@@ -142,6 +142,11 @@ eqat_status quantizing(eqi_ctx *ctx, float *loss)
         eqi_tensor_unref(z);
         EQI_CHECK(eqi_quant_init(half, &q, mse, &s, &z));
     }
+    eqi_tensor_unref(s);
+    eqi_tensor_unref(z);
+    EQI_CHECK(eqi_quantize_minmax(half, &q, &s, &z, &codes));
+    eqi_tensor_unref(codes);
+    codes = NULL;
     EQI_CHECK(eqi_tensor_fill(s, 0.5));
     EQI_CHECK(eqi_quantize(half, s, z, &q, &codes));
     eqi_weight packed = { .codes = codes, .s = s, .z = z, .q = q };

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #define VL 8
+#define V_FMA 1 /* v_fma rounds once */
 typedef __m256 vf;
 typedef __m256i vi;
 typedef __m256 vm; /* lanes of all ones or all zeros */
@@ -66,6 +67,7 @@ static inline void v_store_bf16_exact_n(uint16_t *p, vf v, int n) { v_store_bf16
 static inline void v_store_f16(uint16_t *p, vf v) { _mm_storeu_si128((__m128i *)p, _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT)); }
 static inline void v_store_f16_n(uint16_t *p, vf v, int n) { v_store_u16_n(p, _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT), n); }
 static inline vf v_round_bf16(vf v) { return _mm256_castsi256_ps(_mm256_slli_epi32(v_bf16_words(v), 16)); }
+static inline vf v_round_f16(vf v) { return _mm256_cvtph_ps(_mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT)); }
 
 static inline vf v_add(vf a, vf b) { return _mm256_add_ps(a, b); }
 static inline vf v_sub(vf a, vf b) { return _mm256_sub_ps(a, b); }
@@ -97,6 +99,8 @@ static inline vi vi_sub(vi a, vi b) { return _mm256_sub_epi32(a, b); }
 static inline vi vi_mul(vi a, vi b) { return _mm256_mullo_epi32(a, b); }
 static inline vi vi_shr(vi a, vi n) { return _mm256_srlv_epi32(a, n); }
 static inline vi vi_shl(vi a, vi n) { return _mm256_sllv_epi32(a, n); }
+static inline vi vi_max(vi a, vi b) { return _mm256_max_epi32(a, b); }
+static inline vi vi_max_unsigned(vi a, vi b) { return _mm256_max_epu32(a, b); }
 static inline vm vi_gt(vi a, vi b) { return _mm256_castsi256_ps(_mm256_cmpgt_epi32(a, b)); }
 static inline vm vi_eq(vi a, vi b) { return _mm256_castsi256_ps(_mm256_cmpeq_epi32(a, b)); }
 /* The n <= 4 words that p points to, in every four lanes. */
@@ -130,12 +134,12 @@ static inline vf v_scale(vf a, vf n)
     return _mm256_mul_ps(_mm256_mul_ps(a, _mm256_castsi256_ps(first)), _mm256_castsi256_ps(second));
 }
 
-/* Whole numbers from 0 to 255. */
-static inline void v_store_u8(uint8_t *p, vf a)
+/* 4 VL numbers, saturated to 0..255. */
+static inline void vi_store_u8(uint8_t *p, const vi a[4])
 {
-    __m256i w = _mm256_cvtps_epi32(a);
-    __m128i h = _mm_packus_epi32(_mm256_castsi256_si128(w), _mm256_extracti128_si256(w, 1));
-    _mm_storel_epi64((__m128i *)p, _mm_packus_epi16(h, h));
+    __m256i lo = _mm256_packs_epi32(a[0], a[1]), hi = _mm256_packs_epi32(a[2], a[3]);
+    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    _mm256_storeu_si256((__m256i *)p, _mm256_permutevar8x32_epi32(_mm256_packus_epi16(lo, hi), order));
 }
 static inline float v_sum(vf a)
 {
@@ -148,12 +152,6 @@ static inline float v_hmax(vf a)
     __m128 t = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
     t = _mm_max_ps(t, _mm_movehl_ps(t, t));
     return _mm_cvtss_f32(_mm_max_ss(t, _mm_shuffle_ps(t, t, 1)));
-}
-static inline float v_hmin(vf a)
-{
-    __m128 t = _mm_min_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
-    t = _mm_min_ps(t, _mm_movehl_ps(t, t));
-    return _mm_cvtss_f32(_mm_min_ss(t, _mm_shuffle_ps(t, t, 1)));
 }
 
 static inline vd vd_zero(void) { return (vd){ _mm256_setzero_pd(), _mm256_setzero_pd() }; }

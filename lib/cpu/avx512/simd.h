@@ -7,6 +7,7 @@
 #include <string.h>
 
 #define VL 16
+#define V_FMA 1 /* v_fma rounds once */
 typedef __m512 vf;
 typedef __m512i vi;
 typedef __mmask16 vm;
@@ -58,8 +59,9 @@ static inline void v_store_f16_n(uint16_t *p, vf v, int n)
 {
     _mm256_mask_storeu_epi16(p, v_first(n), _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
 }
-/* Rounded through bf16. */
+/* Rounded through bf16, f16. */
 static inline vf v_round_bf16(vf v) { return v_widen(v_bf16(v)); }
+static inline vf v_round_f16(vf v) { return _mm512_cvtph_ps(_mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT)); }
 
 static inline vf v_add(vf a, vf b) { return _mm512_add_ps(a, b); }
 static inline vf v_sub(vf a, vf b) { return _mm512_sub_ps(a, b); }
@@ -92,6 +94,8 @@ static inline vi vi_sub(vi a, vi b) { return _mm512_sub_epi32(a, b); }
 static inline vi vi_mul(vi a, vi b) { return _mm512_mullo_epi32(a, b); }
 static inline vi vi_shr(vi a, vi n) { return _mm512_srlv_epi32(a, n); }
 static inline vi vi_shl(vi a, vi n) { return _mm512_sllv_epi32(a, n); }
+static inline vi vi_max(vi a, vi b) { return _mm512_max_epi32(a, b); }
+static inline vi vi_max_unsigned(vi a, vi b) { return _mm512_max_epu32(a, b); }
 static inline vm vi_gt(vi a, vi b) { return _mm512_cmpgt_epi32_mask(a, b); }
 static inline vm vi_eq(vi a, vi b) { return _mm512_cmpeq_epi32_mask(a, b); }
 /* The n <= 4 words that p points to, in every four lanes. */
@@ -116,11 +120,15 @@ static inline vf v_fraction(vf x, vf *n)
 /* a 2^floor(n) */
 static inline vf v_scale(vf a, vf n) { return _mm512_scalef_ps(a, n); }
 
-/* Whole numbers from 0 to 255. */
-static inline void v_store_u8(uint8_t *p, vf a) { _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(a))); }
+/* 4 VL numbers, saturated to 0..255. */
+static inline void vi_store_u8(uint8_t *p, const vi a[4])
+{
+    __m512i lo = _mm512_packs_epi32(a[0], a[1]), hi = _mm512_packs_epi32(a[2], a[3]);
+    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    _mm512_storeu_si512(p, _mm512_permutexvar_epi32(order, _mm512_packus_epi16(lo, hi)));
+}
 static inline float v_sum(vf a) { return _mm512_reduce_add_ps(a); }
 static inline float v_hmax(vf a) { return _mm512_reduce_max_ps(a); }
-static inline float v_hmin(vf a) { return _mm512_reduce_min_ps(a); }
 
 static inline vd vd_zero(void) { return (vd){ _mm512_setzero_pd(), _mm512_setzero_pd() }; }
 static inline vd vd_of(vf a)

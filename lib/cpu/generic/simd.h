@@ -9,6 +9,7 @@
 #include "base/half.h"
 
 #define VL 4
+#define V_FMA 0 /* v_fma rounds twice */
 typedef float vf __attribute__((vector_size(16)));
 typedef int32_t vi __attribute__((vector_size(16)));
 typedef uint32_t vu __attribute__((vector_size(16)));
@@ -64,6 +65,11 @@ static inline void v_store_f16(uint16_t *p, vf v) { v_store_f16_n(p, v, VL); }
 static inline vf v_round_bf16(vf v)
 {
     V_EACH v[v_i] = eqi_bf16_to_f32(eqi_f32_to_bf16(v[v_i]));
+    return v;
+}
+static inline vf v_round_f16(vf v)
+{
+    V_EACH v[v_i] = eqi_f16_to_f32(eqi_f32_to_f16(v[v_i]));
     return v;
 }
 
@@ -126,6 +132,9 @@ static inline vi vi_shl(vi a, vi n)
     V_EACH a[v_i] = n[v_i] < 32 ? (int32_t)((uint32_t)a[v_i] << n[v_i]) : 0;
     return a;
 }
+static inline vi vi_sel(vm m, vi a, vi b) { return (m & a) | (~m & b); }
+static inline vi vi_max(vi a, vi b) { return vi_sel(a > b, a, b); }
+static inline vi vi_max_unsigned(vi a, vi b) { return vi_sel((vm)((vu)a > (vu)b), a, b); }
 static inline vm vi_gt(vi a, vi b) { return a > b; }
 static inline vm vi_eq(vi a, vi b) { return a == b; }
 static inline vf v_from_i(vi a) { return __builtin_convertvector(a, vf); }
@@ -155,21 +164,17 @@ static inline vf v_scale(vf a, vf n)
     return a;
 }
 
-/* Whole numbers from 0 to 255. */
-static inline void v_store_u8(uint8_t *p, vf a)
+/* 4 VL numbers, saturated to 0..255. */
+static inline void vi_store_u8(uint8_t *p, const vi a[4])
 {
-    V_EACH p[v_i] = (uint8_t)a[v_i];
+    for (int i = 0; i < 4; i++)
+        V_EACH p[i * VL + v_i] = (uint8_t)(a[i][v_i] < 0 ? 0 : a[i][v_i] > 255 ? 255 : a[i][v_i]);
 }
 static inline float v_sum(vf a) { return (a[0] + a[2]) + (a[1] + a[3]); }
 static inline float v_hmax(vf a)
 {
     float x = a[0] > a[2] ? a[0] : a[2], y = a[1] > a[3] ? a[1] : a[3];
     return x > y ? x : y;
-}
-static inline float v_hmin(vf a)
-{
-    float x = a[0] < a[2] ? a[0] : a[2], y = a[1] < a[3] ? a[1] : a[3];
-    return x < y ? x : y;
 }
 
 /* Macros: how a 32-byte vector is passed would depend on the processor. */

@@ -19,3 +19,12 @@ eqat_status eqi_ref_quantize(eqi_ctx *ctx, const eqi_view *codes, const eqi_view
         }
     return EQAT_OK;
 }
+
+eqat_status eqi_ref_quantize_minmax(eqi_ctx *ctx, const eqi_view *codes, const eqi_view *s, const eqi_view *z, const eqi_view *w,
+                                    const eqi_quant_desc *q)
+{
+    EQI_TRY(eqi_ref_init_minmax(ctx, s, z, w, q));
+    float *step = s->data;
+    for (int64_t i = 0; i < eqi_view_count(s); i++) step[i] = eqi_stored_step(step[i]);
+    return eqi_ref_quantize(ctx, codes, w, s, z, q);
+}

@@ -5,31 +5,80 @@
 
 /* Scales and zero points: the arithmetic of lib/cpu/ref/init.c, there explained, operation by operation. */
 
-static bool minmax(const float *w, int64_t n, float top, float *low, float *high, float *s, float *z)
+/* What minmax finds in VL groups, one a lane. */
+typedef struct starts {
+    vf lo, hi, s, z;
+} starts;
+
+/* Lane i: the greatest of vector i, as unsigned integers. */
+static inline vf greatest(vi of[VL])
 {
-    vf lo = v_zero(), hi = v_zero(), finite = v_zero();
-    for (int64_t i = 0; i < n; i += VL) {
-        vf x = vec_load(w, EQI_F32, i, vec_step(n - i));
-        lo = v_min(x, lo);
-        hi = v_max(x, hi);
-        finite = v_add(finite, v_sub(x, x)); /* 0, or NaN of what is not finite */
-    }
-    *low = v_hmin(lo);
-    *high = v_hmax(hi);
-    *s = *z = NAN;
-    if (v_sum(finite) != 0.0f) return false;
-    float range = *high - *low;
-    if (range > FLT_MAX) range = FLT_MAX;
-    *s = range / top;
-    *z = *s < FLT_MIN ? 0.0f : rintf((0.0f - *low) / *s);
-    if (*s < FLT_MIN) *s = EQI_STEP_MIN;
-    return true;
+    vi_transpose(of);
+    for (int n = VL / 2; n > 0; n /= 2)
+        for (int i = 0; i < n; i++) of[i] = vi_max_unsigned(of[i], of[i + n]);
+    return v_from_bits(of[0]);
 }
 
-void VEC(minmax)(float *s, float *z, const float *w, int64_t n, int bits)
+/* Among floats read as signed integers the positive ones are the greatest, among unsigned ones the negative; either by magnitude, and
+ * what is not finite is beyond all others. */
+static inline void extend(vi *most, vi *least, vi w)
 {
-    float low, high;
-    minmax(w, n, (float)((1 << bits) - 1), &low, &high, s, z);
+    *most = vi_max(*most, w);
+    *least = vi_max_unsigned(*least, w);
+}
+
+/* Of count <= VL groups of n weights at from[]; the other lanes are those of zeros. */
+static starts minmax(const float *const *from, int count, int64_t n, int bits)
+{
+    const int64_t whole = n - n % VL;
+    vi most[VL], least[VL];
+    for (int g = 0; g < VL; g++) {
+        most[g] = least[g] = vi_set1(0);
+        if (g >= count) continue;
+        for (int64_t i = 0; i < whole; i += VL) extend(&most[g], &least[g], vi_load(from[g] + i));
+        if (whole < n) extend(&most[g], &least[g], v_bits(v_load_n(from[g] + whole, (int)(n - whole))));
+    }
+    const vf zero = v_zero(), nan = v_set1(NAN), hi = greatest(most), low = greatest(least), lo = v_min(low, zero);
+    const vm finite = vm_and(v_eq(v_sub(hi, hi), zero), v_eq(v_sub(low, low), zero));
+    vf s = v_div(v_min(v_sub(hi, lo), v_set1(FLT_MAX)), v_set1((float)((1 << bits) - 1)));
+    vf z = v_rint(v_div(v_sub(zero, lo), s));
+    const vm small = v_lt(s, v_set1(FLT_MIN));
+    s = v_sel(small, v_set1(EQI_STEP_MIN), s);
+    z = v_sel(small, zero, z);
+    return (starts){ .lo = lo, .hi = hi, .s = v_sel(finite, s, nan), .z = v_sel(finite, z, nan) };
+}
+
+/* Of groups g.. of a row; the number that the row has, up to VL. */
+static int minmax_at(starts *r, const float *w, int64_t g, int64_t groups, int64_t n, int bits)
+{
+    const int count = vec_step(groups - g);
+    const float *from[VL];
+    for (int i = 0; i < count; i++) from[i] = w + (g + i) * n;
+    *r = minmax(from, count, n, bits);
+    return count;
+}
+
+void VEC(minmax)(float *s, float *z, const float *w, int64_t groups, int64_t n, int bits)
+{
+    starts r;
+    for (int64_t g = 0; g < groups; g += VL) {
+        const int count = minmax_at(&r, w, g, groups, n, bits);
+        v_store_n(s + g, r.s, count);
+        v_store_n(z + g, r.z, count);
+    }
+}
+
+void VEC(minmax_stored)(float *s, uint8_t *z, const float *w, int64_t groups, int64_t n, int bits)
+{
+    starts r;
+    float zero[VL];
+    for (int64_t g = 0; g < groups; g += VL) {
+        const int count = minmax_at(&r, w, g, groups, n, bits);
+        /* A NaN stays one in s and becomes 0 in z. */
+        v_store_n(s + g, v_max(v_set1(EQI_STORED_STEP_MIN), v_min(v_set1(EQI_STORED_STEP_MAX), v_round_f16(r.s))), count);
+        v_store(zero, v_max(r.z, v_zero()));
+        for (int i = 0; i < count; i++) z[g + i] = (uint8_t)zero[i];
+    }
 }
 
 /* Groups side by side, one per lane; a lane's numbers are those that the group alone would give. */
@@ -170,12 +219,16 @@ static void refine(groups *g)
 void VEC(mse)(float *s, float *z, const float *const *from, int64_t n, int bits, float *scratch)
 {
     groups g = { .w = scratch, .n = n, .top = (double)((1 << bits) - 1) };
+    for (int l = 0; l < EQI_MSE_GROUPS; l += VL) {
+        starts r = minmax(from + l, VL, n, bits);
+        const vd lo = vd_of(r.lo), hi = vd_of(r.hi);
+        vd_store(g.lo + l, lo);
+        vd_store(g.hi + l, hi);
+        v_store(g.s + l, r.s);
+        v_store(g.z + l, r.z);
+    }
     for (int l = 0; l < EQI_MSE_GROUPS; l++) {
-        float low, high;
-        bool finite = minmax(from[l], n, (float)g.top, &low, &high, &g.s[l], &g.z[l]);
-        g.lo[l] = (double)low;
-        g.hi[l] = (double)high;
-        g.live[l] = finite && (low != 0.0f || high != 0.0f);
+        g.live[l] = !isnan(g.s[l]) && (g.lo[l] != 0.0 || g.hi[l] != 0.0);
         g.error[l] = (double)INFINITY;
         for (int64_t i = 0; i < n; i++) scratch[i * EQI_MSE_GROUPS + l] = from[l][i];
     }

@@ -65,7 +65,9 @@ typedef struct eqi_leaf {
 
     /* A row of w to packed codes; s, z and q are those of w, its kind is dense. */
     void (*quantize)(uint32_t *codes, const eqi_rows *w, int64_t row);
-    void (*minmax)(float *s, float *z, const float *w, int64_t n, int bits); /* one group */
+    /* s and z of the groups of n weights that make a row; minmax_stored: as they are stored, s rounded to fp16. */
+    void (*minmax)(float *s, float *z, const float *w, int64_t groups, int64_t n, int bits);
+    void (*minmax_stored)(float *s, uint8_t *z, const float *w, int64_t groups, int64_t n, int bits);
     /* Groups of n weights at from[0..EQI_MSE_GROUPS). scratch: n * EQI_MSE_GROUPS floats */
     void (*mse)(float *s, float *z, const float *const *from, int64_t n, int bits, float *scratch);
 } eqi_leaf;

@@ -38,7 +38,8 @@ size_t VEC(attention_bwd_scratch)(const eqi_attention_head *h);
 void VEC(attention_bwd)(const eqi_attention_head *h, const eqi_attention_grad *g, void *scratch);
 
 void VEC(quantize)(uint32_t *out, const eqi_rows *w, int64_t row);
-void VEC(minmax)(float *s, float *z, const float *w, int64_t n, int bits);
+void VEC(minmax)(float *s, float *z, const float *w, int64_t groups, int64_t n, int bits);
+void VEC(minmax_stored)(float *s, uint8_t *z, const float *w, int64_t groups, int64_t n, int bits);
 void VEC(mse)(float *s, float *z, const float *const *from, int64_t n, int bits, float *scratch);
 
 #endif

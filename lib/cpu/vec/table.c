@@ -35,5 +35,6 @@ const eqi_leaf EQI_PASTE(eqi_leaf, EQI_SIMD_NAME) = {
     .attention_bwd = VEC(attention_bwd),
     .quantize = VEC(quantize),
     .minmax = VEC(minmax),
+    .minmax_stored = VEC(minmax_stored),
     .mse = VEC(mse),
 };

@@ -36,8 +36,8 @@ EQAT_API eqat_status eqat_quantizer_add_rule(eqat_quantizer *quantizer, const ch
 /* What a linear of that name gets; bits 0: none. */
 EQAT_API void eqat_quantizer_lookup(const eqat_quantizer *quantizer, const char *name, int32_t *bits, int32_t *group_size);
 
-/* The next three work on one tensor with the quantizer's own bits and group size (no rules) and give new tensors that the
- * caller frees; EQAT_INVALID_ARGUMENT, with *out NULL, when shapes do not fit.  Values are not checked to be finite. */
+/* The next four work on one tensor with the quantizer's own bits and group size (no rules) and give new tensors that the
+ * caller frees; EQAT_INVALID_ARGUMENT, with every output NULL, when shapes do not fit.  Values are not checked to be finite. */
 /* Initial s and z, F32 [N, G], for w F32 [N, K]; s is rounded to what a file stores (fp16) when round_s. */
 EQAT_API eqat_status eqat_quantizer_init(const eqat_quantizer *quantizer, eqat_tensor *w, bool round_s, eqat_tensor **s,
                                          eqat_tensor **z);
@@ -45,6 +45,10 @@ EQAT_API eqat_status eqat_quantizer_init(const eqat_quantizer *quantizer, eqat_t
  * (i + 1) * bits).  w [N, K], K a multiple of 32; s and z [N, G]. */
 EQAT_API eqat_status eqat_quantizer_pack(const eqat_quantizer *quantizer, eqat_tensor *w, eqat_tensor *s, eqat_tensor *z,
                                          eqat_tensor **codes);
+/* Round to nearest in one call, which for minmax reads w once: the initial s rounded to fp16, F32 [N, G], z U8 [N, G], and codes
+ * as of pack.  w F32, BF16 or F16 [N, K], K a multiple of 32.  A group with a weight that is not finite gets s NaN, z 0, codes 0. */
+EQAT_API eqat_status eqat_quantizer_quantize(const eqat_quantizer *quantizer, eqat_tensor *w, eqat_tensor **s, eqat_tensor **z,
+                                             eqat_tensor **codes);
 /* w^ [N, K] in dtype (F32 or BF16) from packed codes. */
 EQAT_API eqat_status eqat_quantizer_dequantize(const eqat_quantizer *quantizer, eqat_tensor *codes, eqat_tensor *s, eqat_tensor *z,
                                                eqat_dtype dtype, eqat_tensor **out);

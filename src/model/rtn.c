@@ -7,13 +7,7 @@ static eqat_status round_linear(const eqat_quantizer *quantizer, const eqi_linea
     bool selected;
     EQI_TRY(eqi_quantizer_desc(quantizer, l->name, l->in, &desc, &selected));
     if (!selected) return EQAT_OK;
-    desc.clamp = false;
-    eqi_tensor *s, *z;
-    EQI_TRY(eqi_quant_init(l->weight.w, &desc, eqi_quantizer_uses_mse(quantizer), &s, &z));
-    eqat_status st = eqi_quant_freeze(l->weight.w, s, z, &desc, packed);
-    eqi_tensor_unref(s);
-    eqi_tensor_unref(z);
-    return st;
+    return eqi_quant_round_to_nearest(l->weight.w, &desc, eqi_quantizer_uses_mse(quantizer), packed);
 }
 
 /* What a rule leaves dense stays in memory with its packed neighbours: in the compute dtype, as a reload would have it. */

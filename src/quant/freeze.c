@@ -1,6 +1,5 @@
 #include <math.h>
 
-#include "base/half.h"
 #include "quant/quantizer.h"
 
 /* Step sizes and zero points are small next to the weights: they travel through the host, whatever the device. */
@@ -15,20 +14,12 @@ static eqat_status to_host(const eqi_tensor *t, float **out)
     return st;
 }
 
-static float round_f16(float s)
-{
-    const float smallest = 0x1p-24f;
-    float r = eqi_f16_to_f32(eqi_f32_to_f16(s));
-    if (isinf(r)) return copysignf(65504.0f, r);
-    return r == 0.0f ? smallest : r;
-}
-
 eqat_status eqi_quant_round_s(eqi_tensor *s)
 {
     float *host;
     EQI_TRY(to_host(s, &host));
     int64_t n = eqi_view_count(&s->v);
-    for (int64_t i = 0; i < n; i++) host[i] = round_f16(host[i]);
+    for (int64_t i = 0; i < n; i++) host[i] = eqi_stored_step(host[i]);
     eqat_status st = eqi_tensor_upload(s, host, (size_t)n * sizeof(float));
     eqi_free(eqi_tensor_ctx(s), host);
     return st;
@@ -77,6 +68,22 @@ void eqi_weight_release(eqi_weight *w)
     eqi_tensor_unref(w->z);
     eqi_tensor_unref(w->bias);
     *w = (eqi_weight){ 0 };
+}
+
+eqat_status eqi_quant_round_to_nearest(eqi_tensor *w, const eqi_quant_desc *desc, bool mse, eqi_weight *packed)
+{
+    const eqi_quant_desc q = { .bits = desc->bits, .group = desc->group };
+    if (mse) {
+        eqi_tensor *s, *z;
+        *packed = (eqi_weight){ 0 };
+        EQI_TRY(eqi_quant_init(w, &q, true, &s, &z));
+        eqat_status st = eqi_quant_freeze(w, s, z, &q, packed);
+        eqi_tensor_unref(s);
+        eqi_tensor_unref(z);
+        return st;
+    }
+    *packed = (eqi_weight){ .q = q };
+    return eqi_quantize_minmax(w, &q, &packed->s, &packed->z, &packed->codes);
 }
 
 eqat_status eqi_quant_freeze(eqi_tensor *w, eqi_tensor *s, eqi_tensor *z, const eqi_quant_desc *desc, eqi_weight *packed)

@@ -122,12 +122,18 @@ static eqat_status plain_desc(const eqat_quantizer *q, int64_t in_features, eqi_
     return eqi_quant_desc_check(q->ctx, desc, in_features);
 }
 
+static eqat_status desc_of(const eqat_quantizer *q, const eqat_tensor *w, eqi_quant_desc *desc)
+{
+    if (w->v.ndim != 2)
+        return eqi_fail(q->ctx, EQAT_INVALID_ARGUMENT, "quantizer: found a weight of %d dimensions, expected 2", w->v.ndim);
+    return plain_desc(q, w->v.shape[1], desc);
+}
+
 eqat_status eqat_quantizer_init(const eqat_quantizer *q, eqat_tensor *w, bool round_s, eqat_tensor **s, eqat_tensor **z)
 {
     *s = *z = NULL;
-    if (w->v.ndim != 2) return eqi_fail(q->ctx, EQAT_INVALID_ARGUMENT, "quantizer: found a weight of %d dimensions, expected 2", w->v.ndim);
     eqi_quant_desc desc;
-    EQI_TRY(plain_desc(q, w->v.shape[1], &desc));
+    EQI_TRY(desc_of(q, w, &desc));
     EQI_TRY(eqi_quant_init(w, &desc, eqi_quantizer_uses_mse(q), s, z));
     eqat_status st = round_s ? eqi_quant_round_s(*s) : EQAT_OK;
     if (st != EQAT_OK) {
@@ -138,12 +144,24 @@ eqat_status eqat_quantizer_init(const eqat_quantizer *q, eqat_tensor *w, bool ro
     return st;
 }
 
+eqat_status eqat_quantizer_quantize(const eqat_quantizer *q, eqat_tensor *w, eqat_tensor **s, eqat_tensor **z, eqat_tensor **codes)
+{
+    *s = *z = *codes = NULL;
+    eqi_quant_desc desc;
+    eqi_weight packed;
+    EQI_TRY(desc_of(q, w, &desc));
+    EQI_TRY(eqi_quant_round_to_nearest(w, &desc, eqi_quantizer_uses_mse(q), &packed));
+    *s = packed.s;
+    *z = packed.z;
+    *codes = packed.codes;
+    return EQAT_OK;
+}
+
 eqat_status eqat_quantizer_pack(const eqat_quantizer *q, eqat_tensor *w, eqat_tensor *s, eqat_tensor *z, eqat_tensor **codes)
 {
     *codes = NULL;
-    if (w->v.ndim != 2) return eqi_fail(q->ctx, EQAT_INVALID_ARGUMENT, "quantizer: found a weight of %d dimensions, expected 2", w->v.ndim);
     eqi_quant_desc desc;
-    EQI_TRY(plain_desc(q, w->v.shape[1], &desc));
+    EQI_TRY(desc_of(q, w, &desc));
     return eqi_quantize(w, s, z, &desc, codes);
 }
 

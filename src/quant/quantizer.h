@@ -17,8 +17,10 @@ bool eqi_quantizer_uses_mse(const eqat_quantizer *quantizer);
 /* Masters to storage: s clamped to [1e-4, 1e4] when desc->clamp, rounded to fp16; z rounded and clamped to U8; codes from w
  * and the rounded s. w F32/BF16/F16 [N, K], s and z F32 [N, G]. *packed owns three new tensors, bias NULL, and a desc without clamp. */
 eqat_status eqi_quant_freeze(eqi_tensor *w, eqi_tensor *s, eqi_tensor *z, const eqi_quant_desc *desc, eqi_weight *packed);
-/* s as a file stores it: every value rounded to fp16, in place. A step size below half the smallest positive fp16 becomes that value, for
- * zero would lose the group. */
+/* Round to nearest: s (rounded to fp16) and z of the start minmax or mse, and codes of w F32/BF16/F16 [N, K]. *packed as of
+ * eqi_quant_freeze; desc->clamp does not count. */
+eqat_status eqi_quant_round_to_nearest(eqi_tensor *w, const eqi_quant_desc *desc, bool mse, eqi_weight *packed);
+/* eqi_stored_step of every value, in place. */
 eqat_status eqi_quant_round_s(eqi_tensor *s);
 /* A new U8 tensor clamp(rne(z), 0, 2^bits - 1). */
 eqat_status eqi_quant_round_z(eqi_tensor *z, int bits, eqi_tensor **out);

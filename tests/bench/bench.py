@@ -189,7 +189,7 @@ class Bench:
         self.memory = self.program("memory_rate", mb=8 if self.opt.smoke else 256)
         groups = rows * cols // self.opt.group_size
         # Weights in; codes, s and z out; once each.
-        moved = 4 * rows * cols + 2 * rows * cols // 8 + 8 * groups
+        moved = 4 * rows * cols + 2 * rows * cols // 8 + 5 * groups
         self.summary("pack", "f32", found, failed, "times", bytes=moved)
         if found.get("eqat"):
             row = self.rows[-1]

@@ -1,4 +1,4 @@
-/* Quantize-and-pack of one linear: initial s and z of F32 weights, then codes.
+/* Quantize-and-pack of one linear: s, z and codes of F32 weights.
  *   bench_pack rows=4096 cols=11008 bits=2 group=64 warmup=1 steps=10 seconds=20 threads=0 */
 #include "measure.h"
 
@@ -22,21 +22,17 @@ int main(int argc, char **argv)
         state = state * 6364136223846793005u + 1442695040888963407u;
         x[i] = (float)((double)(int32_t)(state >> 32) * 0x1p-36);
     }
-    bench_times inits = { 0 }, times = { 0 };
+    bench_times times = { 0 };
     while (bench_more(&times)) {
         eqat_tensor *scales, *zeros, *codes;
         bench_start(&times);
-        bench_start(&inits);
-        bench_ok(eqat_quantizer_init(quantizer, w, true, &scales, &zeros));
-        bench_stop(&inits);
-        bench_ok(eqat_quantizer_pack(quantizer, w, scales, zeros, &codes));
+        bench_ok(eqat_quantizer_quantize(quantizer, w, &scales, &zeros, &codes));
         bench_stop(&times);
         eqat_tensor_free(scales);
         eqat_tensor_free(zeros);
         eqat_tensor_free(codes);
     }
     bench_print_times("times", &times);
-    bench_print_times("init", &inits);
     bench_print_int("base", base);
     bench_print_int("peak", bench_resident_peak());
     bench_end();

@@ -35,7 +35,7 @@ def main():
             program("e2e_qp", "times", "loss", "base", "peak", model=rounded, **data)
             program("eval", "times", "loss", "base", "peak", model=model, **data)
             program("matrix_rate", "rates", dtype=dtype, shapes="64,128,96:33,100,40", seconds=0.002, rounds=1)
-        program("pack", "times", "init", "peak", rows=64, cols=256, **steps)
+        program("pack", "times", "peak", rows=64, cols=256, **steps)
         program("memory_rate", "copy", "triad", "read", mb=1, steps=1)
 
 

@@ -50,5 +50,6 @@ TCase *case_save(void);
 TCase *case_layout(void);
 TCase *case_gguf(void);
 TCase *case_memory(void);
+TCase *case_quantizer(void);
 
 #endif

@@ -6,9 +6,10 @@
 #include "cpu/linear.h"
 #include "cpu/pieces.h"
 
-/* What is kept of the logits at once, and its rows. The weight is packed anew for every chunk of rows. */
-#define CHUNK_BYTES ((int64_t)8 << 20)
-#define CHUNK_MIN 16
+/* What is kept of the logits at once: so much, or an eighth of the weight, which is packed anew for every chunk of rows. */
+#define CHUNK_BYTES ((int64_t)12 << 20)
+#define CHUNK_WEIGHT 8
+#define CHUNK_UNIT 16 /* a product takes as long for fewer rows */
 #define CHUNK_MAX 512
 /* Rows of which nothing but sums over tiles is kept. */
 #define CHUNK_LOSS 2048
@@ -114,6 +115,15 @@ static eqat_status backward(eqi_ctx *ctx, const chunk *c, const eqi_view *dx, fl
     return dx ? eqi_cpu_copy(ctx, dx, &to) : EQAT_OK;
 }
 
+/* As even as whole units allow. */
+static int64_t chunk_rows(int64_t rows, int64_t vocab, int64_t width, size_t size)
+{
+    int64_t bytes = eqi_max64(CHUNK_BYTES, vocab * width / CHUNK_WEIGHT * (int64_t)size);
+    int64_t most = bytes / eqi_max64(1, vocab * (int64_t)size) / CHUNK_UNIT * CHUNK_UNIT;
+    most = eqi_min64(eqi_max64(most, CHUNK_UNIT), CHUNK_MAX);
+    return eqi_max64(1, eqi_min64(rows, eqi_round_up(eqi_ceil_div(rows, eqi_max64(1, eqi_ceil_div(rows, most))), CHUNK_UNIT)));
+}
+
 static size_t aligned(int64_t count, size_t size) { return (size_t)eqi_round_up(count * (int64_t)size, EQI_ALIGN); }
 
 eqat_status eqi_cpu_linear_cross_entropy(eqi_ctx *ctx, const eqi_view *stats, const eqi_view *dx, const eqi_view *dw, const eqi_view *x,
@@ -127,9 +137,7 @@ eqat_status eqi_cpu_linear_cross_entropy(eqi_ctx *ctx, const eqi_view *stats, co
     c.up = c.soft == EQI_F16 ? 15 * log(2.0) : 0.0;
     const bool grad = dx || dw;
     const size_t size = eqi_dtype_size(x->dtype);
-    int64_t rows = x->shape[0], most = CHUNK_LOSS;
-    if (grad) most = eqi_min64(eqi_max64(CHUNK_BYTES / ((int64_t)size * eqi_max64(1, g.n)), CHUNK_MIN), CHUNK_MAX);
-    most = eqi_max64(1, eqi_min64(most, rows));
+    int64_t rows = x->shape[0], most = grad ? chunk_rows(rows, g.n, g.k, size) : eqi_max64(1, eqi_min64(CHUNK_LOSS, rows));
     int64_t tiles = eqi_ceil_div(g.n, eqi_gemm_tile_n(&g)); /* of a single row: nothing is cut narrower */
     const size_t lse = aligned(most * tiles, sizeof *c.lse), losses = aligned(most, sizeof *c.losses), own = aligned(most, sizeof *c.own),
                  kept = grad ? aligned(most * g.n, size) : 0, sum = dx ? aligned(most * g.k, sizeof(float)) : 0;

@@ -10,6 +10,8 @@
 #ifndef EQI_BACKEND_BACKEND_H
 #define EQI_BACKEND_BACKEND_H
 
+#include <math.h>
+
 #include "base/half.h"
 #include "tensor/tensor.h"
 
@@ -27,11 +29,11 @@ typedef struct eqi_quant_desc {
 #define EQI_STORED_STEP_MIN 0x1p-24f
 #define EQI_STORED_STEP_MAX 65504.0f
 
-/* s as a file stores it: fp16, neither zero, which would lose the group, nor infinite; a NaN stays one. */
+/* s as a file stores it: fp16, neither infinite nor, unless s is, zero, which would lose the group; a NaN stays one. */
 static inline float eqi_stored_step(float s)
 {
     float r = eqi_f16_to_f32(eqi_f32_to_f16(s));
-    if (r == 0.0f) return EQI_STORED_STEP_MIN;
+    if (r == 0.0f) return s == 0.0f ? s : copysignf(EQI_STORED_STEP_MIN, s);
     return r > EQI_STORED_STEP_MAX ? EQI_STORED_STEP_MAX : r < -EQI_STORED_STEP_MAX ? -EQI_STORED_STEP_MAX : r;
 }
 

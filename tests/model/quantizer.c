@@ -1,5 +1,9 @@
 /* The calls that take a tensor at hand. */
+#include <math.h>
+
+#include "base/half.h"
 #include "base/rng.h"
+#include "quant/quantizer.h"
 #include "tiny.h"
 
 static eqat_quantizer *quantizer_of(eqi_ctx *ctx, int bits, int group, eqat_init init)
@@ -74,10 +78,35 @@ START_TEST(quantize_bad_weights)
 }
 END_TEST
 
+/* A step of 0 is one that was imported; what underflows keeps its group and its sign. */
+START_TEST(steps_as_a_file_stores_them)
+{
+    static const float steps[][2] = {{0.0f, 0.0f}, {-0.0f, -0.0f}, {1e-30f, 0x1p-24f}, {-1e-30f, -0x1p-24f}, {0x1p-149f, 0x1p-24f},
+                                     {-0x1p-149f, -0x1p-24f}, {0x1p-25f, 0x1p-24f}, {0x1p-23f, 0x1p-23f}, {-0x1p-23f, -0x1p-23f},
+                                     {0.1f, 0.0999755859375f}, {-0.1f, -0.0999755859375f}, {1e5f, 65504.0f}, {-1e30f, -65504.0f},
+                                     {INFINITY, 65504.0f}};
+    eqi_ctx *ctx = open_ctx("cpu");
+    eqi_tensor *s;
+    OK(ctx, eqi_tensor_create(ctx, &s, EQI_F32, 1, (int64_t[]){EQI_COUNT(steps)}));
+    float *x = s->v.data;
+    for (size_t i = 0; i < EQI_COUNT(steps); i++) x[i] = steps[i][0];
+    OK(ctx, eqi_quant_round_s(s));
+    for (size_t i = 0; i < EQI_COUNT(steps); i++)
+        ck_assert_msg(eqi_f32_bits(x[i]) == eqi_f32_bits(steps[i][1]), "%a: found %a, expected %a", (double)steps[i][0], (double)x[i],
+                      (double)steps[i][1]);
+    x[0] = NAN;
+    OK(ctx, eqi_quant_round_s(s));
+    ck_assert(isnan(x[0]));
+    eqi_tensor_unref(s);
+    eqi_ctx_unref(ctx);
+}
+END_TEST
+
 TCase *case_quantizer(void)
 {
     TCase *c = tcase_create("quantizer");
     tcase_add_test(c, quantize_is_init_and_pack);
     tcase_add_test(c, quantize_bad_weights);
+    tcase_add_test(c, steps_as_a_file_stores_them);
     return c;
 }

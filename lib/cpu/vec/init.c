@@ -74,7 +74,7 @@ void VEC(minmax_stored)(float *s, uint8_t *z, const float *w, int64_t groups, in
     float zero[VL];
     for (int64_t g = 0; g < groups; g += VL) {
         const int count = minmax_at(&r, w, g, groups, n, bits);
-        /* A NaN stays one in s and becomes 0 in z. */
+        /* A step of minmax is above 0. A NaN stays one in s and becomes 0 in z. */
         v_store_n(s + g, v_max(v_set1(EQI_STORED_STEP_MIN), v_min(v_set1(EQI_STORED_STEP_MAX), v_round_f16(r.s))), count);
         v_store(zero, v_max(r.z, v_zero()));
         for (int i = 0; i < count; i++) z[g + i] = (uint8_t)zero[i];

@@ -48,7 +48,7 @@ typedef struct eqat_block_ap_options {
 
 EQAT_API void eqat_block_ap_options_init(eqat_block_ap_options *options, size_t struct_size);
 
-/* Losses of one epoch of one block: means over steps. */
+/* Losses of one epoch of one block: means over samples. */
 typedef struct eqat_epoch_report {
     size_t struct_size;          /* set by the caller */
     double train_loss, val_loss; /* val_loss NaN without validation samples */

@@ -21,21 +21,22 @@ eqat_status eqat_block_ap_epoch(const eqat_block_ap *job, int64_t block, int64_t
     return eqi_options_give(job->ctx, "eqat_epoch_report", report, &full, sizeof full);
 }
 
-/* Mean of the losses that the steps of this epoch left on the device. */
+/* Mean over the samples of the losses that the steps of this epoch left on the device. */
 static eqat_status mean_loss(eqat_block_ap *job, int64_t epoch, double *mean)
 {
-    int64_t steps = eqat_block_ap_steps(job);
+    int64_t steps = eqat_block_ap_steps(job), batch = job->options.batch_size;
     size_t n = (size_t)eqi_view_count(&job->losses->v) * sizeof(float);
     float *values = eqi_alloc(job->ctx, n, "training losses");
     if (!values) return EQAT_OUT_OF_MEMORY;
     eqat_status st = eqi_tensor_download(job->losses, values, n);
     double sum = 0;
     for (int64_t i = 0; i < steps && st == EQAT_OK; i++) {
-        sum += (double)values[i];
+        int64_t left = job->train - i * batch;
+        sum += (double)values[i] * (double)(left < batch ? left : batch);
         st = eqi_block_ap_check_loss(job, epoch, i, (double)values[i]);
     }
     eqi_free(job->ctx, values);
-    *mean = sum / (double)steps;
+    *mean = sum / (double)job->train;
     return st;
 }
 

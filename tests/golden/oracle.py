@@ -242,7 +242,7 @@ def train_block(runner, index, x, target, opt, x_val=None, target_val=None, gene
     per_epoch = math.ceil(len(x) / opt.batch_size)
     total, step, losses, epochs = per_epoch * opt.epochs, 0, [], []
     for epoch in range(opt.epochs):
-        done = []
+        total_loss = 0.0
         for rows in order(len(x), opt.shuffle == "on", generator).split(opt.batch_size):
             for group, peak in zip(optimizer.param_groups, peaks):
                 group["lr"] = cosine(step, total, peak, opt.min_lr_factor)
@@ -251,14 +251,14 @@ def train_block(runner, index, x, target, opt, x_val=None, target_val=None, gene
             loss.backward()
             optimizer.step()
             step += 1
-            done.append(loss.item())
-        losses += done
-        epochs.append({"train_loss": sum(done) / len(done)})
+            losses.append(loss.item())
+            total_loss += losses[-1] * len(rows)
+        epochs.append({"train_loss": total_loss / len(x)})
         if x_val is not None and len(x_val):
             with torch.no_grad():
-                val = [mse(runner.block(index, a), b).item()
+                val = [mse(runner.block(index, a), b).item() * len(a)
                        for a, b in zip(x_val.split(opt.batch_size), target_val.split(opt.batch_size))]
-            epochs[-1]["val_loss"] = sum(val) / len(val)
+            epochs[-1]["val_loss"] = sum(val) / len(x_val)
     block.requires_grad_(False)
     block.zero_grad(set_to_none=True)
     if report is not None:

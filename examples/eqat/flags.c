@@ -97,8 +97,8 @@ static int value_error(const flag_set *set, const flag_group *group, const char 
     return code;
 }
 
-/* Finds a flag by name; stores the value. Returns -1 when stored, -2 when no such flag, else an exit code. */
-static int store(const flag_set *set, const char *name, const char *value, bool *took_value)
+/* Finds a flag by the name in `arg`; stores the value. Returns -1 when stored, -2 when no such flag, else an exit code. */
+static int store(const flag_set *set, const char *arg, const char *name, const char *value, bool *took_value)
 {
     *took_value = true;
     for (size_t i = 0; i < set->n_own; i++) {
@@ -121,6 +121,7 @@ static int store(const flag_set *set, const char *name, const char *value, bool 
             flag_name(full, group, f.name);
             if (f.type == EQAT_FIELD_POINTER || !offered(group, f.name) || strcmp(full, name)) continue;
             if (!value) return usage_error(set, "--%s: expected a value: %s", name, value_hint(&f));
+            if (group->given) *group->given = arg;
             if (eqat_options_set(NULL, group->struct_name, group->options, f.name, value) == EQAT_OK) return -1;
             return value_error(set, group, f.name, name, value);
         }
@@ -152,7 +153,7 @@ int flags_parse(const flag_set *set, int argc, char **argv, const char **positio
         /* A flag is no value of the one before: what was left out is told, not taken from further on. */
         const char *value = equals ? equals + 1 : i + 1 < argc && strncmp(argv[i + 1], "--", 2) != 0 ? argv[i + 1] : NULL;
         bool took_value;
-        int code = store(set, name, value, &took_value);
+        int code = store(set, arg, name, value, &took_value);
         if (code == -2) return usage_error(set, "unknown flag --%s%s", name, "");
         if (code >= 0) return code;
         if (equals && !took_value) return usage_error(set, "--%s takes no value, found \"%s\"", name, value);

@@ -11,6 +11,7 @@ typedef struct flag_group {
     const char *prefix;
     void *options;             /* initialised; its present values are shown as defaults */
     const char *const *fields; /* NULL-terminated names to offer; NULL: all */
+    const char **given;        /* receives a flag of these that was given, "--epochs" or "--epochs=2"; NULL: not wanted */
 } flag_group;
 
 /* A flag of the tool's own; exactly one of text and on is set. */

@@ -20,6 +20,7 @@ typedef struct job {
     eqat_block_ap_options block_ap;
     eqat_e2e_qp_options e2e;
     const char *path, *out, *calib, *e2e_file, *method_name;
+    const char *calib_flag, *e2e_flag; /* one given of the many about Block-AP, about E2E-QP */
     method method;
 } job;
 
@@ -53,8 +54,17 @@ static void share_sampling(job *j)
     j->e2e_data.world = j->data.world;
 }
 
+/* What would be ignored is told. */
+static int unused_flag(const job *j, const char *flag, const char *expected)
+{
+    fprintf(stderr, "eqat: %.*s: found it with --method %s, expected %s\n", (int)strcspn(flag, "="), flag, j->method_name,
+            expected);
+    return 2;
+}
+
 static int choose_method(job *j)
 {
+    const char *calib = j->calib ? "--calib" : j->calib_flag, *e2e = j->e2e_file ? "--e2e" : j->e2e_flag;
     const char *name = j->method_name ? j->method_name : j->e2e_file ? "efficientqat" : "block-ap";
     j->method_name = name;
     if (!strcmp(name, "rtn"))
@@ -65,8 +75,9 @@ static int choose_method(job *j)
         j->method = EFFICIENTQAT;
     else
         return usage_error("--method: expected rtn, block-ap or efficientqat");
+    if (j->method == RTN && calib) return unused_flag(j, calib, "block-ap or efficientqat");
+    if (j->method != EFFICIENTQAT && e2e) return unused_flag(j, e2e, "efficientqat");
     if (j->method != RTN && !j->calib) return usage_error("--calib: expected a file of calibration text or tokens");
-    if (j->e2e_file && j->method != EFFICIENTQAT) return usage_error("--e2e: found it with another --method, expected efficientqat");
     if (!j->e2e_file) j->e2e_file = j->calib;
     return -1;
 }
@@ -207,10 +218,10 @@ int command_quantize(int argc, char **argv)
     };
     const flag_group groups[] = {
         { "Quantization", "quantizer", "", &j.quantizer, NULL },
-        { "Calibration data", "data", "", &j.data, data_fields },
-        { "Block-AP", "block_ap", "", &j.block_ap, NULL },
-        { "E2E-QP data", "data", "e2e-", &j.e2e_data, e2e_data_fields },
-        { "E2E-QP", "e2e_qp", "e2e-", &j.e2e, NULL },
+        { "Calibration data", "data", "", &j.data, data_fields, &j.calib_flag },
+        { "Block-AP", "block_ap", "", &j.block_ap, NULL, &j.calib_flag },
+        { "E2E-QP data", "data", "e2e-", &j.e2e_data, e2e_data_fields, &j.e2e_flag },
+        { "E2E-QP", "e2e_qp", "e2e-", &j.e2e, NULL, &j.e2e_flag },
         { "Computing", "model", "", &j.model, NULL },
         { "Context", "context", "", &j.t.context, tool_context_fields },
     };

@@ -173,6 +173,17 @@ class Tool(unittest.TestCase):
         self.assertIn("--out: expected a value: DIR", r.stderr)
         self.ok("inspect", self.model, "--log-file=" + os.path.join(self.tmp, "--log"))
 
+    def test_flags_that_the_method_does_not_use(self):
+        quantize = ["quantize", self.model, "--out", self.out, "--group-size", 32]
+        for flag, value in (("calib", self.train), ("train-size", 8), ("shuffle", "off"), ("epochs", 1), ("offload-dir", self.tmp)):
+            self.refused(*quantize, "--method", "rtn", f"--{flag}", value, code=2,
+                         says=[f"--{flag}: found it with --method rtn, expected block-ap or efficientqat"])
+        for flag, value in (("e2e", self.train), ("e2e-train-size", 8), ("e2e-lr", 1e-3)):
+            for method in (["rtn"], ["block-ap", "--calib", self.train]):
+                self.refused(*quantize, "--method", *method, f"--{flag}={value}", code=2,
+                             says=[f"--{flag}: found it with --method {method[0]}, expected efficientqat"])
+        self.refused(*quantize, "--calib", self.train, "--e2e-epochs", 2, code=2, says=["--e2e-epochs: found it with --method block-ap"])
+
     def test_interrupt_exits_with_130_and_leaves_nothing(self):
         p = subprocess.Popen([EQAT, "quantize", self.model, "--out", self.out, "--group-size", "32", "--calib", self.train, *DATA,
                               "--train-size", "2000", "--epochs", "1000"], stderr=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -243,8 +254,8 @@ class Tool(unittest.TestCase):
         start = 8 + n + json.loads(raw[8:8 + n])[name]["data_offsets"][0]
         raw[start:start + 4] = struct.pack("<f", float("nan"))
         open(path, "wb").write(raw)
-        for method in ("rtn", "block-ap"):
-            self.refused("quantize", model, "--out", self.out, "--group-size", 32, "--method", method, "--calib", self.train, *FEW, says=[name])
+        for method in (["rtn"], ["block-ap", "--calib", self.train, *FEW]):
+            self.refused("quantize", model, "--out", self.out, "--group-size", 32, "--method", *method, says=[name])
 
     def test_group_that_does_not_divide_the_row(self):
         self.refused("quantize", self.model, "--out", self.out, "--group-size", 256, "--method", "rtn", says=["q_proj", "256", "64"])

@@ -211,11 +211,11 @@ int32_t tool_progress(void *user, const eqat_progress *p)
     double share = p->steps > 0 ? (double)p->step / (double)p->steps : 0;
     char eta[32] = "?";
     if (share > 0) time_text((now - t->phase_started) * (1 - share) / share, eta, sizeof eta);
-    bool last = p->step == p->steps;
-    if (t->terminal && (now - t->last_line > 0.1 || last)) {
+    bool last = p->step == p->steps, told = t->context.log_level >= EQAT_LOG_INFO;
+    if (told && t->terminal && (now - t->last_line > 0.1 || last)) {
         draw_bar(t, p, share, eta);
         t->last_line = now;
-    } else if (!t->terminal && (now - t->last_line > 10 || last)) {
+    } else if (told && !t->terminal && (now - t->last_line > 10 || last)) {
         fprintf(stderr, "%s: step %lld of %lld", p->phase, (long long)p->step, (long long)p->steps);
         if (p->blocks) fprintf(stderr, ", block %lld of %lld", (long long)p->block + 1, (long long)p->blocks);
         if (isfinite(p->loss)) fprintf(stderr, ", loss %.6g", p->loss);

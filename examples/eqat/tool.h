@@ -38,7 +38,8 @@ bool tool_interrupted(void);
 
 double tool_seconds(void); /* monotonic */
 int64_t tool_peak_rss(void); /* bytes */
-int32_t tool_progress(void *user, const eqat_progress *progress); /* an eqat_progress_fn; user is the tool */
+/* An eqat_progress_fn; user is the tool. Standard error hears of it from EQAT_LOG_INFO on. */
+int32_t tool_progress(void *user, const eqat_progress *progress);
 void tool_say(tool *t, const char *format, ...) __attribute__((format(printf, 2, 3))); /* one line for people: standard output, or nothing with --json */
 json_t *tool_text(const char *text); /* a JSON string, also of a path that is not UTF-8 */
 void tool_set(tool *t, const char *key, json_t *value); /* into the report; takes the reference */

@@ -139,6 +139,20 @@ class Tool(unittest.TestCase):
         self.assertEqual(len(steps), 2 * 4)
         self.assertEqual(steps[-1]["step"], steps[-1]["steps"])
 
+    def test_progress_is_information(self):
+        log = os.path.join(self.tmp, "log")
+        quantize = ["--group-size", 32, "--calib", self.train, *FEW, "--json"]
+        for level in range(4):
+            out = os.path.join(self.tmp, f"out{level}")
+            r = self.ok("quantize", self.model, "--out", out, *quantize, "--log-level", level, "--log-file", log)
+            evaluation = self.ok("eval", out, "--text", self.valid, "--seq-len", 64, "--log-level", level)
+            for stderr, phase in ((r.stderr, "block-ap"), (evaluation.stderr, "eval")):
+                if level < 2:
+                    self.assertEqual(stderr, "")
+                else:
+                    self.assertIn(f"{phase}: step ", stderr)
+            self.assertEqual(sum('"step"' in line for line in open(log)), (level + 1) * 2 * 4)
+
     def test_log_file_that_cannot_be_written(self):
         r = eqat("inspect", self.model, "--log-file", "/dev/full")
         self.assertEqual((r.returncode, r.stderr), (1, "eqat: /dev/full: cannot write the log file\n"))

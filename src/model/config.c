@@ -114,8 +114,10 @@ static void read_rope(reader *top, eqi_config *c)
     c->rope_theta = number(top, "rope_theta", 10000, 1, THETA_MAX);
     double partial = number(top, "partial_rotary_factor", 1, 0, 1);
     c->rope_factor = 1;
-    /* rope_parameters is what transformers 5 writes, rope_scaling what came before. */
-    const char *key = member(top, "rope_scaling") ? "rope_scaling" : "rope_parameters";
+    /* rope_parameters is what transformers 5 writes, rope_scaling what came before and may be left over, empty. */
+    const json_t *scaling = member(top, "rope_scaling");
+    bool empty = !scaling || (json_is_object(scaling) && !json_object_size(scaling));
+    const char *key = empty ? "rope_parameters" : "rope_scaling";
     const json_t *object = member(top, key);
     if (object && !json_is_object(object)) fail(top, key, "an object");
     if (json_is_object(object) && json_object_size(object)) {

@@ -82,6 +82,18 @@ START_TEST(rotary_scaling)
                   "\"rope_theta\": 1e6}, " HEAD "}",
                   &c));
     ck_assert(c.rope == EQI_ROPE_DYNAMIC && c.rope_factor == 2.5 && c.rope_theta == 1e6);
+    static const char *const nothing[] = {"null", "{}"};
+    for (size_t i = 0; i < EQI_COUNT(nothing); i++) {
+        char text[512];
+        snprintf(text, sizeof text,
+                 "{\"model_type\": \"llama\", \"rope_scaling\": %s, \"rope_parameters\": "
+                 "{\"rope_type\": \"linear\", \"factor\": 8, \"rope_theta\": 5e5}, " HEAD "}",
+                 nothing[i]);
+        OK(ctx, parse(text, &c));
+        ck_assert_msg(c.rope == EQI_ROPE_LINEAR && c.rope_factor == 8 && c.rope_theta == 5e5, "rope_scaling %s", nothing[i]);
+    }
+    OK(ctx, parse("{\"model_type\": \"llama\", \"rope_scaling\": {}, \"rope_parameters\": {}, " HEAD "}", &c));
+    ck_assert(c.rope == EQI_ROPE_PLAIN && c.rope_theta == 10000);
     OK(ctx,
        parse(
            "{\"model_type\": \"llama\", \"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 32, \"low_freq_factor\": 1, "

@@ -98,7 +98,8 @@ EQAT_API eqat_status eqat_model_quantize_rtn(eqat_model *model, const eqat_quant
 /* Writes a Hugging Face folder: quantized linears in the gptq_v2 layout (docs/formats.md), everything else as it came, config.json
  * with quantization_config, tokenizer files.  dir is new or empty; nothing is left there on failure.  The folder opens again
  * and gives the same logits bit for bit: to that end, tensors that the caller trained through eqat_model_parameter are
- * first rounded, in memory too, to what the file stores (step sizes fp16, others the dtype of the input).
+ * first rounded, in memory too, to what the file stores (step sizes fp16, others the dtype of the input).  While an E2E-QP job
+ * trains the model, memory stays as it is and the folder holds what finishing now would give.
  * Errors: EQAT_EXISTS, EQAT_UNSUPPORTED (5, 6, 7 bits, or a shape that does not fill whole words: no engine reads them; before
  * anything is written), EQAT_NUMERIC (a trained value is not finite), EQAT_IO. */
 EQAT_API eqat_status eqat_model_save(eqat_model *model, const char *dir);

@@ -31,6 +31,7 @@ static eqat_status refuse_value(emitter *e, const char *name, float value)
 static eqat_status write_memory(emitter *e, const char *name, eqi_stored stored, eqi_tensor *t)
 {
     int64_t n = eqi_view_count(&t->v), step = n < CHUNK ? n : CHUNK;
+    eqi_dtype kept = eqi_kept_dtype(stored);
     eqi_tensor *flat = NULL, *part = NULL;
     eqat_status st = EQAT_OUT_OF_MEMORY;
     float *wide = eqi_alloc(e->ctx, (size_t)step * sizeof *wide, name);
@@ -43,17 +44,14 @@ static eqat_status write_memory(emitter *e, const char *name, eqi_stored stored,
         st = eqi_tensor_download(part, wide, (size_t)count * sizeof *wide);
         eqi_tensor_unref(part);
         if (st != EQAT_OK) goto done;
-        int64_t bad = eqi_first_bad(wide, count, EQI_F32);
+        if (kept != EQI_F32) eqi_narrow(wide, count, kept, narrow);
+        const void *data = kept == EQI_F32 ? (const void *)wide : narrow;
+        int64_t bad = eqi_first_bad(data, count, kept);
         if (bad < count) {
             st = refuse_value(e, name, wide[bad]);
             goto done;
         }
-        if (stored == EQI_STORED_F32) {
-            EQI_CHECK(eqi_safetensors_write(e->out, wide, (size_t)count * sizeof *wide));
-        } else {
-            eqi_narrow(wide, count, eqi_kept_dtype(stored), narrow);
-            EQI_CHECK(eqi_safetensors_write(e->out, narrow, (size_t)count * sizeof *narrow));
-        }
+        EQI_CHECK(eqi_safetensors_write(e->out, data, (size_t)count * eqi_dtype_size(kept)));
     }
 done:
     eqi_tensor_unref(flat);
@@ -140,7 +138,7 @@ static eqat_status write_steps(emitter *e, const eqi_linear *l, const eqi_weight
     if (bad < n) st = refuse_value(e, l->name, steps[bad]);
     if (st == EQAT_OK) {
         for (int64_t o = 0; o < l->out; o++)
-            for (int64_t g = 0; g < groups; g++) columns[g * l->out + o] = eqi_f32_to_f16(steps[o * groups + g]);
+            for (int64_t g = 0; g < groups; g++) columns[g * l->out + o] = eqi_f32_to_f16(eqi_stored_step(steps[o * groups + g]));
         st = eqi_safetensors_write(e->out, columns, (size_t)n * sizeof *columns);
     }
     eqi_free(e->ctx, steps);
@@ -252,7 +250,7 @@ static eqat_status check_layout(eqat_model *m)
 
 static eqat_status round_f32(eqi_tensor *t, eqi_stored stored) { return t ? eqi_round_kept(t, stored) : EQAT_OK; }
 
-/* What a driver of the user's trained takes the values that the file will hold. */
+/* What a driver of the user's trained takes the values that the file will hold; what still trains, in E2E-QP, must not. */
 static eqat_status round_memory(eqat_model *m)
 {
     EQI_TRY(round_f32(m->embedding, m->embedding_stored));
@@ -279,7 +277,7 @@ eqat_status eqat_model_save(eqat_model *m, const char *dir)
     eqi_outdir *out;
     EQI_TRY(eqi_outdir_begin(m->ctx, &out, dir));
     eqat_status st;
-    EQI_CHECK(round_memory(m));
+    if (!m->in_training) EQI_CHECK(round_memory(m));
     EQI_CHECK(write_weights(m, out->temp));
     EQI_CHECK(eqi_save_config(m, out->temp));
     EQI_CHECK(m->tokenizer ? eqat_tokenizer_save(m->tokenizer, out->temp) : EQAT_OK);

@@ -142,6 +142,32 @@ START_TEST(trained_to_nan)
 }
 END_TEST
 
+/* In training, where memory stays as it is: what is finite there and not in the file, and a step that fp16 cannot tell from 0. */
+START_TEST(in_training)
+{
+    write_model(ctx, in, tiny_find("llama")->config, EQI_STORED_F16, NULL);
+    eqat_model *m = open_model(ctx, in, EQI_F32);
+    eqat_tensor *gain, *steps;
+    quantize(m, 2, 16);
+    OK(ctx, eqat_model_parameter(m, "model.norm.weight", &gain));
+    OK(ctx, eqat_model_parameter(m, "model.layers.1.mlp.up_proj.scales", &steps));
+    m->in_training = true;
+    double before = get(gain, 3);
+    put(gain, 3, 1e5);
+    says(ctx, eqat_model_save(m, out), EQAT_NUMERIC, "model.norm.weight: found infinity");
+    ck_assert_int_eq(entries(dir), 1);
+    put(gain, 3, before);
+    put(steps, 0, -1e-30);
+    OK(ctx, eqat_model_save(m, out));
+    ck_assert(get(steps, 0) == (double)-1e-30f);
+    eqat_model *again = open_model(ctx, out, EQI_F32);
+    OK(ctx, eqat_model_parameter(again, "model.layers.1.mlp.up_proj.scales", &steps));
+    ck_assert(get(steps, 0) == -0x1p-24);
+    eqat_model_free(again);
+    eqat_model_free(m);
+}
+END_TEST
+
 START_TEST(config_is_carried_over)
 {
     char text[2048];
@@ -274,6 +300,7 @@ TCase *case_save(void)
     tcase_add_test(tc, linears_that_differ);
     tcase_add_loop_test(tc, trained_tensors, 0, 4);
     tcase_add_test(tc, trained_to_nan);
+    tcase_add_test(tc, in_training);
     tcase_add_test(tc, config_is_carried_over);
     tcase_add_test(tc, tokenizer_files);
     tcase_add_test(tc, places_that_cannot_be_written);

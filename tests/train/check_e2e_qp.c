@@ -208,6 +208,40 @@ START_TEST(a_cancelled_run_goes_on_to_the_same_bytes)
 }
 END_TEST
 
+/* The first `steps` steps of four, saved as `end`; behind step `save_at` (-1: never) as "middle". */
+static void train_and_save(int64_t steps, int64_t save_at, const char *end)
+{
+    bench b = set_up(16);
+    eqat_e2e_qp_options o = fast_options();
+    o.params = EQAT_E2E_SZ;
+    o.train_norms = true;
+    eqat_e2e_qp *job;
+    ck_ok(b.ctx, eqat_e2e_qp_create(&job, b.model, b.data, &o));
+    ck_assert_int_eq(eqat_e2e_qp_steps(job), 4);
+    for (int64_t step = 0; step < steps; step++) {
+        for (int64_t micro = 0; micro < eqat_e2e_qp_micro_steps(job, step); micro++)
+            ck_ok(b.ctx, eqat_e2e_qp_accumulate(job, step, micro, NULL));
+        ck_ok(b.ctx, eqat_e2e_qp_step(job));
+        if (step == save_at) save_as(b.ctx, b.model, "middle");
+    }
+    ck_ok(b.ctx, eqat_e2e_qp_finish(job));
+    eqat_e2e_qp_free(job);
+    save_as(b.ctx, b.model, end);
+    tear_down(&b);
+}
+
+/* A save in the middle holds what finishing there would give, and the run goes on as if it had not been. */
+START_TEST(a_save_changes_nothing)
+{
+    train_and_save(4, -1, "straight");
+    train_and_save(4, 1, "saving");
+    ck_assert(same_folders(fixture_path("saving"), fixture_path("straight")));
+    train_and_save(2, -1, "half");
+    ck_assert(same_folders(fixture_path("middle"), fixture_path("half")));
+    ck_assert(!same_folders(fixture_path("half"), fixture_path("straight")));
+}
+END_TEST
+
 /* Two jobs would undo each other. */
 START_TEST(a_model_has_one_job_at_a_time)
 {
@@ -471,6 +505,7 @@ int main(void)
     tcase_add_test(tc, params_choose_what_trains);
     tcase_add_test(tc, unfinished_training_is_undone);
     tcase_add_test(tc, a_cancelled_run_goes_on_to_the_same_bytes);
+    tcase_add_test(tc, a_save_changes_nothing);
     tcase_add_test(tc, a_model_has_one_job_at_a_time);
     tcase_add_test(tc, micro_batches_add_up);
     tcase_add_test(tc, a_loss_that_is_not_finite_ends_the_run);

@@ -71,6 +71,17 @@ static eqat_status plain_sz(eqi_tensor *s, eqi_tensor *z, eqi_dtype dtype, eqi_t
     return plain(z, z->v.dtype == EQI_U8 ? EQI_U8 : dtype, z_out);
 }
 
+/* Gives up what plain gave and, after a failure, the outputs. */
+static eqat_status finish(eqat_status st, eqi_tensor *const *in, int n_in, eqi_tensor **const *out, int n_out)
+{
+    for (int i = 0; i < n_in; i++) eqi_tensor_unref(in[i]);
+    for (int i = 0; i < n_out && st != EQAT_OK; i++) {
+        eqi_tensor_unref(*out[i]);
+        *out[i] = NULL;
+    }
+    return st;
+}
+
 static eqat_status check_float(const char *op, const eqi_tensor *w)
 {
     eqi_ctx *ctx = eqi_tensor_ctx(w);
@@ -110,12 +121,7 @@ eqat_status eqi_quantize(eqi_tensor *w, eqi_tensor *s, eqi_tensor *z, const eqi_
     EQI_CHECK(eqi_tensor_create(ctx, codes, EQI_U32, 2, shape));
     EQI_CHECK(ctx->backend->quantize(ctx, &(*codes)->v, &in[0]->v, &in[1]->v, &in[2]->v, q));
 done:
-    for (int i = 0; i < 3; i++) eqi_tensor_unref(in[i]);
-    if (st != EQAT_OK) {
-        eqi_tensor_unref(*codes);
-        *codes = NULL;
-    }
-    return st;
+    return finish(st, in, 3, (eqi_tensor **[]){ codes }, 1);
 }
 
 eqat_status eqi_dequantize(const eqi_weight *packed, eqi_dtype dtype, eqi_tensor **out)
@@ -134,12 +140,7 @@ eqat_status eqi_dequantize(const eqi_weight *packed, eqi_dtype dtype, eqi_tensor
     EQI_CHECK(eqi_tensor_create(ctx, out, dtype, 2, shape));
     EQI_CHECK(ctx->backend->dequantize(ctx, &(*out)->v, &in[0]->v, &in[1]->v, &in[2]->v, &packed->q));
 done:
-    for (int i = 0; i < 3; i++) eqi_tensor_unref(in[i]);
-    if (st != EQAT_OK) {
-        eqi_tensor_unref(*out);
-        *out = NULL;
-    }
-    return st;
+    return finish(st, in, 3, (eqi_tensor **[]){ out }, 1);
 }
 
 eqat_status eqi_quant_init(eqi_tensor *w, const eqi_quant_desc *q, bool mse, eqi_tensor **s, eqi_tensor **z)
@@ -156,13 +157,7 @@ eqat_status eqi_quant_init(eqi_tensor *w, const eqi_quant_desc *q, bool mse, eqi
     EQI_CHECK(eqi_tensor_create(ctx, z, EQI_F32, 2, shape));
     EQI_CHECK((mse ? ctx->backend->init_mse : ctx->backend->init_minmax)(ctx, &(*s)->v, &(*z)->v, &w32->v, q));
 done:
-    eqi_tensor_unref(w32);
-    if (st != EQAT_OK) {
-        eqi_tensor_unref(*s);
-        eqi_tensor_unref(*z);
-        *s = *z = NULL;
-    }
-    return st;
+    return finish(st, &w32, 1, (eqi_tensor **[]){ s, z }, 2);
 }
 
 eqat_status eqi_quantize_minmax(eqi_tensor *w, const eqi_quant_desc *q, eqi_tensor **s, eqi_tensor **z, eqi_tensor **codes)
@@ -182,12 +177,5 @@ eqat_status eqi_quantize_minmax(eqi_tensor *w, const eqi_quant_desc *q, eqi_tens
     EQI_CHECK(eqi_tensor_create(ctx, codes, EQI_U32, 2, shape));
     EQI_CHECK(ctx->backend->quantize_minmax(ctx, &(*codes)->v, &(*s)->v, &(*z)->v, &w32->v, q));
 done:
-    eqi_tensor_unref(w32);
-    if (st != EQAT_OK) {
-        eqi_tensor_unref(*s);
-        eqi_tensor_unref(*z);
-        eqi_tensor_unref(*codes);
-        *s = *z = *codes = NULL;
-    }
-    return st;
+    return finish(st, &w32, 1, (eqi_tensor **[]){ s, z, codes }, 3);
 }

@@ -159,6 +159,10 @@ static inline __m512bh v_pair_set1(const uint16_t *p)
     memcpy(&pair, p, sizeof pair);
     return (__m512bh)_mm512_set1_epi32(pair);
 }
+/* 16 values, rounded, twice; and those of 32 such values that the low five bits of 16 name. */
+static inline vi v_twice_bf16(vf v) { return _mm512_broadcast_i64x4(v_bf16(v)); }
+static inline vi vi_lookup16(vi values, vi number) { return _mm512_permutexvar_epi16(number, values); }
+static inline vi vi_shr16(vi a, vi n) { return _mm512_srlv_epi16(a, n); } /* every 16 bits */
 static inline __m512bh v_pair_load(const uint16_t *p) { return (__m512bh)_mm512_loadu_si512(p); }
 static inline vf v_pair_fma(__m512bh a, __m512bh b, vf c) { return _mm512_dpbf16_ps(c, a, b); }
 #endif

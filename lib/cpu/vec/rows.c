@@ -57,12 +57,42 @@ static inline __attribute__((always_inline)) void packed(void *out, eqi_elem ele
     }
 }
 
+#if EQI_SIMD_BF16
+/* A group has up to 16 values: its codes look them up. Whole blocks of 32 codes, each within a group. */
+static void packed_lookup(uint16_t *out, const eqi_rows *src, int64_t row, int64_t col, int64_t n)
+{
+    const int bits = src->q.bits;
+    const uint32_t *word = (const uint32_t *)src->data + row * src->ld + col / 32 * bits;
+    /* Codes 2i and 2i + 1 go to the halves of word i: the byte in which a code begins and the one after it, shifted. What is
+     * above a code then does no harm, as the values repeat. */
+    const vi even = vi_mul(vi_iota(), vi_set1(2 * bits)), odd = vi_add(even, vi_set1(bits)), byte = vi_set1(0x0101);
+    const vi pick = vi_add(vi_or(vi_mul(vi_shr(even, vi_set1(3)), byte), vi_shl(vi_mul(vi_shr(odd, vi_set1(3)), byte), vi_set1(16))),
+                           vi_set1(0x01000100));
+    const vi shift = vi_or(vi_and(even, vi_set1(7)), vi_shl(vi_and(odd, vi_set1(7)), vi_set1(16)));
+    const vf code = v_from_i(vi_and(vi_iota(), vi_set1((1 << bits) - 1)));
+    for (int64_t i = 0, g = col / src->q.group; i < n; g++) {
+        const vf s = v_set1(quant_step(src, row, g)), z = v_set1(quant_zero(src, row, g));
+        const vi values = v_twice_bf16(v_mul(v_sub(code, z), s));
+        for (const int64_t end = eqi_min_i64((g + 1) * src->q.group - col, n); i < end; i += 32, word += bits)
+            vi_store(out + i, vi_lookup16(values, vi_shr16(vi_pick_bytes(vi_load4(word, bits), pick), shift)));
+    }
+}
+#endif
+
 static inline __attribute__((always_inline)) void rows(void *out, eqi_elem elem, const eqi_rows *src, int64_t row, int64_t col,
                                                        int64_t n)
 {
     switch (src->kind) {
     case EQI_ROWS_FAKE_QUANT: fake_quant(out, elem, src, row, col, n); return;
-    case EQI_ROWS_PACKED: packed(out, elem, src, row, col, n); return;
+    case EQI_ROWS_PACKED:
+#if EQI_SIMD_BF16
+        if (elem == EQI_ELEM_BF16 && src->q.bits <= 4 && src->q.group % 32 == 0 && (col | n) % 32 == 0) {
+            packed_lookup(out, src, row, col, n);
+            return;
+        }
+#endif
+        packed(out, elem, src, row, col, n);
+        return;
     case EQI_ROWS_DENSE: break;
     }
     int64_t at = row * src->ld + col;

@@ -1,10 +1,10 @@
-#include <check.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "eqat/eqat.h"
+#include "run_suite.h"
 
 #define ck_ok(ctx, expr)                                                                                          \
     do {                                                                                                          \
@@ -559,7 +559,6 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("calibration data");
     TCase *tc = tcase_create("all");
     tcase_add_checked_fixture(tc, set_up, tear_down);
     tcase_add_test(tc, consecutive_windows);
@@ -574,11 +573,5 @@ int main(void)
     tcase_add_test(tc, a_file_that_changes);
     tcase_add_test(tc, text_files);
     tcase_add_test(tc, bad_text_files);
-    suite_add_tcase(suite, tc);
-    SRunner *runner = srunner_create(suite);
-    srunner_set_fork_status(runner, CK_NOFORK);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_case("calibration data", tc, CK_NOFORK);
 }

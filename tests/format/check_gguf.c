@@ -354,8 +354,10 @@ START_TEST(other_files)
 }
 END_TEST
 
-static void add(TCase *c)
+int main(void)
 {
+    TCase *c = tcase_create("gguf");
+    tcase_add_checked_fixture(c, set_up, tear_down);
     tcase_add_loop_test(c, metadata, 0, 2);
     tcase_add_test(c, every_block_type);
     tcase_add_loop_test(c, shapes_and_alignment, 0, 4);
@@ -365,12 +367,7 @@ static void add(TCase *c)
     tcase_add_test(c, hostile_tensors);
     tcase_add_test(c, allocation_failures);
     tcase_add_test(c, other_files);
-}
-
-int main(void)
-{
-    void (*const cases[])(TCase *) = { add };
-    const int failed = run_suite("gguf", cases, EQI_COUNT(cases));
+    const int failed = run_case("gguf", c, CK_FORK_GETENV);
     free(g.file.p);
     return failed;
 }

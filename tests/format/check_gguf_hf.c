@@ -487,8 +487,10 @@ START_TEST(allocation_failures)
 }
 END_TEST
 
-static void add(TCase *c)
+int main(void)
 {
+    TCase *c = tcase_create("gguf_hf");
+    tcase_add_checked_fixture(c, set_up, tear_down);
     tcase_add_test(c, names);
     tcase_add_test(c, llama_rows);
     tcase_add_loop_test(c, qwen_rows_stay, 0, 2);
@@ -498,12 +500,7 @@ static void add(TCase *c)
     tcase_add_test(c, refusals);
     tcase_add_test(c, values_per_block);
     tcase_add_test(c, allocation_failures);
-}
-
-int main(void)
-{
-    void (*const cases[])(TCase *) = { add };
-    const int failed = run_suite("gguf_hf", cases, EQI_COUNT(cases));
+    const int failed = run_case("gguf_hf", c, CK_FORK_GETENV);
     free(g.file.p);
     return failed;
 }

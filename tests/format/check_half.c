@@ -1,8 +1,7 @@
-#include <check.h>
 #include <math.h>
-#include <stdlib.h>
 
 #include "base/half.h"
+#include "run_suite.h"
 
 /* Check reports every assertion that holds; there are a million of them here. */
 #define must(condition)                                   \
@@ -82,15 +81,9 @@ END_TEST
 
 int main(void)
 {
-    Suite *s = suite_create("half");
     TCase *c = tcase_create("half");
     tcase_add_test(c, widens_every_pattern);
     tcase_add_test(c, rounds_to_nearest_even);
     tcase_add_test(c, overflows_to_infinity_and_keeps_nan);
-    suite_add_tcase(s, c);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    const int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_case("half", c, CK_FORK_GETENV);
 }

@@ -395,8 +395,10 @@ START_TEST(allocation_failures)
 }
 END_TEST
 
-static void add(TCase *c)
+int main(void)
 {
+    TCase *c = tcase_create("safetensors");
+    tcase_add_checked_fixture(c, set_up, tear_down);
     tcase_add_test(c, round_trip);
     tcase_add_test(c, long_reads);
     tcase_add_test(c, writer_misuse);
@@ -406,10 +408,5 @@ static void add(TCase *c)
     tcase_add_test(c, shards);
     tcase_add_test(c, folders);
     tcase_add_test(c, allocation_failures);
-}
-
-int main(void)
-{
-    void (*const cases[])(TCase *) = { add };
-    return run_suite("safetensors", cases, EQI_COUNT(cases));
+    return run_case("safetensors", c, CK_FORK_GETENV);
 }

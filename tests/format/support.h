@@ -2,7 +2,6 @@
 #ifndef TESTS_FORMAT_SUPPORT_H
 #define TESTS_FORMAT_SUPPORT_H
 
-#include <check.h>
 #include <dirent.h>
 #include <jansson.h>
 #include <stdio.h>
@@ -12,6 +11,7 @@
 
 #include "base/context.h"
 #include "base/file.h"
+#include "run_suite.h"
 
 static long allocations_left = -1; /* negative: no limit */
 static bool json_allocations_fail; /* whether those of jansson count too; it takes some of them for damaged text */
@@ -128,22 +128,6 @@ static inline void put_zeros(bytes *b, size_t n)
 {
     static const unsigned char zeros[64];
     for (; n; n -= n < 64 ? n : 64) put(b, zeros, n < 64 ? n : 64);
-}
-
-static inline int run_suite(const char *name, void (*const *add)(TCase *), size_t count)
-{
-    Suite *s = suite_create(name);
-    for (size_t i = 0; i < count; i++) {
-        TCase *c = tcase_create(name);
-        tcase_add_checked_fixture(c, set_up, tear_down);
-        add[i](c);
-        suite_add_tcase(s, c);
-    }
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    const int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed != 0;
 }
 
 #endif

@@ -103,9 +103,7 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("golden model");
     TCase *tc = tcase_create("families");
     tcase_add_loop_test(tc, logits_and_gradients, 0, (int)(EQI_COUNT(families) * EQI_COUNT(devices)));
-    suite_add_tcase(suite, tc);
-    return run_suite(suite);
+    return run_case("golden model", tc, CK_NOFORK);
 }

@@ -320,16 +320,9 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("golden trajectories");
     TCase *tc = tcase_create("all");
     tcase_add_loop_test(tc, block_ap, 0, EQI_COUNT(families));
     tcase_add_loop_test(tc, freeze, 0, EQI_COUNT(families));
     tcase_add_loop_test(tc, e2e_qp, 0, EQI_COUNT(families));
-    suite_add_tcase(suite, tc);
-    SRunner *runner = srunner_create(suite);
-    srunner_set_fork_status(runner, CK_NOFORK);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_case("golden trajectories", tc, CK_NOFORK);
 }

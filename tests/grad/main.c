@@ -7,5 +7,5 @@ int main(void)
     suite_add_tcase(suite, case_smooth());
     suite_add_tcase(suite, case_straight_through());
     suite_add_tcase(suite, case_backends());
-    return run_suite(suite);
+    return run_suite(suite, CK_NOFORK);
 }

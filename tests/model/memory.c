@@ -82,7 +82,6 @@ END_TEST
 TCase *case_memory(void)
 {
     TCase *tc = tcase_create("memory");
-    tcase_set_timeout(tc, 600);
     tcase_add_test(tc, allocations_may_fail);
     return tc;
 }

@@ -159,13 +159,10 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("oom");
     TCase *t = tcase_create("engine");
-    tcase_set_timeout(t, 300);
     tcase_add_test(t, contexts);
     tcase_add_test(t, training);
     tcase_add_test(t, quantization);
     tcase_add_test(t, file_handling);
-    suite_add_tcase(suite, t);
-    return run_suite(suite);
+    return run_case("oom", t, CK_NOFORK);
 }

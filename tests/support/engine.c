@@ -156,12 +156,3 @@ double relative(const eqi_tensor *a, const eqi_tensor *b)
     double rms = sqrt(squares / (double)count(a));
     return worst == 0 ? 0 : worst / (rms > 1e-30 ? rms : 1e-30);
 }
-
-int run_suite(Suite *suite)
-{
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
-}

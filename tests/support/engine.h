@@ -2,7 +2,6 @@
 #ifndef TESTS_SUPPORT_ENGINE_H
 #define TESTS_SUPPORT_ENGINE_H
 
-#include <check.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,6 +9,7 @@
 
 #include "backend/backend.h"
 #include "ops/ops.h"
+#include "run_suite.h"
 
 /* The call succeeds; what the context said goes into the report. */
 #define OK(ctx, expr)                                                                                             \
@@ -56,7 +56,5 @@ int64_t count(const eqi_tensor *t);
 bool same_bits(const eqi_tensor *a, const eqi_tensor *b);
 /* Largest difference over the rms of a. */
 double relative(const eqi_tensor *a, const eqi_tensor *b);
-
-int run_suite(Suite *suite);
 
 #endif

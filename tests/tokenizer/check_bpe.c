@@ -351,8 +351,10 @@ START_TEST(plain_text_is_in_form)
 }
 END_TEST
 
-static void add(TCase *c)
+int main(void)
 {
+    TCase *c = tcase_create("tokenizer merging");
+    tcase_add_checked_fixture(c, set_up, tear_down);
     tcase_add_loop_test(c, as_the_plain_way, 0, 25);
     tcase_add_test(c, words_in_the_cache);
     tcase_add_test(c, a_pair_given_twice);
@@ -361,10 +363,5 @@ static void add(TCase *c)
     tcase_add_loop_test(c, long_texts, 0, 4);
     tcase_add_test(c, utf8);
     tcase_add_test(c, plain_text_is_in_form);
-}
-
-int main(void)
-{
-    void (*const cases[])(TCase *) = { add };
-    return run_suite("tokenizer merging", cases, EQI_COUNT(cases));
+    return run_case("tokenizer merging", c, CK_FORK_GETENV);
 }

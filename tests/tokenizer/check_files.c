@@ -495,8 +495,10 @@ START_TEST(broken_gguf)
 }
 END_TEST
 
-static void add(TCase *c)
+int main(void)
 {
+    TCase *c = tcase_create("tokenizer files");
+    tcase_add_checked_fixture(c, set_up, tear_down);
     tcase_add_test(c, gpt2_folder);
     tcase_add_test(c, qwen2_folder);
     tcase_add_loop_test(c, broken_folder, 0, EQI_COUNT(broken_folders));
@@ -510,10 +512,5 @@ static void add(TCase *c)
     tcase_add_test(c, gguf_llama_equal_scores);
     tcase_add_test(c, gguf_merge_with_space);
     tcase_add_test(c, broken_gguf);
-}
-
-int main(void)
-{
-    void (*const cases[])(TCase *) = { add };
-    return run_suite("tokenizer files", cases, EQI_COUNT(cases));
+    return run_case("tokenizer files", c, CK_FORK_GETENV);
 }

@@ -223,8 +223,10 @@ START_TEST(buffers_go_back)
 }
 END_TEST
 
-static void add(TCase *c)
+int main(void)
 {
+    TCase *c = tcase_create("tokenizer memory");
+    tcase_add_checked_fixture(c, set_up, tear_down);
     tcase_add_loop_test(c, each_allocation_of_json, 0, 2);
     tcase_add_loop_test(c, each_allocation_of_a_folder, 0, 2);
     tcase_add_loop_test(c, each_allocation_of_gguf, 0, 4);
@@ -232,10 +234,5 @@ static void add(TCase *c)
     tcase_add_loop_test(c, random_bytes, 0, 3);
     tcase_add_test(c, outlives_the_context);
     tcase_add_test(c, buffers_go_back);
-}
-
-int main(void)
-{
-    void (*const cases[])(TCase *) = { add };
-    return run_suite("tokenizer memory", cases, EQI_COUNT(cases));
+    return run_case("tokenizer memory", c, CK_FORK_GETENV);
 }

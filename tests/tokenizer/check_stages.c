@@ -326,8 +326,10 @@ START_TEST(decode_special)
 }
 END_TEST
 
-static void add(TCase *c)
+int main(void)
 {
+    TCase *c = tcase_create("tokenizer stages");
+    tcase_add_checked_fixture(c, set_up, tear_down);
     tcase_add_loop_test(c, split, 0, EQI_COUNT(splits));
     tcase_add_loop_test(c, pattern, 0, EQI_COUNT(patterns));
     tcase_add_loop_test(c, refused_pattern, 0, EQI_COUNT(refused));
@@ -338,10 +340,5 @@ static void add(TCase *c)
     tcase_add_loop_test(c, post_processor, 0, EQI_COUNT(posts));
     tcase_add_loop_test(c, decoder, 0, EQI_COUNT(decoders));
     tcase_add_test(c, decode_special);
-}
-
-int main(void)
-{
-    void (*const cases[])(TCase *) = { add };
-    return run_suite("tokenizer stages", cases, EQI_COUNT(cases));
+    return run_case("tokenizer stages", c, CK_FORK_GETENV);
 }

@@ -73,14 +73,14 @@ START_TEST(vectors)
 }
 END_TEST
 
-static void add(TCase *c) { tcase_add_loop_test(c, vectors, 0, EQI_COUNT(cases)); }
-
 int main(void)
 {
     if (!getenv("EQAT_SHARED")) {
         puts("SKIP: EQAT_SHARED names no folder with vocabularies");
         return 77;
     }
-    void (*const suites[])(TCase *) = { add };
-    return run_suite("tokenizer vectors", suites, EQI_COUNT(suites));
+    TCase *c = tcase_create("tokenizer vectors");
+    tcase_add_checked_fixture(c, set_up, tear_down);
+    tcase_add_loop_test(c, vectors, 0, EQI_COUNT(cases));
+    return run_case("tokenizer vectors", c, CK_FORK_GETENV);
 }

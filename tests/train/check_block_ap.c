@@ -358,7 +358,6 @@ static void write_small_model(void) { write_model("model", &small_shape, NULL); 
 
 int main(void)
 {
-    Suite *suite = suite_create("Block-AP");
     TCase *tc = tcase_create("all");
     tcase_add_unchecked_fixture(tc, write_small_model, fixture_clean);
     tcase_add_test(tc, a_driver_made_of_steps_gives_the_same_bytes);
@@ -371,11 +370,5 @@ int main(void)
     tcase_add_test(tc, early_stop_counts_epochs_without_improvement);
     tcase_add_test(tc, biases_stay_and_rates_choose_what_trains);
     tcase_add_test(tc, default_rates_depend_on_the_bits);
-    suite_add_tcase(suite, tc);
-    SRunner *runner = srunner_create(suite);
-    srunner_set_fork_status(runner, CK_NOFORK);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_case("Block-AP", tc, CK_NOFORK);
 }

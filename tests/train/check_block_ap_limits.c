@@ -439,7 +439,6 @@ static void write_small_model(void) { write_model("model", &small_shape, NULL); 
 
 int main(void)
 {
-    Suite *suite = suite_create("Block-AP: interruptions, bad input, memory");
     TCase *tc = tcase_create("all");
     tcase_add_unchecked_fixture(tc, write_small_model, fixture_clean);
     tcase_add_test(tc, cancelled_jobs_go_on_to_the_same_bytes);
@@ -454,11 +453,5 @@ int main(void)
     tcase_add_test(tc, trained_gains_and_dense_weights_keep_the_dtype_of_the_file);
     tcase_add_test(tc, peak_memory);
     tcase_add_test(tc, offloaded_memory_does_not_grow_with_samples);
-    suite_add_tcase(suite, tc);
-    SRunner *runner = srunner_create(suite);
-    srunner_set_fork_status(runner, CK_NOFORK);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_case("Block-AP: interruptions, bad input, memory", tc, CK_NOFORK);
 }

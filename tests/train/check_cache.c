@@ -132,7 +132,6 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("activation cache");
     TCase *tc = tcase_create("all");
     tcase_add_unchecked_fixture(tc, NULL, fixture_clean);
     tcase_add_test(tc, in_memory);
@@ -140,11 +139,5 @@ int main(void)
     tcase_add_test(tc, files_have_no_name_and_memory_does_not_grow);
     tcase_add_test(tc, a_folder_that_is_none);
     tcase_add_test(tc, the_child_of_a_fork_can_free_it);
-    suite_add_tcase(suite, tc);
-    SRunner *runner = srunner_create(suite);
-    srunner_set_fork_status(runner, CK_NOFORK);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_case("activation cache", tc, CK_NOFORK);
 }

@@ -498,7 +498,6 @@ static void write_small_model(void) { write_model("model", &small_shape, NULL); 
 
 int main(void)
 {
-    Suite *suite = suite_create("E2E-QP and evaluation");
     TCase *tc = tcase_create("all");
     tcase_add_unchecked_fixture(tc, write_small_model, fixture_clean);
     tcase_add_test(tc, losses_fall_and_the_saved_model_is_the_one_in_memory);
@@ -513,11 +512,5 @@ int main(void)
     tcase_add_test(tc, bad_input_is_refused);
     tcase_add_test(tc, perplexity_is_that_of_the_windows_one_by_one);
     tcase_add_test(tc, perplexity_does_not_depend_on_batches_and_threads);
-    suite_add_tcase(suite, tc);
-    SRunner *runner = srunner_create(suite);
-    srunner_set_fork_status(runner, CK_NOFORK);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_case("E2E-QP and evaluation", tc, CK_NOFORK);
 }

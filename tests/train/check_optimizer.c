@@ -379,7 +379,6 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("optimizer");
     TCase *tc = tcase_create("all");
     tcase_add_test(tc, schedule_values);
     tcase_add_test(tc, adamw_follows_the_formulas);
@@ -388,11 +387,5 @@ int main(void)
     tcase_add_test(tc, one_by_one_or_together_the_numbers_are_the_same);
     tcase_add_test(tc, leftovers_are_applied_and_bad_gradients_are_not);
     tcase_add_test(tc, wrong_use_is_refused);
-    suite_add_tcase(suite, tc);
-    SRunner *runner = srunner_create(suite);
-    srunner_set_fork_status(runner, CK_NOFORK);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_case("optimizer", tc, CK_NOFORK);
 }

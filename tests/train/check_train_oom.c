@@ -188,17 +188,10 @@ static void write_tiny_model(void)
 
 int main(void)
 {
-    Suite *suite = suite_create("training without memory");
     TCase *tc = tcase_create("all");
     tcase_add_unchecked_fixture(tc, write_tiny_model, fixture_clean);
     tcase_add_test(tc, alone);
     tcase_add_test(tc, from_there_on);
     tcase_add_test(tc, offloaded);
-    suite_add_tcase(suite, tc);
-    SRunner *runner = srunner_create(suite);
-    srunner_set_fork_status(runner, CK_NOFORK);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_case("training without memory", tc, CK_NOFORK);
 }

@@ -2,9 +2,8 @@
 #ifndef TESTS_TRAIN_FIXTURE_H
 #define TESTS_TRAIN_FIXTURE_H
 
-#include <check.h>
-
 #include "eqat/eqat.h"
+#include "run_suite.h"
 
 #define ck_ok(ctx, expr)                                                                                          \
     do {                                                                                                          \

@@ -157,7 +157,6 @@ END_TEST
 TCase *case_memory(void)
 {
     TCase *t = tcase_create("memory");
-    tcase_set_timeout(t, 300);
     tcase_add_test(t, backward_gives_back_as_it_goes);
     tcase_add_test(t, gradients_pass_without_copies);
     tcase_add_test(t, forward_keeps_what_backward_reads);

@@ -1,24 +1,9 @@
 /* Options and descriptors as a stranger hands them over. */
-#include "tiny.h"
+#include "fixture.h"
 
 #include <locale.h>
 
 #include "eqat/eqat.h"
-
-static eqi_ctx *ctx;
-static char *dir;
-
-static void setup(void)
-{
-    ctx = open_ctx("cpu");
-    dir = fresh_dir();
-}
-
-static void teardown(void)
-{
-    remove_dir(dir);
-    eqi_ctx_unref(ctx);
-}
 
 START_TEST(attention_options_have_a_size)
 {

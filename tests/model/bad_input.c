@@ -1,23 +1,8 @@
-#include "tiny.h"
+#include "fixture.h"
 
 #include <unistd.h>
 
 #include "base/file.h"
-
-static eqi_ctx *ctx;
-static char *dir;
-
-static void setup(void)
-{
-    ctx = open_ctx("cpu");
-    dir = fresh_dir();
-}
-
-static void teardown(void)
-{
-    remove_dir(dir);
-    eqi_ctx_unref(ctx);
-}
 
 static eqat_status try_open(const char *path)
 {

@@ -1,7 +1,5 @@
-#include "tiny.h"
+#include "fixture.h"
 
-static eqi_ctx *ctx;
-static char *dir;
 static eqat_model *model;
 
 static void open_tiny(const char *name, eqi_dtype compute)
@@ -10,18 +8,10 @@ static void open_tiny(const char *name, eqi_dtype compute)
     model = open_model(ctx, dir, compute);
 }
 
-static void setup(void)
-{
-    ctx = open_ctx("cpu");
-    dir = fresh_dir();
-    model = NULL;
-}
-
-static void teardown(void)
+static void close_tiny(void)
 {
     eqat_model_free(model);
-    remove_dir(dir);
-    eqi_ctx_unref(ctx);
+    model = NULL;
 }
 
 static eqat_batch batch_of(int64_t batch, int64_t time, const int32_t *ids)
@@ -246,6 +236,7 @@ TCase *case_forward(void)
 {
     TCase *tc = tcase_create("forward");
     tcase_add_checked_fixture(tc, setup, teardown);
+    tcase_add_checked_fixture(tc, NULL, close_tiny);
     tcase_add_test(tc, loss_is_that_of_the_logits);
     tcase_add_loop_test(tc, attention_sees_what_it_should, 0, (int)n_tiny_models);
     tcase_add_test(tc, segments_keep_sequences_apart);

@@ -1,23 +1,8 @@
 /* A model inside a GGUF file: what it evaluates to is what is saved from it. */
-#include "tiny.h"
+#include "fixture.h"
 
 #include "base/half.h"
 #include "base/rng.h"
-
-static eqi_ctx *ctx;
-static char *dir;
-
-static void setup(void)
-{
-    ctx = open_ctx("cpu");
-    dir = fresh_dir();
-}
-
-static void teardown(void)
-{
-    remove_dir(dir);
-    eqi_ctx_unref(ctx);
-}
 
 enum { HIDDEN = 64, MLP = 96, KEYS = 32, VOCAB = 50, BLOCKS = 2, ALIGN = 32 };
 enum { TYPE_U32 = 4, TYPE_F32 = 6, TYPE_STRING = 8, FLOATS = 0, Q8_0 = 8 };

@@ -1,23 +1,14 @@
-#include "tiny.h"
+#include "fixture.h"
 
-static eqi_ctx *ctx;
-static char *dir;
 static eqat_model *model;
 
-static void setup(void)
+static void open_llama(void)
 {
-    ctx = open_ctx("cpu");
-    dir = fresh_dir();
     write_model(ctx, dir, tiny_find("llama")->config, EQI_STORED_BF16, NULL);
     model = open_model(ctx, dir, EQI_BF16);
 }
 
-static void teardown(void)
-{
-    eqat_model_free(model);
-    remove_dir(dir);
-    eqi_ctx_unref(ctx);
-}
+static void close_llama(void) { eqat_model_free(model); }
 
 static size_t count_names(void)
 {
@@ -109,6 +100,7 @@ TCase *case_parameters(void)
 {
     TCase *tc = tcase_create("parameters");
     tcase_add_checked_fixture(tc, setup, teardown);
+    tcase_add_checked_fixture(tc, open_llama, close_llama);
     tcase_add_test(tc, names_are_parameters);
     tcase_add_test(tc, packed_linears_have_three);
     tcase_add_test(tc, masters_change_no_logit);

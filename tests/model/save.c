@@ -1,26 +1,21 @@
-#include "tiny.h"
+#include "fixture.h"
 
 #include <sys/stat.h>
 #include <unistd.h>
 
-static eqi_ctx *ctx;
-static char *dir, *in, *out;
+static char *in, *out;
 
-static void setup(void)
+static void make_paths(void)
 {
-    ctx = open_ctx("cpu");
-    dir = fresh_dir();
     in = in_dir(dir, "in");
     out = in_dir(dir, "out");
     mkdir(in, 0777);
 }
 
-static void teardown(void)
+static void free_paths(void)
 {
     free(in);
     free(out);
-    remove_dir(dir);
-    eqi_ctx_unref(ctx);
 }
 
 static void quantize(eqat_model *m, int bits, int group)
@@ -295,6 +290,7 @@ TCase *case_save(void)
 {
     TCase *tc = tcase_create("save");
     tcase_add_checked_fixture(tc, setup, teardown);
+    tcase_add_checked_fixture(tc, make_paths, free_paths);
     tcase_add_loop_test(tc, what_is_evaluated_is_what_is_saved, 0, (int)n_tiny_models * 4);
     tcase_add_loop_test(tc, full_precision_too, 0, 3);
     tcase_add_test(tc, linears_that_differ);

@@ -1,25 +1,4 @@
-#include "autograd/tape.h"
-
-#include "unit.h"
-
-static eqi_ctx *ctx;
-static eqi_tape *tape;
-static counter memory;
-
-static void setup(void)
-{
-    memory = (counter){ 0 };
-    ctx = open_counted("ref", &memory);
-    OK(ctx, eqi_tape_create(ctx, &tape));
-}
-
-static void teardown(void)
-{
-    eqi_tape_free(tape);
-    ck_assert_uint_eq(ctx->live_bytes, 0);
-    eqi_ctx_unref(ctx);
-    ck_assert_uint_eq(memory.live, 0);
-}
+#include "fixture.h"
 
 /* x + w * silu(norm(x)) * norm(x), with a trainable gain and w captured: fan-out inside, residual outside. */
 typedef struct block {

@@ -1,23 +1,8 @@
-#include "unit.h"
+#include "fixture.h"
 
 /* Every op refuses what does not fit, in one line that begins with its name and shows both shapes. */
 
-static eqi_ctx *ctx;
-static eqi_tape *tape;
 static eqi_tensor *out;
-
-static void setup(void)
-{
-    ctx = open_ctx("ref");
-    OK(ctx, eqi_tape_create(ctx, &tape));
-}
-
-static void teardown(void)
-{
-    eqi_tape_free(tape);
-    ck_assert_uint_eq(ctx->live_bytes, 0);
-    eqi_ctx_unref(ctx);
-}
 
 static eqi_tensor *pool[64];
 static int pooled;

@@ -1,26 +1,4 @@
-#include "autograd/tape.h"
-
-#include "unit.h"
-
-static eqi_ctx *ctx;
-static eqi_tape *tape;
-static counter memory;
-
-static void setup(void)
-{
-    memory = (counter){ 0 };
-    ctx = open_counted("ref", &memory);
-    OK(ctx, eqi_tape_create(ctx, &tape));
-}
-
-static void teardown(void)
-{
-    eqi_tape_free(tape);
-    eqi_tape_free(NULL);
-    ck_assert_uint_eq(ctx->live_bytes, 0);
-    eqi_ctx_unref(ctx);
-    ck_assert_uint_eq(memory.live, 0);
-}
+#include "fixture.h"
 
 static eqi_tensor *leaf(double a, double b) { return trainable(make_from(ctx, EQI_F32, DIMS(2), (double[]){ a, b })); }
 

@@ -354,8 +354,6 @@ START_TEST(default_rates_depend_on_the_bits)
 }
 END_TEST
 
-static void write_small_model(void) { write_model("model", &small_shape, NULL); }
-
 int main(void)
 {
     TCase *tc = tcase_create("all");

@@ -435,8 +435,6 @@ START_TEST(offloaded_memory_does_not_grow_with_samples)
 }
 END_TEST
 
-static void write_small_model(void) { write_model("model", &small_shape, NULL); }
-
 int main(void)
 {
     TCase *tc = tcase_create("all");

@@ -494,8 +494,6 @@ START_TEST(perplexity_does_not_depend_on_batches_and_threads)
 }
 END_TEST
 
-static void write_small_model(void) { write_model("model", &small_shape, NULL); }
-
 int main(void)
 {
     TCase *tc = tcase_create("all");

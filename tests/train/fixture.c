@@ -149,6 +149,8 @@ void write_model(const char *name, const shape *s, const char *nan_at)
     eqat_context_free(w.ctx);
 }
 
+void write_small_model(void) { write_model("model", &small_shape, NULL); }
+
 eqat_model *open_model(eqat_context *ctx, const char *name, eqat_dtype compute)
 {
     eqat_model_options o;

@@ -37,6 +37,8 @@ const char *fixture_path(const char *name);
 eqat_context *make_context(int threads, uint64_t seed);
 /* Writes <folder>/name with random weights; nan_at: tensor to spoil, or NULL. */
 void write_model(const char *name, const shape *s, const char *nan_at);
+/* <folder>/model of the small shape; a fixture of Check. */
+void write_small_model(void);
 eqat_model *open_model(eqat_context *ctx, const char *name, eqat_dtype compute);
 eqat_quantizer *make_quantizer(eqat_context *ctx, int bits, int group_size);
 /* Tokens of a noisy cycle, so that there is something to learn. */

@@ -28,6 +28,7 @@ START_TEST(schedule_values)
     /* a warm-up longer than everything */
     ck_assert_double_eq_tol(eqi_schedule_factor(5, 10, 5, 0.3), 0.5, close);
     ck_assert_double_eq_tol(eqi_schedule_factor(10, 10, 5, 0.3), 0.3, close);
+    ck_assert_double_eq_tol(eqi_schedule_factor(10, 10, 10, 0.3), 0.3, close);
 }
 END_TEST
 
@@ -95,16 +96,19 @@ static void compare(eqat_tensor *t, const double *expected, double tolerance)
     free(x);
 }
 
-static void follow(double weight_decay, double max_grad_norm, double grad_scale)
+static eqat_optimizer_options twelve_steps(void)
 {
-    eqat_context *ctx = make_context(2, 0);
     eqat_optimizer_options o;
     eqat_optimizer_options_init(&o, sizeof o);
-    o.weight_decay = weight_decay;
-    o.max_grad_norm = max_grad_norm;
     o.total_steps = 12;
     o.warmup_steps = 3;
     o.min_lr_factor = 0.1;
+    return o;
+}
+
+static void follow(eqat_optimizer_options o, double grad_scale)
+{
+    eqat_context *ctx = make_context(2, 0);
     const double lr_a = 0.05, lr_b = 0.01;
     eqat_optimizer *adamw;
     int32_t group;
@@ -139,13 +143,26 @@ static void follow(double weight_decay, double max_grad_norm, double grad_scale)
 
 START_TEST(adamw_follows_the_formulas)
 {
-    follow(0, 0, 1);
+    follow(twelve_steps(), 1);
+}
+END_TEST
+
+START_TEST(adamw_takes_its_constants_from_the_options)
+{
+    eqat_optimizer_options o = twelve_steps();
+    o.beta1 = 0.6;
+    o.beta2 = 0.9;
+    o.eps = 0.01;
+    follow(o, 1);
 }
 END_TEST
 
 START_TEST(adamw_decays_and_clips)
 {
-    follow(0.1, 0.3, 0.5);
+    eqat_optimizer_options o = twelve_steps();
+    o.weight_decay = 0.1;
+    o.max_grad_norm = 0.3;
+    follow(o, 0.5);
 }
 END_TEST
 
@@ -236,8 +253,8 @@ static eqat_status doubled(eqat_tape *tape, void *user, eqat_tensor *const *in, 
     return eqat_op_add(tape, in[0], in[0], out);
 }
 
-/* loss = mse(spy(b) * a + 2 a, target), five steps; a and b afterwards. */
-static void five_steps(int kind, float *values)
+/* loss = mse(spy(b) * a + 2 a, target), five steps; a and b afterwards. Returns the last gradient norm. */
+static double five_steps(int kind, float *values)
 {
     eqat_context *ctx = make_context(1, 0);
     eqat_optimizer_options o;
@@ -279,7 +296,6 @@ static void five_steps(int kind, float *values)
     }
     double norm;
     ck_ok(ctx, eqat_optimizer_grad_norm(adamw, &norm));
-    ck_assert(isfinite(norm) && norm > 0);
     ck_assert_int_eq(eqat_optimizer_steps(adamw), 5);
     ck_ok(ctx, eqat_tensor_read(a, values, N * sizeof *values));
     ck_ok(ctx, eqat_tensor_read(b, values + N, N * sizeof *values));
@@ -289,16 +305,48 @@ static void five_steps(int kind, float *values)
     eqat_tensor_free(target);
     eqat_optimizer_free(adamw);
     eqat_context_free(ctx);
+    return norm;
 }
 
 START_TEST(one_by_one_or_together_the_numbers_are_the_same)
 {
     float expected[2 * N], found[2 * N];
-    five_steps(APART, expected);
+    double norm = five_steps(APART, expected);
+    ck_assert(isfinite(norm) && norm > 0);
     for (int kind = ONE_BY_ONE; kind < APART; kind++) {
-        five_steps(kind, found);
+        ck_assert_double_eq_tol(five_steps(kind, found), norm, 1e-6 * norm);
         ck_assert_mem_eq(found, expected, sizeof found);
     }
+}
+END_TEST
+
+START_TEST(a_step_without_gradients_has_norm_0)
+{
+    eqat_context *ctx = make_context(1, 0);
+    eqat_optimizer *adamw;
+    ck_ok(ctx, eqat_optimizer_create(ctx, &adamw, NULL));
+    ck_ok(ctx, eqat_optimizer_add_group(adamw, 0.1, NULL));
+    eqat_tensor *a = trainable(ctx, N, start_a), *elsewhere = trainable(ctx, N, start_a), *target;
+    ck_ok(ctx, eqat_optimizer_add(adamw, 0, a));
+    int64_t n = N;
+    ck_ok(ctx, eqat_tensor_create(ctx, &target, EQAT_F32, 1, &n, target_a));
+    eqat_tape *tape;
+    ck_ok(ctx, eqat_tape_create(ctx, &tape));
+    for (int i = 0; i < 2; i++) {
+        eqat_tensor *loss;
+        double norm;
+        ck_ok(ctx, eqat_op_mse(tape, i ? elsewhere : a, target, &loss));
+        ck_ok(ctx, eqat_optimizer_backward(adamw, tape, loss));
+        ck_ok(ctx, eqat_optimizer_grad_norm(adamw, &norm));
+        ck_assert((norm == 0) == (i == 1));
+        eqat_tensor_free(loss);
+    }
+    eqat_tape_free(tape);
+    eqat_tensor_free(a);
+    eqat_tensor_free(elsewhere);
+    eqat_tensor_free(target);
+    eqat_optimizer_free(adamw);
+    eqat_context_free(ctx);
 }
 END_TEST
 
@@ -382,9 +430,11 @@ int main(void)
     TCase *tc = tcase_create("all");
     tcase_add_test(tc, schedule_values);
     tcase_add_test(tc, adamw_follows_the_formulas);
+    tcase_add_test(tc, adamw_takes_its_constants_from_the_options);
     tcase_add_test(tc, adamw_decays_and_clips);
     tcase_add_test(tc, a_gradient_that_is_not_finite_changes_nothing);
     tcase_add_test(tc, one_by_one_or_together_the_numbers_are_the_same);
+    tcase_add_test(tc, a_step_without_gradients_has_norm_0);
     tcase_add_test(tc, leftovers_are_applied_and_bad_gradients_are_not);
     tcase_add_test(tc, wrong_use_is_refused);
     return run_case("optimizer", tc, CK_NOFORK);

@@ -14,16 +14,20 @@ typedef struct bench {
     eqat_data *data;
 } bench;
 
-static bench set_up(int64_t sequences)
+/* Linears of the pattern have bits of their own; 0: they stay dense. */
+static bench set_up_mixed(const char *name, int64_t sequences, int bits, const char *pattern, int apart)
 {
     bench b = { .ctx = make_context(2, 1) };
-    b.model = open_model(b.ctx, "model", EQAT_F32);
-    eqat_quantizer *quantizer = make_quantizer(b.ctx, BITS, 32);
+    b.model = open_model(b.ctx, name, EQAT_F32);
+    eqat_quantizer *quantizer = make_quantizer(b.ctx, bits, 32);
+    ck_ok(b.ctx, eqat_quantizer_add_rule(quantizer, pattern, apart, 32));
     ck_ok(b.ctx, eqat_model_quantize_rtn(b.model, quantizer));
     eqat_quantizer_free(quantizer);
     b.data = make_data(b.ctx, sequences, 0, true);
     return b;
 }
+
+static bench set_up(int64_t sequences) { return set_up_mixed("model", sequences, BITS, "*", BITS); }
 
 static void tear_down(bench *b)
 {
@@ -115,6 +119,39 @@ START_TEST(losses_fall_and_the_saved_model_is_the_one_in_memory)
 }
 END_TEST
 
+/* Before saving too: they are rounded to the BF16 of the file, which is coarser than what trains. */
+START_TEST(gains_train_in_every_block_and_have_the_dtype_of_the_file)
+{
+    shape half = small_shape;
+    half.bf16 = true;
+    write_model("half", &half, NULL);
+    bench b = set_up_mixed("half", 8, BITS, "model.layers.1.*", 0);
+    eqat_e2e_qp_options o = fast_options();
+    o.train_norms = true;
+    ck_ok(b.ctx, eqat_e2e_qp_train(b.model, b.data, &o));
+    eqat_model *file = open_model(b.ctx, "half", EQAT_F32);
+    for (int block = 0; block < BLOCKS; block++) {
+        char name[64];
+        int64_t n;
+        eqat_tensor *original;
+        snprintf(name, sizeof name, "model.layers.%d.input_layernorm.weight", block);
+        ck_ok(b.ctx, eqat_model_parameter(file, name, &original));
+        float *before = read_floats(original, &n), *after = read_floats(parameter(&b, name), &n);
+        ck_assert_msg(memcmp(before, after, (size_t)n * sizeof *before) != 0, "%s", name);
+        free(before);
+        free(after);
+    }
+    eqat_model_free(file);
+    eqat_perplexity here = { .struct_size = sizeof here }, again = here;
+    ck_ok(b.ctx, eqat_eval_perplexity(b.model, b.data, NULL, &here));
+    eqat_model *saved = open_model(b.ctx, save_as(b.ctx, b.model, "half-saved"), EQAT_F32);
+    ck_ok(b.ctx, eqat_eval_perplexity(saved, b.data, NULL, &again));
+    ck_assert_double_eq(again.nll, here.nll);
+    eqat_model_free(saved);
+    tear_down(&b);
+}
+END_TEST
+
 /* What trains is what was asked for, and nothing else moves. */
 START_TEST(params_choose_what_trains)
 {
@@ -145,6 +182,72 @@ START_TEST(params_choose_what_trains)
             }
             tear_down(&b);
         }
+}
+END_TEST
+
+START_TEST(zero_points_are_rounded_to_whole_ones_in_range)
+{
+    const char name[] = "model.layers.1.mlp.up_proj.zeros";
+    bench b = set_up(8);
+    eqat_e2e_qp_options o = fast_options();
+    o.params = EQAT_E2E_Z;
+    o.lr = 0.7;
+    o.epochs = 4;
+    eqat_e2e_qp *job;
+    ck_ok(b.ctx, eqat_e2e_qp_create(&job, b.model, b.data, &o));
+    for (int64_t step = 0; step < eqat_e2e_qp_steps(job); step++) {
+        for (int64_t micro = 0; micro < 4; micro++) ck_ok(b.ctx, eqat_e2e_qp_accumulate(job, step, micro, NULL));
+        ck_ok(b.ctx, eqat_e2e_qp_step(job));
+    }
+    int64_t n, up = 0, clamped = 0;
+    unsigned char z[4096];
+    float *trained = read_floats(parameter(&b, name), &n);
+    ck_ok(b.ctx, eqat_e2e_qp_finish(job));
+    eqat_e2e_qp_free(job);
+    ck_assert_int_le(n, sizeof z);
+    ck_ok(b.ctx, eqat_tensor_read(parameter(&b, name), z, (size_t)n));
+    for (int64_t i = 0; i < n; i++) {
+        float whole = rintf(trained[i]), kept = fminf(fmaxf(whole, 0.0f), (float)((1 << BITS) - 1));
+        ck_assert_float_eq((float)z[i], kept);
+        up += whole > trained[i];
+        clamped += whole != kept;
+    }
+    ck_assert_int_gt(up, 0);
+    ck_assert_int_gt(clamped, 0);
+    free(trained);
+    tear_down(&b);
+}
+END_TEST
+
+START_TEST(training_starts_from_step_sizes_that_a_file_can_hold)
+{
+    bench b = set_up(8);
+    eqat_e2e_qp_options o = fast_options();
+    eqat_e2e_qp *job;
+    ck_ok(b.ctx, eqat_tensor_fill(parameter(&b, Q0), 0.1));
+    ck_ok(b.ctx, eqat_e2e_qp_create(&job, b.model, b.data, &o));
+    int64_t n;
+    float *s = read_floats(parameter(&b, Q0), &n);
+    for (int64_t i = 0; i < n; i++) ck_assert_float_eq(s[i], 0x1.998p-4f); /* 0.1 in F16 */
+    free(s);
+    eqat_e2e_qp_free(job);
+    tear_down(&b);
+}
+END_TEST
+
+START_TEST(the_default_rate_is_that_of_the_fewest_bits)
+{
+    for (int first = 2; first <= 4; first++) {
+        bench b = set_up_mixed("model", 8, first, "model.layers.2.*", first == 3 ? 4 : 6 - first);
+        seen s = { 0 };
+        eqat_e2e_qp_options o = fast_options();
+        o.lr = 0;
+        o.progress = watch;
+        o.progress_user = &s;
+        ck_ok(b.ctx, eqat_e2e_qp_train(b.model, b.data, &o));
+        ck_assert_double_eq(s.lr[1], first == 3 ? 1e-5 : 2e-5);
+        tear_down(&b);
+    }
 }
 END_TEST
 
@@ -308,6 +411,57 @@ START_TEST(micro_batches_add_up)
     }
     free(reference[0]);
     free(reference[1]);
+}
+END_TEST
+
+/* Mean loss of sequences by their place in the order of an epoch; its gradient is added to what is there. */
+static double add_loss_of(bench *b, int64_t epoch, int64_t first, int64_t n)
+{
+    int32_t ids[4 * TIME];
+    float value;
+    ck_assert_int_le(n, 4);
+    for (int64_t i = 0; i < n; i++)
+        ck_ok(b->ctx, eqat_data_sample(b->data, false, eqat_data_order(b->data, epoch, first + i), ids + i * TIME));
+    eqat_batch batch;
+    eqat_batch_init(&batch, sizeof batch);
+    batch.batch = n;
+    batch.time = TIME;
+    batch.ids = ids;
+    eqat_tape *tape;
+    eqat_tensor *loss;
+    ck_ok(b->ctx, eqat_tape_create(b->ctx, &tape));
+    ck_ok(b->ctx, eqat_model_loss_recorded(b->model, tape, &batch, &loss, NULL));
+    ck_ok(b->ctx, eqat_tensor_read(loss, &value, sizeof value));
+    ck_ok(b->ctx, eqat_tape_backward(tape, loss, 1));
+    eqat_tensor_free(loss);
+    eqat_tape_free(tape);
+    return (double)value;
+}
+
+/* Two steps of 4 and 3 sequences in each of two epochs. */
+START_TEST(a_step_is_the_mean_over_its_sequences_in_the_order_of_the_epoch)
+{
+    bench b = set_up(7);
+    eqat_e2e_qp_options o = fast_options();
+    o.epochs = 2;
+    o.lr = 1e-30; /* nothing moves */
+    eqat_e2e_qp *job;
+    ck_ok(b.ctx, eqat_e2e_qp_create(&job, b.model, b.data, &o));
+    for (int64_t step = 0; step < 4; step++) {
+        int64_t n, count = step % 2 ? 3 : 4;
+        for (int64_t micro = 0; micro < count; micro++) ck_ok(b.ctx, eqat_e2e_qp_accumulate(job, step, micro, NULL));
+        float *once = read_floats(gradient(&b, Q0), &n);
+        double loss = add_loss_of(&b, step / 2, step % 2 * 4, count), size = 0;
+        float *twice = read_floats(gradient(&b, Q0), &n);
+        ck_assert_double_eq_tol(eqat_e2e_qp_loss(job, step), loss, 1e-5);
+        for (int64_t i = 0; i < n; i++) size = fmax(size, fabs((double)once[i]));
+        for (int64_t i = 0; i < n; i++) ck_assert_double_le(fabs((double)twice[i] - 2 * (double)once[i]), 1e-5 * size);
+        free(once);
+        free(twice);
+        ck_ok(b.ctx, eqat_e2e_qp_step(job));
+    }
+    eqat_e2e_qp_free(job);
+    tear_down(&b);
 }
 END_TEST
 
@@ -499,12 +653,17 @@ int main(void)
     TCase *tc = tcase_create("all");
     tcase_add_unchecked_fixture(tc, write_small_model, fixture_clean);
     tcase_add_test(tc, losses_fall_and_the_saved_model_is_the_one_in_memory);
+    tcase_add_test(tc, gains_train_in_every_block_and_have_the_dtype_of_the_file);
     tcase_add_test(tc, params_choose_what_trains);
+    tcase_add_test(tc, zero_points_are_rounded_to_whole_ones_in_range);
+    tcase_add_test(tc, training_starts_from_step_sizes_that_a_file_can_hold);
+    tcase_add_test(tc, the_default_rate_is_that_of_the_fewest_bits);
     tcase_add_test(tc, unfinished_training_is_undone);
     tcase_add_test(tc, a_cancelled_run_goes_on_to_the_same_bytes);
     tcase_add_test(tc, a_save_changes_nothing);
     tcase_add_test(tc, a_model_has_one_job_at_a_time);
     tcase_add_test(tc, micro_batches_add_up);
+    tcase_add_test(tc, a_step_is_the_mean_over_its_sequences_in_the_order_of_the_epoch);
     tcase_add_test(tc, a_loss_that_is_not_finite_ends_the_run);
     tcase_add_test(tc, the_norm_is_clipped);
     tcase_add_test(tc, bad_input_is_refused);

@@ -30,7 +30,12 @@ bench set_up(const setting *s)
 {
     bench b = { .ctx = make_context(s->threads, s->seed) };
     b.model = open_model(b.ctx, "model", s->compute);
-    b.quantizer = make_quantizer(b.ctx, s->bits, 32);
+    eqat_quantizer_options o;
+    eqat_quantizer_options_init(&o, sizeof o);
+    o.bits = s->bits;
+    o.group_size = 32;
+    o.init = s->init;
+    ck_ok(b.ctx, eqat_quantizer_create(b.ctx, &b.quantizer, &o));
     b.data = make_data(b.ctx, 7, 3, s->shuffle);
     return b;
 }
@@ -86,7 +91,10 @@ int32_t watch(void *user, const eqat_progress *p)
     ck_assert_int_eq(p->step, s->calls + 1);
     ck_assert(isnan(p->grad_norm));
     ck_assert(isfinite(p->loss));
-    if (s->calls++ == 0) s->first_loss = p->loss;
+    if (s->calls++ == 0) {
+        s->first_loss = p->loss;
+        s->first_lr = p->lr;
+    }
     if (isfinite(p->val_loss)) s->validated++;
     s->last_loss = p->loss;
     s->last_lr = p->lr;

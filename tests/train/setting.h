@@ -11,6 +11,7 @@ typedef struct setting {
     bool shuffle;
     eqat_dtype compute;
     int bits;
+    eqat_init init;
 } setting;
 
 extern const setting usual;
@@ -40,7 +41,7 @@ double perplexity(eqat_context *ctx, eqat_model *model, eqat_data *data);
 /* A progress callback that checks what it is told, and cancels at a call. */
 typedef struct seen {
     int64_t calls, cancel_at, validated;
-    double first_loss, last_loss, last_lr;
+    double first_loss, last_loss, first_lr, last_lr;
     int64_t block, step, steps;
 } seen;
 int32_t watch(void *user, const eqat_progress *p);

@@ -361,6 +361,48 @@ START_TEST(default_rates_depend_on_the_bits)
 }
 END_TEST
 
+static void fill_periodically(bench *b, eqat_tensor *t, const float *values)
+{
+    int64_t n;
+    float *x = read_floats(t, &n);
+    for (int64_t i = 0; i < n; i++) x[i] = values[i % 4];
+    ck_ok(b->ctx, eqat_tensor_write(t, x, (size_t)n * sizeof *x));
+    free(x);
+}
+
+/* Step sizes at up to 4 bits alone: at 8 bits smaller ones are of use. */
+START_TEST(what_is_frozen_is_clamped)
+{
+    const float s[] = { 0x1p-20f, 0.25f, 20000, 60000 }, narrow[] = { 0x1.a38p-14f, 0.25f, 10000, 10000 }; /* F16 of 1e-4 .. 1e4 */
+    const float z[] = { -3, 0.5f, 2.5f, 300 }, whole[] = { 0, 0, 2, 300 };
+    for (int bits = 2; bits <= 8; bits++) {
+        setting chosen = usual;
+        chosen.bits = bits;
+        bench b = set_up(&chosen);
+        eqat_block_ap *job;
+        ck_ok(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, NULL));
+        ck_ok(b.ctx, eqat_block_ap_begin(job));
+        fill_periodically(&b, eqat_block_ap_parameter(job, "self_attn.q_proj.scales"), s);
+        fill_periodically(&b, eqat_block_ap_parameter(job, "self_attn.q_proj.zeros"), z);
+        ck_ok(b.ctx, eqat_block_ap_finish(job));
+        eqat_block_ap_free(job);
+        int64_t n;
+        unsigned char zeros[256];
+        eqat_tensor *t;
+        float *steps = parameter(b.ctx, b.model, "model.layers.0.self_attn.q_proj.scales", &n);
+        ck_assert_int_le(n, (int64_t)sizeof zeros);
+        ck_ok(b.ctx, eqat_model_parameter(b.model, "model.layers.0.self_attn.q_proj.zeros", &t));
+        ck_ok(b.ctx, eqat_tensor_read(t, zeros, (size_t)n));
+        for (int64_t i = 0; i < n; i++) {
+            ck_assert_float_eq(steps[i], bits <= 4 ? narrow[i % 4] : s[i % 4]);
+            ck_assert_float_eq((float)zeros[i], fminf(whole[i % 4], (float)((1 << bits) - 1)));
+        }
+        free(steps);
+        tear_down(&b);
+    }
+}
+END_TEST
+
 int main(void)
 {
     TCase *tc = tcase_create("all");
@@ -376,4 +418,12 @@ int main(void)
     tcase_add_test(tc, biases_stay_and_rates_choose_what_trains);
     tcase_add_test(tc, default_rates_depend_on_the_bits);
     return run_case("Block-AP", tc, CK_NOFORK);
+    tcase_add_test(tc, what_is_frozen_is_clamped);
+    suite_add_tcase(suite, tc);
+    SRunner *runner = srunner_create(suite);
+    srunner_set_fork_status(runner, CK_NOFORK);
+    srunner_run_all(runner, CK_NORMAL);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed != 0;
 }

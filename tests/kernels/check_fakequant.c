@@ -157,6 +157,16 @@ static void fakequant_bwd_known(suite *s)
     arg_values(suite_arg(s, "z", IN, CONTIGUOUS, EQI_F32, DIMS(1, 1)), (double[]){ 1.0 });
     known_run(s, call_bwd, &(params){ .q = { .bits = 2, .group = 4, .clamp = true } },
               (double[]){ 1, 0, 0, 1000, (1 - t) - 10 + 200, -0.5 * 110 });
+    /* Without a floor s can be 0: every weight is outside, and no 0 / 0 of a vector's lanes past the end gets into the sums. */
+    suite_begin(s, "s = 0 by hand");
+    suite_arg(s, "dw", OUT, CONTIGUOUS, EQI_F32, DIMS(1, 3));
+    suite_arg(s, "ds", OUT, CONTIGUOUS, EQI_F32, DIMS(1, 1));
+    suite_arg(s, "dz", OUT, CONTIGUOUS, EQI_F32, DIMS(1, 1));
+    arg_values(suite_arg(s, "dwhat", IN, CONTIGUOUS, EQI_F32, DIMS(1, 3)), (double[]){ 1, 10, 100 });
+    arg_values(suite_arg(s, "w", IN, CONTIGUOUS, EQI_F32, DIMS(1, 3)), (double[]){ 0.3, -2, 5 });
+    arg_values(suite_arg(s, "s", IN, CONTIGUOUS, EQI_F32, DIMS(1, 1)), (double[]){ 0 });
+    arg_values(suite_arg(s, "z", IN, CONTIGUOUS, EQI_F32, DIMS(1, 1)), (double[]){ 1 });
+    known_run(s, call_bwd, &(params){ .q = { .bits = 2, .group = 3 } }, (double[]){ 0, 0, 0, 2 - 10 + 200, 0 });
 }
 
 static void bench_bwd(suite *s)

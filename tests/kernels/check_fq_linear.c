@@ -5,6 +5,11 @@ static linear_case draw(suite *s)
     linear_case p = { .rows = odd_rows(s), .out = odd_size(s, 130), .in = odd_size(s, 257), .acc = suite_coin(s) };
     p.q = (eqi_quant_desc){ .bits = (int)suite_pick(s, 2, 8), .group = random_group(s, p.in), .clamp = suite_coin(s) };
     p.dtype = suite_compute_dtype(s);
+    if (suite_pick(s, 0, 9)) return p;
+    /* Several groups in a row, none of them within a tile. */
+    p.out = suite_pick(s, 1, 9);
+    p.q.group = suite_pick(s, 257, 300);
+    p.in = p.q.group * suite_pick(s, 2, 3);
     return p;
 }
 

@@ -7,6 +7,11 @@ static linear_case draw(suite *s)
     p.q = (eqi_quant_desc){ .bits = (int)suite_pick(s, 2, 8), .group = random_group(s, p.in), .clamp = suite_coin(s) };
     p.zeros = suite_coin(s) ? EQI_U8 : suite_master_dtype(dtype);
     p.dtype = dtype;
+    if (suite_pick(s, 0, 9)) return p;
+    /* Several groups in a row, none of them within a tile. */
+    p.out = suite_pick(s, 1, 9);
+    p.q.group = 288;
+    p.in = p.q.group * suite_pick(s, 2, 3);
     return p;
 }
 
@@ -25,7 +30,7 @@ static double offset_of(const suite *s, int codes, const linear_case *p, int64_t
 {
     int64_t words = p->in / 32 * p->q.bits;
     double top = (double)((1 << p->q.bits) - 1);
-    uint32_t row[7 * 8];
+    uint32_t row[27 * 8];
     for (int64_t j = 0; j < words; j++) row[j] = (uint32_t)s->arg[codes].in[i / p->in * words + j];
     return (double)plain_unpack(row, i % p->in, p->q.bits) - fmin(fmax(rint(s->arg[codes + 2].in[group_of(p, i)]), 0.0), top);
 }

@@ -124,6 +124,19 @@ START_TEST(trained_tensors)
 }
 END_TEST
 
+START_TEST(trained_ends_that_are_not_tied)
+{
+    static const char *const names[] = {"lm_head.weight", "model.embed_tokens.weight"};
+    write_model(ctx, in, tiny_find("mistral")->config, EQI_STORED_BF16, NULL);
+    eqat_model *m = open_model(ctx, in, EQI_F32);
+    eqat_tensor *t;
+    OK(ctx, eqat_model_parameter(m, names[_i], &t));
+    for (int64_t i = 0; i < count(t); i++) put(t, i, get(t, i) * 1.001 + 1e-4);
+    round_trip(m, EQI_F32, false);
+    eqat_model_free(m);
+}
+END_TEST
+
 START_TEST(trained_to_nan)
 {
     write_model(ctx, in, tiny_find("llama")->config, EQI_STORED_BF16, NULL);
@@ -295,6 +308,7 @@ TCase *case_save(void)
     tcase_add_loop_test(tc, full_precision_too, 0, 3);
     tcase_add_test(tc, linears_that_differ);
     tcase_add_loop_test(tc, trained_tensors, 0, 4);
+    tcase_add_loop_test(tc, trained_ends_that_are_not_tied, 0, 2);
     tcase_add_test(tc, trained_to_nan);
     tcase_add_test(tc, in_training);
     tcase_add_test(tc, config_is_carried_over);

@@ -303,6 +303,35 @@ START_TEST(early_stop_counts_epochs_without_improvement)
 }
 END_TEST
 
+/* Gains of 1 fit best, of 3 worst: what an epoch's validation finds. */
+static const double gains[] = { 2, 3, 1, 3, 2, 3, 3 };
+
+static int32_t set_gains(void *user, const eqat_progress *p)
+{
+    eqat_tensor *t = eqat_block_ap_parameter(*(eqat_block_ap **)user, "post_attention_layernorm.weight");
+    ck_assert_int_eq(eqat_tensor_fill(t, isnan(p->val_loss) ? gains[p->epoch] : 1), EQAT_OK);
+    return 0;
+}
+
+START_TEST(early_stop_counts_in_a_row_and_against_the_best)
+{
+    bench b = set_up(&usual);
+    eqat_block_ap *job;
+    eqat_block_ap_options o = fast_options();
+    o.epochs = EQI_COUNT(gains);
+    o.early_stop = 2;
+    o.quant_lr = 0;
+    o.weight_lr = -1;
+    o.progress = set_gains;
+    o.progress_user = &job;
+    ck_ok(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &o));
+    ck_ok(b.ctx, eqat_block_ap_run(job));
+    for (int64_t block = 0; block < BLOCKS; block++) ck_assert_int_eq(epochs_of(job, block), 5);
+    eqat_block_ap_free(job);
+    tear_down(&b);
+}
+END_TEST
+
 START_TEST(biases_stay_and_rates_choose_what_trains)
 {
     bench b = set_up(&usual);
@@ -415,6 +444,7 @@ int main(void)
     tcase_add_test(tc, losses_fall_and_are_reported);
     tcase_add_test(tc, reported_losses_are_those_of_the_steps);
     tcase_add_test(tc, early_stop_counts_epochs_without_improvement);
+    tcase_add_test(tc, early_stop_counts_in_a_row_and_against_the_best);
     tcase_add_test(tc, biases_stay_and_rates_choose_what_trains);
     tcase_add_test(tc, default_rates_depend_on_the_bits);
     return run_case("Block-AP", tc, CK_NOFORK);

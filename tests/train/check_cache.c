@@ -1,7 +1,9 @@
 #include <dirent.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -110,6 +112,30 @@ START_TEST(a_folder_that_is_none)
 }
 END_TEST
 
+/* A write fails behind the caller's back; the end of a pass is where it must be known. */
+START_TEST(flush_tells_of_a_write_that_failed)
+{
+    eqat_context *ctx = make_context(1, 0);
+    eqi_cache *c;
+    ck_ok(ctx, eqi_cache_create(ctx, &c, 2, RECORDS, BYTES, fixture_dir(), 4));
+    eqat_tensor *t = make_record(ctx);
+    struct rlimit old, none;
+    ck_assert_int_eq(getrlimit(RLIMIT_FSIZE, &old), 0);
+    none = old;
+    none.rlim_cur = 0;
+    void (*handler)(int) = signal(SIGXFSZ, SIG_IGN);
+    ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &none), 0);
+    put(ctx, c, t, 0, 0, 0);
+    eqat_status st = eqi_cache_flush(c);
+    ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &old), 0);
+    signal(SIGXFSZ, handler);
+    ck_fails(ctx, st, EQAT_IO, "cannot write activations");
+    eqat_tensor_free(t);
+    eqi_cache_free(c);
+    eqat_context_free(ctx);
+}
+END_TEST
+
 START_TEST(the_child_of_a_fork_can_free_it)
 {
     eqat_context *ctx = make_context(1, 0);
@@ -138,6 +164,7 @@ int main(void)
     tcase_add_test(tc, in_files);
     tcase_add_test(tc, files_have_no_name_and_memory_does_not_grow);
     tcase_add_test(tc, a_folder_that_is_none);
+    tcase_add_test(tc, flush_tells_of_a_write_that_failed);
     tcase_add_test(tc, the_child_of_a_fork_can_free_it);
     return run_case("activation cache", tc, CK_NOFORK);
 }

@@ -269,6 +269,20 @@ START_TEST(every_epoch_is_another_permutation)
 }
 END_TEST
 
+/* Six orders of three samples, 100 times each but for chance; the seed is fixed. */
+START_TEST(every_order_comes_up_equally_often)
+{
+    eqat_data_options o = options(3, 0, 2, EQAT_SAMPLING_CONSECUTIVE);
+    eqat_data *d = counting(ctx, 6, &o);
+    int seen[3][3] = { { 0 } };
+    for (int64_t epoch = 0; epoch < 600; epoch++) seen[eqat_data_order(d, epoch, 0)][eqat_data_order(d, epoch, 1)]++;
+    for (int a = 0; a < 3; a++)
+        for (int b = 0; b < 3; b++)
+            if (a != b) ck_assert_msg(seen[a][b] > 60 && seen[a][b] < 140, "%d %d: %d times", a, b, seen[a][b]);
+    eqat_data_free(d);
+}
+END_TEST
+
 START_TEST(ranks_share_the_samples)
 {
     enum { TRAIN = 11, VAL = 4, WORLD = 3 };
@@ -566,6 +580,7 @@ int main(void)
     tcase_add_test(tc, too_few_tokens);
     tcase_add_test(tc, options_are_checked);
     tcase_add_test(tc, every_epoch_is_another_permutation);
+    tcase_add_test(tc, every_order_comes_up_equally_often);
     tcase_add_test(tc, ranks_share_the_samples);
     tcase_add_test(tc, samples_from_a_callback);
     tcase_add_test(tc, token_files);

@@ -314,6 +314,7 @@ static eqat_status fill(void *user, bool validation, int64_t index, int32_t *ids
     ++*calls;
     if (index == 5) return EQAT_IO;
     for (int i = 0; i < 3; i++) ids[i] = (int32_t)((validation ? 100 : 0) + index * 3 + i);
+    if (!validation && index == 1) ids[2] = -1;
     return EQAT_OK;
 }
 
@@ -332,6 +333,8 @@ START_TEST(samples_from_a_callback)
     ck_assert_int_eq(eqat_data_token_count(d), 0);
     ck_ok(ctx, eqat_data_sample(d, false, 1, ids)); /* number 3 of all ranks */
     ck_assert_int_eq(ids[0], 9);
+    ck_assert_int_eq(eqat_data_sample(d, false, 0, ids), EQAT_FORMAT);
+    ck_assert_str_eq(eqat_context_error(ctx), "callback, training sample 1, token 2: found id -1, expected 0 to 102");
     ck_assert_int_eq(eqat_data_sample(d, false, 2, ids), EQAT_IO);
     ck_assert_str_eq(eqat_context_error(ctx), "callback, training sample 5: failed: io");
     ck_assert_int_eq(eqat_data_sample(d, true, 0, ids), EQAT_FORMAT);

@@ -614,6 +614,58 @@ START_TEST(perplexity_is_that_of_the_windows_one_by_one)
 }
 END_TEST
 
+/* Mean losses that the last two calls told. */
+typedef struct means {
+    double last, before;
+} means;
+
+static int32_t keep_two(void *user, const eqat_progress *p)
+{
+    means *m = user;
+    m->before = m->last;
+    m->last = p->loss;
+    return 0;
+}
+
+START_TEST(windows_that_do_not_fit_in_memory_at_once)
+{
+    enum { LONG = 256, WIDTH = 32, FIT = (256 << 20) / (LONG * WIDTH * 4), ALL = FIT + 1 };
+    const shape thin = { VOCAB, WIDTH, 32, 1, 1, 1, false };
+    write_model("thin", &thin, NULL);
+    eqat_context *ctx = make_context(2, 0);
+    eqat_model *model = open_model(ctx, "thin", EQAT_F32);
+    int32_t *ids = malloc((size_t)ALL * LONG * sizeof *ids);
+    ck_assert_ptr_nonnull(ids);
+    for (int64_t i = 0; i < ALL * LONG; i++) ids[i] = (int32_t)(((uint64_t)i * 2654435761u >> 20) % VOCAB);
+    eqat_data_options d;
+    eqat_data_options_init(&d, sizeof d);
+    d.val_size = 0;
+    d.seq_len = LONG;
+    d.sampling = EQAT_SAMPLING_CONSECUTIVE;
+    eqat_eval_options o;
+    eqat_eval_options_init(&o, sizeof o);
+    o.batch_size = 64;
+    means m = { 0 };
+    o.progress = keep_two;
+    o.progress_user = &m;
+    eqat_perplexity all = { .struct_size = sizeof all }, last = all;
+    eqat_data *data;
+    d.train_size = ALL;
+    ck_ok(ctx, eqat_data_from_tokens(ctx, &data, ids, (size_t)ALL * LONG, VOCAB, &d));
+    ck_ok(ctx, eqat_eval_perplexity(model, data, &o, &all));
+    eqat_data_free(data);
+    d.train_size = 1;
+    ck_ok(ctx, eqat_data_from_tokens(ctx, &data, ids + (size_t)FIT * LONG, LONG, VOCAB, &d));
+    ck_ok(ctx, eqat_eval_perplexity(model, data, NULL, &last));
+    eqat_data_free(data);
+    /* The block of the last window was behind the losses of all the others. */
+    ck_assert_double_eq_tol(all.nll - m.before * (double)FIT * (LONG - 1), last.nll, 1e-6 * last.nll);
+    free(ids);
+    eqat_model_free(model);
+    eqat_context_free(ctx);
+}
+END_TEST
+
 START_TEST(perplexity_does_not_depend_on_batches_and_threads)
 {
     double nll[2] = { 0, 0 };
@@ -658,6 +710,7 @@ int main(void)
     tcase_add_test(tc, the_norm_is_clipped);
     tcase_add_test(tc, bad_input_is_refused);
     tcase_add_test(tc, perplexity_is_that_of_the_windows_one_by_one);
+    tcase_add_test(tc, windows_that_do_not_fit_in_memory_at_once);
     tcase_add_test(tc, perplexity_does_not_depend_on_batches_and_threads);
     return run_case("E2E-QP and evaluation", tc, CK_NOFORK);
 }

@@ -89,8 +89,9 @@ END_TEST
 
 typedef void (*edit_fn)(const eqi_source_entry *e, void *data, int bits);
 
-/* Copies the weights of `out` into `in`, with config.json changed by one replacement, every tensor passing through edit. */
-static void rewrite(const char *from, const char *to, edit_fn edit, int bits)
+/* Copies the weights of `out` into `in`, with config.json changed by one replacement, every tensor passing through edit, which
+ * makes F16 or BF16 of the step sizes. */
+static void rewrite(const char *from, const char *to, edit_fn edit, int bits, eqi_stored scales)
 {
     char *config = in_dir(out, "config.json"), *text = read_text(config), *at = strstr(text, from);
     char *copy = in_dir(in, "config.json"), *weights = in_dir(in, "model.safetensors"), changed[8192];
@@ -105,7 +106,7 @@ static void rewrite(const char *from, const char *to, edit_fn edit, int bits)
     OK(ctx, eqi_safetensors_create(ctx, &w, weights));
     for (size_t i = 0; i < eqi_source_count(s); i++) {
         const eqi_source_entry *e = eqi_source_at(s, i);
-        OK(ctx, eqi_safetensors_declare(w, e->name, e->stored, e->ndim, e->shape));
+        OK(ctx, eqi_safetensors_declare(w, e->name, strstr(e->name, ".scales") ? scales : e->stored, e->ndim, e->shape));
     }
     for (size_t i = 0; i < eqi_source_count(s); i++) {
         const eqi_source_entry *e = eqi_source_at(s, i);
@@ -145,7 +146,7 @@ START_TEST(classic_gptq_is_read)
     eqat_quantizer *q = make_quantizer(ctx, widths[_i], 16);
     OK(ctx, eqat_model_quantize_rtn(m, q));
     OK(ctx, eqat_model_save(m, out));
-    rewrite("\"gptq_v2\"", "\"gptq\"", less_one, widths[_i]);
+    rewrite("\"gptq_v2\"", "\"gptq\"", less_one, widths[_i], EQI_STORED_F16);
     eqat_model *classic = open_model(ctx, in, EQI_F32);
     same_logits(m, classic, 5);
     /* Not yet loaded or loaded, it is saved as gptq_v2. */
@@ -182,15 +183,42 @@ START_TEST(other_orders_are_refused)
     OK(ctx, eqat_model_save(m, out));
     eqat_model_free(m);
     eqat_quantizer_free(q);
-    rewrite("\"gptq_v2\"", "\"gptq_v2\"", shuffle_groups, 4);
+    rewrite("\"gptq_v2\"", "\"gptq_v2\"", shuffle_groups, 4, EQI_STORED_F16);
     m = open_model(ctx, in, EQI_F32);
     OK(ctx, eqi_block_load(m, 0, EQI_F32, true));
     says(ctx, eqi_block_load(m, 1, EQI_F32, true), EQAT_UNSUPPORTED,
          "model.layers.1.mlp.up_proj.g_idx: found group 1 for input 5, expected 0");
     eqat_model_free(m);
-    rewrite("\"gptq_v2\"", "\"gptq_v2\"", break_scale, 4);
+    rewrite("\"gptq_v2\"", "\"gptq_v2\"", break_scale, 4, EQI_STORED_F16);
     m = open_model(ctx, in, EQI_F32);
     says(ctx, eqi_block_load(m, 1, EQI_F32, false), EQAT_NUMERIC, "model.layers.1.mlp.up_proj.scales: found NaN at element 5");
+    eqat_model_free(m);
+}
+END_TEST
+
+static void to_bf16(const eqi_source_entry *e, void *data, int bits)
+{
+    (void)bits;
+    uint16_t *s = data;
+    if (!strstr(e->name, ".scales")) return;
+    for (int64_t i = 0; i < e->elements; i++) s[i] = eqi_f32_to_bf16(eqi_f16_to_f32(s[i]));
+    s[5] = eqi_f32_to_bf16(0x1.7ep-20f);
+}
+
+/* F16 has multiples of 2^-24 alone there: what is evaluated is what a file of ours will hold. */
+START_TEST(step_sizes_of_other_types_are_rounded_to_f16)
+{
+    eqat_model *m = open_model(ctx, in, EQI_F32);
+    eqat_quantizer *q = make_quantizer(ctx, 4, 32);
+    OK(ctx, eqat_model_quantize_rtn(m, q));
+    OK(ctx, eqat_model_save(m, out));
+    eqat_model_free(m);
+    eqat_quantizer_free(q);
+    rewrite("\"gptq_v2\"", "\"gptq_v2\"", to_bf16, 4, EQI_STORED_BF16);
+    eqat_tensor *s;
+    m = open_model(ctx, in, EQI_F32);
+    OK(ctx, eqat_model_parameter(m, "model.layers.1.mlp.up_proj.scales", &s));
+    ck_assert_double_eq(get(s, 5 * s->v.shape[1]), 0x1.8p-20);
     eqat_model_free(m);
 }
 END_TEST
@@ -202,5 +230,6 @@ TCase *case_layout(void)
     tcase_add_loop_test(tc, layout_is_gptq_v2, 0, 4);
     tcase_add_loop_test(tc, classic_gptq_is_read, 0, 4);
     tcase_add_test(tc, other_orders_are_refused);
+    tcase_add_test(tc, step_sizes_of_other_types_are_rounded_to_f16);
     return tc;
 }

@@ -447,13 +447,6 @@ int main(void)
     tcase_add_test(tc, early_stop_counts_in_a_row_and_against_the_best);
     tcase_add_test(tc, biases_stay_and_rates_choose_what_trains);
     tcase_add_test(tc, default_rates_depend_on_the_bits);
-    return run_case("Block-AP", tc, CK_NOFORK);
     tcase_add_test(tc, what_is_frozen_is_clamped);
-    suite_add_tcase(suite, tc);
-    SRunner *runner = srunner_create(suite);
-    srunner_set_fork_status(runner, CK_NOFORK);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_case("Block-AP", tc, CK_NOFORK);
 }

@@ -329,9 +329,9 @@ START_TEST(a_save_changes_nothing)
     train_and_save(4, -1, "straight");
     train_and_save(4, 1, "saving");
     ck_assert(same_folders(fixture_path("saving"), fixture_path("straight")));
-    train_and_save(2, -1, "half");
-    ck_assert(same_folders(fixture_path("middle"), fixture_path("half")));
-    ck_assert(!same_folders(fixture_path("half"), fixture_path("straight")));
+    train_and_save(2, -1, "half-way");
+    ck_assert(same_folders(fixture_path("middle"), fixture_path("half-way")));
+    ck_assert(!same_folders(fixture_path("half-way"), fixture_path("straight")));
 }
 END_TEST
 

@@ -53,6 +53,42 @@ START_TEST(a_driver_made_of_steps_gives_the_same_bytes)
 }
 END_TEST
 
+/* One that an earlier backward left, with backward and update in one and apart. */
+START_TEST(a_gradient_that_is_there_already_counts_once)
+{
+    float *found[2];
+    int64_t n = 0;
+    for (int apart = 0; apart < 2; apart++) {
+        int calls = 0;
+        bench b = set_up(&usual);
+        eqat_block_ap_options o = fast_options();
+        eqat_block_ap *job;
+        ck_ok(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &o));
+        ck_ok(b.ctx, eqat_block_ap_begin(job));
+        if (apart) eqat_optimizer_set_grad_callback(eqat_block_ap_optimizer(job), all_gradients_are_there, &calls);
+        const int64_t dims[2] = { HIDDEN, HIDDEN };
+        eqat_tensor *w = eqat_block_ap_parameter(job, "self_attn.q_proj.weight"), *target, *loss;
+        eqat_tape *tape;
+        ck_ok(b.ctx, eqat_tape_create(b.ctx, &tape));
+        ck_ok(b.ctx, eqat_tensor_create(b.ctx, &target, EQAT_F32, 2, dims, NULL));
+        ck_ok(b.ctx, eqat_tensor_fill(target, 1));
+        ck_ok(b.ctx, eqat_op_mse(tape, w, target, &loss));
+        ck_ok(b.ctx, eqat_tape_backward(tape, loss, 1));
+        eqat_tensor_free(loss);
+        eqat_tensor_free(target);
+        eqat_tape_free(tape);
+        ck_ok(b.ctx, eqat_block_ap_step(job, 0, 0, NULL));
+        ck_assert_ptr_null(eqat_tensor_grad(w));
+        found[apart] = read_floats(w, &n);
+        eqat_block_ap_free(job);
+        tear_down(&b);
+    }
+    ck_assert(equal(found[0], found[1], n));
+    free(found[0]);
+    free(found[1]);
+}
+END_TEST
+
 START_TEST(threads_and_offload_change_nothing_and_the_seed_does)
 {
     setting s = usual;
@@ -437,6 +473,7 @@ int main(void)
     TCase *tc = tcase_create("all");
     tcase_add_unchecked_fixture(tc, write_small_model, fixture_clean);
     tcase_add_test(tc, a_driver_made_of_steps_gives_the_same_bytes);
+    tcase_add_test(tc, a_gradient_that_is_there_already_counts_once);
     tcase_add_test(tc, threads_and_offload_change_nothing_and_the_seed_does);
     tcase_add_test(tc, bf16_too);
     tcase_add_test(tc, no_epochs_give_round_to_nearest);

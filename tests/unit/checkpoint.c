@@ -56,8 +56,10 @@ static void run(int how, eqi_dtype dtype, bool train_x, eqi_tensor **grads, int 
     }
     OK(ctx, eqi_op_add(tape, h, mid, &y));
     ck_assert_uint_eq(tape->count, how == PLAIN ? 13 : 4);
+    ck_assert_uint_eq(tape->captures, how == PLAIN ? 0 : 3);
     eqi_tensor *seed = make_random(ctx, dtype, DIMS(2, 5, 8), 4, 1);
     OK(ctx, eqi_tape_backward_from(tape, y, seed));
+    ck_assert_uint_eq(tape->captures, 0);
     eqi_tensor *all[] = { x, b.gain, b.w };
     for (int i = 0; i < 3; i++) grads[i] = all[i]->grad ? eqi_tensor_ref(all[i]->grad) : NULL;
     *released = b.released;

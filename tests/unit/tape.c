@@ -226,8 +226,11 @@ static eqat_status triple_backward(void *user, eqi_tape *t, eqi_tensor *dy, eqi_
     if (u->fail != EQAT_OK) return u->fail;
     ck_assert_int_eq(n_in, 2);
     ck_assert_ptr_null(in[1]);
-    /* Ops may serve as arithmetic here: nothing is recorded meanwhile. */
+    /* Ops may serve as arithmetic here: nothing is recorded meanwhile, not even of what trains. */
     eqi_tensor *g;
+    EQI_TRY(eqi_op_scale(t, in[0], 3, &g));
+    ck_assert(!g->requires_grad);
+    eqi_tensor_unref(g);
     EQI_TRY(eqi_op_scale(t, dy, 3, &g));
     return eqi_grad_give(in[0], g);
 }

@@ -219,6 +219,20 @@ START_TEST(gradients)
 }
 END_TEST
 
+/* A shorter sequence behind a longer one is rotated as it would be alone. */
+START_TEST(dynamic_scaling_follows_the_length)
+{
+    size_t bytes;
+    open_tiny("llama-dynamic", EQI_F32);
+    free(logits_of(model, 90, &bytes));
+    for (int64_t time = 80; time > 0; time -= 69) {
+        eqat_model *fresh = open_model(ctx, dir, EQI_F32);
+        same_logits(model, fresh, time);
+        eqat_model_free(fresh);
+    }
+}
+END_TEST
+
 /* Full-precision blocks come and go: what stays is less than one of them. */
 START_TEST(blocks_leave_memory)
 {
@@ -244,6 +258,7 @@ TCase *case_forward(void)
     tcase_add_test(tc, bad_batches);
     tcase_add_test(tc, cancelling);
     tcase_add_loop_test(tc, gradients, 0, (int)n_tiny_models);
+    tcase_add_test(tc, dynamic_scaling_follows_the_length);
     tcase_add_test(tc, blocks_leave_memory);
     return tc;
 }

@@ -90,7 +90,7 @@ END_TEST
 typedef void (*edit_fn)(const eqi_source_entry *e, void *data, int bits);
 
 /* Copies the weights of `out` into `in`, with config.json changed by one replacement, every tensor passing through edit, which
- * makes F16 or BF16 of the step sizes. */
+ * leaves the step sizes as F16 or makes F32 of them. */
 static void rewrite(const char *from, const char *to, edit_fn edit, int bits, eqi_stored scales)
 {
     char *config = in_dir(out, "config.json"), *text = read_text(config), *at = strstr(text, from);
@@ -110,10 +110,11 @@ static void rewrite(const char *from, const char *to, edit_fn edit, int bits, eq
     }
     for (size_t i = 0; i < eqi_source_count(s); i++) {
         const eqi_source_entry *e = eqi_source_at(s, i);
-        void *data = malloc((size_t)e->bytes);
+        size_t size = (size_t)e->bytes * (strstr(e->name, ".scales") && scales == EQI_STORED_F32 ? 2 : 1);
+        void *data = malloc(size);
         OK(ctx, eqi_source_read_raw(s, e, 0, (size_t)e->bytes, data));
         edit(e, data, bits);
-        OK(ctx, eqi_safetensors_write(w, data, (size_t)e->bytes));
+        OK(ctx, eqi_safetensors_write(w, data, size));
         free(data);
     }
     OK(ctx, eqi_safetensors_close(w));
@@ -196,16 +197,24 @@ START_TEST(other_orders_are_refused)
 }
 END_TEST
 
-static void to_bf16(const eqi_source_entry *e, void *data, int bits)
+/* Ties, a value beside one, and two below the normal numbers of F16. */
+static const float steps[] = { 0x1.002p0f, 0x1.00201p0f, 0x1.006p0f, 0x1.804p-15f, 0x1.7fp-20f };
+static float largest;
+
+static void to_f32(const eqi_source_entry *e, void *data, int bits)
 {
     (void)bits;
-    uint16_t *s = data;
     if (!strstr(e->name, ".scales")) return;
-    for (int64_t i = 0; i < e->elements; i++) s[i] = eqi_f32_to_bf16(eqi_f16_to_f32(s[i]));
-    s[5] = eqi_f32_to_bf16(0x1.7ep-20f);
+    const uint16_t *half = data;
+    float *wide = malloc((size_t)e->elements * sizeof *wide);
+    for (int64_t i = 0; i < e->elements; i++) wide[i] = eqi_f16_to_f32(half[i]);
+    memcpy(wide, steps, sizeof steps);
+    wide[EQI_COUNT(steps)] = largest;
+    memcpy(data, wide, (size_t)e->elements * sizeof *wide);
+    free(wide);
 }
 
-/* F16 has multiples of 2^-24 alone there: what is evaluated is what a file of ours will hold. */
+/* What is evaluated is what a file of ours will hold. */
 START_TEST(step_sizes_of_other_types_are_rounded_to_f16)
 {
     eqat_model *m = open_model(ctx, in, EQI_F32);
@@ -214,11 +223,19 @@ START_TEST(step_sizes_of_other_types_are_rounded_to_f16)
     OK(ctx, eqat_model_save(m, out));
     eqat_model_free(m);
     eqat_quantizer_free(q);
-    rewrite("\"gptq_v2\"", "\"gptq_v2\"", to_bf16, 4, EQI_STORED_BF16);
+    largest = 65519;
+    rewrite("\"gptq_v2\"", "\"gptq_v2\"", to_f32, 4, EQI_STORED_F32);
     eqat_tensor *s;
     m = open_model(ctx, in, EQI_F32);
     OK(ctx, eqat_model_parameter(m, "model.layers.1.mlp.up_proj.scales", &s));
-    ck_assert_double_eq(get(s, 5 * s->v.shape[1]), 0x1.8p-20);
+    for (size_t i = 0; i < EQI_COUNT(steps); i++)
+        ck_assert_double_eq(get(s, (int64_t)i * s->v.shape[1]), (double)eqi_f16_to_f32(eqi_f32_to_f16(steps[i])));
+    ck_assert_double_eq(get(s, (int64_t)EQI_COUNT(steps) * s->v.shape[1]), 65504);
+    eqat_model_free(m);
+    largest = 65520;
+    rewrite("\"gptq_v2\"", "\"gptq_v2\"", to_f32, 4, EQI_STORED_F32);
+    m = open_model(ctx, in, EQI_F32);
+    says(ctx, eqi_block_load(m, 0, EQI_F32, false), EQAT_NUMERIC, "scales: found infinity at element 5");
     eqat_model_free(m);
 }
 END_TEST

@@ -94,6 +94,23 @@ START_TEST(linears_that_differ)
 }
 END_TEST
 
+START_TEST(a_linear_that_was_asked_for_stays_where_it_is)
+{
+    static const char name[] = "model.layers.1.self_attn.v_proj.weight";
+    write_model(ctx, in, tiny_find("qwen2")->config, EQI_STORED_BF16, NULL);
+    eqat_model *m = open_model(ctx, in, EQI_BF16);
+    eqat_quantizer *q = make_quantizer(ctx, 2, 32);
+    eqat_tensor *before, *after;
+    OK(ctx, eqat_quantizer_add_rule(q, "*.v_proj", 0, 0));
+    OK(ctx, eqat_model_parameter(m, name, &before));
+    OK(ctx, eqat_model_quantize_rtn(m, q));
+    OK(ctx, eqat_model_parameter(m, name, &after));
+    ck_assert_ptr_eq(before, after);
+    eqat_quantizer_free(q);
+    eqat_model_free(m);
+}
+END_TEST
+
 /* What a driver of one's own trained is rounded to the input's types, in memory as in the file. */
 START_TEST(trained_tensors)
 {
@@ -312,6 +329,7 @@ TCase *case_save(void)
     tcase_add_loop_test(tc, what_is_evaluated_is_what_is_saved, 0, (int)n_tiny_models * 4);
     tcase_add_loop_test(tc, full_precision_too, 0, 3);
     tcase_add_test(tc, linears_that_differ);
+    tcase_add_test(tc, a_linear_that_was_asked_for_stays_where_it_is);
     tcase_add_loop_test(tc, trained_tensors, 0, 4);
     tcase_add_loop_test(tc, trained_ends_that_are_not_tied, 0, 2);
     tcase_add_test(tc, trained_to_nan);

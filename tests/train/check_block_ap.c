@@ -438,7 +438,7 @@ static void fill_periodically(bench *b, eqat_tensor *t, const float *values)
 /* Step sizes at up to 4 bits alone: at 8 bits smaller ones are of use. */
 START_TEST(what_is_frozen_is_clamped)
 {
-    const float s[] = { 0x1p-20f, 0.25f, 20000, 60000 }, narrow[] = { 0x1.a38p-14f, 0.25f, 10000, 10000 }; /* F16 of 1e-4 .. 1e4 */
+    const float s[] = { 0x1p-20f, 0.25f, 20000, 60000 }, narrow[] = { 0x1.a38p-14f, 0.25f, 10000, 10000 }; /* 1e-4 in F16 */
     const float z[] = { -3, 0.5f, 2.5f, 300 }, whole[] = { 0, 0, 2, 300 };
     for (int bits = 2; bits <= 8; bits++) {
         setting chosen = usual;

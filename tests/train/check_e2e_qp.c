@@ -204,7 +204,8 @@ START_TEST(zero_points_are_rounded_to_whole_ones_in_range)
     ck_ok(b.ctx, eqat_e2e_qp_finish(job));
     eqat_e2e_qp_free(job);
     ck_ok(b.ctx, eqat_tensor_read(parameter(&b, name), z, (size_t)n));
-    for (int64_t i = 0; i < n; i++) ck_assert_float_eq((float)z[i], fminf(fmaxf(rintf(trained[i]), 0.0f), (float)((1 << BITS) - 1)));
+    for (int64_t i = 0; i < n; i++)
+        ck_assert_float_eq((float)z[i], fminf(fmaxf(rintf(trained[i]), 0.0f), (float)((1 << BITS) - 1)));
     tear_down(&b);
 }
 END_TEST

@@ -19,6 +19,9 @@ typedef struct worker {
     eqi_pool *pool;
     int index;
     pthread_t thread;
+    size_t end; /* of its share of the tasks */
+    atomic_size_t next;
+    char apart[128]; /* no two shares in a line of the cache */
 } worker;
 
 struct eqi_pool {
@@ -29,12 +32,10 @@ struct eqi_pool {
     atomic_bool stop;
     eqi_task_fn fn;
     void *arg;
-    size_t count;
-    atomic_size_t next;
     int size;    /* asked for, the calling thread included */
-    int started; /* workers in the process `owner` */
+    int started; /* threads in the process `owner` */
     pid_t owner;
-    worker workers[];
+    worker workers[]; /* the first is the calling thread */
 };
 
 static void relax(void)
@@ -44,12 +45,13 @@ static void relax(void)
 #endif
 }
 
+/* Its own share first: the same part of the data as in the call before, which may lie in a cache that others do not share. */
 static void run_tasks(eqi_pool *p, int index)
 {
-    for (;;) {
-        size_t i = atomic_fetch_add_explicit(&p->next, 1, memory_order_relaxed);
-        if (i >= p->count) return;
-        p->fn(p->arg, i, index);
+    for (int k = 0; k < p->size; k++) {
+        worker *of = &p->workers[(index + k) % p->size];
+        size_t i;
+        while ((i = atomic_fetch_add_explicit(&of->next, 1, memory_order_relaxed)) < of->end) p->fn(p->arg, i, index);
     }
 }
 
@@ -98,10 +100,10 @@ static int start(eqi_pool *p)
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &old);
     int err = 0;
-    for (int i = 0; i < p->size - 1 && err == 0; i++) {
-        p->workers[i] = (worker){ .pool = p, .index = i + 1 };
+    for (int i = 1; i < p->size && err == 0; i++) {
+        p->workers[i] = (worker){ .pool = p, .index = i };
         err = pthread_create(&p->workers[i].thread, NULL, worker_main, &p->workers[i]);
-        if (err == 0) p->started = i + 1;
+        if (err == 0) p->started = i;
     }
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     return err;
@@ -136,7 +138,7 @@ void eqi_pool_free(eqi_ctx *ctx, eqi_pool *p)
         atomic_store(&p->stop, true);
         pthread_cond_broadcast(&p->work);
         pthread_mutex_unlock(&p->lock);
-        for (int i = 0; i < p->started; i++) pthread_join(p->workers[i].thread, NULL);
+        for (int i = 1; i <= p->started; i++) pthread_join(p->workers[i].thread, NULL);
         pthread_cond_destroy(&p->done);
         pthread_cond_destroy(&p->work);
         pthread_mutex_destroy(&p->lock);
@@ -164,8 +166,10 @@ void eqi_parallel(eqi_ctx *ctx, size_t count, eqi_task_fn fn, void *arg)
     if (before > 1) omp_set_num_threads(1);
     p->fn = fn;
     p->arg = arg;
-    p->count = count;
-    atomic_store(&p->next, 0);
+    for (int i = 0; i < p->size; i++) {
+        p->workers[i].end = count * (size_t)(i + 1) / (size_t)p->size;
+        atomic_store_explicit(&p->workers[i].next, count * (size_t)i / (size_t)p->size, memory_order_relaxed);
+    }
     atomic_store(&p->running, p->started);
     if (p->started) {
         pthread_mutex_lock(&p->lock);

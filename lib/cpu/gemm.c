@@ -128,12 +128,14 @@ static void pack_task(void *arg, size_t index, int worker)
     else pack_a_task(j, i - b_tiles, scratch);
 }
 
+/* Along a row of tiles first: a thread's share is a range of rows, which the next product and what is in between find in its
+ * cache. */
 static void tile_task(void *arg, size_t index, int worker)
 {
     job *j = arg;
     char *mine = j->workers + (size_t)worker * j->worker_size;
     float *c = (float *)(void *)(mine + j->c_offset);
-    int64_t i = (int64_t)index % j->m_tiles, tn = (int64_t)index / j->m_tiles;
+    int64_t i = (int64_t)index / j->n_tiles, tn = (int64_t)index % j->n_tiles;
     int64_t tm = j->m_first + i, in = (j->n_first + tn) % j->n.count, period = (j->n_first + tn) / j->n.count;
     bool last_m = tm == j->m.count - 1, last_n = in == j->n.count - 1;
     int64_t pm = padded_m(j, last_m), pn = padded_n(j, last_n);

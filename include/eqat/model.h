@@ -69,6 +69,7 @@ typedef struct eqat_batch {
     const int32_t *labels;    /* host [B, T]: the id that position t should predict, negative: masked; NULL: ids shifted by one, the last of a sequence or segment masked */
     const int32_t *positions; /* host [B, T]; NULL: 0..T-1 */
     const int32_t *segments;  /* host [B, T]; NULL: one segment a sequence */
+    bool keep_activations;    /* of a recorded pass: all blocks' activations stay in memory; false (default): backward recomputes them block by block */
 } eqat_batch;
 
 EQAT_API void eqat_batch_init(eqat_batch *batch, size_t struct_size);
@@ -77,7 +78,7 @@ EQAT_API void eqat_batch_init(eqat_batch *batch, size_t struct_size);
 EQAT_API eqat_status eqat_model_forward(eqat_model *model, const eqat_batch *batch, eqat_tensor **logits);
 /* Mean cross-entropy F32 [1] over the batch's labels, without ever holding [B, T, V]; no gradients.  count may be NULL. */
 EQAT_API eqat_status eqat_model_loss(eqat_model *model, const eqat_batch *batch, eqat_tensor **loss, eqat_tensor **count);
-/* The same recorded on a tape, every block recomputed in backward.  Gradients reach what is trainable: see eqat_model_parameter. */
+/* The same recorded on a tape.  Gradients reach what is trainable: see eqat_model_parameter. */
 EQAT_API eqat_status eqat_model_loss_recorded(eqat_model *model, eqat_tape *tape, const eqat_batch *batch, eqat_tensor **loss,
                                               eqat_tensor **count);
 

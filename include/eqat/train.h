@@ -118,6 +118,7 @@ typedef struct eqat_e2e_qp_options {
     double min_lr_factor;     /* default 0 */
     eqat_progress_fn progress;
     void *progress_user;
+    bool keep_activations;    /* see eqat_batch; the same bytes; default false */
 } eqat_e2e_qp_options;
 
 EQAT_API void eqat_e2e_qp_options_init(eqat_e2e_qp_options *options, size_t struct_size);

@@ -12,6 +12,7 @@ void eqat_batch_init(eqat_batch *batch, size_t struct_size)
 /* A batch as the blocks take it. */
 typedef struct input {
     int64_t batch, time;
+    bool keep_activations;
     eqi_tensor *x;                             /* [B, T, H] */
     eqi_tensor *labels, *positions, *segments; /* I32 [B, T] or NULL */
 } input;
@@ -119,6 +120,7 @@ static eqat_status take_batch(eqi_tape *tape, eqat_model *m, const eqat_batch *g
     if (!b.ids && !b.embeddings) return eqi_fail(m->ctx, EQAT_INVALID_ARGUMENT, "batch: found neither ids nor embeddings");
     in->batch = b.batch;
     in->time = b.time;
+    in->keep_activations = b.keep_activations;
     int64_t length = 0;
     eqat_status st;
     EQI_CHECK(take_positions(m, &b, &length, &in->positions));
@@ -200,12 +202,12 @@ static eqat_status record_block(eqi_tape *tape, const segment *template, eqi_ten
 }
 
 /* in->x through all blocks; in->x is replaced. */
-static eqat_status run_blocks(eqi_tape *tape, eqat_model *m, bool recorded, input *in)
+static eqat_status run_blocks(eqi_tape *tape, eqat_model *m, bool recompute, input *in)
 {
     segment s = {.model = m, .cos = m->rope_cos, .sin = m->rope_sin, .positions = in->positions, .segments = in->segments};
     for (s.index = 0; s.index < m->config.blocks; s.index++) {
         eqi_tensor *next;
-        EQI_TRY(recorded ? record_block(tape, &s, in->x, &next) : run_block(tape, &s, &in->x, 1, &next));
+        EQI_TRY(recompute ? record_block(tape, &s, in->x, &next) : run_block(tape, &s, &in->x, 1, &next));
         eqi_tensor_unref(in->x);
         in->x = next;
     }
@@ -261,7 +263,7 @@ static eqat_status loss_on(eqat_model *m, eqi_tape *tape, bool recorded, const e
     *loss = NULL;
     if (count) *count = NULL;
     EQI_CHECK(take_batch(tape, m, batch, true, &in));
-    EQI_CHECK(run_blocks(tape, m, recorded, &in));
+    EQI_CHECK(run_blocks(tape, m, recorded && !in.keep_activations, &in));
     st = eqi_model_head_loss(tape, m, in.x, in.labels, loss, count);
 done:
     input_release(&in);

@@ -51,6 +51,8 @@ static const eqat_field fields[] = {
     EQI_FIELD_F64(eqat_e2e_qp_options, min_lr_factor, 0, 0, 1, "the rate falls along a cosine to this share of it"),
     EQI_FIELD_POINTER(eqat_e2e_qp_options, progress, "called after every step"),
     EQI_FIELD_POINTER(eqat_e2e_qp_options, progress_user, "its first argument"),
+    EQI_FIELD_BOOL(eqat_e2e_qp_options, keep_activations, false,
+                   "keep the activations of all blocks for backward instead of computing them again: faster, more memory"),
 };
 
 const eqi_struct eqi_struct_e2e_qp = EQI_STRUCT(eqat_e2e_qp_options, "e2e_qp", fields);
@@ -302,6 +304,7 @@ static eqat_status forward(eqat_e2e_qp *job, int64_t step, int64_t micro, int64_
     batch.batch = n;
     batch.time = job->time;
     batch.ids = job->ids;
+    batch.keep_activations = job->options.keep_activations;
     return eqat_model_loss_recorded(job->model, job->tape, &batch, loss, NULL);
 }
 

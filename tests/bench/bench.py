@@ -165,7 +165,7 @@ class Bench:
             samples = case.batch * (2 if case.kind in ("block_ap", "advance") else 1)
             full, rounded = self.model(case)
             arguments = dict(tokens=self.tokens(case, samples), dtype=dtype, time=case.time, batch=case.batch, samples=samples, group=case.group,
-                             **self.steps(case))
+                             keep=case.keep, **self.steps(case))
             kind = "block_ap" if case.kind == "advance" else case.kind
 
             def run(side):

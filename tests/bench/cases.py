@@ -17,7 +17,7 @@ class Case:
     head: int      # passes of the head
     group: int = 64
     seconds: float = 20
-    pairs: int = 0  # 0: as asked
+    keep: int = 0  # activations of all blocks, as PyTorch does
 
     @property
     def tokens(self):
@@ -58,7 +58,8 @@ def cases(group, smoke=False):
     whole, four = SHAPES["tiny" if smoke else "smollm2"], dict(SHAPES["tiny" if smoke else "llama7b"], layers=2 if smoke else 4)
     for name, shape, times in (("smollm2", whole, (512, 2048)), ("llama7b-4", four, (512, 2048))):
         for time in (64,) if smoke else times:
-            out.append(Case(f"e2e-qp/{name}/{time}", "e2e_qp", shape, time, 2, 1, 3, 2, group, 60))
+            for keep, ending in enumerate(("", "/kept")):
+                out.append(Case(f"e2e-qp/{name}/{time}{ending}", "e2e_qp", shape, time, 2, 1, 3, 2, group, 60, keep))
     for name in ("smollm2", "llama1b"):
         time = 64 if smoke else 2048
         out.append(Case(f"eval/{name}/{time}", "eval", SHAPES["tiny" if smoke else name], time, 4, 1, 1, 1, group, 60))

@@ -1,5 +1,5 @@
 /* Optimizer steps of E2E-QP on a quantized model, sequence by sequence.
- *   bench_e2e_qp model=DIR tokens=FILE dtype=bf16 time=512 batch=2 samples=8 warmup=1 steps=5 seconds=20 */
+ *   bench_e2e_qp model=DIR tokens=FILE dtype=bf16 time=512 batch=2 samples=8 keep=0 warmup=1 steps=5 seconds=20 */
 #include "measure.h"
 
 int main(int argc, char **argv)
@@ -10,6 +10,7 @@ int main(int argc, char **argv)
     eqat_e2e_qp_options o;
     eqat_e2e_qp_options_init(&o, sizeof o);
     o.batch_size = bench_int("batch", 2);
+    o.keep_activations = bench_int("keep", 0);
     eqat_e2e_qp *job;
     bench_ok(eqat_e2e_qp_create(&job, s.model, s.data, &o));
 

@@ -336,6 +336,28 @@ START_TEST(a_save_changes_nothing)
 }
 END_TEST
 
+/* With a block that stays dense, is in memory only while it is computed, and whose gains train nevertheless. */
+START_TEST(kept_activations_give_the_same_bytes)
+{
+    const char *folders[2];
+    size_t peak[2];
+    for (int keep = 0; keep < 2; keep++) {
+        bench b = set_up_mixed("model", 8, BITS, "model.layers.1.*", 0);
+        eqat_e2e_qp_options o = fast_options();
+        o.params = EQAT_E2E_SZ;
+        o.train_norms = true;
+        o.keep_activations = keep;
+        eqat_context_reset_peak(b.ctx);
+        ck_ok(b.ctx, eqat_e2e_qp_train(b.model, b.data, &o));
+        peak[keep] = eqat_context_bytes_peak(b.ctx);
+        folders[keep] = save_as(b.ctx, b.model, keep ? "kept" : "recomputed");
+        tear_down(&b);
+    }
+    ck_assert(same_folders(folders[0], folders[1]));
+    ck_assert_uint_gt(peak[1], peak[0] + peak[0] / 10);
+}
+END_TEST
+
 /* Two jobs would undo each other. */
 START_TEST(a_model_has_one_job_at_a_time)
 {
@@ -704,6 +726,7 @@ int main(void)
     tcase_add_test(tc, unfinished_training_is_undone);
     tcase_add_test(tc, a_cancelled_run_goes_on_to_the_same_bytes);
     tcase_add_test(tc, a_save_changes_nothing);
+    tcase_add_test(tc, kept_activations_give_the_same_bytes);
     tcase_add_test(tc, a_model_has_one_job_at_a_time);
     tcase_add_test(tc, micro_batches_add_up);
     tcase_add_test(tc, a_step_is_the_mean_over_its_sequences_in_the_order_of_the_epoch);

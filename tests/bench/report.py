@@ -1,5 +1,6 @@
 """The table, the plot, and what is said about the machine."""
 import importlib.metadata
+import math
 
 import offload
 
@@ -110,10 +111,13 @@ def plot(result, path):
     names = [f"{r['case']} {r['dtype']}" for r in rows]
     figure, (speed, share) = plt.subplots(1, 2, figsize=(12, 1.5 + 0.32 * len(rows)), sharey=True)
     at = range(len(rows))
-    speed.barh([i - 0.2 for i in at], [side(r, "torch").get("ratio", 0) for r in rows], 0.38, label="PyTorch")
-    speed.barh([i + 0.2 for i in at], [side(r, "compile").get("ratio", 0) for r in rows], 0.38, label="torch.compile")
+    speed.barh([i - 0.2 for i in at], [side(r, "torch").get("ratio", math.nan) for r in rows], 0.38, label="PyTorch")
+    speed.barh([i + 0.2 for i in at], [side(r, "compile").get("ratio", math.nan) for r in rows], 0.38, label="torch.compile")
     speed.axvline(1, color="black", linewidth=0.8)
-    speed.set(xlabel="times faster than", yticks=list(at), yticklabels=names)
+    speed.set(xscale="log", xlabel="times faster than", yticks=list(at), yticklabels=names)
+    speed.set_xticks([0.5, 1, 2, 5, 10, 20, 50], minor=False)
+    speed.xaxis.set_major_formatter("{x:g}")
+    speed.minorticks_off()
     speed.invert_yaxis()
     speed.legend()
     share.barh(list(at), [100 * r.get("fraction", 0) for r in rows], 0.6, color="tab:green")

@@ -69,7 +69,8 @@ typedef struct eqat_batch {
     const int32_t *labels;    /* host [B, T]: the id that position t should predict, negative: masked; NULL: ids shifted by one, the last of a sequence or segment masked */
     const int32_t *positions; /* host [B, T]; NULL: 0..T-1 */
     const int32_t *segments;  /* host [B, T]; NULL: one segment a sequence */
-    bool keep_activations;    /* of a recorded pass: all blocks' activations stay in memory; false (default): backward recomputes them block by block */
+    bool keep_activations;    /* of a recorded pass: those of all blocks stay in memory; default false: backward computes them again,
+                               * block by block */
 } eqat_batch;
 
 EQAT_API void eqat_batch_init(eqat_batch *batch, size_t struct_size);

@@ -65,9 +65,9 @@ static void packed_lookup(uint16_t *out, const eqi_rows *src, int64_t row, int64
     const uint32_t *word = (const uint32_t *)src->data + row * src->ld + col / 32 * bits;
     /* Codes 2i and 2i + 1 go to the halves of word i: the byte in which a code begins and the one after it, shifted. What is
      * above a code then does no harm, as the values repeat. */
-    const vi even = vi_mul(vi_iota(), vi_set1(2 * bits)), odd = vi_add(even, vi_set1(bits)), byte = vi_set1(0x0101);
-    const vi pick = vi_add(vi_or(vi_mul(vi_shr(even, vi_set1(3)), byte), vi_shl(vi_mul(vi_shr(odd, vi_set1(3)), byte), vi_set1(16))),
-                           vi_set1(0x01000100));
+    const vi even = vi_mul(vi_iota(), vi_set1(2 * bits)), odd = vi_add(even, vi_set1(bits));
+    const vi byte = vi_or(vi_shr(even, vi_set1(3)), vi_shl(vi_shr(odd, vi_set1(3)), vi_set1(16)));
+    const vi pick = vi_add(vi_mul(byte, vi_set1(0x0101)), vi_set1(0x01000100));
     const vi shift = vi_or(vi_and(even, vi_set1(7)), vi_shl(vi_and(odd, vi_set1(7)), vi_set1(16)));
     const vf code = v_from_i(vi_and(vi_iota(), vi_set1((1 << bits) - 1)));
     for (int64_t i = 0, g = col / src->q.group; i < n; g++) {

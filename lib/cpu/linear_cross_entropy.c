@@ -121,7 +121,8 @@ static int64_t chunk_rows(int64_t rows, int64_t vocab, int64_t width, size_t siz
     int64_t bytes = eqi_max64(CHUNK_BYTES, vocab * width / CHUNK_WEIGHT * (int64_t)size);
     int64_t most = bytes / eqi_max64(1, vocab * (int64_t)size) / CHUNK_UNIT * CHUNK_UNIT;
     most = eqi_min64(eqi_max64(most, CHUNK_UNIT), CHUNK_MAX);
-    return eqi_max64(1, eqi_min64(rows, eqi_round_up(eqi_ceil_div(rows, eqi_max64(1, eqi_ceil_div(rows, most))), CHUNK_UNIT)));
+    int64_t chunks = eqi_max64(1, eqi_ceil_div(rows, most));
+    return eqi_max64(1, eqi_min64(rows, eqi_round_up(eqi_ceil_div(rows, chunks), CHUNK_UNIT)));
 }
 
 static size_t aligned(int64_t count, size_t size) { return (size_t)eqi_round_up(count * (int64_t)size, EQI_ALIGN); }

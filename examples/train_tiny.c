@@ -1,10 +1,11 @@
-/* Trains a two-layer Llama from nothing with libeqat's tape, on sentences of a small grammar, and writes it as a Hugging Face
- * folder with token files for training and validation:
+/* Trains a two-layer Llama from nothing with libeqat's tape, on sentences of a small grammar, and
+ * writes it as a Hugging Face folder with token files for training and validation:
  *
  *     train_tiny DIR        writes DIR/model, DIR/train.u16, DIR/valid.u16
  *     eqat quantize DIR/model --out DIR/w2 --bits 2 --group-size 32 --calib DIR/train.u16 ...
  *
- * It is also the shortest custom training driver: build a graph with eqat_op_..., call backward, step the optimizer. */
+ * It is also the shortest custom training driver: build a graph with eqat_op_..., call backward,
+ * step the optimizer. */
 #include <eqat/eqat.h>
 #include <errno.h>
 #include <math.h>
@@ -13,7 +14,17 @@
 #include <string.h>
 #include <sys/stat.h>
 
-enum { HIDDEN = 64, INTERMEDIATE = 192, LAYERS = 2, HEADS = 4, KV_HEADS = 2, HEAD_DIM = 16, TIME = 64, BATCH = 16, STEPS = 500 };
+enum {
+    HIDDEN = 64,
+    INTERMEDIATE = 192,
+    LAYERS = 2,
+    HEADS = 4,
+    KV_HEADS = 2,
+    HEAD_DIM = 16,
+    TIME = 64,
+    BATCH = 16,
+    STEPS = 500
+};
 enum { TRAIN_TOKENS = 262144, VALID_TOKENS = 16384 };
 static const double LEARNING_RATE = 3e-3, EPS = 1e-5, THETA = 10000.0;
 
@@ -33,10 +44,29 @@ static void die(const char *path)
     exit(1);
 }
 
-/* ---- the grammar: number agreement, a relative clause that separates subject and verb, and a name to be remembered ---- */
+/* ---- the grammar: number agreement, a relative clause that separates subject and verb, and a name
+ * to be remembered ---- */
 
-enum { DOT, COMMA, THAT, WHO, SAYS, AND, NAMES = 8, N_NAMES = 12, DETS = 20, N_DETS = 3, ADJECTIVES = 26, N_ADJECTIVES = 16,
-       NOUNS = 42, N_NOUNS = 18, VERBS = 78, N_VERBS = 14, HERSELF = 106, VOCABULARY = 128 };
+enum {
+    DOT,
+    COMMA,
+    THAT,
+    WHO,
+    SAYS,
+    AND,
+    NAMES = 8,
+    N_NAMES = 12,
+    DETS = 20,
+    N_DETS = 3,
+    ADJECTIVES = 26,
+    N_ADJECTIVES = 16,
+    NOUNS = 42,
+    N_NOUNS = 18,
+    VERBS = 78,
+    N_VERBS = 14,
+    HERSELF = 106,
+    VOCABULARY = 128
+};
 
 static uint64_t state = 1;
 
@@ -53,7 +83,8 @@ typedef struct sentence {
 
 static void say(sentence *s, int word) { s->word[s->length++] = (uint16_t)word; }
 
-/* Nouns, determiners and verbs come in pairs: singular, plural. A noun prefers its own adjectives and verbs. */
+/* Nouns, determiners and verbs come in pairs: singular, plural. A noun prefers its own adjectives
+ * and verbs. */
 static int noun_phrase(sentence *s, int *noun)
 {
     int plural = (int)below(2);
@@ -64,7 +95,10 @@ static int noun_phrase(sentence *s, int *noun)
     return plural;
 }
 
-static int verb_of(int noun, int plural) { return VERBS + 2 * ((noun * 3 + (int)below(3)) % N_VERBS) + plural; }
+static int verb_of(int noun, int plural)
+{
+    return VERBS + 2 * ((noun * 3 + (int)below(3)) % N_VERBS) + plural;
+}
 
 static void clause(sentence *s)
 {
@@ -114,7 +148,7 @@ static uint16_t *text_make(size_t n, const char *path)
     return text;
 }
 
-/* ---- the model: parameters by their Hugging Face names ------------------------------------------------------------------ */
+/* ---- the model: parameters by their Hugging Face names ---- */
 
 typedef struct parameter {
     char name[80];
@@ -131,16 +165,18 @@ static double normal(void)
     return sqrt(-2 * log(u)) * cos(6.283185307179586 * v);
 }
 
-static eqat_tensor *parameter_make(eqat_optimizer *adamw, const char *name, int64_t rows, int64_t columns)
+static eqat_tensor *parameter_make(eqat_optimizer *adamw, const char *name, int64_t rows,
+                                   int64_t columns)
 {
     parameter *p = &parameters[n_parameters++];
     snprintf(p->name, sizeof p->name, "%s", name);
     p->rows = rows;
     p->columns = columns;
-    int64_t shape[2] = { rows, columns }, count = columns ? rows * columns : rows;
+    int64_t shape[2] = {rows, columns}, count = columns ? rows * columns : rows;
     float *init = malloc((size_t)count * sizeof *init);
     if (!init) die("parameters");
-    for (int64_t i = 0; i < count; i++) init[i] = columns ? (float)(normal() / sqrt((double)columns)) : 1.0f;
+    for (int64_t i = 0; i < count; i++)
+        init[i] = columns ? (float)(normal() / sqrt((double)columns)) : 1.0f;
     ok(eqat_tensor_create(ctx, &p->tensor, EQAT_F32, columns ? 2 : 1, shape, init));
     free(init);
     ok(eqat_tensor_set_trainable(p->tensor, true));
@@ -157,7 +193,8 @@ typedef struct tiny {
     layer layers[LAYERS];
 } tiny;
 
-static eqat_tensor *layer_parameter(eqat_optimizer *adamw, int i, const char *name, int64_t rows, int64_t columns)
+static eqat_tensor *layer_parameter(eqat_optimizer *adamw, int i, const char *name, int64_t rows,
+                                    int64_t columns)
 {
     char full[80];
     snprintf(full, sizeof full, "model.layers.%d.%s.weight", i, name);
@@ -187,12 +224,13 @@ static void tiny_make(tiny *m, eqat_optimizer *adamw)
             cosines[t * HEAD_DIM / 2 + c] = (float)cos(angle);
             sines[t * HEAD_DIM / 2 + c] = (float)sin(angle);
         }
-    int64_t shape[2] = { TIME, HEAD_DIM / 2 };
+    int64_t shape[2] = {TIME, HEAD_DIM / 2};
     ok(eqat_tensor_create(ctx, &m->cos, EQAT_F32, 2, shape, cosines));
     ok(eqat_tensor_create(ctx, &m->sin, EQAT_F32, 2, shape, sines));
 }
 
-/* ---- the graph: each op's result is released once it was used; the tape keeps what backward needs ------------------------ */
+/* ---- the graph: each op's result is released once it was used; the tape keeps what backward needs
+ * ---- */
 
 static eqat_tensor *norm(eqat_tape *tape, eqat_tensor *x, eqat_tensor *gain)
 {
@@ -208,9 +246,10 @@ static eqat_tensor *linear(eqat_tape *tape, eqat_tensor *x, eqat_tensor *w)
     return y;
 }
 
-static eqat_tensor *heads(eqat_tape *tape, const tiny *m, eqat_tensor *x, eqat_tensor *w, int64_t n, bool rotate)
+static eqat_tensor *heads(eqat_tape *tape, const tiny *m, eqat_tensor *x, eqat_tensor *w, int64_t n,
+                          bool rotate)
 {
-    int64_t shape[4] = { BATCH, TIME, n, HEAD_DIM };
+    int64_t shape[4] = {BATCH, TIME, n, HEAD_DIM};
     eqat_tensor *flat = linear(tape, x, w), *split, *turned;
     ok(eqat_op_reshape(tape, flat, 4, shape, &split));
     eqat_tensor_free(flat);
@@ -232,17 +271,19 @@ static eqat_tensor *residual(eqat_tape *tape, eqat_tensor *x, eqat_tensor *f)
 
 static eqat_tensor *block(eqat_tape *tape, const tiny *m, const layer *l, eqat_tensor *x)
 {
-    int64_t flat[3] = { BATCH, TIME, HEADS * HEAD_DIM };
+    int64_t flat[3] = {BATCH, TIME, HEADS * HEAD_DIM};
     eqat_tensor *h = norm(tape, x, l->norm1), *mixed, *joined, *gated;
-    eqat_tensor *q = heads(tape, m, h, l->q, HEADS, true), *k = heads(tape, m, h, l->k, KV_HEADS, true);
+    eqat_tensor *q = heads(tape, m, h, l->q, HEADS, true),
+                *k = heads(tape, m, h, l->k, KV_HEADS, true);
     eqat_tensor *v = heads(tape, m, h, l->v, KV_HEADS, false);
     ok(eqat_op_attention(tape, q, k, v, NULL, NULL, &mixed));
     ok(eqat_op_reshape(tape, mixed, 3, flat, &joined));
     x = residual(tape, x, linear(tape, joined, l->o));
-    eqat_tensor *h2 = norm(tape, x, l->norm2), *gate = linear(tape, h2, l->gate), *up = linear(tape, h2, l->up);
+    eqat_tensor *h2 = norm(tape, x, l->norm2), *gate = linear(tape, h2, l->gate),
+                *up = linear(tape, h2, l->up);
     ok(eqat_op_silu_mul(tape, gate, up, &gated));
     x = residual(tape, x, linear(tape, gated, l->down));
-    eqat_tensor *used[] = { h, q, k, v, mixed, joined, h2, gate, up, gated };
+    eqat_tensor *used[] = {h, q, k, v, mixed, joined, h2, gate, up, gated};
     for (size_t i = 0; i < sizeof used / sizeof *used; i++) eqat_tensor_free(used[i]);
     return x;
 }
@@ -273,22 +314,26 @@ static void batch_make(const uint16_t *text, eqat_tensor *ids, eqat_tensor *labe
     ok(eqat_tensor_write(labels, y, sizeof y));
 }
 
-/* ---- the folder ------------------------------------------------------------------------------------------------------- */
+/* ---- the folder ---- */
 
 static void save_config(const char *path)
 {
     FILE *f = fopen(path, "w");
     if (!f) die(path);
     fprintf(f,
-            "{\"architectures\": [\"LlamaForCausalLM\"], \"model_type\": \"llama\", \"hidden_size\": %d, \"intermediate_size\": %d,\n"
-            " \"num_hidden_layers\": %d, \"num_attention_heads\": %d, \"num_key_value_heads\": %d, \"vocab_size\": %d,\n"
-            " \"max_position_embeddings\": 2048, \"rms_norm_eps\": %g, \"rope_theta\": %.1f, \"hidden_act\": \"silu\",\n"
+            "{\"architectures\": [\"LlamaForCausalLM\"], \"model_type\": \"llama\", "
+            "\"hidden_size\": %d, \"intermediate_size\": %d,\n"
+            " \"num_hidden_layers\": %d, \"num_attention_heads\": %d, \"num_key_value_heads\": %d, "
+            "\"vocab_size\": %d,\n"
+            " \"max_position_embeddings\": 2048, \"rms_norm_eps\": %g, \"rope_theta\": %.1f, "
+            "\"hidden_act\": \"silu\",\n"
             " \"tie_word_embeddings\": true, \"torch_dtype\": \"float32\"}\n",
             HIDDEN, INTERMEDIATE, LAYERS, HEADS, KV_HEADS, VOCABULARY, EPS, THETA);
     if (fclose(f)) die(path);
 }
 
-/* safetensors: the length of a JSON header, the header, the bytes of the tensors one after another. */
+/* safetensors: the length of a JSON header, the header, the bytes of the tensors one after another.
+ */
 static void save_weights(const char *path)
 {
     static char header[16384];
@@ -297,9 +342,12 @@ static void save_weights(const char *path)
         const parameter *p = &parameters[i];
         size_t bytes = (size_t)eqat_tensor_count(p->tensor) * sizeof(float);
         char shape[48];
-        snprintf(shape, sizeof shape, p->columns ? "%lld,%lld" : "%lld", (long long)p->rows, (long long)p->columns);
-        n += (size_t)snprintf(header + n, sizeof header - n, "%s\"%s\":{\"dtype\":\"F32\",\"shape\":[%s],\"data_offsets\":[%zu,%zu]}",
-                              i ? "," : "{", p->name, shape, offset, offset + bytes);
+        snprintf(shape, sizeof shape, p->columns ? "%lld,%lld" : "%lld", (long long)p->rows,
+                 (long long)p->columns);
+        n += (size_t)snprintf(
+            header + n, sizeof header - n,
+            "%s\"%s\":{\"dtype\":\"F32\",\"shape\":[%s],\"data_offsets\":[%zu,%zu]}", i ? "," : "{",
+            p->name, shape, offset, offset + bytes);
         offset += bytes;
     }
     n += (size_t)snprintf(header + n, sizeof header - n, "}");
@@ -352,7 +400,7 @@ int main(int argc, char **argv)
     ok(eqat_optimizer_add_group(adamw, LEARNING_RATE, NULL));
     tiny model;
     tiny_make(&model, adamw);
-    int64_t shape[2] = { BATCH, TIME };
+    int64_t shape[2] = {BATCH, TIME};
     eqat_tensor *ids, *labels, *loss;
     ok(eqat_tensor_create(ctx, &ids, EQAT_I32, 2, shape, NULL));
     ok(eqat_tensor_create(ctx, &labels, EQAT_I32, 2, shape, NULL));

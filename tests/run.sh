@@ -13,7 +13,7 @@ mkdir -p "$work"
 # The suites that compare with other implementations skip without these.
 if [ ! -x "$work/venv/bin/python" ]; then
     python3 -m venv "$work/venv" 2>/dev/null || { need_packages python3-venv && python3 -m venv "$work/venv"; } || true
-    "$work/venv/bin/python" -m pip install -q --disable-pip-version-check numpy gguf tokenizers >"$work/pip.log" 2>&1 ||
+    "$work/venv/bin/python" -m pip install -q --disable-pip-version-check numpy gguf tokenizers clang-format==14.0.6 >"$work/pip.log" 2>&1 ||
         echo "the packages of the comparing suites could not be installed; those suites will skip" >&2
 fi
 PATH=$work/venv/bin:$PATH

@@ -29,10 +29,14 @@ static void value_text(const eqat_field *f, const void *options, char *out, size
     case EQAT_FIELD_BOOL: snprintf(out, size, "%s", *(const bool *)m ? "on" : "off"); break;
     case EQAT_FIELD_I32: snprintf(out, size, "%d", *(const int32_t *)m); break;
     case EQAT_FIELD_I64: snprintf(out, size, "%lld", (long long)*(const int64_t *)m); break;
-    case EQAT_FIELD_U64: snprintf(out, size, "%llu", (unsigned long long)*(const uint64_t *)m); break;
+    case EQAT_FIELD_U64:
+        snprintf(out, size, "%llu", (unsigned long long)*(const uint64_t *)m);
+        break;
     case EQAT_FIELD_F64: snprintf(out, size, "%g", *(const double *)m); break;
     case EQAT_FIELD_ENUM: snprintf(out, size, "%s", f->names[*(const int32_t *)m]); break;
-    case EQAT_FIELD_STRING: snprintf(out, size, "%s", *(const char *const *)m ? *(const char *const *)m : "none"); break;
+    case EQAT_FIELD_STRING:
+        snprintf(out, size, "%s", *(const char *const *)m ? *(const char *const *)m : "none");
+        break;
     case EQAT_FIELD_POINTER: snprintf(out, size, "none"); break;
     }
 }
@@ -55,7 +59,8 @@ static void print_help(const flag_set *set)
     for (size_t i = 0; i < set->n_own; i++) {
         const flag_own *o = &set->own[i];
         char left[NAME_MAX_LENGTH];
-        snprintf(left, sizeof left, "--%s%s%s", o->name, o->value ? " " : "", o->value ? o->value : "");
+        snprintf(left, sizeof left, "--%s%s%s", o->name, o->value ? " " : "",
+                 o->value ? o->value : "");
         printf("  %-28s %s\n", left, o->help);
     }
     printf("  %-28s %s\n", "--help", "this text");
@@ -63,7 +68,7 @@ static void print_help(const flag_set *set)
         const flag_group *group = &set->groups[g];
         if (!group->title) continue;
         printf("\n%s\n", group->title);
-        eqat_field f = { .struct_size = sizeof f };
+        eqat_field f = {.struct_size = sizeof f};
         for (size_t i = 0; eqat_options_field(group->struct_name, i, &f) == EQAT_OK; i++) {
             if (f.type == EQAT_FIELD_POINTER || !offered(group, f.name)) continue;
             char name[NAME_MAX_LENGTH], left[NAME_MAX_LENGTH + 16], value[256];
@@ -84,21 +89,25 @@ static int usage_error(const flag_set *set, const char *format, const char *what
 }
 
 /* The library keeps the reason in a context; one is made just to hear it. */
-static int value_error(const flag_set *set, const flag_group *group, const char *field, const char *flag, const char *value)
+static int value_error(const flag_set *set, const flag_group *group, const char *field,
+                       const char *flag, const char *value)
 {
     eqat_context *ctx;
     eqat_context_options o;
     eqat_context_options_init(&o, sizeof o);
     o.threads = 1;
-    if (eqat_context_create(&ctx, &o, NULL, 0) != EQAT_OK) return usage_error(set, "--%s: cannot take \"%s\"", flag, value);
+    if (eqat_context_create(&ctx, &o, NULL, 0) != EQAT_OK)
+        return usage_error(set, "--%s: cannot take \"%s\"", flag, value);
     eqat_options_set(ctx, group->struct_name, group->options, field, value);
     int code = usage_error(set, "--%s: %s", flag, eqat_context_error(ctx));
     eqat_context_free(ctx);
     return code;
 }
 
-/* Finds a flag by the name in `arg`; stores the value. Returns -1 when stored, -2 when no such flag, else an exit code. */
-static int store(const flag_set *set, const char *arg, const char *name, const char *value, bool *took_value)
+/* Finds a flag by the name in `arg`; stores the value. Returns -1 when stored, -2 when no such
+ * flag, else an exit code. */
+static int store(const flag_set *set, const char *arg, const char *name, const char *value,
+                 bool *took_value)
 {
     *took_value = true;
     for (size_t i = 0; i < set->n_own; i++) {
@@ -115,14 +124,17 @@ static int store(const flag_set *set, const char *arg, const char *name, const c
     }
     for (size_t g = 0; g < set->n_groups; g++) {
         const flag_group *group = &set->groups[g];
-        eqat_field f = { .struct_size = sizeof f };
+        eqat_field f = {.struct_size = sizeof f};
         for (size_t i = 0; eqat_options_field(group->struct_name, i, &f) == EQAT_OK; i++) {
             char full[NAME_MAX_LENGTH];
             flag_name(full, group, f.name);
-            if (f.type == EQAT_FIELD_POINTER || !offered(group, f.name) || strcmp(full, name)) continue;
+            if (f.type == EQAT_FIELD_POINTER || !offered(group, f.name) || strcmp(full, name))
+                continue;
             if (!value) return usage_error(set, "--%s: expected a value: %s", name, value_hint(&f));
             if (group->given) *group->given = arg;
-            if (eqat_options_set(NULL, group->struct_name, group->options, f.name, value) == EQAT_OK) return -1;
+            if (eqat_options_set(NULL, group->struct_name, group->options, f.name, value) ==
+                EQAT_OK)
+                return -1;
             return value_error(set, group, f.name, name, value);
         }
     }
@@ -139,7 +151,9 @@ int flags_parse(const flag_set *set, int argc, char **argv, const char **positio
             return 0;
         }
         if (arg[0] != '-' || !arg[1]) {
-            if (*positional) return usage_error(set, "unexpected argument \"%s\" after \"%s\"", arg, *positional);
+            if (*positional)
+                return usage_error(set, "unexpected argument \"%s\" after \"%s\"", arg,
+                                   *positional);
             *positional = arg;
             continue;
         }
@@ -147,16 +161,21 @@ int flags_parse(const flag_set *set, int argc, char **argv, const char **positio
         const char *equals = strchr(arg, '=');
         const char *start = arg + (arg[1] == '-' ? 2 : 1);
         size_t length = equals ? (size_t)(equals - start) : strlen(start);
-        if (arg[1] != '-' || length == 0 || length >= sizeof name) return usage_error(set, "unknown flag %s%s", arg, "");
+        if (arg[1] != '-' || length == 0 || length >= sizeof name)
+            return usage_error(set, "unknown flag %s%s", arg, "");
         memcpy(name, start, length);
         name[length] = 0;
-        /* A flag is no value of the one before: what was left out is told, not taken from further on. */
-        const char *value = equals ? equals + 1 : i + 1 < argc && strncmp(argv[i + 1], "--", 2) != 0 ? argv[i + 1] : NULL;
+        /* A flag is no value of the one before: what was left out is told, not taken from further
+         * on. */
+        const char *value = equals                               ? equals + 1
+            : i + 1 < argc && strncmp(argv[i + 1], "--", 2) != 0 ? argv[i + 1]
+                                                                 : NULL;
         bool took_value;
         int code = store(set, arg, name, value, &took_value);
         if (code == -2) return usage_error(set, "unknown flag --%s%s", name, "");
         if (code >= 0) return code;
-        if (equals && !took_value) return usage_error(set, "--%s takes no value, found \"%s\"", name, value);
+        if (equals && !took_value)
+            return usage_error(set, "--%s takes no value, found \"%s\"", name, value);
         if (took_value && !equals) i++;
     }
     return -1;

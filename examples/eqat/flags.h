@@ -1,4 +1,5 @@
-/* Command-line flags out of the library's options tables: every field is a flag, its default stands in --help. */
+/* Command-line flags out of the library's options tables: every field is a flag, its default stands
+ * in --help. */
 #ifndef EQAT_TOOL_FLAGS_H
 #define EQAT_TOOL_FLAGS_H
 
@@ -6,12 +7,13 @@
 
 /* The fields of one options struct as flags: --PREFIXtrain-size for train_size. */
 typedef struct flag_group {
-    const char *title;         /* of the section in --help; NULL: accepted, not shown */
+    const char *title; /* of the section in --help; NULL: accepted, not shown */
     const char *struct_name;
     const char *prefix;
     void *options;             /* initialised; its present values are shown as defaults */
     const char *const *fields; /* NULL-terminated names to offer; NULL: all */
-    const char **given;        /* receives a flag of these that was given, "--epochs" or "--epochs=2"; NULL: not wanted */
+    const char **given; /* receives a flag of these that was given, "--epochs" or "--epochs=2";
+                           NULL: not wanted */
 } flag_group;
 
 /* A flag of the tool's own; exactly one of text and on is set. */
@@ -32,8 +34,9 @@ typedef struct flag_set {
     size_t n_groups;
 } flag_set;
 
-/* Parses argv[0..argc) into the options; the single argument that is not a flag goes to *positional. Returns -1 to go on, or an
- * exit code (0 after --help, 2 after an error told on standard error). */
+/* Parses argv[0..argc) into the options; the single argument that is not a flag goes to
+ * *positional. Returns -1 to go on, or an exit code (0 after --help, 2 after an error told on
+ * standard error). */
 int flags_parse(const flag_set *set, int argc, char **argv, const char **positional);
 
 #endif

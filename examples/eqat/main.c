@@ -1,4 +1,5 @@
-/* eqat: quantizes, trains, evaluates and inspects models with libeqat, through its public interface alone. */
+/* eqat: quantizes, trains, evaluates and inspects models with libeqat, through its public interface
+ * alone. */
 #include <stdio.h>
 #include <string.h>
 
@@ -9,18 +10,20 @@ static const struct {
     int (*run)(int argc, char **argv);
     const char *help;
 } commands[] = {
-    { "quantize", command_quantize, "a model to 2-8 bits: RTN, Block-AP, or Block-AP and E2E-QP" },
-    { "e2e-qp", command_e2e_qp, "train the step sizes of a quantized model end to end" },
-    { "eval", command_eval, "perplexity over consecutive windows of a text" },
-    { "inspect", command_inspect, "family, shapes, bits per parameter, bytes" },
-    { "tokenize", command_tokenize, "ids of a text, one line per input line" },
+    {"quantize", command_quantize, "a model to 2-8 bits: RTN, Block-AP, or Block-AP and E2E-QP"},
+    {"e2e-qp", command_e2e_qp, "train the step sizes of a quantized model end to end"},
+    {"eval", command_eval, "perplexity over consecutive windows of a text"},
+    {"inspect", command_inspect, "family, shapes, bits per parameter, bytes"},
+    {"tokenize", command_tokenize, "ids of a text, one line per input line"},
 };
 
 static void usage(FILE *to)
 {
     fprintf(to, "usage: eqat COMMAND ...\n\n");
-    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) fprintf(to, "  %-10s %s\n", commands[i].name, commands[i].help);
-    fprintf(to, "\neqat COMMAND --help tells the flags of a command; eqat --version the version.\n");
+    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
+        fprintf(to, "  %-10s %s\n", commands[i].name, commands[i].help);
+    fprintf(to,
+            "\neqat COMMAND --help tells the flags of a command; eqat --version the version.\n");
 }
 
 int main(int argc, char **argv)

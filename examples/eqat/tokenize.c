@@ -4,7 +4,8 @@
 
 #include "tool.h"
 
-static eqat_status print_line(tool *t, const eqat_tokenizer *tokenizer, const char *line, size_t length, uint32_t flags, json_t *lines)
+static eqat_status print_line(tool *t, const eqat_tokenizer *tokenizer, const char *line,
+                              size_t length, uint32_t flags, json_t *lines)
 {
     const int32_t *ids;
     size_t count;
@@ -21,12 +22,14 @@ static eqat_status print_line(tool *t, const eqat_tokenizer *tokenizer, const ch
     return EQAT_OK;
 }
 
-static eqat_status print_lines(tool *t, const eqat_tokenizer *tokenizer, FILE *in, const char *name, uint32_t flags, json_t *lines)
+static eqat_status print_lines(tool *t, const eqat_tokenizer *tokenizer, FILE *in, const char *name,
+                               uint32_t flags, json_t *lines)
 {
     char *line = NULL;
     size_t capacity = 0;
     eqat_status st = EQAT_OK;
-    for (ssize_t n; st == EQAT_OK && !tool_interrupted() && (n = getline(&line, &capacity, in)) >= 0;) {
+    for (ssize_t n;
+         st == EQAT_OK && !tool_interrupted() && (n = getline(&line, &capacity, in)) >= 0;) {
         if (n > 0 && line[n - 1] == '\n') n--;
         st = print_line(t, tokenizer, line, (size_t)n, flags, lines);
     }
@@ -40,20 +43,28 @@ static eqat_status print_lines(tool *t, const eqat_tokenizer *tokenizer, FILE *i
 
 int command_tokenize(int argc, char **argv)
 {
-    tool t = { 0 };
+    tool t = {0};
     const char *path, *text = NULL;
     bool special = false, parse = false;
     eqat_context_options_init(&t.context, sizeof t.context);
     t.context.threads = 1;
     const flag_own own[] = {
-        { .name = "text", .value = "FILE", .help = "the text; - for standard input", .text = &text },
-        { .name = "add-special", .help = "put the beginning-of-text token where the tokenizer does", .on = &special },
-        { .name = "parse-special", .help = "read special tokens written in the text as such", .on = &parse },
+        {.name = "text", .value = "FILE", .help = "the text; - for standard input", .text = &text},
+        {.name = "add-special",
+         .help = "put the beginning-of-text token where the tokenizer does",
+         .on = &special},
+        {.name = "parse-special",
+         .help = "read special tokens written in the text as such",
+         .on = &parse},
         TOOL_FLAGS(&t),
     };
-    const flag_group groups[] = { { "Context", "context", "", &t.context, tool_context_fields } };
-    const flag_set set = { "tokenize MODEL --text FILE", "Ids of a text, one line per input line (without its newline).", own,
-                           sizeof own / sizeof *own, groups, 1 };
+    const flag_group groups[] = {{"Context", "context", "", &t.context, tool_context_fields}};
+    const flag_set set = {"tokenize MODEL --text FILE",
+                          "Ids of a text, one line per input line (without its newline).",
+                          own,
+                          sizeof own / sizeof *own,
+                          groups,
+                          1};
     int code = flags_parse(&set, argc, argv, &path);
     if (code >= 0) return code;
     if (!path || !text) {
@@ -70,7 +81,8 @@ int command_tokenize(int argc, char **argv)
         if (in != stdin) fclose(in);
         return code;
     }
-    uint32_t flags = (special ? EQAT_TOKENIZE_ADD_SPECIAL : 0u) | (parse ? EQAT_TOKENIZE_PARSE_SPECIAL : 0u);
+    uint32_t flags =
+        (special ? EQAT_TOKENIZE_ADD_SPECIAL : 0u) | (parse ? EQAT_TOKENIZE_PARSE_SPECIAL : 0u);
     json_t *lines = json_array();
     eqat_tokenizer *tokenizer = NULL;
     eqat_status st = eqat_tokenizer_open(t.ctx, &tokenizer, path);

@@ -10,7 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
-const char *const tool_context_fields[] = { "device", "threads", "seed", "log_level", NULL };
+const char *const tool_context_fields[] = {"device", "threads", "seed", "log_level", NULL};
 
 static eqat_context *volatile interrupted_context;
 static volatile sig_atomic_t interrupted;
@@ -37,7 +37,8 @@ static int64_t peak_of_status(void)
     char line[128];
     long long kilobytes = 0;
     FILE *f = fopen("/proc/self/status", "r");
-    while (f && kilobytes == 0 && fgets(line, sizeof line, f)) sscanf(line, "VmHWM: %lld", &kilobytes);
+    while (f && kilobytes == 0 && fgets(line, sizeof line, f))
+        sscanf(line, "VmHWM: %lld", &kilobytes);
     if (f) fclose(f);
     return (int64_t)kilobytes * 1024;
 }
@@ -59,12 +60,13 @@ static void close_bar(tool *t)
 
 static void on_log(void *user, int32_t level, const char *line)
 {
-    static const char *const names[] = { "error", "warning", "info", "debug" };
+    static const char *const names[] = {"error", "warning", "info", "debug"};
     tool *t = user;
     const char *name = level >= 0 && level < 4 ? names[level] : "log";
     close_bar(t);
     fprintf(stderr, "eqat: %s: %s\n", name, line);
-    tool_event(t, json_pack("{s:s,s:s,s:o}", "event", "log", "level", name, "text", tool_text(line)));
+    tool_event(t,
+               json_pack("{s:s,s:s,s:o}", "event", "log", "level", name, "text", tool_text(line)));
 }
 
 int tool_open(tool *t, const char *command)
@@ -88,8 +90,9 @@ int tool_open(tool *t, const char *command)
         return 1;
     }
     interrupted_context = t->ctx;
-    /* The second interrupt ends the process the ordinary way. No SA_RESTART: a read from a terminal ends, too. */
-    struct sigaction action = { .sa_handler = on_interrupt, .sa_flags = (int)SA_RESETHAND };
+    /* The second interrupt ends the process the ordinary way. No SA_RESTART: a read from a terminal
+     * ends, too. */
+    struct sigaction action = {.sa_handler = on_interrupt, .sa_flags = (int)SA_RESETHAND};
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
     tool_event(t, json_pack("{s:s,s:s}", "event", "start", "command", command));
@@ -105,7 +108,8 @@ int tool_close(tool *t, eqat_status status)
         tool_set(t, "seconds", json_real(seconds));
         tool_set(t, "peak_rss_bytes", json_integer(tool_peak_rss()));
         if (t->json) {
-            json_dumpf(t->report, stdout, JSON_INDENT(2) | JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(10));
+            json_dumpf(t->report, stdout,
+                       JSON_INDENT(2) | JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(10));
             fputc('\n', stdout);
         }
         if (fflush(stdout) != 0) {
@@ -115,7 +119,9 @@ int tool_close(tool *t, eqat_status status)
     } else {
         fprintf(stderr, "eqat: %s\n", t->error[0] ? t->error : eqat_context_error(t->ctx));
     }
-    tool_event(t, json_pack("{s:s,s:s,s:f}", "event", "end", "status", eqat_status_name(status), "seconds", seconds));
+    tool_event(t,
+               json_pack("{s:s,s:s,s:f}", "event", "end", "status", eqat_status_name(status),
+                         "seconds", seconds));
     interrupted_context = NULL;
     eqat_context_free(t->ctx);
     bool lost = t->log && ferror(t->log);
@@ -159,7 +165,10 @@ json_t *tool_text(const char *text)
     return json;
 }
 
-void tool_set(tool *t, const char *key, json_t *value) { json_object_set_new(t->report, key, value); }
+void tool_set(tool *t, const char *key, json_t *value)
+{
+    json_object_set_new(t->report, key, value);
+}
 
 void tool_event(tool *t, json_t *event)
 {
@@ -191,7 +200,8 @@ static void draw_bar(tool *t, const eqat_progress *p, double share, const char *
     for (int i = 0; i < 30; i++) bar[i] = i < full ? '#' : '.';
     bar[30] = 0;
     fprintf(stderr, "\r%s [%s] %3.0f%%", p->phase, bar, share * 100);
-    if (p->blocks) fprintf(stderr, " block %lld/%lld", (long long)p->block + 1, (long long)p->blocks);
+    if (p->blocks)
+        fprintf(stderr, " block %lld/%lld", (long long)p->block + 1, (long long)p->blocks);
     if (isfinite(p->loss)) fprintf(stderr, " loss %.4g", p->loss);
     fprintf(stderr, " ETA %s \033[K", eta);
     fflush(stderr);
@@ -217,14 +227,18 @@ int32_t tool_progress(void *user, const eqat_progress *p)
         t->last_line = now;
     } else if (told && !t->terminal && (now - t->last_line > 10 || last)) {
         fprintf(stderr, "%s: step %lld of %lld", p->phase, (long long)p->step, (long long)p->steps);
-        if (p->blocks) fprintf(stderr, ", block %lld of %lld", (long long)p->block + 1, (long long)p->blocks);
+        if (p->blocks)
+            fprintf(stderr, ", block %lld of %lld", (long long)p->block + 1, (long long)p->blocks);
         if (isfinite(p->loss)) fprintf(stderr, ", loss %.6g", p->loss);
         fprintf(stderr, ", ETA %s\n", eta);
         t->last_line = now;
     }
-    tool_event(t, json_pack("{s:s,s:s,s:I,s:I,s:I,s:I,s:I,s:o,s:o,s:o,s:o}", "event", "step", "phase", p->phase, "block",
-                            (json_int_t)p->block, "epoch", (json_int_t)p->epoch, "epochs", (json_int_t)p->epochs, "step", (json_int_t)p->step,
-                            "steps", (json_int_t)p->steps, "loss", tool_number(p->loss), "val_loss", tool_number(p->val_loss), "lr",
-                            tool_number(p->lr), "grad_norm", tool_number(p->grad_norm)));
+    tool_event(t,
+               json_pack("{s:s,s:s,s:I,s:I,s:I,s:I,s:I,s:o,s:o,s:o,s:o}", "event", "step", "phase",
+                         p->phase, "block", (json_int_t)p->block, "epoch", (json_int_t)p->epoch,
+                         "epochs", (json_int_t)p->epochs, "step", (json_int_t)p->step, "steps",
+                         (json_int_t)p->steps, "loss", tool_number(p->loss), "val_loss",
+                         tool_number(p->val_loss), "lr", tool_number(p->lr), "grad_norm",
+                         tool_number(p->grad_norm)));
     return 0;
 }

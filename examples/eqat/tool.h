@@ -1,4 +1,5 @@
-/* What the commands of the tool share: the context, progress on standard error, the log file, the JSON report. */
+/* What the commands of the tool share: the context, progress on standard error, the log file, the
+ * JSON report. */
 #ifndef EQAT_TOOL_TOOL_H
 #define EQAT_TOOL_TOOL_H
 
@@ -14,37 +15,45 @@ typedef struct tool {
     bool json;            /* one object on standard output */
     const char *log_path; /* one JSON line per event; NULL: none */
     FILE *log;
-    bool terminal;        /* standard error is one: draw a bar */
-    bool bar_open;        /* a bar without its newline is on the screen */
-    char error[1024];     /* from tool_fail; "": the context holds the line */
+    bool terminal;    /* standard error is one: draw a bar */
+    bool bar_open;    /* a bar without its newline is on the screen */
+    char error[1024]; /* from tool_fail; "": the context holds the line */
     double started, phase_started, last_line;
     char phase[16];
-    json_t *report;       /* what --json prints */
+    json_t *report; /* what --json prints */
 } tool;
 
 /* Flags that every command has. */
-#define TOOL_FLAGS(t)                                                                                       \
-    { .name = "json", .help = "print one JSON object on standard output", .on = &(t)->json },                 \
-    { .name = "log-file", .value = "FILE", .help = "append one JSON line per event", .text = &(t)->log_path }
+#define TOOL_FLAGS(t)                                                                       \
+    {.name = "json", .help = "print one JSON object on standard output", .on = &(t)->json}, \
+    {                                                                                       \
+        .name = "log-file", .value = "FILE", .help = "append one JSON line per event",      \
+        .text = &(t)->log_path                                                              \
+    }
 extern const char *const tool_context_fields[];
 
-/* Opens the log file and the context and catches interrupts. Returns 0, or an exit code after telling why. */
+/* Opens the log file and the context and catches interrupts. Returns 0, or an exit code after
+ * telling why. */
 int tool_open(tool *t, const char *command);
-/* Prints the report or, when status is a failure, the one line; closes everything; returns the exit code. */
+/* Prints the report or, when status is a failure, the one line; closes everything; returns the exit
+ * code. */
 int tool_close(tool *t, eqat_status status);
 /* Keeps the line about a failure outside the library for tool_close; returns status. */
-eqat_status tool_fail(tool *t, eqat_status status, const char *format, ...) __attribute__((format(printf, 3, 4)));
+eqat_status tool_fail(tool *t, eqat_status status, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 bool tool_interrupted(void);
 
-double tool_seconds(void); /* monotonic */
+double tool_seconds(void);   /* monotonic */
 int64_t tool_peak_rss(void); /* bytes */
 /* An eqat_progress_fn; user is the tool. Standard error hears of it from EQAT_LOG_INFO on. */
 int32_t tool_progress(void *user, const eqat_progress *progress);
-void tool_say(tool *t, const char *format, ...) __attribute__((format(printf, 2, 3))); /* one line for people: standard output, or nothing with --json */
+void tool_say(tool *t, const char *format, ...)
+    __attribute__((format(printf, 2,
+                          3))); /* one line for people: standard output, or nothing with --json */
 json_t *tool_text(const char *text); /* a JSON string, also of a path that is not UTF-8 */
 void tool_set(tool *t, const char *key, json_t *value); /* into the report; takes the reference */
-json_t *tool_number(double x); /* null when x is not finite: JSON has no name for it */
-void tool_event(tool *t, json_t *event);                /* into the log file; takes the reference */
+json_t *tool_number(double x);           /* null when x is not finite: JSON has no name for it */
+void tool_event(tool *t, json_t *event); /* into the log file; takes the reference */
 
 /* Commands: argv after the command's name; each returns the exit code. */
 int command_quantize(int argc, char **argv);

@@ -14,34 +14,41 @@ extern "C" {
 
 /* A context owns a compute device, a thread pool, an allocator, a log and a seed.
  *
- * Threads: a context and all handles made from it are used by one thread at a time; different contexts are
- * independent.  Only eqat_cancel() may be called from anywhere.
- * Ownership: every handle holds a reference on its context, so handles may be freed in any order; the context
+ * Threads: a context and all handles made from it are used by one thread at a time; different
+ * contexts are independent.  Only eqat_cancel() may be called from anywhere. Ownership: every
+ * handle holds a reference on its context, so handles may be freed in any order; the context
  * disappears with the last of them.
- * Fork: a child may use and free what it inherits, as long as no call was running in the parent; the pool starts anew there.
- * A Block-AP job with offload_dir it may only free.
- * Process: the library never prints, exits, aborts, or changes signal handlers, locale, floating-point mode or the
- * OpenMP settings of the calling thread. */
+ * Fork: a child may use and free what it inherits, as long as no call was running in the parent;
+ * the pool starts anew there. A Block-AP job with offload_dir it may only free. Process: the
+ * library never prints, exits, aborts, or changes signal handlers, locale, floating-point mode or
+ * the OpenMP settings of the calling thread. */
 typedef struct eqat_context eqat_context;
 
 /* Severity of a log line. */
-typedef enum eqat_log_level { EQAT_LOG_ERROR = 0, EQAT_LOG_WARN = 1, EQAT_LOG_INFO = 2, EQAT_LOG_DEBUG = 3 } eqat_log_level;
+typedef enum eqat_log_level {
+    EQAT_LOG_ERROR = 0,
+    EQAT_LOG_WARN = 1,
+    EQAT_LOG_INFO = 2,
+    EQAT_LOG_DEBUG = 3
+} eqat_log_level;
 
-/* One finished line without a newline, valid during the call.  Called on the thread that uses the context. */
+/* One finished line without a newline, valid during the call.  Called on the thread that uses the
+ * context. */
 typedef void (*eqat_log_fn)(void *user, int32_t level, const char *line);
 
-/* Returns `size` bytes aligned to `align` (a power of two, at most 64), or NULL.  Called on the thread that uses the
- * context.  When NULL is returned the running call fails with EQAT_OUT_OF_MEMORY and everything stays usable. */
+/* Returns `size` bytes aligned to `align` (a power of two, at most 64), or NULL.  Called on the
+ * thread that uses the context.  When NULL is returned the running call fails with
+ * EQAT_OUT_OF_MEMORY and everything stays usable. */
 typedef void *(*eqat_alloc_fn)(void *user, size_t size, size_t align);
 typedef void (*eqat_free_fn)(void *user, void *p);
 
 typedef struct eqat_context_options {
-    size_t struct_size;  /* sizeof the caller's struct; set by eqat_context_options_init */
-    const char *device;  /* "cpu" (default), "ref" (plain C, slow, for comparison), "cuda:N" */
-    int32_t threads;     /* 0 (default): one per processor available to the process; at most 1024 */
-    int32_t log_level;   /* lines above this level are dropped; default EQAT_LOG_INFO */
-    uint64_t seed;       /* all randomness is a pure function of it; default 0 */
-    eqat_log_fn log;     /* NULL (default): no log */
+    size_t struct_size; /* sizeof the caller's struct; set by eqat_context_options_init */
+    const char *device; /* "cpu" (default), "ref" (plain C, slow, for comparison), "cuda:N" */
+    int32_t threads;    /* 0 (default): one per processor available to the process; at most 1024 */
+    int32_t log_level;  /* lines above this level are dropped; default EQAT_LOG_INFO */
+    uint64_t seed;      /* all randomness is a pure function of it; default 0 */
+    eqat_log_fn log;    /* NULL (default): no log */
     void *log_user;
     eqat_alloc_fn alloc; /* NULL (default): the C library's; alloc and free are given together */
     eqat_free_fn free;
@@ -51,18 +58,21 @@ typedef struct eqat_context_options {
 /* Writes defaults into the first `struct_size` bytes of *options, and no further. */
 EQAT_API void eqat_context_options_init(eqat_context_options *options, size_t struct_size);
 
-/* Creates a context.  options may be NULL: all defaults.  When it fails, *out is NULL and `error`, if not NULL, receives one
- * line of at most error_size - 1 bytes.
- * Errors: EQAT_INVALID_ARGUMENT, EQAT_OUT_OF_MEMORY, EQAT_UNSUPPORTED (no such device in this build or machine). */
-EQAT_API eqat_status eqat_context_create(eqat_context **out, const eqat_context_options *options, char *error, size_t error_size);
+/* Creates a context.  options may be NULL: all defaults.  When it fails, *out is NULL and `error`,
+ * if not NULL, receives one line of at most error_size - 1 bytes. Errors: EQAT_INVALID_ARGUMENT,
+ * EQAT_OUT_OF_MEMORY, EQAT_UNSUPPORTED (no such device in this build or machine). */
+EQAT_API eqat_status eqat_context_create(eqat_context **out, const eqat_context_options *options,
+                                         char *error, size_t error_size);
 
 /* Gives up the caller's reference.  NULL is fine. */
 EQAT_API void eqat_context_free(eqat_context *context);
 
-/* The line that the last failing call on this context left; "" when none failed.  Borrowed; valid until the next call. */
+/* The line that the last failing call on this context left; "" when none failed.  Borrowed; valid
+ * until the next call. */
 EQAT_API const char *eqat_context_error(const eqat_context *context);
 
-/* Bytes that the context's allocator has given out: now, and at most since creation or the last reset. */
+/* Bytes that the context's allocator has given out: now, and at most since creation or the last
+ * reset. */
 EQAT_API size_t eqat_context_bytes(const eqat_context *context);
 EQAT_API size_t eqat_context_bytes_peak(const eqat_context *context);
 EQAT_API void eqat_context_reset_peak(eqat_context *context);
@@ -73,8 +83,9 @@ EQAT_API void eqat_context_trim(eqat_context *context);
 /* Threads in the pool. */
 EQAT_API int32_t eqat_context_threads(const eqat_context *context);
 
-/* Asks the running (or, if none runs, the next) long call of this context to stop with EQAT_CANCELLED at its next
- * step, leaving everything consistent.  Async-signal-safe; any thread. */
+/* Asks the running (or, if none runs, the next) long call of this context to stop with
+ * EQAT_CANCELLED at its next step, leaving everything consistent.  Async-signal-safe; any thread.
+ */
 EQAT_API void eqat_cancel(eqat_context *context);
 
 /* Version of the library as "major.minor.patch"; static storage; any thread. */

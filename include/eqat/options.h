@@ -11,8 +11,10 @@
 extern "C" {
 #endif
 
-/* Every options struct of the library is described by one table, which drives its defaults, its validation, the tool's
- * --help and the bindings.  All functions here may be called from any thread and return static storage. */
+/* Every options struct of the library is described by one table, which drives its defaults, its
+ * validation, the tool's
+ * --help and the bindings.  All functions here may be called from any thread and return static
+ * storage. */
 
 typedef enum eqat_field_type {
     EQAT_FIELD_BOOL = 0,   /* bool */
@@ -26,31 +28,32 @@ typedef enum eqat_field_type {
 } eqat_field_type;
 
 typedef struct eqat_field {
-    size_t struct_size;     /* set by the caller before eqat_options_field */
-    const char *name;       /* C name of the member: "train_size" (the tool's flag is --train-size) */
-    const char *help;       /* one line, with the unit */
+    size_t struct_size; /* set by the caller before eqat_options_field */
+    const char *name;   /* C name of the member: "train_size" (the tool's flag is --train-size) */
+    const char *help;   /* one line, with the unit */
     const char *const *names; /* ENUM: NULL-terminated names; the value is the index */
-    int32_t type;           /* eqat_field_type */
+    int32_t type;             /* eqat_field_type */
     int32_t reserved;
-    size_t offset;          /* in the struct */
-    double minimum, maximum; /* inclusive; of numbers */
-    double default_number;  /* of numbers, bools (0 or 1) and enums */
+    size_t offset;              /* in the struct */
+    double minimum, maximum;    /* inclusive; of numbers */
+    double default_number;      /* of numbers, bools (0 or 1) and enums */
     const char *default_string; /* of strings; may be NULL */
 } eqat_field;
 
-/* Names of all structs ("context", "model", "quantizer", "data", "block_ap", "e2e_qp", "eval", "optimizer"), NULL past the
- * last. */
+/* Names of all structs ("context", "model", "quantizer", "data", "block_ap", "e2e_qp", "eval",
+ * "optimizer"), NULL past the last. */
 EQAT_API const char *eqat_options_struct(size_t index);
 /* Fields of a struct in order; struct_size itself is not counted.  0 for an unknown struct. */
 EQAT_API size_t eqat_options_count(const char *struct_name);
-/* Describes field `index`.  EQAT_NOT_FOUND past the last or for an unknown struct; EQAT_INVALID_ARGUMENT when out->struct_size
- * is not set. */
+/* Describes field `index`.  EQAT_NOT_FOUND past the last or for an unknown struct;
+ * EQAT_INVALID_ARGUMENT when out->struct_size is not set. */
 EQAT_API eqat_status eqat_options_field(const char *struct_name, size_t index, eqat_field *out);
-/* Parses text into the member: numbers in C notation, bools as on/off/true/false/1/0, enums by name.  *options must have
- * been initialised.  context may be NULL (then no message).  EQAT_NOT_FOUND: no such field; EQAT_INVALID_ARGUMENT: text or value
- * out of range, told with the bounds. */
-EQAT_API eqat_status eqat_options_set(eqat_context *context, const char *struct_name, void *options, const char *field,
-                                      const char *text);
+/* Parses text into the member: numbers in C notation, bools as on/off/true/false/1/0, enums by
+ * name.  *options must have been initialised.  context may be NULL (then no message).
+ * EQAT_NOT_FOUND: no such field; EQAT_INVALID_ARGUMENT: text or value out of range, told with the
+ * bounds. */
+EQAT_API eqat_status eqat_options_set(eqat_context *context, const char *struct_name, void *options,
+                                      const char *field, const char *text);
 
 #ifdef __cplusplus
 }

@@ -8,8 +8,9 @@
 extern "C" {
 #endif
 
-/* How weights become codes: q = clamp(rne(w / s) + z, 0, 2^bits - 1), w^ = (q - z) * s, with one step size s and zero point
- * z for every group of consecutive inputs of a row (paper section 3.1).  Immutable once used.  Threads: as the context. */
+/* How weights become codes: q = clamp(rne(w / s) + z, 0, 2^bits - 1), w^ = (q - z) * s, with one
+ * step size s and zero point z for every group of consecutive inputs of a row (paper section 3.1).
+ * Immutable once used.  Threads: as the context. */
 typedef struct eqat_quantizer eqat_quantizer;
 
 typedef enum eqat_init {
@@ -20,38 +21,46 @@ typedef enum eqat_init {
 typedef struct eqat_quantizer_options {
     size_t struct_size;
     int32_t bits;       /* 2..8; default 2 */
-    int32_t group_size; /* 16, 32, 64, 128, 256, or -1: the whole row; default 64; must divide the row */
+    int32_t group_size; /* 16, 32, 64, 128, 256, or -1: the whole row; default 64; must divide the
+                           row */
     int32_t init;       /* eqat_init; default EQAT_INIT_MINMAX */
 } eqat_quantizer_options;
 
 EQAT_API void eqat_quantizer_options_init(eqat_quantizer_options *options, size_t struct_size);
 /* options may be NULL.  EQAT_INVALID_ARGUMENT: bits or group_size is none of the above. */
-EQAT_API eqat_status eqat_quantizer_create(eqat_context *context, eqat_quantizer **out, const eqat_quantizer_options *options);
+EQAT_API eqat_status eqat_quantizer_create(eqat_context *context, eqat_quantizer **out,
+                                           const eqat_quantizer_options *options);
 EQAT_API void eqat_quantizer_free(eqat_quantizer *quantizer); /* NULL is fine */
 
-/* Linears whose name matches `pattern` (shell wildcards: "*.down_proj", "model.layers.0.*") use these bits and group size
- * instead (mixed precision).  bits 0 leaves them unquantized.  The last matching rule counts; the pattern is copied.
- * EQAT_INVALID_ARGUMENT as in create. */
-EQAT_API eqat_status eqat_quantizer_add_rule(eqat_quantizer *quantizer, const char *pattern, int32_t bits, int32_t group_size);
+/* Linears whose name matches `pattern` (shell wildcards: "*.down_proj", "model.layers.0.*") use
+ * these bits and group size instead (mixed precision).  bits 0 leaves them unquantized.  The last
+ * matching rule counts; the pattern is copied. EQAT_INVALID_ARGUMENT as in create. */
+EQAT_API eqat_status eqat_quantizer_add_rule(eqat_quantizer *quantizer, const char *pattern,
+                                             int32_t bits, int32_t group_size);
 /* What a linear of that name gets; bits 0: none. */
-EQAT_API void eqat_quantizer_lookup(const eqat_quantizer *quantizer, const char *name, int32_t *bits, int32_t *group_size);
+EQAT_API void eqat_quantizer_lookup(const eqat_quantizer *quantizer, const char *name,
+                                    int32_t *bits, int32_t *group_size);
 
-/* The next four work on one tensor with the quantizer's own bits and group size (no rules) and give new tensors that the
- * caller frees; EQAT_INVALID_ARGUMENT, with every output NULL, when shapes do not fit.  Values are not checked to be finite. */
-/* Initial s and z, F32 [N, G], for w F32 [N, K]; s is rounded to what a file stores (fp16) when round_s. */
-EQAT_API eqat_status eqat_quantizer_init(const eqat_quantizer *quantizer, eqat_tensor *w, bool round_s, eqat_tensor **s,
-                                         eqat_tensor **z);
-/* Packed codes, U32 [N, K / 32 * bits]: blocks of 32 inputs of a row in `bits` little-endian words, code i at bits [i * bits,
- * (i + 1) * bits).  w [N, K], K a multiple of 32; s and z [N, G]. */
-EQAT_API eqat_status eqat_quantizer_pack(const eqat_quantizer *quantizer, eqat_tensor *w, eqat_tensor *s, eqat_tensor *z,
-                                         eqat_tensor **codes);
-/* Round to nearest in one call, which for minmax reads w once: the initial s rounded to fp16, F32 [N, G], z U8 [N, G], and codes
- * as of pack.  w F32, BF16 or F16 [N, K], K a multiple of 32.  A group with a weight that is not finite gets s NaN, z 0, codes 0. */
-EQAT_API eqat_status eqat_quantizer_quantize(const eqat_quantizer *quantizer, eqat_tensor *w, eqat_tensor **s, eqat_tensor **z,
-                                             eqat_tensor **codes);
+/* The next four work on one tensor with the quantizer's own bits and group size (no rules) and give
+ * new tensors that the caller frees; EQAT_INVALID_ARGUMENT, with every output NULL, when shapes do
+ * not fit.  Values are not checked to be finite. */
+/* Initial s and z, F32 [N, G], for w F32 [N, K]; s is rounded to what a file stores (fp16) when
+ * round_s. */
+EQAT_API eqat_status eqat_quantizer_init(const eqat_quantizer *quantizer, eqat_tensor *w,
+                                         bool round_s, eqat_tensor **s, eqat_tensor **z);
+/* Packed codes, U32 [N, K / 32 * bits]: blocks of 32 inputs of a row in `bits` little-endian words,
+ * code i at bits [i * bits, (i + 1) * bits).  w [N, K], K a multiple of 32; s and z [N, G]. */
+EQAT_API eqat_status eqat_quantizer_pack(const eqat_quantizer *quantizer, eqat_tensor *w,
+                                         eqat_tensor *s, eqat_tensor *z, eqat_tensor **codes);
+/* Round to nearest in one call, which for minmax reads w once: the initial s rounded to fp16, F32
+ * [N, G], z U8 [N, G], and codes as of pack.  w F32, BF16 or F16 [N, K], K a multiple of 32.  A
+ * group with a weight that is not finite gets s NaN, z 0, codes 0. */
+EQAT_API eqat_status eqat_quantizer_quantize(const eqat_quantizer *quantizer, eqat_tensor *w,
+                                             eqat_tensor **s, eqat_tensor **z, eqat_tensor **codes);
 /* w^ [N, K] in dtype (F32 or BF16) from packed codes. */
-EQAT_API eqat_status eqat_quantizer_dequantize(const eqat_quantizer *quantizer, eqat_tensor *codes, eqat_tensor *s, eqat_tensor *z,
-                                               eqat_dtype dtype, eqat_tensor **out);
+EQAT_API eqat_status eqat_quantizer_dequantize(const eqat_quantizer *quantizer, eqat_tensor *codes,
+                                               eqat_tensor *s, eqat_tensor *z, eqat_dtype dtype,
+                                               eqat_tensor **out);
 
 #ifdef __cplusplus
 }

@@ -24,12 +24,12 @@ typedef enum eqat_status {
     EQAT_OUT_OF_MEMORY = 2,    /* the context's allocator returned NULL */
     EQAT_IO = 3,               /* the operating system refused a file operation */
     EQAT_FORMAT = 4,           /* a file is damaged, or not what its name says */
-    EQAT_UNSUPPORTED = 5,      /* valid, but not implemented: an architecture, a bit width, a device */
-    EQAT_NOT_FOUND = 6,        /* a named tensor, option or file does not exist */
-    EQAT_EXISTS = 7,           /* an output would overwrite something */
-    EQAT_NUMERIC = 8,          /* a value is not finite */
-    EQAT_CANCELLED = 9,        /* eqat_cancel() was called, or a progress callback asked to stop */
-    EQAT_BACKEND = 10          /* the compute backend or a library under it failed */
+    EQAT_UNSUPPORTED = 5, /* valid, but not implemented: an architecture, a bit width, a device */
+    EQAT_NOT_FOUND = 6,   /* a named tensor, option or file does not exist */
+    EQAT_EXISTS = 7,      /* an output would overwrite something */
+    EQAT_NUMERIC = 8,     /* a value is not finite */
+    EQAT_CANCELLED = 9,   /* eqat_cancel() was called, or a progress callback asked to stop */
+    EQAT_BACKEND = 10     /* the compute backend or a library under it failed */
 } eqat_status;
 
 /* The constant's name without its prefix in lower case ("out of memory");

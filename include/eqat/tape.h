@@ -1,4 +1,5 @@
-/* libeqat: reverse-mode differentiation for training drivers of one's own.  SPDX-License-Identifier: Apache-2.0 */
+/* libeqat: reverse-mode differentiation for training drivers of one's own. SPDX-License-Identifier:
+ * Apache-2.0 */
 #ifndef EQAT_TAPE_H
 #define EQAT_TAPE_H
 
@@ -10,9 +11,10 @@ extern "C" {
 
 /* Records operations on trainable tensors and computes gradients.  Threads: as the context.
  *
- * Every eqat_op_... call stores a new tensor in *out that the caller frees; the tape holds its own references to what backward needs.
- * Float tensors of one call have one dtype (F32 or BF16; weights, gains and biases are F32 masters and may also be BF16 or F16 when
- * they do not train).  Shapes are checked; a mismatch is EQAT_INVALID_ARGUMENT naming the op and both shapes. */
+ * Every eqat_op_... call stores a new tensor in *out that the caller frees; the tape holds its own
+ * references to what backward needs. Float tensors of one call have one dtype (F32 or BF16;
+ * weights, gains and biases are F32 masters and may also be BF16 or F16 when they do not train).
+ * Shapes are checked; a mismatch is EQAT_INVALID_ARGUMENT naming the op and both shapes. */
 typedef struct eqat_tape eqat_tape;
 
 EQAT_API eqat_status eqat_tape_create(eqat_context *context, eqat_tape **out);
@@ -21,72 +23,100 @@ EQAT_API void eqat_tape_free(eqat_tape *tape); /* NULL is fine */
 EQAT_API void eqat_tape_clear(eqat_tape *tape);
 /* While off, ops compute and record nothing (inference).  On after creation. */
 EQAT_API void eqat_tape_set_recording(eqat_tape *tape, bool on);
-/* Adds scale * d loss / d tensor to the gradient of every trainable tensor.  loss has one element and was computed on this
- * tape.  Clears the tape. */
+/* Adds scale * d loss / d tensor to the gradient of every trainable tensor.  loss has one element
+ * and was computed on this tape.  Clears the tape. */
 EQAT_API eqat_status eqat_tape_backward(eqat_tape *tape, eqat_tensor *loss, double scale);
 /* The same from a gradient of `out` (its shape and dtype). */
-EQAT_API eqat_status eqat_tape_backward_from(eqat_tape *tape, eqat_tensor *out, const eqat_tensor *grad);
+EQAT_API eqat_status eqat_tape_backward_from(eqat_tape *tape, eqat_tensor *out,
+                                             const eqat_tensor *grad);
 
 /* y[.., N] = x[.., K] w[N, K]^T + bias[N]; bias may be NULL. */
-EQAT_API eqat_status eqat_op_linear(eqat_tape *tape, eqat_tensor *x, eqat_tensor *w, eqat_tensor *bias, eqat_tensor **out);
-/* The same through w^ = fakequant(w, s, z) with straight-through gradients for w, s and z (paper section 3.2, Eq. 1-5): w F32 [N, K],
- * s, z F32 [N, K / group_size], bits 2..8. */
-EQAT_API eqat_status eqat_op_fakequant_linear(eqat_tape *tape, eqat_tensor *x, eqat_tensor *w, eqat_tensor *s, eqat_tensor *z,
-                                              eqat_tensor *bias, int32_t bits, int64_t group_size, eqat_tensor **out);
-/* The same from packed codes (eqat_quantizer_pack): gradients for x, s and, when it is F32 and trainable, z (paper section 3.3). */
-EQAT_API eqat_status eqat_op_packed_linear(eqat_tape *tape, eqat_tensor *x, eqat_tensor *codes, eqat_tensor *s, eqat_tensor *z,
-                                           eqat_tensor *bias, int32_t bits, int64_t group_size, eqat_tensor **out);
+EQAT_API eqat_status eqat_op_linear(eqat_tape *tape, eqat_tensor *x, eqat_tensor *w,
+                                    eqat_tensor *bias, eqat_tensor **out);
+/* The same through w^ = fakequant(w, s, z) with straight-through gradients for w, s and z (paper
+ * section 3.2, Eq. 1-5): w F32 [N, K], s, z F32 [N, K / group_size], bits 2..8. */
+EQAT_API eqat_status eqat_op_fakequant_linear(eqat_tape *tape, eqat_tensor *x, eqat_tensor *w,
+                                              eqat_tensor *s, eqat_tensor *z, eqat_tensor *bias,
+                                              int32_t bits, int64_t group_size, eqat_tensor **out);
+/* The same from packed codes (eqat_quantizer_pack): gradients for x, s and, when it is F32 and
+ * trainable, z (paper section 3.3). */
+EQAT_API eqat_status eqat_op_packed_linear(eqat_tape *tape, eqat_tensor *x, eqat_tensor *codes,
+                                           eqat_tensor *s, eqat_tensor *z, eqat_tensor *bias,
+                                           int32_t bits, int64_t group_size, eqat_tensor **out);
 /* w^ itself, in dtype. */
-EQAT_API eqat_status eqat_op_fakequant(eqat_tape *tape, eqat_tensor *w, eqat_tensor *s, eqat_tensor *z, int32_t bits,
-                                       int64_t group_size, eqat_dtype dtype, eqat_tensor **out);
-/* Rows of table [V, H] at ids I32 [..] -> [.., H] in dtype.  Ids outside [0, V) are EQAT_INVALID_ARGUMENT (checked on the CPU). */
-EQAT_API eqat_status eqat_op_embedding(eqat_tape *tape, eqat_tensor *ids, eqat_tensor *table, eqat_dtype dtype, eqat_tensor **out);
+EQAT_API eqat_status eqat_op_fakequant(eqat_tape *tape, eqat_tensor *w, eqat_tensor *s,
+                                       eqat_tensor *z, int32_t bits, int64_t group_size,
+                                       eqat_dtype dtype, eqat_tensor **out);
+/* Rows of table [V, H] at ids I32 [..] -> [.., H] in dtype.  Ids outside [0, V) are
+ * EQAT_INVALID_ARGUMENT (checked on the CPU). */
+EQAT_API eqat_status eqat_op_embedding(eqat_tape *tape, eqat_tensor *ids, eqat_tensor *table,
+                                       eqat_dtype dtype, eqat_tensor **out);
 /* x / sqrt(mean(x^2) + eps) * gain over the last dimension; gain F32 [H]. */
-EQAT_API eqat_status eqat_op_rmsnorm(eqat_tape *tape, eqat_tensor *x, eqat_tensor *gain, double eps, eqat_tensor **out);
-/* Rotary position embedding, rotate-half: x [B, T, heads, D], cos and sin F32 [positions, C] with 2C <= D, positions I32 [B, T] or NULL
- * (0..T-1). */
-EQAT_API eqat_status eqat_op_rope(eqat_tape *tape, eqat_tensor *x, eqat_tensor *cos, eqat_tensor *sin, eqat_tensor *positions,
-                                  eqat_tensor **out);
+EQAT_API eqat_status eqat_op_rmsnorm(eqat_tape *tape, eqat_tensor *x, eqat_tensor *gain, double eps,
+                                     eqat_tensor **out);
+/* Rotary position embedding, rotate-half: x [B, T, heads, D], cos and sin F32 [positions, C] with
+ * 2C <= D, positions I32 [B, T] or NULL (0..T-1). */
+EQAT_API eqat_status eqat_op_rope(eqat_tape *tape, eqat_tensor *x, eqat_tensor *cos,
+                                  eqat_tensor *sin, eqat_tensor *positions, eqat_tensor **out);
 
 typedef struct eqat_attention_options {
     size_t struct_size;
-    double scale;      /* of the scores; 0 (default): 1/sqrt(D) */
-    int64_t window;    /* > 0: a query sees only the last `window` positions including its own; 0 (default): all */
-    int64_t q_offset;  /* position of the first query among the keys; default 0 */
-    double softcap;    /* > 0: softcap * tanh(score / softcap); default 0 */
-    bool causal;       /* default true */
+    double scale;     /* of the scores; 0 (default): 1/sqrt(D) */
+    int64_t window;   /* > 0: a query sees only the last `window` positions including its own; 0
+                         (default): all */
+    int64_t q_offset; /* position of the first query among the keys; default 0 */
+    double softcap;   /* > 0: softcap * tanh(score / softcap); default 0 */
+    bool causal;      /* default true */
 } eqat_attention_options;
 
 EQAT_API void eqat_attention_options_init(eqat_attention_options *options, size_t struct_size);
-/* Grouped-query attention: q [B, Tq, HQ, D], k and v [B, Tk, HK, D], HK divides HQ; segments I32 [B, Tk] or NULL keeps queries within
- * their own segment.  No Tq x Tk matrix is stored.  options may be NULL. */
-EQAT_API eqat_status eqat_op_attention(eqat_tape *tape, eqat_tensor *q, eqat_tensor *k, eqat_tensor *v, eqat_tensor *segments,
+/* Grouped-query attention: q [B, Tq, HQ, D], k and v [B, Tk, HK, D], HK divides HQ; segments I32
+ * [B, Tk] or NULL keeps queries within their own segment.  No Tq x Tk matrix is stored.  options
+ * may be NULL. */
+EQAT_API eqat_status eqat_op_attention(eqat_tape *tape, eqat_tensor *q, eqat_tensor *k,
+                                       eqat_tensor *v, eqat_tensor *segments,
                                        const eqat_attention_options *options, eqat_tensor **out);
 /* silu(gate) * up. */
-EQAT_API eqat_status eqat_op_silu_mul(eqat_tape *tape, eqat_tensor *gate, eqat_tensor *up, eqat_tensor **out);
-EQAT_API eqat_status eqat_op_add(eqat_tape *tape, eqat_tensor *a, eqat_tensor *b, eqat_tensor **out);
-EQAT_API eqat_status eqat_op_mul(eqat_tape *tape, eqat_tensor *a, eqat_tensor *b, eqat_tensor **out);
-EQAT_API eqat_status eqat_op_scale(eqat_tape *tape, eqat_tensor *a, double factor, eqat_tensor **out);
-EQAT_API eqat_status eqat_op_reshape(eqat_tape *tape, eqat_tensor *a, int32_t ndim, const int64_t *shape, eqat_tensor **out);
+EQAT_API eqat_status eqat_op_silu_mul(eqat_tape *tape, eqat_tensor *gate, eqat_tensor *up,
+                                      eqat_tensor **out);
+EQAT_API eqat_status eqat_op_add(eqat_tape *tape, eqat_tensor *a, eqat_tensor *b,
+                                 eqat_tensor **out);
+EQAT_API eqat_status eqat_op_mul(eqat_tape *tape, eqat_tensor *a, eqat_tensor *b,
+                                 eqat_tensor **out);
+EQAT_API eqat_status eqat_op_scale(eqat_tape *tape, eqat_tensor *a, double factor,
+                                   eqat_tensor **out);
+EQAT_API eqat_status eqat_op_reshape(eqat_tape *tape, eqat_tensor *a, int32_t ndim,
+                                     const int64_t *shape, eqat_tensor **out);
 /* Mean of (x - target)^2 over all elements; loss F32 [1]; no gradient for target. */
-EQAT_API eqat_status eqat_op_mse(eqat_tape *tape, eqat_tensor *x, eqat_tensor *target, eqat_tensor **loss);
-/* Mean of -ln softmax(x w^T)[label] over labels >= 0 (negative labels are masked; none left: 0); x [.., H], w [V, H], labels I32
- * [..].  The logits exist a few rows at a time.  count (may be NULL) receives the number of labels used, F32 [1]. */
-EQAT_API eqat_status eqat_op_linear_cross_entropy(eqat_tape *tape, eqat_tensor *x, eqat_tensor *w, eqat_tensor *labels,
-                                                  eqat_tensor **loss, eqat_tensor **count);
+EQAT_API eqat_status eqat_op_mse(eqat_tape *tape, eqat_tensor *x, eqat_tensor *target,
+                                 eqat_tensor **loss);
+/* Mean of -ln softmax(x w^T)[label] over labels >= 0 (negative labels are masked; none left: 0); x
+ * [.., H], w [V, H], labels I32
+ * [..].  The logits exist a few rows at a time.  count (may be NULL) receives the number of labels
+ * used, F32 [1]. */
+EQAT_API eqat_status eqat_op_linear_cross_entropy(eqat_tape *tape, eqat_tensor *x, eqat_tensor *w,
+                                                  eqat_tensor *labels, eqat_tensor **loss,
+                                                  eqat_tensor **count);
 
-/* An op of the caller's: `out` was computed by the caller from in[0..n_in); backward(user, tape, grad of out, in, n_in) adds
- * to the inputs' gradients with eqat_tape_add_grad.  release(user), if not NULL, runs once, also when nothing was recorded. n_in <= 10. */
-typedef eqat_status (*eqat_backward_fn)(void *user, eqat_tape *tape, eqat_tensor *out_grad, eqat_tensor *const *in, int32_t n_in);
-EQAT_API eqat_status eqat_op_custom(eqat_tape *tape, const char *name, eqat_tensor *const *in, int32_t n_in, eqat_tensor *out,
-                                    eqat_backward_fn backward, void (*release)(void *user), void *user);
-EQAT_API eqat_status eqat_tape_add_grad(eqat_tape *tape, eqat_tensor *tensor, const eqat_tensor *grad);
+/* An op of the caller's: `out` was computed by the caller from in[0..n_in); backward(user, tape,
+ * grad of out, in, n_in) adds to the inputs' gradients with eqat_tape_add_grad.  release(user), if
+ * not NULL, runs once, also when nothing was recorded. n_in <= 10. */
+typedef eqat_status (*eqat_backward_fn)(void *user, eqat_tape *tape, eqat_tensor *out_grad,
+                                        eqat_tensor *const *in, int32_t n_in);
+EQAT_API eqat_status eqat_op_custom(eqat_tape *tape, const char *name, eqat_tensor *const *in,
+                                    int32_t n_in, eqat_tensor *out, eqat_backward_fn backward,
+                                    void (*release)(void *user), void *user);
+EQAT_API eqat_status eqat_tape_add_grad(eqat_tape *tape, eqat_tensor *tensor,
+                                        const eqat_tensor *grad);
 
-/* Runs segment(tape, user, in, n_in, &out) without recording and again, recorded, during backward (Chen et al. 2016): memory for one
- * segment at a time.  segment must be a pure function of its inputs and of trainable tensors. */
-typedef eqat_status (*eqat_segment_fn)(eqat_tape *tape, void *user, eqat_tensor *const *in, int32_t n_in, eqat_tensor **out);
-EQAT_API eqat_status eqat_tape_checkpoint(eqat_tape *tape, eqat_segment_fn segment, void *user, void (*release)(void *user),
-                                          eqat_tensor *const *in, int32_t n_in, eqat_tensor **out);
+/* Runs segment(tape, user, in, n_in, &out) without recording and again, recorded, during backward
+ * (Chen et al. 2016): memory for one segment at a time.  segment must be a pure function of its
+ * inputs and of trainable tensors. */
+typedef eqat_status (*eqat_segment_fn)(eqat_tape *tape, void *user, eqat_tensor *const *in,
+                                       int32_t n_in, eqat_tensor **out);
+EQAT_API eqat_status eqat_tape_checkpoint(eqat_tape *tape, eqat_segment_fn segment, void *user,
+                                          void (*release)(void *user), eqat_tensor *const *in,
+                                          int32_t n_in, eqat_tensor **out);
 
 #ifdef __cplusplus
 }

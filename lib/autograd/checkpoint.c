@@ -18,7 +18,7 @@ static eqat_status backward(eqi_tape *tape, eqi_node *node)
 {
     const segment *s = (const segment *)node->attr;
     eqi_tape *inner;
-    EQI_TRY(eqi_tape_create(tape->ctx, &inner));
+    EQI_RETURN_IF(eqi_tape_create(tape->ctx, &inner));
     inner->replay = true;
     eqi_tensor *out = NULL;
     eqat_status st = s->fn(inner, s->user, node->in, s->n_in, &out);
@@ -30,24 +30,29 @@ static eqat_status backward(eqi_tape *tape, eqi_node *node)
 
 static void release(eqi_node *node) { let_go((const segment *)node->attr); }
 
-const eqi_op eqi_checkpoint_op = { .name = "checkpoint", .backward = backward, .release = release, .idle = EQI_OUT,
-                                   .captures = true };
+const eqi_op eqi_checkpoint_op = {.name = "checkpoint",
+                                  .backward = backward,
+                                  .release = release,
+                                  .idle = EQI_OUT,
+                                  .captures = true};
 
-/* A segment may hand back a tensor that others hold too; the mark "recorded" needs one of its own. */
+/* A segment may hand back a tensor that others hold too; the mark "recorded" needs one of its own.
+ */
 static eqat_status own_output(eqi_tensor **out)
 {
     eqi_tensor *y = *out, *view;
     if (y->refs == 1) return EQAT_OK;
-    EQI_TRY(eqi_tensor_slice(y, &view, 0, 0, y->v.shape[0]));
+    EQI_RETURN_IF(eqi_tensor_slice(y, &view, 0, 0, y->v.shape[0]));
     eqi_tensor_unref(y);
     *out = view;
     return EQAT_OK;
 }
 
-eqat_status eqi_tape_checkpoint(eqi_tape *tape, eqi_segment_fn fn, void *user, void (*release_user)(void *user),
-                                eqi_tensor *const *in, int n_in, eqi_tensor **out)
+eqat_status eqi_tape_checkpoint(eqi_tape *tape, eqi_segment_fn fn, void *user,
+                                void (*release_user)(void *user), eqi_tensor *const *in, int n_in,
+                                eqi_tensor **out)
 {
-    segment s = { .fn = fn, .user = user, .release = release_user, .n_in = n_in };
+    segment s = {.fn = fn, .user = user, .release = release_user, .n_in = n_in};
     bool recording = tape->recording, touched = tape->touched;
     eqi_tensor *y = NULL;
     tape->recording = false;
@@ -59,7 +64,8 @@ eqat_status eqi_tape_checkpoint(eqi_tape *tape, eqi_segment_fn fn, void *user, v
     bool recorded = false;
     if (st == EQAT_OK && recording && needed) {
         st = own_output(&y);
-        if (st == EQAT_OK) st = eqi_tape_append(tape, &eqi_checkpoint_op, in, n_in, y, NULL, 0, &s, sizeof s);
+        if (st == EQAT_OK)
+            st = eqi_tape_append(tape, &eqi_checkpoint_op, in, n_in, y, NULL, 0, &s, sizeof s);
         recorded = st == EQAT_OK;
     }
     if (!recorded) let_go(&s);

@@ -12,7 +12,7 @@ static bool shared(const eqi_tensor *g) { return g->refs > 1 || g->storage->refs
 static eqat_status unshare(eqi_tensor *t)
 {
     eqi_tensor *own;
-    EQI_TRY(eqi_tensor_cast(t->grad, t->grad->v.dtype, &own));
+    EQI_RETURN_IF(eqi_tensor_cast(t->grad, t->grad->v.dtype, &own));
     eqi_tensor_unref(t->grad);
     t->grad = own;
     return EQAT_OK;
@@ -24,9 +24,10 @@ eqat_status eqi_grad_of(eqi_tensor *t, eqi_tensor **grad, bool *acc)
     *acc = false;
     if (!t || !t->requires_grad) return EQAT_OK;
     if (!t->grad) {
-        EQI_TRY(eqi_tensor_create(eqi_tensor_ctx(t), &t->grad, grad_dtype(t), t->v.ndim, t->v.shape));
+        EQI_RETURN_IF(
+            eqi_tensor_create(eqi_tensor_ctx(t), &t->grad, grad_dtype(t), t->v.ndim, t->v.shape));
     } else {
-        if (shared(t->grad)) EQI_TRY(unshare(t));
+        if (shared(t->grad)) EQI_RETURN_IF(unshare(t));
         *acc = true;
     }
     *grad = t->grad;
@@ -44,8 +45,9 @@ static eqat_status add_into(eqi_tensor *t, const eqi_tensor *g)
     eqi_ctx *ctx = eqi_tensor_ctx(t);
     eqi_tensor *grad;
     bool acc;
-    EQI_TRY(eqi_grad_of(t, &grad, &acc));
-    return acc ? ctx->backend->axpby(ctx, &grad->v, 1, &grad->v, 1, &g->v) : ctx->backend->copy(ctx, &grad->v, &g->v);
+    EQI_RETURN_IF(eqi_grad_of(t, &grad, &acc));
+    return acc ? ctx->backend->axpby(ctx, &grad->v, 1, &grad->v, 1, &g->v)
+               : ctx->backend->copy(ctx, &grad->v, &g->v);
 }
 
 eqat_status eqi_grad_give(eqi_tensor *t, eqi_tensor *g)
@@ -62,7 +64,10 @@ eqat_status eqi_grad_give(eqi_tensor *t, eqi_tensor *g)
     return st;
 }
 
-eqat_status eqi_grad_add(eqi_tensor *t, eqi_tensor *g) { return eqi_grad_give(t, eqi_tensor_ref(g)); }
+eqat_status eqi_grad_add(eqi_tensor *t, eqi_tensor *g)
+{
+    return eqi_grad_give(t, eqi_tensor_ref(g));
+}
 
 void eqi_tensor_zero_grad(eqi_tensor *t)
 {

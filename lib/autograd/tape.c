@@ -84,8 +84,9 @@ static eqat_status grow(eqi_tape *tape)
     return EQAT_OK;
 }
 
-eqat_status eqi_tape_record(eqi_tape *tape, const eqi_op *op, eqi_tensor *const *in, int n_in, eqi_tensor *out,
-                            eqi_tensor *const *saved, int n_saved, const void *attr, size_t attr_size)
+eqat_status eqi_tape_record(eqi_tape *tape, const eqi_op *op, eqi_tensor *const *in, int n_in,
+                            eqi_tensor *out, eqi_tensor *const *saved, int n_saved,
+                            const void *attr, size_t attr_size)
 {
     if (!any_requires(in, n_in)) return EQAT_OK;
     tape->touched = true;
@@ -93,15 +94,18 @@ eqat_status eqi_tape_record(eqi_tape *tape, const eqi_op *op, eqi_tensor *const 
     return eqi_tape_append(tape, op, in, n_in, out, saved, n_saved, attr, attr_size);
 }
 
-eqat_status eqi_tape_append(eqi_tape *tape, const eqi_op *op, eqi_tensor *const *in, int n_in, eqi_tensor *out,
-                            eqi_tensor *const *saved, int n_saved, const void *attr, size_t attr_size)
+eqat_status eqi_tape_append(eqi_tape *tape, const eqi_op *op, eqi_tensor *const *in, int n_in,
+                            eqi_tensor *out, eqi_tensor *const *saved, int n_saved,
+                            const void *attr, size_t attr_size)
 {
     eqi_ctx *ctx = tape->ctx;
     if (n_in < 0 || n_in > EQI_NODE_TENSORS)
-        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "%s: found %d inputs, expected at most %d", op->name, n_in, EQI_NODE_TENSORS);
+        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "%s: found %d inputs, expected at most %d",
+                        op->name, n_in, EQI_NODE_TENSORS);
     if (out->requires_grad)
-        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "%s: the output is trainable or recorded already", op->name);
-    EQI_TRY(grow(tape));
+        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT,
+                        "%s: the output is trainable or recorded already", op->name);
+    EQI_RETURN_IF(grow(tape));
     eqi_node *node = &tape->nodes[tape->count++];
     memset(node, 0, sizeof *node);
     node->op = op;
@@ -118,21 +122,27 @@ eqat_status eqi_tape_append(eqi_tape *tape, const eqi_op *op, eqi_tensor *const 
 }
 
 /* `t` is a leaf and the node at the tape's end is the last to reach it. */
-static bool completes(const eqi_tensor *t) { return is_leaf(t) && t->requires_grad && t->uses == 1; }
+static bool completes(const eqi_tensor *t)
+{
+    return is_leaf(t) && t->requires_grad && t->uses == 1;
+}
 
 static eqat_status hand_over(const eqi_node *node, const eqi_sink *sink)
 {
     for (size_t i = 0; i < EQI_COUNT(node->in); i++)
-        if (completes(node->in[i]) && node->in[i]->grad) EQI_TRY(sink->take(sink->user, node->in[i]));
+        if (completes(node->in[i]) && node->in[i]->grad)
+            EQI_RETURN_IF(sink->take(sink->user, node->in[i]));
     return EQAT_OK;
 }
 
 bool eqi_tape_takes_update(const eqi_tape *tape, eqi_tensor *t, eqi_update *update)
 {
-    return tape->sink && completes(t) && !t->grad && tape->sink->update(tape->sink->user, t, update);
+    return tape->sink && completes(t) && !t->grad &&
+        tape->sink->update(tape->sink->user, t, update);
 }
 
-/* Walks the tape from its end; what is not on a path from the seeded gradient has none and is only released. */
+/* Walks the tape from its end; what is not on a path from the seeded gradient has none and is only
+ * released. */
 static eqat_status walk(eqi_tape *tape, eqat_status st, const eqi_sink *sink)
 {
     bool recording = tape->recording;
@@ -144,7 +154,8 @@ static eqat_status walk(eqi_tape *tape, eqat_status st, const eqi_sink *sink)
             if (node->op->backward)
                 st = node->op->backward(tape, node);
             else
-                st = eqi_fail(tape->ctx, EQAT_UNSUPPORTED, "%s: has no backward rule", node->op->name);
+                st = eqi_fail(tape->ctx, EQAT_UNSUPPORTED, "%s: has no backward rule",
+                              node->op->name);
         }
         if (st == EQAT_OK && sink) st = hand_over(node, sink);
         pop(tape);
@@ -159,19 +170,25 @@ static eqat_status seed(eqi_tape *tape, eqi_tensor *loss, double scale)
     eqi_ctx *ctx = tape->ctx;
     char a[EQI_SHAPE_TEXT];
     if (eqi_view_count(&loss->v) != 1)
-        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "backward: found a loss of shape %s, expected one element",
+        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT,
+                        "backward: found a loss of shape %s, expected one element",
                         eqi_view_shape_text(&loss->v, a, sizeof a));
     if (!loss->on_tape)
-        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "backward: the loss was not recorded: nothing it depends on is trainable");
+        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT,
+                        "backward: the loss was not recorded: nothing it depends on is trainable");
     eqi_tensor *grad;
     bool acc;
-    EQI_TRY(eqi_grad_of(loss, &grad, &acc));
+    EQI_RETURN_IF(eqi_grad_of(loss, &grad, &acc));
     return ctx->backend->fill(ctx, &grad->v, scale);
 }
 
-eqat_status eqi_tape_backward(eqi_tape *tape, eqi_tensor *loss, double scale) { return walk(tape, seed(tape, loss, scale), NULL); }
+eqat_status eqi_tape_backward(eqi_tape *tape, eqi_tensor *loss, double scale)
+{
+    return walk(tape, seed(tape, loss, scale), NULL);
+}
 
-eqat_status eqi_tape_backward_into(eqi_tape *tape, eqi_tensor *loss, double scale, const eqi_sink *sink)
+eqat_status eqi_tape_backward_into(eqi_tape *tape, eqi_tensor *loss, double scale,
+                                   const eqi_sink *sink)
 {
     return walk(tape, seed(tape, loss, scale), sink);
 }
@@ -181,13 +198,16 @@ static eqat_status seed_from(eqi_tape *tape, eqi_tensor *out, const eqi_tensor *
     eqi_ctx *ctx = tape->ctx;
     char a[EQI_SHAPE_TEXT], b[EQI_SHAPE_TEXT];
     if (!out->requires_grad)
-        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "backward: the output was not recorded: nothing it depends on is trainable");
+        return eqi_fail(
+            ctx, EQAT_INVALID_ARGUMENT,
+            "backward: the output was not recorded: nothing it depends on is trainable");
     if (!eqi_view_same_shape(&out->v, &grad->v))
-        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "backward: found a gradient of shape %s, expected %s",
-                        eqi_view_shape_text(&grad->v, a, sizeof a), eqi_view_shape_text(&out->v, b, sizeof b));
+        return eqi_fail(
+            ctx, EQAT_INVALID_ARGUMENT, "backward: found a gradient of shape %s, expected %s",
+            eqi_view_shape_text(&grad->v, a, sizeof a), eqi_view_shape_text(&out->v, b, sizeof b));
     if (eqi_view_is_contiguous(&grad->v)) return eqi_grad_add(out, (eqi_tensor *)grad);
     eqi_tensor *copy;
-    EQI_TRY(eqi_tensor_cast(grad, grad->v.dtype, &copy));
+    EQI_RETURN_IF(eqi_tensor_cast(grad, grad->v.dtype, &copy));
     eqat_status st = eqi_grad_add(out, copy);
     eqi_tensor_unref(copy);
     return st;

@@ -13,10 +13,12 @@ typedef struct eqi_node eqi_node;
 /* One kind of operation. A row for every op stands in lib/ops/table.c; a test walks it. */
 typedef struct eqi_op {
     const char *name;
-    /* Adds to the gradients of the inputs that require one; NULL only for ops without differentiable inputs. */
+    /* Adds to the gradients of the inputs that require one; NULL only for ops without
+     * differentiable inputs. */
     eqat_status (*backward)(eqi_tape *tape, eqi_node *node);
     void (*release)(eqi_node *node); /* frees what attr owns; may be NULL */
-    /* What backward does not read: bit i for the data of in[i], EQI_OUT for that of out. Their memory may go before. */
+    /* What backward does not read: bit i for the data of in[i], EQI_OUT for that of out. Their
+     * memory may go before. */
     unsigned idle;
     bool captures; /* backward may reach leaves that are not among the inputs */
 } eqi_op;
@@ -26,16 +28,18 @@ typedef struct eqi_op {
 
 struct eqi_node {
     const eqi_op *op;
-    eqi_tensor *in[EQI_NODE_TENSORS];    /* counted; NULL where an optional input is absent */
-    eqi_tensor *out;                     /* counted */
-    eqi_tensor *saved[4];                /* counted; rstd, lse, stored gradients */
+    eqi_tensor *in[EQI_NODE_TENSORS]; /* counted; NULL where an optional input is absent */
+    eqi_tensor *out;                  /* counted */
+    eqi_tensor *saved[4];             /* counted; rstd, lse, stored gradients */
     _Alignas(16) unsigned char attr[EQI_NODE_ATTR]; /* the op's own descriptor */
 };
 
 /* Who consumes gradients while backward runs. */
 typedef struct eqi_sink {
-    eqat_status (*take)(void *user, eqi_tensor *leaf);              /* its gradient is complete, and may be dropped */
-    bool (*update)(void *user, eqi_tensor *leaf, eqi_update *update); /* the step to make with it; false: it is to be stored */
+    eqat_status (*take)(void *user,
+                        eqi_tensor *leaf); /* its gradient is complete, and may be dropped */
+    bool (*update)(void *user, eqi_tensor *leaf,
+                   eqi_update *update); /* the step to make with it; false: it is to be stored */
     void *user;
 } eqi_sink;
 
@@ -43,11 +47,11 @@ struct eqat_tape {
     eqi_ctx *ctx;
     eqi_node *nodes;
     size_t count, capacity;
-    size_t captures; /* nodes whose op does */
+    size_t captures;      /* nodes whose op does */
     const eqi_sink *sink; /* of the walk in progress, or NULL */
     bool recording;
-    bool replay; /* records a segment again for its gradient: nobody reads the segment's output */
-    bool blind;  /* linear and add leave their output's memory as it is: nobody reads it */
+    bool replay;  /* records a segment again for its gradient: nobody reads the segment's output */
+    bool blind;   /* linear and add leave their output's memory as it is: nobody reads it */
     bool touched; /* an op would have been recorded had recording been on */
 };
 
@@ -57,45 +61,55 @@ void eqi_tape_free(eqi_tape *tape); /* NULL is fine */
 void eqi_tape_clear(eqi_tape *tape);
 void eqi_tape_set_recording(eqi_tape *tape, bool on);
 
-/* What an op calls when it has computed `out`. When recording and any of in[] requires a gradient, appends a node that
- * refers to all tensors, copies attr and marks out; otherwise does nothing. `saved` may hold NULLs. On failure the
- * caller still owns out. */
-eqat_status eqi_tape_record(eqi_tape *tape, const eqi_op *op, eqi_tensor *const *in, int n_in, eqi_tensor *out,
-                            eqi_tensor *const *saved, int n_saved, const void *attr, size_t attr_size);
+/* What an op calls when it has computed `out`. When recording and any of in[] requires a gradient,
+ * appends a node that refers to all tensors, copies attr and marks out; otherwise does nothing.
+ * `saved` may hold NULLs. On failure the caller still owns out. */
+eqat_status eqi_tape_record(eqi_tape *tape, const eqi_op *op, eqi_tensor *const *in, int n_in,
+                            eqi_tensor *out, eqi_tensor *const *saved, int n_saved,
+                            const void *attr, size_t attr_size);
 /* The same without asking what the inputs require. */
-eqat_status eqi_tape_append(eqi_tape *tape, const eqi_op *op, eqi_tensor *const *in, int n_in, eqi_tensor *out,
-                            eqi_tensor *const *saved, int n_saved, const void *attr, size_t attr_size);
+eqat_status eqi_tape_append(eqi_tape *tape, const eqi_op *op, eqi_tensor *const *in, int n_in,
+                            eqi_tensor *out, eqi_tensor *const *saved, int n_saved,
+                            const void *attr, size_t attr_size);
 /* True when a call with these inputs will be recorded: the op then computes what backward needs. */
 bool eqi_tape_records(const eqi_tape *tape, eqi_tensor *const *in, int n_in);
 
-/* d loss / d everything that requires it, times `scale`; gradients of leaves accumulate over calls. The tape is
- * cleared, also on failure (gradients of leaves are then unspecified: drop them). loss is a scalar on this tape. */
+/* d loss / d everything that requires it, times `scale`; gradients of leaves accumulate over calls.
+ * The tape is cleared, also on failure (gradients of leaves are then unspecified: drop them). loss
+ * is a scalar on this tape. */
 eqat_status eqi_tape_backward(eqi_tape *tape, eqi_tensor *loss, double scale);
-/* The same with somebody who consumes every leaf's gradient as soon as no node left on the tape adds to it. Leaves that ops
- * capture are not handed over. */
-eqat_status eqi_tape_backward_into(eqi_tape *tape, eqi_tensor *loss, double scale, const eqi_sink *sink);
-/* For backward rules that can step a parameter instead of storing its gradient: true when t's gradient would be complete with
- * theirs and the sink wants it so. */
+/* The same with somebody who consumes every leaf's gradient as soon as no node left on the tape
+ * adds to it. Leaves that ops capture are not handed over. */
+eqat_status eqi_tape_backward_into(eqi_tape *tape, eqi_tensor *loss, double scale,
+                                   const eqi_sink *sink);
+/* For backward rules that can step a parameter instead of storing its gradient: true when t's
+ * gradient would be complete with theirs and the sink wants it so. */
 bool eqi_tape_takes_update(const eqi_tape *tape, eqi_tensor *t, eqi_update *update);
 /* The same from a given gradient of `out` instead of a scalar loss. */
 eqat_status eqi_tape_backward_from(eqi_tape *tape, eqi_tensor *out, const eqi_tensor *grad);
 
-/* For backward rules: the gradient buffer of t, created on first use; *acc tells whether it holds a value to add to.
- * *grad is NULL when t is absent or requires no gradient. Leaves get f32, tape outputs their own dtype (f64 stays f64). */
+/* For backward rules: the gradient buffer of t, created on first use; *acc tells whether it holds a
+ * value to add to. *grad is NULL when t is absent or requires no gradient. Leaves get f32, tape
+ * outputs their own dtype (f64 stays f64). */
 eqat_status eqi_grad_of(eqi_tensor *t, eqi_tensor **grad, bool *acc);
-/* For rules whose gradient stands in a tensor of its own: adds g (same shape, contiguous) to the gradient of t. Shares g
- * instead of copying where nobody can tell; a shared gradient is copied before eqi_grad_of hands it out. */
+/* For rules whose gradient stands in a tensor of its own: adds g (same shape, contiguous) to the
+ * gradient of t. Shares g instead of copying where nobody can tell; a shared gradient is copied
+ * before eqi_grad_of hands it out. */
 eqat_status eqi_grad_add(eqi_tensor *t, eqi_tensor *g);
-eqat_status eqi_grad_give(eqi_tensor *t, eqi_tensor *g); /* the same, taking over the caller's reference, also on failure */
+/* The same, taking over the caller's reference, also on failure. */
+eqat_status eqi_grad_give(eqi_tensor *t, eqi_tensor *g);
 void eqi_tensor_zero_grad(eqi_tensor *t); /* drops the gradient; the next backward starts afresh */
 
-/* Recomputation (Chen et al. 2016): runs fn without recording; backward runs it again, recorded on a tape of its own, and
- * goes through that, with bit for bit the gradients of the plain run. Parameters that fn captures in `user` receive
- * gradients as usual. fn must be a pure function of inputs and parameters. `release` (may be NULL) frees user once,
- * when the node goes or at once when there is none, also on failure. */
-typedef eqat_status (*eqi_segment_fn)(eqi_tape *tape, void *user, eqi_tensor *const *in, int n_in, eqi_tensor **out);
-eqat_status eqi_tape_checkpoint(eqi_tape *tape, eqi_segment_fn fn, void *user, void (*release)(void *user), eqi_tensor *const *in,
-                                int n_in, eqi_tensor **out);
+/* Recomputation (Chen et al. 2016): runs fn without recording; backward runs it again, recorded on
+ * a tape of its own, and goes through that, with bit for bit the gradients of the plain run.
+ * Parameters that fn captures in `user` receive gradients as usual. fn must be a pure function of
+ * inputs and parameters. `release` (may be NULL) frees user once, when the node goes or at once
+ * when there is none, also on failure. */
+typedef eqat_status (*eqi_segment_fn)(eqi_tape *tape, void *user, eqi_tensor *const *in, int n_in,
+                                      eqi_tensor **out);
+eqat_status eqi_tape_checkpoint(eqi_tape *tape, eqi_segment_fn fn, void *user,
+                                void (*release)(void *user), eqi_tensor *const *in, int n_in,
+                                eqi_tensor **out);
 extern const eqi_op eqi_checkpoint_op;
 
 #endif

@@ -4,7 +4,8 @@
 
 static const char *missing_entry(const eqi_backend *b)
 {
-#define CHECK(entry) if (!b->entry) return #entry;
+#define CHECK(entry) \
+    if (!b->entry) return #entry;
     EQI_BACKEND_ENTRIES(CHECK)
     return NULL;
 }
@@ -18,7 +19,8 @@ static eqat_status find(eqi_ctx *ctx, const char *device, const eqi_backend **ou
     } else if (!strncmp(device, "cuda", 4) && (!device[4] || device[4] == ':')) {
         return eqi_fail(ctx, EQAT_UNSUPPORTED, "device %s: this build has no CUDA backend", device);
     } else {
-        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "device: found \"%s\", expected cpu, ref or cuda:N", device);
+        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT,
+                        "device: found \"%s\", expected cpu, ref or cuda:N", device);
     }
     return EQAT_OK;
 }
@@ -26,8 +28,8 @@ static eqat_status find(eqi_ctx *ctx, const char *device, const eqi_backend **ou
 eqat_status eqi_backend_check(eqi_ctx *ctx, const eqi_backend *b)
 {
     if (b->version != EQI_BACKEND_VERSION)
-        return eqi_fail(ctx, EQAT_BACKEND, "backend %s: found version %u, expected %u", b->name, (unsigned)b->version,
-                        EQI_BACKEND_VERSION);
+        return eqi_fail(ctx, EQAT_BACKEND, "backend %s: found version %u, expected %u", b->name,
+                        (unsigned)b->version, EQI_BACKEND_VERSION);
     const char *entry = missing_entry(b);
     if (entry) return eqi_fail(ctx, EQAT_BACKEND, "backend %s: it lacks %s", b->name, entry);
     return EQAT_OK;
@@ -36,9 +38,9 @@ eqat_status eqi_backend_check(eqi_ctx *ctx, const eqi_backend *b)
 eqat_status eqi_backend_open(eqi_ctx *ctx, const char *device)
 {
     const eqi_backend *b = NULL;
-    EQI_TRY(find(ctx, device, &b));
-    EQI_TRY(eqi_backend_check(ctx, b));
-    EQI_TRY(b->open(ctx, device));
+    EQI_RETURN_IF(find(ctx, device, &b));
+    EQI_RETURN_IF(eqi_backend_check(ctx, b));
+    EQI_RETURN_IF(b->open(ctx, device));
     ctx->backend = b;
     return EQAT_OK;
 }

@@ -41,7 +41,8 @@ void *eqi_alloc(eqi_ctx *ctx, size_t size, const char *what)
 void *eqi_calloc(eqi_ctx *ctx, size_t count, size_t size, const char *what)
 {
     if (size && count > SIZE_MAX / size) {
-        eqi_fail(ctx, EQAT_OUT_OF_MEMORY, "out of memory: %zu x %zu bytes for %s", count, size, what);
+        eqi_fail(ctx, EQAT_OUT_OF_MEMORY, "out of memory: %zu x %zu bytes for %s", count, size,
+                 what);
         return NULL;
     }
     void *p = eqi_alloc(ctx, count * size, what);

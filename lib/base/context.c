@@ -55,21 +55,25 @@ eqat_status eqi_check_cancel(eqi_ctx *ctx)
     return eqi_fail(ctx, EQAT_CANCELLED, "cancelled");
 }
 
-eqat_status eqi_ctx_create(eqi_ctx **out, const eqi_ctx_config *config, char *error, size_t error_size)
+eqat_status eqi_ctx_create(eqi_ctx **out, const eqi_ctx_config *config, char *error,
+                           size_t error_size)
 {
     *out = NULL;
     if ((config->allocator.alloc == NULL) != (config->allocator.free == NULL)) {
-        if (error_size) snprintf(error, error_size, "allocator: alloc and free must be given together");
+        if (error_size)
+            snprintf(error, error_size, "allocator: alloc and free must be given together");
         return EQAT_INVALID_ARGUMENT;
     }
-    /* The context itself comes from its allocator too: nothing is allocated behind the caller's back. */
+    /* The context itself comes from its allocator too: nothing is allocated behind the caller's
+     * back. */
     void *raw = NULL;
     if (config->allocator.alloc)
         raw = config->allocator.alloc(config->allocator.user, sizeof(eqi_ctx), EQI_ALIGN);
     else if (posix_memalign(&raw, EQI_ALIGN, sizeof(eqi_ctx)) != 0)
         raw = NULL;
     if (!raw) {
-        if (error_size) snprintf(error, error_size, "out of memory: %zu bytes for a context", sizeof(eqi_ctx));
+        if (error_size)
+            snprintf(error, error_size, "out of memory: %zu bytes for a context", sizeof(eqi_ctx));
         return EQAT_OUT_OF_MEMORY;
     }
     eqi_ctx *ctx = raw;

@@ -20,18 +20,18 @@
 #define EQI_PRINTF(f, a)
 #endif
 
-/* Propagate a failure; only where nothing has to be released. */
-#define EQI_TRY(expr)                            \
-    do {                                         \
-        eqat_status eqi_try_ = (expr);           \
-        if (eqi_try_ != EQAT_OK) return eqi_try_; \
+/* Leave the function with a failure; only where nothing has to be released. */
+#define EQI_RETURN_IF(expr)                             \
+    do {                                                \
+        eqat_status eqi_status_ = (expr);               \
+        if (eqi_status_ != EQAT_OK) return eqi_status_; \
     } while (0)
 
-/* Propagate a failure through the cleanup label `done`, with `st` declared in the function. */
-#define EQI_CHECK(expr)                \
+/* Leave for the cleanup label with a failure in `st`, which the function declares. */
+#define EQI_GOTO(label, expr)          \
     do {                               \
         st = (expr);                   \
-        if (st != EQAT_OK) goto done;  \
+        if (st != EQAT_OK) goto label; \
     } while (0)
 
 #define EQI_COUNT(a) (sizeof(a) / sizeof((a)[0]))
@@ -47,7 +47,12 @@ typedef struct eqi_allocator {
     void *user;
 } eqi_allocator;
 
-typedef enum eqi_log_level { EQI_LOG_ERROR = 0, EQI_LOG_WARN, EQI_LOG_INFO, EQI_LOG_DEBUG } eqi_log_level;
+typedef enum eqi_log_level {
+    EQI_LOG_ERROR = 0,
+    EQI_LOG_WARN,
+    EQI_LOG_INFO,
+    EQI_LOG_DEBUG
+} eqi_log_level;
 typedef void (*eqi_log_fn)(void *user, int level, const char *line);
 
 struct eqat_context {
@@ -57,7 +62,8 @@ struct eqat_context {
     size_t bytes_now, bytes_peak;
     eqi_storage *recycled; /* freed tensor storages kept for the next step, see tensor/storage.c */
     size_t recycled_bytes;
-    size_t live_bytes, live_peak; /* of storages in use: recycled ones never lift the sum above the peak by much */
+    size_t live_bytes,
+        live_peak; /* of storages in use: recycled ones never lift the sum above the peak by much */
     eqi_log_fn log;
     void *log_user;
     int log_level;
@@ -80,7 +86,8 @@ typedef struct eqi_ctx_config {
 } eqi_ctx_config;
 
 /* error, when given, receives the one line that an eqat_context would otherwise hold. */
-eqat_status eqi_ctx_create(eqi_ctx **out, const eqi_ctx_config *config, char *error, size_t error_size);
+eqat_status eqi_ctx_create(eqi_ctx **out, const eqi_ctx_config *config, char *error,
+                           size_t error_size);
 eqi_ctx *eqi_ctx_ref(eqi_ctx *ctx);
 void eqi_ctx_unref(eqi_ctx *ctx);
 
@@ -94,11 +101,12 @@ void eqi_log(eqi_ctx *ctx, eqi_log_level level, const char *format, ...) EQI_PRI
 /* EQAT_CANCELLED with its message once eqat_cancel() was called, and clears the request. */
 eqat_status eqi_check_cancel(eqi_ctx *ctx);
 
-/* 64-byte aligned; NULL after eqi_fail(EQAT_OUT_OF_MEMORY) naming `what`. Size 0 gives a valid pointer.
- * Only from the thread that owns the context, never from a pool worker. */
+/* 64-byte aligned; NULL after eqi_fail(EQAT_OUT_OF_MEMORY) naming `what`. Size 0 gives a valid
+ * pointer. Only from the thread that owns the context, never from a pool worker. */
 void *eqi_alloc(eqi_ctx *ctx, size_t size, const char *what);
 void *eqi_calloc(eqi_ctx *ctx, size_t count, size_t size, const char *what);
-void *eqi_realloc(eqi_ctx *ctx, void *p, size_t size, const char *what); /* on failure p stays valid */
+void *eqi_realloc(eqi_ctx *ctx, void *p, size_t size,
+                  const char *what); /* on failure p stays valid */
 void eqi_free(eqi_ctx *ctx, void *p);
 char *eqi_strdup(eqi_ctx *ctx, const char *s);
 char *eqi_asprintf(eqi_ctx *ctx, const char *format, ...) EQI_PRINTF(2, 3);

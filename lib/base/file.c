@@ -12,7 +12,8 @@
 static eqat_status fail_errno(eqi_ctx *ctx, const char *path, const char *what)
 {
     int e = errno;
-    return eqi_fail(ctx, e == ENOENT ? EQAT_NOT_FOUND : EQAT_IO, "%s: %s: %s", path, what, strerror(e));
+    return eqi_fail(ctx, e == ENOENT ? EQAT_NOT_FOUND : EQAT_IO, "%s: %s: %s", path, what,
+                    strerror(e));
 }
 
 eqat_status eqi_file_open(eqi_ctx *ctx, eqi_file **out, const char *path)
@@ -58,8 +59,10 @@ eqat_status eqi_file_read(eqi_file *f, void *buffer, uint64_t offset, size_t n)
         if (got < 0 && errno == EINTR) continue;
         if (got < 0) return fail_errno(f->ctx, f->path, "cannot read");
         if (got == 0)
-            return eqi_fail(f->ctx, EQAT_FORMAT, "%s: truncated: found %llu bytes, expected %llu at offset %llu", f->path,
-                            (unsigned long long)at, (unsigned long long)n, (unsigned long long)offset);
+            return eqi_fail(f->ctx, EQAT_FORMAT,
+                            "%s: truncated: found %llu bytes, expected %llu at offset %llu",
+                            f->path, (unsigned long long)at, (unsigned long long)n,
+                            (unsigned long long)offset);
         p += got;
         at += (uint64_t)got;
         left -= (size_t)got;
@@ -71,11 +74,12 @@ eqat_status eqi_file_slurp(eqi_ctx *ctx, const char *path, size_t limit, char **
 {
     *out = NULL;
     eqi_file *f;
-    EQI_TRY(eqi_file_open(ctx, &f, path));
+    EQI_RETURN_IF(eqi_file_open(ctx, &f, path));
     eqat_status st = EQAT_OK;
     char *text = NULL;
     if (f->size > limit)
-        st = eqi_fail(ctx, EQAT_FORMAT, "%s: found %llu bytes, expected at most %zu", path, (unsigned long long)f->size, limit);
+        st = eqi_fail(ctx, EQAT_FORMAT, "%s: found %llu bytes, expected at most %zu", path,
+                      (unsigned long long)f->size, limit);
     else if (!(text = eqi_alloc(ctx, (size_t)f->size + 1, path)))
         st = EQAT_OUT_OF_MEMORY;
     else
@@ -120,7 +124,8 @@ static bool dir_is_empty(const char *path)
     return empty;
 }
 
-/* Not mkdtemp: its folders are private whatever the umask says, and reading the umask would change it for a moment. */
+/* Not mkdtemp: its folders are private whatever the umask says, and reading the umask would change
+ * it for a moment. */
 static eqat_status make_beside(eqi_outdir *d)
 {
     for (int attempt = 0; attempt < 1000; attempt++) {
@@ -143,7 +148,8 @@ eqat_status eqi_outdir_begin(eqi_ctx *ctx, eqi_outdir **out, const char *target)
     if (!*target) return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "output folder: found an empty name");
     if (lstat(target, &sb) == 0 && !(S_ISDIR(sb.st_mode) && dir_is_empty(target)))
         return eqi_fail(ctx, EQAT_EXISTS, "%s: found %s, expected a new or empty folder", target,
-                        S_ISDIR(sb.st_mode) ? "a folder that is not empty" : "something that is not a folder");
+                        S_ISDIR(sb.st_mode) ? "a folder that is not empty"
+                                            : "something that is not a folder");
     eqi_outdir *d = eqi_calloc(ctx, 1, sizeof *d, "an output folder");
     if (!d) return EQAT_OUT_OF_MEMORY;
     d->ctx = ctx;
@@ -188,7 +194,8 @@ void eqi_outdir_abort(eqi_outdir **dir)
     DIR *list = d->temp && d->temp[0] ? opendir(d->temp) : NULL;
     if (list) {
         for (struct dirent *e; (e = readdir(list));)
-            if (strcmp(e->d_name, ".") && strcmp(e->d_name, "..")) unlinkat(dirfd(list), e->d_name, 0);
+            if (strcmp(e->d_name, ".") && strcmp(e->d_name, ".."))
+                unlinkat(dirfd(list), e->d_name, 0);
         closedir(list);
         rmdir(d->temp);
     }
@@ -272,8 +279,10 @@ static void out_free(eqi_out *o)
 eqat_status eqi_out_close(eqi_out *o)
 {
     flush(o);
-    if (o->failed == EQAT_OK && fsync(o->fd) != 0 && errno != EINVAL) o->failed = fail_errno(o->ctx, o->path, "cannot sync");
-    if (close(o->fd) != 0 && o->failed == EQAT_OK) o->failed = fail_errno(o->ctx, o->path, "cannot close");
+    if (o->failed == EQAT_OK && fsync(o->fd) != 0 && errno != EINVAL)
+        o->failed = fail_errno(o->ctx, o->path, "cannot sync");
+    if (close(o->fd) != 0 && o->failed == EQAT_OK)
+        o->failed = fail_errno(o->ctx, o->path, "cannot close");
     eqat_status st = o->failed;
     out_free(o);
     return st;
@@ -290,7 +299,7 @@ void eqi_out_discard(eqi_out *o)
 eqat_status eqi_write_file(eqi_ctx *ctx, const char *path, const void *data, size_t n)
 {
     eqi_out *o;
-    EQI_TRY(eqi_out_open(ctx, &o, path));
+    EQI_RETURN_IF(eqi_out_open(ctx, &o, path));
     eqi_out_write(o, data, n);
     return eqi_out_close(o);
 }

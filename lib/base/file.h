@@ -4,7 +4,8 @@
 
 #include "base/context.h"
 
-/* An input file read with pread: no shared position, no mapping that a shrinking file turns into SIGBUS. */
+/* An input file read with pread: no shared position, no mapping that a shrinking file turns into
+ * SIGBUS. */
 typedef struct eqi_file {
     eqi_ctx *ctx; /* borrowed */
     char *path;
@@ -14,17 +15,19 @@ typedef struct eqi_file {
 
 eqat_status eqi_file_open(eqi_ctx *ctx, eqi_file **out, const char *path);
 void eqi_file_close(eqi_file *file); /* NULL is fine */
-/* Reads exactly n bytes at offset; a short file is EQAT_FORMAT naming path, size and the range asked for. */
+/* Reads exactly n bytes at offset; a short file is EQAT_FORMAT naming path, size and the range
+ * asked for. */
 eqat_status eqi_file_read(eqi_file *file, void *buffer, uint64_t offset, size_t n);
-/* Whole file with a terminating NUL that `size` does not count. At most `limit` bytes. Freed with eqi_free. */
+/* Whole file with a terminating NUL that `size` does not count. At most `limit` bytes. Freed with
+ * eqi_free. */
 eqat_status eqi_file_slurp(eqi_ctx *ctx, const char *path, size_t limit, char **out, size_t *size);
 bool eqi_path_is_dir(const char *path);
 bool eqi_path_exists(const char *path);
 char *eqi_path_join(eqi_ctx *ctx, const char *dir, const char *name);
 
-/* An output folder built beside its final place and renamed there by commit, so that a failure, a full
- * disk or a signal leaves no partial output. Refuses (EQAT_EXISTS) a target that is a file or a folder
- * with anything in it; an empty folder is taken over. */
+/* An output folder built beside its final place and renamed there by commit, so that a failure, a
+ * full disk or a signal leaves no partial output. Refuses (EQAT_EXISTS) a target that is a file or
+ * a folder with anything in it; an empty folder is taken over. */
 typedef struct eqi_outdir {
     eqi_ctx *ctx;
     char *target;
@@ -32,15 +35,17 @@ typedef struct eqi_outdir {
 } eqi_outdir;
 
 eqat_status eqi_outdir_begin(eqi_ctx *ctx, eqi_outdir **out, const char *target);
-eqat_status eqi_outdir_commit(eqi_outdir **dir); /* frees *dir, also on failure (the temporary folder is then removed) */
-void eqi_outdir_abort(eqi_outdir **dir);         /* removes what was written; NULL and *NULL are fine */
+/* Frees *dir, also on failure (the temporary folder is then removed). */
+eqat_status eqi_outdir_commit(eqi_outdir **dir);
+void eqi_outdir_abort(eqi_outdir **dir); /* removes what was written; NULL and *NULL are fine */
 
-/* A buffered sequential output file inside an outdir. The first failure is kept and told by close. */
+/* A buffered sequential output file inside an outdir. The first failure is kept and told by close.
+ */
 typedef struct eqi_out eqi_out;
 eqat_status eqi_out_open(eqi_ctx *ctx, eqi_out **out, const char *path);
 eqat_status eqi_out_write(eqi_out *out, const void *data, size_t n);
 eqat_status eqi_out_close(eqi_out *out); /* fsync and close; frees in every case */
-void eqi_out_discard(eqi_out *out);      /* after a failure elsewhere: close and unlink; NULL is fine */
+void eqi_out_discard(eqi_out *out); /* after a failure elsewhere: close and unlink; NULL is fine */
 /* One small file at once, through eqi_out. */
 eqat_status eqi_write_file(eqi_ctx *ctx, const char *path, const void *data, size_t n);
 

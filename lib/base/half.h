@@ -1,7 +1,7 @@
-/* Conversions between f32 and the two 16-bit float types, on their bit patterns. Widening is exact for every
- * pattern, NaN payloads included. Narrowing rounds to nearest even, subnormals included; what is too large
- * becomes infinity; a NaN stays a NaN, made quiet, with the upper part of its payload. The results do not
- * depend on the rounding mode or on flush-to-zero. */
+/* Conversions between f32 and the two 16-bit float types, on their bit patterns. Widening is exact
+ * for every pattern, NaN payloads included. Narrowing rounds to nearest even, subnormals included;
+ * what is too large becomes infinity; a NaN stays a NaN, made quiet, with the upper part of its
+ * payload. The results do not depend on the rounding mode or on flush-to-zero. */
 #ifndef EQI_BASE_HALF_H
 #define EQI_BASE_HALF_H
 
@@ -48,7 +48,8 @@ static inline uint16_t eqi_f32_to_f16(float f)
     if (x > 0x7f800000u) return (uint16_t)(sign | 0x7e00u | ((x >> 13) & 0x3ffu));
     if (x >= 0x47800000u) return (uint16_t)(sign | 0x7c00u);
     /* A carry out of the mantissa moves on into the exponent, and from 65504 into infinity. */
-    if (x >= 0x38800000u) return (uint16_t)(sign | ((x - (112u << 23) + 0xfffu + ((x >> 13) & 1u)) >> 13));
+    if (x >= 0x38800000u)
+        return (uint16_t)(sign | ((x - (112u << 23) + 0xfffu + ((x >> 13) & 1u)) >> 13));
     if (x <= 0x33000000u) return (uint16_t)sign;
     uint32_t shift = 126u - (x >> 23), m = (x & 0x7fffffu) | 0x800000u;
     return (uint16_t)(sign | ((m + (1u << (shift - 1)) - 1u + ((m >> shift) & 1u)) >> shift));

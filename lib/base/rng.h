@@ -4,7 +4,12 @@
 
 #include <stdint.h>
 
-typedef enum eqi_rng_purpose { EQI_RNG_WINDOW = 1, EQI_RNG_SHUFFLE = 2, EQI_RNG_INIT = 3, EQI_RNG_USER = 4 } eqi_rng_purpose;
+typedef enum eqi_rng_purpose {
+    EQI_RNG_WINDOW = 1,
+    EQI_RNG_SHUFFLE = 2,
+    EQI_RNG_INIT = 3,
+    EQI_RNG_USER = 4
+} eqi_rng_purpose;
 
 /* 64 uniform bits. */
 uint64_t eqi_rng_bits(uint64_t seed, uint32_t purpose, uint64_t index);

@@ -12,7 +12,8 @@
 extern void omp_set_num_threads(int n) __attribute__((weak));
 extern int omp_get_max_threads(void) __attribute__((weak));
 
-/* Looks at what another thread is about to change, before sleeping: about 50 us, what waking a thread costs. */
+/* Looks at what another thread is about to change, before sleeping: about 50 us, what waking a
+ * thread costs. */
 #define PATIENCE 2000
 
 typedef struct worker {
@@ -45,17 +46,22 @@ static void relax(void)
 #endif
 }
 
-/* Its own share first: the same part of the data as in the call before, which may lie in a cache that others do not share. */
+/* Its own share first: the same part of the data as in the call before, which may lie in a cache
+ * that others do not share. */
 static void run_tasks(eqi_pool *p, int index)
 {
     for (int k = 0; k < p->size; k++) {
         worker *of = &p->workers[(index + k) % p->size];
         size_t i;
-        while ((i = atomic_fetch_add_explicit(&of->next, 1, memory_order_relaxed)) < of->end) p->fn(p->arg, i, index);
+        while ((i = atomic_fetch_add_explicit(&of->next, 1, memory_order_relaxed)) < of->end)
+            p->fn(p->arg, i, index);
     }
 }
 
-static bool called(eqi_pool *p, uint64_t seen) { return atomic_load(&p->generation) != seen || atomic_load(&p->stop); }
+static bool called(eqi_pool *p, uint64_t seen)
+{
+    return atomic_load(&p->generation) != seen || atomic_load(&p->stop);
+}
 
 static void *worker_main(void *arg)
 {
@@ -101,7 +107,7 @@ static int start(eqi_pool *p)
     pthread_sigmask(SIG_SETMASK, &all, &old);
     int err = 0;
     for (int i = 1; i < p->size && err == 0; i++) {
-        p->workers[i] = (worker){ .pool = p, .index = i };
+        p->workers[i] = (worker){.pool = p, .index = i};
         err = pthread_create(&p->workers[i].thread, NULL, worker_main, &p->workers[i]);
         if (err == 0) p->started = i;
     }
@@ -109,16 +115,19 @@ static int start(eqi_pool *p)
     return err;
 }
 
-/* The child of a fork has the pool's memory and none of its threads: waiting for one would be for ever. */
+/* The child of a fork has the pool's memory and none of its threads: waiting for one would be for
+ * ever. */
 static bool inherited(const eqi_pool *p) { return p->owner != getpid(); }
 
 eqat_status eqi_pool_create(eqi_ctx *ctx, eqi_pool **out, int threads)
 {
     *out = NULL;
     if (threads < 0 || threads > 1024)
-        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "threads: found %d, expected 0 to 1024", threads);
+        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "threads: found %d, expected 0 to 1024",
+                        threads);
     if (threads == 0) threads = available_processors();
-    eqi_pool *p = eqi_calloc(ctx, 1, sizeof *p + (size_t)threads * sizeof(worker), "the thread pool");
+    eqi_pool *p =
+        eqi_calloc(ctx, 1, sizeof *p + (size_t)threads * sizeof(worker), "the thread pool");
     if (!p) return EQAT_OUT_OF_MEMORY;
     p->size = threads;
     int err = start(p);
@@ -168,7 +177,8 @@ void eqi_parallel(eqi_ctx *ctx, size_t count, eqi_task_fn fn, void *arg)
     p->arg = arg;
     for (int i = 0; i < p->size; i++) {
         p->workers[i].end = count * (size_t)(i + 1) / (size_t)p->size;
-        atomic_store_explicit(&p->workers[i].next, count * (size_t)i / (size_t)p->size, memory_order_relaxed);
+        atomic_store_explicit(&p->workers[i].next, count * (size_t)i / (size_t)p->size,
+                              memory_order_relaxed);
     }
     atomic_store(&p->running, p->started);
     if (p->started) {

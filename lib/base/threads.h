@@ -4,16 +4,17 @@
 
 #include "base/context.h"
 
-/* One task: `index` in [0, count), `worker` in [0, eqi_pool_size()). What a task computes may depend on
- * index alone, so that results do not depend on the number of threads; worker picks scratch memory. */
+/* One task: `index` in [0, count), `worker` in [0, eqi_pool_size()). What a task computes may
+ * depend on index alone, so that results do not depend on the number of threads; worker picks
+ * scratch memory. */
 typedef void (*eqi_task_fn)(void *arg, size_t index, int worker);
 
 eqat_status eqi_pool_create(eqi_ctx *ctx, eqi_pool **out, int threads);
 void eqi_pool_free(eqi_ctx *ctx, eqi_pool *pool);
 int eqi_pool_size(const eqi_pool *pool);
-/* Runs all tasks and returns when the last is done. Every thread has a share of consecutive tasks, the same in every call of as
- * many, and helps the others when it is through; the calling thread is worker 0, and its OpenMP settings are afterwards what
- * they were. */
+/* Runs all tasks and returns when the last is done. Every thread has a share of consecutive tasks,
+ * the same in every call of as many, and helps the others when it is through; the calling thread is
+ * worker 0, and its OpenMP settings are afterwards what they were. */
 void eqi_parallel(eqi_ctx *ctx, size_t count, eqi_task_fn fn, void *arg);
 
 #endif

@@ -35,12 +35,17 @@ eqi_adamw_terms eqi_cpu_adamw_terms(const eqi_adamw_desc *d, float factor)
 }
 
 /* See lib/cpu/ref/adamw.c. */
-eqat_status eqi_cpu_adamw(eqi_ctx *ctx, const eqi_view *p, const eqi_view *g, const eqi_view *m, const eqi_view *v, const eqi_view *factor,
-                          const eqi_adamw_desc *d)
+eqat_status eqi_cpu_adamw(eqi_ctx *ctx, const eqi_view *p, const eqi_view *g, const eqi_view *m,
+                          const eqi_view *v, const eqi_view *factor, const eqi_adamw_desc *d)
 {
     float f = factor ? *(const float *)factor->data : 1.0f;
     if (isnan(f)) return EQAT_OK;
-    job j = { .leaf = eqi_cpu_of(ctx)->leaf, .p = p->data, .m = m->data, .v = v->data, .g = g->data, .terms = eqi_cpu_adamw_terms(d, f) };
+    job j = {.leaf = eqi_cpu_of(ctx)->leaf,
+             .p = p->data,
+             .m = m->data,
+             .v = v->data,
+             .g = g->data,
+             .terms = eqi_cpu_adamw_terms(d, f)};
     eqi_pieces(ctx, eqi_view_count(p), EQI_PIECE, update, &j);
     return EQAT_OK;
 }
@@ -53,9 +58,9 @@ static double squares(void *arg, int64_t first, int64_t count)
 
 eqat_status eqi_cpu_sum_squares(eqi_ctx *ctx, const eqi_view *sum, const eqi_view *g)
 {
-    job j = { .leaf = eqi_cpu_of(ctx)->leaf, .g = g->data };
+    job j = {.leaf = eqi_cpu_of(ctx)->leaf, .g = g->data};
     double total;
-    EQI_TRY(eqi_pieces_sum(ctx, eqi_view_count(g), squares, &j, &total));
+    EQI_RETURN_IF(eqi_pieces_sum(ctx, eqi_view_count(g), squares, &j, &total));
     *(double *)sum->data += total;
     return EQAT_OK;
 }
@@ -83,12 +88,13 @@ static void look(void *arg, int64_t first, int64_t count)
     search *f = arg;
     const eqi_view *v = f->rows;
     for (int64_t r = first; r < first + count; r++)
-        if (!is_row_finite(eqi_row(v, r), v->dtype, v->shape[1])) atomic_store_explicit(&f->bad, true, memory_order_relaxed);
+        if (!is_row_finite(eqi_row(v, r), v->dtype, v->shape[1]))
+            atomic_store_explicit(&f->bad, true, memory_order_relaxed);
 }
 
 bool eqi_cpu_is_finite(eqi_ctx *ctx, const eqi_view *rows)
 {
-    search f = { .rows = rows };
+    search f = {.rows = rows};
     atomic_init(&f.bad, false);
     eqi_pieces(ctx, rows->shape[0], eqi_piece_rows(rows->shape[1]), look, &f);
     return !atomic_load_explicit(&f.bad, memory_order_relaxed);

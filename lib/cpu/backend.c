@@ -10,8 +10,11 @@ eqat_status eqi_cpu_open(eqi_ctx *ctx, const char *device)
     const char *colon = strchr(device, ':');
     const eqi_leaf *leaf = eqi_cpu_leaf(colon ? colon + 1 : NULL);
     if (!leaf)
-        return eqi_fail(ctx, EQAT_UNSUPPORTED, "device: found \"%s\", expected cpu or cpu:generic, avx2, avx512, avx512bf16 or amx, "
-                        "as far as this processor has it", device);
+        return eqi_fail(
+            ctx, EQAT_UNSUPPORTED,
+            "device: found \"%s\", expected cpu or cpu:generic, avx2, avx512, avx512bf16 or amx, "
+            "as far as this processor has it",
+            device);
     eqi_cpu *cpu = eqi_calloc(ctx, 1, sizeof *cpu, "the CPU backend");
     if (!cpu) return EQAT_OUT_OF_MEMORY;
     cpu->leaf = leaf;

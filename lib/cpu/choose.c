@@ -8,8 +8,8 @@
 /* AMX in plain C: only in programs that link it for a test. */
 extern const eqi_leaf eqi_leaf_amxmodel __attribute__((weak));
 
-static const eqi_leaf *const leaves[] = { &eqi_leaf_amx,  &eqi_leaf_avx512bf16, &eqi_leaf_avx512,
-                                          &eqi_leaf_avx2, &eqi_leaf_generic,    &eqi_leaf_amxmodel };
+static const eqi_leaf *const leaves[] = {&eqi_leaf_amx,  &eqi_leaf_avx512bf16, &eqi_leaf_avx512,
+                                         &eqi_leaf_avx2, &eqi_leaf_generic,    &eqi_leaf_amxmodel};
 
 #if defined(__linux__)
 #include <sys/syscall.h>
@@ -21,7 +21,8 @@ static bool has_amx(void)
     enum { REQUEST = 0x1023, TILE_DATA = 18, BF16 = 1 << 22, TILE = 1 << 24, STATE = 3 << 17 };
     unsigned a, b, c, d;
     if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_OSXSAVE)) return false;
-    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & BF16) == 0 || (d & TILE) == 0) return false;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & BF16) == 0 || (d & TILE) == 0)
+        return false;
     __asm__("xgetbv" : "=a"(a), "=d"(d) : "c"(0));
     return (a & STATE) == STATE && syscall(SYS_arch_prctl, REQUEST, TILE_DATA) == 0;
 }
@@ -38,9 +39,10 @@ static bool has_f16c(void)
 
 static bool runs_here(const eqi_leaf *leaf)
 {
-    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c() && __builtin_cpu_supports("bmi2");
+    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c() &&
+        __builtin_cpu_supports("bmi2");
     bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                  __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
     bool bf16 = avx512 && __builtin_cpu_supports("avx512bf16");
     if (leaf == &eqi_leaf_amx) return bf16 && has_amx();
     if (leaf == &eqi_leaf_avx512bf16 || leaf == &eqi_leaf_amxmodel) return bf16;
@@ -51,7 +53,7 @@ static bool runs_here(const eqi_leaf *leaf)
 
 #else
 
-static const eqi_leaf *const leaves[] = { &eqi_leaf_generic };
+static const eqi_leaf *const leaves[] = {&eqi_leaf_generic};
 
 static bool runs_here(const eqi_leaf *leaf)
 {
@@ -64,6 +66,7 @@ static bool runs_here(const eqi_leaf *leaf)
 const eqi_leaf *eqi_cpu_leaf(const char *name)
 {
     for (size_t i = 0; i < EQI_COUNT(leaves); i++)
-        if (leaves[i] && (!name || strcmp(name, leaves[i]->name) == 0) && runs_here(leaves[i])) return leaves[i];
+        if (leaves[i] && (!name || strcmp(name, leaves[i]->name) == 0) && runs_here(leaves[i]))
+            return leaves[i];
     return NULL;
 }

@@ -1,17 +1,18 @@
-/* The CPU backend: drivers that cut the work into tasks for the pool, over the kernels of one instruction set. */
+/* The CPU backend: drivers that cut the work into tasks for the pool, over the kernels of one
+ * instruction set. */
 #ifndef EQI_CPU_CPU_H
 #define EQI_CPU_CPU_H
 
 #include "base/threads.h"
 #include "cpu/vec/leaf.h"
 
-/* Scratch of the context: each slot grows to the largest request and stays, so that a step repeated allocates nothing.
- * Only from the thread that owns the context. */
+/* Scratch of the context: each slot grows to the largest request and stays, so that a step repeated
+ * allocates nothing. Only from the thread that owns the context. */
 typedef enum eqi_slot {
-    EQI_SLOT_A,       /* packed operands of the matrix product in progress */
+    EQI_SLOT_A, /* packed operands of the matrix product in progress */
     EQI_SLOT_B,
-    EQI_SLOT_WORKER,  /* one part per worker */
-    EQI_SLOT_OP,      /* the op's own, alive across its matrix products */
+    EQI_SLOT_WORKER, /* one part per worker */
+    EQI_SLOT_OP,     /* the op's own, alive across its matrix products */
     EQI_SLOT_COUNT
 } eqi_slot;
 
@@ -29,7 +30,8 @@ typedef struct eqi_cpu {
 
 static inline eqi_cpu *eqi_cpu_of(eqi_ctx *ctx) { return ctx->backend_state; }
 
-/* The kernels called `name` ("avx2"), or the fastest that run here for NULL; NULL when they do not. */
+/* The kernels called `name` ("avx2"), or the fastest that run here for NULL; NULL when they do not.
+ */
 const eqi_leaf *eqi_cpu_leaf(const char *name);
 
 eqat_status eqi_cpu_open(eqi_ctx *ctx, const char *device);

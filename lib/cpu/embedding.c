@@ -13,12 +13,14 @@ static void gather(void *arg, int64_t first, int64_t count)
     const job *j = arg;
     int64_t width = j->table->shape[1];
     for (int64_t r = first; r < first + count; r++)
-        j->leaf->convert(eqi_row(j->y, r), j->y->dtype, eqi_row(j->table, j->ids[r]), j->table->dtype, width);
+        j->leaf->convert(eqi_row(j->y, r), j->y->dtype, eqi_row(j->table, j->ids[r]),
+                         j->table->dtype, width);
 }
 
-eqat_status eqi_cpu_embedding(eqi_ctx *ctx, const eqi_view *y, const eqi_view *ids, const eqi_view *table)
+eqat_status eqi_cpu_embedding(eqi_ctx *ctx, const eqi_view *y, const eqi_view *ids,
+                              const eqi_view *table)
 {
-    job j = { .leaf = eqi_cpu_of(ctx)->leaf, .y = y, .table = table, .ids = ids->data };
+    job j = {.leaf = eqi_cpu_of(ctx)->leaf, .y = y, .table = table, .ids = ids->data};
     eqi_pieces(ctx, ids->shape[0], eqi_piece_rows(table->shape[1]), gather, &j);
     return EQAT_OK;
 }
@@ -33,9 +35,14 @@ static void scatter(void *arg, int64_t first, int64_t count)
     }
 }
 
-eqat_status eqi_cpu_embedding_bwd(eqi_ctx *ctx, const eqi_view *dtable, const eqi_view *ids, const eqi_view *dy)
+eqat_status eqi_cpu_embedding_bwd(eqi_ctx *ctx, const eqi_view *dtable, const eqi_view *ids,
+                                  const eqi_view *dy)
 {
-    job j = { .leaf = eqi_cpu_of(ctx)->leaf, .y = dy, .table = dtable, .ids = ids->data, .rows = ids->shape[0] };
+    job j = {.leaf = eqi_cpu_of(ctx)->leaf,
+             .y = dy,
+             .table = dtable,
+             .ids = ids->data,
+             .rows = ids->shape[0]};
     eqi_pieces(ctx, dtable->shape[1], 256, scatter, &j);
     return EQAT_OK;
 }

@@ -13,21 +13,24 @@ static void form(void *arg, int64_t first, int64_t count)
 {
     const job *j = arg;
     eqi_elem elem = j->what->dtype == EQI_F32 ? EQI_ELEM_F32 : EQI_ELEM_BF16;
-    for (int64_t r = first; r < first + count; r++) j->leaf->rows(eqi_row(j->what, r), elem, &j->m, r, 0, j->m.cols);
+    for (int64_t r = first; r < first + count; r++)
+        j->leaf->rows(eqi_row(j->what, r), elem, &j->m, r, 0, j->m.cols);
 }
 
-eqat_status eqi_cpu_fakequant(eqi_ctx *ctx, const eqi_view *what, const eqi_view *w, const eqi_view *s, const eqi_view *z,
-                              const eqi_quant_desc *q)
+eqat_status eqi_cpu_fakequant(eqi_ctx *ctx, const eqi_view *what, const eqi_view *w,
+                              const eqi_view *s, const eqi_view *z, const eqi_quant_desc *q)
 {
-    job j = { .leaf = eqi_cpu_of(ctx)->leaf, .m = eqi_rows_fake_quant(w, s, z, q), .what = what };
+    job j = {.leaf = eqi_cpu_of(ctx)->leaf, .m = eqi_rows_fake_quant(w, s, z, q), .what = what};
     eqi_pieces(ctx, w->shape[0], eqi_piece_rows(w->shape[1]), form, &j);
     return EQAT_OK;
 }
 
-eqat_status eqi_cpu_dequantize(eqi_ctx *ctx, const eqi_view *what, const eqi_view *codes, const eqi_view *s, const eqi_view *z,
-                               const eqi_quant_desc *q)
+eqat_status eqi_cpu_dequantize(eqi_ctx *ctx, const eqi_view *what, const eqi_view *codes,
+                               const eqi_view *s, const eqi_view *z, const eqi_quant_desc *q)
 {
-    job j = { .leaf = eqi_cpu_of(ctx)->leaf, .m = eqi_rows_packed(codes, s, z, q, what->shape[1]), .what = what };
+    job j = {.leaf = eqi_cpu_of(ctx)->leaf,
+             .m = eqi_rows_packed(codes, s, z, q, what->shape[1]),
+             .what = what};
     eqi_pieces(ctx, what->shape[0], eqi_piece_rows(what->shape[1]), form, &j);
     return EQAT_OK;
 }
@@ -47,18 +50,26 @@ static void backward(void *arg, int64_t first, int64_t count)
     for (int64_t r = first; r < first + count; r++)
         for (int64_t g = 0; g < groups; g += GROUPS) {
             int64_t n = eqi_min64(GROUPS, groups - g), col = g * j->m.q.group;
-            j->leaf->fake_quant_grad(&j->m, r, col, n * j->m.q.group, (const float *)eqi_row(j->what, r) + col,
-                                     j->dw ? (float *)eqi_row(j->dw, r) + col : NULL, sum_s, sum_z, j->acc);
+            j->leaf->fake_quant_grad(
+                &j->m, r, col, n * j->m.q.group, (const float *)eqi_row(j->what, r) + col,
+                j->dw ? (float *)eqi_row(j->dw, r) + col : NULL, sum_s, sum_z, j->acc);
             if (j->ds) put(j->ds, r, g, sum_s, n, j->acc);
             if (j->dz) put(j->dz, r, g, sum_z, n, j->acc);
         }
 }
 
-eqat_status eqi_cpu_fakequant_bwd(eqi_ctx *ctx, const eqi_view *dw, const eqi_view *ds, const eqi_view *dz, const eqi_view *dwhat,
-                                  const eqi_view *w, const eqi_view *s, const eqi_view *z, const eqi_quant_desc *q, bool acc)
+eqat_status eqi_cpu_fakequant_bwd(eqi_ctx *ctx, const eqi_view *dw, const eqi_view *ds,
+                                  const eqi_view *dz, const eqi_view *dwhat, const eqi_view *w,
+                                  const eqi_view *s, const eqi_view *z, const eqi_quant_desc *q,
+                                  bool acc)
 {
-    job j = { .leaf = eqi_cpu_of(ctx)->leaf, .m = eqi_rows_fake_quant(w, s, z, q), .what = dwhat, .dw = dw, .ds = ds, .dz = dz,
-              .acc = acc };
+    job j = {.leaf = eqi_cpu_of(ctx)->leaf,
+             .m = eqi_rows_fake_quant(w, s, z, q),
+             .what = dwhat,
+             .dw = dw,
+             .ds = ds,
+             .dz = dz,
+             .acc = acc};
     eqi_pieces(ctx, w->shape[0], eqi_piece_rows(w->shape[1]), backward, &j);
     return EQAT_OK;
 }

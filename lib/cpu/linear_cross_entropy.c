@@ -6,28 +6,31 @@
 #include "cpu/linear.h"
 #include "cpu/pieces.h"
 
-/* What is kept of the logits at once: so much, or an eighth of the weight, which is packed anew for every chunk of rows. */
+/* What is kept of the logits at once: so much, or an eighth of the weight, which is packed anew for
+ * every chunk of rows. */
 #define CHUNK_BYTES ((int64_t)12 << 20)
 #define CHUNK_WEIGHT 8
 #define CHUNK_UNIT 16 /* a product takes as long for fewer rows */
 #define CHUNK_MAX 512
 /* Rows of which nothing but sums over tiles is kept. */
 #define CHUNK_LOSS 2048
-/* Entries of the vocabulary whose part of dx is added at a time: operands of a size that stays in the cache. */
+/* Entries of the vocabulary whose part of dx is added at a time: operands of a size that stays in
+ * the cache. */
 #define PANEL 2304
 
-/* Every tile of logits shrinks, while it is in the cache, to its ln sum exp and, when a gradient is wanted, to the softmax
- * within the tile. The softmax of a row is that times exp(tile's ln sum exp - row's). */
+/* Every tile of logits shrinks, while it is in the cache, to its ln sum exp and, when a gradient is
+ * wanted, to the softmax within the tile. The softmax of a row is that times exp(tile's ln sum exp
+ * - row's). */
 typedef struct chunk {
     const eqi_leaf *leaf;
     const int32_t *labels;
     int64_t vocab, tile, tiles;
-    double *lse;     /* [R, tiles] */
-    double *losses;  /* [R] */
-    float *own;      /* [R] the label's logit */
-    char *grad;      /* [R, V] of the logits, or NULL; before, the softmax of tiles */
+    double *lse;           /* [R, tiles] */
+    double *losses;        /* [R] */
+    float *own;            /* [R] the label's logit */
+    char *grad;            /* [R, V] of the logits, or NULL; before, the softmax of tiles */
     eqi_dtype dtype, soft; /* of grad; of the softmax of tiles */
-    double up;       /* ln of what that is multiplied with */
+    double up;             /* ln of what that is multiplied with */
 } chunk;
 
 static char *grad_at(const chunk *c, int64_t row, int64_t col)
@@ -45,7 +48,8 @@ static void shrink(void *arg, const eqi_tile *t, int worker)
         double lse = c->leaf->log_sum_exp(logits, t->n);
         c->lse[row * c->tiles + t->n0 / c->tile] = lse;
         if (own >= 0 && own < t->n) c->own[row] = logits[own];
-        if (c->grad) c->leaf->softmax(grad_at(c, row, t->n0), c->soft, logits, (float)(lse - c->up), t->n);
+        if (c->grad)
+            c->leaf->softmax(grad_at(c, row, t->n0), c->soft, logits, (float)(lse - c->up), t->n);
     }
 }
 
@@ -66,12 +70,15 @@ static void row_grad(const chunk *c, int64_t row, double lse)
         /* The rounded value is what the tile's softmax was taken with. */
         float factor = (float)exp((double)(float)(c->lse[row * c->tiles + i] - c->up) - lse);
         char *p = grad_at(c, row, i * c->tile);
-        c->leaf->axpby(p, c->dtype, factor, p, c->soft, 0.0f, NULL, EQI_F32, eqi_min64(c->tile, c->vocab - i * c->tile));
+        c->leaf->axpby(p, c->dtype, factor, p, c->soft, 0.0f, NULL, EQI_F32,
+                       eqi_min64(c->tile, c->vocab - i * c->tile));
     }
     float g = (float)exp((double)c->own[row] - lse) - 1.0f;
     char *own = grad_at(c, row, c->labels[row]);
-    if (c->dtype == EQI_F32) *(float *)(void *)own = g;
-    else *(uint16_t *)(void *)own = eqi_f32_to_bf16(g);
+    if (c->dtype == EQI_F32)
+        *(float *)(void *)own = g;
+    else
+        *(uint16_t *)(void *)own = eqi_f32_to_bf16(g);
 }
 
 static void finish_rows(void *arg, int64_t first, int64_t count)
@@ -98,19 +105,24 @@ static eqi_view rows_view(const eqi_view *v, int64_t first, int64_t count)
 }
 
 /* From the gradient of the logits to those of x and w. */
-static eqat_status backward(eqi_ctx *ctx, const chunk *c, const eqi_view *dx, float *sum, const eqi_view *dw, const eqi_view *x,
-                            const eqi_view *w)
+static eqat_status backward(eqi_ctx *ctx, const chunk *c, const eqi_view *dx, float *sum,
+                            const eqi_view *dw, const eqi_view *x, const eqi_view *w)
 {
     int64_t rows = x->shape[0], width = x->shape[1];
-    eqi_view to = { .data = sum, .dtype = EQI_F32, .ndim = 2, .shape = { rows, width }, .stride = { width, 1 } };
+    eqi_view to = {
+        .data = sum, .dtype = EQI_F32, .ndim = 2, .shape = {rows, width}, .stride = {width, 1}};
     for (int64_t first = 0; first < c->vocab; first += PANEL) {
         int64_t n = eqi_min64(PANEL, c->vocab - first);
         eqi_view part = rows_view(w, first, n);
-        eqi_view g = { .data = grad_at(c, 0, first), .dtype = c->dtype, .ndim = 2, .shape = { rows, n }, .stride = { c->vocab, 1 } };
-        if (dx) EQI_TRY(eqi_cpu_linear_bwd_x(ctx, &to, &g, &part, first > 0));
+        eqi_view g = {.data = grad_at(c, 0, first),
+                      .dtype = c->dtype,
+                      .ndim = 2,
+                      .shape = {rows, n},
+                      .stride = {c->vocab, 1}};
+        if (dx) EQI_RETURN_IF(eqi_cpu_linear_bwd_x(ctx, &to, &g, &part, first > 0));
         if (!dw) continue;
         part = rows_view(dw, first, n);
-        EQI_TRY(eqi_cpu_linear_bwd_w(ctx, &part, &g, x, true));
+        EQI_RETURN_IF(eqi_cpu_linear_bwd_w(ctx, &part, &g, x, true));
     }
     return dx ? eqi_cpu_copy(ctx, dx, &to) : EQAT_OK;
 }
@@ -125,23 +137,39 @@ static int64_t chunk_rows(int64_t rows, int64_t vocab, int64_t width, size_t siz
     return eqi_max64(1, eqi_min64(rows, eqi_round_up(eqi_ceil_div(rows, chunks), CHUNK_UNIT)));
 }
 
-static size_t aligned(int64_t count, size_t size) { return (size_t)eqi_round_up(count * (int64_t)size, EQI_ALIGN); }
+static size_t aligned(int64_t count, size_t size)
+{
+    return (size_t)eqi_round_up(count * (int64_t)size, EQI_ALIGN);
+}
 
-eqat_status eqi_cpu_linear_cross_entropy(eqi_ctx *ctx, const eqi_view *stats, const eqi_view *dx, const eqi_view *dw, const eqi_view *x,
-                                         const eqi_view *w, const eqi_view *labels)
+eqat_status eqi_cpu_linear_cross_entropy(eqi_ctx *ctx, const eqi_view *stats, const eqi_view *dx,
+                                         const eqi_view *dw, const eqi_view *x, const eqi_view *w,
+                                         const eqi_view *labels)
 {
     eqi_rows a, b = eqi_rows_of(w);
-    eqi_gemm g = { .m = 1, .n = w->shape[0], .k = w->shape[1], .dtype = x->dtype, .a = &a, .b = &b, .store = shrink };
-    chunk c = { .leaf = eqi_cpu_of(ctx)->leaf, .vocab = g.n, .dtype = x->dtype };
-    /* In BF16 it would be rounded twice as coarsely; 2^15 keeps small shares out of the subnormal numbers of F16. */
+    eqi_gemm g = {.m = 1,
+                  .n = w->shape[0],
+                  .k = w->shape[1],
+                  .dtype = x->dtype,
+                  .a = &a,
+                  .b = &b,
+                  .store = shrink};
+    chunk c = {.leaf = eqi_cpu_of(ctx)->leaf, .vocab = g.n, .dtype = x->dtype};
+    /* In BF16 it would be rounded twice as coarsely; 2^15 keeps small shares out of the subnormal
+     * numbers of F16. */
     c.soft = x->dtype == EQI_F32 ? EQI_F32 : EQI_F16;
     c.up = c.soft == EQI_F16 ? 15 * log(2.0) : 0.0;
     const bool grad = dx || dw;
     const size_t size = eqi_dtype_size(x->dtype);
-    int64_t rows = x->shape[0], most = grad ? chunk_rows(rows, g.n, g.k, size) : eqi_max64(1, eqi_min64(CHUNK_LOSS, rows));
-    int64_t tiles = eqi_ceil_div(g.n, eqi_gemm_tile_n(&g)); /* of a single row: nothing is cut narrower */
-    const size_t lse = aligned(most * tiles, sizeof *c.lse), losses = aligned(most, sizeof *c.losses), own = aligned(most, sizeof *c.own),
-                 kept = grad ? aligned(most * g.n, size) : 0, sum = dx ? aligned(most * g.k, sizeof(float)) : 0;
+    int64_t rows = x->shape[0],
+            most =
+                grad ? chunk_rows(rows, g.n, g.k, size) : eqi_max64(1, eqi_min64(CHUNK_LOSS, rows));
+    int64_t tiles =
+        eqi_ceil_div(g.n, eqi_gemm_tile_n(&g)); /* of a single row: nothing is cut narrower */
+    const size_t lse = aligned(most * tiles, sizeof *c.lse),
+                 losses = aligned(most, sizeof *c.losses), own = aligned(most, sizeof *c.own),
+                 kept = grad ? aligned(most * g.n, size) : 0,
+                 sum = dx ? aligned(most * g.k, sizeof(float)) : 0;
     char *scratch = eqi_cpu_scratch(ctx, EQI_SLOT_OP, lse + losses + own + kept + sum);
     if (!scratch) return EQAT_OUT_OF_MEMORY;
     c.lse = (double *)(void *)scratch;
@@ -151,19 +179,23 @@ eqat_status eqi_cpu_linear_cross_entropy(eqi_ctx *ctx, const eqi_view *stats, co
     g.arg = &c;
     double loss = 0.0, used = 0.0;
     for (int64_t first = 0; first < rows; first += most) {
-        eqi_view part = rows_view(x, first, eqi_min64(most, rows - first)), to = dx ? rows_view(dx, first, part.shape[0]) : part;
+        eqi_view part = rows_view(x, first, eqi_min64(most, rows - first)),
+                 to = dx ? rows_view(dx, first, part.shape[0]) : part;
         a = eqi_rows_of(&part);
         g.m = part.shape[0];
         c.labels = (const int32_t *)labels->data + first;
         c.tile = eqi_gemm_tile_n(&g);
         c.tiles = eqi_ceil_div(g.n, c.tile);
-        EQI_TRY(eqi_gemm_run(ctx, &g));
+        EQI_RETURN_IF(eqi_gemm_run(ctx, &g));
         eqi_pieces(ctx, g.m, grad ? eqi_piece_rows(g.n) : g.m, finish_rows, &c);
         for (int64_t r = 0; r < g.m; r++) {
             loss += c.losses[r];
             used += c.labels[r] >= 0;
         }
-        if (grad) EQI_TRY(backward(ctx, &c, dx ? &to : NULL, (float *)(void *)(scratch + lse + losses + own + kept), dw, &part, w));
+        if (grad)
+            EQI_RETURN_IF(backward(ctx, &c, dx ? &to : NULL,
+                                   (float *)(void *)(scratch + lse + losses + own + kept), dw,
+                                   &part, w));
     }
     ((float *)stats->data)[0] = (float)loss;
     ((float *)stats->data)[1] = (float)used;

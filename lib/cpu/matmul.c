@@ -28,7 +28,8 @@ struct eqi_mm_cache {
     eqi_mm *bucket[BUCKETS];
 };
 
-/* oneDNN plans a primitive for the threads of the thread that creates it, hence creation on a worker. */
+/* oneDNN plans a primitive for the threads of the thread that creates it, hence creation on a
+ * worker. */
 typedef struct creation {
     eqi_mm_cache *cache;
     eqi_mm *mm;
@@ -37,14 +38,16 @@ typedef struct creation {
 
 static eqat_status failed(eqi_ctx *ctx, dnnl_status_t st, const char *what)
 {
-    if (st == dnnl_out_of_memory) return eqi_fail(ctx, EQAT_OUT_OF_MEMORY, "oneDNN: out of memory in %s", what);
+    if (st == dnnl_out_of_memory)
+        return eqi_fail(ctx, EQAT_OUT_OF_MEMORY, "oneDNN: out of memory in %s", what);
     return eqi_fail(ctx, EQAT_BACKEND, "oneDNN: %s failed with status %d", what, (int)st);
 }
 
 static void mm_free(eqi_ctx *ctx, eqi_mm *mm)
 {
     for (int i = 0; i < mm->workers; i++) {
-        const dnnl_memory_t all[] = { mm->ports[i].a, mm->ports[i].b, mm->ports[i].c, mm->ports[i].scratch };
+        const dnnl_memory_t all[] = {mm->ports[i].a, mm->ports[i].b, mm->ports[i].c,
+                                     mm->ports[i].scratch};
         for (size_t j = 0; j < EQI_COUNT(all); j++)
             if (all[j]) dnnl_memory_destroy(all[j]);
     }
@@ -63,7 +66,8 @@ eqat_status eqi_mm_cache_create(eqi_ctx *ctx, eqi_mm_cache **out)
     for (int i = 0; c->streams && st == dnnl_success && i < c->workers; i++)
         st = dnnl_stream_create(&c->streams[i], c->engine, dnnl_stream_default_flags);
     if (!c->streams || st != dnnl_success) {
-        eqat_status status = c->streams ? failed(ctx, st, "creating an engine") : EQAT_OUT_OF_MEMORY;
+        eqat_status status =
+            c->streams ? failed(ctx, st, "creating an engine") : EQAT_OUT_OF_MEMORY;
         eqi_mm_cache_free(ctx, c);
         return status;
     }
@@ -87,7 +91,8 @@ void eqi_mm_cache_free(eqi_ctx *ctx, eqi_mm_cache *c)
     eqi_free(ctx, c);
 }
 
-static dnnl_status_t make_ports(eqi_mm_cache *cache, eqi_mm *mm, dn_desc_ref a, dn_desc_ref b, dn_desc_ref c, dn_desc_ref scratch)
+static dnnl_status_t make_ports(eqi_mm_cache *cache, eqi_mm *mm, dn_desc_ref a, dn_desc_ref b,
+                                dn_desc_ref c, dn_desc_ref scratch)
 {
     dnnl_status_t st = dnnl_success;
     for (int i = 0; st == dnnl_success && i < mm->workers; i++) {
@@ -96,7 +101,8 @@ static dnnl_status_t make_ports(eqi_mm_cache *cache, eqi_mm *mm, dn_desc_ref a, 
         st = dnnl_memory_create(&p->a, a, cache->engine, DNNL_MEMORY_NONE);
         if (st == dnnl_success) st = dnnl_memory_create(&p->b, b, cache->engine, DNNL_MEMORY_NONE);
         if (st == dnnl_success) st = dnnl_memory_create(&p->c, c, cache->engine, DNNL_MEMORY_NONE);
-        if (st == dnnl_success) st = dnnl_memory_create(&p->scratch, scratch, cache->engine, DNNL_MEMORY_NONE);
+        if (st == dnnl_success)
+            st = dnnl_memory_create(&p->scratch, scratch, cache->engine, DNNL_MEMORY_NONE);
     }
     return st;
 }
@@ -105,7 +111,8 @@ static dnnl_status_t make(eqi_mm_cache *cache, eqi_mm *mm, bool blocked)
 {
     const eqi_mm_shape *s = &mm->shape;
     dnnl_data_type_t type = s->bf16 ? dnnl_bf16 : dnnl_f32;
-    const dn_matrix a = { type, s->m, s->k, false }, b = { type, s->k, s->n, blocked }, c = { dnnl_f32, s->m, s->n, false };
+    const dn_matrix a = {type, s->m, s->k, false}, b = {type, s->k, s->n, blocked},
+                    c = {dnnl_f32, s->m, s->n, false};
     dnnl_memory_desc_t da, db, dc;
     memset(&db, 0, sizeof db);
     memset(&dc, 0, sizeof dc);
@@ -120,12 +127,14 @@ static dnnl_status_t make(eqi_mm_cache *cache, eqi_mm *mm, bool blocked)
     if (st == dnnl_success) st = dn_product(&pd, cache->engine, attr, &da, &db, &dc);
     if (st == dnnl_success) st = dnnl_primitive_desc_query(pd, dnnl_query_impl_info_str, 0, &name);
     /* The reference implementation takes everything, a thousand times slower. */
-    if (st == dnnl_success && strncmp(name, "ref", 3) == 0 && (blocked || s->bf16)) st = dnnl_unimplemented;
+    if (st == dnnl_success && strncmp(name, "ref", 3) == 0 && (blocked || s->bf16))
+        st = dnnl_unimplemented;
     if (st == dnnl_success) {
         dn_desc_ref scratch = dnnl_primitive_desc_query_md(pd, dnnl_query_scratchpad_md, 0);
         mm->scratch = dnnl_memory_desc_get_size(scratch);
         st = dnnl_primitive_create(&mm->primitive, pd);
-        if (st == dnnl_success) st = make_ports(cache, mm, dn_ref(&da), dn_ref(&db), dn_ref(&dc), scratch);
+        if (st == dnnl_success)
+            st = make_ports(cache, mm, dn_ref(&da), dn_ref(&db), dn_ref(&dc), scratch);
     }
     if (pd) dnnl_primitive_desc_destroy(pd);
     if (attr) dnnl_primitive_attr_destroy(attr);
@@ -148,20 +157,23 @@ static bool same(const eqi_mm_shape *a, const eqi_mm_shape *b)
     return a->m == b->m && a->n == b->n && a->k == b->k && a->bf16 == b->bf16 && a->acc == b->acc;
 }
 
-static eqat_status find(eqi_ctx *ctx, eqi_mm_cache *cache, const eqi_mm_shape *s, const eqi_mm **out, dnnl_status_t *dn)
+static eqat_status find(eqi_ctx *ctx, eqi_mm_cache *cache, const eqi_mm_shape *s,
+                        const eqi_mm **out, dnnl_status_t *dn)
 {
-    uint64_t hash = (((uint64_t)s->m * 31 + (uint64_t)s->n) * 31 + (uint64_t)s->k) * 4 + (s->bf16 ? 2u : 0u) + (s->acc ? 1u : 0u);
+    uint64_t hash = (((uint64_t)s->m * 31 + (uint64_t)s->n) * 31 + (uint64_t)s->k) * 4 +
+        (s->bf16 ? 2u : 0u) + (s->acc ? 1u : 0u);
     eqi_mm **head = &cache->bucket[hash * 0x9e3779b97f4a7c15u >> 56];
     for (eqi_mm *mm = *head; mm; mm = mm->next)
         if (same(&mm->shape, s)) {
             *out = mm;
             return EQAT_OK;
         }
-    eqi_mm *mm = eqi_calloc(ctx, 1, sizeof *mm + (size_t)cache->workers * sizeof(port), "a matrix product");
+    eqi_mm *mm =
+        eqi_calloc(ctx, 1, sizeof *mm + (size_t)cache->workers * sizeof(port), "a matrix product");
     if (!mm) return EQAT_OUT_OF_MEMORY;
     mm->shape = *s;
     mm->workers = cache->workers;
-    creation c = { .cache = cache, .mm = mm };
+    creation c = {.cache = cache, .mm = mm};
     eqi_parallel(ctx, 1, create_task, &c);
     *dn = c.status;
     if (c.status != dnnl_success) {
@@ -187,16 +199,21 @@ eqat_status eqi_mm_probe(eqi_ctx *ctx, eqi_mm_cache *cache, bool *bf16)
     for (int i = 0; i < 2; i++) {
         dnnl_status_t dn = dnnl_success;
         cache->blocked[i] = true;
-        eqat_status st = find(ctx, cache, &(eqi_mm_shape){ .m = 64, .n = 64, .k = 64, .bf16 = i }, &mm, &dn);
-        if (dn != dnnl_success && dn != dnnl_unimplemented) return failed(ctx, dn, "creating a matrix product");
-        if (dn == dnnl_success) EQI_TRY(st);
+        eqat_status st =
+            find(ctx, cache, &(eqi_mm_shape){.m = 64, .n = 64, .k = 64, .bf16 = i}, &mm, &dn);
+        if (dn != dnnl_success && dn != dnnl_unimplemented)
+            return failed(ctx, dn, "creating a matrix product");
+        if (dn == dnnl_success) EQI_RETURN_IF(st);
         cache->blocked[i] = dn == dnnl_success;
     }
     *bf16 = cache->blocked[1];
     return EQAT_OK;
 }
 
-int64_t eqi_mm_block(const eqi_mm_cache *cache, bool bf16, int64_t n) { return cache->blocked[bf16] ? 64 : n; }
+int64_t eqi_mm_block(const eqi_mm_cache *cache, bool bf16, int64_t n)
+{
+    return cache->blocked[bf16] ? 64 : n;
+}
 size_t eqi_mm_scratch(const eqi_mm *mm) { return mm->scratch; }
 
 bool eqi_mm_run(const eqi_mm *mm, int worker, const void *a, const void *b, float *c, void *scratch)
@@ -206,12 +223,16 @@ bool eqi_mm_run(const eqi_mm *mm, int worker, const void *a, const void *b, floa
     union {
         const void *in;
         void *handle;
-    } x = { .in = a }, y = { .in = b };
-    if (dnnl_memory_set_data_handle(p->a, x.handle) != dnnl_success || dnnl_memory_set_data_handle(p->b, y.handle) != dnnl_success ||
-        dnnl_memory_set_data_handle(p->c, c) != dnnl_success || dnnl_memory_set_data_handle(p->scratch, scratch) != dnnl_success)
+    } x = {.in = a}, y = {.in = b};
+    if (dnnl_memory_set_data_handle(p->a, x.handle) != dnnl_success ||
+        dnnl_memory_set_data_handle(p->b, y.handle) != dnnl_success ||
+        dnnl_memory_set_data_handle(p->c, c) != dnnl_success ||
+        dnnl_memory_set_data_handle(p->scratch, scratch) != dnnl_success)
         return false;
-    const dnnl_exec_arg_t args[] = {
-        { DNNL_ARG_SRC, p->a }, { DNNL_ARG_WEIGHTS, p->b }, { DNNL_ARG_DST, p->c }, { DNNL_ARG_SCRATCHPAD, p->scratch }
-    };
-    return dnnl_primitive_execute(mm->primitive, p->stream, (int)EQI_COUNT(args), args) == dnnl_success;
+    const dnnl_exec_arg_t args[] = {{DNNL_ARG_SRC, p->a},
+                                    {DNNL_ARG_WEIGHTS, p->b},
+                                    {DNNL_ARG_DST, p->c},
+                                    {DNNL_ARG_SCRATCHPAD, p->scratch}};
+    return dnnl_primitive_execute(mm->primitive, p->stream, (int)EQI_COUNT(args), args) ==
+        dnnl_success;
 }

@@ -1,5 +1,5 @@
-/* Matrix products of fixed shape by oneDNN, made for one thread and kept in the context: c[m, n] (+)= a[m, k] b[k, n],
- * c F32, a contiguous, b packed as eqi_leaf.pack_b does. */
+/* Matrix products of fixed shape by oneDNN, made for one thread and kept in the context: c[m, n]
+ * (+)= a[m, k] b[k, n], c F32, a contiguous, b packed as eqi_leaf.pack_b does. */
 #ifndef EQI_CPU_MATMUL_H
 #define EQI_CPU_MATMUL_H
 
@@ -18,11 +18,14 @@ void eqi_mm_cache_free(eqi_ctx *ctx, eqi_mm_cache *cache);
 
 /* The cache owns *out. */
 eqat_status eqi_mm_get(eqi_ctx *ctx, const eqi_mm_shape *shape, const eqi_mm **out);
-int64_t eqi_mm_block(const eqi_mm_cache *cache, bool bf16, int64_t n); /* of pack_b, for n columns */
+int64_t eqi_mm_block(const eqi_mm_cache *cache, bool bf16,
+                     int64_t n); /* of pack_b, for n columns */
 size_t eqi_mm_scratch(const eqi_mm *mm);
 /* From the worker's thread; scratch: eqi_mm_scratch bytes, 64-byte aligned. */
-bool eqi_mm_run(const eqi_mm *mm, int worker, const void *a, const void *b, float *c, void *scratch);
-/* Finds out which layouts of b this processor's products take, and whether they run on bf16 operands. Comes first. */
+bool eqi_mm_run(const eqi_mm *mm, int worker, const void *a, const void *b, float *c,
+                void *scratch);
+/* Finds out which layouts of b this processor's products take, and whether they run on bf16
+ * operands. Comes first. */
 eqat_status eqi_mm_probe(eqi_ctx *ctx, eqi_mm_cache *cache, bool *bf16);
 
 #endif

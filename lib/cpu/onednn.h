@@ -7,7 +7,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* A row-major matrix, or, when blocked, in blocks of 64 columns, within a block row after row, for bf16 pairs of rows. */
+/* A row-major matrix, or, when blocked, in blocks of 64 columns, within a block row after row, for
+ * bf16 pairs of rows. */
 typedef struct dn_matrix {
     dnnl_data_type_t type;
     int64_t rows, cols;
@@ -24,8 +25,10 @@ typedef const dnnl_memory_desc_t *dn_desc_ref;
 
 static inline dnnl_status_t dn_init(dnnl_memory_desc_t *d, const dn_matrix *m)
 {
-    dnnl_dims_t dims = { m->rows, m->cols };
-    dnnl_format_tag_t tag = !m->blocked ? dnnl_ab : m->type == dnnl_bf16 ? dnnl_BA16a64b2a : dnnl_BA16a64b;
+    dnnl_dims_t dims = {m->rows, m->cols};
+    dnnl_format_tag_t tag = !m->blocked ? dnnl_ab
+        : m->type == dnnl_bf16          ? dnnl_BA16a64b2a
+                                        : dnnl_BA16a64b;
 #if DNNL_VERSION_MAJOR >= 3
     return dnnl_memory_desc_create_with_tag(d, 2, dims, m->type, tag);
 #else
@@ -61,7 +64,8 @@ static inline size_t dn_size(dn_desc_ref d) { return dnnl_memory_desc_get_size(d
 static inline dnnl_status_t dn_attributes(dnnl_primitive_attr_t *out, bool acc)
 {
     dnnl_status_t st = dnnl_primitive_attr_create(out);
-    if (st == dnnl_success) st = dnnl_primitive_attr_set_scratchpad_mode(*out, dnnl_scratchpad_mode_user);
+    if (st == dnnl_success)
+        st = dnnl_primitive_attr_set_scratchpad_mode(*out, dnnl_scratchpad_mode_user);
     /* f32 means f32, whatever the environment says. */
     if (st == dnnl_success) st = dnnl_primitive_attr_set_fpmath_mode(*out, dnnl_fpmath_mode_strict);
     if (st != dnnl_success || !acc) return st;
@@ -77,8 +81,10 @@ static inline dnnl_status_t dn_attributes(dnnl_primitive_attr_t *out, bool acc)
     return st;
 }
 
-static inline dnnl_status_t dn_product(dnnl_primitive_desc_t *out, dnnl_engine_t engine, const_dnnl_primitive_attr_t attr,
-                                       const dnnl_memory_desc_t *a, const dnnl_memory_desc_t *b, const dnnl_memory_desc_t *c)
+static inline dnnl_status_t dn_product(dnnl_primitive_desc_t *out, dnnl_engine_t engine,
+                                       const_dnnl_primitive_attr_t attr,
+                                       const dnnl_memory_desc_t *a, const dnnl_memory_desc_t *b,
+                                       const dnnl_memory_desc_t *c)
 {
 #if DNNL_VERSION_MAJOR >= 3
     return dnnl_matmul_primitive_desc_create(out, engine, *a, *b, NULL, *c, attr);

@@ -21,7 +21,7 @@ void eqi_pieces(eqi_ctx *ctx, int64_t count, int64_t grain, eqi_piece_fn fn, voi
         fn(arg, 0, count);
         return;
     }
-    job j = { fn, arg, count, grain };
+    job j = {fn, arg, count, grain};
     eqi_parallel(ctx, (size_t)eqi_ceil_div(count, grain), task, &j);
 }
 
@@ -43,7 +43,7 @@ eqat_status eqi_pieces_sum(eqi_ctx *ctx, int64_t count, eqi_piece_sum_fn fn, voi
     *sum = 0.0;
     double *parts = eqi_cpu_scratch(ctx, EQI_SLOT_OP, (size_t)eqi_max64(1, pieces) * sizeof *parts);
     if (!parts) return EQAT_OUT_OF_MEMORY;
-    sum_job j = { fn, arg, parts };
+    sum_job j = {fn, arg, parts};
     eqi_pieces(ctx, count, EQI_PIECE, sum_task, &j);
     for (int64_t i = 0; i < pieces; i++) *sum += parts[i];
     return EQAT_OK;

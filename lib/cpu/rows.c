@@ -2,8 +2,12 @@
 
 eqi_rows eqi_rows_of(const eqi_view *v)
 {
-    return (eqi_rows){ .kind = EQI_ROWS_DENSE, .dtype = v->dtype, .data = v->data, .ld = v->stride[0], .rows = v->shape[0],
-                       .cols = v->shape[1] };
+    return (eqi_rows){.kind = EQI_ROWS_DENSE,
+                      .dtype = v->dtype,
+                      .data = v->data,
+                      .ld = v->stride[0],
+                      .rows = v->shape[0],
+                      .cols = v->shape[1]};
 }
 
 static void quantizer(eqi_rows *m, const eqi_view *s, const eqi_view *z, const eqi_quant_desc *q)
@@ -16,7 +20,8 @@ static void quantizer(eqi_rows *m, const eqi_view *s, const eqi_view *z, const e
     m->q = *q;
 }
 
-eqi_rows eqi_rows_fake_quant(const eqi_view *w, const eqi_view *s, const eqi_view *z, const eqi_quant_desc *q)
+eqi_rows eqi_rows_fake_quant(const eqi_view *w, const eqi_view *s, const eqi_view *z,
+                             const eqi_quant_desc *q)
 {
     eqi_rows m = eqi_rows_of(w);
     m.kind = EQI_ROWS_FAKE_QUANT;
@@ -24,7 +29,8 @@ eqi_rows eqi_rows_fake_quant(const eqi_view *w, const eqi_view *s, const eqi_vie
     return m;
 }
 
-eqi_rows eqi_rows_packed(const eqi_view *codes, const eqi_view *s, const eqi_view *z, const eqi_quant_desc *q, int64_t cols)
+eqi_rows eqi_rows_packed(const eqi_view *codes, const eqi_view *s, const eqi_view *z,
+                         const eqi_quant_desc *q, int64_t cols)
 {
     eqi_rows m = eqi_rows_of(codes);
     m.kind = EQI_ROWS_PACKED;

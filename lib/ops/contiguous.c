@@ -6,7 +6,8 @@ static eqat_status backward(eqi_tape *tape, eqi_node *node)
     return eqi_grad_add(node->in[0], node->out->grad);
 }
 
-const eqi_op eqi_contiguous_op = { .name = "contiguous", .backward = backward, .idle = EQI_IN(0) | EQI_OUT };
+const eqi_op eqi_contiguous_op = {
+    .name = "contiguous", .backward = backward, .idle = EQI_IN(0) | EQI_OUT};
 
 eqat_status eqi_op_contiguous(eqi_tape *tape, eqi_tensor *x, eqi_tensor **out)
 {

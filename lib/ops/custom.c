@@ -19,7 +19,8 @@ static eqat_status backward(eqi_tape *tape, eqi_node *node)
     eqat_status st = c.backward(c.user, tape, node->out->grad, node->in, c.n_in);
     if (st == EQAT_OK) return EQAT_OK;
     if (tape->ctx->error[0]) return eqi_fail_in(tape->ctx, st, "%s", c.name);
-    return eqi_fail(tape->ctx, st, "%s: its backward rule failed: %s", c.name, eqat_status_name(st));
+    return eqi_fail(tape->ctx, st, "%s: its backward rule failed: %s", c.name,
+                    eqat_status_name(st));
 }
 
 static void release(eqi_node *node)
@@ -28,12 +29,14 @@ static void release(eqi_node *node)
     if (c->release) c->release(c->user);
 }
 
-const eqi_op eqi_custom_op = { .name = "custom", .backward = backward, .release = release, .idle = EQI_OUT };
+const eqi_op eqi_custom_op = {
+    .name = "custom", .backward = backward, .release = release, .idle = EQI_OUT};
 
-eqat_status eqi_op_custom(eqi_tape *tape, const char *name, eqi_tensor *const *in, int n_in, eqi_tensor *out,
-                          eqi_custom_backward rule, void (*release_user)(void *user), void *user)
+eqat_status eqi_op_custom(eqi_tape *tape, const char *name, eqi_tensor *const *in, int n_in,
+                          eqi_tensor *out, eqi_custom_backward rule,
+                          void (*release_user)(void *user), void *user)
 {
-    custom c = { .backward = rule, .release = release_user, .user = user, .n_in = n_in };
+    custom c = {.backward = rule, .release = release_user, .user = user, .n_in = n_in};
     snprintf(c.name, sizeof c.name, "%s", name ? name : "custom");
     size_t before = tape->count;
     eqat_status st = eqi_tape_record(tape, &eqi_custom_op, in, n_in, out, NULL, 0, &c, sizeof c);

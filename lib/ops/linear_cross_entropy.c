@@ -19,7 +19,7 @@ static eqat_status backward(eqi_tape *tape, eqi_node *node)
     eqi_ctx *ctx = tape->ctx;
     const eqi_tensor *dloss = node->out->grad;
     eqi_tensor *factor;
-    EQI_TRY(eqi_tensor_create(ctx, &factor, dloss->v.dtype, 1, dloss->v.shape));
+    EQI_RETURN_IF(eqi_tensor_create(ctx, &factor, dloss->v.dtype, 1, dloss->v.shape));
     eqat_status st = ctx->backend->ratio(ctx, &factor->v, &dloss->v, &node->saved[COUNT]->v);
     if (st == EQAT_OK) st = spread(ctx, node->in[0], &node->saved[DX], factor);
     if (st == EQAT_OK) st = spread(ctx, node->in[1], &node->saved[DW], factor);
@@ -27,47 +27,50 @@ static eqat_status backward(eqi_tape *tape, eqi_node *node)
     return st;
 }
 
-const eqi_op eqi_linear_cross_entropy_op = {
-    .name = "linear_cross_entropy", .backward = backward, .idle = EQI_IN(0) | EQI_IN(1) | EQI_IN(2) | EQI_OUT
-};
+const eqi_op eqi_linear_cross_entropy_op = {.name = "linear_cross_entropy",
+                                            .backward = backward,
+                                            .idle = EQI_IN(0) | EQI_IN(1) | EQI_IN(2) | EQI_OUT};
 
 static eqat_status check(const eqi_tensor *x, const eqi_tensor *w, const eqi_tensor *labels)
 {
     const char *op = eqi_linear_cross_entropy_op.name;
-    EQI_TRY(eqi_op_check_x(op, "x", x));
-    EQI_TRY(eqi_op_check_weight(op, "w", w, x));
+    EQI_RETURN_IF(eqi_op_check_x(op, "x", x));
+    EQI_RETURN_IF(eqi_op_check_weight(op, "w", w, x));
     if (x->v.ndim != labels->v.ndim + 1) return eqi_op_misfit(op, "x", x, "labels", labels);
     for (int i = 0; i < labels->v.ndim; i++)
         if (x->v.shape[i] != labels->v.shape[i]) return eqi_op_misfit(op, "x", x, "labels", labels);
     return EQAT_OK;
 }
 
-eqat_status eqi_op_linear_cross_entropy(eqi_tape *tape, eqi_tensor *x, eqi_tensor *w, eqi_tensor *labels, eqi_tensor **loss,
-                                        eqi_tensor **count)
+eqat_status eqi_op_linear_cross_entropy(eqi_tape *tape, eqi_tensor *x, eqi_tensor *w,
+                                        eqi_tensor *labels, eqi_tensor **loss, eqi_tensor **count)
 {
     const char *op = eqi_linear_cross_entropy_op.name;
     *loss = NULL;
     if (count) *count = NULL;
-    EQI_TRY(check(x, w, labels));
+    EQI_RETURN_IF(check(x, w, labels));
     eqi_ctx *ctx = tape->ctx;
     eqi_dtype dtype = eqi_param_dtype(x->v.dtype);
-    eqi_tensor *in[3] = { NULL }, *saved[SAVED] = { NULL }, *stats = NULL, *sum = NULL;
+    eqi_tensor *in[3] = {NULL}, *saved[SAVED] = {NULL}, *stats = NULL, *sum = NULL;
     eqat_status st = EQAT_OK;
-    EQI_CHECK(eqi_op_contiguous(tape, x, &in[0]));
-    EQI_CHECK(eqi_op_contiguous(tape, w, &in[1]));
-    EQI_CHECK(eqi_op_contiguous(tape, labels, &in[2]));
-    EQI_CHECK(eqi_op_check_index(op, "label", in[2], w->v.shape[0], true));
-    if (eqi_tape_records(tape, &in[0], 1)) EQI_CHECK(eqi_tensor_create(ctx, &saved[DX], x->v.dtype, x->v.ndim, x->v.shape));
-    if (eqi_tape_records(tape, &in[1], 1)) EQI_CHECK(eqi_tensor_zeros(ctx, &saved[DW], dtype, 2, w->v.shape));
-    EQI_CHECK(eqi_tensor_create(ctx, &stats, dtype, 1, (int64_t[]){ 2 }));
-    EQI_CHECK(eqi_tensor_slice(stats, &sum, 0, 0, 1));
-    EQI_CHECK(eqi_tensor_slice(stats, &saved[COUNT], 0, 1, 1));
-    EQI_CHECK(eqi_tensor_create(ctx, loss, dtype, 1, (int64_t[]){ 1 }));
+    EQI_GOTO(done, eqi_op_contiguous(tape, x, &in[0]));
+    EQI_GOTO(done, eqi_op_contiguous(tape, w, &in[1]));
+    EQI_GOTO(done, eqi_op_contiguous(tape, labels, &in[2]));
+    EQI_GOTO(done, eqi_op_check_index(op, "label", in[2], w->v.shape[0], true));
+    if (eqi_tape_records(tape, &in[0], 1))
+        EQI_GOTO(done, eqi_tensor_create(ctx, &saved[DX], x->v.dtype, x->v.ndim, x->v.shape));
+    if (eqi_tape_records(tape, &in[1], 1))
+        EQI_GOTO(done, eqi_tensor_zeros(ctx, &saved[DW], dtype, 2, w->v.shape));
+    EQI_GOTO(done, eqi_tensor_create(ctx, &stats, dtype, 1, (int64_t[]){2}));
+    EQI_GOTO(done, eqi_tensor_slice(stats, &sum, 0, 0, 1));
+    EQI_GOTO(done, eqi_tensor_slice(stats, &saved[COUNT], 0, 1, 1));
+    EQI_GOTO(done, eqi_tensor_create(ctx, loss, dtype, 1, (int64_t[]){1}));
     eqi_view x_rows = eqi_rows(in[0]), flat = eqi_flat(in[2]), dx_rows;
     if (saved[DX]) dx_rows = eqi_rows(saved[DX]);
-    EQI_CHECK(ctx->backend->linear_cross_entropy(ctx, &stats->v, saved[DX] ? &dx_rows : NULL, eqi_opt(saved[DW]), &x_rows,
-                                                 &in[1]->v, &flat));
-    EQI_CHECK(ctx->backend->ratio(ctx, &(*loss)->v, &sum->v, &saved[COUNT]->v));
+    EQI_GOTO(done,
+             ctx->backend->linear_cross_entropy(ctx, &stats->v, saved[DX] ? &dx_rows : NULL,
+                                                eqi_opt(saved[DW]), &x_rows, &in[1]->v, &flat));
+    EQI_GOTO(done, ctx->backend->ratio(ctx, &(*loss)->v, &sum->v, &saved[COUNT]->v));
 done:
     st = eqi_op_finish(tape, st, &eqi_linear_cross_entropy_op, in, 3, loss, saved, SAVED, NULL, 0);
     if (st == EQAT_OK && count) *count = eqi_tensor_ref(saved[COUNT]);

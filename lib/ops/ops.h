@@ -1,6 +1,7 @@
-/* Differentiable operations: each checks shapes and types once, allocates its output, calls the backend and records
- * itself. Every *out is a new tensor owned by the caller, also when the tape holds it too. Rows: any leading
- * dimensions. A tape is always given; eqi_tape_set_recording(tape, false) makes calls inference. */
+/* Differentiable operations: each checks shapes and types once, allocates its output, calls the
+ * backend and records itself. Every *out is a new tensor owned by the caller, also when the tape
+ * holds it too. Rows: any leading dimensions. A tape is always given; eqi_tape_set_recording(tape,
+ * false) makes calls inference. */
 #ifndef EQI_OPS_OPS_H
 #define EQI_OPS_OPS_H
 
@@ -19,44 +20,58 @@ typedef struct eqi_weight {
 int64_t eqi_weight_out(const eqi_weight *w);
 int64_t eqi_weight_in(const eqi_weight *w);
 
-eqat_status eqi_op_linear(eqi_tape *tape, eqi_tensor *x, const eqi_weight *w, eqi_tensor **out); /* [.., K] -> [.., N] */
+eqat_status eqi_op_linear(eqi_tape *tape, eqi_tensor *x, const eqi_weight *w,
+                          eqi_tensor **out); /* [.., K] -> [.., N] */
 /* [..] -> [.., H] */
-eqat_status eqi_op_embedding(eqi_tape *tape, eqi_tensor *ids, eqi_tensor *table, eqi_dtype dtype, eqi_tensor **out);
-eqat_status eqi_op_rmsnorm(eqi_tape *tape, eqi_tensor *x, eqi_tensor *gain, double eps, eqi_tensor **out);
-eqat_status eqi_op_rope(eqi_tape *tape, eqi_tensor *x, eqi_tensor *cos, eqi_tensor *sin, eqi_tensor *pos, eqi_tensor **out);
-eqat_status eqi_op_attention(eqi_tape *tape, eqi_tensor *q, eqi_tensor *k, eqi_tensor *v, eqi_tensor *segments,
-                             const eqi_attention_desc *d, eqi_tensor **out);
+eqat_status eqi_op_embedding(eqi_tape *tape, eqi_tensor *ids, eqi_tensor *table, eqi_dtype dtype,
+                             eqi_tensor **out);
+eqat_status eqi_op_rmsnorm(eqi_tape *tape, eqi_tensor *x, eqi_tensor *gain, double eps,
+                           eqi_tensor **out);
+eqat_status eqi_op_rope(eqi_tape *tape, eqi_tensor *x, eqi_tensor *cos, eqi_tensor *sin,
+                        eqi_tensor *pos, eqi_tensor **out);
+eqat_status eqi_op_attention(eqi_tape *tape, eqi_tensor *q, eqi_tensor *k, eqi_tensor *v,
+                             eqi_tensor *segments, const eqi_attention_desc *d, eqi_tensor **out);
 eqat_status eqi_op_silu_mul(eqi_tape *tape, eqi_tensor *gate, eqi_tensor *up, eqi_tensor **out);
 eqat_status eqi_op_add(eqi_tape *tape, eqi_tensor *a, eqi_tensor *b, eqi_tensor **out);
 eqat_status eqi_op_mul(eqi_tape *tape, eqi_tensor *a, eqi_tensor *b, eqi_tensor **out);
 eqat_status eqi_op_scale(eqi_tape *tape, eqi_tensor *a, double alpha, eqi_tensor **out);
-eqat_status eqi_op_reshape(eqi_tape *tape, eqi_tensor *a, int ndim, const int64_t *shape, eqi_tensor **out); /* shares storage */
-eqat_status eqi_op_fakequant(eqi_tape *tape, eqi_tensor *w, eqi_tensor *s, eqi_tensor *z, const eqi_quant_desc *q,
-                             eqi_dtype dtype, eqi_tensor **out);
-eqat_status eqi_op_mse(eqi_tape *tape, eqi_tensor *x, eqi_tensor *target, eqi_tensor **loss); /* F32 [1] */
-/* Mean of -ln p over the labels >= 0; loss F32 [1], 0 when all are masked; count (may be NULL) F32 [1] is their number. */
-eqat_status eqi_op_linear_cross_entropy(eqi_tape *tape, eqi_tensor *x, eqi_tensor *w, eqi_tensor *labels, eqi_tensor **loss,
-                                        eqi_tensor **count);
+eqat_status eqi_op_reshape(eqi_tape *tape, eqi_tensor *a, int ndim, const int64_t *shape,
+                           eqi_tensor **out); /* shares storage */
+eqat_status eqi_op_fakequant(eqi_tape *tape, eqi_tensor *w, eqi_tensor *s, eqi_tensor *z,
+                             const eqi_quant_desc *q, eqi_dtype dtype, eqi_tensor **out);
+eqat_status eqi_op_mse(eqi_tape *tape, eqi_tensor *x, eqi_tensor *target,
+                       eqi_tensor **loss); /* F32 [1] */
+/* Mean of -ln p over the labels >= 0; loss F32 [1], 0 when all are masked; count (may be NULL) F32
+ * [1] is their number. */
+eqat_status eqi_op_linear_cross_entropy(eqi_tape *tape, eqi_tensor *x, eqi_tensor *w,
+                                        eqi_tensor *labels, eqi_tensor **loss, eqi_tensor **count);
 
-/* x itself when it is contiguous, else a copy: what the other ops call on inputs that their kernel cannot walk. */
+/* x itself when it is contiguous, else a copy: what the other ops call on inputs that their kernel
+ * cannot walk. */
 eqat_status eqi_op_contiguous(eqi_tape *tape, eqi_tensor *x, eqi_tensor **out);
 
-/* An op of the caller's: forward has been done by the caller; backward adds to the inputs' gradients. `release` (may be NULL)
- * frees user once, also when nothing was recorded and on failure. */
-typedef eqat_status (*eqi_custom_backward)(void *user, eqi_tape *tape, eqi_tensor *out_grad, eqi_tensor *const *in, int n_in);
-eqat_status eqi_op_custom(eqi_tape *tape, const char *name, eqi_tensor *const *in, int n_in, eqi_tensor *out,
-                          eqi_custom_backward backward, void (*release)(void *user), void *user);
+/* An op of the caller's: forward has been done by the caller; backward adds to the inputs'
+ * gradients. `release` (may be NULL) frees user once, also when nothing was recorded and on
+ * failure. */
+typedef eqat_status (*eqi_custom_backward)(void *user, eqi_tape *tape, eqi_tensor *out_grad,
+                                           eqi_tensor *const *in, int n_in);
+eqat_status eqi_op_custom(eqi_tape *tape, const char *name, eqi_tensor *const *in, int n_in,
+                          eqi_tensor *out, eqi_custom_backward backward,
+                          void (*release)(void *user), void *user);
 
 /* Every op, for the test that looks for a missing backward rule. */
 extern const eqi_op *const eqi_op_table[];
 extern const size_t eqi_op_count;
 
 /* Weights, not differentiable. */
-eqat_status eqi_quantize(eqi_tensor *w, eqi_tensor *s, eqi_tensor *z, const eqi_quant_desc *q, eqi_tensor **codes);
+eqat_status eqi_quantize(eqi_tensor *w, eqi_tensor *s, eqi_tensor *z, const eqi_quant_desc *q,
+                         eqi_tensor **codes);
 /* Initial s (rounded as stored), z and codes of w at once. */
-eqat_status eqi_quantize_minmax(eqi_tensor *w, const eqi_quant_desc *q, eqi_tensor **s, eqi_tensor **z, eqi_tensor **codes);
+eqat_status eqi_quantize_minmax(eqi_tensor *w, const eqi_quant_desc *q, eqi_tensor **s,
+                                eqi_tensor **z, eqi_tensor **codes);
 eqat_status eqi_dequantize(const eqi_weight *packed, eqi_dtype dtype, eqi_tensor **out);
-eqat_status eqi_quant_init(eqi_tensor *w, const eqi_quant_desc *q, bool mse, eqi_tensor **s, eqi_tensor **z);
+eqat_status eqi_quant_init(eqi_tensor *w, const eqi_quant_desc *q, bool mse, eqi_tensor **s,
+                           eqi_tensor **z);
 eqat_status eqi_quant_desc_check(eqi_ctx *ctx, const eqi_quant_desc *q, int64_t in_features);
 
 #endif

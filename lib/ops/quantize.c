@@ -2,34 +2,37 @@
 
 eqat_status eqi_quant_desc_check(eqi_ctx *ctx, const eqi_quant_desc *q, int64_t in_features)
 {
-    if (q->bits < 2 || q->bits > 8) return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "bits: found %d, expected 2 to 8", q->bits);
+    if (q->bits < 2 || q->bits > 8)
+        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "bits: found %d, expected 2 to 8", q->bits);
     if (q->group < 1 || in_features < 1 || in_features % q->group)
-        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "group size: found %lld, expected a divisor of the row length %lld",
+        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT,
+                        "group size: found %lld, expected a divisor of the row length %lld",
                         (long long)q->group, (long long)in_features);
     return EQAT_OK;
 }
 
-static eqat_status check_sz(const char *op, const char *name, const eqi_tensor *weight, const eqi_tensor *s, const eqi_tensor *z,
-                            int64_t rows, int64_t groups)
+static eqat_status check_sz(const char *op, const char *name, const eqi_tensor *weight,
+                            const eqi_tensor *s, const eqi_tensor *z, int64_t rows, int64_t groups)
 {
-    const eqi_tensor *both[2] = { s, z };
+    const eqi_tensor *both[2] = {s, z};
     for (int i = 0; i < 2; i++)
         if (both[i]->v.ndim != 2 || both[i]->v.shape[0] != rows || both[i]->v.shape[1] != groups)
             return eqi_op_misfit(op, i ? "z" : "s", both[i], name, weight);
     return EQAT_OK;
 }
 
-static eqat_status check_desc(const char *op, eqi_ctx *ctx, const eqi_quant_desc *q, int64_t in_features)
+static eqat_status check_desc(const char *op, eqi_ctx *ctx, const eqi_quant_desc *q,
+                              int64_t in_features)
 {
     eqat_status st = eqi_quant_desc_check(ctx, q, in_features);
     return st == EQAT_OK ? EQAT_OK : eqi_fail_in(ctx, st, "%s", op);
 }
 
-eqat_status eqi_op_check_groups(const char *op, const eqi_tensor *w, const eqi_tensor *s, const eqi_tensor *z,
-                                const eqi_quant_desc *q)
+eqat_status eqi_op_check_groups(const char *op, const eqi_tensor *w, const eqi_tensor *s,
+                                const eqi_tensor *z, const eqi_quant_desc *q)
 {
-    EQI_TRY(eqi_op_check_ndim(op, "w", w, 2));
-    EQI_TRY(check_desc(op, eqi_tensor_ctx(w), q, w->v.shape[1]));
+    EQI_RETURN_IF(eqi_op_check_ndim(op, "w", w, 2));
+    EQI_RETURN_IF(check_desc(op, eqi_tensor_ctx(w), q, w->v.shape[1]));
     return check_sz(op, "w", w, s, z, w->v.shape[0], w->v.shape[1] / q->group);
 }
 
@@ -37,42 +40,50 @@ eqat_status eqi_op_check_codes(const char *op, const eqi_weight *w)
 {
     const eqi_tensor *codes = w->codes;
     eqi_ctx *ctx = eqi_tensor_ctx(codes);
-    EQI_TRY(eqi_op_check_dtype(op, "codes", codes, EQI_U32));
-    EQI_TRY(eqi_op_check_ndim(op, "codes", codes, 2));
-    EQI_TRY(check_desc(op, ctx, &w->q, eqi_weight_in(w)));
+    EQI_RETURN_IF(eqi_op_check_dtype(op, "codes", codes, EQI_U32));
+    EQI_RETURN_IF(eqi_op_check_ndim(op, "codes", codes, 2));
+    EQI_RETURN_IF(check_desc(op, ctx, &w->q, eqi_weight_in(w)));
     if (codes->v.shape[1] % w->q.bits)
-        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "%s: found rows of %lld words, expected a multiple of %d at %d bits", op,
+        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT,
+                        "%s: found rows of %lld words, expected a multiple of %d at %d bits", op,
                         (long long)codes->v.shape[1], w->q.bits, w->q.bits);
-    return check_sz(op, "codes", codes, w->s, w->z, codes->v.shape[0], eqi_weight_in(w) / w->q.group);
+    return check_sz(op, "codes", codes, w->s, w->z, codes->v.shape[0],
+                    eqi_weight_in(w) / w->q.group);
 }
 
-eqat_status eqi_op_check_weight(const char *op, const char *name, const eqi_tensor *w, const eqi_tensor *x)
+eqat_status eqi_op_check_weight(const char *op, const char *name, const eqi_tensor *w,
+                                const eqi_tensor *x)
 {
-    EQI_TRY(eqi_op_check_ndim(op, name, w, 2));
+    EQI_RETURN_IF(eqi_op_check_ndim(op, name, w, 2));
     bool f64 = x->v.dtype == EQI_F64;
     if (!eqi_dtype_is_float(w->v.dtype) || f64 != (w->v.dtype == EQI_F64))
-        return eqi_fail(eqi_tensor_ctx(w), EQAT_INVALID_ARGUMENT, "%s: found %s of dtype %s, expected %s", op, name,
+        return eqi_fail(eqi_tensor_ctx(w), EQAT_INVALID_ARGUMENT,
+                        "%s: found %s of dtype %s, expected %s", op, name,
                         eqi_dtype_name(w->v.dtype), f64 ? "f64" : "f32, bf16 or f16");
-    if (w->v.shape[0] < 1 || w->v.shape[1] != x->v.shape[x->v.ndim - 1]) return eqi_op_misfit(op, "x", x, name, w);
+    if (w->v.shape[0] < 1 || w->v.shape[1] != x->v.shape[x->v.ndim - 1])
+        return eqi_op_misfit(op, "x", x, name, w);
     return EQAT_OK;
 }
 
 static eqat_status plain(eqi_tensor *t, eqi_dtype dtype, eqi_tensor **out)
 {
-    if (t->v.dtype != dtype || !eqi_view_is_contiguous(&t->v)) return eqi_tensor_cast(t, dtype, out);
+    if (t->v.dtype != dtype || !eqi_view_is_contiguous(&t->v))
+        return eqi_tensor_cast(t, dtype, out);
     *out = eqi_tensor_ref(t);
     return EQAT_OK;
 }
 
 /* s, and z unless it is U8, as the kernels want them. */
-static eqat_status plain_sz(eqi_tensor *s, eqi_tensor *z, eqi_dtype dtype, eqi_tensor **s_out, eqi_tensor **z_out)
+static eqat_status plain_sz(eqi_tensor *s, eqi_tensor *z, eqi_dtype dtype, eqi_tensor **s_out,
+                            eqi_tensor **z_out)
 {
-    EQI_TRY(plain(s, dtype, s_out));
+    EQI_RETURN_IF(plain(s, dtype, s_out));
     return plain(z, z->v.dtype == EQI_U8 ? EQI_U8 : dtype, z_out);
 }
 
 /* Gives up what plain gave and, after a failure, the outputs. */
-static eqat_status finish(eqat_status st, eqi_tensor *const *in, int n_in, eqi_tensor **const *out, int n_out)
+static eqat_status finish(eqat_status st, eqi_tensor *const *in, int n_in, eqi_tensor **const *out,
+                          int n_out)
 {
     for (int i = 0; i < n_in; i++) eqi_tensor_unref(in[i]);
     for (int i = 0; i < n_out && st != EQAT_OK; i++) {
@@ -85,97 +96,110 @@ static eqat_status finish(eqat_status st, eqi_tensor *const *in, int n_in, eqi_t
 static eqat_status check_float(const char *op, const eqi_tensor *w)
 {
     eqi_ctx *ctx = eqi_tensor_ctx(w);
-    EQI_TRY(eqi_op_check_ndim(op, "w", w, 2));
+    EQI_RETURN_IF(eqi_op_check_ndim(op, "w", w, 2));
     char a[EQI_SHAPE_TEXT];
     if (eqi_view_count(&w->v) == 0)
-        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "%s: found an empty w %s", op, eqi_view_shape_text(&w->v, a, sizeof a));
+        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "%s: found an empty w %s", op,
+                        eqi_view_shape_text(&w->v, a, sizeof a));
     if (!eqi_dtype_is_float(w->v.dtype) || w->v.dtype == EQI_F64)
-        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "%s: found w of dtype %s, expected f32, bf16 or f16", op,
+        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT,
+                        "%s: found w of dtype %s, expected f32, bf16 or f16", op,
                         eqi_dtype_name(w->v.dtype));
     return EQAT_OK;
 }
 
-static eqat_status codes_shape(const char *op, const eqi_tensor *w, const eqi_quant_desc *q, int64_t shape[2])
+static eqat_status codes_shape(const char *op, const eqi_tensor *w, const eqi_quant_desc *q,
+                               int64_t shape[2])
 {
     int64_t k = w->v.shape[1];
     shape[0] = w->v.shape[0];
     shape[1] = k / 32 * q->bits;
     if (k % 32)
-        return eqi_fail(eqi_tensor_ctx(w), EQAT_INVALID_ARGUMENT, "%s: found a row length of %lld, expected a multiple of 32", op,
+        return eqi_fail(eqi_tensor_ctx(w), EQAT_INVALID_ARGUMENT,
+                        "%s: found a row length of %lld, expected a multiple of 32", op,
                         (long long)k);
     return EQAT_OK;
 }
 
-eqat_status eqi_quantize(eqi_tensor *w, eqi_tensor *s, eqi_tensor *z, const eqi_quant_desc *q, eqi_tensor **codes)
+eqat_status eqi_quantize(eqi_tensor *w, eqi_tensor *s, eqi_tensor *z, const eqi_quant_desc *q,
+                         eqi_tensor **codes)
 {
     *codes = NULL;
-    EQI_TRY(check_float("quantize", w));
-    EQI_TRY(eqi_op_check_groups("quantize", w, s, z, q));
+    EQI_RETURN_IF(check_float("quantize", w));
+    EQI_RETURN_IF(eqi_op_check_groups("quantize", w, s, z, q));
     eqi_ctx *ctx = eqi_tensor_ctx(w);
     int64_t shape[2];
-    EQI_TRY(codes_shape("quantize", w, q, shape));
-    eqi_tensor *in[3] = { NULL };
+    EQI_RETURN_IF(codes_shape("quantize", w, q, shape));
+    eqi_tensor *in[3] = {NULL};
     eqat_status st = EQAT_OK;
-    EQI_CHECK(plain(w, w->v.dtype, &in[0]));
-    EQI_CHECK(plain_sz(s, z, EQI_F32, &in[1], &in[2]));
-    EQI_CHECK(eqi_tensor_create(ctx, codes, EQI_U32, 2, shape));
-    EQI_CHECK(ctx->backend->quantize(ctx, &(*codes)->v, &in[0]->v, &in[1]->v, &in[2]->v, q));
+    EQI_GOTO(done, plain(w, w->v.dtype, &in[0]));
+    EQI_GOTO(done, plain_sz(s, z, EQI_F32, &in[1], &in[2]));
+    EQI_GOTO(done, eqi_tensor_create(ctx, codes, EQI_U32, 2, shape));
+    EQI_GOTO(done, ctx->backend->quantize(ctx, &(*codes)->v, &in[0]->v, &in[1]->v, &in[2]->v, q));
 done:
-    return finish(st, in, 3, (eqi_tensor **[]){ codes }, 1);
+    return finish(st, in, 3, (eqi_tensor * *[]){codes}, 1);
 }
 
 eqat_status eqi_dequantize(const eqi_weight *packed, eqi_dtype dtype, eqi_tensor **out)
 {
     *out = NULL;
-    EQI_TRY(eqi_op_check_codes("dequantize", packed));
+    EQI_RETURN_IF(eqi_op_check_codes("dequantize", packed));
     eqi_ctx *ctx = eqi_tensor_ctx(packed->codes);
     if (dtype != EQI_F32 && dtype != EQI_BF16 && !(dtype == EQI_F64 && ctx->backend->f64))
-        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "dequantize: found output dtype %s, expected f32 or bf16",
+        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT,
+                        "dequantize: found output dtype %s, expected f32 or bf16",
                         eqi_dtype_name(dtype));
-    int64_t shape[2] = { eqi_weight_out(packed), eqi_weight_in(packed) };
-    eqi_tensor *in[3] = { NULL };
+    int64_t shape[2] = {eqi_weight_out(packed), eqi_weight_in(packed)};
+    eqi_tensor *in[3] = {NULL};
     eqat_status st = EQAT_OK;
-    EQI_CHECK(plain(packed->codes, EQI_U32, &in[0]));
-    EQI_CHECK(plain_sz(packed->s, packed->z, eqi_param_dtype(dtype), &in[1], &in[2]));
-    EQI_CHECK(eqi_tensor_create(ctx, out, dtype, 2, shape));
-    EQI_CHECK(ctx->backend->dequantize(ctx, &(*out)->v, &in[0]->v, &in[1]->v, &in[2]->v, &packed->q));
+    EQI_GOTO(done, plain(packed->codes, EQI_U32, &in[0]));
+    EQI_GOTO(done, plain_sz(packed->s, packed->z, eqi_param_dtype(dtype), &in[1], &in[2]));
+    EQI_GOTO(done, eqi_tensor_create(ctx, out, dtype, 2, shape));
+    EQI_GOTO(
+        done,
+        ctx->backend->dequantize(ctx, &(*out)->v, &in[0]->v, &in[1]->v, &in[2]->v, &packed->q));
 done:
-    return finish(st, in, 3, (eqi_tensor **[]){ out }, 1);
+    return finish(st, in, 3, (eqi_tensor * *[]){out}, 1);
 }
 
-eqat_status eqi_quant_init(eqi_tensor *w, const eqi_quant_desc *q, bool mse, eqi_tensor **s, eqi_tensor **z)
+eqat_status eqi_quant_init(eqi_tensor *w, const eqi_quant_desc *q, bool mse, eqi_tensor **s,
+                           eqi_tensor **z)
 {
     *s = *z = NULL;
     eqi_ctx *ctx = eqi_tensor_ctx(w);
-    EQI_TRY(check_float("quantizer start", w));
-    EQI_TRY(check_desc("quantizer start", ctx, q, w->v.shape[1]));
-    int64_t shape[2] = { w->v.shape[0], w->v.shape[1] / q->group };
+    EQI_RETURN_IF(check_float("quantizer start", w));
+    EQI_RETURN_IF(check_desc("quantizer start", ctx, q, w->v.shape[1]));
+    int64_t shape[2] = {w->v.shape[0], w->v.shape[1] / q->group};
     eqi_tensor *w32 = NULL;
     eqat_status st = EQAT_OK;
-    EQI_CHECK(plain(w, EQI_F32, &w32));
-    EQI_CHECK(eqi_tensor_create(ctx, s, EQI_F32, 2, shape));
-    EQI_CHECK(eqi_tensor_create(ctx, z, EQI_F32, 2, shape));
-    EQI_CHECK((mse ? ctx->backend->init_mse : ctx->backend->init_minmax)(ctx, &(*s)->v, &(*z)->v, &w32->v, q));
+    EQI_GOTO(done, plain(w, EQI_F32, &w32));
+    EQI_GOTO(done, eqi_tensor_create(ctx, s, EQI_F32, 2, shape));
+    EQI_GOTO(done, eqi_tensor_create(ctx, z, EQI_F32, 2, shape));
+    EQI_GOTO(done,
+             (mse ? ctx->backend->init_mse : ctx->backend->init_minmax)(ctx, &(*s)->v, &(*z)->v,
+                                                                        &w32->v, q));
 done:
-    return finish(st, &w32, 1, (eqi_tensor **[]){ s, z }, 2);
+    return finish(st, &w32, 1, (eqi_tensor * *[]){s, z}, 2);
 }
 
-eqat_status eqi_quantize_minmax(eqi_tensor *w, const eqi_quant_desc *q, eqi_tensor **s, eqi_tensor **z, eqi_tensor **codes)
+eqat_status eqi_quantize_minmax(eqi_tensor *w, const eqi_quant_desc *q, eqi_tensor **s,
+                                eqi_tensor **z, eqi_tensor **codes)
 {
     *s = *z = *codes = NULL;
     eqi_ctx *ctx = eqi_tensor_ctx(w);
     int64_t shape[2];
-    EQI_TRY(check_float("quantize", w));
-    EQI_TRY(check_desc("quantize", ctx, q, w->v.shape[1]));
-    EQI_TRY(codes_shape("quantize", w, q, shape));
-    int64_t groups[2] = { w->v.shape[0], w->v.shape[1] / q->group };
+    EQI_RETURN_IF(check_float("quantize", w));
+    EQI_RETURN_IF(check_desc("quantize", ctx, q, w->v.shape[1]));
+    EQI_RETURN_IF(codes_shape("quantize", w, q, shape));
+    int64_t groups[2] = {w->v.shape[0], w->v.shape[1] / q->group};
     eqi_tensor *w32 = NULL;
     eqat_status st = EQAT_OK;
-    EQI_CHECK(plain(w, EQI_F32, &w32));
-    EQI_CHECK(eqi_tensor_create(ctx, s, EQI_F32, 2, groups));
-    EQI_CHECK(eqi_tensor_create(ctx, z, EQI_U8, 2, groups));
-    EQI_CHECK(eqi_tensor_create(ctx, codes, EQI_U32, 2, shape));
-    EQI_CHECK(ctx->backend->quantize_minmax(ctx, &(*codes)->v, &(*s)->v, &(*z)->v, &w32->v, q));
+    EQI_GOTO(done, plain(w, EQI_F32, &w32));
+    EQI_GOTO(done, eqi_tensor_create(ctx, s, EQI_F32, 2, groups));
+    EQI_GOTO(done, eqi_tensor_create(ctx, z, EQI_U8, 2, groups));
+    EQI_GOTO(done, eqi_tensor_create(ctx, codes, EQI_U32, 2, shape));
+    EQI_GOTO(done,
+             ctx->backend->quantize_minmax(ctx, &(*codes)->v, &(*s)->v, &(*z)->v, &w32->v, q));
 done:
-    return finish(st, &w32, 1, (eqi_tensor **[]){ s, z, codes }, 3);
+    return finish(st, &w32, 1, (eqi_tensor * *[]){s, z, codes}, 3);
 }

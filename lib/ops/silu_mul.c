@@ -4,10 +4,12 @@ static eqat_status backward(eqi_tape *tape, eqi_node *node)
 {
     eqi_ctx *ctx = tape->ctx;
     eqi_tensor *gate = node->in[0], *up = node->in[1], *dy = node->out->grad;
-    eqi_slot dgate = { 0 }, dup = { 0 };
+    eqi_slot dgate = {0}, dup = {0};
     eqat_status st = EQAT_OK;
-    EQI_CHECK(gate->requires_grad ? eqi_slot_open_over(&dgate, gate, dy) : eqi_slot_open_always(&dgate, gate, dy->v.dtype));
-    EQI_CHECK(eqi_slot_open_always(&dup, up, dy->v.dtype));
+    EQI_GOTO(done,
+             gate->requires_grad ? eqi_slot_open_over(&dgate, gate, dy)
+                                 : eqi_slot_open_always(&dgate, gate, dy->v.dtype));
+    EQI_GOTO(done, eqi_slot_open_always(&dup, up, dy->v.dtype));
     eqi_view gate_rows = eqi_rows(gate), up_rows = eqi_rows(up), dy_rows = eqi_rows(dy);
     eqi_view dgate_rows = eqi_rows(dgate.g), dup_rows = eqi_rows(dup.g);
     st = ctx->backend->silu_mul_bwd(ctx, &dgate_rows, &dup_rows, &dy_rows, &gate_rows, &up_rows);
@@ -16,19 +18,19 @@ done:
     return eqi_slot_close(&dup, st);
 }
 
-const eqi_op eqi_silu_mul_op = { .name = "silu_mul", .backward = backward, .idle = EQI_OUT };
+const eqi_op eqi_silu_mul_op = {.name = "silu_mul", .backward = backward, .idle = EQI_OUT};
 
 eqat_status eqi_op_silu_mul(eqi_tape *tape, eqi_tensor *gate, eqi_tensor *up, eqi_tensor **out)
 {
     *out = NULL;
-    EQI_TRY(eqi_op_check_x("silu_mul", "gate", gate));
-    EQI_TRY(eqi_op_check_same("silu_mul", "gate", gate, "up", up));
+    EQI_RETURN_IF(eqi_op_check_x("silu_mul", "gate", gate));
+    EQI_RETURN_IF(eqi_op_check_same("silu_mul", "gate", gate, "up", up));
     eqi_ctx *ctx = tape->ctx;
-    eqi_tensor *in[2] = { NULL };
+    eqi_tensor *in[2] = {NULL};
     eqat_status st = EQAT_OK;
-    EQI_CHECK(eqi_op_rows(tape, gate, &in[0]));
-    EQI_CHECK(eqi_op_rows(tape, up, &in[1]));
-    EQI_CHECK(eqi_tensor_create(ctx, out, gate->v.dtype, gate->v.ndim, gate->v.shape));
+    EQI_GOTO(done, eqi_op_rows(tape, gate, &in[0]));
+    EQI_GOTO(done, eqi_op_rows(tape, up, &in[1]));
+    EQI_GOTO(done, eqi_tensor_create(ctx, out, gate->v.dtype, gate->v.ndim, gate->v.shape));
     eqi_view gate_rows = eqi_rows(in[0]), up_rows = eqi_rows(in[1]), y_rows = eqi_rows(*out);
     st = ctx->backend->silu_mul(ctx, &y_rows, &gate_rows, &up_rows);
 done:

@@ -8,13 +8,17 @@ static const struct {
     const char *name;
     size_t size;
 } dtypes[EQI_DTYPE_COUNT] = {
-    [EQI_F32] = { "f32", 4 }, [EQI_BF16] = { "bf16", 2 }, [EQI_F16] = { "f16", 2 }, [EQI_F64] = { "f64", 8 },
-    [EQI_I32] = { "i32", 4 }, [EQI_U8] = { "u8", 1 },     [EQI_U32] = { "u32", 4 },
+    [EQI_F32] = {"f32", 4}, [EQI_BF16] = {"bf16", 2}, [EQI_F16] = {"f16", 2},
+    [EQI_F64] = {"f64", 8}, [EQI_I32] = {"i32", 4},   [EQI_U8] = {"u8", 1},
+    [EQI_U32] = {"u32", 4},
 };
 
 static bool dtype_valid(eqi_dtype dtype) { return (unsigned)dtype < EQI_DTYPE_COUNT; }
 size_t eqi_dtype_size(eqi_dtype dtype) { return dtype_valid(dtype) ? dtypes[dtype].size : 0; }
-const char *eqi_dtype_name(eqi_dtype dtype) { return dtype_valid(dtype) ? dtypes[dtype].name : "unknown"; }
+const char *eqi_dtype_name(eqi_dtype dtype)
+{
+    return dtype_valid(dtype) ? dtypes[dtype].name : "unknown";
+}
 
 bool eqi_dtype_is_float(eqi_dtype dtype)
 {
@@ -77,16 +81,21 @@ static void set_shape(eqi_view *v, int ndim, const int64_t *shape)
 }
 
 /* The size in bytes of a contiguous tensor. */
-static eqat_status measure(eqi_ctx *ctx, eqi_dtype dtype, int ndim, const int64_t *shape, size_t *bytes)
+static eqat_status measure(eqi_ctx *ctx, eqi_dtype dtype, int ndim, const int64_t *shape,
+                           size_t *bytes)
 {
-    if (!dtype_valid(dtype)) return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "tensor: found dtype %d, which is unknown", (int)dtype);
+    if (!dtype_valid(dtype))
+        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "tensor: found dtype %d, which is unknown",
+                        (int)dtype);
     if (ndim < 1 || ndim > EQI_MAX_DIMS)
-        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "tensor: found %d dimensions, expected 1 to %d", ndim, EQI_MAX_DIMS);
+        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "tensor: found %d dimensions, expected 1 to %d",
+                        ndim, EQI_MAX_DIMS);
     uint64_t n = dtypes[dtype].size;
     bool empty = false;
     for (int i = 0; i < ndim; i++) {
         if (shape[i] < 0)
-            return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "tensor: found size %lld in dimension %d, expected at least 0",
+            return eqi_fail(ctx, EQAT_INVALID_ARGUMENT,
+                            "tensor: found size %lld in dimension %d, expected at least 0",
                             (long long)shape[i], i);
         if (shape[i] == 0) empty = true;
     }
@@ -94,7 +103,8 @@ static eqat_status measure(eqi_ctx *ctx, eqi_dtype dtype, int ndim, const int64_
     for (int i = 0; i < ndim; i++) {
         if (shape[i] == 0) continue;
         if (n > (uint64_t)PTRDIFF_MAX / (uint64_t)shape[i])
-            return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "tensor: the sizes multiply to more than memory can hold");
+            return eqi_fail(ctx, EQAT_INVALID_ARGUMENT,
+                            "tensor: the sizes multiply to more than memory can hold");
         n *= (uint64_t)shape[i];
     }
     *bytes = empty ? 0 : (size_t)n;
@@ -114,13 +124,14 @@ static eqat_status tensor_over(eqi_ctx *ctx, eqi_tensor **out, eqi_storage *stor
     return EQAT_OK;
 }
 
-eqat_status eqi_tensor_create(eqi_ctx *ctx, eqi_tensor **out, eqi_dtype dtype, int ndim, const int64_t *shape)
+eqat_status eqi_tensor_create(eqi_ctx *ctx, eqi_tensor **out, eqi_dtype dtype, int ndim,
+                              const int64_t *shape)
 {
     *out = NULL;
     size_t bytes;
-    EQI_TRY(measure(ctx, dtype, ndim, shape, &bytes));
+    EQI_RETURN_IF(measure(ctx, dtype, ndim, shape, &bytes));
     eqi_storage *storage;
-    EQI_TRY(eqi_storage_create(ctx, &storage, bytes));
+    EQI_RETURN_IF(eqi_storage_create(ctx, &storage, bytes));
     eqat_status st = tensor_over(ctx, out, storage);
     if (st != EQAT_OK) {
         eqi_storage_unref(storage);
@@ -131,9 +142,10 @@ eqat_status eqi_tensor_create(eqi_ctx *ctx, eqi_tensor **out, eqi_dtype dtype, i
     return EQAT_OK;
 }
 
-eqat_status eqi_tensor_zeros(eqi_ctx *ctx, eqi_tensor **out, eqi_dtype dtype, int ndim, const int64_t *shape)
+eqat_status eqi_tensor_zeros(eqi_ctx *ctx, eqi_tensor **out, eqi_dtype dtype, int ndim,
+                             const int64_t *shape)
 {
-    EQI_TRY(eqi_tensor_create(ctx, out, dtype, ndim, shape));
+    EQI_RETURN_IF(eqi_tensor_create(ctx, out, dtype, ndim, shape));
     eqat_status st = eqi_tensor_fill(*out, 0);
     if (st != EQAT_OK) {
         eqi_tensor_unref(*out);
@@ -143,37 +155,46 @@ eqat_status eqi_tensor_zeros(eqi_ctx *ctx, eqi_tensor **out, eqi_dtype dtype, in
 }
 
 /* Elements from the first to one past the last that strides reach. */
-static eqat_status check_strides(eqi_ctx *ctx, int ndim, const int64_t *shape, const int64_t *stride, size_t *extent)
+static eqat_status check_strides(eqi_ctx *ctx, int ndim, const int64_t *shape,
+                                 const int64_t *stride, size_t *extent)
 {
     uint64_t n = 1;
     for (int i = 0; i < ndim; i++) {
         if (stride[i] < 0)
-            return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "tensor: found stride %lld in dimension %d, expected at least 0",
+            return eqi_fail(ctx, EQAT_INVALID_ARGUMENT,
+                            "tensor: found stride %lld in dimension %d, expected at least 0",
                             (long long)stride[i], i);
-        if (shape[i] > 1 && (uint64_t)stride[i] > ((uint64_t)PTRDIFF_MAX - n) / (uint64_t)(shape[i] - 1))
-            return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "tensor: the strides reach further than memory can");
+        if (shape[i] > 1 &&
+            (uint64_t)stride[i] > ((uint64_t)PTRDIFF_MAX - n) / (uint64_t)(shape[i] - 1))
+            return eqi_fail(ctx, EQAT_INVALID_ARGUMENT,
+                            "tensor: the strides reach further than memory can");
         if (shape[i] > 1) n += (uint64_t)stride[i] * (uint64_t)(shape[i] - 1);
     }
     *extent = (size_t)n;
     return EQAT_OK;
 }
 
-eqat_status eqi_tensor_wrap(eqi_ctx *ctx, eqi_tensor **out, eqi_dtype dtype, int ndim, const int64_t *shape,
-                            const int64_t *stride, void *data, size_t size, void (*deleter)(void *, void *), void *user)
+eqat_status eqi_tensor_wrap(eqi_ctx *ctx, eqi_tensor **out, eqi_dtype dtype, int ndim,
+                            const int64_t *shape, const int64_t *stride, void *data, size_t size,
+                            void (*deleter)(void *, void *), void *user)
 {
     *out = NULL;
     size_t bytes, extent = 0;
-    EQI_TRY(measure(ctx, dtype, ndim, shape, &bytes));
+    EQI_RETURN_IF(measure(ctx, dtype, ndim, shape, &bytes));
     size_t item = dtypes[dtype].size;
     if (stride && bytes) {
-        EQI_TRY(check_strides(ctx, ndim, shape, stride, &extent));
+        EQI_RETURN_IF(check_strides(ctx, ndim, shape, stride, &extent));
         bytes = extent > SIZE_MAX / item ? SIZE_MAX : extent * item;
     }
     if (bytes > size)
-        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "tensor: found %zu bytes of memory, expected at least %zu", size, bytes);
-    if (bytes && !data) return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "tensor: found no memory, expected %zu bytes", bytes);
+        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT,
+                        "tensor: found %zu bytes of memory, expected at least %zu", size, bytes);
+    if (bytes && !data)
+        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "tensor: found no memory, expected %zu bytes",
+                        bytes);
     if ((uintptr_t)data % item)
-        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "tensor: found memory that is not aligned to %zu bytes", item);
+        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT,
+                        "tensor: found memory that is not aligned to %zu bytes", item);
     eqi_storage *storage = eqi_calloc(ctx, 1, sizeof *storage, "a tensor");
     if (!storage) return EQAT_OUT_OF_MEMORY;
     storage->data = data;
@@ -182,8 +203,13 @@ eqat_status eqi_tensor_wrap(eqi_ctx *ctx, eqi_tensor **out, eqi_dtype dtype, int
         eqi_free(ctx, storage);
         return st;
     }
-    *storage = (eqi_storage){ .ctx = eqi_ctx_ref(ctx), .refs = 1, .size = size, .data = data, .foreign = true,
-                              .deleter = deleter, .user = user };
+    *storage = (eqi_storage){.ctx = eqi_ctx_ref(ctx),
+                             .refs = 1,
+                             .size = size,
+                             .data = data,
+                             .foreign = true,
+                             .deleter = deleter,
+                             .user = user};
     eqi_view *v = &(*out)->v;
     v->dtype = dtype;
     set_shape(v, ndim, shape);
@@ -227,7 +253,7 @@ void eqi_tensor_unref_idle(eqi_tensor *t)
 
 static eqat_status view_of(eqi_tensor *t, eqi_tensor **out)
 {
-    EQI_TRY(tensor_over(eqi_tensor_ctx(t), out, t->storage));
+    EQI_RETURN_IF(tensor_over(eqi_tensor_ctx(t), out, t->storage));
     t->storage->refs++;
     (*out)->v = t->v;
     return EQAT_OK;
@@ -238,36 +264,41 @@ eqat_status eqi_tensor_reshape(eqi_tensor *t, eqi_tensor **out, int ndim, const 
     *out = NULL;
     eqi_ctx *ctx = eqi_tensor_ctx(t);
     size_t bytes;
-    EQI_TRY(measure(ctx, t->v.dtype, ndim, shape, &bytes));
+    EQI_RETURN_IF(measure(ctx, t->v.dtype, ndim, shape, &bytes));
     eqi_view v = t->v;
     set_shape(&v, ndim, shape);
     char a[EQI_SHAPE_TEXT], b[EQI_SHAPE_TEXT];
     if (eqi_view_count(&v) != eqi_view_count(&t->v))
-        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "reshape: %s and %s differ in their number of elements",
-                        eqi_view_shape_text(&t->v, a, sizeof a), eqi_view_shape_text(&v, b, sizeof b));
+        return eqi_fail(
+            ctx, EQAT_INVALID_ARGUMENT, "reshape: %s and %s differ in their number of elements",
+            eqi_view_shape_text(&t->v, a, sizeof a), eqi_view_shape_text(&v, b, sizeof b));
     if (!eqi_view_is_contiguous(&t->v))
-        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "reshape: %s is not contiguous", eqi_view_shape_text(&t->v, a, sizeof a));
-    EQI_TRY(view_of(t, out));
+        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "reshape: %s is not contiguous",
+                        eqi_view_shape_text(&t->v, a, sizeof a));
+    EQI_RETURN_IF(view_of(t, out));
     (*out)->v = v;
     return EQAT_OK;
 }
 
-eqat_status eqi_tensor_slice(eqi_tensor *t, eqi_tensor **out, int dim, int64_t start, int64_t length)
+eqat_status eqi_tensor_slice(eqi_tensor *t, eqi_tensor **out, int dim, int64_t start,
+                             int64_t length)
 {
     *out = NULL;
     eqi_ctx *ctx = eqi_tensor_ctx(t);
     char a[EQI_SHAPE_TEXT];
     if (dim < 0 || dim >= t->v.ndim)
-        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "slice: found dimension %d, expected one of %s", dim,
-                        eqi_view_shape_text(&t->v, a, sizeof a));
+        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "slice: found dimension %d, expected one of %s",
+                        dim, eqi_view_shape_text(&t->v, a, sizeof a));
     if (start < 0 || length < 0 || start > t->v.shape[dim] || length > t->v.shape[dim] - start)
-        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT,
-                        "slice: found %lld elements from %lld on, expected a part of dimension %d of %s", (long long)length,
-                        (long long)start, dim, eqi_view_shape_text(&t->v, a, sizeof a));
-    EQI_TRY(view_of(t, out));
+        return eqi_fail(
+            ctx, EQAT_INVALID_ARGUMENT,
+            "slice: found %lld elements from %lld on, expected a part of dimension %d of %s",
+            (long long)length, (long long)start, dim, eqi_view_shape_text(&t->v, a, sizeof a));
+    EQI_RETURN_IF(view_of(t, out));
     eqi_view *v = &(*out)->v;
     v->shape[dim] = length;
-    if (eqi_view_count(v) > 0) v->data = (char *)v->data + (size_t)(start * v->stride[dim]) * dtypes[v->dtype].size;
+    if (eqi_view_count(v) > 0)
+        v->data = (char *)v->data + (size_t)(start * v->stride[dim]) * dtypes[v->dtype].size;
     return EQAT_OK;
 }
 
@@ -277,23 +308,25 @@ static eqat_status check_transfer(const eqi_tensor *t, const char *what, size_t 
     size_t bytes = (size_t)eqi_view_count(&t->v) * eqi_dtype_size(t->v.dtype);
     char a[EQI_SHAPE_TEXT];
     if (!eqi_view_is_contiguous(&t->v))
-        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "%s: %s is not contiguous", what, eqi_view_shape_text(&t->v, a, sizeof a));
+        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "%s: %s is not contiguous", what,
+                        eqi_view_shape_text(&t->v, a, sizeof a));
     if (n != bytes)
-        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "%s: found %zu bytes, expected %zu for %s %s", what, n, bytes,
-                        eqi_dtype_name(t->v.dtype), eqi_view_shape_text(&t->v, a, sizeof a));
+        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "%s: found %zu bytes, expected %zu for %s %s",
+                        what, n, bytes, eqi_dtype_name(t->v.dtype),
+                        eqi_view_shape_text(&t->v, a, sizeof a));
     return EQAT_OK;
 }
 
 eqat_status eqi_tensor_upload(eqi_tensor *t, const void *src, size_t n)
 {
-    EQI_TRY(check_transfer(t, "upload", n));
+    EQI_RETURN_IF(check_transfer(t, "upload", n));
     eqi_ctx *ctx = eqi_tensor_ctx(t);
     return n ? ctx->backend->upload(ctx, t->v.data, src, n) : EQAT_OK;
 }
 
 eqat_status eqi_tensor_download(const eqi_tensor *t, void *dst, size_t n)
 {
-    EQI_TRY(check_transfer(t, "download", n));
+    EQI_RETURN_IF(check_transfer(t, "download", n));
     eqi_ctx *ctx = eqi_tensor_ctx(t);
     return n ? ctx->backend->download(ctx, dst, t->v.data, n) : EQAT_OK;
 }
@@ -306,7 +339,7 @@ eqat_status eqi_tensor_fill(eqi_tensor *t, double value)
 
 eqat_status eqi_tensor_cast(const eqi_tensor *t, eqi_dtype dtype, eqi_tensor **out)
 {
-    EQI_TRY(eqi_tensor_create(eqi_tensor_ctx(t), out, dtype, t->v.ndim, t->v.shape));
+    EQI_RETURN_IF(eqi_tensor_create(eqi_tensor_ctx(t), out, dtype, t->v.ndim, t->v.shape));
     eqat_status st = eqi_tensor_copy(*out, t);
     if (st != EQAT_OK) {
         eqi_tensor_unref(*out);
@@ -326,12 +359,14 @@ eqat_status eqi_tensor_copy(eqi_tensor *dst, const eqi_tensor *src)
 {
     eqi_ctx *ctx = eqi_tensor_ctx(dst);
     char a[EQI_SHAPE_TEXT], b[EQI_SHAPE_TEXT];
-    if (ctx != eqi_tensor_ctx(src)) return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "copy: the tensors belong to two contexts");
+    if (ctx != eqi_tensor_ctx(src))
+        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "copy: the tensors belong to two contexts");
     if (!eqi_view_same_shape(&dst->v, &src->v))
-        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "copy: found %s, expected %s", eqi_view_shape_text(&src->v, a, sizeof a),
+        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "copy: found %s, expected %s",
+                        eqi_view_shape_text(&src->v, a, sizeof a),
                         eqi_view_shape_text(&dst->v, b, sizeof b));
     if (!convertible(dst->v.dtype, src->v.dtype))
-        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "copy: %s does not convert to %s", eqi_dtype_name(src->v.dtype),
-                        eqi_dtype_name(dst->v.dtype));
+        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "copy: %s does not convert to %s",
+                        eqi_dtype_name(src->v.dtype), eqi_dtype_name(dst->v.dtype));
     return eqi_view_count(&dst->v) ? ctx->backend->copy(ctx, &dst->v, &src->v) : EQAT_OK;
 }

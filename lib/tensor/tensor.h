@@ -1,4 +1,5 @@
-/* Strided tensors over reference-counted storage. Public code knows the struct as the opaque eqat_tensor. */
+/* Strided tensors over reference-counted storage. Public code knows the struct as the opaque
+ * eqat_tensor. */
 #ifndef EQI_TENSOR_TENSOR_H
 #define EQI_TENSOR_TENSOR_H
 
@@ -24,7 +25,7 @@ bool eqi_dtype_is_float(eqi_dtype dtype);
 
 struct eqi_storage {
     eqi_ctx *ctx; /* counted, except while recycled */
-    int refs;     /* one handle belongs to one thread at a time, and so do the tensors that share it */
+    int refs; /* one handle belongs to one thread at a time, and so do the tensors that share it */
     size_t size;
     void *data;
     bool foreign; /* memory of the caller's; deleter may be NULL */
@@ -33,8 +34,8 @@ struct eqi_storage {
     eqi_storage *next; /* in ctx->recycled */
 };
 
-/* Freed storages wait in the context for a request of the same size: the steps of a training loop repeat
- * their sizes, and fresh pages cost more than the arithmetic on small models. */
+/* Freed storages wait in the context for a request of the same size: the steps of a training loop
+ * repeat their sizes, and fresh pages cost more than the arithmetic on small models. */
 eqat_status eqi_storage_create(eqi_ctx *ctx, eqi_storage **out, size_t size);
 void eqi_storage_unref(eqi_storage *storage);
 void eqi_storage_trim(eqi_ctx *ctx); /* gives recycled storages back to the allocator */
@@ -66,21 +67,27 @@ static inline eqi_ctx *eqi_tensor_ctx(const eqi_tensor *t) { return t->ctx; }
 static inline const eqi_view *eqi_opt(const eqi_tensor *t) { return t ? &t->v : NULL; }
 
 /* Uninitialised, contiguous. Dimensions are >= 0 and their product fits. */
-eqat_status eqi_tensor_create(eqi_ctx *ctx, eqi_tensor **out, eqi_dtype dtype, int ndim, const int64_t *shape);
-eqat_status eqi_tensor_zeros(eqi_ctx *ctx, eqi_tensor **out, eqi_dtype dtype, int ndim, const int64_t *shape);
-/* Memory of the caller's: stride NULL means contiguous; deleter (may be NULL) runs when the last view is gone. */
-eqat_status eqi_tensor_wrap(eqi_ctx *ctx, eqi_tensor **out, eqi_dtype dtype, int ndim, const int64_t *shape,
-                            const int64_t *stride, void *data, size_t size, void (*deleter)(void *, void *), void *user);
+eqat_status eqi_tensor_create(eqi_ctx *ctx, eqi_tensor **out, eqi_dtype dtype, int ndim,
+                              const int64_t *shape);
+eqat_status eqi_tensor_zeros(eqi_ctx *ctx, eqi_tensor **out, eqi_dtype dtype, int ndim,
+                             const int64_t *shape);
+/* Memory of the caller's: stride NULL means contiguous; deleter (may be NULL) runs when the last
+ * view is gone. */
+eqat_status eqi_tensor_wrap(eqi_ctx *ctx, eqi_tensor **out, eqi_dtype dtype, int ndim,
+                            const int64_t *shape, const int64_t *stride, void *data, size_t size,
+                            void (*deleter)(void *, void *), void *user);
 eqi_tensor *eqi_tensor_ref(eqi_tensor *t);
 void eqi_tensor_unref(eqi_tensor *t); /* NULL is fine */
-/* For those who need shape, dtype and gradient of t, and no data: memory goes when nobody else is left. Given up with
- * eqi_tensor_unref_idle. */
+/* For those who need shape, dtype and gradient of t, and no data: memory goes when nobody else is
+ * left. Given up with eqi_tensor_unref_idle. */
 eqi_tensor *eqi_tensor_ref_idle(eqi_tensor *t);
 void eqi_tensor_unref_idle(eqi_tensor *t);
 
 /* Views share storage and start without gradient. */
-eqat_status eqi_tensor_reshape(eqi_tensor *t, eqi_tensor **out, int ndim, const int64_t *shape); /* t contiguous */
-eqat_status eqi_tensor_slice(eqi_tensor *t, eqi_tensor **out, int dim, int64_t start, int64_t length);
+eqat_status eqi_tensor_reshape(eqi_tensor *t, eqi_tensor **out, int ndim,
+                               const int64_t *shape); /* t contiguous */
+eqat_status eqi_tensor_slice(eqi_tensor *t, eqi_tensor **out, int dim, int64_t start,
+                             int64_t length);
 
 int64_t eqi_view_count(const eqi_view *v);
 bool eqi_view_is_contiguous(const eqi_view *v);
@@ -90,8 +97,8 @@ int64_t eqi_view_rows(const eqi_view *v); /* product of all but the last dimensi
 const char *eqi_view_shape_text(const eqi_view *v, char *buffer, size_t size);
 #define EQI_SHAPE_TEXT 96
 
-/* Host transfers, contiguous tensors; n is the exact byte size. On a GPU these are ordered on its stream, and
- * download waits. */
+/* Host transfers, contiguous tensors; n is the exact byte size. On a GPU these are ordered on its
+ * stream, and download waits. */
 eqat_status eqi_tensor_upload(eqi_tensor *t, const void *src, size_t n);
 eqat_status eqi_tensor_download(const eqi_tensor *t, void *dst, size_t n);
 eqat_status eqi_tensor_fill(eqi_tensor *t, double value);

@@ -9,7 +9,7 @@
 #include <string.h>
 
 static const eqi_struct *const structs[] = {
-    &eqi_struct_context, &eqi_struct_model,    &eqi_struct_quantizer, &eqi_struct_data,
+    &eqi_struct_context,  &eqi_struct_model,  &eqi_struct_quantizer, &eqi_struct_data,
     &eqi_struct_block_ap, &eqi_struct_e2e_qp, &eqi_struct_eval,      &eqi_struct_optimizer,
 };
 
@@ -30,7 +30,8 @@ static size_t field_size(const eqat_field *f)
     case EQAT_FIELD_U64: return sizeof(uint64_t);
     case EQAT_FIELD_F64: return sizeof(double);
     case EQAT_FIELD_STRING: return sizeof(const char *);
-    case EQAT_FIELD_POINTER: return sizeof(void *); /* function pointers have this size on every supported system */
+    case EQAT_FIELD_POINTER:
+        return sizeof(void *); /* function pointers have this size on every supported system */
     }
     return 0;
 }
@@ -83,7 +84,8 @@ static double read_number(const eqat_field *f, const void *member)
 static eqat_status check_bounds(eqi_ctx *ctx, const eqat_field *f, double value)
 {
     if (value >= f->minimum && value <= f->maximum) return EQAT_OK;
-    return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "%s: found %.10g, expected %.10g to %.10g", f->name, value, f->minimum, f->maximum);
+    return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "%s: found %.10g, expected %.10g to %.10g", f->name,
+                    value, f->minimum, f->maximum);
 }
 
 eqat_status eqi_options_take(eqi_ctx *ctx, const eqi_struct *table, void *out, const void *caller)
@@ -92,28 +94,37 @@ eqat_status eqi_options_take(eqi_ctx *ctx, const eqi_struct *table, void *out, c
     if (!caller) return EQAT_OK;
     size_t given = *(const size_t *)caller;
     if (given < sizeof(size_t))
-        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "%s options: struct_size: found %zu, expected at least %zu: call the init function first",
+        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT,
+                        "%s options: struct_size: found %zu, expected at least %zu: call the init "
+                        "function first",
                         table->name, given, sizeof(size_t));
     for (size_t i = 0; i < table->count; i++) {
         const eqat_field *f = &table->fields[i];
         if (f->offset + field_size(f) > given) continue;
         memcpy((char *)out + f->offset, (const char *)caller + f->offset, field_size(f));
-        if (f->type == EQAT_FIELD_I32 || f->type == EQAT_FIELD_ENUM || f->type == EQAT_FIELD_I64 || f->type == EQAT_FIELD_F64)
-            EQI_TRY(check_bounds(ctx, f, read_number(f, (char *)out + f->offset)));
+        if (f->type == EQAT_FIELD_I32 || f->type == EQAT_FIELD_ENUM || f->type == EQAT_FIELD_I64 ||
+            f->type == EQAT_FIELD_F64)
+            EQI_RETURN_IF(check_bounds(ctx, f, read_number(f, (char *)out + f->offset)));
     }
     return EQAT_OK;
 }
 
-eqat_status eqi_options_give(eqi_ctx *ctx, const char *name, void *caller, const void *full, size_t full_size)
+eqat_status eqi_options_give(eqi_ctx *ctx, const char *name, void *caller, const void *full,
+                             size_t full_size)
 {
     size_t size = *(const size_t *)caller;
     if (size < sizeof size)
-        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "%s: found struct_size %zu, expected its sizeof", name, size);
-    memcpy((char *)caller + sizeof size, (const char *)full + sizeof size, (size < full_size ? size : full_size) - sizeof size);
+        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT,
+                        "%s: found struct_size %zu, expected its sizeof", name, size);
+    memcpy((char *)caller + sizeof size, (const char *)full + sizeof size,
+           (size < full_size ? size : full_size) - sizeof size);
     return EQAT_OK;
 }
 
-const char *eqat_options_struct(size_t index) { return index < EQI_COUNT(structs) ? structs[index]->name : NULL; }
+const char *eqat_options_struct(size_t index)
+{
+    return index < EQI_COUNT(structs) ? structs[index]->name : NULL;
+}
 
 size_t eqat_options_count(const char *struct_name)
 {
@@ -135,7 +146,7 @@ eqat_status eqat_options_field(const char *struct_name, size_t index, eqat_field
 
 static bool parse_bool(const char *text, double *out)
 {
-    static const char *const yes[] = { "on", "true", "1" }, *const no[] = { "off", "false", "0" };
+    static const char *const yes[] = {"on", "true", "1"}, *const no[] = {"off", "false", "0"};
     for (size_t i = 0; i < 3; i++) {
         if (!strcmp(text, yes[i])) return *out = 1, true;
         if (!strcmp(text, no[i])) return *out = 0, true;
@@ -158,10 +169,15 @@ static void list_names(const char *const *names, char *buffer, size_t size)
 {
     size_t used = 0;
     for (size_t i = 0; names[i] && used < size; i++)
-        used += (size_t)snprintf(buffer + used, size - used, "%s%s", i == 0 ? "" : names[i + 1] ? ", " : " or ", names[i]);
+        used += (size_t)snprintf(buffer + used, size - used, "%s%s",
+                                 i == 0             ? ""
+                                     : names[i + 1] ? ", "
+                                                    : " or ",
+                                 names[i]);
 }
 
-eqat_status eqat_options_set(eqat_context *ctx, const char *struct_name, void *options, const char *field, const char *text)
+eqat_status eqat_options_set(eqat_context *ctx, const char *struct_name, void *options,
+                             const char *field, const char *text)
 {
     const eqi_struct *s = find_struct(struct_name);
     if (!s) return eqi_fail(ctx, EQAT_NOT_FOUND, "options: no struct is named %s", struct_name);
@@ -170,7 +186,8 @@ eqat_status eqat_options_set(eqat_context *ctx, const char *struct_name, void *o
         if (!strcmp(s->fields[i].name, field)) f = &s->fields[i];
     size_t given = *(const size_t *)options;
     if (!f || f->type == EQAT_FIELD_POINTER || f->offset + field_size(f) > given)
-        return eqi_fail(ctx, EQAT_NOT_FOUND, "%s options: no field that text can set is named %s", struct_name, field);
+        return eqi_fail(ctx, EQAT_NOT_FOUND, "%s options: no field that text can set is named %s",
+                        struct_name, field);
     void *member = (char *)options + f->offset;
     char expected[160] = "";
     double number = 0;
@@ -178,9 +195,7 @@ eqat_status eqat_options_set(eqat_context *ctx, const char *struct_name, void *o
     char *end = NULL;
     errno = 0;
     switch ((eqat_field_type)f->type) {
-    case EQAT_FIELD_STRING:
-        *(const char **)member = text;
-        return EQAT_OK;
+    case EQAT_FIELD_STRING: *(const char **)member = text; return EQAT_OK;
     case EQAT_FIELD_BOOL:
         snprintf(expected, sizeof expected, "on or off");
         valid = parse_bool(text, &number);
@@ -201,9 +216,11 @@ eqat_status eqat_options_set(eqat_context *ctx, const char *struct_name, void *o
     }
     case EQAT_FIELD_I32:
     case EQAT_FIELD_I64:
-        snprintf(expected, sizeof expected, "a whole number, %.10g to %.10g", f->minimum, f->maximum);
+        snprintf(expected, sizeof expected, "a whole number, %.10g to %.10g", f->minimum,
+                 f->maximum);
         number = (double)strtoll(text, &end, 0);
-        valid = end != text && *end == 0 && errno == 0 && number >= f->minimum && number <= f->maximum;
+        valid =
+            end != text && *end == 0 && errno == 0 && number >= f->minimum && number <= f->maximum;
         break;
     case EQAT_FIELD_F64:
         snprintf(expected, sizeof expected, "a number, %.10g to %.10g", f->minimum, f->maximum);
@@ -212,7 +229,9 @@ eqat_status eqat_options_set(eqat_context *ctx, const char *struct_name, void *o
         break;
     case EQAT_FIELD_POINTER: break;
     }
-    if (!valid) return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "%s: found \"%s\", expected %s", f->name, text, expected);
+    if (!valid)
+        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "%s: found \"%s\", expected %s", f->name, text,
+                        expected);
     write_number(f, member, number);
     return EQAT_OK;
 }

@@ -1,4 +1,5 @@
-/* One table per options struct: defaults, validation, --help, string setters and bindings all read it. */
+/* One table per options struct: defaults, validation, --help, string setters and bindings all read
+ * it. */
 #ifndef EQI_API_OPTIONS_H
 #define EQI_API_OPTIONS_H
 
@@ -13,37 +14,65 @@ typedef struct eqi_struct {
 } eqi_struct;
 
 /* Rows of a table; T is the struct type, m the member. */
-#define EQI_FIELD_BOOL(T, m, value, text) \
-    { .name = #m, .help = text, .type = EQAT_FIELD_BOOL, .offset = offsetof(T, m), .maximum = 1, .default_number = (value) }
-#define EQI_FIELD_I32(T, m, value, lo, hi, text) \
-    { .name = #m, .help = text, .type = EQAT_FIELD_I32, .offset = offsetof(T, m), .minimum = (lo), .maximum = (hi), .default_number = (value) }
-#define EQI_FIELD_I64(T, m, value, lo, hi, text) \
-    { .name = #m, .help = text, .type = EQAT_FIELD_I64, .offset = offsetof(T, m), .minimum = (lo), .maximum = (hi), .default_number = (value) }
-#define EQI_FIELD_U64(T, m, value, text) \
-    { .name = #m, .help = text, .type = EQAT_FIELD_U64, .offset = offsetof(T, m), .maximum = 18446744073709551615.0, .default_number = (value) }
-#define EQI_FIELD_F64(T, m, value, lo, hi, text) \
-    { .name = #m, .help = text, .type = EQAT_FIELD_F64, .offset = offsetof(T, m), .minimum = (lo), .maximum = (hi), .default_number = (value) }
+#define EQI_FIELD_BOOL(T, m, value, text)                                                          \
+    {                                                                                              \
+        .name = #m, .help = text, .type = EQAT_FIELD_BOOL, .offset = offsetof(T, m), .maximum = 1, \
+        .default_number = (value)                                                                  \
+    }
+#define EQI_FIELD_I32(T, m, value, lo, hi, text)                                    \
+    {                                                                               \
+        .name = #m, .help = text, .type = EQAT_FIELD_I32, .offset = offsetof(T, m), \
+        .minimum = (lo), .maximum = (hi), .default_number = (value)                 \
+    }
+#define EQI_FIELD_I64(T, m, value, lo, hi, text)                                    \
+    {                                                                               \
+        .name = #m, .help = text, .type = EQAT_FIELD_I64, .offset = offsetof(T, m), \
+        .minimum = (lo), .maximum = (hi), .default_number = (value)                 \
+    }
+#define EQI_FIELD_U64(T, m, value, text)                                            \
+    {                                                                               \
+        .name = #m, .help = text, .type = EQAT_FIELD_U64, .offset = offsetof(T, m), \
+        .maximum = 18446744073709551615.0, .default_number = (value)                \
+    }
+#define EQI_FIELD_F64(T, m, value, lo, hi, text)                                    \
+    {                                                                               \
+        .name = #m, .help = text, .type = EQAT_FIELD_F64, .offset = offsetof(T, m), \
+        .minimum = (lo), .maximum = (hi), .default_number = (value)                 \
+    }
 #define EQI_FIELD_ENUM(T, m, value, list, text) /* list: a NULL-terminated array in scope */ \
-    { .name = #m, .help = text, .names = (list), .type = EQAT_FIELD_ENUM, .offset = offsetof(T, m), \
-      .maximum = (double)EQI_COUNT(list) - 2, .default_number = (value) }
-#define EQI_FIELD_STRING(T, m, value, text) \
-    { .name = #m, .help = text, .type = EQAT_FIELD_STRING, .offset = offsetof(T, m), .default_string = (value) }
-#define EQI_FIELD_POINTER(T, m, text) \
-    { .name = #m, .help = text, .type = EQAT_FIELD_POINTER, .offset = offsetof(T, m) }
-#define EQI_STRUCT(T, text, table) \
-    { .name = text, .size = sizeof(T), .fields = (table), .count = EQI_COUNT(table) }
+    {                                                                                        \
+        .name = #m, .help = text, .names = (list), .type = EQAT_FIELD_ENUM,                  \
+        .offset = offsetof(T, m), .maximum = (double)EQI_COUNT(list) - 2,                    \
+        .default_number = (value)                                                            \
+    }
+#define EQI_FIELD_STRING(T, m, value, text)                                            \
+    {                                                                                  \
+        .name = #m, .help = text, .type = EQAT_FIELD_STRING, .offset = offsetof(T, m), \
+        .default_string = (value)                                                      \
+    }
+#define EQI_FIELD_POINTER(T, m, text)                                                  \
+    {                                                                                  \
+        .name = #m, .help = text, .type = EQAT_FIELD_POINTER, .offset = offsetof(T, m) \
+    }
+#define EQI_STRUCT(T, text, table)                                                    \
+    {                                                                                 \
+        .name = text, .size = sizeof(T), .fields = (table), .count = EQI_COUNT(table) \
+    }
 
-extern const eqi_struct eqi_struct_context, eqi_struct_model, eqi_struct_quantizer, eqi_struct_optimizer, eqi_struct_data,
-    eqi_struct_block_ap, eqi_struct_e2e_qp, eqi_struct_eval;
+extern const eqi_struct eqi_struct_context, eqi_struct_model, eqi_struct_quantizer,
+    eqi_struct_optimizer, eqi_struct_data, eqi_struct_block_ap, eqi_struct_e2e_qp, eqi_struct_eval;
 
 /* Body of every eqat_..._options_init: defaults and struct_size into at most struct_size bytes. */
 void eqi_options_defaults(const eqi_struct *table, void *options, size_t struct_size);
 
-/* What a call works with: *out (the full struct) gets defaults, then the members that lie wholly inside the caller's
- * struct_size (caller may be NULL), then every number is checked against its bounds; NaN is out of bounds. */
+/* What a call works with: *out (the full struct) gets defaults, then the members that lie wholly
+ * inside the caller's struct_size (caller may be NULL), then every number is checked against its
+ * bounds; NaN is out of bounds. */
 eqat_status eqi_options_take(eqi_ctx *ctx, const eqi_struct *table, void *out, const void *caller);
 
-/* Fills the caller's info or report struct `name` as far as the struct_size that the caller has set reaches. */
-eqat_status eqi_options_give(eqi_ctx *ctx, const char *name, void *caller, const void *full, size_t full_size);
+/* Fills the caller's info or report struct `name` as far as the struct_size that the caller has set
+ * reaches. */
+eqat_status eqi_options_give(eqi_ctx *ctx, const char *name, void *caller, const void *full,
+                             size_t full_size);
 
 #endif

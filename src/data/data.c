@@ -24,15 +24,17 @@ struct eqat_data {
     permutation *order;            /* NULL without shuffle */
 };
 
-static const char *const sampling_names[] = { "random", "consecutive", NULL };
+static const char *const sampling_names[] = {"random", "consecutive", NULL};
 
 static const eqat_field fields[] = {
-    EQI_FIELD_I64(eqat_data_options, train_size, 4096, 0, 1e15, "training samples; 0: all that consecutive sampling finds"),
+    EQI_FIELD_I64(eqat_data_options, train_size, 4096, 0, 1e15,
+                  "training samples; 0: all that consecutive sampling finds"),
     EQI_FIELD_I64(eqat_data_options, val_size, 64, 0, 1e15, "validation samples"),
     EQI_FIELD_I64(eqat_data_options, seq_len, 2048, 1, 1 << 30, "tokens of a sample"),
     EQI_FIELD_ENUM(eqat_data_options, sampling, EQAT_SAMPLING_RANDOM, sampling_names,
                    "windows of the text: random or consecutive"),
-    EQI_FIELD_BOOL(eqat_data_options, shuffle, true, "another order of the training samples in each epoch"),
+    EQI_FIELD_BOOL(eqat_data_options, shuffle, true,
+                   "another order of the training samples in each epoch"),
     EQI_FIELD_I32(eqat_data_options, rank, 0, 0, 65535, "this process, of world"),
     EQI_FIELD_I32(eqat_data_options, world, 1, 1, 65536, "processes that share the samples"),
 };
@@ -44,12 +46,15 @@ void eqat_data_options_init(eqat_data_options *options, size_t struct_size)
     eqi_options_defaults(&eqi_struct_data, options, struct_size);
 }
 
-static eqat_status create(eqi_ctx *ctx, eqat_data **out, int64_t vocab, const eqat_data_options *options)
+static eqat_status create(eqi_ctx *ctx, eqat_data **out, int64_t vocab,
+                          const eqat_data_options *options)
 {
     *out = NULL;
     eqat_data_options o;
-    EQI_TRY(eqi_options_take(ctx, &eqi_struct_data, &o, options));
-    if (o.rank >= o.world) return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "rank: found %d, expected 0 to %d", o.rank, o.world - 1);
+    EQI_RETURN_IF(eqi_options_take(ctx, &eqi_struct_data, &o, options));
+    if (o.rank >= o.world)
+        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "rank: found %d, expected 0 to %d", o.rank,
+                        o.world - 1);
     eqat_data *d = eqi_calloc(ctx, 1, sizeof *d, "a data iterator");
     if (!d) return EQAT_OUT_OF_MEMORY;
     d->ctx = eqi_ctx_ref(ctx);
@@ -92,43 +97,54 @@ static eqat_status plan_windows(eqat_data *d)
         d->train_span = d->val_start = d->train * time;
     } else {
         if (!o->train_size)
-            return eqi_fail(d->ctx, EQAT_INVALID_ARGUMENT, "train_size: found 0, expected at least 1 with random sampling");
+            return eqi_fail(d->ctx, EQAT_INVALID_ARGUMENT,
+                            "train_size: found 0, expected at least 1 with random sampling");
         d->val = least(o->val_size, tokens / 10 / time);
         d->train_span = d->val_start = tokens - d->val * time;
         d->train = d->train_span >= time ? o->train_size : 0;
     }
     if (d->train == 0)
-        return eqi_fail(d->ctx, EQAT_FORMAT, "%s: found %lld tokens, expected at least %lld for a training window", name,
+        return eqi_fail(d->ctx, EQAT_FORMAT,
+                        "%s: found %lld tokens, expected at least %lld for a training window", name,
                         (long long)tokens, (long long)time);
     if (d->train < o->train_size)
-        eqi_log(d->ctx, EQI_LOG_WARN, "%s: found %lld training windows of %lld tokens, expected %lld", name, (long long)d->train,
-                (long long)time, (long long)o->train_size);
+        eqi_log(d->ctx, EQI_LOG_WARN,
+                "%s: found %lld training windows of %lld tokens, expected %lld", name,
+                (long long)d->train, (long long)time, (long long)o->train_size);
     if (d->val < o->val_size)
-        eqi_log(d->ctx, EQI_LOG_WARN, "%s: found %lld validation windows of %lld tokens, expected %lld", name, (long long)d->val,
-                (long long)time, (long long)o->val_size);
+        eqi_log(d->ctx, EQI_LOG_WARN,
+                "%s: found %lld validation windows of %lld tokens, expected %lld", name,
+                (long long)d->val, (long long)time, (long long)o->val_size);
     return EQAT_OK;
 }
 
-static int64_t share(int64_t samples, int32_t rank, int32_t world) { return (samples + world - 1 - rank) / world; }
+static int64_t share(int64_t samples, int32_t rank, int32_t world)
+{
+    return (samples + world - 1 - rank) / world;
+}
 
 static eqat_status plan(eqat_data *d)
 {
     const eqat_data_options *o = &d->options;
     if (d->tokens) {
-        EQI_TRY(plan_windows(d));
+        EQI_RETURN_IF(plan_windows(d));
     } else {
         if (!o->train_size)
-            return eqi_fail(d->ctx, EQAT_INVALID_ARGUMENT, "train_size: found 0, expected at least 1 with a callback");
+            return eqi_fail(d->ctx, EQAT_INVALID_ARGUMENT,
+                            "train_size: found 0, expected at least 1 with a callback");
         d->train = o->train_size;
         d->val = o->val_size;
     }
     d->train_here = share(d->train, o->rank, o->world);
     d->val_here = share(d->val, o->rank, o->world);
     if (d->train_here == 0)
-        return eqi_fail(d->ctx, EQAT_INVALID_ARGUMENT, "rank: found %d, expected one of the %lld that have training samples",
+        return eqi_fail(d->ctx, EQAT_INVALID_ARGUMENT,
+                        "rank: found %d, expected one of the %lld that have training samples",
                         o->rank, (long long)d->train);
     if (!o->shuffle) return EQAT_OK;
-    d->order = eqi_alloc(d->ctx, sizeof *d->order + (size_t)d->train_here * sizeof d->order->sample[0], "the order of samples");
+    d->order =
+        eqi_alloc(d->ctx, sizeof *d->order + (size_t)d->train_here * sizeof d->order->sample[0],
+                  "the order of samples");
     if (!d->order) return EQAT_OUT_OF_MEMORY;
     d->order->epoch = -1;
     return EQAT_OK;
@@ -144,19 +160,22 @@ static eqat_status finish(eqat_data *d, eqat_status st, eqat_data **out)
     return st;
 }
 
-eqat_status eqat_data_open(eqat_context *ctx, eqat_data **out, const char *path, const eqat_tokenizer *tokenizer,
-                           int64_t vocab_size, const eqat_data_options *options)
+eqat_status eqat_data_open(eqat_context *ctx, eqat_data **out, const char *path,
+                           const eqat_tokenizer *tokenizer, int64_t vocab_size,
+                           const eqat_data_options *options)
 {
     *out = NULL;
     eqat_data *d;
-    EQI_TRY(create(ctx, &d, vocab_size, options));
+    EQI_RETURN_IF(create(ctx, &d, vocab_size, options));
     eqat_status st;
     if (eqi_path_ends(path, ".npy") || eqi_path_ends(path, ".u16") || eqi_path_ends(path, ".u32")) {
         st = eqi_tokens_open(ctx, &d->tokens, path, vocab_size);
     } else if (!eqi_path_ends(path, ".txt") && !eqi_path_ends(path, ".jsonl")) {
-        st = eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "%s: found another ending, expected .txt, .jsonl, .npy, .u16 or .u32", path);
+        st = eqi_fail(ctx, EQAT_INVALID_ARGUMENT,
+                      "%s: found another ending, expected .txt, .jsonl, .npy, .u16 or .u32", path);
     } else if (!tokenizer) {
-        st = eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "%s: found text but no tokenizer, expected tokens (.npy, .u16, .u32)", path);
+        st = eqi_fail(ctx, EQAT_INVALID_ARGUMENT,
+                      "%s: found text but no tokenizer, expected tokens (.npy, .u16, .u32)", path);
     } else {
         st = eqi_tokens_create(ctx, &d->tokens, path, vocab_size);
         if (st == EQAT_OK) st = eqi_text_read(d->tokens, path, tokenizer);
@@ -164,23 +183,25 @@ eqat_status eqat_data_open(eqat_context *ctx, eqat_data **out, const char *path,
     return finish(d, st, out);
 }
 
-eqat_status eqat_data_from_tokens(eqat_context *ctx, eqat_data **out, const int32_t *ids, size_t count, int64_t vocab_size,
+eqat_status eqat_data_from_tokens(eqat_context *ctx, eqat_data **out, const int32_t *ids,
+                                  size_t count, int64_t vocab_size,
                                   const eqat_data_options *options)
 {
     *out = NULL;
     eqat_data *d;
-    EQI_TRY(create(ctx, &d, vocab_size, options));
+    EQI_RETURN_IF(create(ctx, &d, vocab_size, options));
     eqat_status st = eqi_tokens_create(ctx, &d->tokens, "tokens", vocab_size);
     if (st == EQAT_OK) st = eqi_tokens_append(d->tokens, ids, count);
     return finish(d, st, out);
 }
 
-eqat_status eqat_data_from_callback(eqat_context *ctx, eqat_data **out, eqat_sample_fn fill, void *user, int64_t vocab_size,
+eqat_status eqat_data_from_callback(eqat_context *ctx, eqat_data **out, eqat_sample_fn fill,
+                                    void *user, int64_t vocab_size,
                                     const eqat_data_options *options)
 {
     *out = NULL;
     eqat_data *d;
-    EQI_TRY(create(ctx, &d, vocab_size, options));
+    EQI_RETURN_IF(create(ctx, &d, vocab_size, options));
     d->fill = fill;
     d->user = user;
     return finish(d, EQAT_OK, out);
@@ -196,13 +217,16 @@ static eqat_status call_back(eqat_data *d, bool validation, int64_t index, int32
     const char *kind = validation ? "validation" : "training";
     d->ctx->error[0] = 0;
     eqat_status st = d->fill(d->user, validation, index, ids);
-    if (st != EQAT_OK && d->ctx->error[0]) return eqi_fail_in(d->ctx, st, "callback, %s sample %lld", kind, (long long)index);
+    if (st != EQAT_OK && d->ctx->error[0])
+        return eqi_fail_in(d->ctx, st, "callback, %s sample %lld", kind, (long long)index);
     if (st != EQAT_OK)
-        return eqi_fail(d->ctx, st, "callback, %s sample %lld: failed: %s", kind, (long long)index, eqat_status_name(st));
+        return eqi_fail(d->ctx, st, "callback, %s sample %lld: failed: %s", kind, (long long)index,
+                        eqat_status_name(st));
     for (int64_t i = 0; i < d->options.seq_len; i++)
         if (ids[i] < 0 || (d->vocab > 0 && ids[i] >= d->vocab))
-            return eqi_fail(d->ctx, EQAT_FORMAT, "callback, %s sample %lld, token %lld: found id %d, expected 0 to %lld", kind,
-                            (long long)index, (long long)i, ids[i],
+            return eqi_fail(d->ctx, EQAT_FORMAT,
+                            "callback, %s sample %lld, token %lld: found id %d, expected 0 to %lld",
+                            kind, (long long)index, (long long)i, ids[i],
                             d->vocab > 0 ? (long long)d->vocab - 1 : (long long)INT32_MAX);
     return EQAT_OK;
 }
@@ -213,7 +237,8 @@ eqat_status eqat_data_sample(eqat_data *d, bool validation, int64_t index, int32
     int64_t here = validation ? d->val_here : d->train_here;
     if (index < 0 || index >= here)
         return eqi_fail(d->ctx, EQAT_INVALID_ARGUMENT, "%s sample: found %lld, expected 0 to %lld",
-                        validation ? "validation" : "training", (long long)index, (long long)here - 1);
+                        validation ? "validation" : "training", (long long)index,
+                        (long long)here - 1);
     int64_t global = index * o->world + o->rank;
     if (d->fill) return call_back(d, validation, global, ids);
     int64_t first;
@@ -222,8 +247,8 @@ eqat_status eqat_data_sample(eqat_data *d, bool validation, int64_t index, int32
     else if (o->sampling == EQAT_SAMPLING_CONSECUTIVE)
         first = global * o->seq_len;
     else
-        first =
-            (int64_t)eqi_rng_below(d->ctx->seed, EQI_RNG_WINDOW, (uint64_t)global, (uint64_t)(d->train_span - o->seq_len + 1));
+        first = (int64_t)eqi_rng_below(d->ctx->seed, EQI_RNG_WINDOW, (uint64_t)global,
+                                       (uint64_t)(d->train_span - o->seq_len + 1));
     return eqi_tokens_read(d->tokens, first, o->seq_len, ids);
 }
 
@@ -235,7 +260,8 @@ static void shuffle(const eqat_data *d, int64_t epoch)
     for (int64_t i = 0; i < n; i++) order->sample[i] = i;
     for (int64_t i = n - 1; i > 0; i--) {
         uint64_t draw = (uint64_t)epoch * (uint64_t)n + (uint64_t)i;
-        int64_t j = (int64_t)eqi_rng_below(d->ctx->seed, EQI_RNG_SHUFFLE, draw, (uint64_t)i + 1), swap = order->sample[i];
+        int64_t j = (int64_t)eqi_rng_below(d->ctx->seed, EQI_RNG_SHUFFLE, draw, (uint64_t)i + 1),
+                swap = order->sample[i];
         order->sample[i] = order->sample[j];
         order->sample[j] = swap;
     }

@@ -5,13 +5,15 @@
 
 #define PIECE_BYTES (1u << 16)
 
-static eqat_status encode(eqi_tokens *t, const eqat_tokenizer *tokenizer, const char *text, size_t length)
+static eqat_status encode(eqi_tokens *t, const eqat_tokenizer *tokenizer, const char *text,
+                          size_t length)
 {
     const int32_t *ids;
     size_t count;
     /* The rules of Hugging Face tokenizers: what spells a special token is one. */
-    EQI_TRY(
-        eqat_tokenizer_encode(tokenizer, text, length, EQAT_TOKENIZE_ADD_SPECIAL | EQAT_TOKENIZE_PARSE_SPECIAL, &ids, &count));
+    EQI_RETURN_IF(eqat_tokenizer_encode(tokenizer, text, length,
+                                        EQAT_TOKENIZE_ADD_SPECIAL | EQAT_TOKENIZE_PARSE_SPECIAL,
+                                        &ids, &count));
     return eqi_tokens_append(t, ids, count);
 }
 
@@ -19,27 +21,30 @@ static eqat_status read_plain(eqi_tokens *t, const char *path, const eqat_tokeni
 {
     char *text;
     size_t length;
-    EQI_TRY(eqi_file_slurp(t->ctx, path, SIZE_MAX / 2, &text, &length));
+    EQI_RETURN_IF(eqi_file_slurp(t->ctx, path, SIZE_MAX / 2, &text, &length));
     eqat_status st = length ? encode(t, tokenizer, text, length) : EQAT_OK;
     eqi_free(t->ctx, text);
     return st;
 }
 
-static eqat_status record(eqi_tokens *t, const eqat_tokenizer *tokenizer, const char *line, size_t length, int64_t number)
+static eqat_status record(eqi_tokens *t, const eqat_tokenizer *tokenizer, const char *line,
+                          size_t length, int64_t number)
 {
     if (strspn(line, " \t\r") == length) return EQAT_OK;
     json_error_t error;
     json_t *json = json_loadb(line, length, JSON_ALLOW_NUL, &error);
     if (!json)
-        return eqi_fail(t->ctx, EQAT_FORMAT, "%s: line %lld, byte %d: found %s, expected a JSON object", t->name,
+        return eqi_fail(t->ctx, EQAT_FORMAT,
+                        "%s: line %lld, byte %d: found %s, expected a JSON object", t->name,
                         (long long)number, error.position, error.text);
     json_t *text = json_object_get(json, "text");
     eqat_status st = EQAT_OK;
     if (!json_is_string(text))
-        st = eqi_fail(t->ctx, EQAT_FORMAT, "%s: line %lld: found %s, expected an object with a string \"text\"", t->name,
+        st = eqi_fail(t->ctx, EQAT_FORMAT,
+                      "%s: line %lld: found %s, expected an object with a string \"text\"", t->name,
                       (long long)number,
                       !json_is_object(json) ? "something else than an object"
-                      : text                ? "a \"text\" that is no string"
+                          : text            ? "a \"text\" that is no string"
                                             : "no \"text\"");
     else
         st = encode(t, tokenizer, json_string_value(text), json_string_length(text));
@@ -83,12 +88,12 @@ static eqat_status next_line(reader *r, bool *more)
             if (left == 0) return EQAT_OK;
             r->used = 0;
             r->filled = left < PIECE_BYTES ? (size_t)left : PIECE_BYTES;
-            EQI_TRY(eqi_file_read(r->file, r->piece, r->at, r->filled));
+            EQI_RETURN_IF(eqi_file_read(r->file, r->piece, r->at, r->filled));
             r->at += r->filled;
         }
         const char *p = r->piece + r->used, *end = memchr(p, '\n', r->filled - r->used);
         size_t n = end ? (size_t)(end - p) : r->filled - r->used;
-        EQI_TRY(add_to_line(r, p, n));
+        EQI_RETURN_IF(add_to_line(r, p, n));
         *more = true;
         r->used += n + (end != NULL);
         if (end) return EQAT_OK;
@@ -97,8 +102,8 @@ static eqat_status next_line(reader *r, bool *more)
 
 static eqat_status read_jsonl(eqi_tokens *t, const char *path, const eqat_tokenizer *tokenizer)
 {
-    reader r = { 0 };
-    EQI_TRY(eqi_file_open(t->ctx, &r.file, path));
+    reader r = {0};
+    EQI_RETURN_IF(eqi_file_open(t->ctx, &r.file, path));
     eqat_status st = EQAT_OK;
     r.piece = eqi_alloc(t->ctx, PIECE_BYTES, "a piece of a JSONL file");
     if (!r.piece) st = EQAT_OUT_OF_MEMORY;
@@ -116,7 +121,8 @@ static eqat_status read_jsonl(eqi_tokens *t, const char *path, const eqat_tokeni
 
 eqat_status eqi_text_read(eqi_tokens *t, const char *path, const eqat_tokenizer *tokenizer)
 {
-    eqat_status st = eqi_path_ends(path, ".jsonl") ? read_jsonl(t, path, tokenizer) : read_plain(t, path, tokenizer);
+    eqat_status st = eqi_path_ends(path, ".jsonl") ? read_jsonl(t, path, tokenizer)
+                                                   : read_plain(t, path, tokenizer);
     eqat_tokenizer_release_buffers(tokenizer);
     return st;
 }

@@ -5,7 +5,12 @@
 #include "base/file.h"
 #include "eqat/tokenizer.h"
 
-typedef enum eqi_token_type { EQI_TOKEN_U16, EQI_TOKEN_U32, EQI_TOKEN_I32, EQI_TOKEN_I64 } eqi_token_type;
+typedef enum eqi_token_type {
+    EQI_TOKEN_U16,
+    EQI_TOKEN_U32,
+    EQI_TOKEN_I32,
+    EQI_TOKEN_I64
+} eqi_token_type;
 
 typedef struct eqi_tokens {
     eqi_ctx *ctx;
@@ -23,7 +28,8 @@ typedef struct eqi_tokens {
 /* An empty stream in memory, and more ids for its end. */
 eqat_status eqi_tokens_create(eqi_ctx *ctx, eqi_tokens **out, const char *name, int64_t vocab);
 eqat_status eqi_tokens_append(eqi_tokens *tokens, const int32_t *ids, size_t count);
-/* A .npy, .u16 or .u32 file, every id of it checked here and again when it is read: files change. */
+/* A .npy, .u16 or .u32 file, every id of it checked here and again when it is read: files change.
+ */
 eqat_status eqi_tokens_open(eqi_ctx *ctx, eqi_tokens **out, const char *path, int64_t vocab);
 /* Ids [first, first + count), which lie inside. */
 eqat_status eqi_tokens_read(eqi_tokens *tokens, int64_t first, int64_t count, int32_t *out);
@@ -32,7 +38,8 @@ void eqi_tokens_free(eqi_tokens *tokens); /* NULL is fine */
 /* True when the name ends so. */
 bool eqi_path_ends(const char *path, const char *ending);
 
-/* Appends the tokens of a .txt file, tokenized whole, or of a .jsonl file, tokenized record by record. */
+/* Appends the tokens of a .txt file, tokenized whole, or of a .jsonl file, tokenized record by
+ * record. */
 eqat_status eqi_text_read(eqi_tokens *tokens, const char *path, const eqat_tokenizer *tokenizer);
 
 #endif

@@ -14,8 +14,20 @@
 #define TENSOR_LEAST 24u
 
 enum {
-    KIND_U8, KIND_I8, KIND_U16, KIND_I16, KIND_U32, KIND_I32, KIND_F32, KIND_BOOL, KIND_STRING, KIND_ARRAY, KIND_U64, KIND_I64,
-    KIND_F64, KIND_COUNT
+    KIND_U8,
+    KIND_I8,
+    KIND_U16,
+    KIND_I16,
+    KIND_U32,
+    KIND_I32,
+    KIND_F32,
+    KIND_BOOL,
+    KIND_STRING,
+    KIND_ARRAY,
+    KIND_U64,
+    KIND_I64,
+    KIND_F64,
+    KIND_COUNT
 };
 
 static const unsigned kind_size[KIND_COUNT] = {
@@ -24,8 +36,8 @@ static const unsigned kind_size[KIND_COUNT] = {
 };
 
 /* Everything a value or key holds lies in gguf.blob, at these offsets:
- * numbers and booleans as in the file; a string and one NUL; an array of strings as count + 1 64-bit offsets
- * of the strings, each followed by one NUL. */
+ * numbers and booleans as in the file; a string and one NUL; an array of strings as count + 1
+ * 64-bit offsets of the strings, each followed by one NUL. */
 typedef struct value {
     const char *key; /* set once the blob has stopped moving */
     size_t key_at, data;
@@ -76,10 +88,13 @@ static const value *find(const eqi_gguf *g, const char *key)
 static bool number_as_int(uint32_t kind, const char *p, int64_t *out)
 {
     uint64_t bits = 0;
-    if (kind >= KIND_COUNT || kind == KIND_F32 || kind == KIND_F64 || kind == KIND_BOOL || kind_size[kind] == 0) return false;
+    if (kind >= KIND_COUNT || kind == KIND_F32 || kind == KIND_F64 || kind == KIND_BOOL ||
+        kind_size[kind] == 0)
+        return false;
     const unsigned size = kind_size[kind];
     memcpy(&bits, p, size);
-    const bool is_signed = kind == KIND_I8 || kind == KIND_I16 || kind == KIND_I32 || kind == KIND_I64;
+    const bool is_signed =
+        kind == KIND_I8 || kind == KIND_I16 || kind == KIND_I32 || kind == KIND_I64;
     if (!is_signed && bits > INT64_MAX) return false;
     if (is_signed && size < 8 && bits >> (8 * size - 1)) bits |= UINT64_MAX << 8 * size;
     memcpy(out, &bits, sizeof *out);
@@ -109,30 +124,57 @@ static const struct {
     const char *name;
     int stored; /* -1: known by name, not read */
 } types[] = {
-    { 0, "F32", EQI_STORED_F32 }, { 1, "F16", EQI_STORED_F16 }, { 2, "Q4_0", EQI_STORED_Q4_0 }, { 3, "Q4_1", EQI_STORED_Q4_1 },
-    { 6, "Q5_0", EQI_STORED_Q5_0 }, { 7, "Q5_1", EQI_STORED_Q5_1 }, { 8, "Q8_0", EQI_STORED_Q8_0 }, { 9, "Q8_1", -1 },
-    { 10, "Q2_K", -1 }, { 11, "Q3_K", -1 }, { 12, "Q4_K", EQI_STORED_Q4_K }, { 13, "Q5_K", EQI_STORED_Q5_K },
-    { 14, "Q6_K", EQI_STORED_Q6_K }, { 15, "Q8_K", -1 }, { 16, "IQ2_XXS", -1 }, { 17, "IQ2_XS", -1 }, { 18, "IQ3_XXS", -1 },
-    { 19, "IQ1_S", -1 }, { 20, "IQ4_NL", -1 }, { 21, "IQ3_S", -1 }, { 22, "IQ2_S", -1 }, { 23, "IQ4_XS", -1 },
-    { 24, "I8", EQI_STORED_I8 }, { 25, "I16", EQI_STORED_I16 }, { 26, "I32", EQI_STORED_I32 }, { 27, "I64", EQI_STORED_I64 },
-    { 28, "F64", EQI_STORED_F64 }, { 29, "IQ1_M", -1 }, { 30, "BF16", EQI_STORED_BF16 }, { 34, "TQ1_0", -1 },
-    { 35, "TQ2_0", -1 }, { 39, "MXFP4", -1 }, { 40, "NVFP4", -1 }, { 41, "Q1_0", -1 },
+    {0, "F32", EQI_STORED_F32},
+    {1, "F16", EQI_STORED_F16},
+    {2, "Q4_0", EQI_STORED_Q4_0},
+    {3, "Q4_1", EQI_STORED_Q4_1},
+    {6, "Q5_0", EQI_STORED_Q5_0},
+    {7, "Q5_1", EQI_STORED_Q5_1},
+    {8, "Q8_0", EQI_STORED_Q8_0},
+    {9, "Q8_1", -1},
+    {10, "Q2_K", -1},
+    {11, "Q3_K", -1},
+    {12, "Q4_K", EQI_STORED_Q4_K},
+    {13, "Q5_K", EQI_STORED_Q5_K},
+    {14, "Q6_K", EQI_STORED_Q6_K},
+    {15, "Q8_K", -1},
+    {16, "IQ2_XXS", -1},
+    {17, "IQ2_XS", -1},
+    {18, "IQ3_XXS", -1},
+    {19, "IQ1_S", -1},
+    {20, "IQ4_NL", -1},
+    {21, "IQ3_S", -1},
+    {22, "IQ2_S", -1},
+    {23, "IQ4_XS", -1},
+    {24, "I8", EQI_STORED_I8},
+    {25, "I16", EQI_STORED_I16},
+    {26, "I32", EQI_STORED_I32},
+    {27, "I64", EQI_STORED_I64},
+    {28, "F64", EQI_STORED_F64},
+    {29, "IQ1_M", -1},
+    {30, "BF16", EQI_STORED_BF16},
+    {34, "TQ1_0", -1},
+    {35, "TQ2_0", -1},
+    {39, "MXFP4", -1},
+    {40, "NVFP4", -1},
+    {41, "Q1_0", -1},
 };
 
 static eqat_status read_bytes(reader *r, void *dst, uint64_t n, const char *what)
 {
     eqi_file *f = r->g->file;
     if (n > r->end - r->at)
-        return eqi_fail(r->g->ctx, EQAT_FORMAT,
-                        "%s: %s: found %llu bytes left in the header, expected %llu: damaged or truncated", f->path, what,
-                        (unsigned long long)(r->end - r->at), (unsigned long long)n);
+        return eqi_fail(
+            r->g->ctx, EQAT_FORMAT,
+            "%s: %s: found %llu bytes left in the header, expected %llu: damaged or truncated",
+            f->path, what, (unsigned long long)(r->end - r->at), (unsigned long long)n);
     unsigned char *p = dst;
     while (n) {
         if (r->at < r->start || r->at - r->start >= r->held) {
             const uint64_t left = r->end - r->at;
             const size_t take = left < sizeof r->buffer ? (size_t)left : sizeof r->buffer;
             r->held = 0;
-            EQI_TRY(eqi_file_read(f, r->buffer, r->at, take));
+            EQI_RETURN_IF(eqi_file_read(f, r->buffer, r->at, take));
             r->start = r->at;
             r->held = take;
         }
@@ -151,7 +193,7 @@ static eqat_status read_bytes(reader *r, void *dst, uint64_t n, const char *what
 static eqat_status read_u32(reader *r, uint32_t *out, const char *what)
 {
     unsigned char b[4];
-    EQI_TRY(read_bytes(r, b, sizeof b, what));
+    EQI_RETURN_IF(read_bytes(r, b, sizeof b, what));
     *out = (uint32_t)b[0] | (uint32_t)b[1] << 8 | (uint32_t)b[2] << 16 | (uint32_t)b[3] << 24;
     return EQAT_OK;
 }
@@ -159,24 +201,28 @@ static eqat_status read_u32(reader *r, uint32_t *out, const char *what)
 static eqat_status read_u64(reader *r, uint64_t *out, const char *what)
 {
     uint32_t low = 0, high = 0;
-    EQI_TRY(read_u32(r, &low, what));
-    EQI_TRY(read_u32(r, &high, what));
+    EQI_RETURN_IF(read_u32(r, &low, what));
+    EQI_RETURN_IF(read_u32(r, &high, what));
     *out = (uint64_t)high << 32 | low;
     return EQAT_OK;
 }
 
-/* A count of things that take at least `least` bytes each: what cannot be in the file is refused before it
- * is allocated for. */
+/* A count of things that take at least `least` bytes each: what cannot be in the file is refused
+ * before it is allocated for. */
 static eqat_status read_count(reader *r, uint64_t *out, uint64_t least, const char *what)
 {
-    EQI_TRY(read_u64(r, out, what));
+    EQI_RETURN_IF(read_u64(r, out, what));
     if (*out > (r->end - r->at) / least)
-        return eqi_fail(r->g->ctx, EQAT_FORMAT, "%s: %s: found a count of %llu, expected at most %llu in the rest of the header",
-                        r->g->file->path, what, (unsigned long long)*out, (unsigned long long)((r->end - r->at) / least));
+        return eqi_fail(
+            r->g->ctx, EQAT_FORMAT,
+            "%s: %s: found a count of %llu, expected at most %llu in the rest of the header",
+            r->g->file->path, what, (unsigned long long)*out,
+            (unsigned long long)((r->end - r->at) / least));
     return EQAT_OK;
 }
 
-/* Room for n more bytes in the blob; they begin at *at. The header's bound keeps n far from overflow. */
+/* Room for n more bytes in the blob; they begin at *at. The header's bound keeps n far from
+ * overflow. */
 static eqat_status reserve(eqi_gguf *g, uint64_t n, size_t *at)
 {
     if (n > SIZE_MAX / 4 - g->blob_used)
@@ -195,14 +241,16 @@ static eqat_status reserve(eqi_gguf *g, uint64_t n, size_t *at)
 }
 
 /* A string of at most `limit` bytes into the blob, with its NUL. */
-static eqat_status read_string(reader *r, uint64_t limit, size_t *at, uint64_t *length, const char *what)
+static eqat_status read_string(reader *r, uint64_t limit, size_t *at, uint64_t *length,
+                               const char *what)
 {
-    EQI_TRY(read_count(r, length, 1, what));
+    EQI_RETURN_IF(read_count(r, length, 1, what));
     if (*length > limit)
-        return eqi_fail(r->g->ctx, EQAT_FORMAT, "%s: %s: found a name of %llu bytes, expected at most %llu", r->g->file->path,
-                        what, (unsigned long long)*length, (unsigned long long)limit);
-    EQI_TRY(reserve(r->g, *length + 1, at));
-    EQI_TRY(read_bytes(r, r->g->blob + *at, *length, what));
+        return eqi_fail(
+            r->g->ctx, EQAT_FORMAT, "%s: %s: found a name of %llu bytes, expected at most %llu",
+            r->g->file->path, what, (unsigned long long)*length, (unsigned long long)limit);
+    EQI_RETURN_IF(reserve(r->g, *length + 1, at));
+    EQI_RETURN_IF(read_bytes(r, r->g->blob + *at, *length, what));
     r->g->blob[*at + *length] = 0;
     return EQAT_OK;
 }
@@ -211,19 +259,19 @@ static eqat_status read_string(reader *r, uint64_t limit, size_t *at, uint64_t *
 static eqat_status read_name(reader *r, uint64_t limit, size_t *at, const char *what)
 {
     uint64_t length;
-    EQI_TRY(read_string(r, limit, at, &length, what));
+    EQI_RETURN_IF(read_string(r, limit, at, &length, what));
     const char *name = r->g->blob + *at;
     if (length == 0 || strlen(name) != length)
-        return eqi_fail(r->g->ctx, EQAT_FORMAT, "%s: %s: found %s name, expected text", r->g->file->path, what,
-                        length ? "a NUL byte in a" : "an empty");
+        return eqi_fail(r->g->ctx, EQAT_FORMAT, "%s: %s: found %s name, expected text",
+                        r->g->file->path, what, length ? "a NUL byte in a" : "an empty");
     return EQAT_OK;
 }
 
 static eqat_status check_kind(reader *r, uint32_t kind, const char *key)
 {
     if (kind < KIND_COUNT) return EQAT_OK;
-    return eqi_fail(r->g->ctx, EQAT_FORMAT, "%s: %s: found value type %u, expected 0 to %d", r->g->file->path, key, kind,
-                    KIND_COUNT - 1);
+    return eqi_fail(r->g->ctx, EQAT_FORMAT, "%s: %s: found value type %u, expected 0 to %d",
+                    r->g->file->path, key, kind, KIND_COUNT - 1);
 }
 
 /* Nested arrays occur in no key that a model needs: they are stepped over. */
@@ -232,19 +280,24 @@ static eqat_status skip_array(reader *r, const char *key, int depth)
     uint32_t kind;
     uint64_t count;
     if (depth > DEPTH_MAX)
-        return eqi_fail(r->g->ctx, EQAT_FORMAT, "%s: %s: found arrays nested more than %d deep", r->g->file->path, key,
-                        DEPTH_MAX);
-    EQI_TRY(read_u32(r, &kind, key));
-    EQI_TRY(check_kind(r, kind, key));
-    EQI_TRY(read_count(r, &count, kind == KIND_ARRAY ? 12 : kind == KIND_STRING ? 8 : kind_size[kind], key));
-    if (kind != KIND_ARRAY && kind != KIND_STRING) return read_bytes(r, NULL, count * kind_size[kind], key);
+        return eqi_fail(r->g->ctx, EQAT_FORMAT, "%s: %s: found arrays nested more than %d deep",
+                        r->g->file->path, key, DEPTH_MAX);
+    EQI_RETURN_IF(read_u32(r, &kind, key));
+    EQI_RETURN_IF(check_kind(r, kind, key));
+    EQI_RETURN_IF(read_count(r, &count,
+                             kind == KIND_ARRAY        ? 12
+                                 : kind == KIND_STRING ? 8
+                                                       : kind_size[kind],
+                             key));
+    if (kind != KIND_ARRAY && kind != KIND_STRING)
+        return read_bytes(r, NULL, count * kind_size[kind], key);
     for (uint64_t i = 0; i < count; i++) {
         uint64_t length;
         if (kind == KIND_ARRAY) {
-            EQI_TRY(skip_array(r, key, depth + 1));
+            EQI_RETURN_IF(skip_array(r, key, depth + 1));
         } else {
-            EQI_TRY(read_count(r, &length, 1, key));
-            EQI_TRY(read_bytes(r, NULL, length, key));
+            EQI_RETURN_IF(read_count(r, &length, 1, key));
+            EQI_RETURN_IF(read_bytes(r, NULL, length, key));
         }
     }
     return EQAT_OK;
@@ -253,45 +306,45 @@ static eqat_status skip_array(reader *r, const char *key, int depth)
 static eqat_status read_array(reader *r, value *v, const char *key)
 {
     eqi_gguf *g = r->g;
-    EQI_TRY(read_u32(r, &v->element, key));
-    EQI_TRY(check_kind(r, v->element, key));
+    EQI_RETURN_IF(read_u32(r, &v->element, key));
+    EQI_RETURN_IF(check_kind(r, v->element, key));
     if (v->element == KIND_ARRAY) {
-        EQI_TRY(read_count(r, &v->count, 12, key));
-        for (uint64_t i = 0; i < v->count; i++) EQI_TRY(skip_array(r, key, 2));
+        EQI_RETURN_IF(read_count(r, &v->count, 12, key));
+        for (uint64_t i = 0; i < v->count; i++) EQI_RETURN_IF(skip_array(r, key, 2));
         return EQAT_OK;
     }
     if (v->element != KIND_STRING) {
-        EQI_TRY(read_count(r, &v->count, kind_size[v->element], key));
-        EQI_TRY(reserve(g, v->count * kind_size[v->element], &v->data));
+        EQI_RETURN_IF(read_count(r, &v->count, kind_size[v->element], key));
+        EQI_RETURN_IF(reserve(g, v->count * kind_size[v->element], &v->data));
         return read_bytes(r, g->blob + v->data, v->count * kind_size[v->element], key);
     }
-    EQI_TRY(read_count(r, &v->count, 8, key));
-    EQI_TRY(reserve(g, (v->count + 1) * sizeof(uint64_t), &v->data));
+    EQI_RETURN_IF(read_count(r, &v->count, 8, key));
+    EQI_RETURN_IF(reserve(g, (v->count + 1) * sizeof(uint64_t), &v->data));
     for (uint64_t i = 0;; i++) {
         const uint64_t at = g->blob_used;
         memcpy(g->blob + v->data + i * sizeof at, &at, sizeof at);
         if (i == v->count) return EQAT_OK;
         size_t where;
         uint64_t length;
-        EQI_TRY(read_string(r, UINT64_MAX, &where, &length, key));
+        EQI_RETURN_IF(read_string(r, UINT64_MAX, &where, &length, key));
     }
 }
 
 static eqat_status read_value(reader *r, value *v)
 {
     eqi_gguf *g = r->g;
-    EQI_TRY(read_name(r, KEY_MAX, &v->key_at, "a metadata key"));
+    EQI_RETURN_IF(read_name(r, KEY_MAX, &v->key_at, "a metadata key"));
     /* The blob may move while the value is read; messages need a key that stays. */
     char key[208];
     const char *full = g->blob + v->key_at;
     const size_t n = strlen(full) < sizeof key - 1 ? strlen(full) : sizeof key - 1;
     memcpy(key, full, n);
     key[n] = 0;
-    EQI_TRY(read_u32(r, &v->kind, key));
-    EQI_TRY(check_kind(r, v->kind, key));
+    EQI_RETURN_IF(read_u32(r, &v->kind, key));
+    EQI_RETURN_IF(check_kind(r, v->kind, key));
     if (v->kind == KIND_ARRAY) return read_array(r, v, key);
     if (v->kind == KIND_STRING) return read_string(r, UINT64_MAX, &v->data, &v->count, key);
-    EQI_TRY(reserve(g, kind_size[v->kind], &v->data));
+    EQI_RETURN_IF(reserve(g, kind_size[v->kind], &v->data));
     return read_bytes(r, g->blob + v->data, kind_size[v->kind], key);
 }
 
@@ -307,7 +360,8 @@ static eqat_status sort_values(eqi_gguf *g)
     if (g->nvalues) qsort(g->values, g->nvalues, sizeof *g->values, compare_keys);
     for (size_t i = 1; i < g->nvalues; i++)
         if (!strcmp(g->values[i - 1].key, g->values[i].key))
-            return eqi_fail(g->ctx, EQAT_FORMAT, "%s: %.200s: found twice, expected once", g->file->path, g->values[i].key);
+            return eqi_fail(g->ctx, EQAT_FORMAT, "%s: %.200s: found twice, expected once",
+                            g->file->path, g->values[i].key);
     return EQAT_OK;
 }
 
@@ -317,37 +371,42 @@ static eqat_status find_type(eqi_gguf *g, const char *name, uint32_t id, eqi_sto
         if (types[i].id != id) continue;
         if (types[i].stored < 0)
             return eqi_fail(g->ctx, EQAT_UNSUPPORTED,
-                            "%s: tensor '%.200s': type %s is not supported, expected F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, "
+                            "%s: tensor '%.200s': type %s is not supported, expected F32, F16, "
+                            "BF16, Q8_0, Q4_0, Q4_1, Q5_0, "
                             "Q5_1, Q4_K, Q5_K or Q6_K",
                             g->file->path, name, types[i].name);
         *out = (eqi_stored)types[i].stored;
         return EQAT_OK;
     }
-    return eqi_fail(g->ctx, EQAT_UNSUPPORTED, "%s: tensor '%.200s': type number %u is not supported", g->file->path, name, id);
+    return eqi_fail(g->ctx, EQAT_UNSUPPORTED,
+                    "%s: tensor '%.200s': type number %u is not supported", g->file->path, name,
+                    id);
 }
 
 static eqat_status read_tensor(reader *r, tensor_info *t)
 {
     eqi_gguf *g = r->g;
     eqi_source_entry *e = &t->entry;
-    EQI_TRY(read_name(r, KEY_MAX, &t->name_at, "a tensor's name"));
+    EQI_RETURN_IF(read_name(r, KEY_MAX, &t->name_at, "a tensor's name"));
     const char *path = g->file->path, *name = g->blob + t->name_at;
     uint32_t ndim, type;
-    EQI_TRY(read_u32(r, &ndim, "a tensor's dimensions"));
+    EQI_RETURN_IF(read_u32(r, &ndim, "a tensor's dimensions"));
     if (ndim > EQI_SOURCE_MAX_DIMS)
-        return eqi_fail(g->ctx, EQAT_FORMAT, "%s: tensor '%.200s': found %u dimensions, expected at most %d", path, name, ndim,
-                        EQI_SOURCE_MAX_DIMS);
+        return eqi_fail(g->ctx, EQAT_FORMAT,
+                        "%s: tensor '%.200s': found %u dimensions, expected at most %d", path, name,
+                        ndim, EQI_SOURCE_MAX_DIMS);
     e->ndim = (int)ndim;
     for (uint32_t i = ndim; i-- > 0;) {
         uint64_t n;
-        EQI_TRY(read_u64(r, &n, "a tensor's dimensions"));
+        EQI_RETURN_IF(read_u64(r, &n, "a tensor's dimensions"));
         if (n > INT64_MAX)
-            return eqi_fail(g->ctx, EQAT_FORMAT, "%s: tensor '%.200s': found dimension %llu, expected at most %lld", path, name,
-                            (unsigned long long)n, (long long)INT64_MAX);
+            return eqi_fail(g->ctx, EQAT_FORMAT,
+                            "%s: tensor '%.200s': found dimension %llu, expected at most %lld",
+                            path, name, (unsigned long long)n, (long long)INT64_MAX);
         e->shape[i] = (int64_t)n;
     }
-    EQI_TRY(read_u32(r, &type, "a tensor's type"));
-    EQI_TRY(find_type(g, name, type, &e->stored));
+    EQI_RETURN_IF(read_u32(r, &type, "a tensor's type"));
+    EQI_RETURN_IF(find_type(g, name, type, &e->stored));
     return read_u64(r, &e->offset, "a tensor's offset");
 }
 
@@ -355,8 +414,10 @@ static eqat_status read_alignment(eqi_gguf *g, uint64_t *out)
 {
     int64_t n = 32;
     if (eqi_gguf_has(g, "general.alignment") &&
-        (!eqi_gguf_int(g, "general.alignment", &n) || n < 1 || (uint64_t)n > ALIGNMENT_MAX || (n & (n - 1))))
-        return eqi_fail(g->ctx, EQAT_FORMAT, "%s: general.alignment: expected a power of two up to %llu", g->file->path,
+        (!eqi_gguf_int(g, "general.alignment", &n) || n < 1 || (uint64_t)n > ALIGNMENT_MAX ||
+         (n & (n - 1))))
+        return eqi_fail(g->ctx, EQAT_FORMAT,
+                        "%s: general.alignment: expected a power of two up to %llu", g->file->path,
                         (unsigned long long)ALIGNMENT_MAX);
     *out = (uint64_t)n;
     return EQAT_OK;
@@ -366,20 +427,24 @@ static eqat_status place_tensors(reader *r)
 {
     eqi_gguf *g = r->g;
     uint64_t alignment = 0;
-    EQI_TRY(read_alignment(g, &alignment));
+    EQI_RETURN_IF(read_alignment(g, &alignment));
     const uint64_t data = (r->at + alignment - 1) / alignment * alignment;
     for (uint64_t i = 0; i < r->ntensors; i++) {
         eqi_source_entry *e = &r->tensors[i].entry;
         const char *name = g->blob + r->tensors[i].name_at;
         if (e->offset % alignment)
-            return eqi_fail(g->ctx, EQAT_FORMAT, "%s: tensor '%.200s': found offset %llu, expected a multiple of %llu",
-                            g->file->path, name, (unsigned long long)e->offset, (unsigned long long)alignment);
-        if (e->offset > g->file->size)
             return eqi_fail(g->ctx, EQAT_FORMAT,
-                            "%s: tensor '%.200s': found offset %llu, expected it inside %llu bytes: truncated?", g->file->path,
-                            name, (unsigned long long)e->offset, (unsigned long long)g->file->size);
+                            "%s: tensor '%.200s': found offset %llu, expected a multiple of %llu",
+                            g->file->path, name, (unsigned long long)e->offset,
+                            (unsigned long long)alignment);
+        if (e->offset > g->file->size)
+            return eqi_fail(
+                g->ctx, EQAT_FORMAT,
+                "%s: tensor '%.200s': found offset %llu, expected it inside %llu bytes: truncated?",
+                g->file->path, name, (unsigned long long)e->offset,
+                (unsigned long long)g->file->size);
         e->offset += data;
-        EQI_TRY(eqi_source_add(g->tensors, name, e));
+        EQI_RETURN_IF(eqi_source_add(g->tensors, name, e));
     }
     return eqi_source_finish(g->tensors);
 }
@@ -391,29 +456,32 @@ static eqat_status read_header(reader *r)
     unsigned char magic[4];
     uint32_t version;
     uint64_t values;
-    EQI_TRY(read_bytes(r, magic, sizeof magic, "the first bytes"));
-    if (memcmp(magic, "GGUF", 4)) return eqi_fail(g->ctx, EQAT_FORMAT, "%s: found other first bytes, expected GGUF", path);
-    EQI_TRY(read_u32(r, &version, "the version"));
+    EQI_RETURN_IF(read_bytes(r, magic, sizeof magic, "the first bytes"));
+    if (memcmp(magic, "GGUF", 4))
+        return eqi_fail(g->ctx, EQAT_FORMAT, "%s: found other first bytes, expected GGUF", path);
+    EQI_RETURN_IF(read_u32(r, &version, "the version"));
     if (version == UINT32_C(0x02000000) || version == UINT32_C(0x03000000))
-        return eqi_fail(g->ctx, EQAT_UNSUPPORTED, "%s: found a big-endian file, expected little-endian", path);
+        return eqi_fail(g->ctx, EQAT_UNSUPPORTED,
+                        "%s: found a big-endian file, expected little-endian", path);
     if (version < 2 || version > 3)
-        return eqi_fail(g->ctx, EQAT_UNSUPPORTED, "%s: found GGUF version %u, expected 2 or 3", path, version);
-    EQI_TRY(read_count(r, &r->ntensors, TENSOR_LEAST, "the number of tensors"));
-    EQI_TRY(read_count(r, &values, VALUE_LEAST, "the number of metadata values"));
+        return eqi_fail(g->ctx, EQAT_UNSUPPORTED, "%s: found GGUF version %u, expected 2 or 3",
+                        path, version);
+    EQI_RETURN_IF(read_count(r, &r->ntensors, TENSOR_LEAST, "the number of tensors"));
+    EQI_RETURN_IF(read_count(r, &values, VALUE_LEAST, "the number of metadata values"));
     g->values = eqi_calloc(g->ctx, (size_t)values, sizeof *g->values, "GGUF metadata");
     if (!g->values) return EQAT_OUT_OF_MEMORY;
-    for (; g->nvalues < values; g->nvalues++) EQI_TRY(read_value(r, &g->values[g->nvalues]));
+    for (; g->nvalues < values; g->nvalues++) EQI_RETURN_IF(read_value(r, &g->values[g->nvalues]));
     r->tensors = eqi_calloc(g->ctx, (size_t)r->ntensors, sizeof *r->tensors, "the list of tensors");
     if (!r->tensors) return EQAT_OUT_OF_MEMORY;
-    for (uint64_t i = 0; i < r->ntensors; i++) EQI_TRY(read_tensor(r, &r->tensors[i]));
-    EQI_TRY(sort_values(g));
+    for (uint64_t i = 0; i < r->ntensors; i++) EQI_RETURN_IF(read_tensor(r, &r->tensors[i]));
+    EQI_RETURN_IF(sort_values(g));
     return place_tensors(r);
 }
 
 static eqat_status open_into(eqi_gguf *g, const char *path)
 {
-    EQI_TRY(eqi_source_create(g->ctx, &g->tensors));
-    EQI_TRY(eqi_file_open(g->ctx, &g->file, path));
+    EQI_RETURN_IF(eqi_source_create(g->ctx, &g->tensors));
+    EQI_RETURN_IF(eqi_file_open(g->ctx, &g->file, path));
     eqat_status st = eqi_source_add_file(g->tensors, g->file);
     if (st != EQAT_OK) {
         eqi_file_close(g->file);
@@ -460,7 +528,7 @@ eqat_status eqi_gguf_source_create(eqi_gguf *g, eqi_source **out)
 {
     *out = NULL;
     eqi_source *s;
-    EQI_TRY(eqi_source_create(g->ctx, &s));
+    EQI_RETURN_IF(eqi_source_create(g->ctx, &s));
     g->refs++;
     s->owner = g;
     s->release = release;
@@ -477,7 +545,7 @@ eqat_status eqi_gguf_source(eqi_gguf *g, eqi_source **out)
 {
     eqi_source *s;
     *out = NULL;
-    EQI_TRY(eqi_gguf_source_create(g, &s));
+    EQI_RETURN_IF(eqi_gguf_source_create(g, &s));
     eqat_status st = EQAT_OK;
     for (size_t i = 0; st == EQAT_OK && i < g->tensors->count; i++) {
         const eqi_source_entry *e = &g->tensors->items[i].entry;
@@ -552,11 +620,13 @@ const char *eqi_gguf_array_string(const eqi_gguf *g, const char *key, int64_t i,
 bool eqi_gguf_array_int(const eqi_gguf *g, const char *key, int64_t i, int64_t *out)
 {
     const value *v = find_element(g, key, i);
-    return v && number_as_int(v->element, g->blob + v->data + (size_t)i * kind_size[v->element], out);
+    return v &&
+        number_as_int(v->element, g->blob + v->data + (size_t)i * kind_size[v->element], out);
 }
 
 bool eqi_gguf_array_float(const eqi_gguf *g, const char *key, int64_t i, double *out)
 {
     const value *v = find_element(g, key, i);
-    return v && number_as_float(v->element, g->blob + v->data + (size_t)i * kind_size[v->element], out);
+    return v &&
+        number_as_float(v->element, g->blob + v->data + (size_t)i * kind_size[v->element], out);
 }

@@ -7,19 +7,22 @@
 
 typedef struct eqi_gguf eqi_gguf;
 
-/* Reads the header of a file of version 2 or 3; every count, length, type and offset is checked against the file's
- * size first. A tensor of a type outside eqi_stored, or a big-endian file, is EQAT_UNSUPPORTED. Arrays of arrays are
- * stepped over: such a key exists, its elements cannot be read. */
+/* Reads the header of a file of version 2 or 3; every count, length, type and offset is checked
+ * against the file's size first. A tensor of a type outside eqi_stored, or a big-endian file, is
+ * EQAT_UNSUPPORTED. Arrays of arrays are stepped over: such a key exists, its elements cannot be
+ * read. */
 eqat_status eqi_gguf_open(eqi_ctx *ctx, eqi_gguf **out, const char *path);
 void eqi_gguf_close(eqi_gguf *gguf); /* NULL is fine */
 
 bool eqi_gguf_has(const eqi_gguf *g, const char *key);
-/* Scalars; false, with *out unchanged, when the key is missing or of another kind. Integers of any width convert to
- * int64_t unless they are too large, and to double; f32 and f64 convert to double only. */
+/* Scalars; false, with *out unchanged, when the key is missing or of another kind. Integers of any
+ * width convert to int64_t unless they are too large, and to double; f32 and f64 convert to double
+ * only. */
 bool eqi_gguf_int(const eqi_gguf *g, const char *key, int64_t *out);
 bool eqi_gguf_float(const eqi_gguf *g, const char *key, double *out);
 bool eqi_gguf_bool(const eqi_gguf *g, const char *key, bool *out);
-/* UTF-8 bytes, not NUL terminated by contract but one NUL follows; NULL when missing. Borrowed from g. */
+/* UTF-8 bytes, not NUL terminated by contract but one NUL follows; NULL when missing. Borrowed from
+ * g. */
 const char *eqi_gguf_string(const eqi_gguf *g, const char *key, size_t *length);
 /* Arrays: number of elements, -1 when missing or not an array. */
 int64_t eqi_gguf_array_count(const eqi_gguf *g, const char *key);

@@ -2,7 +2,10 @@
 
 #include "base/half.h"
 
-static float half_at(const unsigned char *p) { return eqi_f16_to_f32((uint16_t)(p[0] | p[1] << 8)); }
+static float half_at(const unsigned char *p)
+{
+    return eqi_f16_to_f32((uint16_t)(p[0] | p[1] << 8));
+}
 
 /* d, 32 four-bit codes: the low halves of 16 bytes first, then the high ones. */
 static void decode_q4_0(const unsigned char *restrict p, float *restrict y)
@@ -61,8 +64,9 @@ static void decode_q8_0(const unsigned char *restrict p, float *restrict y)
     for (int i = 0; i < 32; i++) y[i] = d * (float)(int8_t)p[2 + i];
 }
 
-/* Eight six-bit scales and eight six-bit minima in 12 bytes: the first four of each whole in bytes 0-3 and 4-7,
- * the low halves of the others in bytes 8-11, their top two bits above the first four. */
+/* Eight six-bit scales and eight six-bit minima in 12 bytes: the first four of each whole in bytes
+ * 0-3 and 4-7, the low halves of the others in bytes 8-11, their top two bits above the first four.
+ */
 static void unpack_scales(const unsigned char *p, int *scale, int *min)
 {
     for (int i = 0; i < 4; i++) {
@@ -74,8 +78,9 @@ static void unpack_scales(const unsigned char *p, int *scale, int *min)
 }
 
 /* fifth: NULL, or 32 bytes of which bit j belongs to the j-th group of 32 values. */
-static void decode_k45(float d, float dmin, const unsigned char *restrict scales, const unsigned char *restrict fifth,
-                       const unsigned char *restrict codes, float *restrict y)
+static void decode_k45(float d, float dmin, const unsigned char *restrict scales,
+                       const unsigned char *restrict fifth, const unsigned char *restrict codes,
+                       float *restrict y)
 {
     int scale[8], min[8];
     unpack_scales(scales, scale, min);
@@ -101,8 +106,8 @@ static void decode_q5_k(const unsigned char *restrict p, float *restrict y)
     decode_k45(half_at(p), half_at(p + 2), p + 4, p + 16, p + 48, y);
 }
 
-/* 128 bytes of low halves, 64 bytes of upper pairs of bits, 16 scales of a byte, d. Each half of the block has
- * four runs of 32 values, which share their bytes of upper bits. */
+/* 128 bytes of low halves, 64 bytes of upper pairs of bits, 16 scales of a byte, d. Each half of
+ * the block has four runs of 32 values, which share their bytes of upper bits. */
 static void decode_q6_k(const unsigned char *restrict p, float *restrict y)
 {
     const float d = half_at(p + 208);

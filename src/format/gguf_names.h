@@ -1,5 +1,5 @@
-/* A GGUF file seen as a Hugging Face folder: names, row order and config.json, so that nothing above this layer
- * tells the two apart. */
+/* A GGUF file seen as a Hugging Face folder: names, row order and config.json, so that nothing
+ * above this layer tells the two apart. */
 #ifndef EQI_FORMAT_GGUF_NAMES_H
 #define EQI_FORMAT_GGUF_NAMES_H
 
@@ -9,24 +9,26 @@
 
 #define EQI_HF_NAME_MAX 96
 
-/* "blk.3.attn_q.weight" -> "model.layers.3.self_attn.q_proj.weight", block 3; "output.weight" -> "lm_head.weight",
- * block -1. False for names that the llama, qwen2 and qwen3 architectures do not have. Distinct names give distinct
- * results. block may be NULL. */
+/* "blk.3.attn_q.weight" -> "model.layers.3.self_attn.q_proj.weight", block 3; "output.weight" ->
+ * "lm_head.weight", block -1. False for names that the llama, qwen2 and qwen3 architectures do not
+ * have. Distinct names give distinct results. block may be NULL. */
 bool eqi_gguf_hf_name(const char *gguf_name, char out[EQI_HF_NAME_MAX], int64_t *block);
 
-/* The tensors of g under Hugging Face names. llama files hold the rows of q and k (weights and biases) with the two
- * halves of each head interleaved; reads give them in Hugging Face's order. rope_freqs.weight is not among the
- * tensors: it is part of *config, a new config.json object. Both may be read after g is closed.
- * EQAT_UNSUPPORTED by name: an architecture or tensor not known here, one part of a split file, experts, partial
- * rotary embeddings, rope scaling other than linear or by factors, numbers of heads that differ between blocks.
- * Factors become rope_type llama3 when its formula gives them, else longrope with the factors and attention_factor 1. */
+/* The tensors of g under Hugging Face names. llama files hold the rows of q and k (weights and
+ * biases) with the two halves of each head interleaved; reads give them in Hugging Face's order.
+ * rope_freqs.weight is not among the tensors: it is part of *config, a new config.json object. Both
+ * may be read after g is closed. EQAT_UNSUPPORTED by name: an architecture or tensor not known
+ * here, one part of a split file, experts, partial rotary embeddings, rope scaling other than
+ * linear or by factors, numbers of heads that differ between blocks. Factors become rope_type
+ * llama3 when its formula gives them, else longrope with the factors and attention_factor 1. */
 eqat_status eqi_gguf_open_hf(eqi_gguf *g, eqi_source **source, json_t **config);
 
 /* The second half alone. */
 eqat_status eqi_gguf_config(eqi_gguf *g, json_t **config);
 
-/* What llama3 rope scaling would make of plain frequencies: the factor by which dimension pair i of `pairs` divides
- * its frequency theta^(-i/pairs). */
-double eqi_llama3_factor(double theta, int64_t pairs, int64_t i, double factor, double low, double high, double original);
+/* What llama3 rope scaling would make of plain frequencies: the factor by which dimension pair i of
+ * `pairs` divides its frequency theta^(-i/pairs). */
+double eqi_llama3_factor(double theta, int64_t pairs, int64_t i, double factor, double low,
+                         double high, double original);
 
 #endif

@@ -14,10 +14,11 @@ static const struct {
     const char *name;
     eqi_stored stored;
 } dtypes[] = {
-    { "F32", EQI_STORED_F32 },   { "F16", EQI_STORED_F16 },         { "BF16", EQI_STORED_BF16 },       { "F64", EQI_STORED_F64 },
-    { "I8", EQI_STORED_I8 },     { "U8", EQI_STORED_U8 },           { "I16", EQI_STORED_I16 },         { "U16", EQI_STORED_U16 },
-    { "I32", EQI_STORED_I32 },   { "U32", EQI_STORED_U32 },         { "I64", EQI_STORED_I64 },         { "U64", EQI_STORED_U64 },
-    { "BOOL", EQI_STORED_BOOL }, { "F8_E4M3", EQI_STORED_F8_E4M3 }, { "F8_E5M2", EQI_STORED_F8_E5M2 },
+    {"F32", EQI_STORED_F32},   {"F16", EQI_STORED_F16},         {"BF16", EQI_STORED_BF16},
+    {"F64", EQI_STORED_F64},   {"I8", EQI_STORED_I8},           {"U8", EQI_STORED_U8},
+    {"I16", EQI_STORED_I16},   {"U16", EQI_STORED_U16},         {"I32", EQI_STORED_I32},
+    {"U32", EQI_STORED_U32},   {"I64", EQI_STORED_I64},         {"U64", EQI_STORED_U64},
+    {"BOOL", EQI_STORED_BOOL}, {"F8_E4M3", EQI_STORED_F8_E4M3}, {"F8_E5M2", EQI_STORED_F8_E5M2},
 };
 
 static const char *dtype_name(eqi_stored stored)
@@ -27,18 +28,22 @@ static const char *dtype_name(eqi_stored stored)
     return NULL;
 }
 
-static eqat_status parse_json(eqi_ctx *ctx, const char *path, const char *text, size_t size, json_t **out)
+static eqat_status parse_json(eqi_ctx *ctx, const char *path, const char *text, size_t size,
+                              json_t **out)
 {
     json_error_t error;
     *out = json_loadb(text, size, JSON_REJECT_DUPLICATES, &error);
     /* jansson says nothing at all where its first buffer cannot be had. */
     if (!*out && (!error.text[0] || json_error_code(&error) == json_error_out_of_memory))
         return eqi_fail(ctx, EQAT_OUT_OF_MEMORY, "out of memory: the JSON of %s", path);
-    if (!*out) return eqi_fail(ctx, EQAT_FORMAT, "%s: damaged JSON: %s at byte %d", path, error.text, error.position);
+    if (!*out)
+        return eqi_fail(ctx, EQAT_FORMAT, "%s: damaged JSON: %s at byte %d", path, error.text,
+                        error.position);
     if (!json_is_object(*out)) {
         json_decref(*out);
         *out = NULL;
-        return eqi_fail(ctx, EQAT_FORMAT, "%s: found JSON of another kind, expected an object", path);
+        return eqi_fail(ctx, EQAT_FORMAT, "%s: found JSON of another kind, expected an object",
+                        path);
     }
     return EQAT_OK;
 }
@@ -47,15 +52,18 @@ static eqat_status read_header(eqi_ctx *ctx, eqi_file *file, json_t **out, uint6
 {
     unsigned char prefix[8];
     if (file->size < sizeof prefix)
-        return eqi_fail(ctx, EQAT_FORMAT, "%s: found %llu bytes, expected a safetensors header", file->path,
-                        (unsigned long long)file->size);
-    EQI_TRY(eqi_file_read(file, prefix, 0, sizeof prefix));
+        return eqi_fail(ctx, EQAT_FORMAT, "%s: found %llu bytes, expected a safetensors header",
+                        file->path, (unsigned long long)file->size);
+    EQI_RETURN_IF(eqi_file_read(file, prefix, 0, sizeof prefix));
     uint64_t length = 0;
     for (int i = 8; i-- > 0;) length = length << 8 | prefix[i];
     const uint64_t room = file->size - sizeof prefix;
     if (length > HEADER_MAX || length > room)
-        return eqi_fail(ctx, EQAT_FORMAT, "%s: found a header of %llu bytes, expected at most %llu: damaged or truncated",
-                        file->path, (unsigned long long)length, (unsigned long long)(room < HEADER_MAX ? room : HEADER_MAX));
+        return eqi_fail(
+            ctx, EQAT_FORMAT,
+            "%s: found a header of %llu bytes, expected at most %llu: damaged or truncated",
+            file->path, (unsigned long long)length,
+            (unsigned long long)(room < HEADER_MAX ? room : HEADER_MAX));
     char *text = eqi_alloc(ctx, (size_t)length, file->path);
     if (!text) return EQAT_OUT_OF_MEMORY;
     eqat_status st = eqi_file_read(file, text, sizeof prefix, (size_t)length);
@@ -68,68 +76,82 @@ static eqat_status read_header(eqi_ctx *ctx, eqi_file *file, json_t **out, uint6
 static eqat_status read_metadata(eqi_source *s, const char *path, json_t *object)
 {
     if (!json_is_object(object))
-        return eqi_fail(s->ctx, EQAT_FORMAT, "%s: __metadata__: found JSON of another kind, expected an object of strings", path);
+        return eqi_fail(
+            s->ctx, EQAT_FORMAT,
+            "%s: __metadata__: found JSON of another kind, expected an object of strings", path);
     const char *key;
     json_t *value;
-    json_object_foreach (object, key, value)
-        if (!json_is_string(value))
-            return eqi_fail(s->ctx, EQAT_FORMAT, "%s: __metadata__ '%.200s': found another kind, expected a string", path, key);
+    json_object_foreach(object, key, value) if (!json_is_string(value)) return eqi_fail(
+        s->ctx, EQAT_FORMAT, "%s: __metadata__ '%.200s': found another kind, expected a string",
+        path, key);
     s->metadata = json_incref(object);
     return EQAT_OK;
 }
 
-static eqat_status read_entry(eqi_source *s, const char *path, const char *name, json_t *value, uint64_t data, uint64_t data_size,
-                              eqi_source_entry *e)
+static eqat_status read_entry(eqi_source *s, const char *path, const char *name, json_t *value,
+                              uint64_t data, uint64_t data_size, eqi_source_entry *e)
 {
     const json_t *dtype = json_object_get(value, "dtype"), *shape = json_object_get(value, "shape");
     const json_t *range = json_object_get(value, "data_offsets");
-    if (!json_is_string(dtype) || !json_is_array(shape) || !json_is_array(range) || json_array_size(range) != 2)
-        return eqi_fail(s->ctx, EQAT_FORMAT, "%s: tensor '%.200s': expected dtype, shape and two data_offsets", path, name);
+    if (!json_is_string(dtype) || !json_is_array(shape) || !json_is_array(range) ||
+        json_array_size(range) != 2)
+        return eqi_fail(s->ctx, EQAT_FORMAT,
+                        "%s: tensor '%.200s': expected dtype, shape and two data_offsets", path,
+                        name);
     size_t type = 0;
     while (type < EQI_COUNT(dtypes) && strcmp(dtypes[type].name, json_string_value(dtype))) type++;
     if (type == EQI_COUNT(dtypes))
-        return eqi_fail(s->ctx, EQAT_UNSUPPORTED, "%s: tensor '%.200s': type %.40s is not supported", path, name,
+        return eqi_fail(s->ctx, EQAT_UNSUPPORTED,
+                        "%s: tensor '%.200s': type %.40s is not supported", path, name,
                         json_string_value(dtype));
     e->stored = dtypes[type].stored;
     if (json_array_size(shape) > EQI_SOURCE_MAX_DIMS)
-        return eqi_fail(s->ctx, EQAT_UNSUPPORTED, "%s: tensor '%.200s': found %zu dimensions, expected at most %d", path, name,
-                        json_array_size(shape), EQI_SOURCE_MAX_DIMS);
+        return eqi_fail(s->ctx, EQAT_UNSUPPORTED,
+                        "%s: tensor '%.200s': found %zu dimensions, expected at most %d", path,
+                        name, json_array_size(shape), EQI_SOURCE_MAX_DIMS);
     e->ndim = (int)json_array_size(shape);
     for (int i = 0; i < e->ndim; i++) {
         const json_t *n = json_array_get(shape, (size_t)i);
         if (!json_is_integer(n))
-            return eqi_fail(s->ctx, EQAT_FORMAT, "%s: tensor '%.200s': dimension %d is not an integer", path, name, i);
+            return eqi_fail(s->ctx, EQAT_FORMAT,
+                            "%s: tensor '%.200s': dimension %d is not an integer", path, name, i);
         e->shape[i] = json_integer_value(n);
     }
     const json_t *b = json_array_get(range, 0), *t = json_array_get(range, 1);
     const json_int_t begin = json_integer_value(b), end = json_integer_value(t);
     if (!json_is_integer(b) || !json_is_integer(t) || begin < 0 || end < begin)
-        return eqi_fail(s->ctx, EQAT_FORMAT, "%s: tensor '%.200s': data_offsets are not a range", path, name);
+        return eqi_fail(s->ctx, EQAT_FORMAT, "%s: tensor '%.200s': data_offsets are not a range",
+                        path, name);
     if ((uint64_t)end > data_size)
         return eqi_fail(s->ctx, EQAT_FORMAT,
-                        "%s: tensor '%.200s': found %llu bytes of data in the file, expected at least %lld: truncated?", path,
-                        name, (unsigned long long)data_size, (long long)end);
+                        "%s: tensor '%.200s': found %llu bytes of data in the file, expected at "
+                        "least %lld: truncated?",
+                        path, name, (unsigned long long)data_size, (long long)end);
     e->offset = data + (uint64_t)begin;
-    EQI_TRY(eqi_source_measure(s->ctx, path, name, e));
+    EQI_RETURN_IF(eqi_source_measure(s->ctx, path, name, e));
     if (e->bytes != (uint64_t)(end - begin))
         return eqi_fail(s->ctx, EQAT_FORMAT,
-                        "%s: tensor '%.200s': found data_offsets of %lld bytes, expected %llu for its shape in %s", path, name,
-                        (long long)(end - begin), (unsigned long long)e->bytes, eqi_stored_name(e->stored));
+                        "%s: tensor '%.200s': found data_offsets of %lld bytes, expected %llu for "
+                        "its shape in %s",
+                        path, name, (long long)(end - begin), (unsigned long long)e->bytes,
+                        eqi_stored_name(e->stored));
     return EQAT_OK;
 }
 
 /* The format allows no byte of data that belongs to no tensor: a gap is a damaged header. */
-static eqat_status check_coverage(const eqi_source *s, const char *path, uint64_t data, uint64_t size, uint64_t covered)
+static eqat_status check_coverage(const eqi_source *s, const char *path, uint64_t data,
+                                  uint64_t size, uint64_t covered)
 {
     if (data + covered == size) return EQAT_OK;
-    return eqi_fail(s->ctx, EQAT_FORMAT, "%s: found %llu bytes of data, expected %llu from the shapes of its tensors", path,
-                    (unsigned long long)(size - data), (unsigned long long)covered);
+    return eqi_fail(s->ctx, EQAT_FORMAT,
+                    "%s: found %llu bytes of data, expected %llu from the shapes of its tensors",
+                    path, (unsigned long long)(size - data), (unsigned long long)covered);
 }
 
 static eqat_status add_shard(eqi_source *s, const char *path)
 {
     eqi_file *file;
-    EQI_TRY(eqi_file_open(s->ctx, &file, path));
+    EQI_RETURN_IF(eqi_file_open(s->ctx, &file, path));
     json_t *header = NULL;
     uint64_t data = 0, covered = 0;
     eqat_status st = eqi_source_add_file(s, file);
@@ -137,19 +159,21 @@ static eqat_status add_shard(eqi_source *s, const char *path)
         eqi_file_close(file);
         return st;
     }
-    EQI_CHECK(read_header(s->ctx, file, &header, &data));
+    EQI_GOTO(done, read_header(s->ctx, file, &header, &data));
     const char *name;
     json_t *value;
-    json_object_foreach (header, name, value) {
+    json_object_foreach(header, name, value)
+    {
         if (!strcmp(name, "__metadata__")) {
-            EQI_CHECK(read_metadata(s, path, value));
+            EQI_GOTO(done, read_metadata(s, path, value));
             continue;
         }
-        eqi_source_entry e = { .file = s->nfiles - 1 };
-        EQI_CHECK(read_entry(s, path, name, value, data, file->size - data, &e));
-        EQI_CHECK(eqi_source_add(s, name, &e));
+        eqi_source_entry e = {.file = s->nfiles - 1};
+        EQI_GOTO(done, read_entry(s, path, name, value, data, file->size - data, &e));
+        EQI_GOTO(done, eqi_source_add(s, name, &e));
         if (e.bytes > UINT64_MAX - covered) {
-            st = eqi_fail(s->ctx, EQAT_FORMAT, "%s: tensor '%.200s': the total of all tensors overflows", path, name);
+            st = eqi_fail(s->ctx, EQAT_FORMAT,
+                          "%s: tensor '%.200s': the total of all tensors overflows", path, name);
             goto done;
         }
         covered += e.bytes;
@@ -164,7 +188,7 @@ eqat_status eqi_source_open_safetensors_file(eqi_ctx *ctx, eqi_source **out, con
 {
     *out = NULL;
     eqi_source *s;
-    EQI_TRY(eqi_source_create(ctx, &s));
+    EQI_RETURN_IF(eqi_source_create(ctx, &s));
     eqat_status st = add_shard(s, path);
     if (st == EQAT_OK) st = eqi_source_finish(s);
     if (st != EQAT_OK) {
@@ -182,23 +206,30 @@ static bool is_plain_name(const char *name)
     return n > 0 && n < 256 && name[0] != '.' && !strpbrk(name, "/\\");
 }
 
-static int compare_strings(const void *a, const void *b) { return strcmp(*(const char *const *)a, *(const char *const *)b); }
+static int compare_strings(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
 
 /* The distinct file names of the map, sorted; borrowed from it. */
-static eqat_status list_shards(eqi_ctx *ctx, const char *path, json_t *map, const char ***out, size_t *count)
+static eqat_status list_shards(eqi_ctx *ctx, const char *path, json_t *map, const char ***out,
+                               size_t *count)
 {
-    const char **names = eqi_alloc(ctx, json_object_size(map) * sizeof *names, "the list of shards");
+    const char **names =
+        eqi_alloc(ctx, json_object_size(map) * sizeof *names, "the list of shards");
     if (!names) return EQAT_OUT_OF_MEMORY;
     size_t n = 0;
     const char *tensor;
     json_t *value;
-    json_object_foreach (map, tensor, value) {
+    json_object_foreach(map, tensor, value)
+    {
         const char *name = json_string_value(value);
         if (!name || !is_plain_name(name)) {
             eqi_free(ctx, names);
             return eqi_fail(ctx, EQAT_FORMAT,
-                            "%s: tensor '%.200s': found the file '%.200s', expected the name of a file in the same folder", path,
-                            tensor, name ? name : "(not a string)");
+                            "%s: tensor '%.200s': found the file '%.200s', expected the name of a "
+                            "file in the same folder",
+                            path, tensor, name ? name : "(not a string)");
         }
         names[n++] = name;
     }
@@ -221,13 +252,17 @@ static eqat_status check_map(const eqi_source *s, const char *path, json_t *map)
 {
     const char *tensor;
     json_t *value;
-    json_object_foreach (map, tensor, value) {
+    json_object_foreach(map, tensor, value)
+    {
         const eqi_source_entry *e = eqi_source_find(s, tensor);
         const char *wanted = json_string_value(value);
-        if (!e) return eqi_fail(s->ctx, EQAT_FORMAT, "%s: tensor '%.200s': not found in %s", path, tensor, wanted);
+        if (!e)
+            return eqi_fail(s->ctx, EQAT_FORMAT, "%s: tensor '%.200s': not found in %s", path,
+                            tensor, wanted);
         const char *found = base_name(eqi_source_path(s, e->file));
         if (strcmp(found, wanted))
-            return eqi_fail(s->ctx, EQAT_FORMAT, "%s: tensor '%.200s': found in %s, expected in %s", path, tensor, found, wanted);
+            return eqi_fail(s->ctx, EQAT_FORMAT, "%s: tensor '%.200s': found in %s, expected in %s",
+                            path, tensor, found, wanted);
     }
     return EQAT_OK;
 }
@@ -240,15 +275,16 @@ static eqat_status open_index(eqi_ctx *ctx, eqi_source **out, const char *dir, c
     json_t *index = NULL;
     size_t size, count = 0;
     eqat_status st;
-    EQI_CHECK(eqi_file_slurp(ctx, path, INDEX_MAX, &text, &size));
-    EQI_CHECK(parse_json(ctx, path, text, size, &index));
+    EQI_GOTO(done, eqi_file_slurp(ctx, path, INDEX_MAX, &text, &size));
+    EQI_GOTO(done, parse_json(ctx, path, text, size, &index));
     json_t *map = json_object_get(index, "weight_map");
     if (!json_is_object(map) || json_object_size(map) == 0) {
-        st = eqi_fail(ctx, EQAT_FORMAT, "%s: weight_map: expected an object that names at least one tensor", path);
+        st = eqi_fail(ctx, EQAT_FORMAT,
+                      "%s: weight_map: expected an object that names at least one tensor", path);
         goto done;
     }
-    EQI_CHECK(list_shards(ctx, path, map, &names, &count));
-    EQI_CHECK(eqi_source_create(ctx, &s));
+    EQI_GOTO(done, list_shards(ctx, path, map, &names, &count));
+    EQI_GOTO(done, eqi_source_create(ctx, &s));
     for (size_t i = 0; i < count; i++) {
         char *shard = eqi_path_join(ctx, dir, names[i]);
         st = shard ? add_shard(s, shard) : EQAT_OUT_OF_MEMORY;
@@ -257,8 +293,8 @@ static eqat_status open_index(eqi_ctx *ctx, eqi_source **out, const char *dir, c
         json_decref(s->metadata);
         s->metadata = NULL;
     }
-    EQI_CHECK(eqi_source_finish(s));
-    EQI_CHECK(check_map(s, path, map));
+    EQI_GOTO(done, eqi_source_finish(s));
+    EQI_GOTO(done, check_map(s, path, map));
 done:
     json_decref(index);
     eqi_free(ctx, names);
@@ -307,9 +343,9 @@ eqat_status eqi_safetensors_create(eqi_ctx *ctx, eqi_safetensors_writer **out, c
     w->ctx = ctx;
     w->path = eqi_strdup(ctx, path);
     w->header = json_object();
-    eqat_status st = !w->path     ? EQAT_OUT_OF_MEMORY
-                     : !w->header ? eqi_fail(ctx, EQAT_OUT_OF_MEMORY, "out of memory: the header of %s", path)
-                                  : eqi_out_open(ctx, &w->out, path);
+    eqat_status st = !w->path ? EQAT_OUT_OF_MEMORY
+        : !w->header ? eqi_fail(ctx, EQAT_OUT_OF_MEMORY, "out of memory: the header of %s", path)
+                     : eqi_out_open(ctx, &w->out, path);
     if (st != EQAT_OK) {
         eqi_safetensors_discard(w);
         return st;
@@ -339,7 +375,8 @@ static eqat_status fail_text(eqi_safetensors_writer *w, const char *text)
     return eqi_fail(w->ctx, EQAT_INVALID_ARGUMENT, "%s: '%.200s': expected UTF-8", w->path, text);
 }
 
-static eqat_status set_text(eqi_safetensors_writer *w, json_t *object, const char *key, json_t *value)
+static eqat_status set_text(eqi_safetensors_writer *w, json_t *object, const char *key,
+                            json_t *value)
 {
     json_t *name = json_string(key);
     if (!name || !value) {
@@ -354,12 +391,14 @@ static eqat_status set_text(eqi_safetensors_writer *w, json_t *object, const cha
 eqat_status eqi_safetensors_metadata(eqi_safetensors_writer *w, const char *key, const char *value)
 {
     if (w->started)
-        return keep(
-            w, eqi_fail(w->ctx, EQAT_INVALID_ARGUMENT, "%s: __metadata__ '%.200s': set after the first write", w->path, key));
+        return keep(w,
+                    eqi_fail(w->ctx, EQAT_INVALID_ARGUMENT,
+                             "%s: __metadata__ '%.200s': set after the first write", w->path, key));
     json_t *object = json_object_get(w->header, "__metadata__");
     if (!object) {
         object = json_object();
-        if (!object || json_object_set_new(w->header, "__metadata__", object) != 0) return keep(w, fail_memory(w));
+        if (!object || json_object_set_new(w->header, "__metadata__", object) != 0)
+            return keep(w, fail_memory(w));
     }
     json_t *string = json_string(value);
     return keep(w, string ? set_text(w, object, key, string) : fail_text(w, value));
@@ -376,28 +415,36 @@ static json_t *integers(const int64_t *values, int n)
     return array;
 }
 
-static eqat_status declare(eqi_safetensors_writer *w, const char *name, eqi_stored stored, int ndim, const int64_t *shape)
+static eqat_status declare(eqi_safetensors_writer *w, const char *name, eqi_stored stored, int ndim,
+                           const int64_t *shape)
 {
     eqi_ctx *ctx = w->ctx;
     if (w->started)
-        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "%s: tensor '%.200s': declared after the first write", w->path, name);
-    if (!dtype_name(stored))
-        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "%s: tensor '%.200s': a safetensors file cannot hold %s", w->path, name,
-                        eqi_stored_name(stored));
-    if (ndim < 0 || ndim > EQI_SOURCE_MAX_DIMS || !strcmp(name, "__metadata__") || json_object_get(w->header, name))
         return eqi_fail(ctx, EQAT_INVALID_ARGUMENT,
-                        "%s: tensor '%.200s': found a second or reserved name or %d dimensions, expected at most %d", w->path,
-                        name, ndim, EQI_SOURCE_MAX_DIMS);
-    eqi_source_entry e = { .stored = stored, .ndim = ndim };
+                        "%s: tensor '%.200s': declared after the first write", w->path, name);
+    if (!dtype_name(stored))
+        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT,
+                        "%s: tensor '%.200s': a safetensors file cannot hold %s", w->path, name,
+                        eqi_stored_name(stored));
+    if (ndim < 0 || ndim > EQI_SOURCE_MAX_DIMS || !strcmp(name, "__metadata__") ||
+        json_object_get(w->header, name))
+        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT,
+                        "%s: tensor '%.200s': found a second or reserved name or %d dimensions, "
+                        "expected at most %d",
+                        w->path, name, ndim, EQI_SOURCE_MAX_DIMS);
+    eqi_source_entry e = {.stored = stored, .ndim = ndim};
     for (int i = 0; i < ndim; i++) e.shape[i] = shape[i];
-    EQI_TRY(eqi_source_measure(ctx, w->path, name, &e));
+    EQI_RETURN_IF(eqi_source_measure(ctx, w->path, name, &e));
     if (w->declared % eqi_stored_bytes(stored, 1))
-        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "%s: tensor '%.200s': found offset %llu, expected a multiple of %llu for %s",
-                        w->path, name, (unsigned long long)w->declared, (unsigned long long)eqi_stored_bytes(stored, 1),
-                        dtype_name(stored));
+        return eqi_fail(
+            ctx, EQAT_INVALID_ARGUMENT,
+            "%s: tensor '%.200s': found offset %llu, expected a multiple of %llu for %s", w->path,
+            name, (unsigned long long)w->declared, (unsigned long long)eqi_stored_bytes(stored, 1),
+            dtype_name(stored));
     if (e.bytes > (uint64_t)INT64_MAX - w->declared)
-        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "%s: tensor '%.200s': the total of all tensors overflows", w->path, name);
-    const int64_t range[2] = { (int64_t)w->declared, (int64_t)(w->declared + e.bytes) };
+        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT,
+                        "%s: tensor '%.200s': the total of all tensors overflows", w->path, name);
+    const int64_t range[2] = {(int64_t)w->declared, (int64_t)(w->declared + e.bytes)};
     json_t *object = json_object();
     if (!object || json_object_set_new(object, "dtype", json_string(dtype_name(stored))) != 0 ||
         json_object_set_new(object, "shape", integers(shape, ndim)) != 0 ||
@@ -405,13 +452,13 @@ static eqat_status declare(eqi_safetensors_writer *w, const char *name, eqi_stor
         json_decref(object);
         return fail_memory(w);
     }
-    EQI_TRY(set_text(w, w->header, name, object));
+    EQI_RETURN_IF(set_text(w, w->header, name, object));
     w->declared += e.bytes;
     return EQAT_OK;
 }
 
-eqat_status eqi_safetensors_declare(eqi_safetensors_writer *w, const char *name, eqi_stored stored, int ndim,
-                                    const int64_t *shape)
+eqat_status eqi_safetensors_declare(eqi_safetensors_writer *w, const char *name, eqi_stored stored,
+                                    int ndim, const int64_t *shape)
 {
     return keep(w, declare(w, name, stored, ndim, shape));
 }
@@ -424,7 +471,8 @@ static eqat_status start(eqi_safetensors_writer *w)
     const size_t length = strlen(text), padded = (length + 7) / 8 * 8;
     eqat_status st;
     if (padded > HEADER_MAX) {
-        st = eqi_fail(w->ctx, EQAT_INVALID_ARGUMENT, "%s: found a header of %zu bytes, expected at most %u", w->path, padded,
+        st = eqi_fail(w->ctx, EQAT_INVALID_ARGUMENT,
+                      "%s: found a header of %zu bytes, expected at most %u", w->path, padded,
                       HEADER_MAX);
     } else {
         unsigned char prefix[8];
@@ -440,10 +488,12 @@ static eqat_status start(eqi_safetensors_writer *w)
 eqat_status eqi_safetensors_write(eqi_safetensors_writer *w, const void *data, size_t n)
 {
     if (w->failed != EQAT_OK) return w->failed;
-    if (!w->started) EQI_TRY(keep(w, start(w)));
+    if (!w->started) EQI_RETURN_IF(keep(w, start(w)));
     if (n > w->declared - w->written)
-        return keep(w, eqi_fail(w->ctx, EQAT_INVALID_ARGUMENT, "%s: found more than the declared %llu bytes of data", w->path,
-                                (unsigned long long)w->declared));
+        return keep(w,
+                    eqi_fail(w->ctx, EQAT_INVALID_ARGUMENT,
+                             "%s: found more than the declared %llu bytes of data", w->path,
+                             (unsigned long long)w->declared));
     w->written += n;
     return keep(w, eqi_out_write(w->out, data, n));
 }
@@ -467,7 +517,8 @@ eqat_status eqi_safetensors_close(eqi_safetensors_writer *w)
     eqat_status st = w->failed;
     if (st == EQAT_OK && !w->started) st = start(w);
     if (st == EQAT_OK && w->written != w->declared)
-        st = eqi_fail(w->ctx, EQAT_INVALID_ARGUMENT, "%s: found %llu bytes of data, expected the declared %llu", w->path,
+        st = eqi_fail(w->ctx, EQAT_INVALID_ARGUMENT,
+                      "%s: found %llu bytes of data, expected the declared %llu", w->path,
                       (unsigned long long)w->written, (unsigned long long)w->declared);
     if (st != EQAT_OK) {
         eqi_safetensors_discard(w);

@@ -15,29 +15,29 @@ static const struct {
     unsigned block, bytes; /* elements and bytes of one block */
     bool is_float;
 } stored_table[EQI_STORED_COUNT] = {
-    [EQI_STORED_F32] = { "F32", 1, 4, true },
-    [EQI_STORED_F16] = { "F16", 1, 2, true },
-    [EQI_STORED_BF16] = { "BF16", 1, 2, true },
-    [EQI_STORED_F64] = { "F64", 1, 8, true },
-    [EQI_STORED_I8] = { "I8", 1, 1, false },
-    [EQI_STORED_U8] = { "U8", 1, 1, false },
-    [EQI_STORED_I32] = { "I32", 1, 4, false },
-    [EQI_STORED_I64] = { "I64", 1, 8, false },
-    [EQI_STORED_I16] = { "I16", 1, 2, false },
-    [EQI_STORED_U16] = { "U16", 1, 2, false },
-    [EQI_STORED_U32] = { "U32", 1, 4, false },
-    [EQI_STORED_U64] = { "U64", 1, 8, false },
-    [EQI_STORED_BOOL] = { "BOOL", 1, 1, false },
-    [EQI_STORED_F8_E4M3] = { "F8_E4M3", 1, 1, false },
-    [EQI_STORED_F8_E5M2] = { "F8_E5M2", 1, 1, false },
-    [EQI_STORED_Q4_0] = { "Q4_0", 32, 18, true },
-    [EQI_STORED_Q4_1] = { "Q4_1", 32, 20, true },
-    [EQI_STORED_Q5_0] = { "Q5_0", 32, 22, true },
-    [EQI_STORED_Q5_1] = { "Q5_1", 32, 24, true },
-    [EQI_STORED_Q8_0] = { "Q8_0", 32, 34, true },
-    [EQI_STORED_Q4_K] = { "Q4_K", 256, 144, true },
-    [EQI_STORED_Q5_K] = { "Q5_K", 256, 176, true },
-    [EQI_STORED_Q6_K] = { "Q6_K", 256, EQI_GGUF_BLOCK_MAX, true },
+    [EQI_STORED_F32] = {"F32", 1, 4, true},
+    [EQI_STORED_F16] = {"F16", 1, 2, true},
+    [EQI_STORED_BF16] = {"BF16", 1, 2, true},
+    [EQI_STORED_F64] = {"F64", 1, 8, true},
+    [EQI_STORED_I8] = {"I8", 1, 1, false},
+    [EQI_STORED_U8] = {"U8", 1, 1, false},
+    [EQI_STORED_I32] = {"I32", 1, 4, false},
+    [EQI_STORED_I64] = {"I64", 1, 8, false},
+    [EQI_STORED_I16] = {"I16", 1, 2, false},
+    [EQI_STORED_U16] = {"U16", 1, 2, false},
+    [EQI_STORED_U32] = {"U32", 1, 4, false},
+    [EQI_STORED_U64] = {"U64", 1, 8, false},
+    [EQI_STORED_BOOL] = {"BOOL", 1, 1, false},
+    [EQI_STORED_F8_E4M3] = {"F8_E4M3", 1, 1, false},
+    [EQI_STORED_F8_E5M2] = {"F8_E5M2", 1, 1, false},
+    [EQI_STORED_Q4_0] = {"Q4_0", 32, 18, true},
+    [EQI_STORED_Q4_1] = {"Q4_1", 32, 20, true},
+    [EQI_STORED_Q5_0] = {"Q5_0", 32, 22, true},
+    [EQI_STORED_Q5_1] = {"Q5_1", 32, 24, true},
+    [EQI_STORED_Q8_0] = {"Q8_0", 32, 34, true},
+    [EQI_STORED_Q4_K] = {"Q4_K", 256, 144, true},
+    [EQI_STORED_Q5_K] = {"Q5_K", 256, 176, true},
+    [EQI_STORED_Q6_K] = {"Q6_K", 256, EQI_GGUF_BLOCK_MAX, true},
 };
 
 const char *eqi_stored_name(eqi_stored stored)
@@ -45,7 +45,10 @@ const char *eqi_stored_name(eqi_stored stored)
     return (unsigned)stored < EQI_STORED_COUNT ? stored_table[stored].name : "unknown";
 }
 
-bool eqi_stored_is_float(eqi_stored stored) { return (unsigned)stored < EQI_STORED_COUNT && stored_table[stored].is_float; }
+bool eqi_stored_is_float(eqi_stored stored)
+{
+    return (unsigned)stored < EQI_STORED_COUNT && stored_table[stored].is_float;
+}
 
 int64_t eqi_stored_block(eqi_stored stored) { return stored_table[stored].block; }
 
@@ -80,31 +83,37 @@ void eqi_source_close(eqi_source *s)
 
 eqat_status eqi_source_add_file(eqi_source *s, eqi_file *file)
 {
-    eqi_file **files = eqi_realloc(s->ctx, s->files, ((size_t)s->nfiles + 1) * sizeof *files, "the list of files");
+    eqi_file **files =
+        eqi_realloc(s->ctx, s->files, ((size_t)s->nfiles + 1) * sizeof *files, "the list of files");
     if (!files) return EQAT_OUT_OF_MEMORY;
     s->files = files;
     s->files[s->nfiles++] = file;
     return EQAT_OK;
 }
 
-eqat_status eqi_source_measure(eqi_ctx *ctx, const char *path, const char *name, eqi_source_entry *e)
+eqat_status eqi_source_measure(eqi_ctx *ctx, const char *path, const char *name,
+                               eqi_source_entry *e)
 {
     /* Byte counts stay below 2^63 whatever the type. */
     const int64_t limit = INT64_MAX / 8;
     int64_t n = 1;
     for (int i = 0; i < e->ndim; i++) {
         if (e->shape[i] < 0)
-            return eqi_fail(ctx, EQAT_FORMAT, "%s: tensor '%.200s': found dimension %lld, expected 0 or more", path, name,
-                            (long long)e->shape[i]);
+            return eqi_fail(ctx, EQAT_FORMAT,
+                            "%s: tensor '%.200s': found dimension %lld, expected 0 or more", path,
+                            name, (long long)e->shape[i]);
         if (e->shape[i] > 0 && n > limit / e->shape[i])
-            return eqi_fail(ctx, EQAT_FORMAT, "%s: tensor '%.200s': the product of its dimensions overflows at %lld", path, name,
-                            (long long)e->shape[i]);
+            return eqi_fail(ctx, EQAT_FORMAT,
+                            "%s: tensor '%.200s': the product of its dimensions overflows at %lld",
+                            path, name, (long long)e->shape[i]);
         n *= e->shape[i];
     }
     int64_t row = e->ndim ? e->shape[e->ndim - 1] : 1, block = eqi_stored_block(e->stored);
     if (row % block)
-        return eqi_fail(ctx, EQAT_FORMAT, "%s: tensor '%.200s': found rows of %lld, expected a multiple of %lld for %s", path,
-                        name, (long long)row, (long long)block, eqi_stored_name(e->stored));
+        return eqi_fail(
+            ctx, EQAT_FORMAT,
+            "%s: tensor '%.200s': found rows of %lld, expected a multiple of %lld for %s", path,
+            name, (long long)row, (long long)block, eqi_stored_name(e->stored));
     e->elements = n;
     e->bytes = eqi_stored_bytes(e->stored, n);
     return EQAT_OK;
@@ -115,18 +124,21 @@ eqat_status eqi_source_add(eqi_source *s, const char *name, const eqi_source_ent
     const eqi_file *file = s->files[entry->file];
     if (s->count == s->capacity) {
         size_t capacity = s->capacity ? 2 * s->capacity : 64;
-        eqi_source_item *items = eqi_realloc(s->ctx, s->items, capacity * sizeof *items, "the list of tensors");
+        eqi_source_item *items =
+            eqi_realloc(s->ctx, s->items, capacity * sizeof *items, "the list of tensors");
         if (!items) return EQAT_OUT_OF_MEMORY;
         s->items = items;
         s->capacity = capacity;
     }
-    eqi_source_item item = { .entry = *entry };
+    eqi_source_item item = {.entry = *entry};
     eqi_source_entry *e = &item.entry;
-    EQI_TRY(eqi_source_measure(s->ctx, file->path, name, e));
+    EQI_RETURN_IF(eqi_source_measure(s->ctx, file->path, name, e));
     if (e->offset > file->size || e->bytes > file->size - e->offset)
         return eqi_fail(s->ctx, EQAT_FORMAT,
-                        "%s: tensor '%.200s': found a file of %llu bytes, expected %llu at offset %llu: truncated?", file->path,
-                        name, (unsigned long long)file->size, (unsigned long long)e->bytes, (unsigned long long)e->offset);
+                        "%s: tensor '%.200s': found a file of %llu bytes, expected %llu at offset "
+                        "%llu: truncated?",
+                        file->path, name, (unsigned long long)file->size,
+                        (unsigned long long)e->bytes, (unsigned long long)e->offset);
     e->name = eqi_strdup(s->ctx, name);
     if (!e->name) return EQAT_OUT_OF_MEMORY;
     s->items[s->count++] = item;
@@ -159,15 +171,16 @@ eqat_status eqi_source_finish(eqi_source *s)
         const eqi_source_entry *a = s->by_name[i - 1], *b = s->by_name[i];
         if (strcmp(a->name, b->name)) continue;
         if (a->file == b->file)
-            return eqi_fail(s->ctx, EQAT_FORMAT, "%s: tensor '%.200s': found twice, expected once", eqi_source_path(s, a->file),
-                            a->name);
-        return eqi_fail(s->ctx, EQAT_FORMAT, "%s: tensor '%.200s': found also in %s, expected once", eqi_source_path(s, a->file),
-                        a->name, eqi_source_path(s, b->file));
+            return eqi_fail(s->ctx, EQAT_FORMAT, "%s: tensor '%.200s': found twice, expected once",
+                            eqi_source_path(s, a->file), a->name);
+        return eqi_fail(s->ctx, EQAT_FORMAT, "%s: tensor '%.200s': found also in %s, expected once",
+                        eqi_source_path(s, a->file), a->name, eqi_source_path(s, b->file));
     }
     for (size_t i = 1; i < s->count; i++) {
         const eqi_source_entry *a = &s->items[i - 1].entry, *b = &s->items[i].entry;
         if (a->file == b->file && b->offset < a->offset + a->bytes)
-            return eqi_fail(s->ctx, EQAT_FORMAT, "%s: tensor '%.200s': its bytes overlap those of '%.200s'",
+            return eqi_fail(s->ctx, EQAT_FORMAT,
+                            "%s: tensor '%.200s': its bytes overlap those of '%.200s'",
                             eqi_source_path(s, a->file), b->name, a->name);
     }
     return EQAT_OK;
@@ -175,7 +188,10 @@ eqat_status eqi_source_finish(eqi_source *s)
 
 size_t eqi_source_count(const eqi_source *s) { return s->count; }
 
-const eqi_source_entry *eqi_source_at(const eqi_source *s, size_t i) { return i < s->count ? &s->items[i].entry : NULL; }
+const eqi_source_entry *eqi_source_at(const eqi_source *s, size_t i)
+{
+    return i < s->count ? &s->items[i].entry : NULL;
+}
 
 const eqi_source_entry *eqi_source_find(const eqi_source *s, const char *name)
 {
@@ -192,7 +208,10 @@ const eqi_source_entry *eqi_source_find(const eqi_source *s, const char *name)
     return NULL;
 }
 
-const char *eqi_source_path(const eqi_source *s, int file) { return file >= 0 && file < s->nfiles ? s->files[file]->path : NULL; }
+const char *eqi_source_path(const eqi_source *s, int file)
+{
+    return file >= 0 && file < s->nfiles ? s->files[file]->path : NULL;
+}
 
 const char *eqi_source_metadata(const eqi_source *s, const char *key)
 {
@@ -200,7 +219,8 @@ const char *eqi_source_metadata(const eqi_source *s, const char *key)
 }
 
 /* Bytes [first, first + n) of the tensor, which the caller has checked to exist. */
-static eqat_status read_bytes(eqi_source *s, const eqi_source_entry *e, uint64_t first, size_t n, unsigned char *dst)
+static eqat_status read_bytes(eqi_source *s, const eqi_source_entry *e, uint64_t first, size_t n,
+                              unsigned char *dst)
 {
     const eqi_source_item *item = (const eqi_source_item *)e;
     eqi_file *file = s->files[e->file];
@@ -212,7 +232,7 @@ static eqat_status read_bytes(eqi_source *s, const eqi_source_entry *e, uint64_t
         uint64_t head = row / per_head, r = row % per_head;
         uint64_t stored = head * per_head + 2 * (r % half) + r / half;
         size_t piece = n < size - within ? n : (size_t)(size - within);
-        EQI_TRY(eqi_file_read(file, dst, e->offset + stored * size + within, piece));
+        EQI_RETURN_IF(eqi_file_read(file, dst, e->offset + stored * size + within, piece));
         first += piece;
         dst += piece;
         n -= piece;
@@ -220,12 +240,15 @@ static eqat_status read_bytes(eqi_source *s, const eqi_source_entry *e, uint64_t
     return EQAT_OK;
 }
 
-eqat_status eqi_source_read_raw(eqi_source *s, const eqi_source_entry *e, uint64_t first, size_t n, void *dst)
+eqat_status eqi_source_read_raw(eqi_source *s, const eqi_source_entry *e, uint64_t first, size_t n,
+                                void *dst)
 {
     if (first > e->bytes || n > e->bytes - first)
-        return eqi_fail(s->ctx, EQAT_INVALID_ARGUMENT,
-                        "%s: tensor '%.200s': found a read of %zu bytes at %llu, expected it inside %llu bytes",
-                        eqi_source_path(s, e->file), e->name, n, (unsigned long long)first, (unsigned long long)e->bytes);
+        return eqi_fail(
+            s->ctx, EQAT_INVALID_ARGUMENT,
+            "%s: tensor '%.200s': found a read of %zu bytes at %llu, expected it inside %llu bytes",
+            eqi_source_path(s, e->file), e->name, n, (unsigned long long)first,
+            (unsigned long long)e->bytes);
     return read_bytes(s, e, first, n, dst);
 }
 
@@ -253,35 +276,42 @@ static void widen(eqi_stored stored, const unsigned char *src, size_t n, float *
     }
 }
 
-static eqat_status read_f64(eqi_source *s, const eqi_source_entry *e, int64_t first, int64_t n, float *dst)
+static eqat_status read_f64(eqi_source *s, const eqi_source_entry *e, int64_t first, int64_t n,
+                            float *dst)
 {
     double wide[256];
     for (int64_t i = 0; i < n;) {
         const int64_t k = n - i < (int64_t)EQI_COUNT(wide) ? n - i : (int64_t)EQI_COUNT(wide);
-        EQI_TRY(read_bytes(s, e, (uint64_t)(first + i) * 8, (size_t)k * 8, (unsigned char *)wide));
+        EQI_RETURN_IF(
+            read_bytes(s, e, (uint64_t)(first + i) * 8, (size_t)k * 8, (unsigned char *)wide));
         for (int64_t j = 0; j < k; j++) dst[i + j] = (float)wide[j];
         i += k;
     }
     return EQAT_OK;
 }
 
-eqat_status eqi_source_read_f32(eqi_source *s, const eqi_source_entry *e, int64_t first, int64_t n, float *dst)
+eqat_status eqi_source_read_f32(eqi_source *s, const eqi_source_entry *e, int64_t first, int64_t n,
+                                float *dst)
 {
     const char *path = eqi_source_path(s, e->file);
     if (!eqi_stored_is_float(e->stored))
-        return eqi_fail(s->ctx, EQAT_FORMAT, "%s: tensor '%.200s': found type %s, expected floating point", path, e->name,
-                        eqi_stored_name(e->stored));
+        return eqi_fail(s->ctx, EQAT_FORMAT,
+                        "%s: tensor '%.200s': found type %s, expected floating point", path,
+                        e->name, eqi_stored_name(e->stored));
     const int64_t block = eqi_stored_block(e->stored);
-    if (first < 0 || n < 0 || first > e->elements || n > e->elements - first || first % block || n % block)
+    if (first < 0 || n < 0 || first > e->elements || n > e->elements - first || first % block ||
+        n % block)
         return eqi_fail(s->ctx, EQAT_INVALID_ARGUMENT,
-                        "%s: tensor '%.200s': found a read of %lld elements at %lld, expected it inside %lld in blocks of %lld",
-                        path, e->name, (long long)n, (long long)first, (long long)e->elements, (long long)block);
+                        "%s: tensor '%.200s': found a read of %lld elements at %lld, expected it "
+                        "inside %lld in blocks of %lld",
+                        path, e->name, (long long)n, (long long)first, (long long)e->elements,
+                        (long long)block);
     if (e->stored == EQI_STORED_F64) return read_f64(s, e, first, n, dst);
-    /* No type but F64 is wider than f32, so the stored bytes fit into the end of dst and are widened from
-     * there to its front: what is written never reaches what is still to be read. */
+    /* No type but F64 is wider than f32, so the stored bytes fit into the end of dst and are
+     * widened from there to its front: what is written never reaches what is still to be read. */
     const size_t bytes = (size_t)eqi_stored_bytes(e->stored, n), total = (size_t)n * sizeof *dst;
     unsigned char *tail = (unsigned char *)dst + (total - bytes);
-    EQI_TRY(read_bytes(s, e, eqi_stored_bytes(e->stored, first), bytes, tail));
+    EQI_RETURN_IF(read_bytes(s, e, eqi_stored_bytes(e->stored, first), bytes, tail));
     if (e->stored != EQI_STORED_F32) widen(e->stored, tail, (size_t)n, dst);
     return EQAT_OK;
 }

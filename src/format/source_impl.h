@@ -9,8 +9,8 @@
 
 typedef struct eqi_source_item {
     eqi_source_entry entry; /* first: what callers hold is a pointer to it */
-    /* 0: rows as stored. Otherwise the file holds the two halves of each of so many heads interleaved, and
-     * reads put them back one after the other. */
+    /* 0: rows as stored. Otherwise the file holds the two halves of each of so many heads
+     * interleaved, and reads put them back one after the other. */
     int64_t interleaved_heads;
 } eqi_source_item;
 
@@ -29,13 +29,15 @@ struct eqi_source {
 eqat_status eqi_source_create(eqi_ctx *ctx, eqi_source **out);
 /* On success the file is closed with the source, unless release is set. */
 eqat_status eqi_source_add_file(eqi_source *source, eqi_file *file);
-/* entry: name is copied; elements, bytes are filled in here from shape and stored, with every overflow and the
- * block size of the innermost dimension checked. offset must be set and is checked against the file's size. */
+/* entry: name is copied; elements, bytes are filled in here from shape and stored, with every
+ * overflow and the block size of the innermost dimension checked. offset must be set and is checked
+ * against the file's size. */
 eqat_status eqi_source_add(eqi_source *source, const char *name, const eqi_source_entry *entry);
 /* Sorts into file order, then refuses duplicate names and overlapping ranges. */
 eqat_status eqi_source_finish(eqi_source *source);
 
 /* Fills in entry->elements and entry->bytes; path and name are for the message. */
-eqat_status eqi_source_measure(eqi_ctx *ctx, const char *path, const char *name, eqi_source_entry *entry);
+eqat_status eqi_source_measure(eqi_ctx *ctx, const char *path, const char *name,
+                               eqi_source_entry *entry);
 
 #endif

@@ -10,7 +10,8 @@
 #define BLOCKS_MAX 4096
 #define THETA_MAX 1e15
 
-/* Values of one JSON object; the first failure is kept, so that a caller may read them all and look once. */
+/* Values of one JSON object; the first failure is kept, so that a caller may read them all and look
+ * once. */
 typedef struct reader {
     eqi_ctx *ctx;
     const char *path, *where; /* where: "" or "rope_scaling." */
@@ -23,8 +24,8 @@ static void fail(reader *r, const char *key, const char *expected)
     if (r->st != EQAT_OK) return;
     const json_t *value = json_object_get(r->object, key);
     char text[EQI_JSON_TEXT];
-    r->st = eqi_fail(r->ctx, EQAT_FORMAT, "%s: %s%s: found %s, expected %s", r->path, r->where, key, eqi_json_text(value, text),
-                     expected);
+    r->st = eqi_fail(r->ctx, EQAT_FORMAT, "%s: %s%s: found %s, expected %s", r->path, r->where, key,
+                     eqi_json_text(value, text), expected);
 }
 
 /* Missing and null are the same to config.json. */
@@ -43,7 +44,8 @@ static int64_t integer(reader *r, const char *key, int64_t fallback, int64_t lo,
     if (real >= (double)lo && real <= (double)hi && real == floor(real))
         return json_is_integer(value) ? (int64_t)json_integer_value(value) : (int64_t)real;
     char expected[96];
-    snprintf(expected, sizeof expected, "an integer from %lld to %lld", (long long)lo, (long long)hi);
+    snprintf(expected, sizeof expected, "an integer from %lld to %lld", (long long)lo,
+             (long long)hi);
     fail(r, key, expected);
     return lo;
 }
@@ -78,7 +80,8 @@ static const char *string(reader *r, const char *key, const char *fallback)
 static eqat_status unsupported(reader *r, const char *key, const char *found, const char *expected)
 {
     if (r->st == EQAT_OK)
-        r->st = eqi_fail(r->ctx, EQAT_UNSUPPORTED, "%s: %s%s: found %.60s, expected %s", r->path, r->where, key, found, expected);
+        r->st = eqi_fail(r->ctx, EQAT_UNSUPPORTED, "%s: %s%s: found %.60s, expected %s", r->path,
+                         r->where, key, found, expected);
     return r->st;
 }
 
@@ -88,15 +91,17 @@ static eqat_status read_family(reader *r, eqi_config *c)
     const json_t *list = member(r, "architectures");
     const json_t *first = json_array_get(list, 0);
     const char *architecture = json_string_value(first);
-    if (list && (!json_is_array(list) || (json_array_size(list) && !architecture))) fail(r, "architectures", "a list of names");
+    if (list && (!json_is_array(list) || (json_array_size(list) && !architecture)))
+        fail(r, "architectures", "a list of names");
     const char *type = string(r, "model_type", NULL);
     if (r->st != EQAT_OK) return r->st;
     if (!type && !architecture) return fail(r, "model_type", supported), r->st;
     c->family = type ? eqi_family_find(type) : NULL;
     if (!c->family) {
         const char *name = architecture ? architecture : type;
-        return r->st = eqi_fail(r->ctx, EQAT_UNSUPPORTED, "%s: architecture %.60s (model_type %.60s): expected %s", r->path, name,
-                                type ? type : "missing", supported);
+        return r->st = eqi_fail(r->ctx, EQAT_UNSUPPORTED,
+                                "%s: architecture %.60s (model_type %.60s): expected %s", r->path,
+                                name, type ? type : "missing", supported);
     }
     if (architecture && strcmp(architecture, c->family->architecture) != 0)
         return unsupported(r, "architectures", architecture, c->family->architecture);
@@ -108,13 +113,16 @@ static void read_rope(reader *top, eqi_config *c)
     static const struct {
         const char *name;
         eqi_rope_kind kind;
-    } kinds[] = {{"default", EQI_ROPE_PLAIN}, {"linear", EQI_ROPE_LINEAR}, {"dynamic", EQI_ROPE_DYNAMIC},
+    } kinds[] = {{"default", EQI_ROPE_PLAIN},
+                 {"linear", EQI_ROPE_LINEAR},
+                 {"dynamic", EQI_ROPE_DYNAMIC},
                  {"llama3", EQI_ROPE_LLAMA3}};
 
     c->rope_theta = number(top, "rope_theta", 10000, 1, THETA_MAX);
     double partial = number(top, "partial_rotary_factor", 1, 0, 1);
     c->rope_factor = 1;
-    /* rope_parameters is what transformers 5 writes, rope_scaling what came before and may be left over, empty. */
+    /* rope_parameters is what transformers 5 writes, rope_scaling what came before and may be left
+     * over, empty. */
     const json_t *scaling = member(top, "rope_scaling");
     bool empty = !scaling || (json_is_object(scaling) && !json_object_size(scaling));
     const char *key = empty ? "rope_parameters" : "rope_scaling";
@@ -139,7 +147,8 @@ static void read_rope(reader *top, eqi_config *c)
         if (c->rope == EQI_ROPE_LLAMA3) {
             c->rope_low = number(&r, "low_freq_factor", 0, 1e-6, 1e6);
             c->rope_high = number(&r, "high_freq_factor", 0, 1e-6, 1e6);
-            c->rope_original = integer(&r, "original_max_position_embeddings", c->max_positions, 1, LENGTH_MAX);
+            c->rope_original =
+                integer(&r, "original_max_position_embeddings", c->max_positions, 1, LENGTH_MAX);
             if (r.st == EQAT_OK && c->rope_high <= c->rope_low)
                 fail(&r, "high_freq_factor", "more than low_freq_factor");
         }
@@ -152,11 +161,12 @@ static void read_rope(reader *top, eqi_config *c)
     }
 }
 
-/* Layers with a window are the last ones: from max_window_layers on, or as layer_types lists them. */
+/* Layers with a window are the last ones: from max_window_layers on, or as layer_types lists them.
+ */
 static void read_window(reader *r, eqi_config *c)
 {
     bool on = c->family->window == EQI_WINDOW_ALWAYS ||
-              (c->family->window == EQI_WINDOW_SWITCHED && boolean(r, "use_sliding_window", false));
+        (c->family->window == EQI_WINDOW_SWITCHED && boolean(r, "use_sliding_window", false));
     /* An explicit null means none; a missing key means transformers' default. */
     bool null = json_is_null(json_object_get(r->object, "sliding_window"));
     if (!on || null) return;
@@ -174,10 +184,12 @@ static void read_window(reader *r, eqi_config *c)
         const char *type = json_string_value(json_array_get(types, (size_t)i));
         bool sliding = type && !strcmp(type, "sliding_attention");
         if (!sliding && (!type || strcmp(type, "full_attention") != 0))
-            unsupported(r, "layer_types", type ? type : "something else", "full_attention or sliding_attention");
+            unsupported(r, "layer_types", type ? type : "something else",
+                        "full_attention or sliding_attention");
         if (sliding && c->window_from == c->blocks) c->window_from = i;
         if (!sliding && c->window_from < i)
-            unsupported(r, "layer_types", "alternating types", "full_attention before sliding_attention");
+            unsupported(r, "layer_types", "alternating types",
+                        "full_attention before sliding_attention");
     }
 }
 
@@ -185,8 +197,9 @@ eqat_status eqi_config_parse(eqi_ctx *ctx, eqi_config *out, const json_t *json, 
 {
     eqi_config c = {0};
     reader r = {ctx, path, "", json, EQAT_OK};
-    if (!json_is_object(json)) return eqi_fail(ctx, EQAT_FORMAT, "%s: found something else, expected a JSON object", path);
-    EQI_TRY(read_family(&r, &c));
+    if (!json_is_object(json))
+        return eqi_fail(ctx, EQAT_FORMAT, "%s: found something else, expected a JSON object", path);
+    EQI_RETURN_IF(read_family(&r, &c));
     c.hidden = integer(&r, "hidden_size", 0, 1, DIM_MAX);
     c.intermediate = integer(&r, "intermediate_size", 0, 1, DIM_MAX);
     c.blocks = integer(&r, "num_hidden_layers", 0, 1, BLOCKS_MAX);
@@ -202,18 +215,23 @@ eqat_status eqi_config_parse(eqi_ctx *ctx, eqi_config *out, const json_t *json, 
     c.mlp_bias = c.family->mlp_bias_key && boolean(&r, "mlp_bias", false);
     const char *act = string(&r, "hidden_act", "silu");
     if (strcmp(act, "silu") != 0) unsupported(&r, "hidden_act", act, "silu");
-    EQI_TRY(r.st);
+    EQI_RETURN_IF(r.st);
 
-    int64_t head_dim = c.family->head_dim ? c.family->head_dim : c.heads <= c.hidden ? c.hidden / c.heads : 0;
+    int64_t head_dim = c.family->head_dim ? c.family->head_dim
+        : c.heads <= c.hidden             ? c.hidden / c.heads
+                                          : 0;
     c.head_dim = integer(&r, "head_dim", head_dim, 1, DIM_MAX);
     if (r.st == EQAT_OK && !member(&r, "head_dim") && !c.family->head_dim && c.hidden % c.heads)
         fail(&r, "num_attention_heads", "a divisor of hidden_size");
-    if (r.st == EQAT_OK && c.head_dim % 2) fail(&r, "head_dim", "an even number (rotary embedding works on pairs)");
-    if (r.st == EQAT_OK && c.heads % c.kv_heads) fail(&r, "num_key_value_heads", "a divisor of num_attention_heads");
-    if (r.st == EQAT_OK && c.heads > DIM_MAX / c.head_dim) fail(&r, "num_attention_heads", "fewer heads of this head_dim");
+    if (r.st == EQAT_OK && c.head_dim % 2)
+        fail(&r, "head_dim", "an even number (rotary embedding works on pairs)");
+    if (r.st == EQAT_OK && c.heads % c.kv_heads)
+        fail(&r, "num_key_value_heads", "a divisor of num_attention_heads");
+    if (r.st == EQAT_OK && c.heads > DIM_MAX / c.head_dim)
+        fail(&r, "num_attention_heads", "fewer heads of this head_dim");
     read_window(&r, &c);
     read_rope(&r, &c);
-    EQI_TRY(r.st);
+    EQI_RETURN_IF(r.st);
     *out = c;
     return EQAT_OK;
 }

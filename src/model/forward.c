@@ -26,9 +26,10 @@ static void input_release(input *in)
     *in = (input){0};
 }
 
-static eqat_status to_tensor(eqi_ctx *ctx, const int32_t *values, int64_t batch, int64_t time, eqi_tensor **out)
+static eqat_status to_tensor(eqi_ctx *ctx, const int32_t *values, int64_t batch, int64_t time,
+                             eqi_tensor **out)
 {
-    EQI_TRY(eqi_tensor_create(ctx, out, EQI_I32, 2, (int64_t[]){batch, time}));
+    EQI_RETURN_IF(eqi_tensor_create(ctx, out, EQI_I32, 2, (int64_t[]){batch, time}));
     return eqi_tensor_upload(*out, values, (size_t)(batch * time) * sizeof *values);
 }
 
@@ -36,7 +37,8 @@ eqat_status eqi_model_check_ids(eqat_model *m, const int32_t *ids, size_t n)
 {
     for (size_t i = 0; i < n; i++)
         if (ids[i] < 0 || ids[i] >= m->config.vocab)
-            return eqi_fail(m->ctx, EQAT_INVALID_ARGUMENT, "ids: found %d at position %zu, expected 0 to %lld", ids[i], i,
+            return eqi_fail(m->ctx, EQAT_INVALID_ARGUMENT,
+                            "ids: found %d at position %zu, expected 0 to %lld", ids[i], i,
                             (long long)m->config.vocab - 1);
     return EQAT_OK;
 }
@@ -48,7 +50,8 @@ static eqat_status shifted_labels(eqat_model *m, const eqat_batch *b, eqi_tensor
     int32_t *labels = eqi_alloc(m->ctx, n * sizeof *labels, "labels");
     if (!labels) return EQAT_OUT_OF_MEMORY;
     for (size_t i = 0; i < n; i++) {
-        bool last = (int64_t)(i + 1) % b->time == 0 || (b->segments && b->segments[i] != b->segments[i + 1]);
+        bool last = (int64_t)(i + 1) % b->time == 0 ||
+            (b->segments && b->segments[i] != b->segments[i + 1]);
         labels[i] = last ? -1 : b->ids[i + 1];
     }
     eqat_status st = to_tensor(m->ctx, labels, b->batch, b->time, out);
@@ -59,17 +62,21 @@ static eqat_status shifted_labels(eqat_model *m, const eqat_batch *b, eqi_tensor
 static eqat_status take_labels(eqat_model *m, const eqat_batch *b, eqi_tensor **out)
 {
     if (!b->labels && !b->ids)
-        return eqi_fail(m->ctx, EQAT_INVALID_ARGUMENT, "batch: found embeddings alone, expected labels with them");
+        return eqi_fail(m->ctx, EQAT_INVALID_ARGUMENT,
+                        "batch: found embeddings alone, expected labels with them");
     if (!b->labels) return shifted_labels(m, b, out);
     for (int64_t i = 0; i < b->batch * b->time; i++)
         if (b->labels[i] >= m->config.vocab)
-            return eqi_fail(m->ctx, EQAT_INVALID_ARGUMENT, "labels: found %d at position %lld, expected less than %lld",
+            return eqi_fail(m->ctx, EQAT_INVALID_ARGUMENT,
+                            "labels: found %d at position %lld, expected less than %lld",
                             b->labels[i], (long long)i, (long long)m->config.vocab);
     return to_tensor(m->ctx, b->labels, b->batch, b->time, out);
 }
 
-/* Positions beyond the model's and the batch's own length would only buy an endless rotary table. */
-static eqat_status take_positions(eqat_model *m, const eqat_batch *b, int64_t *length, eqi_tensor **out)
+/* Positions beyond the model's and the batch's own length would only buy an endless rotary table.
+ */
+static eqat_status take_positions(eqat_model *m, const eqat_batch *b, int64_t *length,
+                                  eqi_tensor **out)
 {
     int64_t limit = b->time > m->config.max_positions ? b->time : m->config.max_positions;
     *length = b->time;
@@ -77,27 +84,31 @@ static eqat_status take_positions(eqat_model *m, const eqat_batch *b, int64_t *l
     *length = 1;
     for (int64_t i = 0; i < b->batch * b->time; i++) {
         if (b->positions[i] < 0 || b->positions[i] >= limit)
-            return eqi_fail(m->ctx, EQAT_INVALID_ARGUMENT, "positions: found %d at %lld, expected 0 to %lld", b->positions[i],
+            return eqi_fail(m->ctx, EQAT_INVALID_ARGUMENT,
+                            "positions: found %d at %lld, expected 0 to %lld", b->positions[i],
                             (long long)i, (long long)limit - 1);
         if (b->positions[i] >= *length) *length = b->positions[i] + 1;
     }
     return to_tensor(m->ctx, b->positions, b->batch, b->time, out);
 }
 
-static eqat_status take_embeddings(eqi_tape *tape, eqat_model *m, const eqat_batch *b, eqi_tensor **out)
+static eqat_status take_embeddings(eqi_tape *tape, eqat_model *m, const eqat_batch *b,
+                                   eqi_tensor **out)
 {
     if (b->embeddings) {
         const eqi_view *v = &b->embeddings->v;
         char found[EQI_SHAPE_TEXT];
-        if (v->ndim != 3 || v->shape[0] != b->batch || v->shape[1] != b->time || v->shape[2] != m->config.hidden ||
-            v->dtype != m->compute)
-            return eqi_fail(m->ctx, EQAT_INVALID_ARGUMENT, "embeddings: found %s %s, expected %s [%lld, %lld, %lld]",
-                            eqi_dtype_name(v->dtype), eqi_view_shape_text(v, found, sizeof found), eqi_dtype_name(m->compute),
-                            (long long)b->batch, (long long)b->time, (long long)m->config.hidden);
+        if (v->ndim != 3 || v->shape[0] != b->batch || v->shape[1] != b->time ||
+            v->shape[2] != m->config.hidden || v->dtype != m->compute)
+            return eqi_fail(m->ctx, EQAT_INVALID_ARGUMENT,
+                            "embeddings: found %s %s, expected %s [%lld, %lld, %lld]",
+                            eqi_dtype_name(v->dtype), eqi_view_shape_text(v, found, sizeof found),
+                            eqi_dtype_name(m->compute), (long long)b->batch, (long long)b->time,
+                            (long long)m->config.hidden);
         *out = eqi_tensor_ref(b->embeddings);
         return EQAT_OK;
     }
-    EQI_TRY(eqi_model_check_ids(m, b->ids, (size_t)(b->batch * b->time)));
+    EQI_RETURN_IF(eqi_model_check_ids(m, b->ids, (size_t)(b->batch * b->time)));
     eqi_tensor *ids = NULL;
     eqat_status st = to_tensor(m->ctx, b->ids, b->batch, b->time, &ids);
     if (st == EQAT_OK) st = eqi_model_embed(tape, m, ids, out);
@@ -105,28 +116,32 @@ static eqat_status take_embeddings(eqi_tape *tape, eqat_model *m, const eqat_bat
     return st;
 }
 
-static eqat_status take_batch(eqi_tape *tape, eqat_model *m, const eqat_batch *given, bool labels, input *in)
+static eqat_status take_batch(eqi_tape *tape, eqat_model *m, const eqat_batch *given, bool labels,
+                              input *in)
 {
     *in = (input){0};
     eqat_batch b = {0};
     if (given->struct_size < offsetof(eqat_batch, labels))
-        return eqi_fail(m->ctx, EQAT_INVALID_ARGUMENT, "batch: found struct_size %zu, expected sizeof(eqat_batch)",
+        return eqi_fail(m->ctx, EQAT_INVALID_ARGUMENT,
+                        "batch: found struct_size %zu, expected sizeof(eqat_batch)",
                         given->struct_size);
     memcpy(&b, given, given->struct_size < sizeof b ? given->struct_size : sizeof b);
     if (b.batch < 1 || b.time < 1 || b.batch > INT32_MAX / b.time)
         return eqi_fail(m->ctx, EQAT_INVALID_ARGUMENT,
-                        "batch: found %lld sequences of %lld tokens, expected at least 1 of 1 and fewer than 2^31 tokens",
+                        "batch: found %lld sequences of %lld tokens, expected at least 1 of 1 and "
+                        "fewer than 2^31 tokens",
                         (long long)b.batch, (long long)b.time);
-    if (!b.ids && !b.embeddings) return eqi_fail(m->ctx, EQAT_INVALID_ARGUMENT, "batch: found neither ids nor embeddings");
+    if (!b.ids && !b.embeddings)
+        return eqi_fail(m->ctx, EQAT_INVALID_ARGUMENT, "batch: found neither ids nor embeddings");
     in->batch = b.batch;
     in->time = b.time;
     in->keep_activations = b.keep_activations;
     int64_t length = 0;
     eqat_status st;
-    EQI_CHECK(take_positions(m, &b, &length, &in->positions));
-    if (b.segments) EQI_CHECK(to_tensor(m->ctx, b.segments, b.batch, b.time, &in->segments));
-    if (labels) EQI_CHECK(take_labels(m, &b, &in->labels));
-    EQI_CHECK(take_embeddings(tape, m, &b, &in->x));
+    EQI_GOTO(done, take_positions(m, &b, &length, &in->positions));
+    if (b.segments) EQI_GOTO(done, to_tensor(m->ctx, b.segments, b.batch, b.time, &in->segments));
+    if (labels) EQI_GOTO(done, take_labels(m, &b, &in->labels));
+    EQI_GOTO(done, take_embeddings(tape, m, &b, &in->x));
     st = eqi_model_prepare(m, length);
 done:
     if (st != EQAT_OK) input_release(in);
@@ -136,17 +151,18 @@ done:
 eqat_status eqi_model_embed(eqi_tape *tape, eqat_model *m, eqi_tensor *ids, eqi_tensor **out)
 {
     *out = NULL;
-    EQI_TRY(eqi_model_load_embedding(m));
+    EQI_RETURN_IF(eqi_model_load_embedding(m));
     return eqi_op_embedding(tape, ids, m->embedding, m->compute, out);
 }
 
 eqat_status eqi_model_prepare(eqat_model *m, int64_t time)
 {
     const eqi_config *c = &m->config;
-    int64_t scaled = c->rope == EQI_ROPE_DYNAMIC && time > c->max_positions ? time : c->max_positions;
+    int64_t scaled =
+        c->rope == EQI_ROPE_DYNAMIC && time > c->max_positions ? time : c->max_positions;
     if (m->rope_cos && time <= m->rope_length && scaled == m->rope_scaled) return EQAT_OK;
     eqi_tensor *cos, *sin;
-    EQI_TRY(eqi_rope_tables(m->ctx, c, time, scaled, &cos, &sin));
+    EQI_RETURN_IF(eqi_rope_tables(m->ctx, c, time, scaled, &cos, &sin));
     eqi_tensor_unref(m->rope_cos);
     eqi_tensor_unref(m->rope_sin);
     m->rope_cos = cos;
@@ -156,22 +172,26 @@ eqat_status eqi_model_prepare(eqat_model *m, int64_t time)
     return EQAT_OK;
 }
 
-/* One block for a caller that may not have loaded it: it is dropped again unless it was in memory before. */
+/* One block for a caller that may not have loaded it: it is dropped again unless it was in memory
+ * before. */
 typedef struct segment {
     eqat_model *model;
     int64_t index;
-    eqi_tensor *cos, *sin, *positions, *segments; /* the tables of this call: another length may come before backward does */
+    eqi_tensor *cos, *sin, *positions,
+        *segments; /* the tables of this call: another length may come before backward does */
 } segment;
 
-static eqat_status run_block(eqi_tape *tape, void *user, eqi_tensor *const *in, int n_in, eqi_tensor **out)
+static eqat_status run_block(eqi_tape *tape, void *user, eqi_tensor *const *in, int n_in,
+                             eqi_tensor **out)
 {
     (void)n_in;
     const segment *s = user;
     bool there = s->model->blocks[s->index].loaded;
     *out = NULL;
-    EQI_TRY(eqi_check_cancel(s->model->ctx));
-    if (!there) EQI_TRY(eqi_block_load(s->model, s->index, s->model->compute, false));
-    eqat_status st = eqi_block_graph(tape, s->model, s->index, s->cos, s->sin, in[0], s->positions, s->segments, out);
+    EQI_RETURN_IF(eqi_check_cancel(s->model->ctx));
+    if (!there) EQI_RETURN_IF(eqi_block_load(s->model, s->index, s->model->compute, false));
+    eqat_status st = eqi_block_graph(tape, s->model, s->index, s->cos, s->sin, in[0], s->positions,
+                                     s->segments, out);
     if (!there) eqi_block_unload(s->model, s->index);
     return st;
 }
@@ -188,7 +208,8 @@ static void segment_release(void *user)
     eqi_free(ctx, s);
 }
 
-static eqat_status record_block(eqi_tape *tape, const segment *template, eqi_tensor *x, eqi_tensor **out)
+static eqat_status record_block(eqi_tape *tape, const segment *template, eqi_tensor *x,
+                                eqi_tensor **out)
 {
     segment *s = eqi_alloc(template->model->ctx, sizeof *s, "a recorded block");
     if (!s) return EQAT_OUT_OF_MEMORY;
@@ -204,10 +225,15 @@ static eqat_status record_block(eqi_tape *tape, const segment *template, eqi_ten
 /* in->x through all blocks; in->x is replaced. */
 static eqat_status run_blocks(eqi_tape *tape, eqat_model *m, bool recompute, input *in)
 {
-    segment s = {.model = m, .cos = m->rope_cos, .sin = m->rope_sin, .positions = in->positions, .segments = in->segments};
+    segment s = {.model = m,
+                 .cos = m->rope_cos,
+                 .sin = m->rope_sin,
+                 .positions = in->positions,
+                 .segments = in->segments};
     for (s.index = 0; s.index < m->config.blocks; s.index++) {
         eqi_tensor *next;
-        EQI_TRY(recompute ? record_block(tape, &s, in->x, &next) : run_block(tape, &s, &in->x, 1, &next));
+        EQI_RETURN_IF(recompute ? record_block(tape, &s, in->x, &next)
+                                : run_block(tape, &s, &in->x, 1, &next));
         eqi_tensor_unref(in->x);
         in->x = next;
     }
@@ -217,16 +243,16 @@ static eqat_status run_blocks(eqi_tape *tape, eqat_model *m, bool recompute, inp
 static eqat_status final_norm(eqi_tape *tape, eqat_model *m, eqi_tensor *x, eqi_tensor **out)
 {
     *out = NULL;
-    EQI_TRY(eqi_model_load_ends(m));
+    EQI_RETURN_IF(eqi_model_load_ends(m));
     return eqi_op_rmsnorm(tape, x, m->final_norm.gain, m->config.eps, out);
 }
 
-eqat_status eqi_model_head_loss(eqi_tape *tape, eqat_model *m, eqi_tensor *x, eqi_tensor *labels, eqi_tensor **loss,
-                                eqi_tensor **count)
+eqat_status eqi_model_head_loss(eqi_tape *tape, eqat_model *m, eqi_tensor *x, eqi_tensor *labels,
+                                eqi_tensor **loss, eqi_tensor **count)
 {
     eqi_tensor *normed;
     *loss = NULL;
-    EQI_TRY(final_norm(tape, m, x, &normed));
+    EQI_RETURN_IF(final_norm(tape, m, x, &normed));
     eqat_status st = eqi_op_linear_cross_entropy(tape, normed, m->head, labels, loss, count);
     eqi_tensor_unref(normed);
     return st;
@@ -238,14 +264,14 @@ eqat_status eqat_model_forward(eqat_model *m, const eqat_batch *batch, eqat_tens
     eqi_tape *tape = NULL;
     input in = {0};
     eqi_tensor *normed = NULL, *wide = NULL;
-    EQI_TRY(eqi_tape_create(m->ctx, &tape));
+    EQI_RETURN_IF(eqi_tape_create(m->ctx, &tape));
     eqi_tape_set_recording(tape, false);
     eqat_status st;
-    EQI_CHECK(take_batch(tape, m, batch, false, &in));
-    EQI_CHECK(run_blocks(tape, m, false, &in));
-    EQI_CHECK(final_norm(tape, m, in.x, &normed));
+    EQI_GOTO(done, take_batch(tape, m, batch, false, &in));
+    EQI_GOTO(done, run_blocks(tape, m, false, &in));
+    EQI_GOTO(done, final_norm(tape, m, in.x, &normed));
     /* Logits are sums over the whole width: in the compute dtype their last bits would go. */
-    EQI_CHECK(eqi_tensor_cast(normed, EQI_F32, &wide));
+    EQI_GOTO(done, eqi_tensor_cast(normed, EQI_F32, &wide));
     st = eqi_op_linear(tape, wide, &(eqi_weight){.w = m->head}, logits);
 done:
     eqi_tensor_unref(normed);
@@ -255,34 +281,35 @@ done:
     return st;
 }
 
-static eqat_status loss_on(eqat_model *m, eqi_tape *tape, bool recorded, const eqat_batch *batch, eqi_tensor **loss,
-                           eqi_tensor **count)
+static eqat_status loss_on(eqat_model *m, eqi_tape *tape, bool recorded, const eqat_batch *batch,
+                           eqi_tensor **loss, eqi_tensor **count)
 {
     input in;
     eqat_status st;
     *loss = NULL;
     if (count) *count = NULL;
-    EQI_CHECK(take_batch(tape, m, batch, true, &in));
-    EQI_CHECK(run_blocks(tape, m, recorded && !in.keep_activations, &in));
+    EQI_GOTO(done, take_batch(tape, m, batch, true, &in));
+    EQI_GOTO(done, run_blocks(tape, m, recorded && !in.keep_activations, &in));
     st = eqi_model_head_loss(tape, m, in.x, in.labels, loss, count);
 done:
     input_release(&in);
     return st;
 }
 
-eqat_status eqat_model_loss(eqat_model *m, const eqat_batch *batch, eqat_tensor **loss, eqat_tensor **count)
+eqat_status eqat_model_loss(eqat_model *m, const eqat_batch *batch, eqat_tensor **loss,
+                            eqat_tensor **count)
 {
     *loss = NULL;
     eqi_tape *tape = NULL;
-    EQI_TRY(eqi_tape_create(m->ctx, &tape));
+    EQI_RETURN_IF(eqi_tape_create(m->ctx, &tape));
     eqi_tape_set_recording(tape, false);
     eqat_status st = loss_on(m, tape, false, batch, loss, count);
     eqi_tape_free(tape);
     return st;
 }
 
-eqat_status eqat_model_loss_recorded(eqat_model *m, eqat_tape *tape, const eqat_batch *batch, eqat_tensor **loss,
-                                     eqat_tensor **count)
+eqat_status eqat_model_loss_recorded(eqat_model *m, eqat_tape *tape, const eqat_batch *batch,
+                                     eqat_tensor **loss, eqat_tensor **count)
 {
     return loss_on(m, tape, true, batch, loss, count);
 }

@@ -5,7 +5,9 @@
 #include "model/model.h"
 #include "quant/quantizer.h"
 
-#define CHUNK ((int64_t)1 << 16) /* elements read at once: they stay in a cache from the file to the tensor */
+#define CHUNK                                                                                     \
+    ((int64_t)1 << 16) /* elements read at once: they stay in a cache from the file to the tensor \
+                        */
 
 eqi_dtype eqi_kept_dtype(eqi_stored stored)
 {
@@ -22,13 +24,14 @@ eqat_status eqi_round_kept(eqi_tensor *t, eqi_stored stored)
     eqi_dtype kept = eqi_kept_dtype(stored);
     if (kept == t->v.dtype || t->v.dtype != EQI_F32) return EQAT_OK;
     eqi_tensor *rounded;
-    EQI_TRY(eqi_tensor_cast(t, kept, &rounded));
+    EQI_RETURN_IF(eqi_tensor_cast(t, kept, &rounded));
     eqat_status st = eqi_tensor_copy(t, rounded);
     eqi_tensor_unref(rounded);
     return st;
 }
 
-/* To F16 and back. Without branches, so that compilers vectorize it: every weight of a GGUF file passes here. */
+/* To F16 and back. Without branches, so that compilers vectorize it: every weight of a GGUF file
+ * passes here. */
 static void round_f16(float *x, int64_t n)
 {
     for (int64_t i = 0; i < n; i++) {
@@ -58,7 +61,8 @@ static float element(const void *buffer, int64_t i, eqi_dtype dtype)
     return dtype == EQI_BF16 ? eqi_bf16_to_f32(h) : eqi_f16_to_f32(h);
 }
 
-/* Index of the first value that is not finite, or n: exponent bits all set, in any of the three types. */
+/* Index of the first value that is not finite, or n: exponent bits all set, in any of the three
+ * types. */
 int64_t eqi_first_bad(const void *buffer, int64_t n, eqi_dtype dtype)
 {
     int64_t bad = 0;
@@ -75,19 +79,23 @@ int64_t eqi_first_bad(const void *buffer, int64_t n, eqi_dtype dtype)
 
 static eqat_status not_finite(eqat_model *m, const eqi_source_entry *e, int64_t at, float value)
 {
-    return eqi_fail(m->ctx, EQAT_NUMERIC, "%s: tensor %s: found %s at element %lld, expected finite numbers",
-                    eqi_source_path(m->source, e->file), e->name, isnan(value) ? "NaN" : "infinity", (long long)at);
+    return eqi_fail(m->ctx, EQAT_NUMERIC,
+                    "%s: tensor %s: found %s at element %lld, expected finite numbers",
+                    eqi_source_path(m->source, e->file), e->name, isnan(value) ? "NaN" : "infinity",
+                    (long long)at);
 }
 
-eqat_status eqi_read_chunk(eqat_model *m, const eqi_source_entry *e, int64_t first, int64_t n, eqi_dtype dtype, bool check_finite,
-                           float *wide, uint16_t *narrow, const void **out)
+eqat_status eqi_read_chunk(eqat_model *m, const eqi_source_entry *e, int64_t first, int64_t n,
+                           eqi_dtype dtype, bool check_finite, float *wide, uint16_t *narrow,
+                           const void **out)
 {
     bool raw = e->stored == eqi_stored_as(dtype);
     if (raw) {
         size_t size = eqi_dtype_size(dtype);
-        EQI_TRY(eqi_source_read_raw(m->source, e, (uint64_t)first * size, (size_t)n * size, wide));
+        EQI_RETURN_IF(
+            eqi_source_read_raw(m->source, e, (uint64_t)first * size, (size_t)n * size, wide));
     } else {
-        EQI_TRY(eqi_source_read_f32(m->source, e, first, n, wide));
+        EQI_RETURN_IF(eqi_source_read_f32(m->source, e, first, n, wide));
         if (e->stored != eqi_stored_as(eqi_kept_dtype(e->stored))) round_f16(wide, n);
     }
     eqi_dtype found = raw ? dtype : EQI_F32;
@@ -108,7 +116,8 @@ int64_t eqi_chunk_rows(const eqi_source_entry *e, int64_t *rows, int64_t *width)
     return step < 1 ? 1 : step < *rows ? step : *rows;
 }
 
-eqat_status eqi_read_tensor(eqat_model *m, const char *name, eqi_dtype dtype, bool check_finite, eqi_tensor **out)
+eqat_status eqi_read_tensor(eqat_model *m, const char *name, eqi_dtype dtype, bool check_finite,
+                            eqi_tensor **out)
 {
     *out = NULL;
     const eqi_source_entry *e = eqi_source_find(m->source, name);
@@ -118,14 +127,17 @@ eqat_status eqi_read_tensor(eqat_model *m, const char *name, eqi_dtype dtype, bo
     eqat_status st = EQAT_OUT_OF_MEMORY;
     const void *data;
     float *wide = eqi_alloc(m->ctx, (size_t)(step * width) * sizeof *wide, name);
-    uint16_t *narrow = wide ? eqi_alloc(m->ctx, (size_t)(step * width) * sizeof *narrow, name) : NULL;
+    uint16_t *narrow =
+        wide ? eqi_alloc(m->ctx, (size_t)(step * width) * sizeof *narrow, name) : NULL;
     if (!narrow) goto done;
-    EQI_CHECK(eqi_tensor_create(m->ctx, &t, dtype, e->ndim, e->shape));
+    EQI_GOTO(done, eqi_tensor_create(m->ctx, &t, dtype, e->ndim, e->shape));
     for (int64_t row = 0; row < rows; row += step) {
         int64_t count = rows - row < step ? rows - row : step;
-        EQI_CHECK(eqi_read_chunk(m, e, row * width, count * width, dtype, check_finite, wide, narrow, &data));
+        EQI_GOTO(done,
+                 eqi_read_chunk(m, e, row * width, count * width, dtype, check_finite, wide, narrow,
+                                &data));
         if (e->ndim > 1)
-            EQI_CHECK(eqi_tensor_slice(t, &view, 0, row, count));
+            EQI_GOTO(done, eqi_tensor_slice(t, &view, 0, row, count));
         else
             view = eqi_tensor_ref(t);
         st = eqi_tensor_upload(view, data, (size_t)(count * width) * eqi_dtype_size(dtype));
@@ -159,11 +171,13 @@ static eqat_status check_g_idx(eqat_model *m, const eqi_linear *l)
     if (!index) return EQAT_OUT_OF_MEMORY;
     eqat_status st = eqi_source_read_raw(m->source, e, 0, (size_t)e->bytes, index);
     for (int64_t k = 0; k < l->in && st == EQAT_OK; k++) {
-        int64_t found = e->stored == EQI_STORED_I64 ? ((const int64_t *)index)[k] : ((const int32_t *)index)[k];
+        int64_t found =
+            e->stored == EQI_STORED_I64 ? ((const int64_t *)index)[k] : ((const int32_t *)index)[k];
         if (found != k / l->file.group)
-            st = eqi_fail(m->ctx, EQAT_UNSUPPORTED, "%s: tensor %s: found group %lld for input %lld, expected %lld",
-                          eqi_source_path(m->source, e->file), e->name, (long long)found, (long long)k,
-                          (long long)(k / l->file.group));
+            st = eqi_fail(m->ctx, EQAT_UNSUPPORTED,
+                          "%s: tensor %s: found group %lld for input %lld, expected %lld",
+                          eqi_source_path(m->source, e->file), e->name, (long long)found,
+                          (long long)k, (long long)(k / l->file.group));
     }
     eqi_free(m->ctx, index);
     return st;
@@ -177,9 +191,9 @@ static eqat_status load_codes(eqat_model *m, const eqi_linear *l, eqi_tensor **o
     eqat_status st = EQAT_OUT_OF_MEMORY;
     if (raw) codes = eqi_alloc(m->ctx, (size_t)e->bytes, "packed weights");
     if (!codes) goto done;
-    EQI_CHECK(eqi_source_read_raw(m->source, e, 0, (size_t)e->bytes, raw));
+    EQI_GOTO(done, eqi_source_read_raw(m->source, e, 0, (size_t)e->bytes, raw));
     eqi_gptq_transpose(raw, words, l->out, codes);
-    EQI_CHECK(eqi_tensor_create(m->ctx, out, EQI_U32, 2, (int64_t[]){l->out, words}));
+    EQI_GOTO(done, eqi_tensor_create(m->ctx, out, EQI_U32, 2, (int64_t[]){l->out, words}));
     st = eqi_tensor_upload(*out, codes, (size_t)e->bytes);
 done:
     eqi_free(m->ctx, raw);
@@ -195,9 +209,9 @@ static eqat_status load_zeros(eqat_model *m, const eqi_linear *l, int64_t groups
     uint8_t *zeros = raw ? eqi_alloc(m->ctx, n, "zero points") : NULL;
     eqat_status st = EQAT_OUT_OF_MEMORY;
     if (!zeros) goto done;
-    EQI_CHECK(eqi_source_read_raw(m->source, e, 0, (size_t)e->bytes, raw));
+    EQI_GOTO(done, eqi_source_read_raw(m->source, e, 0, (size_t)e->bytes, raw));
     eqi_gptq_unpack_zeros(raw, l->out, groups, l->file.bits, m->gptq.minus_one, zeros);
-    EQI_CHECK(eqi_tensor_create(m->ctx, out, EQI_U8, 2, (int64_t[]){l->out, groups}));
+    EQI_GOTO(done, eqi_tensor_create(m->ctx, out, EQI_U8, 2, (int64_t[]){l->out, groups}));
     st = eqi_tensor_upload(*out, zeros, n);
 done:
     eqi_free(m->ctx, raw);
@@ -210,10 +224,11 @@ static eqat_status load_steps(eqat_model *m, const eqi_linear *l, int64_t groups
     const eqi_source_entry *e = find_in(m, l->name, "scales");
     int64_t n = l->out * groups;
     size_t bytes = (size_t)n * sizeof(float);
-    float *raw = eqi_alloc(m->ctx, bytes, "step sizes"), *steps = raw ? eqi_alloc(m->ctx, bytes, "step sizes") : NULL;
+    float *raw = eqi_alloc(m->ctx, bytes, "step sizes"),
+          *steps = raw ? eqi_alloc(m->ctx, bytes, "step sizes") : NULL;
     eqat_status st = EQAT_OUT_OF_MEMORY;
     if (!steps) goto done;
-    EQI_CHECK(eqi_source_read_f32(m->source, e, 0, n, raw));
+    EQI_GOTO(done, eqi_source_read_f32(m->source, e, 0, n, raw));
     /* What the file would hold had we written it. */
     round_f16(raw, n);
     int64_t bad = eqi_first_bad(raw, n, EQI_F32);
@@ -223,7 +238,7 @@ static eqat_status load_steps(eqat_model *m, const eqi_linear *l, int64_t groups
     }
     for (int64_t g = 0; g < groups; g++)
         for (int64_t o = 0; o < l->out; o++) steps[o * groups + g] = raw[g * l->out + o];
-    EQI_CHECK(eqi_tensor_create(m->ctx, out, EQI_F32, 2, (int64_t[]){l->out, groups}));
+    EQI_GOTO(done, eqi_tensor_create(m->ctx, out, EQI_F32, 2, (int64_t[]){l->out, groups}));
     st = eqi_tensor_upload(*out, steps, bytes);
 done:
     eqi_free(m->ctx, raw);
@@ -236,10 +251,10 @@ eqat_status eqi_load_packed(eqat_model *m, const eqi_linear *l, eqi_weight *weig
     eqi_weight w = {.q = l->file};
     int64_t groups = l->in / l->file.group;
     eqat_status st;
-    EQI_CHECK(check_g_idx(m, l));
-    EQI_CHECK(load_codes(m, l, &w.codes));
-    EQI_CHECK(load_zeros(m, l, groups, &w.z));
-    EQI_CHECK(load_steps(m, l, groups, &w.s));
+    EQI_GOTO(done, check_g_idx(m, l));
+    EQI_GOTO(done, load_codes(m, l, &w.codes));
+    EQI_GOTO(done, load_zeros(m, l, groups, &w.z));
+    EQI_GOTO(done, load_steps(m, l, groups, &w.s));
     w.bias = weight->bias;
     *weight = w;
     return EQAT_OK;
@@ -248,22 +263,24 @@ done:
     return st;
 }
 
-/* F32 masters of a resident block may have been trained; anything else is as the file has it and can be read again. */
+/* F32 masters of a resident block may have been trained; anything else is as the file has it and
+ * can be read again. */
 static bool wanted(const eqi_block *b, const eqi_weight *w, eqi_dtype dtype)
 {
     if (w->codes) return false;
     return !w->w || (w->w->v.dtype != dtype && !(b->resident && w->w->v.dtype == EQI_F32));
 }
 
-static eqat_status load_linear(eqat_model *m, const eqi_block *b, eqi_linear *l, eqi_dtype dtype, bool check_finite)
+static eqat_status load_linear(eqat_model *m, const eqi_block *b, eqi_linear *l, eqi_dtype dtype,
+                               bool check_finite)
 {
     char full[128];
     if (wanted(b, &l->weight, dtype) && l->file.bits) {
-        EQI_TRY(eqi_load_packed(m, l, &l->weight));
+        EQI_RETURN_IF(eqi_load_packed(m, l, &l->weight));
     } else if (wanted(b, &l->weight, dtype)) {
         eqi_tensor *w;
         snprintf(full, sizeof full, "%s.weight", l->name);
-        EQI_TRY(eqi_read_tensor(m, full, dtype, check_finite, &w));
+        EQI_RETURN_IF(eqi_read_tensor(m, full, dtype, check_finite, &w));
         eqi_tensor_unref(l->weight.w);
         l->weight.w = w;
     }
@@ -283,10 +300,11 @@ eqat_status eqi_block_load(eqat_model *m, int64_t index, eqi_dtype dtype, bool c
     eqi_block *b = &m->blocks[index];
     eqat_status st = EQAT_OK;
     for (int i = 0; i < b->n_linears; i++) {
-        EQI_CHECK(load_linear(m, b, &b->linears[i], dtype, check_finite));
+        EQI_GOTO(done, load_linear(m, b, &b->linears[i], dtype, check_finite));
         if (b->linears[i].weight.codes) b->resident = true;
     }
-    for (int i = 0; i < EQI_NORM_COUNT; i++) EQI_CHECK(load_norm(m, &b->norms[i], check_finite));
+    for (int i = 0; i < EQI_NORM_COUNT; i++)
+        EQI_GOTO(done, load_norm(m, &b->norms[i], check_finite));
     b->loaded = true;
 done:
     if (st != EQAT_OK) eqi_block_unload(m, index);
@@ -322,17 +340,20 @@ void eqi_block_set_packed(eqat_model *m, int64_t index, int linear, eqi_weight *
 eqat_status eqi_model_load_embedding(eqat_model *m)
 {
     if (m->embedding) return EQAT_OK;
-    return eqi_read_tensor(m, "model.embed_tokens.weight", eqi_kept_dtype(m->embedding_stored), true, &m->embedding);
+    return eqi_read_tensor(m, "model.embed_tokens.weight", eqi_kept_dtype(m->embedding_stored),
+                           true, &m->embedding);
 }
 
 eqat_status eqi_model_load_ends(eqat_model *m)
 {
     if (m->config.tied || !m->head) {
-        EQI_TRY(m->config.tied ? eqi_model_load_embedding(m)
-                               : eqi_read_tensor(m, "lm_head.weight", eqi_kept_dtype(m->head_stored), true, &m->head));
+        EQI_RETURN_IF(m->config.tied
+                          ? eqi_model_load_embedding(m)
+                          : eqi_read_tensor(m, "lm_head.weight", eqi_kept_dtype(m->head_stored),
+                                            true, &m->head));
         if (!m->head) m->head = eqi_tensor_ref(m->embedding);
     }
-    EQI_TRY(eqi_model_load_embedding(m));
+    EQI_RETURN_IF(eqi_model_load_embedding(m));
     return load_norm(m, &m->final_norm, true);
 }
 

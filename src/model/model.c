@@ -28,10 +28,11 @@ static eqat_status read_json(eqi_ctx *ctx, const char *path, json_t **out)
     char *text;
     size_t size;
     json_error_t error;
-    EQI_TRY(eqi_file_slurp(ctx, path, CONFIG_LIMIT, &text, &size));
+    EQI_RETURN_IF(eqi_file_slurp(ctx, path, CONFIG_LIMIT, &text, &size));
     *out = json_loadb(text, size, 0, &error);
     eqi_free(ctx, text);
-    return *out ? EQAT_OK : eqi_fail(ctx, EQAT_FORMAT, "%s: line %d: %s", path, error.line, error.text);
+    return *out ? EQAT_OK
+                : eqi_fail(ctx, EQAT_FORMAT, "%s: line %d: %s", path, error.line, error.text);
 }
 
 static eqat_status open_folder(eqat_model *m)
@@ -39,9 +40,9 @@ static eqat_status open_folder(eqat_model *m)
     char *config = eqi_path_join(m->ctx, m->path, "config.json");
     if (!config) return EQAT_OUT_OF_MEMORY;
     eqat_status st;
-    EQI_CHECK(read_json(m->ctx, config, &m->json));
-    EQI_CHECK(eqi_config_parse(m->ctx, &m->config, m->json, config));
-    EQI_CHECK(eqi_gptq_config_parse(m->ctx, &m->gptq, m->json, config));
+    EQI_GOTO(done, read_json(m->ctx, config, &m->json));
+    EQI_GOTO(done, eqi_config_parse(m->ctx, &m->config, m->json, config));
+    EQI_GOTO(done, eqi_gptq_config_parse(m->ctx, &m->gptq, m->json, config));
     st = eqi_source_open_safetensors(m->ctx, &m->source, m->path);
 done:
     eqi_free(m->ctx, config);
@@ -51,7 +52,7 @@ done:
 static eqat_status open_gguf(eqat_model *m)
 {
     eqi_gguf *g;
-    EQI_TRY(eqi_gguf_open(m->ctx, &g, m->path));
+    EQI_RETURN_IF(eqi_gguf_open(m->ctx, &g, m->path));
     eqat_status st = eqi_gguf_open_hf(g, &m->source, &m->json);
     eqi_gguf_close(g);
     return st == EQAT_OK ? eqi_config_parse(m->ctx, &m->config, m->json, m->path) : st;
@@ -65,12 +66,14 @@ static eqat_status open_tokenizer(eqat_model *m)
     return st == EQAT_NOT_FOUND || st == EQAT_UNSUPPORTED ? EQAT_OK : st;
 }
 
-eqat_status eqat_model_open(eqat_context *ctx, eqat_model **out, const char *path, const eqat_model_options *options)
+eqat_status eqat_model_open(eqat_context *ctx, eqat_model **out, const char *path,
+                            const eqat_model_options *options)
 {
     *out = NULL;
     eqat_model_options o;
-    EQI_TRY(eqi_options_take(ctx, &eqi_struct_model, &o, options));
-    if (!eqi_path_exists(path)) return eqi_fail(ctx, EQAT_NOT_FOUND, "%s: no such file or folder", path);
+    EQI_RETURN_IF(eqi_options_take(ctx, &eqi_struct_model, &o, options));
+    if (!eqi_path_exists(path))
+        return eqi_fail(ctx, EQAT_NOT_FOUND, "%s: no such file or folder", path);
     eqat_model *m = eqi_calloc(ctx, 1, sizeof *m, "a model");
     if (!m) return EQAT_OUT_OF_MEMORY;
     m->ctx = eqi_ctx_ref(ctx);
@@ -92,13 +95,15 @@ eqat_status eqat_model_open(eqat_context *ctx, eqat_model **out, const char *pat
 eqat_status eqi_block_check_idle(const eqat_model *m, int64_t index)
 {
     if (!m->blocks[index].in_work) return EQAT_OK;
-    return eqi_fail(m->ctx, EQAT_INVALID_ARGUMENT, "block %lld: found it in work of a Block-AP job, expected finish or abandon first",
-                    (long long)index);
+    return eqi_fail(
+        m->ctx, EQAT_INVALID_ARGUMENT,
+        "block %lld: found it in work of a Block-AP job, expected finish or abandon first",
+        (long long)index);
 }
 
 eqat_status eqi_model_check_idle(const eqat_model *m)
 {
-    for (int64_t b = 0; b < m->config.blocks; b++) EQI_TRY(eqi_block_check_idle(m, b));
+    for (int64_t b = 0; b < m->config.blocks; b++) EQI_RETURN_IF(eqi_block_check_idle(m, b));
     return EQAT_OK;
 }
 
@@ -148,7 +153,8 @@ typedef struct totals {
 static void add_dense(totals *t, eqi_stored stored, int64_t n)
 {
     t->parameters += n;
-    t->bytes += (int64_t)eqi_stored_bytes(t->changed ? eqi_stored_as(eqi_kept_dtype(stored)) : stored, n);
+    t->bytes +=
+        (int64_t)eqi_stored_bytes(t->changed ? eqi_stored_as(eqi_kept_dtype(stored)) : stored, n);
 }
 
 static void add_linear(totals *t, const eqi_linear *l)
@@ -185,7 +191,8 @@ static totals count(const eqat_model *m)
     for (int64_t b = 0; b < m->config.blocks; b++) {
         const eqi_block *block = &m->blocks[b];
         for (int i = 0; i < block->n_linears; i++) add_linear(&t, &block->linears[i]);
-        for (int i = 0; i < EQI_NORM_COUNT; i++) add_dense(&t, block->norms[i].stored, block->norms[i].size);
+        for (int i = 0; i < EQI_NORM_COUNT; i++)
+            add_dense(&t, block->norms[i].stored, block->norms[i].size);
     }
     return t;
 }
@@ -225,13 +232,17 @@ int64_t eqat_model_linear_count(eqat_model *m, int64_t block)
 eqat_status eqat_model_linear(eqat_model *m, int64_t block, int64_t index, eqat_linear_info *info)
 {
     if (index < 0 || index >= eqat_model_linear_count(m, block))
-        return eqi_fail(m->ctx, EQAT_INVALID_ARGUMENT,
-                        "model: found linear %lld of block %lld, expected one of %lld in one of %lld blocks",
-                        (long long)index, (long long)block, (long long)eqat_model_linear_count(m, block),
-                        (long long)m->config.blocks);
+        return eqi_fail(
+            m->ctx, EQAT_INVALID_ARGUMENT,
+            "model: found linear %lld of block %lld, expected one of %lld in one of %lld blocks",
+            (long long)index, (long long)block, (long long)eqat_model_linear_count(m, block),
+            (long long)m->config.blocks);
     const eqi_linear *l = &m->blocks[block].linears[index];
     eqi_quant_desc q = eqi_linear_quantization(l);
-    eqat_linear_info full = {
-        .name = l->name, .out_features = l->out, .in_features = l->in, .bits = q.bits, .group_size = (int32_t)q.group};
+    eqat_linear_info full = {.name = l->name,
+                             .out_features = l->out,
+                             .in_features = l->in,
+                             .bits = q.bits,
+                             .group_size = (int32_t)q.group};
     return eqi_options_give(m->ctx, "eqat_linear_info", info, &full, sizeof full);
 }

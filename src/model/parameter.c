@@ -13,7 +13,8 @@ struct eqi_parameter {
     int part;
 };
 
-static void add(eqat_model *m, where place, int64_t block, int part, const char *name, const char *suffix)
+static void add(eqat_model *m, where place, int64_t block, int part, const char *name,
+                const char *suffix)
 {
     struct eqi_parameter *p = &m->parameters[m->n_parameters++];
     *p = (struct eqi_parameter){.place = place, .block = block, .part = part};
@@ -25,16 +26,23 @@ static eqat_status list_all(eqat_model *m)
     static const struct {
         where place;
         const char *suffix;
-    } forms[] = {{WEIGHT, ".weight"}, {CODES, ".codes"}, {SCALES, ".scales"}, {ZEROS, ".zeros"}, {BIAS, ".bias"}};
+    } forms[] = {{WEIGHT, ".weight"},
+                 {CODES, ".codes"},
+                 {SCALES, ".scales"},
+                 {ZEROS, ".zeros"},
+                 {BIAS, ".bias"}};
     if (m->parameters) return EQAT_OK;
-    size_t most = 3 + (size_t)m->config.blocks * (EQI_ROLE_COUNT * EQI_COUNT(forms) + EQI_NORM_COUNT);
-    m->parameters = eqi_calloc(m->ctx, most, sizeof *m->parameters, "the names of a model's parameters");
+    size_t most =
+        3 + (size_t)m->config.blocks * (EQI_ROLE_COUNT * EQI_COUNT(forms) + EQI_NORM_COUNT);
+    m->parameters =
+        eqi_calloc(m->ctx, most, sizeof *m->parameters, "the names of a model's parameters");
     if (!m->parameters) return EQAT_OUT_OF_MEMORY;
     add(m, EMBEDDING, 0, 0, "model.embed_tokens.weight", "");
     for (int64_t b = 0; b < m->config.blocks; b++) {
         const eqi_block *block = &m->blocks[b];
         for (int i = 0; i < block->n_linears; i++)
-            for (size_t f = 0; f < EQI_COUNT(forms); f++) add(m, forms[f].place, b, i, block->linears[i].name, forms[f].suffix);
+            for (size_t f = 0; f < EQI_COUNT(forms); f++)
+                add(m, forms[f].place, b, i, block->linears[i].name, forms[f].suffix);
         for (int i = 0; i < EQI_NORM_COUNT; i++)
             if (block->norms[i].size) add(m, NORM, b, i, block->norms[i].name, "");
     }
@@ -69,7 +77,7 @@ static eqat_status widen(eqi_tensor **t)
 {
     if ((*t)->v.dtype == EQI_F32) return EQAT_OK;
     eqi_tensor *wide;
-    EQI_TRY(eqi_tensor_cast(*t, EQI_F32, &wide));
+    EQI_RETURN_IF(eqi_tensor_cast(*t, EQI_F32, &wide));
     eqi_tensor_unref(*t);
     *t = wide;
     return EQAT_OK;
@@ -77,15 +85,15 @@ static eqat_status widen(eqi_tensor **t)
 
 static eqat_status pin_end(eqat_model *m, where place, eqat_tensor **out)
 {
-    EQI_TRY(eqi_model_load_ends(m));
+    EQI_RETURN_IF(eqi_model_load_ends(m));
     if (place == FINAL_NORM) {
         *out = m->final_norm.gain;
     } else if (place == HEAD) {
-        EQI_TRY(widen(&m->head));
+        EQI_RETURN_IF(widen(&m->head));
         m->head_pinned = true;
         *out = m->head;
     } else {
-        EQI_TRY(widen(&m->embedding));
+        EQI_RETURN_IF(widen(&m->embedding));
         m->embedding_pinned = true;
         *out = m->embedding;
         if (m->config.tied && m->head != m->embedding) {
@@ -99,8 +107,8 @@ static eqat_status pin_end(eqat_model *m, where place, eqat_tensor **out)
 static eqat_status pin_in_block(eqat_model *m, const struct eqi_parameter *p, eqat_tensor **out)
 {
     eqi_block *b = &m->blocks[p->block];
-    EQI_TRY(eqi_block_check_idle(m, p->block)); /* its masters go with the job */
-    EQI_TRY(eqi_block_load(m, p->block, EQI_F32, true));
+    EQI_RETURN_IF(eqi_block_check_idle(m, p->block)); /* its masters go with the job */
+    EQI_RETURN_IF(eqi_block_load(m, p->block, EQI_F32, true));
     b->resident = true;
     eqi_linear *l = &b->linears[p->part];
     switch (p->place) {
@@ -117,7 +125,7 @@ static eqat_status pin_in_block(eqat_model *m, const struct eqi_parameter *p, eq
 eqat_status eqat_model_parameter(eqat_model *m, const char *name, eqat_tensor **out)
 {
     *out = NULL;
-    EQI_TRY(list_all(m));
+    EQI_RETURN_IF(list_all(m));
     for (size_t i = 0; i < m->n_parameters; i++) {
         const struct eqi_parameter *p = &m->parameters[i];
         if (strcmp(p->name, name) != 0 || !exists(m, p)) continue;

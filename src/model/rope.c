@@ -24,15 +24,15 @@ static double rope_base(const eqi_config *c, int64_t length)
     return c->rope_theta * pow(c->rope_factor * n / made_for - (c->rope_factor - 1), d / (d - 2));
 }
 
-eqat_status eqi_rope_tables(eqi_ctx *ctx, const eqi_config *config, int64_t positions, int64_t length, eqi_tensor **cos_out,
-                            eqi_tensor **sin_out)
+eqat_status eqi_rope_tables(eqi_ctx *ctx, const eqi_config *config, int64_t positions,
+                            int64_t length, eqi_tensor **cos_out, eqi_tensor **sin_out)
 {
     *cos_out = *sin_out = NULL;
     int64_t pairs = config->head_dim / 2, shape[2] = {positions, pairs};
     eqat_status st = EQAT_OK;
     eqi_tensor *tables[2] = {NULL, NULL};
-    EQI_CHECK(eqi_tensor_create(ctx, &tables[0], EQI_F32, 2, shape));
-    EQI_CHECK(eqi_tensor_create(ctx, &tables[1], EQI_F32, 2, shape));
+    EQI_GOTO(done, eqi_tensor_create(ctx, &tables[0], EQI_F32, 2, shape));
+    EQI_GOTO(done, eqi_tensor_create(ctx, &tables[1], EQI_F32, 2, shape));
     size_t bytes = (size_t)positions * (size_t)pairs * sizeof(float);
     double base = rope_base(config, length);
     for (int table = 0; table < 2; table++) {
@@ -44,7 +44,8 @@ eqat_status eqi_rope_tables(eqi_ctx *ctx, const eqi_config *config, int64_t posi
         for (int64_t i = 0; i < pairs; i++) {
             double f = frequency(config, base, i);
             for (int64_t p = 0; p < positions; p++)
-                values[p * pairs + i] = (float)(table == 0 ? cos((double)p * f) : sin((double)p * f));
+                values[p * pairs + i] =
+                    (float)(table == 0 ? cos((double)p * f) : sin((double)p * f));
         }
         st = eqi_tensor_upload(tables[table], values, bytes);
         eqi_free(ctx, values);

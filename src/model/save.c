@@ -17,14 +17,16 @@ typedef struct emitter {
     bool writing;
 } emitter;
 
-static eqat_status declare(emitter *e, const char *name, eqi_stored stored, int ndim, const int64_t *shape)
+static eqat_status declare(emitter *e, const char *name, eqi_stored stored, int ndim,
+                           const int64_t *shape)
 {
     return eqi_safetensors_declare(e->out, name, stored, ndim, shape);
 }
 
 static eqat_status refuse_value(emitter *e, const char *name, float value)
 {
-    return eqi_fail(e->ctx, EQAT_NUMERIC, "%s: found %s, expected finite numbers", name, isnan(value) ? "NaN" : "infinity");
+    return eqi_fail(e->ctx, EQAT_NUMERIC, "%s: found %s, expected finite numbers", name,
+                    isnan(value) ? "NaN" : "infinity");
 }
 
 /* An F32 tensor in memory, a chunk at a time, as `stored`. */
@@ -37,10 +39,10 @@ static eqat_status write_memory(emitter *e, const char *name, eqi_stored stored,
     float *wide = eqi_alloc(e->ctx, (size_t)step * sizeof *wide, name);
     uint16_t *narrow = wide ? eqi_alloc(e->ctx, (size_t)step * sizeof *narrow, name) : NULL;
     if (!narrow) goto done;
-    EQI_CHECK(eqi_tensor_reshape(t, &flat, 1, &n));
+    EQI_GOTO(done, eqi_tensor_reshape(t, &flat, 1, &n));
     for (int64_t at = 0; at < n; at += step) {
         int64_t count = n - at < step ? n - at : step;
-        EQI_CHECK(eqi_tensor_slice(flat, &part, 0, at, count));
+        EQI_GOTO(done, eqi_tensor_slice(flat, &part, 0, at, count));
         st = eqi_tensor_download(part, wide, (size_t)count * sizeof *wide);
         eqi_tensor_unref(part);
         if (st != EQAT_OK) goto done;
@@ -51,7 +53,7 @@ static eqat_status write_memory(emitter *e, const char *name, eqi_stored stored,
             st = refuse_value(e, name, wide[bad]);
             goto done;
         }
-        EQI_CHECK(eqi_safetensors_write(e->out, data, (size_t)count * eqi_dtype_size(kept)));
+        EQI_GOTO(done, eqi_safetensors_write(e->out, data, (size_t)count * eqi_dtype_size(kept)));
     }
 done:
     eqi_tensor_unref(flat);
@@ -66,14 +68,17 @@ static eqat_status write_source(emitter *e, const eqi_source_entry *entry, eqi_s
     size_t size = eqi_dtype_size(eqi_kept_dtype(stored));
     eqat_status st = EQAT_OUT_OF_MEMORY;
     float *wide = eqi_alloc(e->ctx, (size_t)(step * width) * sizeof *wide, entry->name);
-    uint16_t *narrow = wide ? eqi_alloc(e->ctx, (size_t)(step * width) * sizeof *narrow, entry->name) : NULL;
+    uint16_t *narrow =
+        wide ? eqi_alloc(e->ctx, (size_t)(step * width) * sizeof *narrow, entry->name) : NULL;
     if (!narrow) goto done;
     st = EQAT_OK;
     for (int64_t row = 0; row < rows; row += step) {
         int64_t count = (rows - row < step ? rows - row : step) * width;
         const void *data;
-        EQI_CHECK(eqi_read_chunk(e->m, entry, row * width, count, eqi_kept_dtype(stored), false, wide, narrow, &data));
-        EQI_CHECK(eqi_safetensors_write(e->out, data, (size_t)count * size));
+        EQI_GOTO(done,
+                 eqi_read_chunk(e->m, entry, row * width, count, eqi_kept_dtype(stored), false,
+                                wide, narrow, &data));
+        EQI_GOTO(done, eqi_safetensors_write(e->out, data, (size_t)count * size));
     }
 done:
     eqi_free(e->ctx, wide);
@@ -85,7 +90,8 @@ done:
 static eqat_status emit_dense(emitter *e, const char *name, eqi_tensor *t)
 {
     const eqi_source_entry *entry = eqi_source_find(e->m->source, name);
-    if (!entry) return eqi_fail(e->ctx, EQAT_NOT_FOUND, "%s: tensor %s: not found", e->m->path, name);
+    if (!entry)
+        return eqi_fail(e->ctx, EQAT_NOT_FOUND, "%s: tensor %s: not found", e->m->path, name);
     eqi_stored stored = eqi_stored_as(eqi_kept_dtype(entry->stored));
     if (!e->writing) return declare(e, name, stored, entry->ndim, entry->shape);
     bool memory = t && t->v.dtype == EQI_F32;
@@ -112,12 +118,14 @@ static eqat_status write_codes(emitter *e, const eqi_linear *l, const eqi_weight
 static eqat_status write_zeros(emitter *e, const eqi_linear *l, const eqi_weight *w)
 {
     int64_t groups = l->in / w->q.group;
-    size_t n = (size_t)(l->out * groups), bytes = (size_t)(groups * eqi_gptq_zero_columns(l->out, w->q.bits)) * sizeof(uint32_t);
+    size_t n = (size_t)(l->out * groups),
+           bytes = (size_t)(groups * eqi_gptq_zero_columns(l->out, w->q.bits)) * sizeof(uint32_t);
     eqi_tensor *rounded = NULL;
-    if (w->z->v.dtype != EQI_U8) EQI_TRY(eqi_quant_round_z(w->z, w->q.bits, &rounded));
+    if (w->z->v.dtype != EQI_U8) EQI_RETURN_IF(eqi_quant_round_z(w->z, w->q.bits, &rounded));
     uint8_t *zeros = eqi_alloc(e->ctx, n, "zero points");
     uint32_t *words = zeros ? eqi_alloc(e->ctx, bytes, "zero points") : NULL;
-    eqat_status st = words ? eqi_tensor_download(rounded ? rounded : w->z, zeros, n) : EQAT_OUT_OF_MEMORY;
+    eqat_status st =
+        words ? eqi_tensor_download(rounded ? rounded : w->z, zeros, n) : EQAT_OUT_OF_MEMORY;
     if (st == EQAT_OK) {
         eqi_gptq_pack_zeros(zeros, l->out, groups, w->q.bits, words);
         st = eqi_safetensors_write(e->out, words, bytes);
@@ -133,12 +141,14 @@ static eqat_status write_steps(emitter *e, const eqi_linear *l, const eqi_weight
     int64_t groups = l->in / w->q.group, n = l->out * groups;
     float *steps = eqi_alloc(e->ctx, (size_t)n * sizeof *steps, "step sizes");
     uint16_t *columns = steps ? eqi_alloc(e->ctx, (size_t)n * sizeof *columns, "step sizes") : NULL;
-    eqat_status st = columns ? eqi_tensor_download(w->s, steps, (size_t)n * sizeof *steps) : EQAT_OUT_OF_MEMORY;
+    eqat_status st =
+        columns ? eqi_tensor_download(w->s, steps, (size_t)n * sizeof *steps) : EQAT_OUT_OF_MEMORY;
     int64_t bad = st == EQAT_OK ? eqi_first_bad(steps, n, EQI_F32) : n;
     if (bad < n) st = refuse_value(e, l->name, steps[bad]);
     if (st == EQAT_OK) {
         for (int64_t o = 0; o < l->out; o++)
-            for (int64_t g = 0; g < groups; g++) columns[g * l->out + o] = eqi_f32_to_f16(eqi_stored_step(steps[o * groups + g]));
+            for (int64_t g = 0; g < groups; g++)
+                columns[g * l->out + o] = eqi_f32_to_f16(eqi_stored_step(steps[o * groups + g]));
         st = eqi_safetensors_write(e->out, columns, (size_t)n * sizeof *columns);
     }
     eqi_free(e->ctx, steps);
@@ -161,20 +171,22 @@ static eqat_status declare_packed(emitter *e, const eqi_linear *l, const eqi_qua
     int64_t groups = l->in / q->group;
     char name[128];
     snprintf(name, sizeof name, "%s.qweight", l->name);
-    EQI_TRY(declare(e, name, EQI_STORED_I32, 2, (int64_t[]){eqi_gptq_weight_rows(l->in, q->bits), l->out}));
+    EQI_RETURN_IF(declare(e, name, EQI_STORED_I32, 2,
+                          (int64_t[]){eqi_gptq_weight_rows(l->in, q->bits), l->out}));
     snprintf(name, sizeof name, "%s.qzeros", l->name);
-    EQI_TRY(declare(e, name, EQI_STORED_I32, 2, (int64_t[]){groups, eqi_gptq_zero_columns(l->out, q->bits)}));
+    EQI_RETURN_IF(declare(e, name, EQI_STORED_I32, 2,
+                          (int64_t[]){groups, eqi_gptq_zero_columns(l->out, q->bits)}));
     snprintf(name, sizeof name, "%s.scales", l->name);
-    EQI_TRY(declare(e, name, EQI_STORED_F16, 2, (int64_t[]){groups, l->out}));
+    EQI_RETURN_IF(declare(e, name, EQI_STORED_F16, 2, (int64_t[]){groups, l->out}));
     snprintf(name, sizeof name, "%s.g_idx", l->name);
     return declare(e, name, EQI_STORED_I32, 1, &l->in);
 }
 
 static eqat_status write_packed(emitter *e, const eqi_linear *l, const eqi_weight *w)
 {
-    EQI_TRY(write_codes(e, l, w));
-    EQI_TRY(write_zeros(e, l, w));
-    EQI_TRY(write_steps(e, l, w));
+    EQI_RETURN_IF(write_codes(e, l, w));
+    EQI_RETURN_IF(write_zeros(e, l, w));
+    EQI_RETURN_IF(write_steps(e, l, w));
     return write_g_idx(e, l, w);
 }
 
@@ -183,19 +195,20 @@ static eqat_status emit_linear(emitter *e, eqi_linear *l)
     char name[128];
     eqi_quant_desc q = eqi_linear_quantization(l);
     if (q.bits && !e->writing) {
-        EQI_TRY(declare_packed(e, l, &q));
+        EQI_RETURN_IF(declare_packed(e, l, &q));
     } else if (q.bits && l->weight.codes) {
-        EQI_TRY(write_packed(e, l, &l->weight));
+        EQI_RETURN_IF(write_packed(e, l, &l->weight));
     } else if (q.bits) {
-        /* Packed in the input and not in memory: through memory, because the input's zero points may be the older form. */
+        /* Packed in the input and not in memory: through memory, because the input's zero points
+         * may be the older form. */
         eqi_weight w = {0};
-        EQI_TRY(eqi_load_packed(e->m, l, &w));
+        EQI_RETURN_IF(eqi_load_packed(e->m, l, &w));
         eqat_status st = write_packed(e, l, &w);
         eqi_weight_release(&w);
-        EQI_TRY(st);
+        EQI_RETURN_IF(st);
     } else {
         snprintf(name, sizeof name, "%s.weight", l->name);
-        EQI_TRY(emit_dense(e, name, l->weight.w));
+        EQI_RETURN_IF(emit_dense(e, name, l->weight.w));
     }
     snprintf(name, sizeof name, "%s.bias", l->name);
     return l->has_bias ? emit_dense(e, name, l->weight.bias) : EQAT_OK;
@@ -204,15 +217,17 @@ static eqat_status emit_linear(emitter *e, eqi_linear *l)
 static eqat_status emit_all(emitter *e)
 {
     eqat_model *m = e->m;
-    EQI_TRY(emit_dense(e, "model.embed_tokens.weight", m->embedding));
+    EQI_RETURN_IF(emit_dense(e, "model.embed_tokens.weight", m->embedding));
     for (int64_t b = 0; b < m->config.blocks; b++) {
         eqi_block *block = &m->blocks[b];
-        if (e->writing) EQI_TRY(eqi_check_cancel(e->ctx));
-        for (int i = 0; i < block->n_linears; i++) EQI_TRY(emit_linear(e, &block->linears[i]));
+        if (e->writing) EQI_RETURN_IF(eqi_check_cancel(e->ctx));
+        for (int i = 0; i < block->n_linears; i++)
+            EQI_RETURN_IF(emit_linear(e, &block->linears[i]));
         for (int i = 0; i < EQI_NORM_COUNT; i++)
-            if (block->norms[i].size) EQI_TRY(emit_dense(e, block->norms[i].name, block->norms[i].gain));
+            if (block->norms[i].size)
+                EQI_RETURN_IF(emit_dense(e, block->norms[i].name, block->norms[i].gain));
     }
-    EQI_TRY(emit_dense(e, m->final_norm.name, m->final_norm.gain));
+    EQI_RETURN_IF(emit_dense(e, m->final_norm.name, m->final_norm.gain));
     return m->config.tied ? EQAT_OK : emit_dense(e, "lm_head.weight", m->head);
 }
 
@@ -222,11 +237,11 @@ static eqat_status write_weights(eqat_model *m, const char *dir)
     if (!path) return EQAT_OUT_OF_MEMORY;
     emitter e = {.m = m, .ctx = m->ctx};
     eqat_status st;
-    EQI_CHECK(eqi_safetensors_create(m->ctx, &e.out, path));
-    EQI_CHECK(eqi_safetensors_metadata(e.out, "format", "pt"));
-    EQI_CHECK(emit_all(&e));
+    EQI_GOTO(done, eqi_safetensors_create(m->ctx, &e.out, path));
+    EQI_GOTO(done, eqi_safetensors_metadata(e.out, "format", "pt"));
+    EQI_GOTO(done, emit_all(&e));
     e.writing = true;
-    EQI_CHECK(emit_all(&e));
+    EQI_GOTO(done, emit_all(&e));
     eqi_safetensors_writer *out = e.out;
     e.out = NULL;
     st = eqi_safetensors_close(out);
@@ -243,44 +258,49 @@ static eqat_status check_layout(eqat_model *m)
         for (int i = 0; i < m->blocks[b].n_linears; i++) {
             const eqi_linear *l = &m->blocks[b].linears[i];
             eqi_quant_desc q = eqi_linear_quantization(l);
-            if (q.bits) EQI_TRY(eqi_gptq_check(m->ctx, l->name, l->out, l->in, &q));
+            if (q.bits) EQI_RETURN_IF(eqi_gptq_check(m->ctx, l->name, l->out, l->in, &q));
         }
     return EQAT_OK;
 }
 
-static eqat_status round_f32(eqi_tensor *t, eqi_stored stored) { return t ? eqi_round_kept(t, stored) : EQAT_OK; }
+static eqat_status round_f32(eqi_tensor *t, eqi_stored stored)
+{
+    return t ? eqi_round_kept(t, stored) : EQAT_OK;
+}
 
-/* What a driver of the user's trained takes the values that the file will hold; what still trains, in E2E-QP, must not. */
+/* What a driver of the user's trained takes the values that the file will hold; what still trains,
+ * in E2E-QP, must not. */
 static eqat_status round_memory(eqat_model *m)
 {
-    EQI_TRY(round_f32(m->embedding, m->embedding_stored));
-    if (!m->config.tied) EQI_TRY(round_f32(m->head, m->head_stored));
-    EQI_TRY(round_f32(m->final_norm.gain, m->final_norm.stored));
+    EQI_RETURN_IF(round_f32(m->embedding, m->embedding_stored));
+    if (!m->config.tied) EQI_RETURN_IF(round_f32(m->head, m->head_stored));
+    EQI_RETURN_IF(round_f32(m->final_norm.gain, m->final_norm.stored));
     for (int64_t b = 0; b < m->config.blocks; b++) {
         eqi_block *block = &m->blocks[b];
         if (!block->resident) continue;
         for (int i = 0; i < block->n_linears; i++) {
             eqi_linear *l = &block->linears[i];
-            if (l->weight.codes) EQI_TRY(eqi_quant_round_s(l->weight.s));
-            EQI_TRY(round_f32(l->weight.w, l->stored));
-            EQI_TRY(round_f32(l->weight.bias, l->bias_stored));
+            if (l->weight.codes) EQI_RETURN_IF(eqi_quant_round_s(l->weight.s));
+            EQI_RETURN_IF(round_f32(l->weight.w, l->stored));
+            EQI_RETURN_IF(round_f32(l->weight.bias, l->bias_stored));
         }
-        for (int i = 0; i < EQI_NORM_COUNT; i++) EQI_TRY(round_f32(block->norms[i].gain, block->norms[i].stored));
+        for (int i = 0; i < EQI_NORM_COUNT; i++)
+            EQI_RETURN_IF(round_f32(block->norms[i].gain, block->norms[i].stored));
     }
     return EQAT_OK;
 }
 
 eqat_status eqat_model_save(eqat_model *m, const char *dir)
 {
-    EQI_TRY(eqi_model_check_idle(m));
-    EQI_TRY(check_layout(m));
+    EQI_RETURN_IF(eqi_model_check_idle(m));
+    EQI_RETURN_IF(check_layout(m));
     eqi_outdir *out;
-    EQI_TRY(eqi_outdir_begin(m->ctx, &out, dir));
+    EQI_RETURN_IF(eqi_outdir_begin(m->ctx, &out, dir));
     eqat_status st;
-    if (!m->in_training) EQI_CHECK(round_memory(m));
-    EQI_CHECK(write_weights(m, out->temp));
-    EQI_CHECK(eqi_save_config(m, out->temp));
-    EQI_CHECK(m->tokenizer ? eqat_tokenizer_save(m->tokenizer, out->temp) : EQAT_OK);
+    if (!m->in_training) EQI_GOTO(done, round_memory(m));
+    EQI_GOTO(done, write_weights(m, out->temp));
+    EQI_GOTO(done, eqi_save_config(m, out->temp));
+    EQI_GOTO(done, m->tokenizer ? eqat_tokenizer_save(m->tokenizer, out->temp) : EQAT_OK);
     st = eqi_outdir_commit(&out);
 done:
     eqi_outdir_abort(&out);

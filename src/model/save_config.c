@@ -17,56 +17,70 @@ static int digits_needed(const json_t *json, int digits)
 {
     if (json_is_real(json))
         while (digits < 17 && !round_trips(json_real_value(json), digits)) digits++;
-    for (size_t i = 0; i < json_array_size(json); i++) digits = digits_needed(json_array_get(json, i), digits);
+    for (size_t i = 0; i < json_array_size(json); i++)
+        digits = digits_needed(json_array_get(json, i), digits);
     const char *key;
     json_t *value;
-    if (json_is_object(json)) json_object_foreach((json_t *)json, key, value) digits = digits_needed(value, digits);
+    if (json_is_object(json))
+        json_object_foreach((json_t *)json, key, value) digits = digits_needed(value, digits);
     return digits;
 }
 
-static int write_piece(const char *text, size_t size, void *out) { return eqi_out_write(out, text, size) == EQAT_OK ? 0 : -1; }
+static int write_piece(const char *text, size_t size, void *out)
+{
+    return eqi_out_write(out, text, size) == EQAT_OK ? 0 : -1;
+}
 
 static eqat_status write_json(eqi_ctx *ctx, const json_t *json, const char *path)
 {
     eqi_out *out;
-    EQI_TRY(eqi_out_open(ctx, &out, path));
-    size_t flags = JSON_INDENT(2) | JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(digits_needed(json, 15));
+    EQI_RETURN_IF(eqi_out_open(ctx, &out, path));
+    size_t flags =
+        JSON_INDENT(2) | JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(digits_needed(json, 15));
     int failed = json_dump_callback(json, write_piece, out, flags);
     write_piece("\n", 1, out);
     eqat_status st = eqi_out_close(out);
-    return st == EQAT_OK && failed ? eqi_fail(ctx, EQAT_OUT_OF_MEMORY, "%s: out of memory", path) : st;
+    return st == EQAT_OK && failed ? eqi_fail(ctx, EQAT_OUT_OF_MEMORY, "%s: out of memory", path)
+                                   : st;
 }
 
 static eqat_status quantization_config(eqat_model *m, json_t **out)
 {
     size_t n = 0, most = (size_t)m->config.blocks * EQI_ROLE_COUNT;
-    eqi_gptq_linear *linears = eqi_calloc(m->ctx, most, sizeof *linears, "the quantization of a model");
+    eqi_gptq_linear *linears =
+        eqi_calloc(m->ctx, most, sizeof *linears, "the quantization of a model");
     if (!linears) return EQAT_OUT_OF_MEMORY;
     bool any = false;
     for (int64_t b = 0; b < m->config.blocks; b++)
         for (int i = 0; i < m->blocks[b].n_linears; i++) {
             const eqi_linear *l = &m->blocks[b].linears[i];
             eqi_quant_desc q = eqi_linear_quantization(l);
-            linears[n++] = (eqi_gptq_linear){.name = l->name, .in = l->in, .bits = q.bits, .group = q.group};
+            linears[n++] =
+                (eqi_gptq_linear){.name = l->name, .in = l->in, .bits = q.bits, .group = q.group};
             any |= q.bits != 0;
         }
     *out = any ? eqi_gptq_config_make(linears, n) : NULL;
     eqi_free(m->ctx, linears);
-    return any && !*out ? eqi_fail(m->ctx, EQAT_OUT_OF_MEMORY, "out of memory: quantization_config") : EQAT_OK;
+    return any && !*out ? eqi_fail(m->ctx, EQAT_OUT_OF_MEMORY, "out of memory: quantization_config")
+                        : EQAT_OK;
 }
 
 static eqat_status write_config(eqat_model *m, const char *path)
 {
-    static const char *const names[] = {[EQI_F32] = "float32", [EQI_BF16] = "bfloat16", [EQI_F16] = "float16"};
+    static const char *const names[] = {
+        [EQI_F32] = "float32", [EQI_BF16] = "bfloat16", [EQI_F16] = "float16"};
     json_t *quantization;
-    EQI_TRY(quantization_config(m, &quantization));
+    EQI_RETURN_IF(quantization_config(m, &quantization));
     json_t *json = json_deep_copy(m->json);
     bool failed = !json;
     if (json) json_object_del(json, "quantization_config");
     if (json && !json_object_get(json, "torch_dtype") && !json_object_get(json, "dtype"))
-        failed |= json_object_set_new(json, "torch_dtype", json_string(names[eqi_kept_dtype(m->embedding_stored)])) != 0;
-    if (json && quantization) failed |= json_object_set(json, "quantization_config", quantization) != 0;
-    eqat_status st = failed ? eqi_fail(m->ctx, EQAT_OUT_OF_MEMORY, "out of memory: config.json") : write_json(m->ctx, json, path);
+        failed |= json_object_set_new(json, "torch_dtype",
+                                      json_string(names[eqi_kept_dtype(m->embedding_stored)])) != 0;
+    if (json && quantization)
+        failed |= json_object_set(json, "quantization_config", quantization) != 0;
+    eqat_status st = failed ? eqi_fail(m->ctx, EQAT_OUT_OF_MEMORY, "out of memory: config.json")
+                            : write_json(m->ctx, json, path);
     json_decref(quantization);
     json_decref(json);
     return st;
@@ -75,7 +89,8 @@ static eqat_status write_config(eqat_model *m, const char *path)
 /* Copies a file of the input's folder that need not be there. */
 static eqat_status copy_file(eqat_model *m, const char *dir, const char *name)
 {
-    char *from = eqi_path_join(m->ctx, m->path, name), *to = from ? eqi_path_join(m->ctx, dir, name) : NULL, *data = NULL;
+    char *from = eqi_path_join(m->ctx, m->path, name),
+         *to = from ? eqi_path_join(m->ctx, dir, name) : NULL, *data = NULL;
     size_t size;
     eqat_status st = to ? EQAT_OK : EQAT_OUT_OF_MEMORY;
     if (st == EQAT_OK && eqi_path_exists(from)) {
@@ -91,14 +106,20 @@ static eqat_status copy_file(eqat_model *m, const char *dir, const char *name)
 eqat_status eqi_save_config(eqat_model *m, const char *dir)
 {
     /* Of a tokenizer that libeqat does not read. */
-    static const char *const tokenizer_files[] = {"tokenizer.json",  "tokenizer_config.json", "special_tokens_map.json",
-                                                  "added_tokens.json", "vocab.json",          "merges.txt",
-                                                  "tokenizer.model", "chat_template.jinja"};
+    static const char *const tokenizer_files[] = {"tokenizer.json",
+                                                  "tokenizer_config.json",
+                                                  "special_tokens_map.json",
+                                                  "added_tokens.json",
+                                                  "vocab.json",
+                                                  "merges.txt",
+                                                  "tokenizer.model",
+                                                  "chat_template.jinja"};
     char *path = eqi_path_join(m->ctx, dir, "config.json");
     eqat_status st = path ? write_config(m, path) : EQAT_OUT_OF_MEMORY;
     eqi_free(m->ctx, path);
     if (st != EQAT_OK || !eqi_path_is_dir(m->path)) return st;
-    EQI_TRY(copy_file(m, dir, "generation_config.json"));
-    for (size_t i = 0; i < EQI_COUNT(tokenizer_files) && !m->tokenizer; i++) EQI_TRY(copy_file(m, dir, tokenizer_files[i]));
+    EQI_RETURN_IF(copy_file(m, dir, "generation_config.json"));
+    for (size_t i = 0; i < EQI_COUNT(tokenizer_files) && !m->tokenizer; i++)
+        EQI_RETURN_IF(copy_file(m, dir, tokenizer_files[i]));
     return EQAT_OK;
 }

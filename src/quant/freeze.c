@@ -2,7 +2,8 @@
 
 #include "quant/quantizer.h"
 
-/* Step sizes and zero points are small next to the weights: they travel through the host, whatever the device. */
+/* Step sizes and zero points are small next to the weights: they travel through the host, whatever
+ * the device. */
 
 static eqat_status to_host(const eqi_tensor *t, float **out)
 {
@@ -17,7 +18,7 @@ static eqat_status to_host(const eqi_tensor *t, float **out)
 eqat_status eqi_quant_round_s(eqi_tensor *s)
 {
     float *host;
-    EQI_TRY(to_host(s, &host));
+    EQI_RETURN_IF(to_host(s, &host));
     int64_t n = eqi_view_count(&s->v);
     for (int64_t i = 0; i < n; i++) host[i] = eqi_stored_step(host[i]);
     eqat_status st = eqi_tensor_upload(s, host, (size_t)n * sizeof(float));
@@ -28,7 +29,7 @@ eqat_status eqi_quant_round_s(eqi_tensor *s)
 static eqat_status clamp_s(eqi_tensor *s)
 {
     float *host;
-    EQI_TRY(to_host(s, &host));
+    EQI_RETURN_IF(to_host(s, &host));
     int64_t n = eqi_view_count(&s->v);
     for (int64_t i = 0; i < n; i++) host[i] = fminf(fmaxf(host[i], EQI_STEP_MIN), EQI_STEP_MAX);
     eqat_status st = eqi_tensor_upload(s, host, (size_t)n * sizeof(float));
@@ -41,7 +42,7 @@ eqat_status eqi_quant_round_z(eqi_tensor *z, int bits, eqi_tensor **out)
     *out = NULL;
     eqi_ctx *ctx = eqi_tensor_ctx(z);
     float *host;
-    EQI_TRY(to_host(z, &host));
+    EQI_RETURN_IF(to_host(z, &host));
     int64_t n = eqi_view_count(&z->v);
     /* In place: byte i is written after float i was read. */
     unsigned char *bytes = (unsigned char *)host;
@@ -67,34 +68,36 @@ void eqi_weight_release(eqi_weight *w)
     eqi_tensor_unref(w->s);
     eqi_tensor_unref(w->z);
     eqi_tensor_unref(w->bias);
-    *w = (eqi_weight){ 0 };
+    *w = (eqi_weight){0};
 }
 
-eqat_status eqi_quant_round_to_nearest(eqi_tensor *w, const eqi_quant_desc *desc, bool mse, eqi_weight *packed)
+eqat_status eqi_quant_round_to_nearest(eqi_tensor *w, const eqi_quant_desc *desc, bool mse,
+                                       eqi_weight *packed)
 {
-    const eqi_quant_desc q = { .bits = desc->bits, .group = desc->group };
+    const eqi_quant_desc q = {.bits = desc->bits, .group = desc->group};
     if (mse) {
         eqi_tensor *s, *z;
-        *packed = (eqi_weight){ 0 };
-        EQI_TRY(eqi_quant_init(w, &q, true, &s, &z));
+        *packed = (eqi_weight){0};
+        EQI_RETURN_IF(eqi_quant_init(w, &q, true, &s, &z));
         eqat_status st = eqi_quant_freeze(w, s, z, &q, packed);
         eqi_tensor_unref(s);
         eqi_tensor_unref(z);
         return st;
     }
-    *packed = (eqi_weight){ .q = q };
+    *packed = (eqi_weight){.q = q};
     return eqi_quantize_minmax(w, &q, &packed->s, &packed->z, &packed->codes);
 }
 
-eqat_status eqi_quant_freeze(eqi_tensor *w, eqi_tensor *s, eqi_tensor *z, const eqi_quant_desc *desc, eqi_weight *packed)
+eqat_status eqi_quant_freeze(eqi_tensor *w, eqi_tensor *s, eqi_tensor *z,
+                             const eqi_quant_desc *desc, eqi_weight *packed)
 {
-    *packed = (eqi_weight){ .q = { .bits = desc->bits, .group = desc->group } };
+    *packed = (eqi_weight){.q = {.bits = desc->bits, .group = desc->group}};
     eqat_status st;
-    EQI_CHECK(eqi_tensor_cast(s, EQI_F32, &packed->s));
-    if (desc->clamp) EQI_CHECK(clamp_s(packed->s));
-    EQI_CHECK(eqi_quant_round_s(packed->s));
-    EQI_CHECK(eqi_quant_round_z(z, desc->bits, &packed->z));
-    EQI_CHECK(eqi_quantize(w, packed->s, packed->z, &packed->q, &packed->codes));
+    EQI_GOTO(done, eqi_tensor_cast(s, EQI_F32, &packed->s));
+    if (desc->clamp) EQI_GOTO(done, clamp_s(packed->s));
+    EQI_GOTO(done, eqi_quant_round_s(packed->s));
+    EQI_GOTO(done, eqi_quant_round_z(z, desc->bits, &packed->z));
+    EQI_GOTO(done, eqi_quantize(w, packed->s, packed->z, &packed->q, &packed->codes));
     return EQAT_OK;
 done:
     eqi_weight_release(packed);

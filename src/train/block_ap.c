@@ -11,14 +11,19 @@ enum { FULL, QUANTIZED, STREAMS };
 
 static const eqat_field fields[] = {
     EQI_FIELD_I64(eqat_block_ap_options, batch_size, 2, 1, 1 << 20, "samples of a step"),
-    EQI_FIELD_I64(eqat_block_ap_options, epochs, 2, 0, 1 << 20, "passes over the training samples, for each block"),
-    EQI_FIELD_F64(eqat_block_ap_options, quant_lr, 1e-4, 0, 1e6, "learning rate of step sizes and zero points"),
-    EQI_FIELD_F64(eqat_block_ap_options, weight_lr, 0, -1, 1e6,
-                  "learning rate of weights; 0: 2e-5 at 2 bits, 1e-5 at more; below 0: they do not train"),
-    EQI_FIELD_F64(eqat_block_ap_options, min_lr_factor, 0.05, 0, 1, "the rates fall along a cosine to this share of them"),
+    EQI_FIELD_I64(eqat_block_ap_options, epochs, 2, 0, 1 << 20,
+                  "passes over the training samples, for each block"),
+    EQI_FIELD_F64(eqat_block_ap_options, quant_lr, 1e-4, 0, 1e6,
+                  "learning rate of step sizes and zero points"),
+    EQI_FIELD_F64(
+        eqat_block_ap_options, weight_lr, 0, -1, 1e6,
+        "learning rate of weights; 0: 2e-5 at 2 bits, 1e-5 at more; below 0: they do not train"),
+    EQI_FIELD_F64(eqat_block_ap_options, min_lr_factor, 0.05, 0, 1,
+                  "the rates fall along a cosine to this share of them"),
     EQI_FIELD_I64(eqat_block_ap_options, early_stop, 0, 0, 1 << 20,
                   "stop a block after so many epochs without a better validation loss; 0: never"),
-    EQI_FIELD_STRING(eqat_block_ap_options, offload_dir, NULL, "keep activations in files of this folder instead of in memory"),
+    EQI_FIELD_STRING(eqat_block_ap_options, offload_dir, NULL,
+                     "keep activations in files of this folder instead of in memory"),
     EQI_FIELD_POINTER(eqat_block_ap_options, progress, "called after every step"),
     EQI_FIELD_POINTER(eqat_block_ap_options, progress_user, "its first argument"),
 };
@@ -32,9 +37,12 @@ void eqat_block_ap_options_init(eqat_block_ap_options *options, size_t struct_si
 
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 static int64_t batches(int64_t samples, int64_t batch) { return (samples + batch - 1) / batch; }
-static eqi_block *block_in_work(const eqat_block_ap *job) { return &job->model->blocks[job->block]; }
+static eqi_block *block_in_work(const eqat_block_ap *job)
+{
+    return &job->model->blocks[job->block];
+}
 
-/* ---- streams --------------------------------------------------------------------------------------------------------- */
+/* ---- streams ---- */
 
 /* Position `i` of a pass: in order of the stream, or of a training epoch. */
 static int64_t sample_at(const eqat_block_ap *job, int64_t epoch, int64_t i)
@@ -42,19 +50,25 @@ static int64_t sample_at(const eqat_block_ap *job, int64_t epoch, int64_t i)
     return epoch < 0 ? i : eqat_data_order(job->data, epoch, i);
 }
 
-static void read_ahead(eqat_block_ap *job, const eqi_stream *s, int64_t epoch, int64_t first, int64_t end)
+static void read_ahead(eqat_block_ap *job, const eqi_stream *s, int64_t epoch, int64_t first,
+                       int64_t end)
 {
     end = least(end, first + job->options.batch_size);
-    for (int64_t i = first; i < end; i++) eqi_cache_ahead(job->cache, s->number, sample_at(job, epoch, i));
+    for (int64_t i = first; i < end; i++)
+        eqi_cache_ahead(job->cache, s->number, sample_at(job, epoch, i));
 }
 
-static eqat_status row(eqi_tensor *batch, int64_t i, eqi_tensor **out) { return eqi_tensor_slice(batch, out, 0, i, 1); }
+static eqat_status row(eqi_tensor *batch, int64_t i, eqi_tensor **out)
+{
+    return eqi_tensor_slice(batch, out, 0, i, 1);
+}
 
 /* Samples at [first, first + n) of a pass as one tensor [n, T, H]. */
-static eqat_status fetch(eqat_block_ap *job, const eqi_stream *s, int64_t epoch, int64_t first, int64_t n, eqi_tensor **out)
+static eqat_status fetch(eqat_block_ap *job, const eqi_stream *s, int64_t epoch, int64_t first,
+                         int64_t n, eqi_tensor **out)
 {
-    const int64_t shape[3] = { n, job->time, job->model->config.hidden };
-    EQI_TRY(eqi_tensor_create(job->ctx, out, job->model->compute, 3, shape));
+    const int64_t shape[3] = {n, job->time, job->model->config.hidden};
+    EQI_RETURN_IF(eqi_tensor_create(job->ctx, out, job->model->compute, 3, shape));
     eqat_status st = EQAT_OK;
     for (int64_t i = 0; i < n && st == EQAT_OK; i++) {
         eqi_tensor *one;
@@ -70,15 +84,16 @@ static eqat_status fetch(eqat_block_ap *job, const eqi_stream *s, int64_t epoch,
     return st;
 }
 
-/* Samples from *at on; *at counts those that are stored, for a pass goes on there after a failure. */
+/* Samples from *at on; *at counts those that are stored, for a pass goes on there after a failure.
+ */
 static eqat_status store(eqat_block_ap *job, int stream, int64_t *at, eqi_tensor *batch)
 {
     for (int64_t i = 0; i < batch->v.shape[0]; i++) {
         eqi_tensor *one;
-        EQI_TRY(row(batch, i, &one));
+        EQI_RETURN_IF(row(batch, i, &one));
         eqat_status st = eqi_cache_put(job->cache, stream, *at, one);
         eqi_tensor_unref(one);
-        EQI_TRY(st);
+        EQI_RETURN_IF(st);
         ++*at;
     }
     return EQAT_OK;
@@ -88,21 +103,21 @@ static eqat_status store(eqat_block_ap *job, int stream, int64_t *at, eqi_tensor
 static eqat_status advance(eqat_block_ap *job, eqi_stream *s)
 {
     int64_t samples = job->train + job->val;
-    EQI_TRY(eqi_model_prepare(job->model, job->time));
+    EQI_RETURN_IF(eqi_model_prepare(job->model, job->time));
     eqi_tape_set_recording(job->tape, false);
     while (s->samples < samples) {
         eqi_tensor *x, *y = NULL;
         int64_t n = least(job->options.batch_size, samples - s->samples);
-        EQI_TRY(eqi_check_cancel(job->ctx));
-        EQI_TRY(fetch(job, s, -1, s->samples, n, &x));
+        EQI_RETURN_IF(eqi_check_cancel(job->ctx));
+        EQI_RETURN_IF(fetch(job, s, -1, s->samples, n, &x));
         read_ahead(job, s, -1, s->samples + n, samples);
         eqat_status st = eqi_block_forward(job->tape, job->model, job->block, x, NULL, NULL, &y);
         eqi_tensor_unref(x);
         if (st == EQAT_OK) st = store(job, s->number, &s->samples, y);
         eqi_tensor_unref(y);
-        EQI_TRY(st);
+        EQI_RETURN_IF(st);
     }
-    EQI_TRY(eqi_cache_flush(job->cache));
+    EQI_RETURN_IF(eqi_cache_flush(job->cache));
     s->samples = 0;
     s->blocks++;
     return EQAT_OK;
@@ -111,22 +126,23 @@ static eqat_status advance(eqat_block_ap *job, eqi_stream *s)
 /* Embeddings of samples [first, first + n) of the streams. */
 static eqat_status embed(eqat_block_ap *job, int32_t *ids, int64_t first, int64_t n)
 {
-    const int64_t shape[2] = { n, job->time };
+    const int64_t shape[2] = {n, job->time};
     size_t count = (size_t)(n * job->time);
     for (int64_t i = 0; i < n; i++) {
         int64_t index = first + i;
         bool validation = index >= job->train;
-        EQI_TRY(eqat_data_sample(job->data, validation, validation ? index - job->train : index, ids + i * job->time));
+        EQI_RETURN_IF(eqat_data_sample(
+            job->data, validation, validation ? index - job->train : index, ids + i * job->time));
     }
-    EQI_TRY(eqi_model_check_ids(job->model, ids, count));
+    EQI_RETURN_IF(eqi_model_check_ids(job->model, ids, count));
     eqi_tensor *on_device, *x = NULL;
-    EQI_TRY(eqi_tensor_create(job->ctx, &on_device, EQI_I32, 2, shape));
+    EQI_RETURN_IF(eqi_tensor_create(job->ctx, &on_device, EQI_I32, 2, shape));
     eqat_status st;
-    EQI_CHECK(eqi_tensor_upload(on_device, ids, count * sizeof *ids));
-    EQI_CHECK(eqi_model_embed(job->tape, job->model, on_device, &x));
+    EQI_GOTO(done, eqi_tensor_upload(on_device, ids, count * sizeof *ids));
+    EQI_GOTO(done, eqi_model_embed(job->tape, job->model, on_device, &x));
     for (int stream = 0; stream < STREAMS; stream++) {
         int64_t at = first;
-        EQI_CHECK(store(job, stream, &at, x));
+        EQI_GOTO(done, store(job, stream, &at, x));
     }
 done:
     eqi_tensor_unref(on_device);
@@ -153,7 +169,7 @@ static eqat_status embed_all(eqat_block_ap *job)
     return st;
 }
 
-/* ---- the job --------------------------------------------------------------------------------------------------------- */
+/* ---- the job ---- */
 
 static eqat_status check_block(const eqat_block_ap *job, int64_t index)
 {
@@ -163,8 +179,9 @@ static eqat_status check_block(const eqat_block_ap *job, int64_t index)
         eqi_quant_desc desc;
         bool selected;
         if (l->weight.codes || l->file.bits)
-            return eqi_fail(job->ctx, EQAT_INVALID_ARGUMENT, "%s: found packed codes, expected full precision", l->name);
-        EQI_TRY(eqi_quantizer_desc(job->quantizer, l->name, l->in, &desc, &selected));
+            return eqi_fail(job->ctx, EQAT_INVALID_ARGUMENT,
+                            "%s: found packed codes, expected full precision", l->name);
+        EQI_RETURN_IF(eqi_quantizer_desc(job->quantizer, l->name, l->in, &desc, &selected));
     }
     return EQAT_OK;
 }
@@ -176,30 +193,38 @@ static eqat_status set_up(eqat_block_ap *job)
     job->train = eqat_data_train_size(job->data);
     job->val = eqat_data_val_size(job->data);
     job->time = eqat_data_seq_len(job->data);
-    for (int64_t i = 0; i < c->blocks; i++) EQI_TRY(check_block(job, i)); /* not after hours, in the last of them */
+    for (int64_t i = 0; i < c->blocks; i++)
+        EQI_RETURN_IF(check_block(job, i)); /* not after hours, in the last of them */
     if (o->early_stop && !job->val)
-        return eqi_fail(job->ctx, EQAT_INVALID_ARGUMENT,
-                        "early_stop: found %lld without validation samples, expected 0 or some of them",
-                        (long long)o->early_stop);
-    job->epochs = eqi_calloc(job->ctx, (size_t)(c->blocks * o->epochs), sizeof *job->epochs, "the reports of epochs");
+        return eqi_fail(
+            job->ctx, EQAT_INVALID_ARGUMENT,
+            "early_stop: found %lld without validation samples, expected 0 or some of them",
+            (long long)o->early_stop);
+    job->epochs = eqi_calloc(job->ctx, (size_t)(c->blocks * o->epochs), sizeof *job->epochs,
+                             "the reports of epochs");
     if (!job->epochs) return EQAT_OUT_OF_MEMORY;
-    int64_t training = batches(job->train, o->batch_size), validation = batches(job->val, o->batch_size);
+    int64_t training = batches(job->train, o->batch_size),
+            validation = batches(job->val, o->batch_size);
     int64_t losses = training > validation ? training : validation;
-    EQI_TRY(eqi_tape_create(job->ctx, &job->tape));
-    EQI_TRY(eqi_tensor_zeros(job->ctx, &job->losses, EQI_F32, 1, &losses));
+    EQI_RETURN_IF(eqi_tape_create(job->ctx, &job->tape));
+    EQI_RETURN_IF(eqi_tensor_zeros(job->ctx, &job->losses, EQI_F32, 1, &losses));
     size_t record = (size_t)(job->time * c->hidden) * eqi_dtype_size(job->model->compute);
-    int64_t ahead = 2 * least(o->batch_size, job->train + job->val); /* a batch of both streams, or one read and one written */
-    EQI_TRY(eqi_cache_create(job->ctx, &job->cache, STREAMS, job->train + job->val, record, o->offload_dir, (int)ahead));
+    int64_t ahead = 2 *
+        least(o->batch_size,
+              job->train + job->val); /* a batch of both streams, or one read and one written */
+    EQI_RETURN_IF(eqi_cache_create(job->ctx, &job->cache, STREAMS, job->train + job->val, record,
+                                   o->offload_dir, (int)ahead));
     return embed_all(job);
 }
 
-eqat_status eqat_block_ap_create(eqat_block_ap **out, eqat_model *model, const eqat_quantizer *quantizer, eqat_data *data,
+eqat_status eqat_block_ap_create(eqat_block_ap **out, eqat_model *model,
+                                 const eqat_quantizer *quantizer, eqat_data *data,
                                  const eqat_block_ap_options *options)
 {
     *out = NULL;
     eqi_ctx *ctx = model->ctx;
     eqat_block_ap_options checked;
-    EQI_TRY(eqi_options_take(ctx, &eqi_struct_block_ap, &checked, options));
+    EQI_RETURN_IF(eqi_options_take(ctx, &eqi_struct_block_ap, &checked, options));
     eqat_block_ap *job = eqi_calloc(ctx, 1, sizeof *job, "a Block-AP job");
     if (!job) return EQAT_OUT_OF_MEMORY;
     job->ctx = eqi_ctx_ref(ctx);
@@ -236,7 +261,10 @@ void eqat_block_ap_free(eqat_block_ap *job)
 }
 
 int64_t eqat_block_ap_block(const eqat_block_ap *job) { return job->block; }
-int64_t eqat_block_ap_steps(const eqat_block_ap *job) { return batches(job->train, job->options.batch_size); }
+int64_t eqat_block_ap_steps(const eqat_block_ap *job)
+{
+    return batches(job->train, job->options.batch_size);
+}
 eqat_optimizer *eqat_block_ap_optimizer(eqat_block_ap *job) { return job->optimizer; }
 
 eqat_tensor *eqat_block_ap_parameter(eqat_block_ap *job, const char *name)
@@ -256,9 +284,10 @@ eqat_tensor *eqat_block_ap_parameter(eqat_block_ap *job, const char *name)
     return NULL;
 }
 
-/* ---- a block in work ------------------------------------------------------------------------------------------------- */
+/* ---- a block in work ---- */
 
-/* Puts copies in the place of tensors that were in memory before: those belong to whoever asked for them. */
+/* Puts copies in the place of tensors that were in memory before: those belong to whoever asked for
+ * them. */
 static eqat_status set_pinned_aside(eqat_block_ap *job)
 {
     eqi_block *b = block_in_work(job);
@@ -268,14 +297,14 @@ static eqat_status set_pinned_aside(eqat_block_ap *job)
     for (int i = 0; i < b->n_linears; i++) {
         eqi_weight *w = &b->linears[i].weight;
         eqi_tensor *copy;
-        EQI_TRY(eqi_tensor_cast(w->w, EQI_F32, &copy));
+        EQI_RETURN_IF(eqi_tensor_cast(w->w, EQI_F32, &copy));
         job->pinned_weights[i] = *w;
-        *w = (eqi_weight){ .w = copy, .bias = w->bias ? eqi_tensor_ref(w->bias) : NULL };
+        *w = (eqi_weight){.w = copy, .bias = w->bias ? eqi_tensor_ref(w->bias) : NULL};
     }
     for (int i = 0; i < EQI_NORM_COUNT; i++) {
         eqi_tensor *copy;
         if (!b->norms[i].size) continue;
-        EQI_TRY(eqi_tensor_cast(b->norms[i].gain, EQI_F32, &copy));
+        EQI_RETURN_IF(eqi_tensor_cast(b->norms[i].gain, EQI_F32, &copy));
         job->pinned_gains[i] = b->norms[i].gain;
         b->norms[i].gain = copy;
     }
@@ -304,7 +333,7 @@ static void give_up(eqat_block_ap *job)
         if (!job->pinned_weights[i].w) continue;
         eqi_weight_release(&b->linears[i].weight);
         b->linears[i].weight = job->pinned_weights[i];
-        job->pinned_weights[i] = (eqi_weight){ 0 };
+        job->pinned_weights[i] = (eqi_weight){0};
     }
     for (int i = 0; i < EQI_NORM_COUNT; i++) {
         if (!job->pinned_gains[i]) continue;
@@ -335,7 +364,7 @@ static eqat_status initialise(eqat_block_ap *job, int *bits)
         eqi_linear *l = &b->linears[i];
         eqi_quant_desc desc;
         bool selected;
-        EQI_TRY(eqi_quantizer_desc(job->quantizer, l->name, l->in, &desc, &selected));
+        EQI_RETURN_IF(eqi_quantizer_desc(job->quantizer, l->name, l->in, &desc, &selected));
         if (!selected) continue;
         eqat_status st = eqi_quant_init(l->weight.w, &desc, mse, &l->weight.s, &l->weight.z);
         if (st != EQAT_OK) return eqi_fail_in(job->ctx, st, "%s", l->name);
@@ -355,18 +384,19 @@ static eqat_status make_optimizer(eqat_block_ap *job, int bits)
     eqat_optimizer_options_init(&options, sizeof options);
     options.total_steps = o->epochs * eqat_block_ap_steps(job);
     options.min_lr_factor = o->min_lr_factor;
-    EQI_TRY(eqat_optimizer_create(job->ctx, &job->optimizer, &options));
-    EQI_TRY(eqat_optimizer_add_group(job->optimizer, o->quant_lr, &quant_group));
-    if (weight_lr > 0) EQI_TRY(eqat_optimizer_add_group(job->optimizer, weight_lr, &weight_group));
+    EQI_RETURN_IF(eqat_optimizer_create(job->ctx, &job->optimizer, &options));
+    EQI_RETURN_IF(eqat_optimizer_add_group(job->optimizer, o->quant_lr, &quant_group));
+    if (weight_lr > 0)
+        EQI_RETURN_IF(eqat_optimizer_add_group(job->optimizer, weight_lr, &weight_group));
     for (int i = 0; i < b->n_linears; i++) {
         const eqi_weight *w = &b->linears[i].weight;
-        if (weight_lr > 0) EQI_TRY(train(job, w->w, weight_group));
+        if (weight_lr > 0) EQI_RETURN_IF(train(job, w->w, weight_group));
         if (!w->s) continue;
-        EQI_TRY(train(job, w->s, quant_group));
-        EQI_TRY(train(job, w->z, quant_group));
+        EQI_RETURN_IF(train(job, w->s, quant_group));
+        EQI_RETURN_IF(train(job, w->z, quant_group));
     }
     for (int i = 0; i < EQI_NORM_COUNT && weight_lr > 0; i++)
-        if (b->norms[i].size) EQI_TRY(train(job, b->norms[i].gain, weight_group));
+        if (b->norms[i].size) EQI_RETURN_IF(train(job, b->norms[i].gain, weight_group));
     return EQAT_OK;
 }
 
@@ -374,20 +404,21 @@ eqat_status eqat_block_ap_begin(eqat_block_ap *job)
 {
     int64_t blocks = job->model->config.blocks;
     if (job->phase != EQI_BLOCK_IDLE)
-        return eqi_fail(job->ctx, EQAT_INVALID_ARGUMENT, "block %lld: found it in work, expected finish or abandon first",
+        return eqi_fail(job->ctx, EQAT_INVALID_ARGUMENT,
+                        "block %lld: found it in work, expected finish or abandon first",
                         (long long)job->block);
     if (job->block == blocks)
-        return eqi_fail(job->ctx, EQAT_INVALID_ARGUMENT, "block %lld: found %lld blocks, all done", (long long)blocks,
-                        (long long)blocks);
-    EQI_TRY(eqi_model_check_idle(job->model));
-    EQI_TRY(check_block(job, job->block));
-    EQI_TRY(eqi_block_load(job->model, job->block, EQI_F32, true));
+        return eqi_fail(job->ctx, EQAT_INVALID_ARGUMENT, "block %lld: found %lld blocks, all done",
+                        (long long)blocks, (long long)blocks);
+    EQI_RETURN_IF(eqi_model_check_idle(job->model));
+    EQI_RETURN_IF(check_block(job, job->block));
+    EQI_RETURN_IF(eqi_block_load(job->model, job->block, EQI_F32, true));
     int bits;
     eqat_status st;
-    EQI_CHECK(set_pinned_aside(job));
-    if (job->full.blocks == job->block) EQI_CHECK(advance(job, &job->full));
-    EQI_CHECK(initialise(job, &bits));
-    EQI_CHECK(make_optimizer(job, bits));
+    EQI_GOTO(done, set_pinned_aside(job));
+    if (job->full.blocks == job->block) EQI_GOTO(done, advance(job, &job->full));
+    EQI_GOTO(done, initialise(job, &bits));
+    EQI_GOTO(done, make_optimizer(job, bits));
     job->phase = EQI_BLOCK_TRAINING;
     block_in_work(job)->in_work = true;
     return EQAT_OK;
@@ -404,29 +435,31 @@ void eqat_block_ap_abandon(eqat_block_ap *job)
 static eqat_status expect_training(const eqat_block_ap *job)
 {
     if (job->phase == EQI_BLOCK_TRAINING) return EQAT_OK;
-    return eqi_fail(job->ctx, EQAT_INVALID_ARGUMENT, "block %lld: found it not in work, expected begin first",
+    return eqi_fail(job->ctx, EQAT_INVALID_ARGUMENT,
+                    "block %lld: found it not in work, expected begin first",
                     (long long)job->block);
 }
 
-/* ---- steps ----------------------------------------------------------------------------------------------------------- */
+/* ---- steps ---- */
 
-/* Mean squared error between the block in work on the quantized stream and the targets, for samples [first, first + n) of a
- * pass that ends before `end`; also into slot `slot` of the job's losses. */
-static eqat_status batch_loss(eqat_block_ap *job, int64_t epoch, int64_t first, int64_t n, int64_t end, int64_t slot,
-                              eqi_tensor **loss)
+/* Mean squared error between the block in work on the quantized stream and the targets, for samples
+ * [first, first + n) of a pass that ends before `end`; also into slot `slot` of the job's losses.
+ */
+static eqat_status batch_loss(eqat_block_ap *job, int64_t epoch, int64_t first, int64_t n,
+                              int64_t end, int64_t slot, eqi_tensor **loss)
 {
     eqi_tensor *x = NULL, *target = NULL, *y = NULL, *kept = NULL;
     eqat_status st;
     *loss = NULL;
-    EQI_CHECK(eqi_model_prepare(job->model, job->time));
-    EQI_CHECK(fetch(job, &job->quantized, epoch, first, n, &x));
-    EQI_CHECK(fetch(job, &job->full, epoch, first, n, &target));
+    EQI_GOTO(done, eqi_model_prepare(job->model, job->time));
+    EQI_GOTO(done, fetch(job, &job->quantized, epoch, first, n, &x));
+    EQI_GOTO(done, fetch(job, &job->full, epoch, first, n, &target));
     read_ahead(job, &job->quantized, epoch, first + n, end);
     read_ahead(job, &job->full, epoch, first + n, end);
-    EQI_CHECK(eqi_block_forward(job->tape, job->model, job->block, x, NULL, NULL, &y));
-    EQI_CHECK(eqi_op_mse(job->tape, y, target, loss));
-    EQI_CHECK(eqi_tensor_slice(job->losses, &kept, 0, slot, 1));
-    EQI_CHECK(eqi_tensor_copy(kept, *loss));
+    EQI_GOTO(done, eqi_block_forward(job->tape, job->model, job->block, x, NULL, NULL, &y));
+    EQI_GOTO(done, eqi_op_mse(job->tape, y, target, loss));
+    EQI_GOTO(done, eqi_tensor_slice(job->losses, &kept, 0, slot, 1));
+    EQI_GOTO(done, eqi_tensor_copy(kept, *loss));
 done:
     eqi_tensor_unref(x);
     eqi_tensor_unref(target);
@@ -439,11 +472,14 @@ done:
     return st;
 }
 
-eqat_status eqi_block_ap_check_loss(const eqat_block_ap *job, int64_t epoch, int64_t step, double loss)
+eqat_status eqi_block_ap_check_loss(const eqat_block_ap *job, int64_t epoch, int64_t step,
+                                    double loss)
 {
     if (isfinite(loss)) return EQAT_OK;
-    return eqi_fail(job->ctx, EQAT_NUMERIC, "block %lld, step %lld: loss is %s, expected a finite number (epoch %lld)",
-                    (long long)job->block, (long long)step, isnan(loss) ? "nan" : "infinite", (long long)epoch);
+    return eqi_fail(job->ctx, EQAT_NUMERIC,
+                    "block %lld, step %lld: loss is %s, expected a finite number (epoch %lld)",
+                    (long long)job->block, (long long)step, isnan(loss) ? "nan" : "infinite",
+                    (long long)epoch);
 }
 
 static eqat_status update(eqat_block_ap *job, eqi_tensor *loss)
@@ -458,16 +494,17 @@ static eqat_status update(eqat_block_ap *job, eqi_tensor *loss)
 eqat_status eqat_block_ap_step(eqat_block_ap *job, int64_t epoch, int64_t step, double *loss)
 {
     int64_t batch = job->options.batch_size, steps = eqat_block_ap_steps(job);
-    EQI_TRY(expect_training(job));
+    EQI_RETURN_IF(expect_training(job));
     if (epoch < 0 || step < 0 || step >= steps)
-        return eqi_fail(job->ctx, EQAT_INVALID_ARGUMENT,
-                        "step: found epoch %lld, step %lld, expected an epoch from 0 on, a step from 0 to %lld", (long long)epoch,
-                        (long long)step, (long long)steps - 1);
-    EQI_TRY(eqi_check_cancel(job->ctx));
+        return eqi_fail(
+            job->ctx, EQAT_INVALID_ARGUMENT,
+            "step: found epoch %lld, step %lld, expected an epoch from 0 on, a step from 0 to %lld",
+            (long long)epoch, (long long)step, (long long)steps - 1);
+    EQI_RETURN_IF(eqi_check_cancel(job->ctx));
     eqi_tensor *device_loss;
     eqi_tape_set_recording(job->tape, true);
-    eqat_status st =
-        batch_loss(job, epoch, step * batch, least(batch, job->train - step * batch), job->train, step, &device_loss);
+    eqat_status st = batch_loss(job, epoch, step * batch, least(batch, job->train - step * batch),
+                                job->train, step, &device_loss);
     if (st == EQAT_OK)
         st = update(job, device_loss);
     else
@@ -482,16 +519,17 @@ eqat_status eqat_block_ap_step(eqat_block_ap *job, int64_t epoch, int64_t step, 
 
 eqat_status eqat_block_ap_validate(eqat_block_ap *job, double *loss)
 {
-    EQI_TRY(expect_training(job));
+    EQI_RETURN_IF(expect_training(job));
     *loss = NAN;
     if (!job->val) return EQAT_OK;
     int64_t batch = job->options.batch_size, count = batches(job->val, batch);
     eqi_tape_set_recording(job->tape, false);
     for (int64_t i = 0; i < count; i++) {
         eqi_tensor *device_loss;
-        EQI_TRY(eqi_check_cancel(job->ctx));
-        EQI_TRY(batch_loss(job, -1, job->train + i * batch, least(batch, job->val - i * batch), job->train + job->val, i,
-                           &device_loss));
+        EQI_RETURN_IF(eqi_check_cancel(job->ctx));
+        EQI_RETURN_IF(batch_loss(job, -1, job->train + i * batch,
+                                 least(batch, job->val - i * batch), job->train + job->val, i,
+                                 &device_loss));
         eqi_tensor_unref(device_loss);
     }
     float *values = eqi_alloc(job->ctx, (size_t)count * sizeof *values, "validation losses");
@@ -503,30 +541,34 @@ eqat_status eqat_block_ap_validate(eqat_block_ap *job, double *loss)
         eqi_tensor_unref(used);
     }
     double sum = 0;
-    for (int64_t i = 0; i < count && st == EQAT_OK; i++) sum += (double)values[i] * (double)least(batch, job->val - i * batch);
+    for (int64_t i = 0; i < count && st == EQAT_OK; i++)
+        sum += (double)values[i] * (double)least(batch, job->val - i * batch);
     eqi_free(job->ctx, values);
-    EQI_TRY(st);
+    EQI_RETURN_IF(st);
     *loss = sum / (double)job->val;
     if (isfinite(*loss)) return EQAT_OK;
-    return eqi_fail(job->ctx, EQAT_NUMERIC, "block %lld: validation loss is %s, expected a finite number", (long long)job->block,
-                    isnan(*loss) ? "nan" : "infinite");
+    return eqi_fail(job->ctx, EQAT_NUMERIC,
+                    "block %lld: validation loss is %s, expected a finite number",
+                    (long long)job->block, isnan(*loss) ? "nan" : "infinite");
 }
 
-/* ---- the end of a block ---------------------------------------------------------------------------------------------- */
+/* ---- the end of a block ---- */
 
-/* Codes of what is quantized; the rest is rounded where it lies, and stays F32: that is how the model tells what may differ from
- * its file. Rounding twice changes nothing, so a failure half-way leaves a block that can still be finished. */
+/* Codes of what is quantized; the rest is rounded where it lies, and stays F32: that is how the
+ * model tells what may differ from its file. Rounding twice changes nothing, so a failure half-way
+ * leaves a block that can still be finished. */
 static eqat_status freeze(eqat_block_ap *job, eqi_weight *packed)
 {
     eqi_block *b = block_in_work(job);
     for (int i = 0; i < b->n_linears; i++) {
         const eqi_weight *w = &b->linears[i].weight;
-        if (w->s) EQI_TRY(eqi_quant_freeze(w->w, w->s, w->z, &w->q, &packed[i]));
+        if (w->s) EQI_RETURN_IF(eqi_quant_freeze(w->w, w->s, w->z, &w->q, &packed[i]));
     }
     for (int i = 0; i < b->n_linears; i++)
-        if (!b->linears[i].weight.s) EQI_TRY(eqi_round_kept(b->linears[i].weight.w, b->linears[i].stored));
+        if (!b->linears[i].weight.s)
+            EQI_RETURN_IF(eqi_round_kept(b->linears[i].weight.w, b->linears[i].stored));
     for (int i = 0; i < EQI_NORM_COUNT; i++)
-        if (b->norms[i].size) EQI_TRY(eqi_round_kept(b->norms[i].gain, b->norms[i].stored));
+        if (b->norms[i].size) EQI_RETURN_IF(eqi_round_kept(b->norms[i].gain, b->norms[i].stored));
     return EQAT_OK;
 }
 
@@ -550,15 +592,15 @@ static void put_in_place(eqat_block_ap *job, eqi_weight *packed)
 eqat_status eqat_block_ap_finish(eqat_block_ap *job)
 {
     if (job->phase != EQI_BLOCK_FROZEN) {
-        EQI_TRY(expect_training(job));
-        eqi_weight packed[EQI_ROLE_COUNT] = { { 0 } };
+        EQI_RETURN_IF(expect_training(job));
+        eqi_weight packed[EQI_ROLE_COUNT] = {{0}};
         eqat_status st = freeze(job, packed);
         if (st == EQAT_OK) put_in_place(job, packed);
         for (int i = 0; i < EQI_ROLE_COUNT; i++) eqi_weight_release(&packed[i]);
-        EQI_TRY(st);
+        EQI_RETURN_IF(st);
     }
     /* Behind the last block nobody reads the quantized stream. */
-    if (job->block + 1 < job->model->config.blocks) EQI_TRY(advance(job, &job->quantized));
+    if (job->block + 1 < job->model->config.blocks) EQI_RETURN_IF(advance(job, &job->quantized));
     job->phase = EQI_BLOCK_IDLE;
     job->block++;
     return EQAT_OK;

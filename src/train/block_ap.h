@@ -8,7 +8,8 @@
 
 #define EQI_BLOCK_TRAINED (3 * EQI_ROLE_COUNT + EQI_NORM_COUNT)
 
-/* Samples [0, samples) of a stream stand behind one block more than the others: a pass that was interrupted goes on there. */
+/* Samples [0, samples) of a stream stand behind one block more than the others: a pass that was
+ * interrupted goes on there. */
 typedef struct eqi_stream {
     int number; /* in the cache */
     int64_t blocks, samples;
@@ -31,12 +32,14 @@ struct eqat_block_ap {
     eqat_quantizer *quantizer;
     eqat_data *data;
     eqat_block_ap_options options;
-    int64_t train, val, time; /* samples of each kind, the training ones first in the streams; tokens of one */
+    int64_t train, val,
+        time; /* samples of each kind, the training ones first in the streams; tokens of one */
     eqi_cache *cache;
     eqi_stream full, quantized;
     eqi_tape *tape;
-    eqi_tensor *losses; /* F32, of the steps of an epoch or the batches of a validation; on the device */
-    eqi_epoch *epochs;  /* [blocks, epochs] */
+    eqi_tensor
+        *losses; /* F32, of the steps of an epoch or the batches of a validation; on the device */
+    eqi_epoch *epochs; /* [blocks, epochs] */
     int64_t block;
     eqi_block_phase phase;
     eqat_optimizer *optimizer;
@@ -48,6 +51,7 @@ struct eqat_block_ap {
 };
 
 /* EQAT_NUMERIC when the loss of a step is not finite. */
-eqat_status eqi_block_ap_check_loss(const eqat_block_ap *job, int64_t epoch, int64_t step, double loss);
+eqat_status eqi_block_ap_check_loss(const eqat_block_ap *job, int64_t epoch, int64_t step,
+                                    double loss);
 
 #endif

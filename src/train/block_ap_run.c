@@ -11,13 +11,16 @@ static eqi_epoch *epoch_of(const eqat_block_ap *job, int64_t block, int64_t epoc
     return &job->epochs[block * job->options.epochs + epoch];
 }
 
-eqat_status eqat_block_ap_epoch(const eqat_block_ap *job, int64_t block, int64_t epoch, eqat_epoch_report *report)
+eqat_status eqat_block_ap_epoch(const eqat_block_ap *job, int64_t block, int64_t epoch,
+                                eqat_epoch_report *report)
 {
-    bool exists = block >= 0 && block < job->model->config.blocks && epoch >= 0 && epoch < job->options.epochs;
+    bool exists = block >= 0 && block < job->model->config.blocks && epoch >= 0 &&
+        epoch < job->options.epochs;
     const eqi_epoch *e = exists ? epoch_of(job, block, epoch) : NULL;
     if (!e || !e->done)
-        return eqi_fail(job->ctx, EQAT_NOT_FOUND, "block %lld, epoch %lld: no report", (long long)block, (long long)epoch);
-    eqat_epoch_report full = { .train_loss = e->train_loss, .val_loss = e->val_loss };
+        return eqi_fail(job->ctx, EQAT_NOT_FOUND, "block %lld, epoch %lld: no report",
+                        (long long)block, (long long)epoch);
+    eqat_epoch_report full = {.train_loss = e->train_loss, .val_loss = e->val_loss};
     return eqi_options_give(job->ctx, "eqat_epoch_report", report, &full, sizeof full);
 }
 
@@ -40,7 +43,8 @@ static eqat_status mean_loss(eqat_block_ap *job, int64_t epoch, double *mean)
     return st;
 }
 
-static eqat_status report(eqat_block_ap *job, int64_t epoch, int64_t step, double loss, double val_loss)
+static eqat_status report(eqat_block_ap *job, int64_t epoch, int64_t step, double loss,
+                          double val_loss)
 {
     const eqat_block_ap_options *o = &job->options;
     int64_t steps = eqat_block_ap_steps(job), blocks = job->model->config.blocks;
@@ -67,15 +71,15 @@ static eqat_status run_epoch(eqat_block_ap *job, int64_t epoch)
     eqi_epoch *e = epoch_of(job, job->block, epoch);
     for (int64_t step = 0; step < steps; step++) {
         double loss = NAN;
-        EQI_TRY(eqat_block_ap_step(job, epoch, step, watched ? &loss : NULL));
+        EQI_RETURN_IF(eqat_block_ap_step(job, epoch, step, watched ? &loss : NULL));
         if (step + 1 < steps) {
-            if (watched) EQI_TRY(report(job, epoch, step, loss, NAN));
+            if (watched) EQI_RETURN_IF(report(job, epoch, step, loss, NAN));
             continue;
         }
-        EQI_TRY(mean_loss(job, epoch, &e->train_loss));
-        EQI_TRY(eqat_block_ap_validate(job, &e->val_loss));
+        EQI_RETURN_IF(mean_loss(job, epoch, &e->train_loss));
+        EQI_RETURN_IF(eqat_block_ap_validate(job, &e->val_loss));
         e->done = true;
-        if (watched) EQI_TRY(report(job, epoch, step, loss, e->val_loss));
+        if (watched) EQI_RETURN_IF(report(job, epoch, step, loss, e->val_loss));
     }
     return EQAT_OK;
 }
@@ -85,7 +89,7 @@ static eqat_status run_block(eqat_block_ap *job)
     double best = INFINITY;
     int64_t worse = 0, early_stop = job->options.early_stop;
     for (int64_t epoch = 0; epoch < job->options.epochs; epoch++) {
-        EQI_TRY(run_epoch(job, epoch));
+        EQI_RETURN_IF(run_epoch(job, epoch));
         double val_loss = epoch_of(job, job->block, epoch)->val_loss;
         worse = val_loss < best ? 0 : worse + 1;
         if (val_loss < best) best = val_loss;
@@ -97,7 +101,7 @@ static eqat_status run_block(eqat_block_ap *job)
 eqat_status eqat_block_ap_run(eqat_block_ap *job)
 {
     while (job->block < job->model->config.blocks) {
-        if (job->phase == EQI_BLOCK_IDLE) EQI_TRY(eqat_block_ap_begin(job));
+        if (job->phase == EQI_BLOCK_IDLE) EQI_RETURN_IF(eqat_block_ap_begin(job));
         eqat_status st = job->phase == EQI_BLOCK_TRAINING ? run_block(job) : EQAT_OK;
         if (st == EQAT_OK) st = eqat_block_ap_finish(job);
         if (st != EQAT_OK) {
@@ -108,11 +112,11 @@ eqat_status eqat_block_ap_run(eqat_block_ap *job)
     return EQAT_OK;
 }
 
-eqat_status eqat_block_ap_quantize(eqat_model *model, const eqat_quantizer *quantizer, eqat_data *data,
-                                   const eqat_block_ap_options *options)
+eqat_status eqat_block_ap_quantize(eqat_model *model, const eqat_quantizer *quantizer,
+                                   eqat_data *data, const eqat_block_ap_options *options)
 {
     eqat_block_ap *job;
-    EQI_TRY(eqat_block_ap_create(&job, model, quantizer, data, options));
+    EQI_RETURN_IF(eqat_block_ap_create(&job, model, quantizer, data, options));
     eqat_status st = eqat_block_ap_run(job);
     eqat_block_ap_free(job);
     return st;

@@ -34,8 +34,8 @@ struct eqi_cache {
     char *memory; /* all streams; NULL: files */
     char *dir;
     int fds[MAX_STREAMS];
-    /* The rest belongs to the thread and is guarded by lock. Requests are served in order, so that a read sees the writes
-     * before it. */
+    /* The rest belongs to the thread and is guarded by lock. Requests are served in order, so that
+     * a read sees the writes before it. */
     bool running;
     pid_t owner; /* of the thread: the child of a fork has none to wait for */
     pthread_t thread;
@@ -57,7 +57,8 @@ static int transfer(const eqi_cache *c, const slot *s)
     char *p = s->data;
     off_t at = (off_t)((uint64_t)s->record * c->bytes);
     while (left) {
-        ssize_t n = s->state == SLOT_WRITING ? pwrite(c->fds[s->stream], p, left, at) : pread(c->fds[s->stream], p, left, at);
+        ssize_t n = s->state == SLOT_WRITING ? pwrite(c->fds[s->stream], p, left, at)
+                                             : pread(c->fds[s->stream], p, left, at);
         if (n < 0 && errno == EINTR) continue;
         if (n <= 0) return n < 0 ? errno : EIO;
         p += n;
@@ -94,21 +95,25 @@ static void *serve(void *arg)
 static eqat_status open_file(eqi_cache *c, int stream)
 {
     int fd = open(c->dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-    if (fd < 0 && errno != ENOENT && errno != ENOTDIR) { /* not every file system has files without a name */
+    if (fd < 0 && errno != ENOENT &&
+        errno != ENOTDIR) { /* not every file system has files without a name */
         char *path = eqi_asprintf(c->ctx, "%s/eqat-cache-XXXXXX", c->dir);
         if (!path) return EQAT_OUT_OF_MEMORY;
         fd = mkostemp(path, O_CLOEXEC);
         if (fd >= 0) unlink(path);
         eqi_free(c->ctx, path);
     }
-    if (fd < 0) return eqi_fail(c->ctx, EQAT_IO, "offload_dir %s: cannot create a file: %s", c->dir, strerror(errno));
+    if (fd < 0)
+        return eqi_fail(c->ctx, EQAT_IO, "offload_dir %s: cannot create a file: %s", c->dir,
+                        strerror(errno));
     c->fds[stream] = fd;
     uint64_t size = (uint64_t)c->records * c->bytes;
     int failed;
     do failed = size && fallocate(fd, 0, 0, (off_t)size) != 0;
     while (failed && errno == EINTR);
     if (failed && errno != EOPNOTSUPP && errno != ENOSYS)
-        return eqi_fail(c->ctx, EQAT_IO, "offload_dir %s: cannot reserve %llu bytes for activations: %s", c->dir,
+        return eqi_fail(c->ctx, EQAT_IO,
+                        "offload_dir %s: cannot reserve %llu bytes for activations: %s", c->dir,
                         (unsigned long long)size, strerror(errno));
     return EQAT_OK;
 }
@@ -129,7 +134,8 @@ static eqat_status start_thread(eqi_cache *c)
     pthread_mutex_destroy(&c->lock);
     pthread_cond_destroy(&c->asked);
     pthread_cond_destroy(&c->served);
-    return eqi_fail(c->ctx, EQAT_BACKEND, "activation cache: cannot start a thread: %s", strerror(err));
+    return eqi_fail(c->ctx, EQAT_BACKEND, "activation cache: cannot start a thread: %s",
+                    strerror(err));
 }
 
 static eqat_status use_files(eqi_cache *c, const char *dir, int slots)
@@ -137,21 +143,24 @@ static eqat_status use_files(eqi_cache *c, const char *dir, int slots)
     c->n_slots = slots;
     c->dir = eqi_strdup(c->ctx, dir);
     c->queue = eqi_calloc(c->ctx, (size_t)slots, sizeof *c->queue, "the activation cache's queue");
-    c->slots = eqi_calloc(c->ctx, (size_t)slots, sizeof *c->slots, "the activation cache's buffers");
+    c->slots =
+        eqi_calloc(c->ctx, (size_t)slots, sizeof *c->slots, "the activation cache's buffers");
     c->buffers = eqi_calloc(c->ctx, (size_t)slots, c->bytes, "the activation cache's buffers");
     if (!c->dir || !c->queue || !c->slots || !c->buffers) return EQAT_OUT_OF_MEMORY;
     for (int i = 0; i < slots; i++) c->slots[i].data = c->buffers + (size_t)i * c->bytes;
-    for (int i = 0; i < c->streams; i++) EQI_TRY(open_file(c, i));
+    for (int i = 0; i < c->streams; i++) EQI_RETURN_IF(open_file(c, i));
     return start_thread(c);
 }
 
-eqat_status eqi_cache_create(eqi_ctx *ctx, eqi_cache **out, int streams, int64_t records, size_t bytes, const char *dir,
-                             int slots)
+eqat_status eqi_cache_create(eqi_ctx *ctx, eqi_cache **out, int streams, int64_t records,
+                             size_t bytes, const char *dir, int slots)
 {
     *out = NULL;
     if (bytes && (uint64_t)records > (uint64_t)INT64_MAX / bytes / (uint64_t)streams)
-        return eqi_fail(ctx, EQAT_OUT_OF_MEMORY, "activation cache: found %lld records of %zu bytes, expected a size below 2^63",
-                        (long long)records, bytes);
+        return eqi_fail(
+            ctx, EQAT_OUT_OF_MEMORY,
+            "activation cache: found %lld records of %zu bytes, expected a size below 2^63",
+            (long long)records, bytes);
     eqi_cache *c = eqi_calloc(ctx, 1, sizeof *c, "the activation cache");
     if (!c) return EQAT_OUT_OF_MEMORY;
     c->ctx = eqi_ctx_ref(ctx);
@@ -162,7 +171,8 @@ eqat_status eqi_cache_create(eqi_ctx *ctx, eqi_cache **out, int streams, int64_t
     eqat_status st = EQAT_OK;
     if (dir)
         st = use_files(c, dir, slots);
-    else if (!(c->memory = eqi_alloc(ctx, (size_t)streams * (size_t)records * bytes, "the activation cache")))
+    else if (!(c->memory = eqi_alloc(ctx, (size_t)streams * (size_t)records * bytes,
+                                     "the activation cache")))
         st = EQAT_OUT_OF_MEMORY;
     if (st != EQAT_OK) {
         eqi_cache_free(c);
@@ -216,7 +226,9 @@ static slot *find_read(eqi_cache *c, int stream, int64_t record)
 {
     for (int i = 0; i < c->n_slots; i++) {
         slot *s = &c->slots[i];
-        if ((s->state == SLOT_READING || s->state == SLOT_READY) && s->stream == stream && s->record == record) return s;
+        if ((s->state == SLOT_READING || s->state == SLOT_READY) && s->stream == stream &&
+            s->record == record)
+            return s;
     }
     return NULL;
 }
@@ -256,8 +268,8 @@ static slot *wait_free_for_write(eqi_cache *c)
 static eqat_status check_failed(eqi_cache *c)
 {
     if (!c->failed) return EQAT_OK;
-    return eqi_fail(c->ctx, EQAT_IO, "offload_dir %s: cannot %s activations: %s", c->dir, c->failed_write ? "write" : "read",
-                    strerror(c->failed));
+    return eqi_fail(c->ctx, EQAT_IO, "offload_dir %s: cannot %s activations: %s", c->dir,
+                    c->failed_write ? "write" : "read", strerror(c->failed));
 }
 
 void eqi_cache_ahead(eqi_cache *c, int stream, int64_t record)

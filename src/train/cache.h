@@ -1,4 +1,5 @@
-/* Activation streams: equally long records on the host, in memory or in unlinked files of a folder. */
+/* Activation streams: equally long records on the host, in memory or in unlinked files of a folder.
+ */
 #ifndef EQI_TRAIN_CACHE_H
 #define EQI_TRAIN_CACHE_H
 
@@ -6,14 +7,16 @@
 
 typedef struct eqi_cache eqi_cache;
 
-/* `streams` streams of `records` records of `bytes` bytes. dir NULL: in memory. Otherwise the streams lie in files whose space
- * is reserved here and which vanish with the cache or the process; a thread of the cache's own moves up to `slots` records
- * between them and buffers that are allocated here, too. */
-eqat_status eqi_cache_create(eqi_ctx *ctx, eqi_cache **out, int streams, int64_t records, size_t bytes, const char *dir,
-                             int slots);
+/* `streams` streams of `records` records of `bytes` bytes. dir NULL: in memory. Otherwise the
+ * streams lie in files whose space is reserved here and which vanish with the cache or the process;
+ * a thread of the cache's own moves up to `slots` records between them and buffers that are
+ * allocated here, too. */
+eqat_status eqi_cache_create(eqi_ctx *ctx, eqi_cache **out, int streams, int64_t records,
+                             size_t bytes, const char *dir, int slots);
 void eqi_cache_free(eqi_cache *cache); /* NULL is fine */
 
-/* Begins to read a record that will be wanted soon. Only a hint: buffers that hold older hints are given up for it. */
+/* Begins to read a record that will be wanted soon. Only a hint: buffers that hold older hints are
+ * given up for it. */
 void eqi_cache_ahead(eqi_cache *cache, int stream, int64_t record);
 /* The record into t, a contiguous tensor of its size. */
 eqat_status eqi_cache_get(eqi_cache *cache, int stream, int64_t record, eqi_tensor *t);

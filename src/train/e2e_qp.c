@@ -9,13 +9,14 @@
 
 typedef enum kind { STEP_SIZES, ZERO_POINTS, GAIN } kind;
 
-/* A tensor that trains, and what brings its old values back. Step sizes and gains train where they lie; zero points are U8
- * there and train in an F32 tensor that stands in for them. */
+/* A tensor that trains, and what brings its old values back. Step sizes and gains train where they
+ * lie; zero points are U8 there and train in an F32 tensor that stands in for them. */
 typedef struct trained {
     kind kind;
     eqi_tensor **place; /* in the model */
     eqi_tensor *value;  /* F32, trains; what *place is during training */
-    eqi_tensor *before; /* a copy (F16 of step sizes: it is exact); of zero points the model's own tensor */
+    eqi_tensor *
+        before; /* a copy (F16 of step sizes: it is exact); of zero points the model's own tensor */
     bool was_trainable;
     int bits;          /* of zero points */
     eqi_stored stored; /* of gains */
@@ -31,28 +32,36 @@ struct eqat_e2e_qp {
     size_t count, capacity;
     eqat_optimizer *optimizer;
     eqi_tape *tape;
-    eqi_tensor *losses; /* F32 [steps, micro-batches of a full step] on the device; NaN: not taken */
-    int32_t *ids;       /* of one micro-batch */
+    eqi_tensor
+        *losses;  /* F32 [steps, micro-batches of a full step] on the device; NaN: not taken */
+    int32_t *ids; /* of one micro-batch */
     bool finished;
 };
 
-static const char *const params_names[] = { "s", "z", "sz", NULL };
+static const char *const params_names[] = {"s", "z", "sz", NULL};
 
 static const eqat_field fields[] = {
-    EQI_FIELD_I64(eqat_e2e_qp_options, batch_size, 32, 1, 1 << 20, "sequences of an optimizer step"),
+    EQI_FIELD_I64(eqat_e2e_qp_options, batch_size, 32, 1, 1 << 20,
+                  "sequences of an optimizer step"),
     EQI_FIELD_I64(eqat_e2e_qp_options, micro_batch_size, 1, 1, 1 << 20,
                   "sequences of one forward and backward; divides batch_size"),
     EQI_FIELD_I64(eqat_e2e_qp_options, epochs, 1, 1, 1 << 20, "passes over the training samples"),
-    EQI_FIELD_F64(eqat_e2e_qp_options, lr, 0, 0, 1e6, "learning rate; 0: 2e-5 at 2 bits, 1e-5 at more"),
-    EQI_FIELD_ENUM(eqat_e2e_qp_options, params, EQAT_E2E_S, params_names, "what trains: s (step sizes), z (zero points) or sz"),
+    EQI_FIELD_F64(eqat_e2e_qp_options, lr, 0, 0, 1e6,
+                  "learning rate; 0: 2e-5 at 2 bits, 1e-5 at more"),
+    EQI_FIELD_ENUM(eqat_e2e_qp_options, params, EQAT_E2E_S, params_names,
+                   "what trains: s (step sizes), z (zero points) or sz"),
     EQI_FIELD_BOOL(eqat_e2e_qp_options, train_norms, false, "train norm gains, too"),
-    EQI_FIELD_F64(eqat_e2e_qp_options, max_grad_norm, 0.3, 0, 1e30, "clips the gradient norm; 0: no clipping"),
-    EQI_FIELD_F64(eqat_e2e_qp_options, warmup_ratio, 0.03, 0, 1, "share of the steps with a rising rate, rounded up"),
-    EQI_FIELD_F64(eqat_e2e_qp_options, min_lr_factor, 0, 0, 1, "the rate falls along a cosine to this share of it"),
+    EQI_FIELD_F64(eqat_e2e_qp_options, max_grad_norm, 0.3, 0, 1e30,
+                  "clips the gradient norm; 0: no clipping"),
+    EQI_FIELD_F64(eqat_e2e_qp_options, warmup_ratio, 0.03, 0, 1,
+                  "share of the steps with a rising rate, rounded up"),
+    EQI_FIELD_F64(eqat_e2e_qp_options, min_lr_factor, 0, 0, 1,
+                  "the rate falls along a cosine to this share of it"),
     EQI_FIELD_POINTER(eqat_e2e_qp_options, progress, "called after every step"),
     EQI_FIELD_POINTER(eqat_e2e_qp_options, progress_user, "its first argument"),
     EQI_FIELD_BOOL(eqat_e2e_qp_options, keep_activations, false,
-                   "keep the activations of all blocks for backward instead of computing them again: faster, more memory"),
+                   "keep the activations of all blocks for backward instead of computing them "
+                   "again: faster, more memory"),
 };
 
 const eqi_struct eqi_struct_e2e_qp = EQI_STRUCT(eqat_e2e_qp_options, "e2e_qp", fields);
@@ -65,20 +74,22 @@ void eqat_e2e_qp_options_init(eqat_e2e_qp_options *options, size_t struct_size)
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 static int64_t pieces(int64_t n, int64_t size) { return (n + size - 1) / size; }
 
-/* ---- what trains ----------------------------------------------------------------------------------------------------- */
+/* ---- what trains ---- */
 
 static eqat_status add(eqat_e2e_qp *job, trained t)
 {
     if (job->count == job->capacity) {
         size_t capacity = job->capacity ? 2 * job->capacity : 64;
-        trained *grown = eqi_realloc(job->ctx, job->trained, capacity * sizeof *grown, "the list of what trains");
+        trained *grown = eqi_realloc(job->ctx, job->trained, capacity * sizeof *grown,
+                                     "the list of what trains");
         if (!grown) return EQAT_OUT_OF_MEMORY;
         job->trained = grown;
         job->capacity = capacity;
     }
     eqi_tensor *other;
-    if (t.kind == STEP_SIZES) EQI_TRY(eqi_quant_round_s(*t.place)); /* training starts from what a file holds */
-    EQI_TRY(eqi_tensor_cast(*t.place, t.kind == STEP_SIZES ? EQI_F16 : EQI_F32, &other));
+    if (t.kind == STEP_SIZES)
+        EQI_RETURN_IF(eqi_quant_round_s(*t.place)); /* training starts from what a file holds */
+    EQI_RETURN_IF(eqi_tensor_cast(*t.place, t.kind == STEP_SIZES ? EQI_F16 : EQI_F32, &other));
     if (t.kind == ZERO_POINTS) {
         t.before = *t.place;
         *t.place = t.value = other;
@@ -96,19 +107,25 @@ static eqat_status add_block(eqat_e2e_qp *job, eqi_block *b, int *bits)
 {
     int32_t params = job->options.params;
     bool packed = false;
-    EQI_TRY(eqi_block_load(job->model, b->index, job->model->compute, false));
+    EQI_RETURN_IF(eqi_block_load(job->model, b->index, job->model->compute, false));
     for (int i = 0; i < b->n_linears; i++) {
         eqi_weight *w = &b->linears[i].weight;
         if (!w->codes) continue;
         packed = true;
         if (w->q.bits < *bits) *bits = w->q.bits;
-        if (params != EQAT_E2E_Z) EQI_TRY(add(job, (trained){ .kind = STEP_SIZES, .place = &w->s }));
-        if (params != EQAT_E2E_S) EQI_TRY(add(job, (trained){ .kind = ZERO_POINTS, .place = &w->z, .bits = w->q.bits }));
+        if (params != EQAT_E2E_Z)
+            EQI_RETURN_IF(add(job, (trained){.kind = STEP_SIZES, .place = &w->s}));
+        if (params != EQAT_E2E_S)
+            EQI_RETURN_IF(
+                add(job, (trained){.kind = ZERO_POINTS, .place = &w->z, .bits = w->q.bits}));
     }
-    if (job->options.train_norms) b->resident = true; /* trained gains must not be dropped with the block */
+    if (job->options.train_norms)
+        b->resident = true; /* trained gains must not be dropped with the block */
     for (int i = 0; i < EQI_NORM_COUNT && job->options.train_norms; i++)
         if (b->norms[i].size)
-            EQI_TRY(add(job, (trained){ .kind = GAIN, .place = &b->norms[i].gain, .stored = b->norms[i].stored }));
+            EQI_RETURN_IF(add(
+                job,
+                (trained){.kind = GAIN, .place = &b->norms[i].gain, .stored = b->norms[i].stored}));
     if (!packed) eqi_block_unload(job->model, b->index);
     return EQAT_OK;
 }
@@ -118,12 +135,15 @@ static eqat_status add_all(eqat_e2e_qp *job, int *bits)
     eqat_model *m = job->model;
     const int none = 9;
     *bits = none;
-    for (int64_t i = 0; i < m->config.blocks; i++) EQI_TRY(add_block(job, &m->blocks[i], bits));
+    for (int64_t i = 0; i < m->config.blocks; i++)
+        EQI_RETURN_IF(add_block(job, &m->blocks[i], bits));
     if (*bits == none)
-        return eqi_fail(job->ctx, EQAT_INVALID_ARGUMENT, "%s: found no quantized linear, expected a quantized model", m->path);
-    EQI_TRY(eqi_model_load_ends(m));
+        return eqi_fail(job->ctx, EQAT_INVALID_ARGUMENT,
+                        "%s: found no quantized linear, expected a quantized model", m->path);
+    EQI_RETURN_IF(eqi_model_load_ends(m));
     if (!job->options.train_norms) return EQAT_OK;
-    return add(job, (trained){ .kind = GAIN, .place = &m->final_norm.gain, .stored = m->final_norm.stored });
+    return add(
+        job, (trained){.kind = GAIN, .place = &m->final_norm.gain, .stored = m->final_norm.stored});
 }
 
 /* The values before training. */
@@ -133,18 +153,20 @@ static void undo(trained *t)
         *t->place = t->before;
         eqi_tensor_unref(t->value);
     } else {
-        (void)eqi_tensor_copy(t->value, t->before); /* within one device, same shape: nothing to fail */
+        (void)eqi_tensor_copy(t->value,
+                              t->before); /* within one device, same shape: nothing to fail */
         eqi_tensor_unref(t->before);
     }
 }
 
-/* Rounds to what a file holds, leaving `before` as it is: a failure later on can still be undone. */
+/* Rounds to what a file holds, leaving `before` as it is: a failure later on can still be undone.
+ */
 static eqat_status round_stored(trained *t)
 {
     if (t->kind == STEP_SIZES) return eqi_quant_round_s(t->value);
     if (t->kind == GAIN) return eqi_round_kept(t->value, t->stored);
     eqi_tensor *rounded;
-    EQI_TRY(eqi_quant_round_z(t->value, t->bits, &rounded));
+    EQI_RETURN_IF(eqi_quant_round_z(t->value, t->bits, &rounded));
     eqat_status st = eqi_tensor_copy(t->value, rounded);
     eqi_tensor_unref(rounded);
     return st;
@@ -177,7 +199,7 @@ static void end_training(eqat_e2e_qp *job, void (*end)(trained *))
     job->optimizer = NULL;
 }
 
-/* ---- the job --------------------------------------------------------------------------------------------------------- */
+/* ---- the job ---- */
 
 static eqat_status make_optimizer(eqat_e2e_qp *job, int bits)
 {
@@ -191,46 +213,53 @@ static eqat_status make_optimizer(eqat_e2e_qp *job, int bits)
     options.max_grad_norm = o->max_grad_norm;
     options.min_lr_factor = o->min_lr_factor;
     job->options.lr = lr;
-    EQI_TRY(eqat_optimizer_create(job->ctx, &job->optimizer, &options));
-    EQI_TRY(eqat_optimizer_add_group(job->optimizer, lr, &group));
-    for (size_t i = 0; i < job->count; i++) EQI_TRY(eqat_optimizer_add(job->optimizer, group, job->trained[i].value));
+    EQI_RETURN_IF(eqat_optimizer_create(job->ctx, &job->optimizer, &options));
+    EQI_RETURN_IF(eqat_optimizer_add_group(job->optimizer, lr, &group));
+    for (size_t i = 0; i < job->count; i++)
+        EQI_RETURN_IF(eqat_optimizer_add(job->optimizer, group, job->trained[i].value));
     return EQAT_OK;
 }
 
 static eqat_status set_up(eqat_e2e_qp *job)
 {
     const eqat_e2e_qp_options *o = &job->options;
-    EQI_TRY(eqi_model_check_idle(job->model));
+    EQI_RETURN_IF(eqi_model_check_idle(job->model));
     if (job->model->in_training)
-        return eqi_fail(job->ctx, EQAT_INVALID_ARGUMENT, "%s: found it in training by another E2E-QP job, expected finish or free first",
-                        job->model->path);
+        return eqi_fail(
+            job->ctx, EQAT_INVALID_ARGUMENT,
+            "%s: found it in training by another E2E-QP job, expected finish or free first",
+            job->model->path);
     if (o->batch_size % o->micro_batch_size)
-        return eqi_fail(job->ctx, EQAT_INVALID_ARGUMENT, "micro_batch_size: found %lld, expected a divisor of batch_size %lld",
+        return eqi_fail(job->ctx, EQAT_INVALID_ARGUMENT,
+                        "micro_batch_size: found %lld, expected a divisor of batch_size %lld",
                         (long long)o->micro_batch_size, (long long)o->batch_size);
     job->sequences = eqat_data_train_size(job->data);
     job->time = eqat_data_seq_len(job->data);
     if (job->time < 2)
-        return eqi_fail(job->ctx, EQAT_INVALID_ARGUMENT, "seq_len: found 1, expected at least 2 for a token to predict");
+        return eqi_fail(job->ctx, EQAT_INVALID_ARGUMENT,
+                        "seq_len: found 1, expected at least 2 for a token to predict");
     job->steps_per_epoch = pieces(job->sequences, o->batch_size);
     job->micro_per_step = o->batch_size / o->micro_batch_size;
-    const int64_t shape[2] = { eqat_e2e_qp_steps(job), job->micro_per_step };
-    EQI_TRY(eqi_tape_create(job->ctx, &job->tape));
+    const int64_t shape[2] = {eqat_e2e_qp_steps(job), job->micro_per_step};
+    EQI_RETURN_IF(eqi_tape_create(job->ctx, &job->tape));
     job->model->in_training = true; /* a job with a tape gives it back */
-    EQI_TRY(eqi_tensor_create(job->ctx, &job->losses, EQI_F32, 2, shape));
-    EQI_TRY(eqi_tensor_fill(job->losses, NAN));
-    job->ids = eqi_alloc(job->ctx, (size_t)(o->micro_batch_size * job->time) * sizeof *job->ids, "token ids");
+    EQI_RETURN_IF(eqi_tensor_create(job->ctx, &job->losses, EQI_F32, 2, shape));
+    EQI_RETURN_IF(eqi_tensor_fill(job->losses, NAN));
+    job->ids = eqi_alloc(job->ctx, (size_t)(o->micro_batch_size * job->time) * sizeof *job->ids,
+                         "token ids");
     if (!job->ids) return EQAT_OUT_OF_MEMORY;
     int bits;
-    EQI_TRY(add_all(job, &bits));
+    EQI_RETURN_IF(add_all(job, &bits));
     return make_optimizer(job, bits);
 }
 
-eqat_status eqat_e2e_qp_create(eqat_e2e_qp **out, eqat_model *model, eqat_data *data, const eqat_e2e_qp_options *options)
+eqat_status eqat_e2e_qp_create(eqat_e2e_qp **out, eqat_model *model, eqat_data *data,
+                               const eqat_e2e_qp_options *options)
 {
     *out = NULL;
     eqi_ctx *ctx = model->ctx;
     eqat_e2e_qp_options checked;
-    EQI_TRY(eqi_options_take(ctx, &eqi_struct_e2e_qp, &checked, options));
+    EQI_RETURN_IF(eqi_options_take(ctx, &eqi_struct_e2e_qp, &checked, options));
     eqat_e2e_qp *job = eqi_calloc(ctx, 1, sizeof *job, "an E2E-QP job");
     if (!job) return EQAT_OUT_OF_MEMORY;
     job->ctx = eqi_ctx_ref(ctx);
@@ -261,17 +290,22 @@ void eqat_e2e_qp_free(eqat_e2e_qp *job)
     eqi_ctx_unref(ctx);
 }
 
-int64_t eqat_e2e_qp_steps(const eqat_e2e_qp *job) { return job->options.epochs * job->steps_per_epoch; }
+int64_t eqat_e2e_qp_steps(const eqat_e2e_qp *job)
+{
+    return job->options.epochs * job->steps_per_epoch;
+}
 eqat_optimizer *eqat_e2e_qp_optimizer(eqat_e2e_qp *job) { return job->optimizer; }
 
-/* ---- steps ----------------------------------------------------------------------------------------------------------- */
+/* ---- steps ---- */
 
 static eqat_status check_step(const eqat_e2e_qp *job, int64_t step)
 {
-    if (job->finished) return eqi_fail(job->ctx, EQAT_INVALID_ARGUMENT, "E2E-QP: found it finished, expected a new job");
+    if (job->finished)
+        return eqi_fail(job->ctx, EQAT_INVALID_ARGUMENT,
+                        "E2E-QP: found it finished, expected a new job");
     if (step >= 0 && step < eqat_e2e_qp_steps(job)) return EQAT_OK;
-    return eqi_fail(job->ctx, EQAT_INVALID_ARGUMENT, "step: found %lld, expected 0 to %lld", (long long)step,
-                    (long long)eqat_e2e_qp_steps(job) - 1);
+    return eqi_fail(job->ctx, EQAT_INVALID_ARGUMENT, "step: found %lld, expected 0 to %lld",
+                    (long long)step, (long long)eqat_e2e_qp_steps(job) - 1);
 }
 
 /* Sequences of an optimizer step, and of one of its micro-batches. */
@@ -293,12 +327,16 @@ int64_t eqat_e2e_qp_micro_steps(const eqat_e2e_qp *job, int64_t step)
     return pieces(step_size(job, step), job->options.micro_batch_size);
 }
 
-static eqat_status forward(eqat_e2e_qp *job, int64_t step, int64_t micro, int64_t n, eqi_tensor **loss)
+static eqat_status forward(eqat_e2e_qp *job, int64_t step, int64_t micro, int64_t n,
+                           eqi_tensor **loss)
 {
     int64_t epoch = step / job->steps_per_epoch;
-    int64_t first = step % job->steps_per_epoch * job->options.batch_size + micro * job->options.micro_batch_size;
+    int64_t first = step % job->steps_per_epoch * job->options.batch_size +
+        micro * job->options.micro_batch_size;
     for (int64_t i = 0; i < n; i++)
-        EQI_TRY(eqat_data_sample(job->data, false, eqat_data_order(job->data, epoch, first + i), job->ids + i * job->time));
+        EQI_RETURN_IF(eqat_data_sample(job->data, false,
+                                       eqat_data_order(job->data, epoch, first + i),
+                                       job->ids + i * job->time));
     eqat_batch batch;
     eqat_batch_init(&batch, sizeof batch);
     batch.batch = n;
@@ -312,7 +350,7 @@ static eqat_status keep_loss(eqat_e2e_qp *job, int64_t step, int64_t micro, eqi_
 {
     const int64_t count = eqi_view_count(&job->losses->v);
     eqi_tensor *flat, *slot = NULL;
-    EQI_TRY(eqi_tensor_reshape(job->losses, &flat, 1, &count));
+    EQI_RETURN_IF(eqi_tensor_reshape(job->losses, &flat, 1, &count));
     eqat_status st = eqi_tensor_slice(flat, &slot, 0, step * job->micro_per_step + micro, 1);
     if (st == EQAT_OK) st = eqi_tensor_copy(slot, loss);
     eqi_tensor_unref(slot);
@@ -328,26 +366,29 @@ static void drop_gradients(eqat_e2e_qp *job)
 static eqat_status check_loss(const eqat_e2e_qp *job, int64_t step, double loss)
 {
     if (isfinite(loss)) return EQAT_OK;
-    return eqi_fail(job->ctx, EQAT_NUMERIC, "step %lld: loss is %s, expected a finite number", (long long)step,
-                    isnan(loss) ? "nan" : "infinite");
+    return eqi_fail(job->ctx, EQAT_NUMERIC, "step %lld: loss is %s, expected a finite number",
+                    (long long)step, isnan(loss) ? "nan" : "infinite");
 }
 
 eqat_status eqat_e2e_qp_accumulate(eqat_e2e_qp *job, int64_t step, int64_t micro, double *loss)
 {
-    EQI_TRY(check_step(job, step));
+    EQI_RETURN_IF(check_step(job, step));
     if (micro < 0 || micro >= eqat_e2e_qp_micro_steps(job, step))
-        return eqi_fail(job->ctx, EQAT_INVALID_ARGUMENT, "micro-batch: found %lld, expected 0 to %lld", (long long)micro,
+        return eqi_fail(job->ctx, EQAT_INVALID_ARGUMENT,
+                        "micro-batch: found %lld, expected 0 to %lld", (long long)micro,
                         (long long)eqat_e2e_qp_micro_steps(job, step) - 1);
     int64_t n = micro_size(job, step, micro);
     eqi_tensor *device_loss = NULL;
     eqat_status st;
     float value = 0;
-    EQI_CHECK(eqi_check_cancel(job->ctx));
-    EQI_CHECK(forward(job, step, micro, n, &device_loss));
-    EQI_CHECK(keep_loss(job, step, micro, device_loss));
-    /* All sequences have as many labels: a micro-batch weighs what it has of the step's sequences. */
-    EQI_CHECK(eqi_tape_backward(job->tape, device_loss, (double)n / (double)step_size(job, step)));
-    if (loss) EQI_CHECK(eqi_tensor_download(device_loss, &value, sizeof value));
+    EQI_GOTO(done, eqi_check_cancel(job->ctx));
+    EQI_GOTO(done, forward(job, step, micro, n, &device_loss));
+    EQI_GOTO(done, keep_loss(job, step, micro, device_loss));
+    /* All sequences have as many labels: a micro-batch weighs what it has of the step's sequences.
+     */
+    EQI_GOTO(done,
+             eqi_tape_backward(job->tape, device_loss, (double)n / (double)step_size(job, step)));
+    if (loss) EQI_GOTO(done, eqi_tensor_download(device_loss, &value, sizeof value));
 done:
     eqi_tensor_unref(device_loss);
     if (st != EQAT_OK) {
@@ -381,7 +422,8 @@ static eqat_status step_loss(const eqat_e2e_qp *job, int64_t step, double *loss)
         eqi_tensor_unref(row);
     }
     double sum = 0;
-    for (int64_t i = 0; i < micros && st == EQAT_OK; i++) sum += (double)values[i] * (double)micro_size(job, step, i);
+    for (int64_t i = 0; i < micros && st == EQAT_OK; i++)
+        sum += (double)values[i] * (double)micro_size(job, step, i);
     eqi_free(job->ctx, values);
     if (st == EQAT_OK) *loss = sum / (double)step_size(job, step);
     return st;
@@ -395,14 +437,14 @@ double eqat_e2e_qp_loss(const eqat_e2e_qp *job, int64_t step)
 
 eqat_status eqat_e2e_qp_finish(eqat_e2e_qp *job)
 {
-    EQI_TRY(check_step(job, 0));
-    for (size_t i = 0; i < job->count; i++) EQI_TRY(round_stored(&job->trained[i]));
+    EQI_RETURN_IF(check_step(job, 0));
+    for (size_t i = 0; i < job->count; i++) EQI_RETURN_IF(round_stored(&job->trained[i]));
     end_training(job, keep);
     job->finished = true;
     return EQAT_OK;
 }
 
-/* ---- the loop -------------------------------------------------------------------------------------------------------- */
+/* ---- the loop ---- */
 
 static eqat_status report(eqat_e2e_qp *job, int64_t step, double loss)
 {
@@ -417,7 +459,7 @@ static eqat_status report(eqat_e2e_qp *job, int64_t step, double loss)
         .val_loss = NAN,
         .lr = o->lr * eqat_optimizer_lr_factor(job->optimizer, step),
     };
-    EQI_TRY(eqat_optimizer_grad_norm(job->optimizer, &p.grad_norm));
+    EQI_RETURN_IF(eqat_optimizer_grad_norm(job->optimizer, &p.grad_norm));
     return eqi_report_progress(job->ctx, o->progress, o->progress_user, &p);
 }
 
@@ -428,20 +470,22 @@ eqat_status eqat_e2e_qp_run(eqat_e2e_qp *job)
     for (int64_t step = eqat_optimizer_steps(job->optimizer); step < steps; step++) {
         int64_t micros = eqat_e2e_qp_micro_steps(job, step);
         drop_gradients(job); /* of a step that was cancelled on its way */
-        for (int64_t micro = 0; micro < micros; micro++) EQI_TRY(eqat_e2e_qp_accumulate(job, step, micro, NULL));
-        EQI_TRY(eqat_e2e_qp_step(job));
+        for (int64_t micro = 0; micro < micros; micro++)
+            EQI_RETURN_IF(eqat_e2e_qp_accumulate(job, step, micro, NULL));
+        EQI_RETURN_IF(eqat_e2e_qp_step(job));
         double loss;
-        EQI_TRY(step_loss(job, step, &loss));
-        EQI_TRY(check_loss(job, step, loss));
-        if (job->options.progress) EQI_TRY(report(job, step, loss));
+        EQI_RETURN_IF(step_loss(job, step, &loss));
+        EQI_RETURN_IF(check_loss(job, step, loss));
+        if (job->options.progress) EQI_RETURN_IF(report(job, step, loss));
     }
     return eqat_e2e_qp_finish(job);
 }
 
-eqat_status eqat_e2e_qp_train(eqat_model *model, eqat_data *data, const eqat_e2e_qp_options *options)
+eqat_status eqat_e2e_qp_train(eqat_model *model, eqat_data *data,
+                              const eqat_e2e_qp_options *options)
 {
     eqat_e2e_qp *job;
-    EQI_TRY(eqat_e2e_qp_create(&job, model, data, options));
+    EQI_RETURN_IF(eqat_e2e_qp_create(&job, model, data, options));
     eqat_status st = eqat_e2e_qp_run(job);
     eqat_e2e_qp_free(job);
     return st;

@@ -5,8 +5,8 @@
 #include "model/model.h"
 #include "train/report.h"
 
-/* Residual streams of this many bytes pass the blocks together, so that a full-precision block is read from its file once for
- * all of them. */
+/* Residual streams of this many bytes pass the blocks together, so that a full-precision block is
+ * read from its file once for all of them. */
 #define CHUNK_BYTES ((int64_t)256 << 20)
 
 static const eqat_field fields[] = {
@@ -51,22 +51,23 @@ static eqat_status tell(evaluation *e, int64_t windows)
         .val_loss = NAN,
         .grad_norm = NAN,
     };
-    EQI_TRY(eqi_check_cancel(e->ctx));
+    EQI_RETURN_IF(eqi_check_cancel(e->ctx));
     return eqi_report_progress(e->ctx, e->options.progress, e->options.progress_user, &p);
 }
 
 static eqat_status ids_on_device(evaluation *e, int64_t n, eqi_tensor **out)
 {
-    const int64_t shape[2] = { n, e->time };
-    EQI_TRY(eqi_tensor_create(e->ctx, out, EQI_I32, 2, shape));
+    const int64_t shape[2] = {n, e->time};
+    EQI_RETURN_IF(eqi_tensor_create(e->ctx, out, EQI_I32, 2, shape));
     return eqi_tensor_upload(*out, e->ids, (size_t)(n * e->time) * sizeof *e->ids);
 }
 
 /* Windows [i, i + n) of the chunk. */
 static eqat_status embed(evaluation *e, int64_t i, int64_t n, eqi_tensor *stream)
 {
-    for (int64_t k = 0; k < n; k++) EQI_TRY(eqat_data_sample(e->data, false, e->first + i + k, e->ids + k * e->time));
-    EQI_TRY(eqi_model_check_ids(e->model, e->ids, (size_t)(n * e->time)));
+    for (int64_t k = 0; k < n; k++)
+        EQI_RETURN_IF(eqat_data_sample(e->data, false, e->first + i + k, e->ids + k * e->time));
+    EQI_RETURN_IF(eqi_model_check_ids(e->model, e->ids, (size_t)(n * e->time)));
     eqi_tensor *ids = NULL, *x = NULL;
     eqat_status st = ids_on_device(e, n, &ids);
     if (st == EQAT_OK) st = eqi_model_embed(e->tape, e->model, ids, &x);
@@ -91,11 +92,11 @@ static eqat_status pass(evaluation *e, int64_t block)
     for (int64_t i = 0; i < e->count; i += e->options.batch_size) {
         int64_t n = least(e->options.batch_size, e->count - i);
         eqi_tensor *stream;
-        EQI_TRY(eqi_tensor_slice(e->streams, &stream, 0, i, n));
+        EQI_RETURN_IF(eqi_tensor_slice(e->streams, &stream, 0, i, n));
         eqat_status st = block < 0 ? embed(e, i, n, stream) : through_block(e, block, stream);
         eqi_tensor_unref(stream);
         if (st == EQAT_OK && block >= 0) st = tell(e, n);
-        EQI_TRY(st);
+        EQI_RETURN_IF(st);
     }
     return EQAT_OK;
 }
@@ -103,19 +104,20 @@ static eqat_status pass(evaluation *e, int64_t block)
 /* Window by window, so that the sum does not depend on the batch size. */
 static eqat_status judge(evaluation *e, int64_t i)
 {
-    EQI_TRY(eqat_data_sample(e->data, false, e->first + i, e->ids));
+    EQI_RETURN_IF(eqat_data_sample(e->data, false, e->first + i, e->ids));
     for (int64_t t = 0; t + 1 < e->time; t++) e->ids[t] = e->ids[t + 1];
     e->ids[e->time - 1] = -1;
     eqi_tensor *labels = NULL, *stream = NULL, *loss = NULL;
     float value = 0;
     eqat_status st;
-    EQI_CHECK(ids_on_device(e, 1, &labels));
-    EQI_CHECK(eqi_tensor_slice(e->streams, &stream, 0, i, 1));
-    EQI_CHECK(eqi_model_head_loss(e->tape, e->model, stream, labels, &loss, NULL));
-    EQI_CHECK(eqi_tensor_download(loss, &value, sizeof value));
+    EQI_GOTO(done, ids_on_device(e, 1, &labels));
+    EQI_GOTO(done, eqi_tensor_slice(e->streams, &stream, 0, i, 1));
+    EQI_GOTO(done, eqi_model_head_loss(e->tape, e->model, stream, labels, &loss, NULL));
+    EQI_GOTO(done, eqi_tensor_download(loss, &value, sizeof value));
     if (!isfinite(value))
-        EQI_CHECK(eqi_fail(e->ctx, EQAT_NUMERIC, "window %lld: loss is %s, expected a finite number", (long long)(e->first + i),
-                           isnan(value) ? "nan" : "infinite"));
+        EQI_GOTO(done,
+                 eqi_fail(e->ctx, EQAT_NUMERIC, "window %lld: loss is %s, expected a finite number",
+                          (long long)(e->first + i), isnan(value) ? "nan" : "infinite"));
     e->nll += (double)value * (double)(e->time - 1);
     e->judged++;
     st = tell(e, 1);
@@ -128,52 +130,62 @@ done:
 
 static eqat_status run_chunk(evaluation *e)
 {
-    EQI_TRY(pass(e, -1));
+    EQI_RETURN_IF(pass(e, -1));
     for (int64_t block = 0; block < e->model->config.blocks; block++) {
-        EQI_TRY(eqi_block_load(e->model, block, e->model->compute, false));
+        EQI_RETURN_IF(eqi_block_load(e->model, block, e->model->compute, false));
         eqat_status st = pass(e, block);
         eqi_block_unload(e->model, block);
-        EQI_TRY(st);
+        EQI_RETURN_IF(st);
     }
-    for (int64_t i = 0; i < e->count; i++) EQI_TRY(judge(e, i));
+    for (int64_t i = 0; i < e->count; i++) EQI_RETURN_IF(judge(e, i));
     return EQAT_OK;
 }
 
 static eqat_status run(evaluation *e)
 {
-    int64_t hidden = e->model->config.hidden, bytes = e->time * hidden * (int64_t)eqi_dtype_size(e->model->compute);
+    int64_t hidden = e->model->config.hidden,
+            bytes = e->time * hidden * (int64_t)eqi_dtype_size(e->model->compute);
     int64_t chunk = least(e->windows, CHUNK_BYTES / bytes > 0 ? CHUNK_BYTES / bytes : 1);
-    const int64_t shape[3] = { chunk, e->time, hidden };
-    e->ids = eqi_alloc(e->ctx, (size_t)(least(e->options.batch_size, chunk) * e->time) * sizeof *e->ids, "token ids");
+    const int64_t shape[3] = {chunk, e->time, hidden};
+    e->ids =
+        eqi_alloc(e->ctx, (size_t)(least(e->options.batch_size, chunk) * e->time) * sizeof *e->ids,
+                  "token ids");
     if (!e->ids) return EQAT_OUT_OF_MEMORY;
-    EQI_TRY(eqi_tape_create(e->ctx, &e->tape));
+    EQI_RETURN_IF(eqi_tape_create(e->ctx, &e->tape));
     eqi_tape_set_recording(e->tape, false);
-    EQI_TRY(eqi_model_load_ends(e->model));
-    EQI_TRY(eqi_model_prepare(e->model, e->time));
-    EQI_TRY(eqi_tensor_create(e->ctx, &e->streams, e->model->compute, 3, shape));
+    EQI_RETURN_IF(eqi_model_load_ends(e->model));
+    EQI_RETURN_IF(eqi_model_prepare(e->model, e->time));
+    EQI_RETURN_IF(eqi_tensor_create(e->ctx, &e->streams, e->model->compute, 3, shape));
     for (; e->first < e->windows; e->first += chunk) {
         e->count = least(chunk, e->windows - e->first);
-        EQI_TRY(run_chunk(e));
+        EQI_RETURN_IF(run_chunk(e));
     }
     return EQAT_OK;
 }
 
-eqat_status eqat_eval_perplexity(eqat_model *model, eqat_data *data, const eqat_eval_options *options, eqat_perplexity *result)
+eqat_status eqat_eval_perplexity(eqat_model *model, eqat_data *data,
+                                 const eqat_eval_options *options, eqat_perplexity *result)
 {
-    evaluation e = { .ctx = model->ctx, .model = model, .data = data };
-    eqat_perplexity full = { 0 };
-    EQI_TRY(eqi_options_give(e.ctx, "eqat_perplexity", result, &full, sizeof full)); /* not after the evaluation */
-    EQI_TRY(eqi_options_take(e.ctx, &eqi_struct_eval, &e.options, options));
+    evaluation e = {.ctx = model->ctx, .model = model, .data = data};
+    eqat_perplexity full = {0};
+    EQI_RETURN_IF(eqi_options_give(e.ctx, "eqat_perplexity", result, &full,
+                                   sizeof full)); /* not after the evaluation */
+    EQI_RETURN_IF(eqi_options_take(e.ctx, &eqi_struct_eval, &e.options, options));
     e.time = eqat_data_seq_len(data);
     e.windows = eqat_data_train_size(data);
     if (e.options.max_windows) e.windows = least(e.windows, e.options.max_windows);
-    if (e.time < 2) return eqi_fail(e.ctx, EQAT_INVALID_ARGUMENT, "seq_len: found 1, expected at least 2 for a token to predict");
+    if (e.time < 2)
+        return eqi_fail(e.ctx, EQAT_INVALID_ARGUMENT,
+                        "seq_len: found 1, expected at least 2 for a token to predict");
     eqat_status st = run(&e);
     eqi_tape_free(e.tape);
     eqi_tensor_unref(e.streams);
     eqi_free(e.ctx, e.ids);
-    EQI_TRY(st);
+    EQI_RETURN_IF(st);
     int64_t tokens = e.windows * (e.time - 1);
-    full = (eqat_perplexity){ .perplexity = exp(e.nll / (double)tokens), .nll = e.nll, .tokens = tokens, .windows = e.windows };
+    full = (eqat_perplexity){.perplexity = exp(e.nll / (double)tokens),
+                             .nll = e.nll,
+                             .tokens = tokens,
+                             .windows = e.windows};
     return eqi_options_give(e.ctx, "eqat_perplexity", result, &full, sizeof full);
 }

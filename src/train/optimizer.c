@@ -28,14 +28,18 @@ struct eqat_optimizer {
 
 static const eqat_field fields[] = {
     EQI_FIELD_F64(eqat_optimizer_options, beta1, 0.9, 0, 0.999999999, "decay of the first moment"),
-    EQI_FIELD_F64(eqat_optimizer_options, beta2, 0.999, 0, 0.999999999, "decay of the second moment"),
-    EQI_FIELD_F64(eqat_optimizer_options, eps, 1e-8, 1e-30, 1, "added to the root of the second moment"),
+    EQI_FIELD_F64(eqat_optimizer_options, beta2, 0.999, 0, 0.999999999,
+                  "decay of the second moment"),
+    EQI_FIELD_F64(eqat_optimizer_options, eps, 1e-8, 1e-30, 1,
+                  "added to the root of the second moment"),
     EQI_FIELD_F64(eqat_optimizer_options, weight_decay, 0, 0, 1e6, "decoupled weight decay"),
     EQI_FIELD_F64(eqat_optimizer_options, max_grad_norm, 0, 0, DBL_MAX,
                   "clips the gradient norm over all groups; 0: no clipping"),
-    EQI_FIELD_I64(eqat_optimizer_options, total_steps, 0, 0, 1e15, "steps of the whole schedule; 0: constant rate"),
+    EQI_FIELD_I64(eqat_optimizer_options, total_steps, 0, 0, 1e15,
+                  "steps of the whole schedule; 0: constant rate"),
     EQI_FIELD_I64(eqat_optimizer_options, warmup_steps, 0, 0, 1e15, "steps of linear warm-up"),
-    EQI_FIELD_F64(eqat_optimizer_options, min_lr_factor, 0, 0, 1, "floor of the cosine, as a share of the rate"),
+    EQI_FIELD_F64(eqat_optimizer_options, min_lr_factor, 0, 0, 1,
+                  "floor of the cosine, as a share of the rate"),
 };
 
 const eqi_struct eqi_struct_optimizer = EQI_STRUCT(eqat_optimizer_options, "optimizer", fields);
@@ -45,20 +49,21 @@ void eqat_optimizer_options_init(eqat_optimizer_options *options, size_t struct_
     eqi_options_defaults(&eqi_struct_optimizer, options, struct_size);
 }
 
-eqat_status eqat_optimizer_create(eqat_context *ctx, eqat_optimizer **out, const eqat_optimizer_options *options)
+eqat_status eqat_optimizer_create(eqat_context *ctx, eqat_optimizer **out,
+                                  const eqat_optimizer_options *options)
 {
     *out = NULL;
     eqat_optimizer_options checked;
-    EQI_TRY(eqi_options_take(ctx, &eqi_struct_optimizer, &checked, options));
+    EQI_RETURN_IF(eqi_options_take(ctx, &eqi_struct_optimizer, &checked, options));
     eqat_optimizer *o = eqi_calloc(ctx, 1, sizeof *o, "an optimizer");
     if (!o) return EQAT_OUT_OF_MEMORY;
     o->ctx = eqi_ctx_ref(ctx);
     o->options = checked;
     const int64_t one = 1;
     eqat_status st;
-    EQI_CHECK(eqi_tensor_zeros(ctx, &o->sum, EQI_F64, 1, &one));
-    EQI_CHECK(eqi_tensor_zeros(ctx, &o->norm, EQI_F32, 1, &one));
-    EQI_CHECK(eqi_tensor_zeros(ctx, &o->factor, EQI_F32, 1, &one));
+    EQI_GOTO(done, eqi_tensor_zeros(ctx, &o->sum, EQI_F64, 1, &one));
+    EQI_GOTO(done, eqi_tensor_zeros(ctx, &o->norm, EQI_F32, 1, &one));
+    EQI_GOTO(done, eqi_tensor_zeros(ctx, &o->factor, EQI_F32, 1, &one));
     *out = o;
     return EQAT_OK;
 done:
@@ -88,8 +93,10 @@ void eqat_optimizer_free(eqat_optimizer *o)
 eqat_status eqat_optimizer_add_group(eqat_optimizer *o, double lr, int32_t *group)
 {
     if (!(lr >= 0) || isinf(lr))
-        return eqi_fail(o->ctx, EQAT_INVALID_ARGUMENT, "learning rate: found %g, expected 0 or more", lr);
-    double *rates = eqi_realloc(o->ctx, o->rates, ((size_t)o->groups + 1) * sizeof *rates, "parameter groups");
+        return eqi_fail(o->ctx, EQAT_INVALID_ARGUMENT,
+                        "learning rate: found %g, expected 0 or more", lr);
+    double *rates =
+        eqi_realloc(o->ctx, o->rates, ((size_t)o->groups + 1) * sizeof *rates, "parameter groups");
     if (!rates) return EQAT_OUT_OF_MEMORY;
     o->rates = rates;
     rates[o->groups] = lr;
@@ -102,7 +109,8 @@ static eqat_status grow(eqat_optimizer *o)
 {
     if (o->count < o->capacity) return EQAT_OK;
     size_t capacity = o->capacity ? 2 * o->capacity : 32;
-    eqi_tensor **parameters = eqi_realloc(o->ctx, o->parameters, capacity * sizeof *parameters, "the parameter list");
+    eqi_tensor **parameters =
+        eqi_realloc(o->ctx, o->parameters, capacity * sizeof *parameters, "the parameter list");
     if (!parameters) return EQAT_OUT_OF_MEMORY;
     o->parameters = parameters;
     moments *both = eqi_realloc(o->ctx, o->moments, capacity * sizeof *both, "the moment list");
@@ -115,16 +123,20 @@ static eqat_status grow(eqat_optimizer *o)
 eqat_status eqat_optimizer_add(eqat_optimizer *o, int32_t group, eqat_tensor *p)
 {
     if (group < 0 || group >= o->groups)
-        return eqi_fail(o->ctx, EQAT_INVALID_ARGUMENT, "parameter group: found %d, expected one of %d groups", group, o->groups);
+        return eqi_fail(o->ctx, EQAT_INVALID_ARGUMENT,
+                        "parameter group: found %d, expected one of %d groups", group, o->groups);
     if (p->v.dtype != EQI_F32 || !p->requires_grad || !eqi_view_is_contiguous(&p->v))
-        return eqi_fail(o->ctx, EQAT_INVALID_ARGUMENT, "parameter: found %s%s%s, expected trainable contiguous f32",
-                        p->requires_grad ? "" : "untrainable ", eqi_view_is_contiguous(&p->v) ? "" : "strided ",
+        return eqi_fail(o->ctx, EQAT_INVALID_ARGUMENT,
+                        "parameter: found %s%s%s, expected trainable contiguous f32",
+                        p->requires_grad ? "" : "untrainable ",
+                        eqi_view_is_contiguous(&p->v) ? "" : "strided ",
                         eqi_dtype_name(p->v.dtype));
     for (size_t i = 0; i < o->count; i++)
         if (o->parameters[i] == p)
-            return eqi_fail(o->ctx, EQAT_INVALID_ARGUMENT, "parameter: found it in group %d already", o->moments[i].group);
-    EQI_TRY(grow(o));
-    moments both = { .group = group };
+            return eqi_fail(o->ctx, EQAT_INVALID_ARGUMENT,
+                            "parameter: found it in group %d already", o->moments[i].group);
+    EQI_RETURN_IF(grow(o));
+    moments both = {.group = group};
     eqat_status st = eqi_tensor_zeros(o->ctx, &both.m, EQI_F32, p->v.ndim, p->v.shape);
     if (st == EQAT_OK) st = eqi_tensor_zeros(o->ctx, &both.v, EQI_F32, p->v.ndim, p->v.shape);
     if (st != EQAT_OK) {
@@ -159,18 +171,20 @@ static eqat_status add_squares(eqat_optimizer *o, const eqi_tensor *p)
 
 static eqat_status take_factor(eqat_optimizer *o, double grad_scale)
 {
-    return o->ctx->backend->clip_factor(o->ctx, &o->norm->v, &o->factor->v, &o->sum->v, o->options.max_grad_norm, grad_scale);
+    return o->ctx->backend->clip_factor(o->ctx, &o->norm->v, &o->factor->v, &o->sum->v,
+                                        o->options.max_grad_norm, grad_scale);
 }
 
 static eqi_adamw_desc adamw_of(const eqat_optimizer *o, size_t i)
 {
     const eqat_optimizer_options *opt = &o->options;
-    return (eqi_adamw_desc){ .lr = (float)(o->rates[o->moments[i].group] * eqat_optimizer_lr_factor(o, o->steps)),
-                             .beta1 = (float)opt->beta1,
-                             .beta2 = (float)opt->beta2,
-                             .eps = (float)opt->eps,
-                             .weight_decay = (float)opt->weight_decay,
-                             .step = o->steps + 1 };
+    return (eqi_adamw_desc){
+        .lr = (float)(o->rates[o->moments[i].group] * eqat_optimizer_lr_factor(o, o->steps)),
+        .beta1 = (float)opt->beta1,
+        .beta2 = (float)opt->beta2,
+        .eps = (float)opt->eps,
+        .weight_decay = (float)opt->weight_decay,
+        .step = o->steps + 1};
 }
 
 static eqat_status update(eqat_optimizer *o, size_t i)
@@ -178,30 +192,32 @@ static eqat_status update(eqat_optimizer *o, size_t i)
     eqi_tensor *p = o->parameters[i];
     const moments *both = &o->moments[i];
     const eqi_adamw_desc d = adamw_of(o, i);
-    EQI_TRY(o->ctx->backend->adamw(o->ctx, &p->v, &p->grad->v, &both->m->v, &both->v->v, &o->factor->v, &d));
+    EQI_RETURN_IF(o->ctx->backend->adamw(o->ctx, &p->v, &p->grad->v, &both->m->v, &both->v->v,
+                                         &o->factor->v, &d));
     eqi_tensor_zero_grad(p);
     return EQAT_OK;
 }
 
 eqat_status eqat_optimizer_step(eqat_optimizer *o, double grad_scale)
 {
-    EQI_TRY(call_back(o));
-    EQI_TRY(eqi_tensor_fill(o->sum, 0));
+    EQI_RETURN_IF(call_back(o));
+    EQI_RETURN_IF(eqi_tensor_fill(o->sum, 0));
     for (size_t i = 0; i < o->count; i++)
-        if (o->parameters[i]->grad) EQI_TRY(add_squares(o, o->parameters[i]));
-    EQI_TRY(take_factor(o, grad_scale));
+        if (o->parameters[i]->grad) EQI_RETURN_IF(add_squares(o, o->parameters[i]));
+    EQI_RETURN_IF(take_factor(o, grad_scale));
     for (size_t i = 0; i < o->count; i++)
-        if (o->parameters[i]->grad) EQI_TRY(update(o, i)); /* the others took no part in the loss */
+        if (o->parameters[i]->grad)
+            EQI_RETURN_IF(update(o, i)); /* the others took no part in the loss */
     o->steps++;
     return EQAT_OK;
 }
 
-/* ---- backward and update in one ---------------------------------------------------------------------------------------- */
+/* ---- backward and update in one ---- */
 
 static eqat_status update_alone(eqat_optimizer *o, size_t i)
 {
-    EQI_TRY(add_squares(o, o->parameters[i]));
-    EQI_TRY(take_factor(o, 1));
+    EQI_RETURN_IF(add_squares(o, o->parameters[i]));
+    EQI_RETURN_IF(take_factor(o, 1));
     return update(o, i);
 }
 
@@ -224,11 +240,15 @@ static bool take_over(void *user, eqi_tensor *leaf, eqi_update *update)
     const eqat_optimizer *o = user;
     size_t i = index_of(o, leaf);
     if (i == o->count) return false;
-    *update = (eqi_update){ .m = o->moments[i].m->v, .v = o->moments[i].v->v, .squares = o->sum->v, .d = adamw_of(o, i) };
+    *update = (eqi_update){.m = o->moments[i].m->v,
+                           .v = o->moments[i].v->v,
+                           .squares = o->sum->v,
+                           .d = adamw_of(o, i)};
     return true;
 }
 
-/* Nobody wants to see all gradients together, and every one of them is known to be complete when backward is past it. */
+/* Nobody wants to see all gradients together, and every one of them is known to be complete when
+ * backward is past it. */
 static bool can_fuse(const eqat_optimizer *o, const eqat_tape *tape)
 {
     return !o->callback && o->options.max_grad_norm == 0 && !tape->captures;
@@ -237,21 +257,24 @@ static bool can_fuse(const eqat_optimizer *o, const eqat_tape *tape)
 eqat_status eqat_optimizer_backward(eqat_optimizer *o, eqat_tape *tape, eqat_tensor *loss)
 {
     if (!can_fuse(o, tape)) {
-        EQI_TRY(eqi_tape_backward(tape, loss, 1));
+        EQI_RETURN_IF(eqi_tape_backward(tape, loss, 1));
         return eqat_optimizer_step(o, 1);
     }
-    EQI_TRY(eqi_tensor_fill(o->sum, 0));
-    EQI_TRY(eqi_tape_backward_into(tape, loss, 1, &(eqi_sink){ .take = take, .update = take_over, .user = o }));
+    EQI_RETURN_IF(eqi_tensor_fill(o->sum, 0));
+    EQI_RETURN_IF(eqi_tape_backward_into(
+        tape, loss, 1, &(eqi_sink){.take = take, .update = take_over, .user = o}));
     for (size_t i = 0; i < o->count; i++)
-        if (o->parameters[i]->grad) EQI_TRY(update_alone(o, i)); /* left by an earlier backward */
-    EQI_TRY(take_factor(o, 1));
+        if (o->parameters[i]->grad)
+            EQI_RETURN_IF(update_alone(o, i)); /* left by an earlier backward */
+    EQI_RETURN_IF(take_factor(o, 1));
     o->steps++;
     return EQAT_OK;
 }
 
 double eqat_optimizer_lr_factor(const eqat_optimizer *o, int64_t k)
 {
-    return eqi_schedule_factor(k, o->options.warmup_steps, o->options.total_steps, o->options.min_lr_factor);
+    return eqi_schedule_factor(k, o->options.warmup_steps, o->options.total_steps,
+                               o->options.min_lr_factor);
 }
 
 int64_t eqat_optimizer_steps(const eqat_optimizer *o) { return o->steps; }
@@ -259,7 +282,7 @@ int64_t eqat_optimizer_steps(const eqat_optimizer *o) { return o->steps; }
 eqat_status eqat_optimizer_grad_norm(eqat_optimizer *o, double *norm)
 {
     float value;
-    EQI_TRY(eqi_tensor_download(o->norm, &value, sizeof value));
+    EQI_RETURN_IF(eqi_tensor_download(o->norm, &value, sizeof value));
     *norm = (double)value;
     return EQAT_OK;
 }

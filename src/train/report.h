@@ -6,7 +6,8 @@
 #include "eqat/train.h"
 
 /* Asks the callback, when there is one, whether to go on. */
-static inline eqat_status eqi_report_progress(eqi_ctx *ctx, eqat_progress_fn progress, void *user, eqat_progress *p)
+static inline eqat_status eqi_report_progress(eqi_ctx *ctx, eqat_progress_fn progress, void *user,
+                                              eqat_progress *p)
 {
     p->struct_size = sizeof *p;
     if (!progress || !progress(user, p)) return EQAT_OK;

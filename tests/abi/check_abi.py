@@ -4,6 +4,7 @@ no change of the binary interface against the committed baseline that docs/abi.m
     check_abi.py LIBRARY INCLUDE HERE            checks
     check_abi.py LIBRARY INCLUDE HERE --write    writes the baseline; the library has debug information
 """
+
 import glob, os, re, shutil, subprocess, sys, tempfile
 
 library, include, here = sys.argv[1:4]
@@ -15,7 +16,9 @@ def run(*args):
 
 def check_exports():
     found = set()
-    for line in run("nm", "-D", "--defined-only", "--with-symbol-versions", library).stdout.splitlines():
+    for line in run(
+        "nm", "-D", "--defined-only", "--with-symbol-versions", library
+    ).stdout.splitlines():
         kind, symbol = line.split()[1:3]
         if kind == "A":
             continue
@@ -24,8 +27,12 @@ def check_exports():
             return f"{name} is exported without a version"
         found.add(name)
     wanted = set(open(os.path.join(here, "exports.txt")).read().split())
-    problems = [f"{n} is exported, but not in tests/abi/exports.txt" for n in sorted(found - wanted)]
-    problems += [f"{n} is in tests/abi/exports.txt, but not exported" for n in sorted(wanted - found)]
+    problems = [
+        f"{n} is exported, but not in tests/abi/exports.txt" for n in sorted(found - wanted)
+    ]
+    problems += [
+        f"{n} is in tests/abi/exports.txt, but not exported" for n in sorted(wanted - found)
+    ]
     declared = set()
     for header in glob.glob(os.path.join(include, "eqat", "*.h")):
         declared |= set(re.findall(r"EQAT_API[^;]*?\b(eqat_\w+)\(", open(header).read()))
@@ -44,24 +51,55 @@ def check_headers():
             with tempfile.NamedTemporaryFile("w", suffix="." + language) as f:
                 f.write(f"#include <{name}>\n#include <{name}>\n")
                 f.flush()
-                r = run(compiler, "-x", language, f"-std={standard}", "-Wall", "-Wextra", "-Werror", "-pedantic", "-fsyntax-only", "-I", include, f.name)
+                r = run(
+                    compiler,
+                    "-x",
+                    language,
+                    f"-std={standard}",
+                    "-Wall",
+                    "-Wextra",
+                    "-Werror",
+                    "-pedantic",
+                    "-fsyntax-only",
+                    "-I",
+                    include,
+                    f.name,
+                )
                 if r.returncode:
                     problems.append(f"{name} as {standard}: {r.stderr.splitlines()[0]}")
         for included in re.findall(r"#include [<\"](.*?)[>\"]", open(header).read()):
-            if included not in ("stddef.h", "stdint.h", "stdbool.h") and not included.startswith("eqat/"):
+            if included not in ("stddef.h", "stdint.h", "stdbool.h") and not included.startswith(
+                "eqat/"
+            ):
                 problems.append(f"{name} includes {included}")
     return "\n".join(problems)
 
 
 def write_baseline():
-    r = run("abidw", "--headers-dir", os.path.join(include, "eqat"), "--drop-private-types", "--exported-interfaces-only", "--no-elf-needed",
-            "--no-corpus-path", "--no-comp-dir-path", "--no-show-locs", "--type-id-style", "hash", library)
+    r = run(
+        "abidw",
+        "--headers-dir",
+        os.path.join(include, "eqat"),
+        "--drop-private-types",
+        "--exported-interfaces-only",
+        "--no-elf-needed",
+        "--no-corpus-path",
+        "--no-comp-dir-path",
+        "--no-show-locs",
+        "--type-id-style",
+        "hash",
+        library,
+    )
     sources = os.path.dirname(os.path.abspath(include))
     with open(os.path.join(here, "libeqat.abi"), "w") as f:
         for line in r.stdout.splitlines():
             path = re.search(r" path='([^']*)'", line)
             if path:
-                full = os.path.normpath(os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(library))), path[1]))
+                full = os.path.normpath(
+                    os.path.join(
+                        os.path.dirname(os.path.dirname(os.path.abspath(library))), path[1]
+                    )
+                )
                 line = line.replace(path[1], os.path.relpath(full, sources))
             f.write(line + "\n")
     return r.stderr
@@ -72,7 +110,14 @@ def check_baseline():
     if not shutil.which("abidiff"):
         print("abidiff is not installed: the baseline was not compared")
         return ""
-    r = run("abidiff", "--headers-dir2", os.path.join(include, "eqat"), "--drop-private-types", baseline, library)
+    r = run(
+        "abidiff",
+        "--headers-dir2",
+        os.path.join(include, "eqat"),
+        "--drop-private-types",
+        baseline,
+        library,
+    )
     return r.stdout if r.returncode else ""
 
 

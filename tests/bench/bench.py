@@ -6,6 +6,7 @@
 Run it with a Python that has torch, transformers and safetensors (exit code 77 without), on a machine that does nothing else. Every side
 of every pair is a process of its own on all processors. `--list` names the cases; a pattern with wildcards selects among them.
 """
+
 import argparse
 import fnmatch
 import importlib.util
@@ -42,22 +43,30 @@ class Bench:
     # ---- processes ----
 
     def run(self, command):
-        environment = dict(os.environ, TORCHINDUCTOR_CACHE_DIR=os.path.join(self.folder, "compiled"), TOKENIZERS_PARALLELISM="false")
+        environment = dict(
+            os.environ,
+            TORCHINDUCTOR_CACHE_DIR=os.path.join(self.folder, "compiled"),
+            TOKENIZERS_PARALLELISM="false",
+        )
         if self.opt.busy:
             environment["OMP_WAIT_POLICY"] = "passive"
         r = subprocess.run(command, capture_output=True, text=True, env=environment)
         if r.returncode:
             lines = [line for line in r.stderr.strip().splitlines() if line.strip()]
             return {"error": lines[-1][:200] if lines else f"exit code {r.returncode}"}
-        return json.loads(r.stdout[r.stdout.index("{"):])
+        return json.loads(r.stdout[r.stdout.index("{") :])
 
     def program(self, name, **arguments):
         path = os.path.join(self.opt.eqat, "tests", "bench", "bench_" + name)
-        return self.run([path] + [f"{k}={v}" for k, v in dict(arguments, threads=self.threads).items()])
+        return self.run(
+            [path] + [f"{k}={v}" for k, v in dict(arguments, threads=self.threads).items()]
+        )
 
     def torch(self, kind, compiled, **arguments):
         arguments.update(kind=kind, compile=compiled, threads=self.threads)
-        return self.run([sys.executable, os.path.join(HERE, "torch_side.py"), json.dumps(arguments)])
+        return self.run(
+            [sys.executable, os.path.join(HERE, "torch_side.py"), json.dumps(arguments)]
+        )
 
     def say(self, text):
         print(f"[{time.monotonic() - self.opt.start:6.0f} s] {text}", file=sys.stderr, flush=True)
@@ -76,8 +85,23 @@ class Bench:
         rounded = f"{full}-w2g{case.group}"
         if case.kind == "e2e_qp" and not os.path.exists(rounded):
             tool = os.path.join(self.opt.eqat, "examples", "eqat", "eqat")
-            subprocess.run([tool, "quantize", full, "--out", rounded, "--bits", "2", "--group-size", str(case.group), "--method", "rtn"],
-                           check=True, capture_output=True)
+            subprocess.run(
+                [
+                    tool,
+                    "quantize",
+                    full,
+                    "--out",
+                    rounded,
+                    "--bits",
+                    "2",
+                    "--group-size",
+                    str(case.group),
+                    "--method",
+                    "rtn",
+                ],
+                check=True,
+                capture_output=True,
+            )
         return full, rounded
 
     def tokens(self, case, samples):
@@ -94,14 +118,22 @@ class Bench:
         missing = [p for p in products if (dtype, p) not in self.rates]
         if missing:
             quick = self.opt.quick or self.opt.smoke
-            r = self.program("matrix_rate", dtype=dtype, shapes=":".join("%d,%d,%d" % p for p in missing), seconds=0.02 if quick else 0.05,
-                             rounds=1 if quick else 3)
+            r = self.program(
+                "matrix_rate",
+                dtype=dtype,
+                shapes=":".join("%d,%d,%d" % p for p in missing),
+                seconds=0.02 if quick else 0.05,
+                rounds=1 if quick else 3,
+            )
             if "error" in r:
                 sys.exit("matrix_rate: " + r["error"])
             for found in r["rates"]:
                 self.rates[dtype, tuple(found["shape"])] = found
         work = {p: 2 * p[0] * p[1] * p[2] * often for p, often in products.items()}
-        return tuple(sum(work.values()) / sum(w / self.rates[dtype, p][key] for p, w in work.items()) for key in ("rate", "rate_cpu"))
+        return tuple(
+            sum(work.values()) / sum(w / self.rates[dtype, p][key] for p, w in work.items())
+            for key in ("rate", "rate_cpu")
+        )
 
     # ---- pairs ----
 
@@ -112,7 +144,11 @@ class Bench:
         if self.opt.smoke:
             return dict(warmup=1, steps=1, seconds=1)
         slow = case is not None and case.seconds > 20
-        return dict(warmup=1 if slow else 2, steps=5 if slow else 10, seconds=(case.seconds if case else 20) / (3 if self.opt.quick else 1))
+        return dict(
+            warmup=1 if slow else 2,
+            steps=5 if slow else 10,
+            seconds=(case.seconds if case else 20) / (3 if self.opt.quick else 1),
+        )
 
     def pair(self, run, dtype):
         """Median over pairs of every side's median step; a side that fails is not tried again."""
@@ -130,12 +166,20 @@ class Bench:
     def summary(self, name, dtype, found, failed, what, **more):
         row = dict(case=name, dtype=dtype, failed=failed, sides={}, **more)
         for side, results in found.items():
-            row["sides"][side] = {"seconds": [middle(r[what]) for r in results],
-                                  "cpu": [middle(r[what + "_cpu"]) for r in results], "loss": results[0].get("loss"),
-                                  "peak": max(r["peak"] for r in results), "base": results[0]["base"], "runs": results}
+            row["sides"][side] = {
+                "seconds": [middle(r[what]) for r in results],
+                "cpu": [middle(r[what + "_cpu"]) for r in results],
+                "loss": results[0].get("loss"),
+                "peak": max(r["peak"] for r in results),
+                "base": results[0]["base"],
+                "runs": results,
+            }
         eqat = row["sides"].get("eqat")
         for side, s in row["sides"].items():
-            for key, result, ratio in (("seconds", "median", "ratio"), ("cpu", "median_cpu", "ratio_cpu")):
+            for key, result, ratio in (
+                ("seconds", "median", "ratio"),
+                ("cpu", "median_cpu", "ratio_cpu"),
+            ):
                 s[result] = statistics.median(s[key])
                 if eqat and side != "eqat":
                     s[ratio] = statistics.median(b / a for a, b in zip(eqat[key], s[key]))
@@ -148,9 +192,19 @@ class Bench:
         self.save()
 
     def result(self):
-        return dict(machine=dict(processor=report.processor(), threads=self.threads, load=os.getloadavg(), system=platform.platform()),
-                    versions=report.versions(), options={k: v for k, v in vars(self.opt).items() if k != "start"}, rows=self.rows,
-                    matrix_rates=[dict(r, dtype=dtype) for (dtype, _), r in self.rates.items()], memory=self.memory)
+        return dict(
+            machine=dict(
+                processor=report.processor(),
+                threads=self.threads,
+                load=os.getloadavg(),
+                system=platform.platform(),
+            ),
+            versions=report.versions(),
+            options={k: v for k, v in vars(self.opt).items() if k != "start"},
+            rows=self.rows,
+            matrix_rates=[dict(r, dtype=dtype) for (dtype, _), r in self.rates.items()],
+            memory=self.memory,
+        )
 
     def save(self):
         """After every row: a whole run takes hours."""
@@ -164,26 +218,50 @@ class Bench:
         for dtype in self.opt.dtypes.split(","):
             samples = case.batch * (2 if case.kind in ("block_ap", "advance") else 1)
             full, rounded = self.model(case)
-            arguments = dict(tokens=self.tokens(case, samples), dtype=dtype, time=case.time, batch=case.batch, samples=samples, group=case.group,
-                             keep=case.keep, **self.steps(case))
+            arguments = dict(
+                tokens=self.tokens(case, samples),
+                dtype=dtype,
+                time=case.time,
+                batch=case.batch,
+                samples=samples,
+                group=case.group,
+                keep=case.keep,
+                **self.steps(case),
+            )
             kind = "block_ap" if case.kind == "advance" else case.kind
 
             def run(side):
                 if side == "eqat":
-                    return self.program(kind, model=rounded if kind == "e2e_qp" else full, **arguments)
+                    return self.program(
+                        kind, model=rounded if kind == "e2e_qp" else full, **arguments
+                    )
                 return self.torch(kind, side == "compile", model=full, **arguments)
 
             found, failed = self.pair(run, dtype)
             for c in group:
-                self.summary(c.name, dtype, found, failed, "advance" if c.kind == "advance" else "times", tokens=c.tokens, flops=c.flops(),
-                             matrix_rate=self.matrix_rate(c, dtype))
+                self.summary(
+                    c.name,
+                    dtype,
+                    found,
+                    failed,
+                    "advance" if c.kind == "advance" else "times",
+                    tokens=c.tokens,
+                    flops=c.flops(),
+                    matrix_rate=self.matrix_rate(c, dtype),
+                )
 
     def pack(self):
         rows, cols = (64, 128) if self.opt.smoke else (ROWS, COLS)
-        arguments = dict(rows=rows, cols=cols, group=self.opt.group_size, dtype="f32", **self.steps(None))
+        arguments = dict(
+            rows=rows, cols=cols, group=self.opt.group_size, dtype="f32", **self.steps(None)
+        )
 
         def run(side):
-            return self.program("pack", **arguments) if side == "eqat" else self.torch("pack", side == "compile", **arguments)
+            return (
+                self.program("pack", **arguments)
+                if side == "eqat"
+                else self.torch("pack", side == "compile", **arguments)
+            )
 
         found, failed = self.pair(run, "f32")
         self.memory = self.program("memory_rate", mb=8 if self.opt.smoke else 256)
@@ -193,31 +271,64 @@ class Bench:
         self.summary("pack", "f32", found, failed, "times", bytes=moved)
         if found.get("eqat"):
             row = self.rows[-1]
-            row["memory_rate"] = [max(self.memory["copy" + key], self.memory["triad" + key]) for key in ("", "_cpu")]
+            row["memory_rate"] = [
+                max(self.memory["copy" + key], self.memory["triad" + key]) for key in ("", "_cpu")
+            ]
             row["fraction"] = moved / row["sides"]["eqat"]["median"] / row["memory_rate"][0]
-            row["fraction_cpu"] = moved * self.threads / row["sides"]["eqat"]["median_cpu"] / row["memory_rate"][1]
+            row["fraction_cpu"] = (
+                moved * self.threads / row["sides"]["eqat"]["median_cpu"] / row["memory_rate"][1]
+            )
 
     # ---- other programs' own measurements ----
 
     def tokenizer(self):
-        shared = "gpt2,qwen2,llama3 pattern,llama2" if os.environ.get("EQAT_SHARED") else "trained smollm,trained llama3,trained qwen2,trained llama2"
-        command = [sys.executable, os.path.join(HERE, "..", "tokenizer", "compare_hf.py"),
-                   os.path.join(self.opt.eqat, "tests", "tokenizer", "encode_file"), "--mb", "0.3", "--speed", "--kinds", shared]
+        shared = (
+            "gpt2,qwen2,llama3 pattern,llama2"
+            if os.environ.get("EQAT_SHARED")
+            else "trained smollm,trained llama3,trained qwen2,trained llama2"
+        )
+        command = [
+            sys.executable,
+            os.path.join(HERE, "..", "tokenizer", "compare_hf.py"),
+            os.path.join(self.opt.eqat, "tests", "tokenizer", "encode_file"),
+            "--mb",
+            "0.3",
+            "--speed",
+            "--kinds",
+            shared,
+        ]
         r = subprocess.run(command, capture_output=True, text=True)
         for line in r.stdout.splitlines():
             if " ours " in line:
                 name, rest = line.split(" ours ")
                 ours, theirs, fast = (float(part.split()[-2]) for part in rest.split(","))
-                self.rows.append(dict(case="tokenizer/" + name.strip(), megabytes_per_second=dict(eqat=ours, tokenizers=theirs, without_offsets=fast),
-                                      ratio=ours / max(theirs, fast)))
+                self.rows.append(
+                    dict(
+                        case="tokenizer/" + name.strip(),
+                        megabytes_per_second=dict(
+                            eqat=ours, tokenizers=theirs, without_offsets=fast
+                        ),
+                        ratio=ours / max(theirs, fast),
+                    )
+                )
                 self.say(line)
         if r.returncode:
             self.say(f"tokenizer: {(r.stdout + r.stderr).strip().splitlines()[-1]}")
 
     def quickstart(self):
         t = time.monotonic()
-        r = subprocess.run([os.path.join(HERE, "..", "..", "examples", "quickstart.sh")], capture_output=True, text=True)
-        self.rows.append(dict(case="quickstart", seconds=time.monotonic() - t, output=r.stdout[-1000:] if not r.returncode else r.stderr[-1000:]))
+        r = subprocess.run(
+            [os.path.join(HERE, "..", "..", "examples", "quickstart.sh")],
+            capture_output=True,
+            text=True,
+        )
+        self.rows.append(
+            dict(
+                case="quickstart",
+                seconds=time.monotonic() - t,
+                output=r.stdout[-1000:] if not r.returncode else r.stderr[-1000:],
+            )
+        )
 
 
 def groups_of(wanted):
@@ -230,17 +341,27 @@ def groups_of(wanted):
 
 
 def parse():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     a = p.add_argument
     a("--eqat", metavar="BUILD_DIR", help="a release build of libeqat")
     a("--cases", default="", help="patterns, separated by commas (default: all)")
     a("--quick", action="store_true", help="a few small cases, one pair each: minutes")
     a("--pairs", type=int, default=0, help="default: 3; 1 with --quick")
     a("--dtypes", default="bf16,f32")
-    a("--sides", default="eqat,torch,compile", help="compile: PyTorch with torch.compile, in bf16; eqat alone needs no PyTorch")
+    a(
+        "--sides",
+        default="eqat,torch,compile",
+        help="compile: PyTorch with torch.compile, in bf16; eqat alone needs no PyTorch",
+    )
     a("--group-size", type=int, default=64)
     a("--threads", type=int, default=0, help="of both sides; default: one per processor")
-    a("--busy", action="store_true", help="the machine does other work: PyTorch's threads wait without spinning; believe only the cpu columns")
+    a(
+        "--busy",
+        action="store_true",
+        help="the machine does other work: PyTorch's threads wait without spinning; believe only the cpu columns",
+    )
     a("--quickstart", action="store_true", help="also time examples/quickstart.sh")
     a("--json", metavar="FILE")
     a("--plot", metavar="FILE.png")
@@ -268,7 +389,9 @@ def main():
         if opt.sides != "eqat" and not importlib.util.find_spec(package):
             print(f"SKIP: the Python package {package} is not installed")
             return 77
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the models in the temporary folder are large
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit(143)
+    )  # the models in the temporary folder are large
     folder = tempfile.mkdtemp(prefix="eqat-bench-", dir=opt.tmp)
     try:
         b = Bench(opt, folder)

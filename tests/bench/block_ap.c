@@ -1,5 +1,6 @@
-/* Steps of Block-AP on the first block of a model, then the way of the quantized stream through the packed block.
- *   bench_block_ap model=DIR tokens=FILE dtype=bf16 time=512 batch=2 samples=8 group=64 warmup=2 steps=10 seconds=20 */
+/* Steps of Block-AP on the first block of a model, then the way of the quantized stream through the
+ * packed block. bench_block_ap model=DIR tokens=FILE dtype=bf16 time=512 batch=2 samples=8 group=64
+ * warmup=2 steps=10 seconds=20 */
 #include "measure.h"
 
 int main(int argc, char **argv)
@@ -19,7 +20,7 @@ int main(int argc, char **argv)
     bench_ok(eqat_block_ap_create(&job, s.model, quantizer, s.data, &o));
     bench_ok(eqat_block_ap_begin(job));
 
-    bench_times steps = { 0 };
+    bench_times steps = {0};
     double first_loss = 0, loss;
     while (bench_more(&steps)) {
         bench_start(&steps);
@@ -29,7 +30,8 @@ int main(int argc, char **argv)
     }
     int64_t peak = bench_resident_peak();
 
-    /* Cancelled, finish stops between freezing the block and moving the stream; called again it does the latter alone. */
+    /* Cancelled, finish stops between freezing the block and moving the stream; called again it
+     * does the latter alone. */
     eqat_cancel(s.context);
     double t = bench_seconds();
     eqat_status st = eqat_block_ap_finish(job);

@@ -1,5 +1,6 @@
 /* Optimizer steps of E2E-QP on a quantized model, sequence by sequence.
- *   bench_e2e_qp model=DIR tokens=FILE dtype=bf16 time=512 batch=2 samples=8 keep=0 warmup=1 steps=5 seconds=20 */
+ *   bench_e2e_qp model=DIR tokens=FILE dtype=bf16 time=512 batch=2 samples=8 keep=0 warmup=1
+ * steps=5 seconds=20 */
 #include "measure.h"
 
 int main(int argc, char **argv)
@@ -14,10 +15,11 @@ int main(int argc, char **argv)
     eqat_e2e_qp *job;
     bench_ok(eqat_e2e_qp_create(&job, s.model, s.data, &o));
 
-    bench_times steps = { 0 };
+    bench_times steps = {0};
     double first_loss = 0;
     while (bench_more(&steps)) {
-        int64_t step = steps.count % eqat_e2e_qp_steps(job), micros = eqat_e2e_qp_micro_steps(job, step);
+        int64_t step = steps.count % eqat_e2e_qp_steps(job),
+                micros = eqat_e2e_qp_micro_steps(job, step);
         double mean = 0, loss;
         bench_start(&steps);
         for (int64_t i = 0; i < micros; i++) {

@@ -1,6 +1,7 @@
-/* The machine's matrix rate for given products, c[m, n] = a[m, k] b[k, n] with f32 sums: every thread runs oneDNN primitives made
- * for one thread over fixed tiles of operands that lie packed in memory, in every tiling and layout below; the best counts.
- *   bench_matrix_rate dtype=bf16|f32 shapes=M,N,K:M,N,K:... seconds=0.05 rounds=2 threads=0 */
+/* The machine's matrix rate for given products, c[m, n] = a[m, k] b[k, n] with f32 sums: every
+ * thread runs oneDNN primitives made for one thread over fixed tiles of operands that lie packed in
+ * memory, in every tiling and layout below; the best counts. bench_matrix_rate dtype=bf16|f32
+ * shapes=M,N,K:M,N,K:... seconds=0.05 rounds=2 threads=0 */
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -17,10 +18,10 @@ typedef struct tiling {
 } tiling;
 
 static const tiling tilings[] = {
-    { 256, 256, 1152, true }, { 256, 256, 0, true },    { 128, 256, 1152, true }, { 128, 512, 576, true },
-    { 64, 512, 1152, true },  { 512, 128, 1152, true }, { 512, 256, 576, true },  { 64, 1024, 576, true },
-    { 256, 512, 288, true },  { 128, 0, 576, true },    { 512, 512, 512, true },  { 0, 64, 1152, true },
-    { 256, 256, 1152, false }, { 256, 512, 576, false }, { 128, 1024, 0, false },
+    {256, 256, 1152, true},  {256, 256, 0, true},    {128, 256, 1152, true}, {128, 512, 576, true},
+    {64, 512, 1152, true},   {512, 128, 1152, true}, {512, 256, 576, true},  {64, 1024, 576, true},
+    {256, 512, 288, true},   {128, 0, 576, true},    {512, 512, 512, true},  {0, 64, 1152, true},
+    {256, 256, 1152, false}, {256, 512, 576, false}, {128, 1024, 0, false},
 };
 
 #define MOST_THREADS 256
@@ -62,24 +63,28 @@ static dnnl_status_t make(product *p, dnnl_engine_t engine, bool acc, const dnnl
     if (st == dnnl_success && !strncmp(name, "ref", 3)) st = dnnl_unimplemented;
     if (st == dnnl_success) st = dnnl_primitive_create(&p->primitive, pd);
     if (st == dnnl_success)
-        st = dnnl_memory_create(&p->scratch, dn_query(pd, dnnl_query_scratchpad_md), engine, DNNL_MEMORY_ALLOCATE);
+        st = dnnl_memory_create(&p->scratch, dn_query(pd, dnnl_query_scratchpad_md), engine,
+                                DNNL_MEMORY_ALLOCATE);
     if (pd) dnnl_primitive_desc_destroy(pd);
     if (attr) dnnl_primitive_attr_destroy(attr);
     return st;
 }
 
-static dnnl_status_t tile(const job *j, product p[2], dnnl_memory_t x[3], dnnl_stream_t stream, int64_t index)
+static dnnl_status_t tile(const job *j, product p[2], dnnl_memory_t x[3], dnnl_stream_t stream,
+                          int64_t index)
 {
-    size_t size = j->bf16 ? 2 : 4, a = (size_t)(j->m * j->k) * size, b = (size_t)(j->n * j->k) * size;
+    size_t size = j->bf16 ? 2 : 4, a = (size_t)(j->m * j->k) * size,
+           b = (size_t)(j->n * j->k) * size;
     int64_t im = index % j->m_tiles, in = index / j->m_tiles % j->n_tiles;
     dnnl_status_t st = dnnl_success;
     for (int64_t k = 0; k < j->k_tiles && st == dnnl_success; k++) {
         product *q = &p[k > 0];
         dnnl_memory_set_data_handle(x[0], j->a + (size_t)(im * j->k_tiles + k) * a);
         dnnl_memory_set_data_handle(x[1], j->b + (size_t)(in * j->k_tiles + k) * b);
-        const dnnl_exec_arg_t args[] = {
-            { DNNL_ARG_SRC, x[0] }, { DNNL_ARG_WEIGHTS, x[1] }, { DNNL_ARG_DST, x[2] }, { DNNL_ARG_SCRATCHPAD, q->scratch }
-        };
+        const dnnl_exec_arg_t args[] = {{DNNL_ARG_SRC, x[0]},
+                                        {DNNL_ARG_WEIGHTS, x[1]},
+                                        {DNNL_ARG_DST, x[2]},
+                                        {DNNL_ARG_SCRATCHPAD, q->scratch}};
         st = dnnl_primitive_execute(q->primitive, stream, 4, args);
     }
     return st;
@@ -91,12 +96,12 @@ static void share(void *arg, int thread, int threads)
     job *j = arg;
     dnnl_engine_t engine;
     dnnl_stream_t stream;
-    const dn_matrix shape[3] = { { j->bf16 ? dnnl_bf16 : dnnl_f32, j->m, j->k, false },
-                                 { j->bf16 ? dnnl_bf16 : dnnl_f32, j->k, j->n, j->blocked },
-                                 { dnnl_f32, j->m, j->n, false } };
+    const dn_matrix shape[3] = {{j->bf16 ? dnnl_bf16 : dnnl_f32, j->m, j->k, false},
+                                {j->bf16 ? dnnl_bf16 : dnnl_f32, j->k, j->n, j->blocked},
+                                {dnnl_f32, j->m, j->n, false}};
     dnnl_memory_desc_t d[3];
-    dnnl_memory_t x[3] = { 0 };
-    product p[2] = { 0 };
+    dnnl_memory_t x[3] = {0};
+    product p[2] = {0};
     dnnl_status_t st = dnnl_engine_create(&engine, dnnl_cpu, 0);
     if (st == dnnl_success) st = dnnl_stream_create(&stream, engine, dnnl_stream_default_flags);
     for (int i = 0; i < 3 && st == dnnl_success; i++) {
@@ -156,9 +161,10 @@ typedef struct rate {
     double clock, cpu;
 } rate;
 
-static rate try_tiling(operand ab[2], const tiling *t, bool bf16, const int64_t shape[3], int threads)
+static rate try_tiling(operand ab[2], const tiling *t, bool bf16, const int64_t shape[3],
+                       int threads)
 {
-    job j = { .bf16 = bf16, .blocked = t->blocked, .seconds = bench_real("seconds", 0.05) };
+    job j = {.bf16 = bf16, .blocked = t->blocked, .seconds = bench_real("seconds", 0.05)};
     j.m = piece(shape[0], t->m, 1);
     j.n = piece(shape[1], t->n, COL_UNIT);
     j.k = piece(shape[2], t->k, K_UNIT);
@@ -167,9 +173,9 @@ static rate try_tiling(operand ab[2], const tiling *t, bool bf16, const int64_t 
     j.k_tiles = (shape[2] + j.k - 1) / j.k;
     j.a = reserve(&ab[0], j.m_tiles * j.m * j.k_tiles * j.k, bf16);
     j.b = reserve(&ab[1], j.n_tiles * j.n * j.k_tiles * j.k, bf16);
-    rate best = { 0 };
+    rate best = {0};
     for (int64_t i = bench_int("rounds", 2); i > 0; i--) {
-        rate r = { 0 };
+        rate r = {0};
         atomic_store(&j.next, threads);
         bench_together(threads, share, &j);
         for (int n = 0; n < threads && !atomic_load(&j.failed); n++) {
@@ -184,7 +190,7 @@ static rate try_tiling(operand ab[2], const tiling *t, bool bf16, const int64_t 
 
 static void measure(operand ab[2], bool bf16, const int64_t shape[3], int threads)
 {
-    rate best = { 0 };
+    rate best = {0};
     const tiling *winner = tilings;
     for (size_t i = 0; i < sizeof tilings / sizeof *tilings; i++) {
         rate r = try_tiling(ab, &tilings[i], bf16, shape, threads);
@@ -193,10 +199,10 @@ static void measure(operand ab[2], bool bf16, const int64_t shape[3], int thread
         best.cpu = r.cpu;
         winner = &tilings[i];
     }
-    printf("{\"shape\": [%lld, %lld, %lld], \"rate\": %.4g, \"rate_cpu\": %.4g, ", (long long)shape[0], (long long)shape[1],
-           (long long)shape[2], best.clock, best.cpu);
-    printf("\"tiling\": [%lld, %lld, %lld], \"blocked\": %s}", (long long)winner->m, (long long)winner->n, (long long)winner->k,
-           winner->blocked ? "true" : "false");
+    printf("{\"shape\": [%lld, %lld, %lld], \"rate\": %.4g, \"rate_cpu\": %.4g, ",
+           (long long)shape[0], (long long)shape[1], (long long)shape[2], best.clock, best.cpu);
+    printf("\"tiling\": [%lld, %lld, %lld], \"blocked\": %s}", (long long)winner->m,
+           (long long)winner->n, (long long)winner->k, winner->blocked ? "true" : "false");
     fflush(stdout);
 }
 
@@ -208,11 +214,12 @@ int main(int argc, char **argv)
     if (threads > MOST_THREADS) threads = MOST_THREADS;
     const char *text = bench_text("shapes"), *separator = "";
     long long m, n, k;
-    operand ab[2] = { 0 };
+    operand ab[2] = {0};
     printf("{\"rates\": [");
-    for (int used; sscanf(text, "%lld,%lld,%lld%n", &m, &n, &k, &used) == 3; text += used + (text[used] == ':')) {
+    for (int used; sscanf(text, "%lld,%lld,%lld%n", &m, &n, &k, &used) == 3;
+         text += used + (text[used] == ':')) {
         printf("%s", separator);
-        measure(ab, bf16, (const int64_t[3]){ m, n, k }, threads);
+        measure(ab, bf16, (const int64_t[3]){m, n, k}, threads);
         separator = ", ";
     }
     printf("]}\n");

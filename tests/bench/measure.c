@@ -161,8 +161,10 @@ void bench_print_times(const char *name, const bench_times *t)
 void bench_print_real(const char *name, double value)
 {
     name_member(name, "");
-    if (isfinite(value)) printf("%.9g", value);
-    else printf("null");
+    if (isfinite(value))
+        printf("%.9g", value);
+    else
+        printf("null");
 }
 
 void bench_print_int(const char *name, int64_t value)

@@ -1,4 +1,5 @@
-/* What the programs of the benchmark share: arguments of the form name=value, clocks, the process's memory, one JSON object. */
+/* What the programs of the benchmark share: arguments of the form name=value, clocks, the process's
+ * memory, one JSON object. */
 #ifndef BENCH_MEASURE_H
 #define BENCH_MEASURE_H
 
@@ -14,7 +15,8 @@ double bench_seconds(void);
 /* Seconds of a processor: of all threads of the process, of the calling thread. */
 double bench_cpu(void);
 double bench_thread_cpu(void);
-/* Resident bytes now and at most. Not ru_maxrss: that also remembers the parent's memory from between fork and exec. */
+/* Resident bytes now and at most. Not ru_maxrss: that also remembers the parent's memory from
+ * between fork and exec. */
 int64_t bench_resident(void);
 int64_t bench_resident_peak(void);
 
@@ -35,8 +37,9 @@ eqat_context *bench_context(void);
 void bench_open(bench_setting *s);
 void bench_close(bench_setting *s);
 
-/* Times of single steps: `warmup` steps are not counted; ends after `steps` of them or `seconds` seconds, but not before one.
- * The processor's time is measured beside the clock's: it tells more on a machine that is busy with something else. */
+/* Times of single steps: `warmup` steps are not counted; ends after `steps` of them or `seconds`
+ * seconds, but not before one. The processor's time is measured beside the clock's: it tells more
+ * on a machine that is busy with something else. */
 typedef struct bench_times {
     double begin;
     int64_t count;

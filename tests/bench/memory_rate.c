@@ -1,5 +1,5 @@
-/* The machine's memory bandwidth on all threads: arrays of `mb` megabytes each, best of `steps` rounds.
- *   bench_memory_rate mb=256 steps=5 threads=0 */
+/* The machine's memory bandwidth on all threads: arrays of `mb` megabytes each, best of `steps`
+ * rounds. bench_memory_rate mb=256 steps=5 threads=0 */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -56,7 +56,7 @@ static void sum(void *arg, int thread, int threads)
     arrays *x = arg;
     size_t from, to;
     range(x, thread, threads, &from, &to);
-    double s[32] = { 0 };
+    double s[32] = {0};
     for (size_t i = from; i + 32 <= to; i += 32)
         for (size_t j = 0; j < 32; j++) s[j] += x->b[i + j];
     for (size_t j = 1; j < 32; j++) s[0] += s[j];
@@ -68,7 +68,7 @@ int main(int argc, char **argv)
     bench_begin(argc, argv);
     int threads = bench_processors();
     size_t bytes = (size_t)bench_int("mb", 256) << 20;
-    arrays x = { .count = bytes / sizeof(double) };
+    arrays x = {.count = bytes / sizeof(double)};
     x.a = aligned_alloc(64, bytes);
     x.b = aligned_alloc(64, bytes);
     x.c = aligned_alloc(64, bytes);
@@ -81,7 +81,9 @@ int main(int argc, char **argv)
         const char *name, *name_cpu;
         bench_share_fn fn;
         int arrays;
-    } kinds[] = { { "copy", "copy_cpu", copy, 2 }, { "triad", "triad_cpu", triad, 3 }, { "read", "read_cpu", sum, 1 } };
+    } kinds[] = {{"copy", "copy_cpu", copy, 2},
+                 {"triad", "triad_cpu", triad, 3},
+                 {"read", "read_cpu", sum, 1}};
     bench_print_int("threads", threads);
     for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++) {
         double best = 1e300, best_cpu = 1e300, moved = (double)bytes * kinds[k].arrays;

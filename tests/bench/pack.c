@@ -5,7 +5,7 @@
 int main(int argc, char **argv)
 {
     bench_begin(argc, argv);
-    const int64_t shape[2] = { bench_int("rows", 4096), bench_int("cols", 11008) };
+    const int64_t shape[2] = {bench_int("rows", 4096), bench_int("cols", 11008)};
     int64_t base = bench_resident();
     eqat_context *context = bench_context();
     eqat_quantizer_options q;
@@ -22,7 +22,7 @@ int main(int argc, char **argv)
         state = state * 6364136223846793005u + 1442695040888963407u;
         x[i] = (float)((double)(int32_t)(state >> 32) * 0x1p-36);
     }
-    bench_times times = { 0 };
+    bench_times times = {0};
     while (bench_more(&times)) {
         eqat_tensor *scales, *zeros, *codes;
         bench_start(&times);

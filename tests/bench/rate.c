@@ -36,7 +36,7 @@ static void *member_main(void *arg)
 
 double bench_together(int threads, bench_share_fn fn, void *arg)
 {
-    team t = { .fn = fn, .arg = arg, .threads = threads };
+    team t = {.fn = fn, .arg = arg, .threads = threads};
     member *m = calloc((size_t)threads, sizeof *m);
     if (!m || pthread_barrier_init(&t.start, NULL, (unsigned)threads)) exit(1);
     for (int i = 0; i < threads; i++) {

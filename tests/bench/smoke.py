@@ -1,4 +1,5 @@
 """The benchmark's programs run, on a tiny model; nothing is asserted on time."""
+
 import json
 import os
 import subprocess
@@ -12,7 +13,9 @@ BUILD = sys.argv[1]
 
 def program(name, *wanted, **arguments):
     path = os.path.join(BUILD, "tests", "bench", "bench_" + name)
-    r = subprocess.run([path] + [f"{k}={v}" for k, v in arguments.items()], capture_output=True, text=True)
+    r = subprocess.run(
+        [path] + [f"{k}={v}" for k, v in arguments.items()], capture_output=True, text=True
+    )
     if r.returncode:
         sys.exit(f"{name}: {r.stderr}")
     result = json.loads(r.stdout)
@@ -23,18 +26,38 @@ def program(name, *wanted, **arguments):
 
 def main():
     with tempfile.TemporaryDirectory(prefix="eqat-bench-") as folder:
-        model, rounded, tokens = (os.path.join(folder, n) for n in ("model", "rounded", "tokens.u32"))
+        model, rounded, tokens = (
+            os.path.join(folder, n) for n in ("model", "rounded", "tokens.u32")
+        )
         write_model(model, SHAPES["tiny"])
         write_tokens(tokens, 8 * 64, SHAPES["tiny"]["vocab"])
-        subprocess.run([os.path.join(BUILD, "examples", "eqat", "eqat"), "quantize", model, "--out", rounded, "--method", "rtn"], check=True,
-                       capture_output=True)
+        subprocess.run(
+            [
+                os.path.join(BUILD, "examples", "eqat", "eqat"),
+                "quantize",
+                model,
+                "--out",
+                rounded,
+                "--method",
+                "rtn",
+            ],
+            check=True,
+            capture_output=True,
+        )
         steps = dict(warmup=1, steps=2, seconds=60)
         for dtype in ("bf16", "f32"):
             data = dict(tokens=tokens, dtype=dtype, time=64, samples=4, **steps)
             program("block_ap", "times", "loss", "base", "peak", "advance", model=model, **data)
             program("e2e_qp", "times", "loss", "base", "peak", model=rounded, **data)
             program("eval", "times", "loss", "base", "peak", model=model, **data)
-            program("matrix_rate", "rates", dtype=dtype, shapes="64,128,96:33,100,40", seconds=0.002, rounds=1)
+            program(
+                "matrix_rate",
+                "rates",
+                dtype=dtype,
+                shapes="64,128,96:33,100,40",
+                seconds=0.002,
+                rounds=1,
+            )
         program("pack", "times", "peak", rows=64, cols=256, **steps)
         program("memory_rate", "copy", "triad", "read", mb=1, steps=1)
 

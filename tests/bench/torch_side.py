@@ -3,6 +3,7 @@ head, weights of frozen linears dequantized once where they do not train, torch.
 
     python torch_side.py '{"kind": "block_ap", "model": DIR, ...}'     prints one JSON object
 """
+
 import json
 import os
 import sys
@@ -48,7 +49,7 @@ class Times:
             step(len(self.value))
             self.value.append(time.perf_counter() - t)
             self.cpu.append(time.process_time() - cpu)
-        return {"times": self.value[self.a["warmup"]:], "times_cpu": self.cpu[self.a["warmup"]:]}
+        return {"times": self.value[self.a["warmup"] :], "times_cpu": self.cpu[self.a["warmup"] :]}
 
 
 class Runner(oracle.Runner):
@@ -56,7 +57,11 @@ class Runner(oracle.Runner):
 
     def logits(self, x):
         h, w = self.model.model.norm(x), self.model.lm_head.weight
-        return F.linear(h.bfloat16(), w.bfloat16()).float() if self.compute == torch.bfloat16 else F.linear(h, w)
+        return (
+            F.linear(h.bfloat16(), w.bfloat16()).float()
+            if self.compute == torch.bfloat16
+            else F.linear(h, w)
+        )
 
 
 def load(folder, dtype=torch.float32, layers=None):
@@ -65,13 +70,15 @@ def load(folder, dtype=torch.float32, layers=None):
         config.num_hidden_layers = layers
         if getattr(config, "layer_types", None):
             config.layer_types = config.layer_types[:layers]
-    model = AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=dtype, attn_implementation="sdpa")
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, config=config, dtype=dtype, attn_implementation="sdpa"
+    )
     return model.eval().requires_grad_(False)
 
 
 def tokens(a):
     ids = torch.from_numpy(np.fromfile(a["tokens"], "<u4").astype(np.int64))
-    return ids[:a["samples"] * a["time"]].reshape(a["samples"], a["time"])
+    return ids[: a["samples"] * a["time"]].reshape(a["samples"], a["time"])
 
 
 def fused_adamw(groups):
@@ -102,7 +109,9 @@ def block_ap(a, compute):
     quant, weights = [], []
     for name, p in block.named_parameters():
         if not name.endswith(".bias"):
-            (quant if name.rsplit(".", 1)[1] in ("s", "z") else weights).append(p.requires_grad_(True))
+            (quant if name.rsplit(".", 1)[1] in ("s", "z") else weights).append(
+                p.requires_grad_(True)
+            )
     optimizer = fused_adamw([{"params": quant, "lr": 1e-4}, {"params": weights, "lr": 2e-5}])
     loss_of = lambda x, y: oracle.mse(runner.block(0, x), y)
     if a["compile"]:
@@ -128,8 +137,12 @@ def block_ap(a, compute):
         if compute == torch.bfloat16:
             block.bfloat16()
         forward = torch.compile(runner.block) if a["compile"] else runner.block
-        way = Times(dict(a, steps=batches, warmup=1)).run(lambda i: forward(0, x[i % batches * a["batch"]:][:a["batch"]]))
-        result.update(advance=float(np.median(way["times"])), advance_cpu=float(np.median(way["times_cpu"])))
+        way = Times(dict(a, steps=batches, warmup=1)).run(
+            lambda i: forward(0, x[i % batches * a["batch"] :][: a["batch"]])
+        )
+        result.update(
+            advance=float(np.median(way["times"])), advance_cpu=float(np.median(way["times_cpu"]))
+        )
     return result
 
 
@@ -149,7 +162,7 @@ def e2e_qp(a, compute):
     forget_peak()
 
     def step(i):
-        rows = ids[i % batches * a["batch"]:][:a["batch"]]
+        rows = ids[i % batches * a["batch"] :][: a["batch"]]
         optimizer.zero_grad(set_to_none=True)
         whole, value = rows.shape[0] * (rows.shape[1] - 1), 0.0
         for micro in rows.split(1):

@@ -5,6 +5,7 @@
 
 The cases are those of bench.py. A share is of the whole run of a case on one thread, warm-up and stream included. Exit code 77 without perf.
 """
+
 import argparse
 import fnmatch
 import os
@@ -41,11 +42,28 @@ def part_of(symbol):
 
 def shares(command, folder):
     data = os.path.join(folder, "perf.data")
-    r = subprocess.run(["perf", "record", "-q", "-F", "997", "-o", data] + command, capture_output=True, text=True)
+    r = subprocess.run(
+        ["perf", "record", "-q", "-F", "997", "-o", data] + command, capture_output=True, text=True
+    )
     if r.returncode:
         sys.exit("perf record: " + (r.stderr.strip().splitlines() or ["failed"])[-1])
-    text = subprocess.run(["perf", "report", "-i", data, "--no-children", "-g", "none", "--sort", "sym", "--percent-limit", "0.002"],
-                          capture_output=True, text=True).stdout
+    text = subprocess.run(
+        [
+            "perf",
+            "report",
+            "-i",
+            data,
+            "--no-children",
+            "-g",
+            "none",
+            "--sort",
+            "sym",
+            "--percent-limit",
+            "0.002",
+        ],
+        capture_output=True,
+        text=True,
+    ).stdout
     out = {}
     for row in text.splitlines():
         found = re.match(r"\s*([\d.]+)%\s+(\[[.k]\])\s+(\S+)", row)
@@ -56,7 +74,9 @@ def shares(command, folder):
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     p.add_argument("--eqat", metavar="BUILD_DIR", required=True)
     p.add_argument("--cases", default="block-ap/smollm2/*,e2e-qp/smollm2/512")
     p.add_argument("--dtype", default="bf16")
@@ -70,12 +90,25 @@ def main():
     try:
         b, found = Bench(opt, folder), {}
         for case in cases(opt.group_size):
-            if case.kind == "advance" or not any(fnmatch.fnmatchcase(case.name, pattern) for pattern in opt.cases.split(",")):
+            if case.kind == "advance" or not any(
+                fnmatch.fnmatchcase(case.name, pattern) for pattern in opt.cases.split(",")
+            ):
                 continue
             full, rounded = b.model(case)
             samples = case.batch * (2 if case.kind == "block_ap" else 1)
-            arguments = dict(model=rounded if case.kind == "e2e_qp" else full, tokens=b.tokens(case, samples), dtype=opt.dtype, time=case.time,
-                             batch=case.batch, samples=samples, group=case.group, warmup=1, steps=1000, seconds=opt.seconds, threads=1)
+            arguments = dict(
+                model=rounded if case.kind == "e2e_qp" else full,
+                tokens=b.tokens(case, samples),
+                dtype=opt.dtype,
+                time=case.time,
+                batch=case.batch,
+                samples=samples,
+                group=case.group,
+                warmup=1,
+                steps=1000,
+                seconds=opt.seconds,
+                threads=1,
+            )
             path = os.path.join(opt.eqat, "tests", "bench", "bench_" + case.kind)
             found[case.name] = shares([path] + [f"{k}={v}" for k, v in arguments.items()], folder)
     finally:

@@ -21,9 +21,10 @@ static int by_value(const void *a, const void *b)
 /* More than this is not asked of the reference. */
 #define REFERENCE_FLOPS 2e9
 
-/* Median over as many calls as fit the budget; on a GPU a call ends when a byte of an output has come back. */
-static double median_ns(const suite *s, const eqi_backend *b, eqi_ctx *ctx, suite_call call, const eqi_view *const *v,
-                        const void *params, double budget)
+/* Median over as many calls as fit the budget; on a GPU a call ends when a byte of an output has
+ * come back. */
+static double median_ns(const suite *s, const eqi_backend *b, eqi_ctx *ctx, suite_call call,
+                        const eqi_view *const *v, const void *params, double budget)
 {
     double times[MAX_TIMES], begin = now();
     int n = 0;
@@ -45,8 +46,8 @@ static double median_ns(const suite *s, const eqi_backend *b, eqi_ctx *ctx, suit
 void suite_time(suite *s, suite_call call, const void *params)
 {
     eqi_view v[SUITE_ARGS];
-    const eqi_view *p[SUITE_ARGS] = { 0 };
-    void *device[SUITE_ARGS] = { 0 };
+    const eqi_view *p[SUITE_ARGS] = {0};
+    void *device[SUITE_ARGS] = {0};
     bool is_ref = strcmp(s->device, "ref") == 0;
     if (is_ref && s->flops > REFERENCE_FLOPS) goto done;
     for (int i = 0; i < s->args; i++) {
@@ -68,7 +69,8 @@ void suite_time(suite *s, suite_call call, const void *params)
     if (s->flops > 0) printf(" %9.2f GFLOP/s", s->flops / mine);
     if (s->bytes > 0) printf(" %9.2f GB/s   ", s->bytes / mine);
     if (!is_ref && s->flops <= REFERENCE_FLOPS)
-        printf("  ref/%s %.1f", s->device, median_ns(s, &eqi_backend_ref, s->ref, call, p, params, 0.1e9) / mine);
+        printf("  ref/%s %.1f", s->device,
+               median_ns(s, &eqi_backend_ref, s->ref, call, p, params, 0.1e9) / mine);
     putchar('\n');
     fflush(stdout);
 done:

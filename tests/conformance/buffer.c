@@ -7,7 +7,7 @@
 
 bool buffer_open(suite *s, buffer *b, eqi_ctx *ctx, const arg *a)
 {
-    *b = (buffer){ 0 };
+    *b = (buffer){0};
     if (!s->b->host) {
         b->data = s->b->alloc(ctx, a->size);
         if (b->data && s->b->upload(ctx, b->data, a->image, a->size) == EQAT_OK) return true;
@@ -17,7 +17,8 @@ bool buffer_open(suite *s, buffer *b, eqi_ctx *ctx, const arg *a)
     size_t page = (size_t)sysconf(_SC_PAGESIZE), inner = (a->size + page - 1) / page * page + page;
     b->mapped = inner + 2 * page;
     b->map = mmap(NULL, b->mapped, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (b->map == MAP_FAILED || mprotect((unsigned char *)b->map + page, inner, PROT_READ | PROT_WRITE) != 0) {
+    if (b->map == MAP_FAILED ||
+        mprotect((unsigned char *)b->map + page, inner, PROT_READ | PROT_WRITE) != 0) {
         fputs("conformance: out of memory\n", stderr);
         exit(1);
     }
@@ -44,5 +45,5 @@ void buffer_close(suite *s, buffer *b, eqi_ctx *ctx)
         munmap(b->map, b->mapped);
     else if (b->data)
         s->b->free(ctx, b->data);
-    *b = (buffer){ 0 };
+    *b = (buffer){0};
 }

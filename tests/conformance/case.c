@@ -36,7 +36,7 @@ void suite_begin(suite *s, const char *format, ...)
 /* Strides of a layout; returns the number of elements that the view spans. */
 static int64_t lay_out(suite *s, eqi_view *v, arg_layout layout)
 {
-    static const int64_t pads[] = { 0, 0, 1, 3, 8, 29 };
+    static const int64_t pads[] = {0, 0, 1, 3, 8, 29};
     int order[EQI_MAX_DIMS];
     for (int d = 0; d < v->ndim; d++) order[d] = v->ndim - 1 - d; /* innermost first */
     if (layout == STRIDED)
@@ -55,10 +55,11 @@ static int64_t lay_out(suite *s, eqi_view *v, arg_layout layout)
     return span;
 }
 
-arg *suite_arg(suite *s, const char *name, arg_role role, arg_layout layout, eqi_dtype dtype, int ndim, const int64_t *shape)
+arg *suite_arg(suite *s, const char *name, arg_role role, arg_layout layout, eqi_dtype dtype,
+               int ndim, const int64_t *shape)
 {
     arg *a = &s->arg[s->args++];
-    *a = (arg){ .name = name, .role = role, .alias = -1, .count = 1 };
+    *a = (arg){.name = name, .role = role, .alias = -1, .count = 1};
     a->eps = dtype == EQI_F64 ? 0x1p-40 : 0x1p-21;
     a->v.dtype = dtype;
     a->v.ndim = ndim;
@@ -68,7 +69,8 @@ arg *suite_arg(suite *s, const char *name, arg_role role, arg_layout layout, eqi
     }
     size_t item = eqi_dtype_size(dtype);
     int64_t span = lay_out(s, &a->v, layout);
-    /* Elements in front make the data unaligned; those behind show what a kernel writes past its end. */
+    /* Elements in front make the data unaligned; those behind show what a kernel writes past its
+     * end. */
     size_t front = s->bench || suite_coin(s) ? 0 : (size_t)suite_pick(s, 1, 17) * item;
     size_t behind = s->bench || s->flush ? 0 : (size_t)suite_pick(s, 1, 17) * item;
     a->size = front + (size_t)span * item + behind;
@@ -80,7 +82,7 @@ arg *suite_arg(suite *s, const char *name, arg_role role, arg_layout layout, eqi
 
 void suite_absent(suite *s, const char *name)
 {
-    s->arg[s->args++] = (arg){ .name = name, .absent = true, .alias = -1 };
+    s->arg[s->args++] = (arg){.name = name, .absent = true, .alias = -1};
 }
 
 /* Where the view of an argument lies when its image stands at `base`. */
@@ -94,8 +96,9 @@ static eqi_view moved(const arg *a, void *base)
 static void prepare(arg *a)
 {
     size_t n = (size_t)(a->count ? a->count : 1);
-    double **dense[] = { &a->in, &a->again, &a->mag, &a->ref, &a->got };
-    for (size_t i = 0; i < sizeof dense / sizeof *dense; i++) *dense[i] = must(calloc(n, sizeof(double)));
+    double **dense[] = {&a->in, &a->again, &a->mag, &a->ref, &a->got};
+    for (size_t i = 0; i < sizeof dense / sizeof *dense; i++)
+        *dense[i] = must(calloc(n, sizeof(double)));
     for (int64_t i = 0; i < a->count; i++) {
         a->in[i] = arg_value(a, i);
         a->again[i] = a->role == OUT ? (double)NAN : a->in[i];
@@ -105,8 +108,8 @@ static void prepare(arg *a)
 static void run_reference(suite *s, suite_call call, const void *params)
 {
     eqi_view v[SUITE_ARGS];
-    const eqi_view *p[SUITE_ARGS] = { 0 };
-    void *copy[SUITE_ARGS] = { 0 };
+    const eqi_view *p[SUITE_ARGS] = {0};
+    void *copy[SUITE_ARGS] = {0};
     for (int i = 0; i < s->args; i++) {
         arg *a = &s->arg[i];
         if (a->absent) continue;
@@ -127,11 +130,13 @@ static void run_reference(suite *s, suite_call call, const void *params)
         }
         for (int64_t e = 0; e < a->count; e++) a->ref[e] = a->role == OUT ? (double)NAN : a->in[e];
     }
-    if (call(&eqi_backend_ref, s->ref, p, params) != EQAT_OK) suite_fail(s, "the reference failed: %s", s->ref->error);
+    if (call(&eqi_backend_ref, s->ref, p, params) != EQAT_OK)
+        suite_fail(s, "the reference failed: %s", s->ref->error);
     for (int i = 0; i < s->args; i++) {
         arg *a = &s->arg[i];
         if (!copy[i]) continue;
-        if (a->role == IN && memcmp(copy[i], a->image, a->size) != 0) suite_fail(s, "the reference changed %s", a->name);
+        if (a->role == IN && memcmp(copy[i], a->image, a->size) != 0)
+            suite_fail(s, "the reference changed %s", a->name);
         arg there = *a;
         there.v = v[i];
         for (int64_t e = 0; e < a->count; e++) a->ref[e] = arg_value(&there, e);
@@ -158,7 +163,8 @@ static void inspect(suite *s, int i, const buffer *buf, eqi_ctx *ctx, bool first
         return;
     }
     if (a->role == IN) {
-        if (!is_lent(s, i) && memcmp(image, a->image, a->size) != 0) suite_fail(s, "changed its input %s", a->name);
+        if (!is_lent(s, i) && memcmp(image, a->image, a->size) != 0)
+            suite_fail(s, "changed its input %s", a->name);
         free(image);
         return;
     }
@@ -177,9 +183,9 @@ static void inspect(suite *s, int i, const buffer *buf, eqi_ctx *ctx, bool first
 
 static void run_device(suite *s, suite_call call, const void *params, eqi_ctx *ctx, bool first)
 {
-    buffer buf[SUITE_ARGS] = { 0 };
+    buffer buf[SUITE_ARGS] = {0};
     eqi_view v[SUITE_ARGS];
-    const eqi_view *p[SUITE_ARGS] = { 0 };
+    const eqi_view *p[SUITE_ARGS] = {0};
     for (int i = 0; i < s->args; i++) {
         arg *a = &s->arg[i];
         if (a->absent) continue;
@@ -227,7 +233,7 @@ void suite_run(suite *s, suite_call call, suite_again again, const void *params)
         free(a->ref);
         free(a->got);
         free(a->first);
-        *a = (arg){ 0 };
+        *a = (arg){0};
     }
     s->args = 0;
 }

@@ -5,7 +5,9 @@
 
 static int usage(void)
 {
-    fputs("usage: conformance [--device cpu] [--op NAME] [--bench] [--threads N] [--seed N] [--cases N] [--list]\n", stderr);
+    fputs("usage: conformance [--device cpu] [--op NAME] [--bench] [--threads N] [--seed N] "
+          "[--cases N] [--list]\n",
+          stderr);
     return 2;
 }
 
@@ -13,7 +15,7 @@ static eqi_ctx *open_context(const char *device, int threads)
 {
     eqi_ctx *ctx = NULL;
     char error[EQI_ERROR_MAX] = "";
-    eqi_ctx_config config = { .device = device, .threads = threads };
+    eqi_ctx_config config = {.device = device, .threads = threads};
     eqat_status st = eqi_ctx_create(&ctx, &config, error, sizeof error);
     if (st == EQAT_OK) return ctx;
     fprintf(stderr, "conformance: %s\n", error);
@@ -32,7 +34,8 @@ static uint64_t seed_of(uint64_t seed, const char *name)
 /* All entries from fill on are kernels; the check of memory stands for those before. */
 static bool complete(void)
 {
-    size_t entries = (sizeof(eqi_backend) - offsetof(eqi_backend, fill)) / sizeof(void (*)(void)), checks = 0;
+    size_t entries = (sizeof(eqi_backend) - offsetof(eqi_backend, fill)) / sizeof(void (*)(void)),
+           checks = 0;
     for (const kernel_check *const *file = kernel_checks; *file; file++)
         for (const kernel_check *k = *file; k->name; k++) checks++;
     if (checks == entries + 1) return true;
@@ -54,14 +57,14 @@ static void check(suite *s, const kernel_check *k, uint64_t seed)
     }
     if (k->known) k->known(s);
     if (k->conform) k->conform(s);
-    printf("%s %-22s %5ld cases, error at most %.2f of what is allowed\n", s->failed > failed ? "FAIL" : "ok  ", k->name, s->run,
-           s->worst);
+    printf("%s %-22s %5ld cases, error at most %.2f of what is allowed\n",
+           s->failed > failed ? "FAIL" : "ok  ", k->name, s->run, s->worst);
     fflush(stdout);
 }
 
 int main(int argc, char **argv)
 {
-    suite s = { .device = "cpu", .cases = 60 };
+    suite s = {.device = "cpu", .cases = 60};
     const char *op = NULL;
     uint64_t seed = 1;
     int threads = 0;
@@ -77,12 +80,18 @@ int main(int argc, char **argv)
             return 0;
         }
         if (!value) return usage();
-        if (!strcmp(argv[i], "--device")) s.device = value;
-        else if (!strcmp(argv[i], "--op")) op = value;
-        else if (!strcmp(argv[i], "--threads")) threads = atoi(value);
-        else if (!strcmp(argv[i], "--seed")) seed = strtoull(value, NULL, 0);
-        else if (!strcmp(argv[i], "--cases")) s.cases = atoi(value);
-        else return usage();
+        if (!strcmp(argv[i], "--device"))
+            s.device = value;
+        else if (!strcmp(argv[i], "--op"))
+            op = value;
+        else if (!strcmp(argv[i], "--threads"))
+            threads = atoi(value);
+        else if (!strcmp(argv[i], "--seed"))
+            seed = strtoull(value, NULL, 0);
+        else if (!strcmp(argv[i], "--cases"))
+            s.cases = atoi(value);
+        else
+            return usage();
         i++;
     }
     if (!complete()) return 1;

@@ -9,7 +9,10 @@ bool suite_coin(suite *s) { return suite_pick(s, 0, 1) == 1; }
 
 double suite_normal(suite *s) { return eqi_rng_normal(s->seed, EQI_RNG_USER + 1, s->drawn++); }
 
-double suite_uniform(suite *s) { return (double)(eqi_rng_bits(s->seed, EQI_RNG_USER, s->drawn++) >> 11) * 0x1p-53; }
+double suite_uniform(suite *s)
+{
+    return (double)(eqi_rng_bits(s->seed, EQI_RNG_USER, s->drawn++) >> 11) * 0x1p-53;
+}
 
 static void *element(const arg *a, int64_t i)
 {
@@ -54,7 +57,9 @@ double arg_value(const arg *a, int64_t i)
     case EQI_I32: memcpy(&i32, p, sizeof i32); return (double)i32;
     case EQI_U32: memcpy(&u32, p, sizeof u32); return (double)u32;
     case EQI_U8: return (double)*(const uint8_t *)p;
-    default: memcpy(&h, p, sizeof h); return (double)(a->v.dtype == EQI_BF16 ? eqi_bf16_to_f32(h) : eqi_f16_to_f32(h));
+    default:
+        memcpy(&h, p, sizeof h);
+        return (double)(a->v.dtype == EQI_BF16 ? eqi_bf16_to_f32(h) : eqi_f16_to_f32(h));
     }
 }
 
@@ -81,13 +86,13 @@ void arg_sprinkle(suite *s, arg *a, double value, int one_in)
 
 eqi_dtype suite_compute_dtype(suite *s)
 {
-    static const eqi_dtype all[] = { EQI_F32, EQI_BF16, EQI_F64 };
+    static const eqi_dtype all[] = {EQI_F32, EQI_BF16, EQI_F64};
     return all[suite_pick(s, 0, s->b->f64 ? 2 : 1)];
 }
 
 eqi_dtype suite_weight_dtype(suite *s, eqi_dtype compute)
 {
-    static const eqi_dtype all[] = { EQI_F32, EQI_BF16, EQI_F16 };
+    static const eqi_dtype all[] = {EQI_F32, EQI_BF16, EQI_F16};
     return compute == EQI_F64 ? EQI_F64 : all[suite_pick(s, 0, 2)];
 }
 

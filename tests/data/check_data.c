@@ -6,10 +6,11 @@
 #include "eqat/eqat.h"
 #include "run_suite.h"
 
-#define ck_ok(ctx, expr)                                                                                          \
-    do {                                                                                                          \
-        eqat_status ck_st_ = (expr);                                                                              \
-        ck_assert_msg(ck_st_ == EQAT_OK, "%s: %s: %s", #expr, eqat_status_name(ck_st_), eqat_context_error(ctx)); \
+#define ck_ok(ctx, expr)                                                                \
+    do {                                                                                \
+        eqat_status ck_st_ = (expr);                                                    \
+        ck_assert_msg(ck_st_ == EQAT_OK, "%s: %s: %s", #expr, eqat_status_name(ck_st_), \
+                      eqat_context_error(ctx));                                         \
     } while (0)
 
 static eqat_context *ctx;
@@ -102,20 +103,24 @@ static int32_t first_id(eqat_context *c, eqat_data *d, bool validation, int64_t 
     return ids[0];
 }
 
-static void refuse(const char *path, const eqat_tokenizer *tokenizer, int64_t vocab, eqat_status expected, const char *text)
+static void refuse(const char *path, const eqat_tokenizer *tokenizer, int64_t vocab,
+                   eqat_status expected, const char *text)
 {
     const eqat_data_options o = options(1, 0, 2, EQAT_SAMPLING_CONSECUTIVE);
     size_t before = eqat_context_bytes(ctx);
     eqat_data *d;
     eqat_status st = eqat_data_open(ctx, &d, path, tokenizer, vocab, &o);
-    ck_assert_msg(st == expected, "%s: found %s: %s", path, eqat_status_name(st), eqat_context_error(ctx));
-    ck_assert_msg(strstr(eqat_context_error(ctx), text), "found \"%s\", expected \"%s\"", eqat_context_error(ctx), text);
-    ck_assert_msg(strstr(eqat_context_error(ctx), strrchr(path, '/') + 1), "%s", eqat_context_error(ctx));
+    ck_assert_msg(st == expected, "%s: found %s: %s", path, eqat_status_name(st),
+                  eqat_context_error(ctx));
+    ck_assert_msg(strstr(eqat_context_error(ctx), text), "found \"%s\", expected \"%s\"",
+                  eqat_context_error(ctx), text);
+    ck_assert_msg(strstr(eqat_context_error(ctx), strrchr(path, '/') + 1), "%s",
+                  eqat_context_error(ctx));
     ck_assert_ptr_null(d);
     if (!tokenizer) ck_assert_uint_eq(eqat_context_bytes(ctx), before);
 }
 
-/* ---- windows ----------------------------------------------------------------------------------------------------------- */
+/* ---- windows ---- */
 
 START_TEST(consecutive_windows)
 {
@@ -177,7 +182,8 @@ START_TEST(random_windows)
     ck_assert_int_le(last + TIME, TOKENS - VAL * TIME); /* training ends before validation begins */
     ck_assert_int_gt(last, TOKENS / 2);
     ck_assert_int_lt(first, TOKENS / 10);
-    for (int64_t i = 0; i < VAL; i++) ck_assert_int_eq(first_id(ctx, d, true, i), TOKENS - VAL * TIME + TIME * i);
+    for (int64_t i = 0; i < VAL; i++)
+        ck_assert_int_eq(first_id(ctx, d, true, i), TOKENS - VAL * TIME + TIME * i);
     eqat_data_free(d);
     eqat_data_free(same);
     eqat_data_free(other);
@@ -185,7 +191,7 @@ START_TEST(random_windows)
     /* the last place is within reach: two starts, both drawn */
     o = options(40, 0, TIME, EQAT_SAMPLING_RANDOM);
     d = counting(ctx, TIME + 1, &o);
-    bool seen[2] = { false, false };
+    bool seen[2] = {false, false};
     for (int64_t i = 0; i < 40; i++) seen[first_id(ctx, d, false, i)] = true;
     ck_assert(seen[0] && seen[1]);
     eqat_data_free(d);
@@ -201,7 +207,7 @@ END_TEST
 START_TEST(too_few_tokens)
 {
     eqat_data *d;
-    const int32_t ids[3] = { 0, 1, 2 };
+    const int32_t ids[3] = {0, 1, 2};
     for (int32_t sampling = 0; sampling < 2; sampling++)
         for (size_t n = 0; n <= 3; n++) {
             eqat_data_options o = options(2, 1, 4, sampling);
@@ -217,7 +223,7 @@ END_TEST
 START_TEST(options_are_checked)
 {
     eqat_data *d;
-    const int32_t ids[8] = { 0 };
+    const int32_t ids[8] = {0};
     eqat_data_options o = options(0, 0, 4, EQAT_SAMPLING_RANDOM);
     ck_assert_int_eq(eqat_data_from_tokens(ctx, &d, ids, 8, 0, &o), EQAT_INVALID_ARGUMENT);
     ck_assert_ptr_nonnull(strstr(eqat_context_error(ctx), "train_size: found 0"));
@@ -235,7 +241,7 @@ START_TEST(options_are_checked)
 }
 END_TEST
 
-/* ---- orders ------------------------------------------------------------------------------------------------------------ */
+/* ---- orders ---- */
 
 START_TEST(every_epoch_is_another_permutation)
 {
@@ -243,8 +249,9 @@ START_TEST(every_epoch_is_another_permutation)
     eqat_data_options o = options(N, 0, 2, EQAT_SAMPLING_CONSECUTIVE);
     eqat_data *d = counting(ctx, 2 * N, &o), *same = counting(ctx, 2 * N, &o);
     int moved = 0, changed = 0;
-    for (int64_t epoch = 3; epoch >= 0; epoch--) { /* backwards: not a matter of what was asked before */
-        bool seen[N] = { false };
+    for (int64_t epoch = 3; epoch >= 0;
+         epoch--) { /* backwards: not a matter of what was asked before */
+        bool seen[N] = {false};
         for (int64_t i = 0; i < N; i++) {
             int64_t sample = eqat_data_order(d, epoch, i);
             ck_assert(sample >= 0 && sample < N && !seen[sample]);
@@ -274,11 +281,14 @@ START_TEST(every_order_comes_up_equally_often)
 {
     eqat_data_options o = options(3, 0, 2, EQAT_SAMPLING_CONSECUTIVE);
     eqat_data *d = counting(ctx, 6, &o);
-    int seen[3][3] = { { 0 } };
-    for (int64_t epoch = 0; epoch < 600; epoch++) seen[eqat_data_order(d, epoch, 0)][eqat_data_order(d, epoch, 1)]++;
+    int seen[3][3] = {{0}};
+    for (int64_t epoch = 0; epoch < 600; epoch++)
+        seen[eqat_data_order(d, epoch, 0)][eqat_data_order(d, epoch, 1)]++;
     for (int a = 0; a < 3; a++)
         for (int b = 0; b < 3; b++)
-            if (a != b) ck_assert_msg(seen[a][b] > 60 && seen[a][b] < 140, "%d %d: %d times", a, b, seen[a][b]);
+            if (a != b)
+                ck_assert_msg(seen[a][b] > 60 && seen[a][b] < 140, "%d %d: %d times", a, b,
+                              seen[a][b]);
     eqat_data_free(d);
 }
 END_TEST
@@ -286,7 +296,7 @@ END_TEST
 START_TEST(ranks_share_the_samples)
 {
     enum { TRAIN = 11, VAL = 4, WORLD = 3 };
-    bool seen[TRAIN + VAL] = { false };
+    bool seen[TRAIN + VAL] = {false};
     for (int32_t rank = 0; rank < WORLD; rank++) {
         eqat_data_options o = options(TRAIN, VAL, 2, EQAT_SAMPLING_CONSECUTIVE);
         o.rank = rank;
@@ -299,14 +309,15 @@ START_TEST(ranks_share_the_samples)
             ck_assert_int_eq(window, i * WORLD + rank);
             seen[window] = true;
         }
-        for (int64_t i = 0; i < eqat_data_val_size(d); i++) seen[first_id(ctx, d, true, i) / 2] = true;
+        for (int64_t i = 0; i < eqat_data_val_size(d); i++)
+            seen[first_id(ctx, d, true, i) / 2] = true;
         eqat_data_free(d);
     }
     for (int i = 0; i < TRAIN + VAL; i++) ck_assert_msg(seen[i], "window %d", i);
 }
 END_TEST
 
-/* ---- the caller's samples ---------------------------------------------------------------------------------------------- */
+/* ---- the caller's samples ---- */
 
 static eqat_status fill(void *user, bool validation, int64_t index, int32_t *ids)
 {
@@ -334,16 +345,18 @@ START_TEST(samples_from_a_callback)
     ck_ok(ctx, eqat_data_sample(d, false, 1, ids)); /* number 3 of all ranks */
     ck_assert_int_eq(ids[0], 9);
     ck_assert_int_eq(eqat_data_sample(d, false, 0, ids), EQAT_FORMAT);
-    ck_assert_str_eq(eqat_context_error(ctx), "callback, training sample 1, token 2: found id -1, expected 0 to 102");
+    ck_assert_str_eq(eqat_context_error(ctx),
+                     "callback, training sample 1, token 2: found id -1, expected 0 to 102");
     ck_assert_int_eq(eqat_data_sample(d, false, 2, ids), EQAT_IO);
     ck_assert_str_eq(eqat_context_error(ctx), "callback, training sample 5: failed: io");
     ck_assert_int_eq(eqat_data_sample(d, true, 0, ids), EQAT_FORMAT);
-    ck_assert_str_eq(eqat_context_error(ctx), "callback, validation sample 1, token 0: found id 103, expected 0 to 102");
+    ck_assert_str_eq(eqat_context_error(ctx),
+                     "callback, validation sample 1, token 0: found id 103, expected 0 to 102");
     eqat_data_free(d);
 }
 END_TEST
 
-/* ---- token files ------------------------------------------------------------------------------------------------------- */
+/* ---- token files ---- */
 
 enum { COUNT = 70001 }; /* more than one piece of a file */
 
@@ -353,12 +366,14 @@ static void little_endian(unsigned char *p, uint64_t value, size_t size)
 }
 
 /* Ids 7 i mod 60000 behind `head`, `size` bytes each. */
-static const char *write_tokens(const char *name, const char *head, size_t head_size, size_t size, int64_t count)
+static const char *write_tokens(const char *name, const char *head, size_t head_size, size_t size,
+                                int64_t count)
 {
     unsigned char *bytes = malloc(head_size + (size_t)count * size + 1);
     ck_assert_ptr_nonnull(bytes);
     if (head_size) memcpy(bytes, head, head_size);
-    for (int64_t i = 0; i < count; i++) little_endian(bytes + head_size + (size_t)i * size, (uint64_t)(7 * i % 60000), size);
+    for (int64_t i = 0; i < count; i++)
+        little_endian(bytes + head_size + (size_t)i * size, (uint64_t)(7 * i % 60000), size);
     const char *path = write_file(name, bytes, head_size + (size_t)count * size);
     free(bytes);
     return path;
@@ -385,7 +400,8 @@ static void expect_tokens(const char *path)
 /* A header as numpy.save writes it. */
 static size_t npy_header(char *head, int version, const char *dictionary)
 {
-    size_t prefix = version == 1 ? 10 : 12, n = strlen(dictionary), total = (prefix + n + 1 + 63) / 64 * 64;
+    size_t prefix = version == 1 ? 10 : 12, n = strlen(dictionary),
+           total = (prefix + n + 1 + 63) / 64 * 64;
     memset(head, ' ', total);
     memcpy(head, "\x93NUMPY", 6);
     head[6] = (char)version;
@@ -403,13 +419,15 @@ START_TEST(token_files)
     static const struct {
         const char *descr;
         size_t size;
-    } types[] = { { "<u2", 2 }, { "<u4", 4 }, { "<i4", 4 }, { "<i8", 8 } };
+    } types[] = {{"<u2", 2}, {"<u4", 4}, {"<i4", 4}, {"<i8", 8}};
     for (int version = 1; version <= 3; version++)
         for (size_t i = 0; i < 4; i++) {
             char head[256], dictionary[128];
-            snprintf(dictionary, sizeof dictionary, "{'descr': '%s', 'fortran_order': False, 'shape': (%d,), }", types[i].descr,
+            snprintf(dictionary, sizeof dictionary,
+                     "{'descr': '%s', 'fortran_order': False, 'shape': (%d,), }", types[i].descr,
                      COUNT);
-            expect_tokens(write_tokens("array.npy", head, npy_header(head, version, dictionary), types[i].size, COUNT));
+            expect_tokens(write_tokens("array.npy", head, npy_header(head, version, dictionary),
+                                       types[i].size, COUNT));
         }
 }
 END_TEST
@@ -418,39 +436,47 @@ START_TEST(bad_token_files)
 {
     char head[256];
     refuse(path_of("missing.u16"), NULL, 0, EQAT_NOT_FOUND, "cannot open");
-    refuse(write_file("other.bin", "abcd", 4), NULL, 0, EQAT_INVALID_ARGUMENT, "expected .txt, .jsonl, .npy, .u16 or .u32");
+    refuse(write_file("other.bin", "abcd", 4), NULL, 0, EQAT_INVALID_ARGUMENT,
+           "expected .txt, .jsonl, .npy, .u16 or .u32");
     refuse(write_file("text.txt", "abcd", 4), NULL, 0, EQAT_INVALID_ARGUMENT, "no tokenizer");
-    refuse(write_file("empty.u16", "", 0), NULL, 0, EQAT_FORMAT, "found 0 tokens, expected at least 2");
-    refuse(write_file("odd.u16", "abcde", 5), NULL, 0, EQAT_FORMAT, "found 5 bytes, expected a multiple of 2");
-    refuse(write_file("odd.u32", "abcdef", 6), NULL, 0, EQAT_FORMAT, "found 6 bytes, expected a multiple of 4");
+    refuse(write_file("empty.u16", "", 0), NULL, 0, EQAT_FORMAT,
+           "found 0 tokens, expected at least 2");
+    refuse(write_file("odd.u16", "abcde", 5), NULL, 0, EQAT_FORMAT,
+           "found 5 bytes, expected a multiple of 2");
+    refuse(write_file("odd.u32", "abcdef", 6), NULL, 0, EQAT_FORMAT,
+           "found 6 bytes, expected a multiple of 4");
     refuse(write_tokens("high.u16", NULL, 0, 2, COUNT), NULL, 59997, EQAT_FORMAT,
            "token 8571: found id 59997, expected 0 to 59996");
     refuse(write_file("wide.u32", "\0\0\0\0\0\0\0\x80", 8), NULL, 0, EQAT_FORMAT,
            "token 1: found id 2147483648, expected 0 to 2147483647");
     refuse(write_file("none.npy", "", 0), NULL, 0, EQAT_FORMAT, "no NumPy header");
-    refuse(write_file("magic.npy", "\x93NUMPX\1\0\0\0\0\0\0", 14), NULL, 0, EQAT_FORMAT, "no NumPy header");
-    refuse(write_file("version.npy", "\x93NUMPY\4\0\0\0\0\0\0", 14), NULL, 0, EQAT_FORMAT, "no NumPy header");
-    refuse(write_file("length.npy", "\x93NUMPY\1\0\xff\x7f\0\0\0", 13), NULL, 0, EQAT_FORMAT, "header of 32767 bytes");
-    refuse(write_file("long.npy", "\x93NUMPY\2\0\xff\xff\xff\xff\0", 13), NULL, 0, EQAT_FORMAT, "header of 4294967295 bytes");
+    refuse(write_file("magic.npy", "\x93NUMPX\1\0\0\0\0\0\0", 14), NULL, 0, EQAT_FORMAT,
+           "no NumPy header");
+    refuse(write_file("version.npy", "\x93NUMPY\4\0\0\0\0\0\0", 14), NULL, 0, EQAT_FORMAT,
+           "no NumPy header");
+    refuse(write_file("length.npy", "\x93NUMPY\1\0\xff\x7f\0\0\0", 13), NULL, 0, EQAT_FORMAT,
+           "header of 32767 bytes");
+    refuse(write_file("long.npy", "\x93NUMPY\2\0\xff\xff\xff\xff\0", 13), NULL, 0, EQAT_FORMAT,
+           "header of 4294967295 bytes");
     static const struct {
         const char *dictionary, *expected;
     } cases[] = {
-        { "{'fortran_order': False, 'shape': (3,), }", "without descr" },
-        { "{'descr': '<u2', 'shape': (3,), }", "without fortran_order" },
-        { "{'descr': '<u2', 'fortran_order': False}", "without shape" },
-        { "{'descr': '>u2', 'fortran_order': False, 'shape': (3,), }",
-          "found dtype '>u2', expected '<u2', '<u4', '<i4' or '<i8'" },
-        { "{'descr': '<f4', 'fortran_order': False, 'shape': (3,), }", "found dtype '<f4'" },
-        { "{'descr': '<u2', 'fortran_order': False, 'shape': (3, 1), }", "found shape (3, 1)" },
-        { "{'descr': '<u2', 'fortran_order': False, 'shape': (), }", "found shape ()" },
-        { "{'descr': '<u2', 'fortran_order': False, 'shape': (-3,), }", "found shape (-3,)" },
-        { "{'descr': '<u2', 'fortran_order': False, 'shape': 3, }", "found shape 3" },
-        { "{'descr': '<u2', 'fortran_order': False, 'shape': (4,), }",
-          "found 6 bytes behind the header, expected 4 tokens of 2 bytes" },
-        { "{'descr': '<u2', 'fortran_order': False, 'shape': (2,), }",
-          "found 6 bytes behind the header, expected 2 tokens of 2 bytes" },
-        { "{'descr'", "without descr" },
-        { "{'shape': (3,), 'fortran_order': False, 'descr': ", "found dtype" },
+        {"{'fortran_order': False, 'shape': (3,), }", "without descr"},
+        {"{'descr': '<u2', 'shape': (3,), }", "without fortran_order"},
+        {"{'descr': '<u2', 'fortran_order': False}", "without shape"},
+        {"{'descr': '>u2', 'fortran_order': False, 'shape': (3,), }",
+         "found dtype '>u2', expected '<u2', '<u4', '<i4' or '<i8'"},
+        {"{'descr': '<f4', 'fortran_order': False, 'shape': (3,), }", "found dtype '<f4'"},
+        {"{'descr': '<u2', 'fortran_order': False, 'shape': (3, 1), }", "found shape (3, 1)"},
+        {"{'descr': '<u2', 'fortran_order': False, 'shape': (), }", "found shape ()"},
+        {"{'descr': '<u2', 'fortran_order': False, 'shape': (-3,), }", "found shape (-3,)"},
+        {"{'descr': '<u2', 'fortran_order': False, 'shape': 3, }", "found shape 3"},
+        {"{'descr': '<u2', 'fortran_order': False, 'shape': (4,), }",
+         "found 6 bytes behind the header, expected 4 tokens of 2 bytes"},
+        {"{'descr': '<u2', 'fortran_order': False, 'shape': (2,), }",
+         "found 6 bytes behind the header, expected 2 tokens of 2 bytes"},
+        {"{'descr'", "without descr"},
+        {"{'shape': (3,), 'fortran_order': False, 'descr': ", "found dtype"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         size_t n = npy_header(head, 1, cases[i].dictionary);
@@ -458,7 +484,8 @@ START_TEST(bad_token_files)
     }
     size_t n = npy_header(head, 1, "{'descr': '<i8', 'fortran_order': False, 'shape': (1,), }");
     memset(head + n, 0xff, 8);
-    refuse(write_file("negative.npy", head, n + 8), NULL, 0, EQAT_FORMAT, "token 0: found id -1, expected 0 to 2147483647");
+    refuse(write_file("negative.npy", head, n + 8), NULL, 0, EQAT_FORMAT,
+           "token 0: found id -1, expected 0 to 2147483647");
 }
 END_TEST
 
@@ -475,7 +502,8 @@ START_TEST(a_file_that_changes)
     fwrite("\xff\xff", 1, 2, f);
     fclose(f);
     ck_assert_int_eq(eqat_data_sample(d, false, 1, ids), EQAT_FORMAT);
-    ck_assert_ptr_nonnull(strstr(eqat_context_error(ctx), "token 1500: found id 65535, expected 0 to 59999"));
+    ck_assert_ptr_nonnull(
+        strstr(eqat_context_error(ctx), "token 1500: found id 65535, expected 0 to 59999"));
     ck_assert_int_eq(truncate(path, 100), 0);
     ck_assert_int_eq(eqat_data_sample(d, false, 4, ids), EQAT_FORMAT);
     ck_assert_ptr_nonnull(strstr(eqat_context_error(ctx), "truncated"));
@@ -483,32 +511,41 @@ START_TEST(a_file_that_changes)
 }
 END_TEST
 
-/* ---- text -------------------------------------------------------------------------------------------------------------- */
+/* ---- text ---- */
 
 /* a is 0, b is 1, ...; "<s>" (6) stands in front of every text. */
 static const char tokenizer_json[] =
     "{\"version\":\"1.0\",\"truncation\":null,\"padding\":null,"
-    "\"added_tokens\":[{\"id\":6,\"content\":\"<s>\",\"single_word\":false,\"lstrip\":false,\"rstrip\":false,"
+    "\"added_tokens\":[{\"id\":6,\"content\":\"<s>\",\"single_word\":false,\"lstrip\":false,"
+    "\"rstrip\":false,"
     "\"normalized\":false,\"special\":true}],"
     "\"normalizer\":null,"
-    "\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"trim_offsets\":true,\"use_regex\":true},"
+    "\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"trim_offsets\":true,"
+    "\"use_regex\":true},"
     "\"post_processor\":{\"type\":\"TemplateProcessing\","
-    "\"single\":[{\"SpecialToken\":{\"id\":\"<s>\",\"type_id\":0}},{\"Sequence\":{\"id\":\"A\",\"type_id\":0}}],"
-    "\"pair\":[{\"Sequence\":{\"id\":\"A\",\"type_id\":0}},{\"Sequence\":{\"id\":\"B\",\"type_id\":1}}],"
+    "\"single\":[{\"SpecialToken\":{\"id\":\"<s>\",\"type_id\":0}},{\"Sequence\":{\"id\":\"A\","
+    "\"type_id\":0}}],"
+    "\"pair\":[{\"Sequence\":{\"id\":\"A\",\"type_id\":0}},{\"Sequence\":{\"id\":\"B\",\"type_id\":"
+    "1}}],"
     "\"special_tokens\":{\"<s>\":{\"id\":\"<s>\",\"ids\":[6],\"tokens\":[\"<s>\"]}}},"
-    "\"decoder\":{\"type\":\"ByteLevel\",\"add_prefix_space\":true,\"trim_offsets\":true,\"use_regex\":true},"
-    "\"model\":{\"type\":\"BPE\",\"dropout\":null,\"unk_token\":null,\"continuing_subword_prefix\":null,"
+    "\"decoder\":{\"type\":\"ByteLevel\",\"add_prefix_space\":true,\"trim_offsets\":true,\"use_"
+    "regex\":true},"
+    "\"model\":{\"type\":\"BPE\",\"dropout\":null,\"unk_token\":null,\"continuing_subword_prefix\":"
+    "null,"
     "\"end_of_word_suffix\":null,\"fuse_unk\":false,\"byte_fallback\":false,"
     "\"vocab\":{\"a\":0,\"b\":1,\"c\":2,\"d\":3,\"\\u010a\":4,\"\\u0120\":5},\"merges\":[]}}";
 
 static eqat_tokenizer *open_tokenizer(void)
 {
     eqat_tokenizer *t;
-    ck_ok(ctx, eqat_tokenizer_open(ctx, &t, write_file("tokenizer.json", tokenizer_json, sizeof tokenizer_json - 1)));
+    ck_ok(ctx,
+          eqat_tokenizer_open(
+              ctx, &t, write_file("tokenizer.json", tokenizer_json, sizeof tokenizer_json - 1)));
     return t;
 }
 
-static void expect_text(const eqat_tokenizer *t, const char *path, size_t count, const int32_t *expected)
+static void expect_text(const eqat_tokenizer *t, const char *path, size_t count,
+                        const int32_t *expected)
 {
     const eqat_data_options o = options(1, 0, (int64_t)count, EQAT_SAMPLING_CONSECUTIVE);
     eqat_data *d;
@@ -516,7 +553,8 @@ static void expect_text(const eqat_tokenizer *t, const char *path, size_t count,
     ck_ok(ctx, eqat_data_open(ctx, &d, path, t, 10, &o));
     ck_assert_int_eq(eqat_data_token_count(d), (int64_t)count);
     ck_ok(ctx, eqat_data_sample(d, false, 0, ids));
-    for (size_t i = 0; i < count; i++) ck_assert_msg(ids[i] == expected[i], "%s: token %d: found %d", path, (int)i, ids[i]);
+    for (size_t i = 0; i < count; i++)
+        ck_assert_msg(ids[i] == expected[i], "%s: token %d: found %d", path, (int)i, ids[i]);
     eqat_data_free(d);
 }
 
@@ -524,9 +562,12 @@ START_TEST(text_files)
 {
     eqat_tokenizer *t = open_tokenizer();
     static const char plain[] = "ab\ncd";
-    static const char lines[] = "{\"text\": \"ab\\nc\", \"n\": 1}\n\n  \r\n{\"text\": \"\"}\n{\"n\": [2], \"text\": \"<s>d\"}";
-    expect_text(t, write_file("plain.txt", plain, sizeof plain - 1), 6, (int32_t[]){ 6, 0, 1, 4, 2, 3 });
-    expect_text(t, write_file("lines.jsonl", lines, sizeof lines - 1), 9, (int32_t[]){ 6, 0, 1, 4, 2, 6, 6, 6, 3 });
+    static const char lines[] = "{\"text\": \"ab\\nc\", \"n\": 1}\n\n  \r\n{\"text\": "
+                                "\"\"}\n{\"n\": [2], \"text\": \"<s>d\"}";
+    expect_text(t, write_file("plain.txt", plain, sizeof plain - 1), 6,
+                (int32_t[]){6, 0, 1, 4, 2, 3});
+    expect_text(t, write_file("lines.jsonl", lines, sizeof lines - 1), 9,
+                (int32_t[]){6, 0, 1, 4, 2, 6, 6, 6, 3});
     /* lines longer than a piece of the file, and lines that end with one */
     enum { LONG = 200000 };
     char *text = malloc(3 * LONG);
@@ -558,17 +599,24 @@ END_TEST
 START_TEST(bad_text_files)
 {
     eqat_tokenizer *t = open_tokenizer();
-    static const char broken[] = "{\"text\": \"ab\"}\n{\"text\": \"ab\"\n", other[] = "{\"text\": \"ab\"}\n\n{\"txt\": \"ab\"}\n",
+    static const char broken[] = "{\"text\": \"ab\"}\n{\"text\": \"ab\"\n",
+                      other[] = "{\"text\": \"ab\"}\n\n{\"txt\": \"ab\"}\n",
                       number[] = "{\"text\": 3}", list[] = "[1]", bytes[] = "{\"text\": \"\xff\"}";
-    refuse(write_file("empty.txt", "", 0), t, 10, EQAT_FORMAT, "found 0 tokens, expected at least 2");
-    refuse(write_file("empty.jsonl", "\n\n", 2), t, 10, EQAT_FORMAT, "found 0 tokens, expected at least 2");
-    refuse(write_file("broken.jsonl", broken, sizeof broken - 1), t, 10, EQAT_FORMAT, "line 2, byte 13");
-    refuse(write_file("other.jsonl", other, sizeof other - 1), t, 10, EQAT_FORMAT, "line 3: found no \"text\"");
+    refuse(write_file("empty.txt", "", 0), t, 10, EQAT_FORMAT,
+           "found 0 tokens, expected at least 2");
+    refuse(write_file("empty.jsonl", "\n\n", 2), t, 10, EQAT_FORMAT,
+           "found 0 tokens, expected at least 2");
+    refuse(write_file("broken.jsonl", broken, sizeof broken - 1), t, 10, EQAT_FORMAT,
+           "line 2, byte 13");
+    refuse(write_file("other.jsonl", other, sizeof other - 1), t, 10, EQAT_FORMAT,
+           "line 3: found no \"text\"");
     refuse(write_file("number.jsonl", number, sizeof number - 1), t, 10, EQAT_FORMAT,
            "line 1: found a \"text\" that is no string");
-    refuse(write_file("list.jsonl", list, sizeof list - 1), t, 10, EQAT_FORMAT, "line 1: found something else than an object");
+    refuse(write_file("list.jsonl", list, sizeof list - 1), t, 10, EQAT_FORMAT,
+           "line 1: found something else than an object");
     refuse(write_file("bytes.jsonl", bytes, sizeof bytes - 1), t, 10, EQAT_FORMAT, "line 1, byte");
-    refuse(write_file("vocab.txt", "abcd", 4), t, 3, EQAT_FORMAT, "token 0: found id 6, expected 0 to 2");
+    refuse(write_file("vocab.txt", "abcd", 4), t, 3, EQAT_FORMAT,
+           "token 0: found id 6, expected 0 to 2");
     refuse(path_of("missing.jsonl"), t, 10, EQAT_NOT_FOUND, "cannot open");
     eqat_tokenizer_free(t);
 }

@@ -19,7 +19,7 @@ static eqat_status try_bytes(const void *p, size_t n)
 {
     eqi_gguf *file;
     eqi_source *s = NULL;
-    EQI_TRY(open_bytes(p, n, &file));
+    EQI_RETURN_IF(open_bytes(p, n, &file));
     eqat_status st = eqi_gguf_source(file, &s);
     for (size_t i = 0; st == EQAT_OK && i < eqi_source_count(s); i++) {
         const eqi_source_entry *e = eqi_source_at(s, i);
@@ -51,14 +51,16 @@ static void put_metadata(void)
     key(&g, "no", G_BOOL), put(&g.file, "\0", 1);
     key(&g, "string", G_STRING), put_u64(&g.file, 3), put(&g.file, "a\0b", 3);
     key_string(&g, "empty", "");
-    key_array(&g, "strings", G_STRING, 3), put_string(&g.file, "x"), put_string(&g.file, ""), put_string(&g.file, "\xc3\xa9");
+    key_array(&g, "strings", G_STRING, 3), put_string(&g.file, "x"), put_string(&g.file, ""),
+        put_string(&g.file, "\xc3\xa9");
     key_array(&g, "ints", G_I16, 2), put(&g.file, "\1\0\xff\xff", 4);
-    const float floats[] = { 1.5f, -2 };
+    const float floats[] = {1.5f, -2};
     key_array(&g, "floats", G_F32, 2), put(&g.file, floats, 8);
     key_array(&g, "none", G_STRING, 0);
     key_array(&g, "nested", G_ARRAY, 2);
     put_u32(&g.file, G_STRING), put_u64(&g.file, 1), put_string(&g.file, "deep");
-    put_u32(&g.file, G_ARRAY), put_u64(&g.file, 1), put_u32(&g.file, G_U32), put_u64(&g.file, 1), put_u32(&g.file, 9);
+    put_u32(&g.file, G_ARRAY), put_u64(&g.file, 1), put_u32(&g.file, G_U32), put_u64(&g.file, 1),
+        put_u32(&g.file, 9);
     /* Longer than the reader's buffer. */
     key(&g, "long", G_STRING), put_u64(&g.file, 200000);
     for (int i = 0; i < 200000; i++) put(&g.file, i % 2 ? "b" : "a", 1);
@@ -76,7 +78,9 @@ START_TEST(metadata)
     double x = 77;
     bool b = false;
     size_t length;
-#define INT(key, want) ck_assert(eqi_gguf_int(f, key, &n) && n == (want) && eqi_gguf_float(f, key, &x) && x == (double)(want))
+#define INT(key, want)                                                                 \
+    ck_assert(eqi_gguf_int(f, key, &n) && n == (want) && eqi_gguf_float(f, key, &x) && \
+              x == (double)(want))
     INT("u8", 0xfe);
     INT("i8", -2);
     INT("u16", 0xfffe);
@@ -87,12 +91,13 @@ START_TEST(metadata)
     INT("i64", INT64_MIN);
     INT("after", 5);
     n = 77, x = 77;
-    static const char *const not_ints[] = {
-        "u64.large", "f32", "f64", "yes", "string", "strings", "ints", "missing", "nested", ""
-    };
-    for (size_t i = 0; i < EQI_COUNT(not_ints); i++) ck_assert(!eqi_gguf_int(f, not_ints[i], &n) && n == 77);
-    static const char *const not_floats[] = { "u64.large", "yes", "string", "floats", "missing" };
-    for (size_t i = 0; i < EQI_COUNT(not_floats); i++) ck_assert(!eqi_gguf_float(f, not_floats[i], &x) && x == 77);
+    static const char *const not_ints[] = {"u64.large", "f32",  "f64",     "yes",    "string",
+                                           "strings",   "ints", "missing", "nested", ""};
+    for (size_t i = 0; i < EQI_COUNT(not_ints); i++)
+        ck_assert(!eqi_gguf_int(f, not_ints[i], &n) && n == 77);
+    static const char *const not_floats[] = {"u64.large", "yes", "string", "floats", "missing"};
+    for (size_t i = 0; i < EQI_COUNT(not_floats); i++)
+        ck_assert(!eqi_gguf_float(f, not_floats[i], &x) && x == 77);
     ck_assert(eqi_gguf_float(f, "f32", &x) && x == 0.1f);
     ck_assert(eqi_gguf_float(f, "f64", &x) && x == 0.1);
     ck_assert(eqi_gguf_bool(f, "yes", &b) && b);
@@ -162,7 +167,8 @@ START_TEST(every_block_type)
     ck_assert_uint_eq(at, size);
     for (int t = 0; t < EQI_STORED_COUNT; t++)
         ck_assert((seen >> t & 1) ==
-                  (t == EQI_STORED_F32 || t == EQI_STORED_F16 || t == EQI_STORED_BF16 || t >= EQI_STORED_Q4_0));
+                  (t == EQI_STORED_F32 || t == EQI_STORED_F16 || t == EQI_STORED_BF16 ||
+                   t >= EQI_STORED_Q4_0));
     eqi_free(ctx, want);
     eqi_source_close(s);
 }
@@ -174,7 +180,7 @@ static void make_small(uint32_t alignment)
     if (alignment != 32) key_u32(&g, "general.alignment", alignment);
     key_array(&g, "names", G_STRING, 2), put_string(&g.file, "ab"), put_string(&g.file, "c");
     key_u32(&g, "number", 4);
-    const uint64_t ne[4] = { 32, 3, 1, 2 }, one[1] = { 5 };
+    const uint64_t ne[4] = {32, 3, 1, 2}, one[1] = {5};
     tensor_at(&g, "quantized", G_TYPE_Q8_0, 4, ne, 0);
     tensor_at(&g, "plain", G_TYPE_F32, 1, one, 256);
     tensor_at(&g, "scalar", G_TYPE_F16, 0, NULL, 320);
@@ -184,7 +190,7 @@ static void make_small(uint32_t alignment)
 
 START_TEST(shapes_and_alignment)
 {
-    const uint32_t alignments[] = { 1, 8, 32, 64 };
+    const uint32_t alignments[] = {1, 8, 32, 64};
     make_small(alignments[_i]);
     memset(g.file.p + g.file.n - 2, 0x3c, 2);
     eqi_gguf *f;
@@ -193,7 +199,8 @@ START_TEST(shapes_and_alignment)
     ck_ok(eqi_gguf_source(f, &s));
     eqi_gguf_close(f);
     const eqi_source_entry *e = eqi_source_find(s, "quantized");
-    ck_assert(e->ndim == 4 && e->shape[0] == 2 && e->shape[1] == 1 && e->shape[2] == 3 && e->shape[3] == 32);
+    ck_assert(e->ndim == 4 && e->shape[0] == 2 && e->shape[1] == 1 && e->shape[2] == 3 &&
+              e->shape[3] == 32);
     ck_assert(e->elements == 192 && e->bytes == 204);
     ck_assert_uint_eq(e->offset, g.file.n - 322);
     float x;
@@ -207,14 +214,16 @@ START_TEST(damaged_anywhere)
 {
     make_small(32);
     ck_ok(try_bytes(g.file.p, g.file.n));
-    for (size_t n = 0; n < g.file.n; n++) ck_fails(try_bytes(g.file.p, n), EQAT_FORMAT, "model.gguf");
-    static const unsigned char values[] = { 0, 1, 9, 0x7f, 0x80, 0xff };
+    for (size_t n = 0; n < g.file.n; n++)
+        ck_fails(try_bytes(g.file.p, n), EQAT_FORMAT, "model.gguf");
+    static const unsigned char values[] = {0, 1, 9, 0x7f, 0x80, 0xff};
     for (size_t i = 0; i < g.file.n - 322; i++) {
         const unsigned char was = g.file.p[i];
         for (size_t k = 0; k < sizeof values; k++) {
             g.file.p[i] = values[k];
             ctx->error[0] = 0;
-            if (try_bytes(g.file.p, g.file.n) != EQAT_OK) ck_assert_ptr_nonnull(strstr(ctx->error, "model.gguf"));
+            if (try_bytes(g.file.p, g.file.n) != EQAT_OK)
+                ck_assert_ptr_nonnull(strstr(ctx->error, "model.gguf"));
         }
         g.file.p[i] = was;
     }
@@ -237,14 +246,15 @@ START_TEST(hostile_prefix)
     static const struct {
         uint32_t version;
         const char *message;
-    } versions[] = { { 1, "version 1" }, { 4, "version 4" }, { 0, "version 0" }, { 0x03000000, "big-endian" } };
+    } versions[] = {
+        {1, "version 1"}, {4, "version 4"}, {0, "version 0"}, {0x03000000, "big-endian"}};
     for (size_t i = 0; i < EQI_COUNT(versions); i++) {
         begin(&g, versions[i].version);
         end_header(&g, 32);
         fails(EQAT_UNSUPPORTED, versions[i].message);
     }
     for (int i = 0; i < 2; i++) {
-        const uint64_t counts[] = { 1, 5, UINT64_MAX, (uint64_t)1 << 60 };
+        const uint64_t counts[] = {1, 5, UINT64_MAX, (uint64_t)1 << 60};
         for (size_t k = 0; k < EQI_COUNT(counts); k++) {
             begin(&g, 3);
             end_header(&g, 32);
@@ -265,19 +275,22 @@ START_TEST(hostile_metadata)
         put_zeros(&g.file, 64);   \
         fails(status, message);   \
     } while (0)
-    TRY(EQAT_FORMAT, "twice", key_u32(&g, "same", 1), key_u32(&g, "other", 1), key_u32(&g, "same", 1));
+    TRY(EQAT_FORMAT, "twice", key_u32(&g, "same", 1), key_u32(&g, "other", 1),
+        key_u32(&g, "same", 1));
     TRY(EQAT_FORMAT, "value type 13", key(&g, "x", 13), put_u64(&g.file, 0));
     TRY(EQAT_FORMAT, "value type 99", key_array(&g, "x", 99, 1));
     TRY(EQAT_FORMAT, "empty name", key_u32(&g, "", 1));
-    TRY(EQAT_FORMAT, "NUL byte", put_u64(&g.file, 3), put(&g.file, "a\0b", 3), put_u32(&g.file, G_U32), put_u32(&g.file, 1),
-        g.values++);
+    TRY(EQAT_FORMAT, "NUL byte", put_u64(&g.file, 3), put(&g.file, "a\0b", 3),
+        put_u32(&g.file, G_U32), put_u32(&g.file, 1), g.values++);
     TRY(EQAT_FORMAT, "count of 1000", key(&g, "x", G_STRING), put_u64(&g.file, 1000));
-    TRY(EQAT_FORMAT, "count of 18446744073709551615", key(&g, "x", G_STRING), put_u64(&g.file, UINT64_MAX));
+    TRY(EQAT_FORMAT, "count of 18446744073709551615", key(&g, "x", G_STRING),
+        put_u64(&g.file, UINT64_MAX));
     TRY(EQAT_FORMAT, "x: found a count", key_array(&g, "x", G_U64, UINT64_MAX / 8 + 2));
     TRY(EQAT_FORMAT, "x: found a count", key_array(&g, "x", G_STRING, UINT64_MAX));
     TRY(EQAT_FORMAT, "x: found a count", key_array(&g, "x", G_ARRAY, UINT64_MAX));
     TRY(EQAT_FORMAT, "x: found a count", key_array(&g, "x", G_STRING, 1), put_u64(&g.file, 500));
-    TRY(EQAT_FORMAT, "x: found a count", key_array(&g, "x", G_ARRAY, 1), put_u32(&g.file, G_F64), put_u64(&g.file, 500));
+    TRY(EQAT_FORMAT, "x: found a count", key_array(&g, "x", G_ARRAY, 1), put_u32(&g.file, G_F64),
+        put_u64(&g.file, 500));
     TRY(EQAT_FORMAT, "nested more than", key_array(&g, "x", G_ARRAY, 1);
         for (int i = 0; i < 1000; i++) put_u32(&g.file, G_ARRAY), put_u64(&g.file, 1));
     TRY(EQAT_FORMAT, "general.alignment", key_u32(&g, "general.alignment", 0));
@@ -296,10 +309,11 @@ END_TEST
 
 START_TEST(hostile_tensors)
 {
-    const uint64_t four[] = { 4 }, sixteen[] = { 16 }, thirty[] = { 30 }, negative[] = { UINT64_MAX },
-                   huge[] = { INT64_MAX, INT64_MAX }, zero_huge[] = { INT64_MAX, 0 }, five[] = { 1, 1, 1, 1, 1 },
-                   blocks[] = { 32, (uint64_t)1 << 55 };
-#define ONE(status, message, type, ndim, ne, offset) TRY(status, message, tensor_at(&g, "t", type, ndim, ne, offset))
+    const uint64_t four[] = {4}, sixteen[] = {16}, thirty[] = {30}, negative[] = {UINT64_MAX},
+                   huge[] = {INT64_MAX, INT64_MAX}, zero_huge[] = {INT64_MAX, 0},
+                   five[] = {1, 1, 1, 1, 1}, blocks[] = {32, (uint64_t)1 << 55};
+#define ONE(status, message, type, ndim, ne, offset) \
+    TRY(status, message, tensor_at(&g, "t", type, ndim, ne, offset))
     ONE(EQAT_FORMAT, "5 dimensions", G_TYPE_F32, 5, five, 0);
     ONE(EQAT_FORMAT, "dimension 18446744073709551615", G_TYPE_F32, 1, negative, 0);
     ONE(EQAT_FORMAT, "overflows", G_TYPE_F32, 2, huge, 0);
@@ -313,9 +327,12 @@ START_TEST(hostile_tensors)
     ONE(EQAT_UNSUPPORTED, "type IQ4_XS", 23, 1, four, 0);
     ONE(EQAT_UNSUPPORTED, "type number 4 ", 4, 1, four, 0);
     ONE(EQAT_UNSUPPORTED, "type number 4294967295", UINT32_MAX, 1, four, 0);
-    TRY(EQAT_FORMAT, "twice", tensor_at(&g, "t", 0, 1, four, 0), tensor_at(&g, "t", 0, 1, four, 32));
-    TRY(EQAT_FORMAT, "overlap", tensor_at(&g, "t", 0, 1, sixteen, 0), tensor_at(&g, "u", 0, 1, four, 32));
-    TRY(EQAT_FORMAT, "overlap", tensor_at(&g, "t", 0, 1, four, 0), tensor_at(&g, "u", 0, 1, four, 0));
+    TRY(EQAT_FORMAT, "twice", tensor_at(&g, "t", 0, 1, four, 0),
+        tensor_at(&g, "t", 0, 1, four, 32));
+    TRY(EQAT_FORMAT, "overlap", tensor_at(&g, "t", 0, 1, sixteen, 0),
+        tensor_at(&g, "u", 0, 1, four, 32));
+    TRY(EQAT_FORMAT, "overlap", tensor_at(&g, "t", 0, 1, four, 0),
+        tensor_at(&g, "u", 0, 1, four, 0));
     begin(&g, 3);
     tensor_at(&g, "t", 0, 2, zero_huge, 0);
     end_header(&g, 32);

@@ -78,7 +78,7 @@ static eqat_status open_model(eqi_source **s, json_t **config)
     *s = NULL;
     *config = NULL;
     write_file(path, g.file.p, g.file.n);
-    EQI_TRY(eqi_gguf_open(ctx, &f, path));
+    EQI_RETURN_IF(eqi_gguf_open(ctx, &f, path));
     eqat_status st = eqi_gguf_open_hf(f, s, config);
     eqi_gguf_close(f);
     return st;
@@ -96,16 +96,16 @@ static void must_fail(eqat_status status, const char *message)
 START_TEST(names)
 {
     static const char *const pairs[][2] = {
-        { "token_embd.weight", "model.embed_tokens.weight" },
-        { "output_norm.weight", "model.norm.weight" },
-        { "output.weight", "lm_head.weight" },
-        { "blk.0.attn_norm.weight", "model.layers.0.input_layernorm.weight" },
-        { "blk.7.ffn_norm.weight", "model.layers.7.post_attention_layernorm.weight" },
-        { "blk.12.attn_q.weight", "model.layers.12.self_attn.q_proj.weight" },
-        { "blk.12.attn_k.bias", "model.layers.12.self_attn.k_proj.bias" },
-        { "blk.12.attn_output.weight", "model.layers.12.self_attn.o_proj.weight" },
-        { "blk.3.attn_q_norm.weight", "model.layers.3.self_attn.q_norm.weight" },
-        { "blk.9999999.ffn_down.weight", "model.layers.9999999.mlp.down_proj.weight" },
+        {"token_embd.weight", "model.embed_tokens.weight"},
+        {"output_norm.weight", "model.norm.weight"},
+        {"output.weight", "lm_head.weight"},
+        {"blk.0.attn_norm.weight", "model.layers.0.input_layernorm.weight"},
+        {"blk.7.ffn_norm.weight", "model.layers.7.post_attention_layernorm.weight"},
+        {"blk.12.attn_q.weight", "model.layers.12.self_attn.q_proj.weight"},
+        {"blk.12.attn_k.bias", "model.layers.12.self_attn.k_proj.bias"},
+        {"blk.12.attn_output.weight", "model.layers.12.self_attn.o_proj.weight"},
+        {"blk.3.attn_q_norm.weight", "model.layers.3.self_attn.q_norm.weight"},
+        {"blk.9999999.ffn_down.weight", "model.layers.9999999.mlp.down_proj.weight"},
     };
     char name[EQI_HF_NAME_MAX];
     int64_t block;
@@ -115,25 +115,32 @@ START_TEST(names)
     }
     ck_assert_int_eq(block, 9999999);
     ck_assert(eqi_gguf_hf_name("output.weight", name, &block) && block == -1);
-    static const char *const unknown[] = { "",
-                                           "blk",
-                                           "blk.",
-                                           "blk.x.attn_q.weight",
-                                           "blk.01.attn_q.weight",
-                                           "blk.-1.attn_q.weight",
-                                           "blk.1.attn_q",
-                                           "blk.12345678.attn_q.weight",
-                                           "blk.1attn_q.weight",
-                                           "output.bias",
-                                           "blk.0.ffn_gate_exps.weight",
-                                           "rope_freqs.weight",
-                                           "blk..attn_q.weight" };
-    for (size_t i = 0; i < EQI_COUNT(unknown); i++) ck_assert(!eqi_gguf_hf_name(unknown[i], name, NULL));
+    static const char *const unknown[] = {"",
+                                          "blk",
+                                          "blk.",
+                                          "blk.x.attn_q.weight",
+                                          "blk.01.attn_q.weight",
+                                          "blk.-1.attn_q.weight",
+                                          "blk.1.attn_q",
+                                          "blk.12345678.attn_q.weight",
+                                          "blk.1attn_q.weight",
+                                          "output.bias",
+                                          "blk.0.ffn_gate_exps.weight",
+                                          "rope_freqs.weight",
+                                          "blk..attn_q.weight"};
+    for (size_t i = 0; i < EQI_COUNT(unknown); i++)
+        ck_assert(!eqi_gguf_hf_name(unknown[i], name, NULL));
 }
 END_TEST
 
-static double number(const json_t *config, const char *name) { return json_number_value(json_object_get(config, name)); }
-static const char *string(const json_t *config, const char *name) { return json_string_value(json_object_get(config, name)); }
+static double number(const json_t *config, const char *name)
+{
+    return json_number_value(json_object_get(config, name));
+}
+static const char *string(const json_t *config, const char *name)
+{
+    return json_string_value(json_object_get(config, name));
+}
 
 static float *read_all(eqi_source *s, const char *name)
 {
@@ -144,7 +151,8 @@ static float *read_all(eqi_source *s, const char *name)
     return values;
 }
 
-/* Row r of a head in Hugging Face's order stands at 2r in the first half, at 2(r - HEAD/2) + 1 in the second. */
+/* Row r of a head in Hugging Face's order stands at 2r in the first half, at 2(r - HEAD/2) + 1 in
+ * the second. */
 static int64_t stored_row(int64_t row)
 {
     const int64_t r = row % HEAD;
@@ -165,12 +173,12 @@ START_TEST(llama_rows)
         int64_t rows, columns;
         bool swapped;
     } cases[] = {
-        { "model.layers.0.self_attn.q_proj.weight", HEADS * HEAD, HIDDEN, true },
-        { "model.layers.0.self_attn.k_proj.weight", KV_HEADS * HEAD, HIDDEN, true },
-        { "model.layers.0.self_attn.q_proj.bias", HEADS * HEAD, 1, true },
-        { "model.layers.0.self_attn.k_proj.bias", KV_HEADS * HEAD, 1, true },
-        { "model.layers.0.self_attn.v_proj.weight", KV_HEADS * HEAD, HIDDEN, false },
-        { "model.layers.0.self_attn.o_proj.weight", HIDDEN, HEADS * HEAD, false },
+        {"model.layers.0.self_attn.q_proj.weight", HEADS * HEAD, HIDDEN, true},
+        {"model.layers.0.self_attn.k_proj.weight", KV_HEADS * HEAD, HIDDEN, true},
+        {"model.layers.0.self_attn.q_proj.bias", HEADS * HEAD, 1, true},
+        {"model.layers.0.self_attn.k_proj.bias", KV_HEADS * HEAD, 1, true},
+        {"model.layers.0.self_attn.v_proj.weight", KV_HEADS * HEAD, HIDDEN, false},
+        {"model.layers.0.self_attn.o_proj.weight", HIDDEN, HEADS * HEAD, false},
     };
     for (size_t i = 0; i < EQI_COUNT(cases); i++) {
         const float *x = read_all(s, cases[i].name);
@@ -178,8 +186,9 @@ START_TEST(llama_rows)
         for (int64_t r = 0; r < cases[i].rows; r++)
             for (int64_t c = 0; c < cases[i].columns; c++) {
                 const int64_t row = cases[i].swapped ? stored_row(r) : r;
-                ck_assert_msg(x[r * cases[i].columns + c] == first + (float)(row * cases[i].columns + c), "%s row %d",
-                              cases[i].name, (int)r);
+                ck_assert_msg(x[r * cases[i].columns + c] ==
+                                  first + (float)(row * cases[i].columns + c),
+                              "%s row %d", cases[i].name, (int)r);
             }
     }
     /* Reads that begin and end inside rows. */
@@ -207,8 +216,9 @@ START_TEST(qwen_rows_stay)
     eqi_source *s;
     json_t *config;
     ck_ok(open_model(&s, &config));
-    static const char *const which[] = { "model.layers.0.self_attn.q_proj.weight", "model.layers.0.self_attn.k_proj.weight",
-                                         "model.layers.0.self_attn.q_proj.bias", "model.layers.0.self_attn.q_norm.weight" };
+    static const char *const which[] = {
+        "model.layers.0.self_attn.q_proj.weight", "model.layers.0.self_attn.k_proj.weight",
+        "model.layers.0.self_attn.q_proj.bias", "model.layers.0.self_attn.q_norm.weight"};
     for (int i = 0; i < 4; i++) {
         const eqi_source_entry *e = eqi_source_find(s, which[i]);
         ck_assert((e != NULL) == (i < 2 || i == 2 + _i));
@@ -243,20 +253,20 @@ START_TEST(configuration)
     static const struct {
         const char *name;
         double value;
-    } numbers[] = { { "hidden_size", HIDDEN },
-                    { "intermediate_size", FF },
-                    { "num_hidden_layers", 1 },
-                    { "num_attention_heads", HEADS },
-                    { "num_key_value_heads", KV_HEADS },
-                    { "head_dim", HEAD },
-                    { "rms_norm_eps", 1e-5 },
-                    { "rope_theta", 500000 },
-                    { "max_position_embeddings", 256 },
-                    { "vocab_size", VOCAB },
-                    { "bos_token_id", 1 } };
+    } numbers[] = {{"hidden_size", HIDDEN},
+                   {"intermediate_size", FF},
+                   {"num_hidden_layers", 1},
+                   {"num_attention_heads", HEADS},
+                   {"num_key_value_heads", KV_HEADS},
+                   {"head_dim", HEAD},
+                   {"rms_norm_eps", 1e-5},
+                   {"rope_theta", 500000},
+                   {"max_position_embeddings", 256},
+                   {"vocab_size", VOCAB},
+                   {"bos_token_id", 1}};
     for (size_t i = 0; i < EQI_COUNT(numbers); i++)
-        ck_assert_msg(number(config, numbers[i].name) == numbers[i].value, "%s: %.17g", numbers[i].name,
-                      number(config, numbers[i].name));
+        ck_assert_msg(number(config, numbers[i].name) == numbers[i].value, "%s: %.17g",
+                      numbers[i].name, number(config, numbers[i].name));
     ck_assert(json_is_true(json_object_get(config, "tie_word_embeddings")));
     ck_assert(json_is_false(json_object_get(config, "attention_bias")));
     ck_assert(json_is_null(json_object_get(config, "rope_scaling")));
@@ -274,7 +284,8 @@ START_TEST(configuration)
     finish();
     ck_ok(open_model(&s, &config));
     ck_assert_str_eq(string(config, "model_type"), "mistral");
-    ck_assert_str_eq(json_string_value(json_array_get(json_object_get(config, "architectures"), 0)), "MistralForCausalLM");
+    ck_assert_str_eq(json_string_value(json_array_get(json_object_get(config, "architectures"), 0)),
+                     "MistralForCausalLM");
     ck_assert(number(config, "sliding_window") == 64);
     const json_t *scaling = json_object_get(config, "rope_scaling");
     ck_assert_str_eq(string(scaling, "rope_type"), "linear");
@@ -316,34 +327,40 @@ START_TEST(llama3_factors)
         int pairs;
         double theta, factor, low, high, original;
         bool exact;
-    } cases[] = { { 64, 500000, 8, 1, 4, 8192, true },  { 32, 500000, 32, 1, 4, 8192, true },
-                  { 64, 500000, 32, 1, 4, 8192, true }, { 64, 500000, 8, 2, 6, 8192, true },
-                  { 64, 10000, 4, 1, 4, 4096, false },  { 32, 500000, 16, 1.5, 3, 16384, false },
-                  { 8, 10000, 8, 1, 4, 4096, false } };
+    } cases[] = {{64, 500000, 8, 1, 4, 8192, true},  {32, 500000, 32, 1, 4, 8192, true},
+                 {64, 500000, 32, 1, 4, 8192, true}, {64, 500000, 8, 2, 6, 8192, true},
+                 {64, 10000, 4, 1, 4, 4096, false},  {32, 500000, 16, 1.5, 3, 16384, false},
+                 {8, 10000, 8, 1, 4, 4096, false}};
     float factors[64];
     for (size_t i = 0; i < EQI_COUNT(cases); i++) {
         for (int k = 0; k < cases[i].pairs; k++) {
             /* As a converter computes them, in single precision throughout. */
-            const float freq = 1 / powf((float)cases[i].theta, (float)k / (float)cases[i].pairs), wave = 6.2831853f / freq;
+            const float freq = 1 / powf((float)cases[i].theta, (float)k / (float)cases[i].pairs),
+                        wave = 6.2831853f / freq;
             const float turns = (float)cases[i].original / wave;
-            const float smooth = (turns - (float)cases[i].low) / (float)(cases[i].high - cases[i].low);
-            factors[k] = turns > cases[i].high  ? 1
-                         : turns < cases[i].low ? (float)cases[i].factor
-                                                : 1 / ((1 - smooth) / (float)cases[i].factor + smooth);
+            const float smooth =
+                (turns - (float)cases[i].low) / (float)(cases[i].high - cases[i].low);
+            factors[k] = turns > cases[i].high ? 1
+                : turns < cases[i].low         ? (float)cases[i].factor
+                                       : 1 / ((1 - smooth) / (float)cases[i].factor + smooth);
         }
         json_t *scaling = scaling_of(factors, cases[i].pairs, (float)cases[i].theta);
         ck_assert_str_eq(string(scaling, "rope_type"), "llama3");
         const double factor = number(scaling, "factor"), low = number(scaling, "low_freq_factor"),
-                     high = number(scaling, "high_freq_factor"), original = number(scaling, "original_max_position_embeddings");
+                     high = number(scaling, "high_freq_factor"),
+                     original = number(scaling, "original_max_position_embeddings");
         if (cases[i].exact)
-            ck_assert_msg(factor == cases[i].factor && low == cases[i].low && high == cases[i].high &&
-                              original == cases[i].original,
+            ck_assert_msg(factor == cases[i].factor && low == cases[i].low &&
+                              high == cases[i].high && original == cases[i].original,
                           "case %zu: %g %g %g %g", i, factor, low, high, original);
         for (int k = 0; k < cases[i].pairs; k++) {
-            const double want = eqi_llama3_factor(cases[i].theta, cases[i].pairs, k, cases[i].factor, cases[i].low, cases[i].high,
-                                                  cases[i].original);
-            const double have = eqi_llama3_factor(cases[i].theta, cases[i].pairs, k, factor, low, high, original);
-            ck_assert_msg(fabs(have - want) < 2e-4 * want, "case %zu pair %d: %g for %g", i, k, have, want);
+            const double want =
+                eqi_llama3_factor(cases[i].theta, cases[i].pairs, k, cases[i].factor, cases[i].low,
+                                  cases[i].high, cases[i].original);
+            const double have =
+                eqi_llama3_factor(cases[i].theta, cases[i].pairs, k, factor, low, high, original);
+            ck_assert_msg(fabs(have - want) < 2e-4 * want, "case %zu pair %d: %g for %g", i, k,
+                          have, want);
         }
         json_decref(scaling);
     }
@@ -352,7 +369,7 @@ END_TEST
 
 START_TEST(other_factors)
 {
-    float factors[8] = { 1, 1, 1, 1, 1, 1, 1, 1 };
+    float factors[8] = {1, 1, 1, 1, 1, 1, 1, 1};
     json_t *scaling = scaling_of(factors, 8, 10000);
     ck_assert(json_is_null(scaling));
     json_decref(scaling);
@@ -361,7 +378,8 @@ START_TEST(other_factors)
     ck_assert_str_eq(string(scaling, "rope_type"), "longrope");
     const json_t *list = json_object_get(scaling, "short_factor");
     ck_assert_uint_eq(json_array_size(list), 8);
-    for (size_t i = 0; i < 8; i++) ck_assert((float)json_real_value(json_array_get(list, i)) == factors[i]);
+    for (size_t i = 0; i < 8; i++)
+        ck_assert((float)json_real_value(json_array_get(list, i)) == factors[i]);
     json_decref(scaling);
     factors[3] = NAN;
     factors_model(factors, 8, 10000);
@@ -399,16 +417,23 @@ START_TEST(refusals)
     MODEL("", EQAT_UNSUPPORTED, "architecture ''", (void)0);
     MODEL("llama", EQAT_UNSUPPORTED, "one of 3 parts", key_u32(&g, "split.count", 3));
     MODEL("llama", EQAT_UNSUPPORTED, "without experts", key_u32(&g, "llama.expert_count", 8));
-    MODEL("llama", EQAT_UNSUPPORTED, "2 rotary dimensions", key_u32(&g, "llama.rope.dimension_count", 2));
-    MODEL("llama", EQAT_UNSUPPORTED, "value heads of 8", key_u32(&g, "llama.attention.value_length", 8));
+    MODEL("llama", EQAT_UNSUPPORTED, "2 rotary dimensions",
+          key_u32(&g, "llama.rope.dimension_count", 2));
+    MODEL("llama", EQAT_UNSUPPORTED, "value heads of 8",
+          key_u32(&g, "llama.attention.value_length", 8));
     MODEL("llama", EQAT_UNSUPPORTED, "'yarn'", key_string(&g, "llama.rope.scaling.type", "yarn"));
     MODEL("llama", EQAT_FORMAT, "llama.rope.freq_base", key_f32(&g, "llama.rope.freq_base", NAN));
-    MODEL("llama", EQAT_FORMAT, "llama.rope.freq_base", key_string(&g, "llama.rope.freq_base", "1"));
-    MODEL("llama", EQAT_FORMAT, "found 0, expected 1", key_u32(&g, "llama.attention.key_length", 0));
-    MODEL("llama", EQAT_FORMAT, "expected an even size", key_u32(&g, "llama.attention.key_length", 3));
-    WITH("llama", EQAT_UNSUPPORTED, "'blk.0.attn_sub_norm.weight': not known for architecture llama",
+    MODEL("llama", EQAT_FORMAT, "llama.rope.freq_base",
+          key_string(&g, "llama.rope.freq_base", "1"));
+    MODEL("llama", EQAT_FORMAT, "found 0, expected 1",
+          key_u32(&g, "llama.attention.key_length", 0));
+    MODEL("llama", EQAT_FORMAT, "expected an even size",
+          key_u32(&g, "llama.attention.key_length", 3));
+    WITH("llama", EQAT_UNSUPPORTED,
+         "'blk.0.attn_sub_norm.weight': not known for architecture llama",
          matrix("blk.0.attn_sub_norm.weight", 0, HIDDEN));
-    WITH("llama", EQAT_FORMAT, "found block 1, expected fewer than the 1", matrix("blk.1.attn_norm.weight", 0, HIDDEN));
+    WITH("llama", EQAT_FORMAT, "found block 1, expected fewer than the 1",
+         matrix("blk.1.attn_norm.weight", 0, HIDDEN));
     WITH("llama", EQAT_FORMAT, "expected heads of 4", matrix("blk.0.attn_k.bias", 0, 6));
     keys("llama");
     finish();
@@ -445,14 +470,16 @@ START_TEST(values_per_block)
         g.file.n = common.file.n;
         g.values = common.values;
         g.tensors = g.data = 0;
-        key_array(&g, "llama.feed_forward_length", G_U32, 2), put_u32(&g.file, FF), put_u32(&g.file, second);
+        key_array(&g, "llama.feed_forward_length", G_U32, 2), put_u32(&g.file, FF),
+            put_u32(&g.file, second);
         tensors(false, false);
         finish();
         if (second == FF) {
             eqi_source *s;
             json_t *config;
             ck_ok(open_model(&s, &config));
-            ck_assert(number(config, "intermediate_size") == FF && number(config, "num_key_value_heads") == HEADS);
+            ck_assert(number(config, "intermediate_size") == FF &&
+                      number(config, "num_key_value_heads") == HEADS);
             json_decref(config);
             eqi_source_close(s);
         } else {
@@ -464,7 +491,7 @@ END_TEST
 
 START_TEST(allocation_failures)
 {
-    const float factors[2] = { 1, 1.7f };
+    const float factors[2] = {1, 1.7f};
     factors_model(factors, 2, 10000);
     write_file(scratch("model.gguf"), g.file.p, g.file.n);
     for (int i = 0; i < 2; i++) {

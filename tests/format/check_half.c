@@ -16,11 +16,12 @@ START_TEST(widens_every_pattern)
         const float sign = h & 0x8000 ? -1.0f : 1.0f, got = eqi_f16_to_f32((uint16_t)h);
         if (exponent == 31 && mantissa) {
             must(isnan(got));
-            must(eqi_f32_bits(got) == ((h & 0x8000) << 16 | 0x7f800000u | (uint32_t)mantissa << 13));
+            must(eqi_f32_bits(got) ==
+                 ((h & 0x8000) << 16 | 0x7f800000u | (uint32_t)mantissa << 13));
         } else {
-            const double want = exponent == 31  ? HUGE_VAL
-                                : exponent == 0 ? ldexp(mantissa, -24)
-                                                : ldexp(1024 + mantissa, exponent - 25);
+            const double want = exponent == 31 ? HUGE_VAL
+                : exponent == 0                ? ldexp(mantissa, -24)
+                                               : ldexp(1024 + mantissa, exponent - 25);
             must(eqi_f32_bits(got) == eqi_f32_bits(sign * (float)want));
             must(eqi_f32_to_f16(got) == h);
         }
@@ -32,7 +33,8 @@ START_TEST(widens_every_pattern)
 END_TEST
 
 /* Between two neighbours: the middle goes to the even one, anything else to the nearer one. */
-static void check_between(uint16_t (*narrow)(float), float (*widen)(uint16_t), uint16_t low, float middle, uint16_t high)
+static void check_between(uint16_t (*narrow)(float), float (*widen)(uint16_t), uint16_t low,
+                          float middle, uint16_t high)
 {
     const uint16_t even = low & 1 ? high : low;
     must(narrow(middle) == even);
@@ -68,7 +70,7 @@ START_TEST(overflows_to_infinity_and_keeps_nan)
     ck_assert_uint_eq(eqi_f32_to_f16(INFINITY), 0x7c00);
     ck_assert_uint_eq(eqi_f32_to_bf16(eqi_f32_from_bits(0x7f7fffffu)), 0x7f80);
     ck_assert_uint_eq(eqi_f32_to_bf16(-INFINITY), 0xff80);
-    const uint32_t nans[] = { 0x7f800001u, 0x7fc00000u, 0xffffffffu, 0xff800001u, 0x7f80ffffu };
+    const uint32_t nans[] = {0x7f800001u, 0x7fc00000u, 0xffffffffu, 0xff800001u, 0x7f80ffffu};
     for (size_t i = 0; i < sizeof nans / sizeof nans[0]; i++) {
         const float f = eqi_f32_from_bits(nans[i]);
         ck_assert(isnan(eqi_f16_to_f32(eqi_f32_to_f16(f))));

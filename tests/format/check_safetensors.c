@@ -5,17 +5,17 @@
 #include "base/half.h"
 #include "format/source.h"
 
-static const float f32_data[6] = { 1.5f, -2.25f, 0, 1e-30f, 3e38f, -0.0f };
-static const uint16_t f16_data[4] = { 0x3c00, 0x8001, 0x7bff, 0xc500 };
-static const uint16_t bf16_data[2] = { 0x3f80, 0xc2c8 };
-static const int32_t i32_data[3] = { 7, -1, INT32_MIN };
-static const double f64_data[2] = { 0.1, -1e300 };
+static const float f32_data[6] = {1.5f, -2.25f, 0, 1e-30f, 3e38f, -0.0f};
+static const uint16_t f16_data[4] = {0x3c00, 0x8001, 0x7bff, 0xc500};
+static const uint16_t bf16_data[2] = {0x3f80, 0xc2c8};
+static const int32_t i32_data[3] = {7, -1, INT32_MIN};
+static const double f64_data[2] = {0.1, -1e300};
 
 static eqat_status write_sample(const char *path)
 {
     eqi_safetensors_writer *w;
-    EQI_TRY(eqi_safetensors_create(ctx, &w, path));
-    const int64_t two_three[] = { 2, 3 }, four[] = { 4 }, three[] = { 3 }, two[] = { 2 }, none[] = { 0, 5 };
+    EQI_RETURN_IF(eqi_safetensors_create(ctx, &w, path));
+    const int64_t two_three[] = {2, 3}, four[] = {4}, three[] = {3}, two[] = {2}, none[] = {0, 5};
     eqi_safetensors_metadata(w, "format", "pt");
     eqi_safetensors_metadata(w, "quote", "a \"b\" \\ \n \xc3\xa9");
     eqi_safetensors_declare(w, "wide", EQI_STORED_F64, 1, two);
@@ -40,7 +40,7 @@ static eqat_status write_sample(const char *path)
 static eqat_status read_sample(const char *path)
 {
     eqi_source *s;
-    EQI_TRY(eqi_source_open_safetensors_file(ctx, &s, path));
+    EQI_RETURN_IF(eqi_source_open_safetensors_file(ctx, &s, path));
     eqi_source_close(s);
     return EQAT_OK;
 }
@@ -109,7 +109,7 @@ START_TEST(long_reads)
     static float got[N + 2];
     for (int i = 0; i < N; i++) half[i] = (uint16_t)(i * 7 % 0x7c00);
     const char *path = scratch("long.safetensors");
-    const int64_t shape[] = { N };
+    const int64_t shape[] = {N};
     eqi_safetensors_writer *w;
     ck_ok(eqi_safetensors_create(ctx, &w, path));
     ck_ok(eqi_safetensors_declare(w, "x", EQI_STORED_F16, 1, shape));
@@ -129,30 +129,37 @@ END_TEST
 
 START_TEST(writer_misuse)
 {
-    const int64_t three[] = { 3 }, negative[] = { -1 }, huge[] = { INT64_MAX / 4, 8 };
+    const int64_t three[] = {3}, negative[] = {-1}, huge[] = {INT64_MAX / 4, 8};
     eqi_safetensors_writer *w;
     const char *path = scratch("bad.safetensors");
 #define BEGIN() ck_ok(eqi_safetensors_create(ctx, &w, path))
 #define GONE() ck_assert(!eqi_path_exists(path))
     BEGIN();
     ck_ok(eqi_safetensors_declare(w, "x", EQI_STORED_U8, 1, three));
-    ck_fails(eqi_safetensors_close(w), EQAT_INVALID_ARGUMENT, "found 0 bytes of data, expected the declared 3");
+    ck_fails(eqi_safetensors_close(w), EQAT_INVALID_ARGUMENT,
+             "found 0 bytes of data, expected the declared 3");
     GONE();
     BEGIN();
     ck_ok(eqi_safetensors_declare(w, "x", EQI_STORED_U8, 1, three));
-    ck_fails(eqi_safetensors_write(w, "abcd", 4), EQAT_INVALID_ARGUMENT, "more than the declared 3");
+    ck_fails(eqi_safetensors_write(w, "abcd", 4), EQAT_INVALID_ARGUMENT,
+             "more than the declared 3");
     ck_assert_int_eq(eqi_safetensors_close(w), EQAT_INVALID_ARGUMENT);
     GONE();
     BEGIN();
     ck_ok(eqi_safetensors_declare(w, "x", EQI_STORED_U8, 1, three));
-    ck_fails(eqi_safetensors_declare(w, "x", EQI_STORED_U8, 1, three), EQAT_INVALID_ARGUMENT, "'x'");
-    ck_fails(eqi_safetensors_declare(w, "__metadata__", EQI_STORED_U8, 1, three), EQAT_INVALID_ARGUMENT, "reserved");
+    ck_fails(eqi_safetensors_declare(w, "x", EQI_STORED_U8, 1, three), EQAT_INVALID_ARGUMENT,
+             "'x'");
+    ck_fails(eqi_safetensors_declare(w, "__metadata__", EQI_STORED_U8, 1, three),
+             EQAT_INVALID_ARGUMENT, "reserved");
     ck_fails(eqi_safetensors_declare(w, "y", EQI_STORED_I32, 1, three), EQAT_INVALID_ARGUMENT,
              "found offset 3, expected a multiple of 4");
-    ck_fails(eqi_safetensors_declare(w, "y", EQI_STORED_Q4_0, 1, three), EQAT_INVALID_ARGUMENT, "cannot hold Q4_0");
-    ck_fails(eqi_safetensors_declare(w, "y", EQI_STORED_U8, 1, negative), EQAT_FORMAT, "dimension -1");
+    ck_fails(eqi_safetensors_declare(w, "y", EQI_STORED_Q4_0, 1, three), EQAT_INVALID_ARGUMENT,
+             "cannot hold Q4_0");
+    ck_fails(eqi_safetensors_declare(w, "y", EQI_STORED_U8, 1, negative), EQAT_FORMAT,
+             "dimension -1");
     ck_fails(eqi_safetensors_declare(w, "y", EQI_STORED_U8, 2, huge), EQAT_FORMAT, "overflows");
-    ck_fails(eqi_safetensors_declare(w, "\xff", EQI_STORED_U8, 1, three), EQAT_INVALID_ARGUMENT, "UTF-8");
+    ck_fails(eqi_safetensors_declare(w, "\xff", EQI_STORED_U8, 1, three), EQAT_INVALID_ARGUMENT,
+             "UTF-8");
     ck_fails(eqi_safetensors_metadata(w, "key", "\xff"), EQAT_INVALID_ARGUMENT, "UTF-8");
     ck_fails(eqi_safetensors_metadata(w, "\xff", "x"), EQAT_INVALID_ARGUMENT, "UTF-8");
     ck_assert_int_eq(eqi_safetensors_write(w, "abc", 3), EQAT_INVALID_ARGUMENT);
@@ -161,14 +168,16 @@ START_TEST(writer_misuse)
     BEGIN();
     ck_ok(eqi_safetensors_declare(w, "x", EQI_STORED_U8, 1, three));
     ck_ok(eqi_safetensors_write(w, "a", 1));
-    ck_fails(eqi_safetensors_declare(w, "y", EQI_STORED_U8, 1, three), EQAT_INVALID_ARGUMENT, "after the first write");
+    ck_fails(eqi_safetensors_declare(w, "y", EQI_STORED_U8, 1, three), EQAT_INVALID_ARGUMENT,
+             "after the first write");
     ck_fails(eqi_safetensors_metadata(w, "y", "z"), EQAT_INVALID_ARGUMENT, "after the first write");
     eqi_safetensors_discard(w);
     GONE();
     eqi_safetensors_discard(NULL);
     write_file(path, "", 0);
     ck_fails(eqi_safetensors_create(ctx, &w, path), EQAT_EXISTS, "bad.safetensors");
-    ck_fails(eqi_safetensors_create(ctx, &w, scratch("no/such/folder")), EQAT_NOT_FOUND, "no/such/folder");
+    ck_fails(eqi_safetensors_create(ctx, &w, scratch("no/such/folder")), EQAT_NOT_FOUND,
+             "no/such/folder");
 }
 END_TEST
 
@@ -178,50 +187,70 @@ static const struct {
     eqat_status status;
     const char *message;
 } hostile[] = {
-    { "{}", 0, EQAT_OK, "" },
-    { "{}      ", 0, EQAT_OK, "" },
-    { "{}", 1, EQAT_FORMAT, "found 1 bytes of data, expected 0" },
-    { "", 0, EQAT_FORMAT, "JSON" },
-    { "[]", 0, EQAT_FORMAT, "expected an object" },
-    { "{\"a\"", 0, EQAT_FORMAT, "damaged JSON" },
-    { "{\"a\":1}", 0, EQAT_FORMAT, "'a'" },
-    { "{\"a\":{}}", 0, EQAT_FORMAT, "'a'" },
-    { "{\"__metadata__\":[]}", 0, EQAT_FORMAT, "__metadata__" },
-    { "{\"__metadata__\":{\"a\":1}}", 0, EQAT_FORMAT, "__metadata__ 'a'" },
-    { "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 8, EQAT_OK, "" },
-    { "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 7, EQAT_FORMAT, "truncated" },
-    { "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 9, EQAT_FORMAT, "found 9 bytes of data, expected 8" },
-    { "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,4]}}", 8, EQAT_FORMAT, "data_offsets of 4 bytes, expected 8" },
-    { "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[8,0]}}", 8, EQAT_FORMAT, "not a range" },
-    { "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[-8,0]}}", 8, EQAT_FORMAT, "not a range" },
-    { "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8.0]}}", 8, EQAT_FORMAT, "not a range" },
-    { "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0]}}", 8, EQAT_FORMAT, "two data_offsets" },
-    { "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,9223372036854775807]}}", 8, EQAT_FORMAT, "truncated" },
-    { "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,99223372036854775807]}}", 8, EQAT_FORMAT, "JSON" },
-    { "{\"a\":{\"dtype\":\"F32\",\"shape\":[-2],\"data_offsets\":[0,8]}}", 8, EQAT_FORMAT, "dimension -2" },
-    { "{\"a\":{\"dtype\":\"F32\",\"shape\":[2.0],\"data_offsets\":[0,8]}}", 8, EQAT_FORMAT, "dimension 0 is not an integer" },
-    { "{\"a\":{\"dtype\":\"F32\",\"shape\":[4294967296,4294967296],\"data_offsets\":[0,8]}}", 8, EQAT_FORMAT, "overflows" },
-    { "{\"a\":{\"dtype\":\"F32\",\"shape\":[4611686018427387906],\"data_offsets\":[0,8]}}", 8, EQAT_FORMAT, "overflows" },
-    { "{\"a\":{\"dtype\":\"F32\",\"shape\":[0,9223372036854775807],\"data_offsets\":[0,0]}}", 0, EQAT_OK, "" },
-    { "{\"a\":{\"dtype\":\"F32\",\"shape\":[1,1,1,1,2],\"data_offsets\":[0,8]}}", 8, EQAT_UNSUPPORTED, "5 dimensions" },
-    { "{\"a\":{\"dtype\":\"F4\",\"shape\":[2],\"data_offsets\":[0,8]}}", 8, EQAT_UNSUPPORTED, "type F4" },
-    { "{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":["
-      "4,8]}}",
-      8, EQAT_FORMAT, "duplicate" },
-    { "{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},\"b\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":["
-      "0,4]}}",
-      8, EQAT_FORMAT, "overlap" },
-    { "{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},\"b\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[3,"
-      "5]}}",
-      6, EQAT_FORMAT, "overlap" },
-    { "{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},\"b\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":["
-      "8,12]}}",
-      12, EQAT_FORMAT, "found 12 bytes of data, expected 8" },
+    {"{}", 0, EQAT_OK, ""},
+    {"{}      ", 0, EQAT_OK, ""},
+    {"{}", 1, EQAT_FORMAT, "found 1 bytes of data, expected 0"},
+    {"", 0, EQAT_FORMAT, "JSON"},
+    {"[]", 0, EQAT_FORMAT, "expected an object"},
+    {"{\"a\"", 0, EQAT_FORMAT, "damaged JSON"},
+    {"{\"a\":1}", 0, EQAT_FORMAT, "'a'"},
+    {"{\"a\":{}}", 0, EQAT_FORMAT, "'a'"},
+    {"{\"__metadata__\":[]}", 0, EQAT_FORMAT, "__metadata__"},
+    {"{\"__metadata__\":{\"a\":1}}", 0, EQAT_FORMAT, "__metadata__ 'a'"},
+    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 8, EQAT_OK, ""},
+    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 7, EQAT_FORMAT,
+     "truncated"},
+    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 9, EQAT_FORMAT,
+     "found 9 bytes of data, expected 8"},
+    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,4]}}", 8, EQAT_FORMAT,
+     "data_offsets of 4 bytes, expected 8"},
+    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[8,0]}}", 8, EQAT_FORMAT,
+     "not a range"},
+    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[-8,0]}}", 8, EQAT_FORMAT,
+     "not a range"},
+    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8.0]}}", 8, EQAT_FORMAT,
+     "not a range"},
+    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0]}}", 8, EQAT_FORMAT,
+     "two data_offsets"},
+    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,9223372036854775807]}}", 8,
+     EQAT_FORMAT, "truncated"},
+    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,99223372036854775807]}}", 8,
+     EQAT_FORMAT, "JSON"},
+    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[-2],\"data_offsets\":[0,8]}}", 8, EQAT_FORMAT,
+     "dimension -2"},
+    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2.0],\"data_offsets\":[0,8]}}", 8, EQAT_FORMAT,
+     "dimension 0 is not an integer"},
+    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[4294967296,4294967296],\"data_offsets\":[0,8]}}", 8,
+     EQAT_FORMAT, "overflows"},
+    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[4611686018427387906],\"data_offsets\":[0,8]}}", 8,
+     EQAT_FORMAT, "overflows"},
+    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[0,9223372036854775807],\"data_offsets\":[0,0]}}", 0,
+     EQAT_OK, ""},
+    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1,1,1,1,2],\"data_offsets\":[0,8]}}", 8,
+     EQAT_UNSUPPORTED, "5 dimensions"},
+    {"{\"a\":{\"dtype\":\"F4\",\"shape\":[2],\"data_offsets\":[0,8]}}", 8, EQAT_UNSUPPORTED,
+     "type F4"},
+    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},\"a\":{\"dtype\":\"F32\","
+     "\"shape\":[1],\"data_offsets\":["
+     "4,8]}}",
+     8, EQAT_FORMAT, "duplicate"},
+    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},\"b\":{\"dtype\":\"F32\","
+     "\"shape\":[1],\"data_offsets\":["
+     "0,4]}}",
+     8, EQAT_FORMAT, "overlap"},
+    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},\"b\":{\"dtype\":\"U8\","
+     "\"shape\":[2],\"data_offsets\":[3,"
+     "5]}}",
+     6, EQAT_FORMAT, "overlap"},
+    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},\"b\":{\"dtype\":\"F32\","
+     "\"shape\":[1],\"data_offsets\":["
+     "8,12]}}",
+     12, EQAT_FORMAT, "found 12 bytes of data, expected 8"},
 };
 
 START_TEST(hostile_headers)
 {
-    bytes b = { 0 };
+    bytes b = {0};
     put_u64(&b, strlen(hostile[_i].header));
     put(&b, hostile[_i].header, strlen(hostile[_i].header));
     put_zeros(&b, hostile[_i].data);
@@ -240,14 +269,14 @@ END_TEST
 START_TEST(hostile_lengths)
 {
     const char *path = scratch("short.safetensors");
-    bytes b = { 0 };
+    bytes b = {0};
     put_u64(&b, 2);
     put(&b, "{}", 2);
     for (size_t n = 0; n < b.n; n++) {
         write_file(path, b.p, n);
         ck_fails(read_sample(path), EQAT_FORMAT, "short.safetensors");
     }
-    const uint64_t lengths[] = { 3, 1u << 30, UINT64_MAX, UINT64_MAX - 7, (uint64_t)1 << 63 };
+    const uint64_t lengths[] = {3, 1u << 30, UINT64_MAX, UINT64_MAX - 7, (uint64_t)1 << 63};
     for (size_t i = 0; i < EQI_COUNT(lengths); i++) {
         memcpy(b.p, &lengths[i], 8);
         write_file(path, b.p, b.n);
@@ -264,7 +293,8 @@ START_TEST(hostile_lengths)
 }
 END_TEST
 
-/* Every truncation and every changed byte of a good file is an error or a readable file, and nothing else. */
+/* Every truncation and every changed byte of a good file is an error or a readable file, and
+ * nothing else. */
 START_TEST(damaged_anywhere)
 {
     const char *path = scratch("sample.safetensors");
@@ -283,7 +313,8 @@ START_TEST(damaged_anywhere)
             text[i] = k == 0 ? (char)(was + 1) : k == 1 ? '9' : (char)0xff;
             write_file(damaged, text, size);
             ctx->error[0] = 0;
-            if (read_sample(damaged) != EQAT_OK) ck_assert_ptr_nonnull(strstr(ctx->error, "damaged.safetensors"));
+            if (read_sample(damaged) != EQAT_OK)
+                ck_assert_ptr_nonnull(strstr(ctx->error, "damaged.safetensors"));
         }
         text[i] = was;
     }
@@ -293,7 +324,7 @@ END_TEST
 
 static void write_shard(const char *name, const char *tensor, float value)
 {
-    const int64_t one[] = { 1 };
+    const int64_t one[] = {1};
     eqi_safetensors_writer *w;
     ck_ok(eqi_safetensors_create(ctx, &w, scratch(name)));
     ck_ok(eqi_safetensors_metadata(w, "format", "pt"));
@@ -306,7 +337,7 @@ static eqat_status open_with_index(const char *index)
 {
     write_file(scratch("model.safetensors.index.json"), index, strlen(index));
     eqi_source *s;
-    EQI_TRY(eqi_source_open_safetensors(ctx, &s, folder_name));
+    EQI_RETURN_IF(eqi_source_open_safetensors(ctx, &s, folder_name));
     float a, b;
     ck_assert_uint_eq(eqi_source_count(s), 2);
     ck_assert_ptr_null(eqi_source_metadata(s, "format"));
@@ -317,7 +348,8 @@ static eqat_status open_with_index(const char *index)
     return EQAT_OK;
 }
 
-static const char good_index[] = "{\"metadata\":{},\"weight_map\":{\"a\":\"one.safetensors\",\"b\":\"two.safetensors\"}}";
+static const char good_index[] =
+    "{\"metadata\":{},\"weight_map\":{\"a\":\"one.safetensors\",\"b\":\"two.safetensors\"}}";
 
 START_TEST(shards)
 {
@@ -326,17 +358,24 @@ START_TEST(shards)
     ck_fails(open_with_index(good_index), EQAT_NOT_FOUND, "two.safetensors");
     write_shard("two.safetensors", "b", 2);
     ck_ok(open_with_index(good_index));
-    ck_fails(open_with_index("{\"weight_map\":{\"a\":\"one.safetensors\",\"b\":\"two.safetensors\",\"c\":\"one.safetensors\"}}"),
+    ck_fails(open_with_index("{\"weight_map\":{\"a\":\"one.safetensors\",\"b\":\"two.safetensors\","
+                             "\"c\":\"one.safetensors\"}}"),
              EQAT_FORMAT, "tensor 'c': not found in one.safetensors");
-    ck_fails(open_with_index("{\"weight_map\":{\"a\":\"two.safetensors\",\"b\":\"one.safetensors\"}}"), EQAT_FORMAT,
-             "found in one.safetensors, expected in two.safetensors");
+    ck_fails(
+        open_with_index("{\"weight_map\":{\"a\":\"two.safetensors\",\"b\":\"one.safetensors\"}}"),
+        EQAT_FORMAT, "found in one.safetensors, expected in two.safetensors");
     ck_fails(open_with_index("{\"weight_map\":{\"a\":1}}"), EQAT_FORMAT, "not a string");
     ck_fails(open_with_index("{\"weight_map\":{}}"), EQAT_FORMAT, "weight_map");
     ck_fails(open_with_index("{}"), EQAT_FORMAT, "weight_map");
     ck_fails(open_with_index("{"), EQAT_FORMAT, "index.json");
-    const char *const names[] = {
-        "../one.safetensors", "/etc/passwd", "sub/one.safetensors", "", ".", "..", "a\\\\b", ".hidden"
-    };
+    const char *const names[] = {"../one.safetensors",
+                                 "/etc/passwd",
+                                 "sub/one.safetensors",
+                                 "",
+                                 ".",
+                                 "..",
+                                 "a\\\\b",
+                                 ".hidden"};
     for (size_t i = 0; i < EQI_COUNT(names); i++) {
         char index[256];
         snprintf(index, sizeof index, "{\"weight_map\":{\"a\":\"%s\"}}", names[i]);
@@ -353,7 +392,8 @@ END_TEST
 START_TEST(folders)
 {
     eqi_source *s;
-    ck_fails(eqi_source_open_safetensors(ctx, &s, folder_name), EQAT_NOT_FOUND, "model.safetensors.index.json");
+    ck_fails(eqi_source_open_safetensors(ctx, &s, folder_name), EQAT_NOT_FOUND,
+             "model.safetensors.index.json");
     ck_fails(eqi_source_open_safetensors(ctx, &s, scratch("missing")), EQAT_NOT_FOUND, "missing");
     ck_assert_ptr_null(s);
     eqi_source_close(NULL);
@@ -376,12 +416,13 @@ START_TEST(allocation_failures)
             ck_assert_int_lt(n, 10000);
             eqi_source *s = NULL;
             allocations_left = n;
-            st = what == 0   ? read_sample(path)
-                 : what == 1 ? eqi_source_open_safetensors(ctx, &s, folder_name)
-                             : write_sample(again);
+            st = what == 0  ? read_sample(path)
+                : what == 1 ? eqi_source_open_safetensors(ctx, &s, folder_name)
+                            : write_sample(again);
             allocations_left = -1;
             eqi_source_close(s);
-            ck_assert_msg(st == EQAT_OK || st == EQAT_OUT_OF_MEMORY || (json_allocations_fail && strstr(ctx->error, "JSON")),
+            ck_assert_msg(st == EQAT_OK || st == EQAT_OUT_OF_MEMORY ||
+                              (json_allocations_fail && strstr(ctx->error, "JSON")),
                           "%s", ctx->error);
             ck_assert_uint_eq(ctx->bytes_now, ctx_bytes);
             if (what == 2) ck_assert(eqi_path_exists(again) == (st == EQAT_OK));

@@ -5,6 +5,7 @@ compare_gguf.py DUMP_GGUF           compare; exit 77 when the package is missing
 compare_gguf.py --fixture FOLDER    write blocks.gguf and blocks.f32, which the C tests read
 compare_gguf.py DUMP_GGUF FILE...   compare on existing files (types that gguf can dequantize)
 """
+
 import os, subprocess, sys, tempfile
 
 try:
@@ -15,8 +16,16 @@ except ImportError:
     print("the package gguf is missing")
     sys.exit(77)
 
-BLOCKS = {T.Q4_0: (32, 18, [0]), T.Q4_1: (32, 20, [0, 2]), T.Q5_0: (32, 22, [0]), T.Q5_1: (32, 24, [0, 2]), T.Q8_0: (32, 34, [0]),
-          T.Q4_K: (256, 144, [0, 2]), T.Q5_K: (256, 176, [0, 2]), T.Q6_K: (256, 210, [208])}
+BLOCKS = {
+    T.Q4_0: (32, 18, [0]),
+    T.Q4_1: (32, 20, [0, 2]),
+    T.Q5_0: (32, 22, [0]),
+    T.Q5_1: (32, 24, [0, 2]),
+    T.Q8_0: (32, 34, [0]),
+    T.Q4_K: (256, 144, [0, 2]),
+    T.Q5_K: (256, 176, [0, 2]),
+    T.Q6_K: (256, 210, [208]),
+}
 QUANTIZE = [T.Q4_0, T.Q4_1, T.Q5_0, T.Q5_1, T.Q8_0, T.BF16]
 
 
@@ -25,7 +34,12 @@ def random_blocks(rng, kind, rows, blocks, finite):
     _, size, scales = BLOCKS[kind]
     data = rng.integers(0, 256, (rows * blocks, size), dtype=np.uint8)
     for at in scales if finite else []:
-        data[:, at:at + 2] = (rng.standard_normal(rows * blocks) * 0.05).astype(np.float16).view(np.uint8).reshape(-1, 2)
+        data[:, at : at + 2] = (
+            (rng.standard_normal(rows * blocks) * 0.05)
+            .astype(np.float16)
+            .view(np.uint8)
+            .reshape(-1, 2)
+        )
     return data.reshape(rows, blocks * size)
 
 
@@ -42,9 +56,14 @@ def fixture(folder):
     writer = gguf.GGUFWriter(path, "fixture")
     for kind in BLOCKS:
         add(writer, kind.name.lower(), random_blocks(rng, kind, 2, 1, True), kind)
-    halves = np.array([0x0001, 0x83ff, 0x0400, 0x7bff, 0x7c00, 0xfc00, 0x3c00, 0xb555], np.uint16)
+    halves = np.array([0x0001, 0x83FF, 0x0400, 0x7BFF, 0x7C00, 0xFC00, 0x3C00, 0xB555], np.uint16)
     add(writer, "f16", halves.view(np.float16), T.F16)
-    add(writer, "bf16", np.array([0x0001, 0x807f, 0x0080, 0x7f7f, 0x7f80, 0x3f80], np.uint16).view(np.uint8), T.BF16)
+    add(
+        writer,
+        "bf16",
+        np.array([0x0001, 0x807F, 0x0080, 0x7F7F, 0x7F80, 0x3F80], np.uint16).view(np.uint8),
+        T.BF16,
+    )
     add(writer, "f32", rng.standard_normal(6).astype(np.float32).reshape(2, 3), T.F32)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -61,7 +80,9 @@ def in_file_order(reader):
 
 def expected(tensor):
     with np.errstate(all="ignore"):
-        return np.ascontiguousarray(gguf.quants.dequantize(tensor.data, tensor.tensor_type), np.float32)
+        return np.ascontiguousarray(
+            gguf.quants.dequantize(tensor.data, tensor.tensor_type), np.float32
+        )
 
 
 def build(path, seed, alignment, finite):
@@ -73,12 +94,19 @@ def build(path, seed, alignment, finite):
     for kind in BLOCKS:
         add(writer, f"random.{kind.name}", random_blocks(rng, kind, 37, 5, finite), kind)
     for kind in QUANTIZE:
-        values = (rng.standard_normal((11, 64)) * np.exp(rng.standard_normal((11, 64)) * 3)).astype(np.float32)
+        values = (rng.standard_normal((11, 64)) * np.exp(rng.standard_normal((11, 64)) * 3)).astype(
+            np.float32
+        )
         add(writer, f"quantized.{kind.name}", gguf.quants.quantize(values, kind), kind)
     bits = rng.integers(0, 1 << 16, (3, 5, 7), dtype=np.uint16)
     add(writer, "f16", bits.view(np.float16), T.F16)
     add(writer, "bf16", bits.view(np.uint8), T.BF16)
-    add(writer, "f32", rng.integers(0, 1 << 32, (4, 3, 5, 7), dtype=np.uint32).view(np.float32), T.F32)
+    add(
+        writer,
+        "f32",
+        rng.integers(0, 1 << 32, (4, 3, 5, 7), dtype=np.uint32).view(np.float32),
+        T.F32,
+    )
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -88,20 +116,28 @@ def build(path, seed, alignment, finite):
 def compare(dump, path):
     with tempfile.TemporaryDirectory() as folder:
         out = os.path.join(folder, "out.f32")
-        lines = subprocess.run([dump, path, out], check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()
+        lines = subprocess.run(
+            [dump, path, out], check=True, stdout=subprocess.PIPE, text=True
+        ).stdout.splitlines()
         got = np.fromfile(out, np.float32)
     at = elements = 0
     tensors = in_file_order(gguf.GGUFReader(path))
-    assert len(lines) == len(tensors), f"{path}: found {len(lines)} tensors, expected {len(tensors)}"
+    assert len(lines) == len(tensors), (
+        f"{path}: found {len(lines)} tensors, expected {len(tensors)}"
+    )
     for line, tensor in zip(lines, tensors):
         shape = [str(int(n)) for n in reversed(tensor.shape)]
-        assert line.split() == [tensor.name, tensor.tensor_type.name, *shape], f"{path}: {line}: expected {tensor.name} {shape}"
+        assert line.split() == [tensor.name, tensor.tensor_type.name, *shape], (
+            f"{path}: {line}: expected {tensor.name} {shape}"
+        )
         want = expected(tensor).reshape(-1)
-        have = got[at:at + want.size]
+        have = got[at : at + want.size]
         at += want.size
         both_nan = np.isnan(want) & np.isnan(have)
         different = (want.view(np.uint32) != have.view(np.uint32)) & ~both_nan
-        assert not different.any(), f"{path}: {tensor.name}: {int(different.sum())} of {want.size} values differ, first at {int(different.argmax())}"
+        assert not different.any(), (
+            f"{path}: {tensor.name}: {int(different.sum())} of {want.size} values differ, first at {int(different.argmax())}"
+        )
         elements += want.size
     assert at == got.size
     return elements

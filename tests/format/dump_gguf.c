@@ -1,5 +1,5 @@
-/* dump_gguf FILE OUT: prints one line "name type dims..." per tensor and writes all values as f32 to OUT, both in
- * file order. For comparisons with other readers. */
+/* dump_gguf FILE OUT: prints one line "name type dims..." per tensor and writes all values as f32
+ * to OUT, both in file order. For comparisons with other readers. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -10,8 +10,8 @@ static eqat_status dump(eqi_ctx *ctx, const char *path, FILE *out)
     eqi_gguf *g = NULL;
     eqi_source *s = NULL;
     eqat_status st;
-    EQI_CHECK(eqi_gguf_open(ctx, &g, path));
-    EQI_CHECK(eqi_gguf_source(g, &s));
+    EQI_GOTO(done, eqi_gguf_open(ctx, &g, path));
+    EQI_GOTO(done, eqi_gguf_source(g, &s));
     for (size_t i = 0; i < eqi_source_count(s); i++) {
         const eqi_source_entry *e = eqi_source_at(s, i);
         printf("%s %s", e->name, eqi_stored_name(e->stored));
@@ -19,7 +19,9 @@ static eqat_status dump(eqi_ctx *ctx, const char *path, FILE *out)
         putchar('\n');
         float *values = eqi_alloc(ctx, (size_t)e->elements * sizeof *values, e->name);
         st = values ? eqi_source_read_f32(s, e, 0, e->elements, values) : EQAT_OUT_OF_MEMORY;
-        if (st == EQAT_OK && fwrite(values, sizeof *values, (size_t)e->elements, out) != (size_t)e->elements) st = EQAT_IO;
+        if (st == EQAT_OK &&
+            fwrite(values, sizeof *values, (size_t)e->elements, out) != (size_t)e->elements)
+            st = EQAT_IO;
         eqi_free(ctx, values);
         if (st != EQAT_OK) goto done;
     }
@@ -37,7 +39,7 @@ int main(int argc, char **argv)
     }
     eqi_ctx *ctx;
     char error[EQI_ERROR_MAX] = "";
-    eqi_ctx_config config = { .device = "cpu", .threads = 1 };
+    eqi_ctx_config config = {.device = "cpu", .threads = 1};
     if (eqi_ctx_create(&ctx, &config, error, sizeof error) != EQAT_OK) {
         fprintf(stderr, "%s\n", error);
         return 1;

@@ -4,7 +4,21 @@
 
 #include "support.h"
 
-enum { G_U8, G_I8, G_U16, G_I16, G_U32, G_I32, G_F32, G_BOOL, G_STRING, G_ARRAY, G_U64, G_I64, G_F64 };
+enum {
+    G_U8,
+    G_I8,
+    G_U16,
+    G_I16,
+    G_U32,
+    G_I32,
+    G_F32,
+    G_BOOL,
+    G_STRING,
+    G_ARRAY,
+    G_U64,
+    G_I64,
+    G_F64
+};
 enum { G_TYPE_F32 = 0, G_TYPE_F16 = 1, G_TYPE_Q4_0 = 2, G_TYPE_Q8_0 = 8, G_TYPE_BF16 = 30 };
 
 /* Counts are filled in by end_header, from what was put. */
@@ -54,7 +68,8 @@ static inline void key_array(gguf_bytes *g, const char *name, uint32_t kind, uin
     put_u64(&g->file, count);
 }
 
-static inline void tensor_at(gguf_bytes *g, const char *name, uint32_t type, uint32_t ndim, const uint64_t *ne, uint64_t offset)
+static inline void tensor_at(gguf_bytes *g, const char *name, uint32_t type, uint32_t ndim,
+                             const uint64_t *ne, uint64_t offset)
 {
     put_string(&g->file, name);
     put_u32(&g->file, ndim);
@@ -65,9 +80,10 @@ static inline void tensor_at(gguf_bytes *g, const char *name, uint32_t type, uin
 }
 
 /* rows x columns (rows 0: a vector), `size` bytes, after the tensors so far, at multiples of 32. */
-static inline void tensor(gguf_bytes *g, const char *name, uint32_t type, uint64_t rows, uint64_t columns, uint64_t size)
+static inline void tensor(gguf_bytes *g, const char *name, uint32_t type, uint64_t rows,
+                          uint64_t columns, uint64_t size)
 {
-    const uint64_t ne[2] = { columns, rows };
+    const uint64_t ne[2] = {columns, rows};
     tensor_at(g, name, type, rows ? 2 : 1, ne, g->data);
     g->data += (size + 31) / 32 * 32;
 }

@@ -1,4 +1,5 @@
-/* What the format tests share: a context whose allocations can be made to fail, a scratch folder, byte strings. */
+/* What the format tests share: a context whose allocations can be made to fail, a scratch folder,
+ * byte strings. */
 #ifndef TESTS_FORMAT_SUPPORT_H
 #define TESTS_FORMAT_SUPPORT_H
 
@@ -14,7 +15,8 @@
 #include "run_suite.h"
 
 static long allocations_left = -1; /* negative: no limit */
-static bool json_allocations_fail; /* whether those of jansson count too; it takes some of them for damaged text */
+static bool json_allocations_fail; /* whether those of jansson count too; it takes some of them for
+                                      damaged text */
 
 static bool may_allocate(void)
 {
@@ -36,7 +38,10 @@ static void test_free(void *user, void *p)
     free(p);
 }
 
-static void *test_malloc(size_t size) { return !json_allocations_fail || may_allocate() ? malloc(size) : NULL; }
+static void *test_malloc(size_t size)
+{
+    return !json_allocations_fail || may_allocate() ? malloc(size) : NULL;
+}
 
 static eqi_ctx *ctx;
 static size_t ctx_bytes;
@@ -45,12 +50,14 @@ static char folder_name[64];
 static inline void set_up(void)
 {
     static char error[EQI_ERROR_MAX];
-    const eqi_ctx_config config = { .device = "cpu", .threads = 1, .allocator = { test_alloc, test_free, NULL } };
+    const eqi_ctx_config config = {
+        .device = "cpu", .threads = 1, .allocator = {test_alloc, test_free, NULL}};
     json_set_alloc_funcs(test_malloc, free);
     ck_assert_msg(eqi_ctx_create(&ctx, &config, error, sizeof error) == EQAT_OK, "%s", error);
     ctx_bytes = ctx->bytes_now;
     /* In memory where there is such a place: these tests write thousands of small files. */
-    snprintf(folder_name, sizeof folder_name, "%s/eqat-format-XXXXXX", access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
+    snprintf(folder_name, sizeof folder_name, "%s/eqat-format-XXXXXX",
+             access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
     ck_assert_ptr_nonnull(mkdtemp(folder_name));
 }
 

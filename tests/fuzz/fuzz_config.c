@@ -10,17 +10,22 @@ static void sound(const eqi_config *c)
     int64_t limit = (int64_t)1 << 32;
     if (c->hidden < 1 || c->intermediate < 1 || c->blocks < 1 || c->vocab < 1) abort();
     if (c->head_dim < 2 || c->head_dim % 2 || c->heads % c->kv_heads) abort();
-    if (c->heads * c->head_dim > limit || c->hidden > limit || c->intermediate > limit || c->vocab > limit) abort();
-    if (!(c->eps >= 0) || !(c->rope_theta >= 1) || !(c->rope_factor >= 1) || c->window < 0 || c->window_from < 0) abort();
+    if (c->heads * c->head_dim > limit || c->hidden > limit || c->intermediate > limit ||
+        c->vocab > limit)
+        abort();
+    if (!(c->eps >= 0) || !(c->rope_theta >= 1) || !(c->rope_factor >= 1) || c->window < 0 ||
+        c->window_from < 0)
+        abort();
 }
 
 static eqat_status tables(eqi_ctx *ctx, const eqi_config *c)
 {
     eqi_tensor *cosines, *sines;
     if (c->head_dim > 512) return EQAT_OK;
-    EQI_TRY(eqi_rope_tables(ctx, c, 2, 2 * c->max_positions, &cosines, &sines));
+    EQI_RETURN_IF(eqi_rope_tables(ctx, c, 2, 2 * c->max_positions, &cosines, &sines));
     for (int64_t i = 0; i < c->head_dim; i++)
-        if (!isfinite(((float *)cosines->v.data)[i]) || !isfinite(((float *)sines->v.data)[i])) abort();
+        if (!isfinite(((float *)cosines->v.data)[i]) || !isfinite(((float *)sines->v.data)[i]))
+            abort();
     eqi_tensor_unref(cosines);
     eqi_tensor_unref(sines);
     eqi_storage_trim(ctx);

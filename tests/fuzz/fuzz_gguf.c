@@ -20,7 +20,8 @@ static eqat_status read_tensors(eqi_source *s)
 
 static void read_arrays(const eqi_gguf *g)
 {
-    static const char *const keys[] = { "tokenizer.ggml.tokens", "tokenizer.ggml.scores", "some.strings" };
+    static const char *const keys[] = {"tokenizer.ggml.tokens", "tokenizer.ggml.scores",
+                                       "some.strings"};
     for (size_t k = 0; k < EQI_COUNT(keys); k++) {
         const int64_t n = eqi_gguf_array_count(g, keys[k]);
         for (int64_t i = 0; i < n && i < 1000; i++) {
@@ -41,7 +42,7 @@ eqat_status eqat_fuzz_one(eqi_ctx *ctx, const char *path, const uint8_t *data, s
     eqi_gguf *g;
     eqi_source *s = NULL, *hf = NULL;
     json_t *config = NULL;
-    EQI_TRY(eqi_gguf_open(ctx, &g, path));
+    EQI_RETURN_IF(eqi_gguf_open(ctx, &g, path));
     eqat_status st = eqi_gguf_source(g, &s);
     if (st == EQAT_OK) st = read_tensors(s);
     read_arrays(g);

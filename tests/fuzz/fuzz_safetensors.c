@@ -7,7 +7,7 @@
 static eqat_status read_all(eqi_ctx *ctx, const char *path)
 {
     eqi_source *s;
-    EQI_TRY(eqi_source_open_safetensors_file(ctx, &s, path));
+    EQI_RETURN_IF(eqi_source_open_safetensors_file(ctx, &s, path));
     eqat_status st = EQAT_OK;
     eqi_source_metadata(s, "format");
     for (size_t i = 0; st == EQAT_OK && i < eqi_source_count(s); i++) {
@@ -17,7 +17,8 @@ static eqat_status read_all(eqi_ctx *ctx, const char *path)
         void *values = malloc((size_t)e->elements * 4 + (size_t)e->bytes + 1);
         if (!values) abort();
         st = eqi_source_read_raw(s, e, 0, (size_t)e->bytes, values);
-        if (st == EQAT_OK && eqi_stored_is_float(e->stored)) st = eqi_source_read_f32(s, e, 0, e->elements, values);
+        if (st == EQAT_OK && eqi_stored_is_float(e->stored))
+            st = eqi_source_read_f32(s, e, 0, e->elements, values);
         free(values);
     }
     eqi_source_close(s);
@@ -28,7 +29,8 @@ eqat_status eqat_fuzz_one(eqi_ctx *ctx, const char *path, const uint8_t *data, s
 {
     eqat_status st = read_all(ctx, path);
     if (size < 8) return st;
-    /* Once more with the length that the JSON really has, or nearly every mutation would end at the first field. */
+    /* Once more with the length that the JSON really has, or nearly every mutation would end at the
+     * first field. */
     size_t end = size;
     while (end > 8 && data[end - 1] != '}') end--;
     const uint64_t length = end - 8;

@@ -38,7 +38,8 @@ static eqi_ctx *context(void)
     static eqi_ctx *ctx;
     if (ctx) return ctx;
     char error[EQI_ERROR_MAX] = "";
-    const eqi_ctx_config config = { .device = "cpu", .threads = 1, .allocator = { bounded_alloc, bounded_free, NULL } };
+    const eqi_ctx_config config = {
+        .device = "cpu", .threads = 1, .allocator = {bounded_alloc, bounded_free, NULL}};
     must(eqi_ctx_create(&ctx, &config, error, sizeof error) == EQAT_OK, error);
     file = memfd_create("fuzz", MFD_CLOEXEC);
     must(file >= 0, "memfd_create");
@@ -48,7 +49,8 @@ static eqi_ctx *context(void)
 
 void eqat_fuzz_rewrite(const uint8_t *data, size_t size)
 {
-    must(ftruncate(file, 0) == 0 && pwrite(file, data, size, 0) == (ssize_t)size, "cannot write the input");
+    must(ftruncate(file, 0) == 0 && pwrite(file, data, size, 0) == (ssize_t)size,
+         "cannot write the input");
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -61,7 +63,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     const eqat_status st = eqat_fuzz_one(ctx, path, data, size);
     must(ctx->bytes_now == before, "memory was not freed");
     must(st == EQAT_OK || ctx->error[0], "a failure without a message");
-    must(st == EQAT_OK || st == EQAT_FORMAT || st == EQAT_UNSUPPORTED || st == EQAT_OUT_OF_MEMORY || st == EQAT_NUMERIC,
+    must(st == EQAT_OK || st == EQAT_FORMAT || st == EQAT_UNSUPPORTED || st == EQAT_OUT_OF_MEMORY ||
+             st == EQAT_NUMERIC,
          ctx->error);
     return 0;
 }
@@ -76,7 +79,10 @@ typedef struct source {
     uint64_t seed, index;
 } source;
 
-static size_t below(source *r, size_t bound) { return (size_t)eqi_rng_below(r->seed, EQI_RNG_USER, r->index++, bound); }
+static size_t below(source *r, size_t bound)
+{
+    return (size_t)eqi_rng_below(r->seed, EQI_RNG_USER, r->index++, bound);
+}
 
 static size_t insert(uint8_t *p, size_t size, size_t at, const uint8_t *data, size_t n)
 {
@@ -88,9 +94,24 @@ static size_t insert(uint8_t *p, size_t size, size_t at, const uint8_t *data, si
 
 static size_t mutate(source *r, const input *corpus, size_t count, uint8_t *p, size_t size)
 {
-    static const uint64_t numbers[] = { 0, 1, 2, 31, 32, 33, 255, 256, 0x7fff, 0x7fffffff, 0x80000000, 0xffffffff,
-                                        (uint64_t)1 << 32, INT64_MAX, (uint64_t)1 << 63, UINT64_MAX, UINT64_MAX - 31,
-                                        UINT64_MAX / 4 };
+    static const uint64_t numbers[] = {0,
+                                       1,
+                                       2,
+                                       31,
+                                       32,
+                                       33,
+                                       255,
+                                       256,
+                                       0x7fff,
+                                       0x7fffffff,
+                                       0x80000000,
+                                       0xffffffff,
+                                       (uint64_t)1 << 32,
+                                       INT64_MAX,
+                                       (uint64_t)1 << 63,
+                                       UINT64_MAX,
+                                       UINT64_MAX - 31,
+                                       UINT64_MAX / 4};
     const size_t at = below(r, size + 1), left = size - at;
     uint8_t b[24];
     switch (below(r, 8)) {
@@ -107,7 +128,8 @@ static size_t mutate(source *r, const input *corpus, size_t count, uint8_t *p, s
         return size;
     }
     case 3: { /* a number in decimal */
-        const int n = snprintf((char *)b, sizeof b, "%llu", (unsigned long long)numbers[below(r, EQI_COUNT(numbers))]);
+        const int n = snprintf((char *)b, sizeof b, "%llu",
+                               (unsigned long long)numbers[below(r, EQI_COUNT(numbers))]);
         return insert(p, size, at, b, (size_t)n);
     }
     case 4: { /* cut out */
@@ -137,7 +159,7 @@ static int run(input *corpus, size_t count, long iterations, uint64_t seed)
     uint8_t *p = malloc(INPUT_MAX);
     must(p != NULL, "memory");
     for (size_t i = 0; i < count; i++) LLVMFuzzerTestOneInput(corpus[i].data, corpus[i].size);
-    source r = { seed, 0 };
+    source r = {seed, 0};
     for (long i = 0; count && i < iterations; i++) {
         const input *from = &corpus[below(&r, count)];
         size_t size = from->size < INPUT_MAX ? from->size : INPUT_MAX;
@@ -174,7 +196,9 @@ int main(int argc, char **argv)
     must(corpus != NULL, "memory");
     for (size_t i = 0; i < count; i++) {
         char *text;
-        must(eqi_file_slurp(ctx, argv[optind + (int)i], MEMORY_MAX, &text, &corpus[i].size) == EQAT_OK, ctx->error);
+        must(eqi_file_slurp(ctx, argv[optind + (int)i], MEMORY_MAX, &text, &corpus[i].size) ==
+                 EQAT_OK,
+             ctx->error);
         corpus[i].data = (uint8_t *)text;
     }
     const int result = run(corpus, count, iterations, seed);

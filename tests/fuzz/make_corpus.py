@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """Writes corpus/: small valid files for the fuzz targets to start from. Needs numpy and gguf."""
+
 import json, os, struct
 import numpy as np
 import gguf
@@ -7,7 +8,13 @@ import gguf
 folder = os.path.join(os.path.dirname(os.path.abspath(__file__)), "corpus")
 os.makedirs(folder, exist_ok=True)
 
-tensors = {"a": ("F32", [2, 3], 24), "b": ("I32", [], 4), "c": ("F16", [4], 8), "d": ("BF16", [2, 0], 0), "e": ("U8", [3], 3)}
+tensors = {
+    "a": ("F32", [2, 3], 24),
+    "b": ("I32", [], 4),
+    "c": ("F16", [4], 8),
+    "d": ("BF16", [2, 0], 0),
+    "e": ("U8", [3], 3),
+}
 header, at, data = {"__metadata__": {"format": "pt"}}, 0, b""
 for name, (dtype, shape, size) in tensors.items():
     header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [at, at + size]}

@@ -16,7 +16,9 @@ static eqi_tensor *reference(const char *name)
     const eqi_source_entry *e = eqi_source_find(expected, name);
     ck_assert_msg(e != NULL, "%s", name);
     eqi_tensor *t;
-    OK(ctx, eqi_tensor_create(ctx, &t, e->stored == EQI_STORED_I32 ? EQI_I32 : EQI_F32, e->ndim, e->shape));
+    OK(ctx,
+       eqi_tensor_create(ctx, &t, e->stored == EQI_STORED_I32 ? EQI_I32 : EQI_F32, e->ndim,
+                         e->shape));
     OK(ctx, eqi_source_read_raw(expected, e, 0, (size_t)e->bytes, t->v.data));
     return t;
 }
@@ -34,11 +36,13 @@ static double difference(const eqi_tensor *found, const eqi_tensor *wanted)
     return worst / largest;
 }
 
-static void compare(const char *family, const char *what, const eqi_tensor *found, const char *name, double bound)
+static void compare(const char *family, const char *what, const eqi_tensor *found, const char *name,
+                    double bound)
 {
     eqi_tensor *wanted = reference(name);
     double d = difference(found, wanted);
-    ck_assert_msg(d <= bound, "%s on %s: %s: relative difference %g, expected at most %g", family, ctx->device, what, d, bound);
+    ck_assert_msg(d <= bound, "%s on %s: %s: relative difference %g, expected at most %g", family,
+                  ctx->device, what, d, bound);
     eqi_tensor_unref(wanted);
 }
 
@@ -87,7 +91,8 @@ START_TEST(logits_and_gradients)
     }
     /* Nothing that the reference has was left out. */
     size_t gradients = 0;
-    for (size_t i = 0; i < eqi_source_count(expected); i++) gradients += !strncmp(eqi_source_at(expected, i)->name, "grad.", 5);
+    for (size_t i = 0; i < eqi_source_count(expected); i++)
+        gradients += !strncmp(eqi_source_at(expected, i)->name, "grad.", 5);
     ck_assert_uint_eq(gradients, parameters);
 
     eqi_tensor_unref(ids);
@@ -104,6 +109,7 @@ END_TEST
 int main(void)
 {
     TCase *tc = tcase_create("families");
-    tcase_add_loop_test(tc, logits_and_gradients, 0, (int)(EQI_COUNT(families) * EQI_COUNT(devices)));
+    tcase_add_loop_test(tc, logits_and_gradients, 0,
+                        (int)(EQI_COUNT(families) * EQI_COUNT(devices)));
     return run_case("golden model", tc, CK_NOFORK);
 }

@@ -1,4 +1,5 @@
-/* Fifty steps of each phase against the trajectories of the PyTorch oracle; what stands in the files, README.md says. */
+/* Fifty steps of each phase against the trajectories of the PyTorch oracle; what stands in the
+ * files, README.md says. */
 #include <jansson.h>
 #include <math.h>
 #include <stdio.h>
@@ -11,9 +12,8 @@
 
 enum { STEPS = 50 };
 
-static const char *const families[] = {
-    "llama", "llama3", "mistral", "qwen2", "qwen3", "smollm2", "llama-linear", "llama-dynamic"
-};
+static const char *const families[] = {"llama", "llama3",  "mistral",      "qwen2",
+                                       "qwen3", "smollm2", "llama-linear", "llama-dynamic"};
 
 typedef struct golden {
     eqat_context *ctx;
@@ -24,7 +24,7 @@ typedef struct golden {
 
 static golden open_golden(int family)
 {
-    golden g = { .ctx = make_context(2, 0) };
+    golden g = {.ctx = make_context(2, 0)};
     char path[600];
     const char *root = getenv("EQAT_GOLDEN");
     snprintf(g.model, sizeof g.model, "%s/%s", root ? root : ".", families[family]);
@@ -104,21 +104,22 @@ static eqat_data *tokens(const golden *g, const char *name)
 static double rms(const float *a, const float *b, int64_t n)
 {
     double sum = 0;
-    for (int64_t i = 0; i < n; i++) sum += ((double)a[i] - (double)b[i]) * ((double)a[i] - (double)b[i]);
+    for (int64_t i = 0; i < n; i++)
+        sum += ((double)a[i] - (double)b[i]) * ((double)a[i] - (double)b[i]);
     return sqrt(sum / (double)n);
 }
 
 /* rms(difference) / rms(movement) of a trained tensor. */
-static void expect_moved(const golden *g, const char *what, const char *prefix, const char *module, const float *start,
-                         eqat_tensor *trained, double bound)
+static void expect_moved(const golden *g, const char *what, const char *prefix, const char *module,
+                         const float *start, eqat_tensor *trained, double bound)
 {
     int64_t n, m;
     float *end = expected(g, prefix, module, &n), *found = read_floats(trained, &m);
     ck_assert_msg(end && n == m, "%s %s%s", what, prefix, module);
     double difference = rms(found, end, n), movement = rms(end, start, n);
     ck_assert_double_gt(movement, 0);
-    ck_assert_msg(difference <= bound * movement, "%s %s%s: moved by %g, differs by %g", what, prefix, module, movement,
-                  difference);
+    ck_assert_msg(difference <= bound * movement, "%s %s%s: moved by %g, differs by %g", what,
+                  prefix, module, movement, difference);
     free(end);
     free(found);
 }
@@ -128,7 +129,8 @@ static float *expect_start(const golden *g, const char *prefix, const char *modu
 {
     int64_t n, m;
     float *start = expected(g, prefix, module, &n), *found = read_floats(t, &m);
-    ck_assert_msg(start && n == m && memcmp(start, found, (size_t)n * sizeof *start) == 0, "%s%s", prefix, module);
+    ck_assert_msg(start && n == m && memcmp(start, found, (size_t)n * sizeof *start) == 0, "%s%s",
+                  prefix, module);
     free(found);
     return start;
 }
@@ -139,19 +141,21 @@ static void expect_losses(const golden *g, const char *what, const char *name, c
     float *end = expected(g, name, "", &n);
     ck_assert(end && n == STEPS);
     for (int i = 0; i < STEPS; i++)
-        ck_assert_msg(fabs(losses[i] - (double)end[i]) <= 1e-4 * (double)end[i], "%s %s, step %d: found %.8g, expected %.8g",
-                      what, name, i, losses[i], (double)end[i]);
+        ck_assert_msg(fabs(losses[i] - (double)end[i]) <= 1e-4 * (double)end[i],
+                      "%s %s, step %d: found %.8g, expected %.8g", what, name, i, losses[i],
+                      (double)end[i]);
     free(end);
 }
 
-/* ---- Block-AP of block 0 ----------------------------------------------------------------------------------------------- */
+/* ---- Block-AP of block 0 ---- */
 
 START_TEST(block_ap)
 {
     const char *family = families[_i];
     golden g = open_golden(_i);
     eqat_model *model = open_golden_model(&g);
-    eqat_quantizer *quantizer = make_quantizer(g.ctx, (int)number(&g, NULL, "bits"), (int)number(&g, NULL, "group_size"));
+    eqat_quantizer *quantizer =
+        make_quantizer(g.ctx, (int)number(&g, NULL, "bits"), (int)number(&g, NULL, "group_size"));
     eqat_data *data = tokens(&g, "bap.ids");
     eqat_block_ap_options o;
     eqat_block_ap_options_init(&o, sizeof o);
@@ -159,7 +163,8 @@ START_TEST(block_ap)
     ck_assert_int_eq(o.batch_size, (int64_t)number(&g, "bap", "batch_size"));
     ck_assert_double_eq_tol(o.min_lr_factor * number(&g, "bap", "min_lr_factor"), 1, 1e-12);
     ck_assert_double_eq(o.quant_lr, number(&g, "bap", "quant_lr"));
-    ck_assert_double_eq(number(&g, NULL, "bits") == 2 ? 2e-5 : 1e-5, number(&g, "bap", "weight_lr")); /* the default */
+    ck_assert_double_eq(number(&g, NULL, "bits") == 2 ? 2e-5 : 1e-5,
+                        number(&g, "bap", "weight_lr")); /* the default */
     eqat_block_ap *job;
     ck_ok(g.ctx, eqat_block_ap_create(&job, model, quantizer, data, &o));
     ck_ok(g.ctx, eqat_block_ap_begin(job));
@@ -171,11 +176,13 @@ START_TEST(block_ap)
         s0[i] = expect_start(&g, "bap.s0.", b->linears[i].name, b->linears[i].weight.s);
         z0[i] = expect_start(&g, "bap.z0.", b->linears[i].name, b->linears[i].weight.z);
     }
-    for (int i = 0; i < EQI_NORM_COUNT; i++) gain0[i] = b->norms[i].size ? read_floats(b->norms[i].gain, &n) : NULL;
+    for (int i = 0; i < EQI_NORM_COUNT; i++)
+        gain0[i] = b->norms[i].size ? read_floats(b->norms[i].gain, &n) : NULL;
     double losses[STEPS];
     int64_t per_epoch = eqat_block_ap_steps(job);
     ck_assert_int_eq(per_epoch * o.epochs, STEPS);
-    for (int64_t k = 0; k < STEPS; k++) ck_ok(g.ctx, eqat_block_ap_step(job, k / per_epoch, k % per_epoch, &losses[k]));
+    for (int64_t k = 0; k < STEPS; k++)
+        ck_ok(g.ctx, eqat_block_ap_step(job, k / per_epoch, k % per_epoch, &losses[k]));
     expect_losses(&g, family, "bap.loss", losses);
     for (int i = 0; i < b->n_linears; i++) {
         const eqi_linear *l = &b->linears[i];
@@ -189,7 +196,8 @@ START_TEST(block_ap)
     for (int i = 0; i < EQI_NORM_COUNT; i++) {
         if (!gain0[i]) continue;
         char module[96];
-        snprintf(module, sizeof module, "%.*s", (int)(strlen(b->norms[i].name) - strlen(".weight")), b->norms[i].name);
+        snprintf(module, sizeof module, "%.*s", (int)(strlen(b->norms[i].name) - strlen(".weight")),
+                 b->norms[i].name);
         expect_moved(&g, family, "bap.gain.", module, gain0[i], b->norms[i].gain, 1e-2);
         free(gain0[i]);
     }
@@ -201,7 +209,7 @@ START_TEST(block_ap)
 }
 END_TEST
 
-/* ---- the freeze: codes, bit for bit, from the oracle's trained tensors ---------------------------------------------------- */
+/* ---- the freeze: codes, bit for bit, from the oracle's trained tensors ---- */
 
 static void set_floats(const golden *g, const char *prefix, const char *module, eqat_tensor *t)
 {
@@ -218,7 +226,8 @@ static void expect_codes(const golden *g, const char *prefix, const eqi_linear *
     float *q = expected(g, prefix, l->name, &n);
     uint32_t *packed = malloc((size_t)(l->out * words) * sizeof *packed);
     ck_assert(q && packed && n == l->out * l->in);
-    ck_ok(g->ctx, eqat_tensor_read(l->weight.codes, packed, (size_t)(l->out * words) * sizeof *packed));
+    ck_ok(g->ctx,
+          eqat_tensor_read(l->weight.codes, packed, (size_t)(l->out * words) * sizeof *packed));
     for (int64_t i = 0; i < n; i++) {
         int64_t bit = i % l->in * l->weight.q.bits;
         const uint32_t *word = packed + i / l->in * words + bit / 32;
@@ -235,7 +244,8 @@ START_TEST(freeze)
 {
     golden g = open_golden(_i);
     eqat_model *model = open_golden_model(&g);
-    eqat_quantizer *quantizer = make_quantizer(g.ctx, (int)number(&g, NULL, "bits"), (int)number(&g, NULL, "group_size"));
+    eqat_quantizer *quantizer =
+        make_quantizer(g.ctx, (int)number(&g, NULL, "bits"), (int)number(&g, NULL, "group_size"));
     eqat_data *data = tokens(&g, "bap.ids");
     eqat_block_ap *job;
     ck_ok(g.ctx, eqat_block_ap_create(&job, model, quantizer, data, NULL));
@@ -260,7 +270,7 @@ START_TEST(freeze)
 }
 END_TEST
 
-/* ---- E2E-QP of the whole model ------------------------------------------------------------------------------------------- */
+/* ---- E2E-QP of the whole model ---- */
 
 enum { MAX_LINEARS = 4 * EQI_ROLE_COUNT };
 
@@ -269,10 +279,12 @@ START_TEST(e2e_qp)
     const char *family = families[_i];
     golden g = open_golden(_i);
     eqat_model *model = open_golden_model(&g);
-    eqat_quantizer *quantizer = make_quantizer(g.ctx, (int)number(&g, NULL, "bits"), (int)number(&g, NULL, "group_size"));
+    eqat_quantizer *quantizer =
+        make_quantizer(g.ctx, (int)number(&g, NULL, "bits"), (int)number(&g, NULL, "group_size"));
     ck_ok(g.ctx, eqat_model_quantize_rtn(model, quantizer));
     eqat_data *data = tokens(&g, "e2e.ids");
-    bool z_trains = !strcmp(json_string_value(json_object_get(json_object_get(g.meta, "e2e"), "params")), "sz");
+    bool z_trains =
+        !strcmp(json_string_value(json_object_get(json_object_get(g.meta, "e2e"), "params")), "sz");
     eqat_e2e_qp_options o;
     eqat_e2e_qp_options_init(&o, sizeof o);
     o.batch_size = (int64_t)number(&g, "e2e", "batch_size");
@@ -281,7 +293,8 @@ START_TEST(e2e_qp)
     o.params = z_trains ? EQAT_E2E_SZ : EQAT_E2E_S;
     ck_assert_double_eq(o.max_grad_norm, number(&g, "e2e", "clip_norm"));
     ck_assert_double_eq(o.warmup_ratio, number(&g, "e2e", "warmup_ratio"));
-    ck_assert_double_eq(number(&g, NULL, "bits") == 2 ? 2e-5 : 1e-5, number(&g, "e2e", "lr")); /* the default */
+    ck_assert_double_eq(number(&g, NULL, "bits") == 2 ? 2e-5 : 1e-5,
+                        number(&g, "e2e", "lr")); /* the default */
     int count = (int)model->config.blocks * EQI_ROLE_COUNT;
     ck_assert_int_le(count, MAX_LINEARS);
     float *s0[MAX_LINEARS], *z0[MAX_LINEARS];
@@ -293,7 +306,8 @@ START_TEST(e2e_qp)
         int64_t n;
         expect_codes(&g, "e2e.q.", l);
         s0[i] = expect_start(&g, "e2e.s0.", l->name, l->weight.s);
-        z0[i] = z_trains ? expect_start(&g, "e2e.z.", l->name, l->weight.z) : expected(&g, "e2e.z.", l->name, &n);
+        z0[i] = z_trains ? expect_start(&g, "e2e.z.", l->name, l->weight.z)
+                         : expected(&g, "e2e.z.", l->name, &n);
     }
     double losses[STEPS];
     for (int64_t step = 0; step < STEPS; step++) {

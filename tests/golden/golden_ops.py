@@ -3,6 +3,7 @@
 The rules stand here a second time, written as a table rather than as the composition in oracle.py, and the two are
 held against each other before anything is written.
 """
+
 import json
 import os
 
@@ -17,7 +18,7 @@ class Table(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, w, s, z, bits, s_min):
-        qmax = 2 ** bits - 1
+        qmax = 2**bits - 1
         s1 = s.clamp(s_min, oracle.S_MAX)
         z1 = z.round().clamp(0, qmax)
         t = w / s1
@@ -31,7 +32,7 @@ class Table(torch.autograd.Function):
         t, q, z1, s1, inside = ctx.saved_tensors
         zero = torch.zeros_like(g)
         dw = torch.where(inside, g, zero)
-        ds = (g.double() * torch.where(inside, t.round().double() - t.double(), (q - z1).double()))
+        ds = g.double() * torch.where(inside, t.round().double() - t.double(), (q - z1).double())
         dz = torch.where(inside, zero.double(), -s1.double() * g.double())
         return dw, ds.sum(-1, keepdim=True).float(), dz.sum(-1, keepdim=True).float(), None, None
 
@@ -39,7 +40,9 @@ class Table(torch.autograd.Function):
 def fake_quant_case(w, s, z, g, bits):
     leaves = [x.clone().requires_grad_(True) for x in (w, s, z)]
     grouped = leaves[0].reshape(*s.shape, -1)
-    y = Table.apply(grouped, leaves[1].unsqueeze(-1), leaves[2].unsqueeze(-1), bits, oracle.s_floor(bits))
+    y = Table.apply(
+        grouped, leaves[1].unsqueeze(-1), leaves[2].unsqueeze(-1), bits, oracle.s_floor(bits)
+    )
     y = y.reshape(w.shape)
     y.backward(g)
     other = [x.clone().requires_grad_(True) for x in (w, s, z)]
@@ -49,14 +52,23 @@ def fake_quant_case(w, s, z, g, bits):
     for a, b in zip(leaves, other):
         scale = a.grad.abs().max().clamp(min=1e-30)
         assert ((a.grad - b.grad).abs().max() / scale).item() < 2e-6, "gradients differ"
-    return {"w": w, "s": s, "z": z, "g": g, "what": y.detach(), "dw": leaves[0].grad, "ds": leaves[1].grad,
-            "dz": leaves[2].grad}
+    return {
+        "w": w,
+        "s": s,
+        "z": z,
+        "g": g,
+        "what": y.detach(),
+        "dw": leaves[0].grad,
+        "ds": leaves[1].grad,
+        "dz": leaves[2].grad,
+    }
 
 
 def random_case(bits, group, generator, rows=6, groups=4):
     def randn(*shape):
         return torch.randn(shape, generator=generator)
-    qmax = 2 ** bits - 1
+
+    qmax = 2**bits - 1
     w = randn(rows, groups * group) * 0.3
     s, z = oracle.minmax(w, bits, group)
     # Shrunk steps and moved zero points put a share of the weights outside the range.
@@ -68,8 +80,8 @@ def random_case(bits, group, generator, rows=6, groups=4):
 
 def boundary_case(bits):
     """Exact ties, codes exactly at and one beyond each end, ties and excess in z, s beyond its clamps."""
-    qmax, group = 2 ** bits - 1, 16
-    s = torch.tensor([0.25, 0.5, 2.0 ** -9, 2e-5, 3e4, 0.125, -0.5, 1e-4])
+    qmax, group = 2**bits - 1, 16
+    s = torch.tensor([0.25, 0.5, 2.0**-9, 2e-5, 3e4, 0.125, -0.5, 1e-4])
     z = torch.tensor([0.5, 1.5, 2.5, 1.0, 0.0, qmax + 3.0, 1.0, qmax - 0.5])
     s1 = s.clamp(oracle.s_floor(bits), oracle.S_MAX)
     z1 = z.round().clamp(0, qmax)
@@ -89,19 +101,28 @@ def boundary_case(bits):
 
 def frozen_case(bits, group, generator):
     """E2E-QP's view: w^ = (q - z') * s with s as it is; z on request."""
-    qmax = 2 ** bits - 1
+    qmax = 2**bits - 1
     q = torch.randint(0, qmax + 1, (6, 2 * group), generator=generator)
     s = torch.rand((6, 2), generator=generator) * 0.1 + 1e-3
     # An imported step is never clamped.
     s[0, 0] = 3e-5
-    z = torch.randint(0, qmax + 1, s.shape, generator=generator) + 0.3 * torch.randn(s.shape, generator=generator)
+    z = torch.randint(0, qmax + 1, s.shape, generator=generator) + 0.3 * torch.randn(
+        s.shape, generator=generator
+    )
     z[1, 0], z[2, 1], z[3, 1] = -0.7, qmax + 1.2, 0.5
     g = torch.randn(q.shape, generator=generator)
     z1 = z.round().clamp(0, qmax)
     delta = q.reshape(6, 2, -1).float() - z1.unsqueeze(-1)
     grouped = g.reshape(6, 2, -1).double()
-    return {"q": q.to(torch.uint8), "s": s, "z": z, "g": g, "what": (delta * s.unsqueeze(-1)).reshape(q.shape),
-            "ds": (grouped * delta).sum(-1).float(), "dz": (-s.double() * grouped.sum(-1)).float()}
+    return {
+        "q": q.to(torch.uint8),
+        "s": s,
+        "z": z,
+        "g": g,
+        "what": (delta * s.unsqueeze(-1)).reshape(q.shape),
+        "ds": (grouped * delta).sum(-1).float(),
+        "dz": (-s.double() * grouped.sum(-1)).float(),
+    }
 
 
 def freeze_case(bits, group, generator):
@@ -130,6 +151,9 @@ def write(folder):
         add("frozen", bits, group, frozen_case(bits, group, generator))
         add("freeze", bits, group, freeze_case(bits, group, generator))
         add("boundary", bits, 16, boundary_case(bits))
-    save_file(tensors, os.path.join(folder, "fake_quant.safetensors"),
-              metadata={"meta": json.dumps(dict(cases=cases))})
+    save_file(
+        tensors,
+        os.path.join(folder, "fake_quant.safetensors"),
+        metadata={"meta": json.dumps(dict(cases=cases))},
+    )
     print(f"ops: {len(cases)} cases")

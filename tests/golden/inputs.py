@@ -3,6 +3,7 @@
 A model is a Hugging Face folder or a GGUF file and always comes back as a transformers model in float32, together
 with the dtype in which every parameter was stored (trained norm gains are rounded to it).
 """
+
 import json
 import os
 
@@ -13,10 +14,17 @@ from transformers import AutoConfig, AutoModelForCausalLM
 # GGUF writes the rotary halves of Q and K interleaved for these architectures.
 INTERLEAVED = {"llama"}
 GGUF_NAMES = {
-    "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj", "attn_q_norm": "self_attn.q_norm", "attn_k_norm": "self_attn.k_norm",
-    "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj",
-    "attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "attn_q_norm": "self_attn.q_norm",
+    "attn_k_norm": "self_attn.k_norm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+    "attn_norm": "input_layernorm",
+    "ffn_norm": "post_attention_layernorm",
 }
 
 
@@ -33,7 +41,9 @@ def _build(config, tensors, attention):
     config.dtype = torch.float32
     model = AutoModelForCausalLM.from_config(config, attn_implementation=attention)
     stored = {name: t.dtype for name, t in tensors.items()}
-    missing, unexpected = model.load_state_dict({k: t.float() for k, t in tensors.items()}, strict=False)
+    missing, unexpected = model.load_state_dict(
+        {k: t.float() for k, t in tensors.items()}, strict=False
+    )
     missing = [k for k in missing if not (config.tie_word_embeddings and k == "lm_head.weight")]
     if missing or unexpected:
         raise SystemExit(f"tensors missing: {missing}; not expected: {unexpected}")
@@ -44,6 +54,7 @@ def _build(config, tensors, attention):
 
 def _load_folder(path, attention):
     from safetensors.torch import load_file
+
     index = os.path.join(path, "model.safetensors.index.json")
     shards = ["model.safetensors"]
     if os.path.exists(index):
@@ -61,6 +72,7 @@ def _gguf_fields(reader):
 
 def _load_gguf(path, attention):
     import gguf
+
     reader = gguf.GGUFReader(path)
     meta = _gguf_fields(reader)
     arch = meta["general.architecture"]
@@ -76,13 +88,22 @@ def _load_gguf(path, attention):
     heads, hidden = get("attention.head_count"), get("embedding_length")
     kv_heads = get("attention.head_count_kv", heads)
     config = AutoConfig.for_model(
-        arch, hidden_size=hidden, intermediate_size=get("feed_forward_length"),
-        num_hidden_layers=get("block_count"), num_attention_heads=heads, num_key_value_heads=kv_heads,
-        head_dim=get("attention.key_length", hidden // heads), vocab_size=raw["token_embd.weight"].shape[1].item(),
+        arch,
+        hidden_size=hidden,
+        intermediate_size=get("feed_forward_length"),
+        num_hidden_layers=get("block_count"),
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+        head_dim=get("attention.key_length", hidden // heads),
+        vocab_size=raw["token_embd.weight"].shape[1].item(),
         max_position_embeddings=get("context_length"),
         # The file stores the decimal constant rounded to f32.
-        rms_norm_eps=float(np.format_float_positional(np.float32(get("attention.layer_norm_rms_epsilon")))),
-        rope_theta=get("rope.freq_base", 10000.0), tie_word_embeddings="output.weight" not in raw)
+        rms_norm_eps=float(
+            np.format_float_positional(np.float32(get("attention.layer_norm_rms_epsilon")))
+        ),
+        rope_theta=get("rope.freq_base", 10000.0),
+        tie_word_embeddings="output.weight" not in raw,
+    )
 
     def dense(t):
         # The reader gives the quantized rows as bytes; dimensions in the file run innermost first.
@@ -90,7 +111,9 @@ def _load_gguf(path, attention):
         # As libeqat keeps what is quantized in blocks, so that both train the same model.
         if t.tensor_type.name not in ("F32", "F16", "BF16"):
             value = value.astype(np.float16)
-        return torch.from_numpy(np.ascontiguousarray(value).reshape(t.shape[::-1].tolist()).astype(np.float32))
+        return torch.from_numpy(
+            np.ascontiguousarray(value).reshape(t.shape[::-1].tolist()).astype(np.float32)
+        )
 
     def uninterleave(w, n):
         # Rows (pair, half) of every head become (half, pair), which is where rotate-half looks for them.
@@ -99,8 +122,11 @@ def _load_gguf(path, attention):
     tensors = {}
     for name, t in raw.items():
         w = dense(t)
-        top = {"token_embd.weight": "model.embed_tokens.weight", "output_norm.weight": "model.norm.weight",
-               "output.weight": "lm_head.weight"}.get(name)
+        top = {
+            "token_embd.weight": "model.embed_tokens.weight",
+            "output_norm.weight": "model.norm.weight",
+            "output.weight": "lm_head.weight",
+        }.get(name)
         if top is None:
             _, layer, part, kind = name.split(".")
             if arch in INTERLEAVED and part in ("attn_q", "attn_k"):
@@ -116,23 +142,38 @@ def load_tokenizer(path):
         if not os.path.exists(os.path.join(path, "tokenizer.json")):
             raise SystemExit(f"{path}: no tokenizer.json; give token files")
         from transformers import AutoTokenizer
+
         tok = AutoTokenizer.from_pretrained(path)
         return lambda text: tok(text)["input_ids"]
     import gguf
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
     meta = _gguf_fields(gguf.GGUFReader(path))
     kind = (meta["tokenizer.ggml.model"], meta.get("tokenizer.ggml.pre"))
     if kind != ("gpt2", "smollm"):
         raise SystemExit(f"{path}: vocabulary {kind} is not supported here; give token files")
     tokens = meta["tokenizer.ggml.tokens"]
-    tok = Tokenizer(models.BPE(vocab={t: i for i, t in enumerate(tokens)},
-                               merges=[tuple(m.split(" ")) for m in meta["tokenizer.ggml.merges"]]))
-    tok.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True),
-                                                 pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    tok = Tokenizer(
+        models.BPE(
+            vocab={t: i for i, t in enumerate(tokens)},
+            merges=[tuple(m.split(" ")) for m in meta["tokenizer.ggml.merges"]],
+        )
+    )
+    tok.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
     tok.decoder = decoders.ByteLevel()
     control = 3
-    tok.add_special_tokens([AddedToken(t, special=True, normalized=False)
-                            for t, k in zip(tokens, meta["tokenizer.ggml.token_type"]) if k == control])
+    tok.add_special_tokens(
+        [
+            AddedToken(t, special=True, normalized=False)
+            for t, k in zip(tokens, meta["tokenizer.ggml.token_type"])
+            if k == control
+        ]
+    )
     bos = [meta["tokenizer.ggml.bos_token_id"]] if meta.get("tokenizer.ggml.add_bos_token") else []
     return lambda text: bos + tok.encode(text).ids
 
@@ -148,7 +189,11 @@ def load_tokens(path, model_path):
     else:
         encode = load_tokenizer(model_path)
         with open(path, encoding="utf-8", newline="") as f:
-            texts = [json.loads(line)["text"] for line in f if line.strip()] if path.endswith(".jsonl") else [f.read()]
+            texts = (
+                [json.loads(line)["text"] for line in f if line.strip()]
+                if path.endswith(".jsonl")
+                else [f.read()]
+            )
         ids = np.concatenate([np.asarray(encode(t), np.int64) for t in texts])
     return torch.from_numpy(ids.astype(np.int64))
 
@@ -156,5 +201,7 @@ def load_tokens(path, model_path):
 def windows(ids, seq_len, count, first=0):
     """`count` consecutive windows from window number `first` on; fewer is an error."""
     if (first + count) * seq_len > len(ids):
-        raise SystemExit(f"{len(ids)} tokens are too few for windows {first}..{first + count} of {seq_len}")
-    return ids[first * seq_len:(first + count) * seq_len].reshape(count, seq_len)
+        raise SystemExit(
+            f"{len(ids)} tokens are too few for windows {first}..{first + count} of {seq_len}"
+        )
+    return ids[first * seq_len : (first + count) * seq_len].reshape(count, seq_len)

@@ -3,6 +3,7 @@
 References are computed in float64 and stored in float32. A float32 run of the same thing says how much of a
 difference rounding alone makes; the script refuses to write a file that float32 arithmetic could not reproduce.
 """
+
 import copy
 import json
 import os
@@ -30,43 +31,141 @@ LEAVING = {2: 8, 3: 8, 4: 16}
 # that holds.
 CODE_MARGIN, CLIP_MARGIN = 2e-6, 5e-7
 
-BASE = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=4,
-            vocab_size=96, max_position_embeddings=64, rms_norm_eps=1e-5, rope_theta=10000.0, hidden_act="silu",
-            tie_word_embeddings=False, bos_token_id=1, eos_token_id=2, torch_dtype="float32")
+BASE = dict(
+    hidden_size=32,
+    intermediate_size=64,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=4,
+    vocab_size=96,
+    max_position_embeddings=64,
+    rms_norm_eps=1e-5,
+    rope_theta=10000.0,
+    hidden_act="silu",
+    tie_word_embeddings=False,
+    bos_token_id=1,
+    eos_token_id=2,
+    torch_dtype="float32",
+)
 
 
 def family(seed, arch, model_type, bits, group, params="s", length=28, **config):
     return SimpleNamespace(
-        seed=seed, bits=bits, group=group, params=params, length=length,
-        config={"architectures": [arch], "model_type": model_type, **BASE, **config})
+        seed=seed,
+        bits=bits,
+        group=group,
+        params=params,
+        length=length,
+        config={"architectures": [arch], "model_type": model_type, **BASE, **config},
+    )
 
 
 FAMILIES = {
     "llama": family(101, "LlamaForCausalLM", "llama", 2, 16),
     "llama3": family(
-        102, "LlamaForCausalLM", "llama", 3, 32, num_key_value_heads=2, tie_word_embeddings=True,
+        102,
+        "LlamaForCausalLM",
+        "llama",
+        3,
+        32,
+        num_key_value_heads=2,
+        tie_word_embeddings=True,
         rope_theta=500000.0,
-        rope_scaling=dict(rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
-                          original_max_position_embeddings=32)),
-    "mistral": family(103, "MistralForCausalLM", "mistral", 4, 16, num_key_value_heads=2, sliding_window=7,
-                      intermediate_size=32),
-    "qwen2": family(104, "Qwen2ForCausalLM", "qwen2", 2, 32, params="sz", num_key_value_heads=2, intermediate_size=32,
-                    rope_theta=1000000.0, rms_norm_eps=1e-6, use_sliding_window=False),
-    "qwen3": family(105, "Qwen3ForCausalLM", "qwen3", 3, 16, num_key_value_heads=2, head_dim=16,
-                    rope_theta=1000000.0, rms_norm_eps=1e-6, attention_bias=False, tie_word_embeddings=True,
-                    use_sliding_window=False),
-    "smollm2": family(106, "LlamaForCausalLM", "llama", 3, 32, hidden_size=96, num_attention_heads=6,
-                      num_key_value_heads=2, intermediate_size=32, rope_theta=100000.0, tie_word_embeddings=True,
-                      length=24),
-    "llama-linear": family(107, "LlamaForCausalLM", "llama", 2, 32, intermediate_size=32, max_position_embeddings=16,
-                           rope_scaling=dict(type="linear", factor=4.0)),
-    "llama-dynamic": family(108, "LlamaForCausalLM", "llama", 3, 32, intermediate_size=32, max_position_embeddings=16, length=40,
-                            rope_scaling=dict(type="dynamic", factor=2.0)),
+        rope_scaling=dict(
+            rope_type="llama3",
+            factor=8.0,
+            low_freq_factor=1.0,
+            high_freq_factor=4.0,
+            original_max_position_embeddings=32,
+        ),
+    ),
+    "mistral": family(
+        103,
+        "MistralForCausalLM",
+        "mistral",
+        4,
+        16,
+        num_key_value_heads=2,
+        sliding_window=7,
+        intermediate_size=32,
+    ),
+    "qwen2": family(
+        104,
+        "Qwen2ForCausalLM",
+        "qwen2",
+        2,
+        32,
+        params="sz",
+        num_key_value_heads=2,
+        intermediate_size=32,
+        rope_theta=1000000.0,
+        rms_norm_eps=1e-6,
+        use_sliding_window=False,
+    ),
+    "qwen3": family(
+        105,
+        "Qwen3ForCausalLM",
+        "qwen3",
+        3,
+        16,
+        num_key_value_heads=2,
+        head_dim=16,
+        rope_theta=1000000.0,
+        rms_norm_eps=1e-6,
+        attention_bias=False,
+        tie_word_embeddings=True,
+        use_sliding_window=False,
+    ),
+    "smollm2": family(
+        106,
+        "LlamaForCausalLM",
+        "llama",
+        3,
+        32,
+        hidden_size=96,
+        num_attention_heads=6,
+        num_key_value_heads=2,
+        intermediate_size=32,
+        rope_theta=100000.0,
+        tie_word_embeddings=True,
+        length=24,
+    ),
+    "llama-linear": family(
+        107,
+        "LlamaForCausalLM",
+        "llama",
+        2,
+        32,
+        intermediate_size=32,
+        max_position_embeddings=16,
+        rope_scaling=dict(type="linear", factor=4.0),
+    ),
+    "llama-dynamic": family(
+        108,
+        "LlamaForCausalLM",
+        "llama",
+        3,
+        32,
+        intermediate_size=32,
+        max_position_embeddings=16,
+        length=40,
+        rope_scaling=dict(type="dynamic", factor=2.0),
+    ),
 }
 # Largest rms(f32 - f64) / rms(movement) or relative difference with which a file is still written: a tenth of what
 # the C tests allow.
-BOUNDS = {"logits": 2e-6, "grad": 1e-5, "bap.loss": 1e-5, "e2e.loss": 1e-5, "bap.w": 2e-3, "bap.s": 2e-3,
-          "bap.gain": 5e-3, "bap.z": 5e-3, "e2e.s": 2e-3, "e2e.z_end": 5e-3}
+BOUNDS = {
+    "logits": 2e-6,
+    "grad": 1e-5,
+    "bap.loss": 1e-5,
+    "e2e.loss": 1e-5,
+    "bap.w": 2e-3,
+    "bap.s": 2e-3,
+    "bap.gain": 5e-3,
+    "bap.z": 5e-3,
+    "e2e.s": 2e-3,
+    "e2e.z_end": 5e-3,
+}
 
 
 class Double(TorchFunctionMode):
@@ -80,6 +179,7 @@ class Double(TorchFunctionMode):
 
             def lift(a):
                 return torch.float64 if a is torch.float32 else a
+
             args, kwargs = tuple(map(lift, args)), {k: lift(v) for k, v in kwargs.items()}
         return func(*args, **kwargs)
 
@@ -92,11 +192,12 @@ def place(w, bits, group, generator):
     gradient; in some groups the largest weight, far from zero, is placed so that it leaves the range as soon as s
     shrinks by a few thousandths, which changes gradients but no code.
     """
-    qmax = 2 ** bits - 1
+    qmax = 2**bits - 1
     groups = w.view(-1, group)
 
     def rand(shape):
         return torch.rand(shape, generator=generator)
+
     lo, hi = groups.amin(-1, keepdim=True), groups.amax(-1, keepdim=True)
     top, bottom = groups.argmax(-1, keepdim=True), groups.argmin(-1, keepdim=True)
     s = (hi - lo) / qmax
@@ -105,7 +206,7 @@ def place(w, bits, group, generator):
     leaving = qmax - 0.501 - 0.004 * rand(s.shape)
     mirrored = rand(s.shape) < 0.5
     chosen = torch.zeros_like(s, dtype=torch.bool)
-    chosen[::LEAVING[bits]] = True
+    chosen[:: LEAVING[bits]] = True
     ends = torch.where(chosen, torch.where(mirrored, qmax - leaving, leaving), ends)
     hi, lo = ends * s, (ends - qmax) * s
     groups.copy_(torch.maximum(torch.minimum(groups, 0.9 * hi), 0.9 * lo))
@@ -118,7 +219,9 @@ def place(w, bits, group, generator):
     from_tie = t - t.floor() - 0.5
     near = TIE_GAP[bits] * (1 + torch.rand(t.shape, generator=generator))
     moved = (t + torch.where(from_tie < 0, -near, near) - from_tie) * s
-    extreme = (grouped == grouped.amin(-1, keepdim=True)) | (grouped == grouped.amax(-1, keepdim=True))
+    extreme = (grouped == grouped.amin(-1, keepdim=True)) | (
+        grouped == grouped.amax(-1, keepdim=True)
+    )
     grouped.copy_(torch.where((from_tie.abs() < TIE_GAP[bits]) & ~extreme, moved, grouped))
 
 
@@ -174,7 +277,7 @@ def watch_ties(block):
     def watch(m, args):
         with torch.no_grad():
             t = m.weight.reshape(*m.s.shape, -1) / m.s.unsqueeze(-1)
-            z, qmax = m.z.round().unsqueeze(-1), 2 ** m.bits - 1
+            z, qmax = m.z.round().unsqueeze(-1), 2**m.bits - 1
             margin = (t - t.floor() - 0.5).abs() / t.abs().clamp(min=1)
             below, above = [(x + z).clamp(0, qmax) for x in (t.floor(), t.floor() + 1)]
             seen.code = min(seen.code, margin[below != above].min().item())
@@ -182,6 +285,7 @@ def watch_ties(block):
             q = (t.round() + z).clamp(0, qmax)
             seen.changes += (q != seen.last.get(m, q)).sum().item()
             seen.last[m] = q
+
     for m in quant_linears(block).values():
         m.register_forward_pre_hook(watch)
     return seen
@@ -260,7 +364,7 @@ def start_of(name, model, out):
     phase, key, module = name.split(".", 2)
     if key in ("w", "gain"):
         return model.get_parameter(module + ".weight").detach().double()
-    return out[f"{phase}.{ {'s': 's0', 'z': 'z0', 'z_end': 'z'}[key]}.{module}"].double()
+    return out[f"{phase}.{ {'s': 's0', 'z': 'z0', 'z_end': 'z'}[key] }.{module}"].double()
 
 
 def run(name):
@@ -273,9 +377,21 @@ def run(name):
     config = AutoConfig.from_pretrained(folder)
     rate = 2e-5 if fam.bits == 2 else 1e-5
     opt = SimpleNamespace(
-        bits=fam.bits, group_size=fam.group, shuffle="off", seed=0, batch_size=2, epochs=5, quant_lr=1e-4,
-        weight_lr=rate, min_lr_factor=20, e2e_batch_size=4, e2e_micro_batch=2, e2e_epochs=5, e2e_lr=rate,
-        e2e_params=fam.params)
+        bits=fam.bits,
+        group_size=fam.group,
+        shuffle="off",
+        seed=0,
+        batch_size=2,
+        epochs=5,
+        quant_lr=1e-4,
+        weight_lr=rate,
+        min_lr_factor=20,
+        e2e_batch_size=4,
+        e2e_micro_batch=2,
+        e2e_epochs=5,
+        e2e_lr=rate,
+        e2e_params=fam.params,
+    )
 
     log = []
     for seed in range(1000 * fam.seed, 1000 * fam.seed + 30):
@@ -286,34 +402,59 @@ def run(name):
             return torch.randint(3, fam.config["vocab_size"], (n, t), generator=generator)
 
         # 10 batches of an epoch, 5 epochs, in both phases
-        ids, bap_ids, e2e_ids = tokens(2, fam.length), tokens(20, fam.length - 4), tokens(40, fam.length - 4)
+        ids, bap_ids, e2e_ids = (
+            tokens(2, fam.length),
+            tokens(20, fam.length - 4),
+            tokens(40, fam.length - 4),
+        )
         with Double():
             block_ap, ties = train_first_block(model, bap_ids, opt, torch.float64)
-        log.append(f"{name}: seed {seed}, nearest ties {ties.code:.1e} {ties.clip:.1e}, {ties.changes} codes change")
+        log.append(
+            f"{name}: seed {seed}, nearest ties {ties.code:.1e} {ties.clip:.1e}, {ties.changes} codes change"
+        )
         if ties.code >= CODE_MARGIN and ties.clip >= CLIP_MARGIN and ties.changes >= 2:
             break
     else:
         raise SystemExit("\n".join(log) + f"{name}: every seed comes too close to a tie")
     print(log[-1])
-    save_file({k: v.detach().contiguous() for k, v in model.named_parameters()},
-              os.path.join(folder, "model.safetensors"), metadata={"format": "pt"})
+    save_file(
+        {k: v.detach().contiguous() for k, v in model.named_parameters()},
+        os.path.join(folder, "model.safetensors"),
+        metadata={"format": "pt"},
+    )
 
     results = []
     for dtype in (torch.float64, torch.float32):
         with Double():
-            bap = block_ap if dtype == torch.float64 else train_first_block(model, bap_ids, opt, dtype)[0]
-            results.append({**full_precision(model, ids, dtype), **bap,
-                            **train_end_to_end(model, e2e_ids, opt, dtype)})
+            bap = (
+                block_ap
+                if dtype == torch.float64
+                else train_first_block(model, bap_ids, opt, dtype)[0]
+            )
+            results.append(
+                {
+                    **full_precision(model, ids, dtype),
+                    **bap,
+                    **train_end_to_end(model, e2e_ids, opt, dtype),
+                }
+            )
     f64, f32 = results
-    starts = {n: start_of(n, model, f64) for n in f64 if n.split(".")[0] in ("bap", "e2e")
-              and n.split(".")[1] in ("w", "s", "z", "gain", "z_end") and not n.startswith("e2e.z.")}
+    starts = {
+        n: start_of(n, model, f64)
+        for n in f64
+        if n.split(".")[0] in ("bap", "e2e")
+        and n.split(".")[1] in ("w", "s", "z", "gain", "z_end")
+        and not n.startswith("e2e.z.")
+    }
     measured = noise(f64, f32, starts)
     moved = {}
     for n, start in starts.items():
         kind = ".".join(n.split(".")[:2])
         moved.setdefault(kind, []).append(rms(f64[n].double() - start))
-    print(f"{name}: loss {f64['loss'].item():.3f}, Block-AP {f64['bap.loss'][0]:.5f} -> {f64['bap.loss'][-1]:.5f}, "
-          f"E2E-QP {f64['e2e.loss'][0]:.4f} -> {f64['e2e.loss'][-1]:.4f}")
+    print(
+        f"{name}: loss {f64['loss'].item():.3f}, Block-AP {f64['bap.loss'][0]:.5f} -> {f64['bap.loss'][-1]:.5f}, "
+        f"E2E-QP {f64['e2e.loss'][0]:.4f} -> {f64['e2e.loss'][-1]:.4f}"
+    )
     for kind, value in measured.items():
         extra = f"  moves {min(moved[kind]):.1e}..{max(moved[kind]):.1e}" if kind in moved else ""
         print(f"  {kind:9s} {value:.1e} (at most {BOUNDS[kind]:.0e}){extra}")
@@ -324,22 +465,48 @@ def run(name):
     out = {k: v if v.dtype == torch.uint8 else v.float() for k, v in f64.items()}
     for key in [k for k in out if k.startswith("bap.w.")]:
         module = key.removeprefix("bap.w.")
-        q, s, z = freeze(out[key], out[f"bap.s.{module}"], out[f"bap.z.{module}"], fam.bits, clamp=True)
+        q, s, z = freeze(
+            out[key], out[f"bap.s.{module}"], out[f"bap.z.{module}"], fam.bits, clamp=True
+        )
         out[f"bap.q.{module}"] = q.to(torch.uint8)
         out[f"bap.s16.{module}"] = s.half()
     for key, value in (("ids", ids), ("bap.ids", bap_ids), ("e2e.ids", e2e_ids)):
         out[key] = value.to(torch.int32)
     meta = dict(
-        family=name, seed=seed, bits=fam.bits, group_size=fam.group, init="minmax", steps=STEPS,
+        family=name,
+        seed=seed,
+        bits=fam.bits,
+        group_size=fam.group,
+        init="minmax",
+        steps=STEPS,
         adam=dict(beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0),
-        bap=dict(block=0, batch_size=2, epochs=5, quant_lr=opt.quant_lr, weight_lr=opt.weight_lr,
-                 min_lr_factor=20, s_min=1e-4, s_max=1e4),
-        e2e=dict(batch_size=4, micro_batch=2, epochs=5, lr=opt.e2e_lr, params=fam.params, warmup_ratio=0.03,
-                 clip_norm=0.3),
-        noise={k: float(f"{v:.2g}") for k, v in measured.items()})
+        bap=dict(
+            block=0,
+            batch_size=2,
+            epochs=5,
+            quant_lr=opt.quant_lr,
+            weight_lr=opt.weight_lr,
+            min_lr_factor=20,
+            s_min=1e-4,
+            s_max=1e4,
+        ),
+        e2e=dict(
+            batch_size=4,
+            micro_batch=2,
+            epochs=5,
+            lr=opt.e2e_lr,
+            params=fam.params,
+            warmup_ratio=0.03,
+            clip_norm=0.3,
+        ),
+        noise={k: float(f"{v:.2g}") for k, v in measured.items()},
+    )
     assert len(out["bap.loss"]) == len(out["e2e.loss"]) == STEPS
-    save_file({k: v.contiguous() for k, v in out.items()}, os.path.join(folder, "expected.safetensors"),
-              metadata={"meta": json.dumps(meta)})
+    save_file(
+        {k: v.contiguous() for k, v in out.items()},
+        os.path.join(folder, "expected.safetensors"),
+        metadata={"meta": json.dumps(meta)},
+    )
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@
 
 Decoder layers are transformers' own; only their linears are replaced. One JSON object goes to standard output.
 """
+
 import argparse
 import copy
 import json
@@ -22,6 +23,7 @@ S_MIN, S_MAX = 1e-4, 1e4
 
 
 # ---- the quantizer ---------------------------------------------------------------------------------------------
+
 
 def _replace_value(x, value):
     """x with another value and an unchanged gradient; exact, where x + (value - x) would round."""
@@ -45,7 +47,7 @@ def s_floor(bits):
 
 def fake_quant(w, s, z, bits):
     """w [out, in], s and z [out, in/g] -> w^ [out, in], with the straight-through gradients of all three."""
-    qmax = 2 ** bits - 1
+    qmax = 2**bits - 1
     shape = w.shape
     w = w.reshape(*s.shape, -1)
     s1 = _replace_value(s, s.detach().clamp(s_floor(bits), S_MAX)).unsqueeze(-1)
@@ -59,7 +61,7 @@ def fake_quant(w, s, z, bits):
 
 def minmax(w, bits, group):
     """s and z from the range of each group, which always includes 0."""
-    qmax = 2 ** bits - 1
+    qmax = 2**bits - 1
     g = w.shape[1] if group == -1 else group
     if w.shape[1] % g:
         raise SystemExit(f"a group of {g} does not divide a row of {w.shape[1]}")
@@ -73,7 +75,7 @@ def minmax(w, bits, group):
 
 def freeze(w, s, z, bits, clamp):
     """Codes for storage: s is rounded to fp16 first, then z, then the codes. All are returned in w's dtype."""
-    qmax = 2 ** bits - 1
+    qmax = 2**bits - 1
     if clamp:
         s = s.clamp(s_floor(bits), S_MAX)
     s = s.half().to(w.dtype)
@@ -107,7 +109,7 @@ class QuantLinear(nn.Module):
     def quantized_weight(self):
         if self.q is None:
             return fake_quant(self.weight, self.s, self.z, self.bits)
-        z = _replace_value(self.z, self.z.detach().round().clamp(0, 2 ** self.bits - 1))
+        z = _replace_value(self.z, self.z.detach().round().clamp(0, 2**self.bits - 1))
         q = self.q.reshape(*self.s.shape, -1).to(self.s.dtype)
         return ((q - z.unsqueeze(-1)) * self.s.unsqueeze(-1)).reshape(self.q.shape)
 
@@ -129,6 +131,7 @@ def quant_linears(module):
 
 # ---- running blocks --------------------------------------------------------------------------------------------
 
+
 class Runner:
     """A transformers causal model taken apart: embed -> blocks -> head, in one compute dtype."""
 
@@ -148,10 +151,15 @@ class Runner:
         if length not in self._layer_args:
             seen, hooks = {}, []
             for i, layer in enumerate(self.blocks):
-                hooks.append(layer.register_forward_pre_hook(
-                    lambda m, a, kw, i=i: seen.__setitem__(i, kw), with_kwargs=True))
+                hooks.append(
+                    layer.register_forward_pre_hook(
+                        lambda m, a, kw, i=i: seen.__setitem__(i, kw), with_kwargs=True
+                    )
+                )
             with torch.no_grad():
-                self.model.model(input_ids=torch.zeros(1, length, dtype=torch.long), use_cache=False)
+                self.model.model(
+                    input_ids=torch.zeros(1, length, dtype=torch.long), use_cache=False
+                )
             for h in hooks:
                 h.remove()
             self._layer_args[length] = seen
@@ -184,7 +192,9 @@ class Runner:
     def nll(self, ids):
         """Sum of the next-token losses of ids [B, T], and their number."""
         logits = self.forward(ids)[:, :-1]
-        loss = F.cross_entropy(logits.reshape(-1, logits.shape[-1]), ids[:, 1:].reshape(-1), reduction="sum")
+        loss = F.cross_entropy(
+            logits.reshape(-1, logits.shape[-1]), ids[:, 1:].reshape(-1), reduction="sum"
+        )
         return loss, ids.shape[0] * (ids.shape[1] - 1)
 
 
@@ -218,6 +228,7 @@ def adamw(groups):
 
 # ---- Block-AP --------------------------------------------------------------------------------------------------
 
+
 def order(n, shuffle, generator):
     return torch.randperm(n, generator=generator) if shuffle else torch.arange(n)
 
@@ -229,7 +240,9 @@ def mse(a, b):
     return F.mse_loss(a, b)
 
 
-def train_block(runner, index, x, target, opt, x_val=None, target_val=None, generator=None, report=None):
+def train_block(
+    runner, index, x, target, opt, x_val=None, target_val=None, generator=None, report=None
+):
     """Train the (w, s, z, norm gains) of block `index`, whose linears are QuantLinears, from x towards target."""
     block = runner.blocks[index]
     quant, weights = [], []
@@ -256,8 +269,10 @@ def train_block(runner, index, x, target, opt, x_val=None, target_val=None, gene
         epochs.append({"train_loss": total_loss / len(x)})
         if x_val is not None and len(x_val):
             with torch.no_grad():
-                val = [mse(runner.block(index, a), b).item() * len(a)
-                       for a, b in zip(x_val.split(opt.batch_size), target_val.split(opt.batch_size))]
+                val = [
+                    mse(runner.block(index, a), b).item() * len(a)
+                    for a, b in zip(x_val.split(opt.batch_size), target_val.split(opt.batch_size))
+                ]
             epochs[-1]["val_loss"] = sum(val) / len(x_val)
     block.requires_grad_(False)
     block.zero_grad(set_to_none=True)
@@ -309,6 +324,7 @@ def rtn(runner, bits, group):
 
 # ---- E2E-QP ----------------------------------------------------------------------------------------------------
 
+
 def e2e_qp(runner, ids, opt, progress=lambda *a: None):
     """Train s (and z) of a frozen model on ids [N, T]; returns the loss of every optimizer step."""
     params = []
@@ -340,13 +356,16 @@ def store_e2e(runner):
     """What is saved after E2E-QP: s in fp16, z as an integer."""
     for linear in quant_linears(runner.model).values():
         linear.s.copy_(linear.s.half())
-        linear.z.copy_(linear.z.round().clamp(0, 2 ** linear.bits - 1))
+        linear.z.copy_(linear.z.round().clamp(0, 2**linear.bits - 1))
 
 
 # ---- the command line ------------------------------------------------------------------------------------------
 
+
 def parse(argv):
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     p.add_argument("verb", choices=["quantize", "eval"])
     p.add_argument("model", metavar="MODEL")
     a = p.add_argument
@@ -413,15 +432,21 @@ def main(argv=None):
         if opt.calib:
             ids = load_tokens(opt.calib, opt.model)
             result["blocks"] = block_ap(
-                runner, windows(ids, opt.seq_len, opt.train_size),
-                windows(ids, opt.seq_len, opt.val_size, opt.train_size), opt, stored,
-                lambda i, epochs: say(f"block {i}: {epochs}"))
+                runner,
+                windows(ids, opt.seq_len, opt.train_size),
+                windows(ids, opt.seq_len, opt.val_size, opt.train_size),
+                opt,
+                stored,
+                lambda i, epochs: say(f"block {i}: {epochs}"),
+            )
             measure("block_ap", runner)
         else:
             rtn(runner, opt.bits, opt.group_size)
         if opt.e2e:
             ids = windows(load_tokens(opt.e2e, opt.model), opt.e2e_seq_len, opt.e2e_train_size)
-            result["e2e_loss"] = e2e_qp(runner, ids, opt, lambda k, n, v: say(f"step {k}/{n}: {v:.4f}"))
+            result["e2e_loss"] = e2e_qp(
+                runner, ids, opt, lambda k, n, v: say(f"step {k}/{n}: {v:.4f}")
+            )
             store_e2e(runner)
             measure("efficientqat" if opt.calib else "e2e_qp", runner)
     result["seconds"] = round(time.monotonic() - start, 1)

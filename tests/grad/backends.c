@@ -1,10 +1,11 @@
 #include "grad.h"
 
-/* The fast backend against the reference, gradient by gradient; kernel by kernel is the conformance suite's. */
+/* The fast backend against the reference, gradient by gradient; kernel by kernel is the conformance
+ * suite's. */
 
 static void compare(const grad_case *c, eqi_dtype dtype, int how, double tolerance)
 {
-    static const char *const devices[2] = { "ref", "cpu" };
+    static const char *const devices[2] = {"ref", "cpu"};
     eqi_ctx *ctx[2];
     sample s[2];
     eqi_tensor *grads[2][INPUTS];
@@ -16,8 +17,8 @@ static void compare(const grad_case *c, eqi_dtype dtype, int how, double toleran
     for (int i = 0; i < INPUTS; i++) {
         if (!grads[0][i]) continue;
         double found = relative(grads[0][i], grads[1][i]);
-        ck_assert_msg(found <= tolerance, "%s %s: gradient of input %d differs by %.3g rms", c->name, eqi_dtype_name(dtype), i,
-                      found);
+        ck_assert_msg(found <= tolerance, "%s %s: gradient of input %d differs by %.3g rms",
+                      c->name, eqi_dtype_name(dtype), i, found);
     }
     for (int d = 0; d < 2; d++) {
         free_all(grads[d]);
@@ -29,7 +30,7 @@ static void compare(const grad_case *c, eqi_dtype dtype, int how, double toleran
 START_TEST(same_as_the_reference)
 {
     const grad_case *c = &grad_cases[_i];
-    static const int uses[] = { ONCE, TWICE, THROUGH, THROUGH | TWICE };
+    static const int uses[] = {ONCE, TWICE, THROUGH, THROUGH | TWICE};
     for (size_t i = 0; i < EQI_COUNT(uses); i++) {
         compare(c, EQI_F32, uses[i], 1e-4);
         /* A few units in the last place of 8 bits. */

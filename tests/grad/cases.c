@@ -1,38 +1,105 @@
 #include "grad.h"
 
-#define RUN(name) static eqat_status name(eqi_tape *tape, eqi_dtype dtype, eqi_tensor *const *in, eqi_tensor **out)
+#define RUN(name)                                                                   \
+    static eqat_status name(eqi_tape *tape, eqi_dtype dtype, eqi_tensor *const *in, \
+                            eqi_tensor **out)
 
-RUN(add) { (void)dtype; return eqi_op_add(tape, in[0], in[1], out); }
-RUN(add_self) { (void)dtype; return eqi_op_add(tape, in[0], in[0], out); }
-RUN(mul) { (void)dtype; return eqi_op_mul(tape, in[0], in[1], out); }
-RUN(mul_self) { (void)dtype; return eqi_op_mul(tape, in[0], in[0], out); }
-RUN(scale) { (void)dtype; return eqi_op_scale(tape, in[0], -1.75, out); }
-RUN(reshape) { (void)dtype; return eqi_op_reshape(tape, in[0], 2, DIMS(4, 6).at, out); }
-RUN(contiguous) { (void)dtype; return eqi_op_contiguous(tape, in[0], out); }
-RUN(silu_mul) { (void)dtype; return eqi_op_silu_mul(tape, in[0], in[1], out); }
-RUN(silu_mul_self) { (void)dtype; return eqi_op_silu_mul(tape, in[0], in[0], out); }
-RUN(rmsnorm) { (void)dtype; return eqi_op_rmsnorm(tape, in[0], in[1], 0.01, out); }
-RUN(rmsnorm_self) { (void)dtype; return eqi_op_rmsnorm(tape, in[0], in[0], 0.01, out); }
-RUN(rope) { (void)dtype; return eqi_op_rope(tape, in[0], in[1], in[2], in[3], out); }
-RUN(mse) { (void)dtype; return eqi_op_mse(tape, in[0], in[1], out); }
+RUN(add)
+{
+    (void)dtype;
+    return eqi_op_add(tape, in[0], in[1], out);
+}
+RUN(add_self)
+{
+    (void)dtype;
+    return eqi_op_add(tape, in[0], in[0], out);
+}
+RUN(mul)
+{
+    (void)dtype;
+    return eqi_op_mul(tape, in[0], in[1], out);
+}
+RUN(mul_self)
+{
+    (void)dtype;
+    return eqi_op_mul(tape, in[0], in[0], out);
+}
+RUN(scale)
+{
+    (void)dtype;
+    return eqi_op_scale(tape, in[0], -1.75, out);
+}
+RUN(reshape)
+{
+    (void)dtype;
+    return eqi_op_reshape(tape, in[0], 2, DIMS(4, 6).at, out);
+}
+RUN(contiguous)
+{
+    (void)dtype;
+    return eqi_op_contiguous(tape, in[0], out);
+}
+RUN(silu_mul)
+{
+    (void)dtype;
+    return eqi_op_silu_mul(tape, in[0], in[1], out);
+}
+RUN(silu_mul_self)
+{
+    (void)dtype;
+    return eqi_op_silu_mul(tape, in[0], in[0], out);
+}
+RUN(rmsnorm)
+{
+    (void)dtype;
+    return eqi_op_rmsnorm(tape, in[0], in[1], 0.01, out);
+}
+RUN(rmsnorm_self)
+{
+    (void)dtype;
+    return eqi_op_rmsnorm(tape, in[0], in[0], 0.01, out);
+}
+RUN(rope)
+{
+    (void)dtype;
+    return eqi_op_rope(tape, in[0], in[1], in[2], in[3], out);
+}
+RUN(mse)
+{
+    (void)dtype;
+    return eqi_op_mse(tape, in[0], in[1], out);
+}
 RUN(embedding) { return eqi_op_embedding(tape, in[0], in[1], dtype, out); }
-RUN(linear_dense) { (void)dtype; return eqi_op_linear(tape, in[0], &(eqi_weight){ .w = in[1], .bias = in[2] }, out); }
-RUN(linear_self) { (void)dtype; return eqi_op_linear(tape, in[0], &(eqi_weight){ .w = in[0] }, out); }
-RUN(cross_entropy) { (void)dtype; return eqi_op_linear_cross_entropy(tape, in[0], in[1], in[2], out, NULL); }
+RUN(linear_dense)
+{
+    (void)dtype;
+    return eqi_op_linear(tape, in[0], &(eqi_weight){.w = in[1], .bias = in[2]}, out);
+}
+RUN(linear_self)
+{
+    (void)dtype;
+    return eqi_op_linear(tape, in[0], &(eqi_weight){.w = in[0]}, out);
+}
+RUN(cross_entropy)
+{
+    (void)dtype;
+    return eqi_op_linear_cross_entropy(tape, in[0], in[1], in[2], out, NULL);
+}
 
-static const eqi_quant_desc fq3 = { .bits = 3, .group = 4, .clamp = true }, packed3 = { .bits = 3, .group = 16 };
+static const eqi_quant_desc fq3 = {.bits = 3, .group = 4, .clamp = true},
+                            packed3 = {.bits = 3, .group = 16};
 
 RUN(linear_fq)
 {
     (void)dtype;
-    eqi_weight w = { .w = in[1], .s = in[2], .z = in[3], .bias = in[4], .q = fq3 };
+    eqi_weight w = {.w = in[1], .s = in[2], .z = in[3], .bias = in[4], .q = fq3};
     return eqi_op_linear(tape, in[0], &w, out);
 }
 
 RUN(linear_packed)
 {
     (void)dtype;
-    eqi_weight w = { .codes = in[1], .s = in[2], .z = in[3], .bias = in[4], .q = packed3 };
+    eqi_weight w = {.codes = in[1], .s = in[2], .z = in[3], .bias = in[4], .q = packed3};
     return eqi_op_linear(tape, in[0], &w, out);
 }
 
@@ -42,34 +109,56 @@ RUN(fakequant) { return eqi_op_fakequant(tape, in[0], in[1], in[2], &fq3, dtype,
 RUN(linear_of_fakequant)
 {
     eqi_tensor *w;
-    EQI_TRY(eqi_op_fakequant(tape, in[1], in[2], in[3], &fq3, dtype, &w));
-    eqat_status st = eqi_op_linear(tape, in[0], &(eqi_weight){ .w = w }, out);
+    EQI_RETURN_IF(eqi_op_fakequant(tape, in[1], in[2], in[3], &fq3, dtype, &w));
+    eqat_status st = eqi_op_linear(tape, in[0], &(eqi_weight){.w = w}, out);
     eqi_tensor_unref(w);
     return st;
 }
 
-static eqat_status attend(eqi_tape *tape, eqi_tensor *const *in, eqi_attention_desc d, eqi_tensor **out)
+static eqat_status attend(eqi_tape *tape, eqi_tensor *const *in, eqi_attention_desc d,
+                          eqi_tensor **out)
 {
     d.scale = 0.4f;
     return eqi_op_attention(tape, in[0], in[1], in[2], in[3], &d, out);
 }
-RUN(attention) { (void)dtype; return attend(tape, in, (eqi_attention_desc){ .causal = true }, out); }
-RUN(attention_all) { (void)dtype; return attend(tape, in, (eqi_attention_desc){ 0 }, out); }
-RUN(attention_window) { (void)dtype; return attend(tape, in, (eqi_attention_desc){ .causal = true, .window = 2 }, out); }
-RUN(attention_softcap) { (void)dtype; return attend(tape, in, (eqi_attention_desc){ .causal = true, .softcap = 1.5f }, out); }
-RUN(attention_offset) { (void)dtype; return attend(tape, in, (eqi_attention_desc){ .causal = true, .q_offset = 2 }, out); }
+RUN(attention)
+{
+    (void)dtype;
+    return attend(tape, in, (eqi_attention_desc){.causal = true}, out);
+}
+RUN(attention_all)
+{
+    (void)dtype;
+    return attend(tape, in, (eqi_attention_desc){0}, out);
+}
+RUN(attention_window)
+{
+    (void)dtype;
+    return attend(tape, in, (eqi_attention_desc){.causal = true, .window = 2}, out);
+}
+RUN(attention_softcap)
+{
+    (void)dtype;
+    return attend(tape, in, (eqi_attention_desc){.causal = true, .softcap = 1.5f}, out);
+}
+RUN(attention_offset)
+{
+    (void)dtype;
+    return attend(tape, in, (eqi_attention_desc){.causal = true, .q_offset = 2}, out);
+}
 RUN(attention_self)
 {
     (void)dtype;
-    eqi_tensor *same[4] = { in[0], in[0], in[0], NULL };
-    return attend(tape, same, (eqi_attention_desc){ .causal = true }, out);
+    eqi_tensor *same[4] = {in[0], in[0], in[0], NULL};
+    return attend(tape, same, (eqi_attention_desc){.causal = true}, out);
 }
 
-static eqat_status custom_backward(void *user, eqi_tape *tape, eqi_tensor *dy, eqi_tensor *const *in, int n_in)
+static eqat_status custom_backward(void *user, eqi_tape *tape, eqi_tensor *dy,
+                                   eqi_tensor *const *in, int n_in)
 {
     (void)user, (void)n_in;
     eqi_tensor *g;
-    EQI_TRY(eqi_op_scale(tape, dy, 2.5, &g));
+    EQI_RETURN_IF(eqi_op_scale(tape, dy, 2.5, &g));
     return eqi_grad_give(in[0], g);
 }
 
@@ -80,29 +169,35 @@ RUN(custom)
     tape->recording = false;
     eqat_status st = eqi_op_scale(tape, in[0], 2.5, out);
     tape->recording = recording;
-    return st == EQAT_OK ? eqi_op_custom(tape, "times", in, 1, *out, custom_backward, NULL, NULL) : st;
+    return st == EQAT_OK ? eqi_op_custom(tape, "times", in, 1, *out, custom_backward, NULL, NULL)
+                         : st;
 }
 
-static eqat_status segment(eqi_tape *tape, void *user, eqi_tensor *const *in, int n_in, eqi_tensor **out)
+static eqat_status segment(eqi_tape *tape, void *user, eqi_tensor *const *in, int n_in,
+                           eqi_tensor **out)
 {
     (void)user, (void)n_in;
     eqi_tensor *square;
-    EQI_TRY(eqi_op_mul(tape, in[0], in[0], &square));
+    EQI_RETURN_IF(eqi_op_mul(tape, in[0], in[0], &square));
     eqat_status st = eqi_op_mul(tape, square, in[1], out);
     eqi_tensor_unref(square);
     return st;
 }
-RUN(checkpoint) { (void)dtype; return eqi_tape_checkpoint(tape, segment, NULL, NULL, in, 2, out); }
+RUN(checkpoint)
+{
+    (void)dtype;
+    return eqi_tape_checkpoint(tape, segment, NULL, NULL, in, 2, out);
+}
 
 static void some_ids(eqi_tensor *const *in)
 {
-    static const int ids[6] = { 3, 0, 3, 4, 1, 3 };
+    static const int ids[6] = {3, 0, 3, 4, 1, 3};
     for (int i = 0; i < 6; i++) put(in[0], i, ids[i]);
 }
 
 static void some_labels(eqi_tensor *const *in)
 {
-    static const int labels[6] = { 3, -100, 8, 0, -1, 3 };
+    static const int labels[6] = {3, -100, 8, 0, -1, 3};
     for (int i = 0; i < 6; i++) put(in[2], i, labels[i]);
 }
 
@@ -121,7 +216,8 @@ static void some_positions(eqi_tensor *const *in)
     for (int i = 0; i < 10; i++) put(in[3], i, (3 * i) % 11);
 }
 
-/* Steps that leave some weights outside; zero points off the grid and beyond it, one step below its floor. */
+/* Steps that leave some weights outside; zero points off the grid and beyond it, one step below its
+ * floor. */
 static void steps(eqi_tensor *s, eqi_tensor *z)
 {
     for (int64_t i = 0; i < count(s); i++) {
@@ -141,54 +237,87 @@ static void codes(eqi_tensor *const *in)
 
 /* k x 32 inputs at 3 bits are 3 k words. */
 const grad_case grad_cases[] = {
-    { "add", "add", { { X, DIMS(2, 3, 4) }, { X, DIMS(2, 3, 4) } }, add },
-    { "add_self", "add", { { X, DIMS(2, 3, 4) } }, add_self },
-    { "mul", "mul", { { X, DIMS(2, 3, 4) }, { X, DIMS(2, 3, 4) } }, mul },
-    { "mul_self", "mul", { { X, DIMS(2, 3, 4) } }, mul_self },
-    { "scale", "scale", { { X, DIMS(2, 3, 4) } }, scale },
-    { "reshape", "reshape", { { X, DIMS(2, 3, 4) } }, reshape },
-    { "contiguous", "contiguous", { { X, DIMS(2, 3, 4) } }, contiguous, .gaps = true },
-    { "silu_mul", "silu_mul", { { X, DIMS(2, 3, 5) }, { X, DIMS(2, 3, 5) } }, silu_mul },
-    { "silu_mul_self", "silu_mul", { { X, DIMS(2, 3, 5) } }, silu_mul_self },
-    { "rmsnorm", "rmsnorm", { { X, DIMS(5, 7) }, { P, DIMS(7) } }, rmsnorm },
-    { "rmsnorm_heads", "rmsnorm", { { X, DIMS(2, 3, 2, 6) }, { P, DIMS(6) } }, rmsnorm },
-    { "rmsnorm_self", "rmsnorm", { { X, DIMS(7) } }, rmsnorm_self, .no_bf16 = true },
-    { "rope", "rope", { { X, DIMS(2, 5, 3, 6) }, { C, DIMS(6, 3) }, { C, DIMS(6, 3) } }, rope },
-    { "rope_partial", "rope", { { X, DIMS(2, 5, 3, 8) }, { C, DIMS(11, 3) }, { C, DIMS(11, 3) }, { I, DIMS(2, 5) } }, rope,
-      some_positions },
-    { "mse", "mse", { { X, DIMS(2, 3, 4) }, { X, DIMS(2, 3, 4) } }, mse },
-    { "embedding", "embedding", { { I, DIMS(2, 3) }, { P, DIMS(5, 4) } }, embedding, some_ids },
-    { "linear", "linear", { { X, DIMS(2, 3, 6) }, { P, DIMS(5, 6) }, { P, DIMS(5) } }, linear_dense },
-    { "linear_no_bias", "linear", { { X, DIMS(4, 6) }, { P, DIMS(5, 6) } }, linear_dense },
-    { "linear_one_row", "linear", { { X, DIMS(6) }, { P, DIMS(5, 6) }, { P, DIMS(5) } }, linear_dense },
-    { "linear_self", "linear", { { X, DIMS(4, 6) } }, linear_self },
-    { "linear_fakequant", "linear",
-      { { X, DIMS(2, 3, 8) }, { RULE, DIMS(5, 8) }, { RULE, DIMS(5, 2) }, { RULE, DIMS(5, 2) }, { P, DIMS(5) } }, linear_fq,
-      steps_after_x },
-    { "linear_packed", "linear",
-      { { X, DIMS(2, 3, 32) }, { U, DIMS(4, 3) }, { P, DIMS(4, 2) }, { RULE, DIMS(4, 2) }, { P, DIMS(4) } }, linear_packed,
-      codes },
-    { "linear_of_fakequant", "linear", { { X, DIMS(2, 3, 8) }, { RULE, DIMS(5, 8) }, { RULE, DIMS(5, 2) }, { RULE, DIMS(5, 2) } },
-      linear_of_fakequant, steps_after_x },
-    { "fakequant", "fakequant", { { RULE, DIMS(5, 8) }, { RULE, DIMS(5, 2) }, { RULE, DIMS(5, 2) } }, fakequant, steps_after_w },
-    { "attention", "attention", { { X, DIMS(2, 5, 4, 6) }, { X, DIMS(2, 5, 2, 6) }, { X, DIMS(2, 5, 2, 6) } }, attention },
-    { "attention_all", "attention", { { X, DIMS(2, 3, 2, 4) }, { X, DIMS(2, 5, 2, 4) }, { X, DIMS(2, 5, 2, 4) } },
-      attention_all },
-    { "attention_window", "attention", { { X, DIMS(2, 5, 2, 4) }, { X, DIMS(2, 5, 1, 4) }, { X, DIMS(2, 5, 1, 4) } },
-      attention_window },
-    { "attention_softcap", "attention", { { X, DIMS(2, 5, 2, 4) }, { X, DIMS(2, 5, 1, 4) }, { X, DIMS(2, 5, 1, 4) } },
-      attention_softcap },
-    { "attention_offset", "attention", { { X, DIMS(2, 3, 2, 4) }, { X, DIMS(2, 5, 1, 4) }, { X, DIMS(2, 5, 1, 4) } },
-      attention_offset },
-    { "attention_segments", "attention",
-      { { X, DIMS(2, 5, 2, 4) }, { X, DIMS(2, 5, 1, 4) }, { X, DIMS(2, 5, 1, 4) }, { I, DIMS(2, 5) } },
-      attention, two_segments },
-    { "attention_self", "attention", { { X, DIMS(2, 5, 2, 4) } }, attention_self },
-    { "cross_entropy", "linear_cross_entropy", { { X, DIMS(2, 3, 4) }, { P, DIMS(9, 4) }, { I, DIMS(2, 3) } }, cross_entropy,
-      some_labels },
-    { "cross_entropy_masked", "linear_cross_entropy", { { X, DIMS(6, 4) }, { P, DIMS(9, 4) }, { I, DIMS(6) } }, cross_entropy,
-      masked_labels },
-    { "custom", "custom", { { X, DIMS(2, 3, 4) } }, custom },
-    { "checkpoint", "checkpoint", { { X, DIMS(2, 3, 4) }, { X, DIMS(2, 3, 4) } }, checkpoint },
+    {"add", "add", {{X, DIMS(2, 3, 4)}, {X, DIMS(2, 3, 4)}}, add},
+    {"add_self", "add", {{X, DIMS(2, 3, 4)}}, add_self},
+    {"mul", "mul", {{X, DIMS(2, 3, 4)}, {X, DIMS(2, 3, 4)}}, mul},
+    {"mul_self", "mul", {{X, DIMS(2, 3, 4)}}, mul_self},
+    {"scale", "scale", {{X, DIMS(2, 3, 4)}}, scale},
+    {"reshape", "reshape", {{X, DIMS(2, 3, 4)}}, reshape},
+    {"contiguous", "contiguous", {{X, DIMS(2, 3, 4)}}, contiguous, .gaps = true},
+    {"silu_mul", "silu_mul", {{X, DIMS(2, 3, 5)}, {X, DIMS(2, 3, 5)}}, silu_mul},
+    {"silu_mul_self", "silu_mul", {{X, DIMS(2, 3, 5)}}, silu_mul_self},
+    {"rmsnorm", "rmsnorm", {{X, DIMS(5, 7)}, {P, DIMS(7)}}, rmsnorm},
+    {"rmsnorm_heads", "rmsnorm", {{X, DIMS(2, 3, 2, 6)}, {P, DIMS(6)}}, rmsnorm},
+    {"rmsnorm_self", "rmsnorm", {{X, DIMS(7)}}, rmsnorm_self, .no_bf16 = true},
+    {"rope", "rope", {{X, DIMS(2, 5, 3, 6)}, {C, DIMS(6, 3)}, {C, DIMS(6, 3)}}, rope},
+    {"rope_partial",
+     "rope",
+     {{X, DIMS(2, 5, 3, 8)}, {C, DIMS(11, 3)}, {C, DIMS(11, 3)}, {I, DIMS(2, 5)}},
+     rope,
+     some_positions},
+    {"mse", "mse", {{X, DIMS(2, 3, 4)}, {X, DIMS(2, 3, 4)}}, mse},
+    {"embedding", "embedding", {{I, DIMS(2, 3)}, {P, DIMS(5, 4)}}, embedding, some_ids},
+    {"linear", "linear", {{X, DIMS(2, 3, 6)}, {P, DIMS(5, 6)}, {P, DIMS(5)}}, linear_dense},
+    {"linear_no_bias", "linear", {{X, DIMS(4, 6)}, {P, DIMS(5, 6)}}, linear_dense},
+    {"linear_one_row", "linear", {{X, DIMS(6)}, {P, DIMS(5, 6)}, {P, DIMS(5)}}, linear_dense},
+    {"linear_self", "linear", {{X, DIMS(4, 6)}}, linear_self},
+    {"linear_fakequant",
+     "linear",
+     {{X, DIMS(2, 3, 8)}, {RULE, DIMS(5, 8)}, {RULE, DIMS(5, 2)}, {RULE, DIMS(5, 2)}, {P, DIMS(5)}},
+     linear_fq,
+     steps_after_x},
+    {"linear_packed",
+     "linear",
+     {{X, DIMS(2, 3, 32)}, {U, DIMS(4, 3)}, {P, DIMS(4, 2)}, {RULE, DIMS(4, 2)}, {P, DIMS(4)}},
+     linear_packed,
+     codes},
+    {"linear_of_fakequant",
+     "linear",
+     {{X, DIMS(2, 3, 8)}, {RULE, DIMS(5, 8)}, {RULE, DIMS(5, 2)}, {RULE, DIMS(5, 2)}},
+     linear_of_fakequant,
+     steps_after_x},
+    {"fakequant",
+     "fakequant",
+     {{RULE, DIMS(5, 8)}, {RULE, DIMS(5, 2)}, {RULE, DIMS(5, 2)}},
+     fakequant,
+     steps_after_w},
+    {"attention",
+     "attention",
+     {{X, DIMS(2, 5, 4, 6)}, {X, DIMS(2, 5, 2, 6)}, {X, DIMS(2, 5, 2, 6)}},
+     attention},
+    {"attention_all",
+     "attention",
+     {{X, DIMS(2, 3, 2, 4)}, {X, DIMS(2, 5, 2, 4)}, {X, DIMS(2, 5, 2, 4)}},
+     attention_all},
+    {"attention_window",
+     "attention",
+     {{X, DIMS(2, 5, 2, 4)}, {X, DIMS(2, 5, 1, 4)}, {X, DIMS(2, 5, 1, 4)}},
+     attention_window},
+    {"attention_softcap",
+     "attention",
+     {{X, DIMS(2, 5, 2, 4)}, {X, DIMS(2, 5, 1, 4)}, {X, DIMS(2, 5, 1, 4)}},
+     attention_softcap},
+    {"attention_offset",
+     "attention",
+     {{X, DIMS(2, 3, 2, 4)}, {X, DIMS(2, 5, 1, 4)}, {X, DIMS(2, 5, 1, 4)}},
+     attention_offset},
+    {"attention_segments",
+     "attention",
+     {{X, DIMS(2, 5, 2, 4)}, {X, DIMS(2, 5, 1, 4)}, {X, DIMS(2, 5, 1, 4)}, {I, DIMS(2, 5)}},
+     attention,
+     two_segments},
+    {"attention_self", "attention", {{X, DIMS(2, 5, 2, 4)}}, attention_self},
+    {"cross_entropy",
+     "linear_cross_entropy",
+     {{X, DIMS(2, 3, 4)}, {P, DIMS(9, 4)}, {I, DIMS(2, 3)}},
+     cross_entropy,
+     some_labels},
+    {"cross_entropy_masked",
+     "linear_cross_entropy",
+     {{X, DIMS(6, 4)}, {P, DIMS(9, 4)}, {I, DIMS(6)}},
+     cross_entropy,
+     masked_labels},
+    {"custom", "custom", {{X, DIMS(2, 3, 4)}}, custom},
+    {"checkpoint", "checkpoint", {{X, DIMS(2, 3, 4)}, {X, DIMS(2, 3, 4)}}, checkpoint},
 };
 const size_t grad_case_count = EQI_COUNT(grad_cases);

@@ -24,8 +24,8 @@ typedef struct grad_case {
     } in[INPUTS];
     eqat_status (*run)(eqi_tape *tape, eqi_dtype dtype, eqi_tensor *const *in, eqi_tensor **out);
     void (*prepare)(eqi_tensor *const *in); /* over normal values, or zeros; may be NULL */
-    bool gaps;    /* only with inputs that are not contiguous */
-    bool no_bf16; /* one tensor serves as activation and parameter */
+    bool gaps;                              /* only with inputs that are not contiguous */
+    bool no_bf16;                           /* one tensor serves as activation and parameter */
 } grad_case;
 
 extern const grad_case grad_cases[];
@@ -52,7 +52,8 @@ enum { ONCE = 0, TWICE = 1, AGAIN = 2, THROUGH = 4, RECOMPUTED = 8 };
 void sample_make(sample *s, eqi_ctx *ctx, const grad_case *c, eqi_dtype dtype, layout where);
 void sample_free(sample *s);
 bool trains(kind k);
-/* Gradients of sum(out * random), counted; NULL for what does not train. Leaves the inputs without gradients. */
+/* Gradients of sum(out * random), counted; NULL for what does not train. Leaves the inputs without
+ * gradients. */
 void sample_gradients(sample *s, int how, eqi_tensor **grads);
 double sample_value(sample *s);
 void free_all(eqi_tensor **grads);

@@ -19,7 +19,9 @@ static eqi_tensor *transposed(eqi_tensor *t)
     size_t size = (size_t)n * eqi_dtype_size(t->v.dtype);
     eqi_ctx *ctx = eqi_tensor_ctx(t);
     eqi_tensor *out;
-    OK(ctx, eqi_tensor_wrap(ctx, &out, t->v.dtype, t->v.ndim, t->v.shape, stride, malloc(size), size, free_data, NULL));
+    OK(ctx,
+       eqi_tensor_wrap(ctx, &out, t->v.dtype, t->v.ndim, t->v.shape, stride, malloc(size), size,
+                       free_data, NULL));
     OK(ctx, eqi_tensor_copy(out, t));
     return out;
 }
@@ -34,12 +36,13 @@ static eqi_dtype dtype_of(kind k, eqi_dtype compute)
 
 void sample_make(sample *s, eqi_ctx *ctx, const grad_case *c, eqi_dtype dtype, layout where)
 {
-    *s = (sample){ .ctx = ctx, .c = c, .dtype = dtype };
+    *s = (sample){.ctx = ctx, .c = c, .dtype = dtype};
     if (c->gaps && where == DENSE) where = GAPS;
     for (int i = 0; i < INPUTS; i++) {
         kind k = c->in[i].kind;
         if (k == NONE) continue;
-        s->in[i] = make_random(ctx, dtype_of(k, dtype), c->in[i].shape, (uint32_t)(10 + i), k == I || k == U ? 0 : 1);
+        s->in[i] = make_random(ctx, dtype_of(k, dtype), c->in[i].shape, (uint32_t)(10 + i),
+                               k == I || k == U ? 0 : 1);
     }
     if (c->prepare) c->prepare(s->in);
     for (int i = 0; i < INPUTS; i++) {
@@ -62,7 +65,8 @@ void free_all(eqi_tensor **grads)
 
 void sample_free(sample *s) { free_all(s->in); }
 
-static eqat_status as_segment(eqi_tape *tape, void *user, eqi_tensor *const *in, int n_in, eqi_tensor **out)
+static eqat_status as_segment(eqi_tape *tape, void *user, eqi_tensor *const *in, int n_in,
+                              eqi_tensor **out)
 {
     const sample *s = user;
     (void)n_in;
@@ -71,7 +75,7 @@ static eqat_status as_segment(eqi_tape *tape, void *user, eqi_tensor *const *in,
 
 static eqi_tensor *forward(sample *s, eqi_tape *tape, int how)
 {
-    eqi_tensor *in[INPUTS] = { NULL }, *out, *second, *both;
+    eqi_tensor *in[INPUTS] = {NULL}, *out, *second, *both;
     for (int i = 0; i < INPUTS; i++) {
         if (!s->in[i]) continue;
         if ((how & THROUGH) && s->in[i]->requires_grad)
@@ -96,7 +100,7 @@ static eqi_tensor *forward(sample *s, eqi_tape *tape, int how)
 
 static eqi_tensor *weights_for(const sample *s, const eqi_tensor *out)
 {
-    dims shape = { .n = out->v.ndim };
+    dims shape = {.n = out->v.ndim};
     memcpy(shape.at, out->v.shape, sizeof shape.at);
     return make_random(s->ctx, out->v.dtype, shape, 99, 1);
 }
@@ -124,7 +128,8 @@ void sample_gradients(sample *s, int how, eqi_tensor **grads)
     eqi_tape_free(tape);
     for (int i = 0; i < INPUTS; i++) {
         eqi_tensor *g = s->in[i] ? s->in[i]->grad : NULL;
-        ck_assert_msg((g != NULL) == (s->in[i] && s->in[i]->requires_grad), "%s: gradient of input %d", s->c->name, i);
+        ck_assert_msg((g != NULL) == (s->in[i] && s->in[i]->requires_grad),
+                      "%s: gradient of input %d", s->c->name, i);
         grads[i] = g ? eqi_tensor_ref(g) : NULL;
         if (g) eqi_tensor_zero_grad(s->in[i]);
     }

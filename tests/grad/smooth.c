@@ -7,7 +7,7 @@ static counter memory;
 
 static void setup(void)
 {
-    memory = (counter){ 0 };
+    memory = (counter){0};
     ctx = open_counted("ref", &memory);
 }
 
@@ -18,14 +18,16 @@ static void teardown(void)
     ck_assert_uint_eq(memory.live, 0);
 }
 
-static void expect_close(const sample *s, const char *how, eqi_tensor **expected, eqi_tensor **found, double factor)
+static void expect_close(const sample *s, const char *how, eqi_tensor **expected,
+                         eqi_tensor **found, double factor)
 {
     for (int i = 0; i < INPUTS; i++) {
         if (!expected[i]) continue;
         for (int64_t j = 0; j < count(expected[i]); j++) {
             double e = factor * get(expected[i], j), f = get(found[i], j);
-            ck_assert_msg(fabs(e - f) <= 1e-12 * (1 + fabs(e)), "%s, %s: input %d element %lld: found %.15g, expected %.15g",
-                          s->c->name, how, i, (long long)j, f, e);
+            ck_assert_msg(fabs(e - f) <= 1e-12 * (1 + fabs(e)),
+                          "%s, %s: input %d element %lld: found %.15g, expected %.15g", s->c->name,
+                          how, i, (long long)j, f, e);
         }
     }
 }
@@ -47,9 +49,10 @@ START_TEST(finite_differences)
             double below = sample_value(&s);
             put(s.in[i], j, at);
             double expected = (above - below) / (2 * h), found = get(grads[i], j);
-            ck_assert_msg(fabs(expected - found) <= 1e-8 * (1 + fabs(expected)),
-                          "%s: input %d element %lld: found %.12g, the difference quotient is %.12g", s.c->name, i, (long long)j,
-                          found, expected);
+            ck_assert_msg(
+                fabs(expected - found) <= 1e-8 * (1 + fabs(expected)),
+                "%s: input %d element %lld: found %.12g, the difference quotient is %.12g",
+                s.c->name, i, (long long)j, found, expected);
         }
     }
     free_all(grads);
@@ -82,13 +85,13 @@ START_TEST(several_uses)
         double factor;
         const char *name;
     } uses[] = {
-        { AGAIN, 2, "two backwards" },
-        { TWICE, 2, "two uses" },
-        { TWICE | AGAIN, 4, "two uses, two backwards" },
-        { THROUGH, 1, "inputs from the tape" },
-        { THROUGH | TWICE, 2, "inputs from the tape, two uses" },
-        { THROUGH | TWICE | AGAIN, 4, "inputs from the tape, two uses, two backwards" },
-        { RECOMPUTED | TWICE, 2, "one use recomputed, one not" },
+        {AGAIN, 2, "two backwards"},
+        {TWICE, 2, "two uses"},
+        {TWICE | AGAIN, 4, "two uses, two backwards"},
+        {THROUGH, 1, "inputs from the tape"},
+        {THROUGH | TWICE, 2, "inputs from the tape, two uses"},
+        {THROUGH | TWICE | AGAIN, 4, "inputs from the tape, two uses, two backwards"},
+        {RECOMPUTED | TWICE, 2, "one use recomputed, one not"},
     };
     sample s;
     eqi_tensor *once[INPUTS], *found[INPUTS];
@@ -115,7 +118,7 @@ START_TEST(one_at_a_time)
         for (int j = 0; j < INPUTS; j++)
             if (s.in[j]) s.in[j]->requires_grad = i == j;
         sample_gradients(&s, ONCE, one);
-        eqi_tensor *expected[INPUTS] = { NULL };
+        eqi_tensor *expected[INPUTS] = {NULL};
         expected[i] = all[i];
         expect_close(&s, "alone", expected, one, 1);
         free_all(one);
@@ -137,7 +140,8 @@ START_TEST(recomputed_bit_for_bit)
             sample_gradients(&s, how, plain);
             sample_gradients(&s, how | RECOMPUTED, again);
             for (int i = 0; i < INPUTS; i++)
-                ck_assert_msg(!plain[i] || same_bits(plain[i], again[i]), "%s %s: input %d", s.c->name, eqi_dtype_name(dtype), i);
+                ck_assert_msg(!plain[i] || same_bits(plain[i], again[i]), "%s %s: input %d",
+                              s.c->name, eqi_dtype_name(dtype), i);
             free_all(plain);
             free_all(again);
             sample_free(&s);

@@ -1,8 +1,9 @@
 #include "grad.h"
 
 /* The rules of docs/numerics.md, written out again:
- *   s' = clamp(s, 1e-4, 1e4)   z' = clamp(rne(z), 0, Q)   u = rne(w/s') + z'   w^ = (clamp(u, 0, Q) - z') s'
- *   inside 0 <= u <= Q: dw = 1, ds = rne(w/s') - w/s', dz = 0; outside: dw = 0, ds = q - z', dz = -s' */
+ *   s' = clamp(s, 1e-4, 1e4)   z' = clamp(rne(z), 0, Q)   u = rne(w/s') + z'   w^ = (clamp(u, 0, Q)
+ * - z') s' inside 0 <= u <= Q: dw = 1, ds = rne(w/s') - w/s', dz = 0; outside: dw = 0, ds = q - z',
+ * dz = -s' */
 
 enum { N = 6, K = 24, R = 5 };
 
@@ -13,13 +14,15 @@ typedef struct rule {
     int outside;
 } rule;
 
-static void by_rule(rule *r, const eqi_tensor *w, const eqi_tensor *s, const eqi_tensor *z, const eqi_quant_desc *q)
+static void by_rule(rule *r, const eqi_tensor *w, const eqi_tensor *s, const eqi_tensor *z,
+                    const eqi_quant_desc *q)
 {
     double top = (1 << q->bits) - 1;
     memset(r, 0, sizeof *r);
     for (int i = 0; i < N * K; i++) {
         int64_t g = i / q->group;
-        double step = q->clamp ? clamp(get(s, g), 1e-4f, 1e4) : get(s, g), zero = clamp(rint(get(z, g)), 0, top);
+        double step = q->clamp ? clamp(get(s, g), 1e-4f, 1e4) : get(s, g),
+               zero = clamp(rint(get(z, g)), 0, top);
         double t = get(w, i) / step, u = rint(t) + zero;
         r->what[i] = (clamp(u, 0, top) - zero) * step;
         if (u >= 0 && u <= top) {
@@ -37,13 +40,15 @@ static void expect(const char *name, const eqi_tensor *g, const double *expected
 {
     ck_assert_ptr_nonnull(g);
     for (int64_t i = 0; i < count(g); i++)
-        ck_assert_msg(fabs(get(g, i) - expected[i]) <= 1e-11 * (1 + fabs(expected[i])), "%s[%lld]: found %.15g, expected %.15g",
-                      name, (long long)i, get(g, i), expected[i]);
+        ck_assert_msg(fabs(get(g, i) - expected[i]) <= 1e-11 * (1 + fabs(expected[i])),
+                      "%s[%lld]: found %.15g, expected %.15g", name, (long long)i, get(g, i),
+                      expected[i]);
 }
 
-static void expect_gradients(const rule *r, const double *dwhat, int64_t group, eqi_tensor *w, eqi_tensor *s, eqi_tensor *z)
+static void expect_gradients(const rule *r, const double *dwhat, int64_t group, eqi_tensor *w,
+                             eqi_tensor *s, eqi_tensor *z)
 {
-    double dw[N * K], ds[N * K] = { 0 }, dz[N * K] = { 0 };
+    double dw[N * K], ds[N * K] = {0}, dz[N * K] = {0};
     for (int i = 0; i < N * K; i++) {
         dw[i] = dwhat[i] * r->dw[i];
         ds[i / group] += dwhat[i] * r->ds[i];
@@ -73,7 +78,7 @@ START_TEST(fake_quantization)
     static rule r;
     for (int bits = 2; bits <= 8; bits++) {
         for (int clamped = 0; clamped < 2; clamped++) {
-            eqi_quant_desc q = { .bits = bits, .group = bits % 2 ? 8 : K, .clamp = clamped };
+            eqi_quant_desc q = {.bits = bits, .group = bits % 2 ? 8 : K, .clamp = clamped};
             eqi_tensor *w, *s, *z, *what, *y, *seed;
             parameters(ctx, q.group, &w, &s, &z);
             by_rule(&r, w, s, z, &q);
@@ -89,12 +94,12 @@ START_TEST(fake_quantization)
             eqi_tensor_unref(seed);
 
             /* Through a linear: dw^ = dy^T x. */
-            eqi_tensor *all[] = { w, s, z };
+            eqi_tensor *all[] = {w, s, z};
             for (int i = 0; i < 3; i++) eqi_tensor_zero_grad(all[i]);
             eqi_tensor *x = make_random(ctx, EQI_F64, DIMS(R, K), 6, 1);
-            OK(ctx, eqi_op_linear(tape, x, &(eqi_weight){ .w = w, .s = s, .z = z, .q = q }, &y));
+            OK(ctx, eqi_op_linear(tape, x, &(eqi_weight){.w = w, .s = s, .z = z, .q = q}, &y));
             seed = make_random(ctx, EQI_F64, DIMS(R, N), 7, 1);
-            double out[R * N] = { 0 };
+            double out[R * N] = {0};
             memset(dwhat, 0, sizeof dwhat);
             for (int t = 0; t < R; t++)
                 for (int n = 0; n < N; n++)
@@ -105,7 +110,7 @@ START_TEST(fake_quantization)
             expect("y", y, out);
             OK(ctx, eqi_tape_backward_from(tape, y, seed));
             expect_gradients(&r, dwhat, q.group, w, s, z);
-            eqi_tensor *used[] = { w, s, z, x, y, seed };
+            eqi_tensor *used[] = {w, s, z, x, y, seed};
             for (size_t i = 0; i < EQI_COUNT(used); i++) eqi_tensor_unref(used[i]);
         }
     }
@@ -122,7 +127,7 @@ START_TEST(packed)
     eqi_tape *tape;
     OK(ctx, eqi_tape_create(ctx, &tape));
     for (int bits = 2; bits <= 8; bits++) {
-        eqi_quant_desc q = { .bits = bits, .group = GROUP };
+        eqi_quant_desc q = {.bits = bits, .group = GROUP};
         double top = (1 << bits) - 1;
         eqi_tensor *codes = make(ctx, EQI_U32, DIMS(N, KP / 32 * bits)), *s, *z, *x, *y, *seed;
         memset(codes->v.data, 0, codes->storage->size);
@@ -132,7 +137,8 @@ START_TEST(packed)
             uint32_t c = (uint32_t)(i * 7 + i / 5) & (uint32_t)top;
             code[i] = c;
             int64_t first = (int64_t)i * bits; /* rows are whole words, so the stream has no gaps */
-            for (int b = 0; b < bits; b++) word[(first + b) / 32] |= (c >> b & 1u) << (first + b) % 32;
+            for (int b = 0; b < bits; b++)
+                word[(first + b) / 32] |= (c >> b & 1u) << (first + b) % 32;
         }
         s = trainable(make(ctx, EQI_F64, DIMS(N, G)));
         z = trainable(make(ctx, EQI_F64, DIMS(N, G)));
@@ -142,8 +148,8 @@ START_TEST(packed)
         }
         x = make_random(ctx, EQI_F64, DIMS(R, KP), 6, 1);
         seed = make_random(ctx, EQI_F64, DIMS(R, N), 7, 1);
-        OK(ctx, eqi_op_linear(tape, x, &(eqi_weight){ .codes = codes, .s = s, .z = z, .q = q }, &y));
-        double out[R * N] = { 0 }, ds[N * G] = { 0 }, dz[N * G] = { 0 };
+        OK(ctx, eqi_op_linear(tape, x, &(eqi_weight){.codes = codes, .s = s, .z = z, .q = q}, &y));
+        double out[R * N] = {0}, ds[N * G] = {0}, dz[N * G] = {0};
         for (int t = 0; t < R; t++)
             for (int i = 0; i < N * KP; i++) {
                 int n = i / KP, g = i / GROUP;
@@ -156,7 +162,7 @@ START_TEST(packed)
         OK(ctx, eqi_tape_backward_from(tape, y, seed));
         expect("ds", s->grad, ds);
         expect("dz", z->grad, dz);
-        eqi_tensor *used[] = { codes, s, z, x, y, seed };
+        eqi_tensor *used[] = {codes, s, z, x, y, seed};
         for (size_t i = 0; i < EQI_COUNT(used); i++) eqi_tensor_unref(used[i]);
     }
     eqi_tape_free(tape);

@@ -10,8 +10,10 @@ typedef struct params {
 
 static params random_params(suite *s)
 {
-    static const int64_t sizes[] = { 1, 7, 8, 16, 20, 33, 64, 80, 128 };
-    params p = { .batch = suite_pick(s, 0, 2), .queries = suite_pick(s, 1, 40), .kv_heads = suite_pick(s, 1, 3) };
+    static const int64_t sizes[] = {1, 7, 8, 16, 20, 33, 64, 80, 128};
+    params p = {.batch = suite_pick(s, 0, 2),
+                .queries = suite_pick(s, 1, 40),
+                .kv_heads = suite_pick(s, 1, 3)};
     if (suite_pick(s, 0, 5) == 0) p.queries = suite_pick(s, 64, 150);
     if (p.batch == 0 && suite_pick(s, 0, 3)) p.batch = 1;
     p.heads = p.kv_heads * suite_pick(s, 1, 4);
@@ -28,14 +30,17 @@ static params random_params(suite *s)
 
 static void begin(suite *s, const params *p, eqi_dtype dtype, double spread)
 {
-    suite_begin(s, "B=%lld Tq=%lld Tk=%lld HQ=%lld HK=%lld D=%lld %s%s window %lld offset %lld cap %g%s scores %g",
-                (long long)p->batch, (long long)p->queries, (long long)p->keys, (long long)p->heads, (long long)p->kv_heads,
-                (long long)p->size,
-                eqi_dtype_name(dtype), p->d.causal ? " causal" : "", (long long)p->d.window, (long long)p->d.q_offset,
+    suite_begin(s,
+                "B=%lld Tq=%lld Tk=%lld HQ=%lld HK=%lld D=%lld %s%s window %lld offset %lld cap "
+                "%g%s scores %g",
+                (long long)p->batch, (long long)p->queries, (long long)p->keys, (long long)p->heads,
+                (long long)p->kv_heads, (long long)p->size, eqi_dtype_name(dtype),
+                p->d.causal ? " causal" : "", (long long)p->d.window, (long long)p->d.q_offset,
                 (double)p->d.softcap, p->segments ? " segments" : "", spread);
 }
 
-/* A fast kernel may round the probabilities and their gradients to the dtype of its matrix products. */
+/* A fast kernel may round the probabilities and their gradients to the dtype of its matrix
+ * products. */
 static double product_eps(eqi_dtype dtype)
 {
     return dtype == EQI_F64 ? 0x1p-40 : dtype == EQI_BF16 ? 0x1p-8 : 0x1p-21;
@@ -43,19 +48,20 @@ static double product_eps(eqi_dtype dtype)
 
 /* One row of scores, made by masking a full row. */
 typedef struct row {
-    double *p, *slope; /* probability, d score / d (q.k) */
+    double *p, *slope;  /* probability, d score / d (q.k) */
     double lse, spread; /* the largest sum of |terms| of a score */
 } row;
 
-static void fill_row(row *out, const double *q, const double *k, const double *segments, const params *p, int64_t b, int64_t h,
-                     int64_t i)
+static void fill_row(row *out, const double *q, const double *k, const double *segments,
+                     const params *p, int64_t b, int64_t h, int64_t i)
 {
     int64_t place = p->d.q_offset + i;
     double sum = 0.0, top = -INFINITY;
     out->spread = 0.0;
     for (int64_t j = 0; j < p->keys; j++) {
         const double *x = q + ((b * p->queries + i) * p->heads + h) * p->size;
-        const double *y = k + ((b * p->keys + j) * p->kv_heads + h * p->kv_heads / p->heads) * p->size;
+        const double *y =
+            k + ((b * p->keys + j) * p->kv_heads + h * p->kv_heads / p->heads) * p->size;
         double score = 0.0, terms = 0.0, cap = (double)p->d.softcap;
         for (int64_t c = 0; c < p->size; c++) score += x[c] * y[c] * (double)p->d.scale;
         for (int64_t c = 0; c < p->size; c++) terms += fabs(x[c] * y[c] * (double)p->d.scale);
@@ -64,8 +70,9 @@ static void fill_row(row *out, const double *q, const double *k, const double *s
             out->slope[j] /= pow(cosh(score / cap), 2);
             score = cap * tanh(score / cap);
         }
-        bool hidden = (p->d.causal && j > place) || (p->d.window && (j > place || place - j >= p->d.window))
-                      || (p->segments && segments[b * p->keys + j] != segments[b * p->keys + place]);
+        bool hidden = (p->d.causal && j > place) ||
+            (p->d.window && (j > place || place - j >= p->d.window)) ||
+            (p->segments && segments[b * p->keys + j] != segments[b * p->keys + place]);
         out->p[j] = hidden ? -INFINITY : score;
         if (!hidden) out->spread = fmax(out->spread, terms);
         top = fmax(top, out->p[j]);
@@ -75,10 +82,12 @@ static void fill_row(row *out, const double *q, const double *k, const double *s
     for (int64_t j = 0; j < p->keys; j++) out->p[j] = exp(out->p[j] - out->lse);
 }
 
-static arg *heads(suite *s, const char *name, arg_role role, eqi_dtype dtype, const params *p, bool query, double scale)
+static arg *heads(suite *s, const char *name, arg_role role, eqi_dtype dtype, const params *p,
+                  bool query, double scale)
 {
-    arg *a = suite_arg(s, name, role, ROWS, dtype,
-                       DIMS(p->batch, query ? p->queries : p->keys, query ? p->heads : p->kv_heads, p->size));
+    arg *a = suite_arg(
+        s, name, role, ROWS, dtype,
+        DIMS(p->batch, query ? p->queries : p->keys, query ? p->heads : p->kv_heads, p->size));
     if (role == IN) arg_normal(s, a, scale);
     return a;
 }
@@ -94,7 +103,7 @@ static void segment_ids(suite *s, const params *p)
     for (int64_t i = 0; i < a->count; i++) arg_set(a, i, (double)(suite_pick(s, 0, 6) ? id : ++id));
 }
 
-/* --- attention ----------------------------------------------------------------------------------------------- */
+/* ---- attention ---- */
 enum { O, LSE, Q, K, V, SEGMENTS };
 
 static eqat_status call(const eqi_backend *b, eqi_ctx *ctx, const eqi_view *const *v, const void *p)
@@ -105,8 +114,9 @@ static eqat_status call(const eqi_backend *b, eqi_ctx *ctx, const eqi_view *cons
 static void again(suite *s, const void *params_)
 {
     const params *p = params_;
-    double *scratch = malloc((size_t)(2 * p->keys) * sizeof *scratch), eps = product_eps(s->arg[Q].v.dtype);
-    row w = { .p = scratch, .slope = scratch + p->keys };
+    double *scratch = malloc((size_t)(2 * p->keys) * sizeof *scratch),
+           eps = product_eps(s->arg[Q].v.dtype);
+    row w = {.p = scratch, .slope = scratch + p->keys};
     s->arg[O].eps = eps;
     plain_start(&s->arg[O]);
     for (int64_t n = 0; n < p->batch * p->heads * p->queries; n++) {
@@ -117,8 +127,13 @@ static void again(suite *s, const void *params_)
         for (int64_t c = 0; c < p->size; c++) {
             int64_t at = ((b * p->queries + i) * p->heads + h) * p->size + c;
             for (int64_t j = 0; j < p->keys; j++)
-                plain_term(&s->arg[O], at,
-                           w.p[j] * s->arg[V].in[((b * p->keys + j) * p->kv_heads + h * p->kv_heads / p->heads) * p->size + c]);
+                plain_term(
+                    &s->arg[O], at,
+                    w.p[j] *
+                        s->arg[V]
+                            .in[((b * p->keys + j) * p->kv_heads + h * p->kv_heads / p->heads) *
+                                    p->size +
+                                c]);
             s->arg[O].mag[at] *= 1.0 + (1.0 + w.spread) * s->arg[LSE].eps / eps;
         }
     }
@@ -128,7 +143,8 @@ static void again(suite *s, const void *params_)
 static void arguments(suite *s, const params *p, eqi_dtype dtype, double spread)
 {
     heads(s, "o", OUT, dtype, p, true, 0.0);
-    suite_arg(s, "lse", OUT, CONTIGUOUS, suite_master_dtype(dtype), DIMS(p->batch, p->heads, p->queries));
+    suite_arg(s, "lse", OUT, CONTIGUOUS, suite_master_dtype(dtype),
+              DIMS(p->batch, p->heads, p->queries));
     heads(s, "q", IN, dtype, p, true, spread);
     heads(s, "k", IN, dtype, p, false, 1.0);
     heads(s, "v", IN, dtype, p, false, 1.0);
@@ -150,34 +166,41 @@ static void attention(suite *s)
 /* Two keys with scores 0 and ln 3: weights 1/4 and 3/4. The first query sees only the first key. */
 static void attention_known(suite *s)
 {
-    params p = { .batch = 1, .queries = 2, .keys = 2, .heads = 1, .kv_heads = 1, .size = 2,
-                 .d = { .scale = 0.5f, .causal = true } };
+    params p = {.batch = 1,
+                .queries = 2,
+                .keys = 2,
+                .heads = 1,
+                .kv_heads = 1,
+                .size = 2,
+                .d = {.scale = 0.5f, .causal = true}};
     double ln3 = (double)(float)(2 * 1.0986122886681098);
     double e = exp(0.5 * ln3);
     suite_begin(s, "by hand");
     arguments(s, &p, EQI_F32, 1.0);
-    arg_values(&s->arg[Q], (double[]){ 1, 0, 1, 0 });
-    arg_values(&s->arg[K], (double[]){ 0, 5, ln3, 0 });
-    arg_values(&s->arg[V], (double[]){ 4, 8, 0, 16 });
-    known_run(s, call, &p, (double[]){ 4, 8, 4 / (1 + e), (8 + 16 * e) / (1 + e), 0, log(1 + e) });
+    arg_values(&s->arg[Q], (double[]){1, 0, 1, 0});
+    arg_values(&s->arg[K], (double[]){0, 5, ln3, 0});
+    arg_values(&s->arg[V], (double[]){4, 8, 0, 16});
+    known_run(s, call, &p, (double[]){4, 8, 4 / (1 + e), (8 + 16 * e) / (1 + e), 0, log(1 + e)});
 }
 
-/* --- attention_bwd ------------------------------------------------------------------------------------------- */
+/* ---- attention_bwd ---- */
 enum { DQ, DK, DV, DO, BO, BLSE, BQ, BK, BV, BSEGMENTS };
 
-static eqat_status call_bwd(const eqi_backend *b, eqi_ctx *ctx, const eqi_view *const *v, const void *p)
+static eqat_status call_bwd(const eqi_backend *b, eqi_ctx *ctx, const eqi_view *const *v,
+                            const void *p)
 {
-    return b->attention_bwd(ctx, v[DQ], v[DK], v[DV], v[DO], v[BO], v[BLSE], v[BQ], v[BK], v[BV], v[BSEGMENTS],
-                            &((const params *)p)->d);
+    return b->attention_bwd(ctx, v[DQ], v[DK], v[DV], v[DO], v[BO], v[BLSE], v[BQ], v[BK], v[BV],
+                            v[BSEGMENTS], &((const params *)p)->d);
 }
 
 /* d score_j = p_j (g_j - sum p g); both parts count into the scale of its error. */
 static void again_bwd(suite *s, const void *params_)
 {
     const params *p = params_;
-    double *scratch = malloc((size_t)(4 * p->keys) * sizeof *scratch), eps = product_eps(s->arg[BQ].v.dtype);
+    double *scratch = malloc((size_t)(4 * p->keys) * sizeof *scratch),
+           eps = product_eps(s->arg[BQ].v.dtype);
     double base = s->arg[DQ].v.dtype == EQI_F64 ? 0x1p-40 : 0x1p-21;
-    row w = { .p = scratch, .slope = scratch + p->keys };
+    row w = {.p = scratch, .slope = scratch + p->keys};
     double *g = scratch + 2 * p->keys, *g_mag = scratch + 3 * p->keys;
     for (int i = DQ; i <= DV; i++) {
         plain_start(&s->arg[i]);
@@ -205,7 +228,8 @@ static void again_bwd(suite *s, const void *params_)
             int64_t kj = ((b * p->keys + j) * p->kv_heads + h * p->kv_heads / p->heads) * p->size;
             double d = w.p[j] * (g[j] - mean) * w.slope[j];
             /* The slope of a saturated softcap is a difference of numbers near 1. */
-            double d_mag = w.p[j] * (g_mag[j] + mean_mag) * (w.slope[j] * grow + (double)p->d.scale * base / eps);
+            double d_mag = w.p[j] * (g_mag[j] + mean_mag) *
+                (w.slope[j] * grow + (double)p->d.scale * base / eps);
             if (w.p[j] == 0.0) continue;
             for (int64_t c = 0; c < p->size; c++) {
                 s->arg[DQ].again[qi + c] += d * s->arg[BK].in[kj + c];
@@ -226,10 +250,11 @@ static void dense(const arg *a, double *to)
 /* o and lse as the forward pass leaves them, rounded to their dtypes */
 static void forward_of(suite *s, const params *p)
 {
-    int64_t n_q = p->batch * p->queries * p->heads * p->size, n_k = p->batch * p->keys * p->kv_heads * p->size;
+    int64_t n_q = p->batch * p->queries * p->heads * p->size,
+            n_k = p->batch * p->keys * p->kv_heads * p->size;
     double *m = calloc((size_t)(n_q + 2 * n_k + p->batch * p->keys + 2 * p->keys), sizeof *m);
     double *q = m, *k = q + n_q, *v = k + n_k, *segments = v + n_k;
-    row w = { .p = segments + p->batch * p->keys };
+    row w = {.p = segments + p->batch * p->keys};
     w.slope = w.p + p->keys;
     dense(&s->arg[BQ], q);
     dense(&s->arg[BK], k);
@@ -242,7 +267,8 @@ static void forward_of(suite *s, const params *p)
         for (int64_t c = 0; c < p->size; c++) {
             double sum = 0.0;
             for (int64_t j = 0; j < p->keys; j++)
-                sum += w.p[j] * v[((b * p->keys + j) * p->kv_heads + h * p->kv_heads / p->heads) * p->size + c];
+                sum += w.p[j] *
+                    v[((b * p->keys + j) * p->kv_heads + h * p->kv_heads / p->heads) * p->size + c];
             arg_set(&s->arg[BO], ((b * p->queries + i) * p->heads + h) * p->size + c, sum);
         }
     }
@@ -256,7 +282,8 @@ static void arguments_bwd(suite *s, const params *p, eqi_dtype dtype, double spr
     heads(s, "dv", OUT, dtype, p, false, 0.0);
     heads(s, "do", IN, dtype, p, true, 1.0);
     heads(s, "o", IN, dtype, p, true, 1.0);
-    suite_arg(s, "lse", IN, CONTIGUOUS, suite_master_dtype(dtype), DIMS(p->batch, p->heads, p->queries));
+    suite_arg(s, "lse", IN, CONTIGUOUS, suite_master_dtype(dtype),
+              DIMS(p->batch, p->heads, p->queries));
     heads(s, "q", IN, dtype, p, true, spread);
     heads(s, "k", IN, dtype, p, false, 1.0);
     heads(s, "v", IN, dtype, p, false, 1.0);
@@ -281,13 +308,21 @@ static void bench_of(suite *s, bool backward)
 {
     for (int i = 0; i < 4; i++) {
         int64_t t = i < 2 ? 256 : 2048;
-        params p = { .batch = 2, .queries = t, .keys = t, .heads = 9, .kv_heads = 3, .size = 64,
-                     .d = { .scale = 0.125f, .causal = true } };
+        params p = {.batch = 2,
+                    .queries = t,
+                    .keys = t,
+                    .heads = 9,
+                    .kv_heads = 3,
+                    .size = 64,
+                    .d = {.scale = 0.125f, .causal = true}};
         eqi_dtype dtype = i % 2 ? EQI_BF16 : EQI_F32;
         begin(s, &p, dtype, 1.0);
-        if (backward) arguments_bwd(s, &p, dtype, 1.0);
-        else arguments(s, &p, dtype, 1.0);
-        s->flops = (backward ? 5.0 : 2.0) * (double)(p.batch * p.heads * t * t * p.size); /* causal: half of the products */
+        if (backward)
+            arguments_bwd(s, &p, dtype, 1.0);
+        else
+            arguments(s, &p, dtype, 1.0);
+        s->flops = (backward ? 5.0 : 2.0) *
+            (double)(p.batch * p.heads * t * t * p.size); /* causal: half of the products */
         suite_run(s, backward ? call_bwd : call, NULL, &p);
     }
 }
@@ -296,5 +331,7 @@ static void bench(suite *s) { bench_of(s, false); }
 static void bench_bwd(suite *s) { bench_of(s, true); }
 
 const kernel_check check_attention[] = {
-    { "attention", attention, attention_known, bench }, { "attention_bwd", attention_bwd, NULL, bench_bwd }, { 0 },
+    {"attention", attention, attention_known, bench},
+    {"attention_bwd", attention_bwd, NULL, bench_bwd},
+    {0},
 };

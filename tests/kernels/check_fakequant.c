@@ -7,18 +7,22 @@ typedef struct params {
 
 static params random_params(suite *s, int64_t in)
 {
-    params p = { .q = { .bits = (int)suite_pick(s, 2, 8), .group = random_group(s, in), .clamp = suite_coin(s) },
-                 .acc = suite_coin(s) };
+    params p = {.q = {.bits = (int)suite_pick(s, 2, 8),
+                      .group = random_group(s, in),
+                      .clamp = suite_coin(s)},
+                .acc = suite_coin(s)};
     return p;
 }
 
-static plain_fq weight_of(const arg *w, const arg *step, const arg *zero, const eqi_quant_desc *q, int64_t i)
+static plain_fq weight_of(const arg *w, const arg *step, const arg *zero, const eqi_quant_desc *q,
+                          int64_t i)
 {
     int64_t in = w->v.shape[1], g = i / in * (in / q->group) + i % in / q->group;
-    return plain_quantize(w->v.dtype == EQI_F64, w->in[i], step->in[g], zero->in[g], q->bits, q->clamp);
+    return plain_quantize(w->v.dtype == EQI_F64, w->in[i], step->in[g], zero->in[g], q->bits,
+                          q->clamp);
 }
 
-/* --- fakequant ----------------------------------------------------------------------------------------------- */
+/* ---- fakequant ---- */
 enum { WHAT, W, S, Z };
 
 static eqat_status call(const eqi_backend *b, eqi_ctx *ctx, const eqi_view *const *v, const void *p)
@@ -29,8 +33,9 @@ static eqat_status call(const eqi_backend *b, eqi_ctx *ctx, const eqi_view *cons
 static void again(suite *s, const void *p)
 {
     for (int64_t i = 0; i < s->arg[WHAT].count; i++)
-        s->arg[WHAT].again[i] = round_to(s->arg[WHAT].v.dtype,
-                                         weight_of(&s->arg[W], &s->arg[S], &s->arg[Z], &((const params *)p)->q, i).value);
+        s->arg[WHAT].again[i] = round_to(
+            s->arg[WHAT].v.dtype,
+            weight_of(&s->arg[W], &s->arg[S], &s->arg[Z], &((const params *)p)->q, i).value);
 }
 
 static void fakequant(suite *s)
@@ -39,9 +44,13 @@ static void fakequant(suite *s)
         int64_t out = suite_pick(s, 1, 9), in = odd_size(s, 257);
         params p = random_params(s, in);
         bool wide = s->b->f64 && i % 4 == 0;
-        eqi_dtype dtype = wide ? EQI_F64 : EQI_F32, what = wide ? EQI_F64 : suite_coin(s) ? EQI_F32 : EQI_BF16;
-        suite_begin(s, "N=%lld K=%lld bits %d group %lld %s%s", (long long)out, (long long)in, p.q.bits, (long long)p.q.group,
-                    eqi_dtype_name(what), p.q.clamp ? " clamp" : "");
+        eqi_dtype dtype = wide ? EQI_F64 : EQI_F32,
+                  what = wide ? EQI_F64
+            : suite_coin(s)   ? EQI_F32
+                              : EQI_BF16;
+        suite_begin(s, "N=%lld K=%lld bits %d group %lld %s%s", (long long)out, (long long)in,
+                    p.q.bits, (long long)p.q.group, eqi_dtype_name(what),
+                    p.q.clamp ? " clamp" : "");
         suite_arg(s, "what", OUT, CONTIGUOUS, what, DIMS(out, in))->match = EXACT;
         arg *w = suite_arg(s, "w", IN, CONTIGUOUS, dtype, DIMS(out, in));
         arg *step = suite_arg(s, "s", IN, CONTIGUOUS, dtype, DIMS(out, in / p.q.group));
@@ -54,21 +63,21 @@ static void fakequant(suite *s)
 /* docs/numerics.md at 2 bits: s = 0.5, z = 1.4 gives z' = 1 and the values -0.5, 0, 0.5, 1. */
 static void fakequant_known(suite *s)
 {
-    static const double w[] = { -2.0, -0.75, -0.25, 0.25, 0.3, 0.75, 1.25, 5.0 };
-    static const double what[] = { -0.5, -0.5, 0.0, 0.0, 0.5, 1.0, 1.0, 1.0 };
+    static const double w[] = {-2.0, -0.75, -0.25, 0.25, 0.3, 0.75, 1.25, 5.0};
+    static const double what[] = {-0.5, -0.5, 0.0, 0.0, 0.5, 1.0, 1.0, 1.0};
     suite_begin(s, "by hand");
     suite_arg(s, "what", OUT, CONTIGUOUS, EQI_F32, DIMS(1, 8))->match = EXACT;
     arg_values(suite_arg(s, "w", IN, CONTIGUOUS, EQI_F32, DIMS(1, 8)), w);
-    arg_values(suite_arg(s, "s", IN, CONTIGUOUS, EQI_F32, DIMS(1, 1)), (double[]){ 0.5 });
-    arg_values(suite_arg(s, "z", IN, CONTIGUOUS, EQI_F32, DIMS(1, 1)), (double[]){ 1.4 });
-    known_run(s, call, &(params){ .q = { .bits = 2, .group = 8 } }, what);
+    arg_values(suite_arg(s, "s", IN, CONTIGUOUS, EQI_F32, DIMS(1, 1)), (double[]){0.5});
+    arg_values(suite_arg(s, "z", IN, CONTIGUOUS, EQI_F32, DIMS(1, 1)), (double[]){1.4});
+    known_run(s, call, &(params){.q = {.bits = 2, .group = 8}}, what);
 }
 
 static void bench(suite *s)
 {
     for (int i = 0; i < 2; i++) {
         eqi_dtype what = i ? EQI_BF16 : EQI_F32;
-        params p = { .q = { .bits = 2, .group = 64, .clamp = true } };
+        params p = {.q = {.bits = 2, .group = 64, .clamp = true}};
         suite_begin(s, "%s N=1536 K=1536 group 64", eqi_dtype_name(what));
         suite_arg(s, "what", OUT, CONTIGUOUS, what, DIMS(1536, 1536));
         arg *w = suite_arg(s, "w", IN, CONTIGUOUS, EQI_F32, DIMS(1536, 1536));
@@ -80,10 +89,11 @@ static void bench(suite *s)
     }
 }
 
-/* --- fakequant_bwd ------------------------------------------------------------------------------------------- */
+/* ---- fakequant_bwd ---- */
 enum { DW, DS, DZ, DWHAT, BW, BS, BZ };
 
-static eqat_status call_bwd(const eqi_backend *b, eqi_ctx *ctx, const eqi_view *const *v, const void *p)
+static eqat_status call_bwd(const eqi_backend *b, eqi_ctx *ctx, const eqi_view *const *v,
+                            const void *p)
 {
     const params *q = p;
     return b->fakequant_bwd(ctx, v[DW], v[DS], v[DZ], v[DWHAT], v[BW], v[BS], v[BZ], &q->q, q->acc);
@@ -106,7 +116,8 @@ static void again_bwd(suite *s, const void *p)
     }
 }
 
-static arg *gradient(suite *s, const char *name, bool present, bool acc, eqi_dtype dtype, int64_t n, int64_t k)
+static arg *gradient(suite *s, const char *name, bool present, bool acc, eqi_dtype dtype, int64_t n,
+                     int64_t k)
 {
     if (!present) {
         suite_absent(s, name);
@@ -126,8 +137,9 @@ static void fakequant_bwd(suite *s)
         int which = (int)suite_pick(s, 1, 7);
         bool alias = (which & 1) && !p.acc && suite_coin(s);
         groups = in / p.q.group;
-        suite_begin(s, "N=%lld K=%lld bits %d group %lld %s%s%s which %d%s", (long long)out, (long long)in, p.q.bits,
-                    (long long)p.q.group, eqi_dtype_name(dtype), p.q.clamp ? " clamp" : "", p.acc ? " acc" : "", which,
+        suite_begin(s, "N=%lld K=%lld bits %d group %lld %s%s%s which %d%s", (long long)out,
+                    (long long)in, p.q.bits, (long long)p.q.group, eqi_dtype_name(dtype),
+                    p.q.clamp ? " clamp" : "", p.acc ? " acc" : "", which,
                     alias ? " in place" : "");
         gradient(s, "dw", which & 1, p.acc, dtype, out, in);
         gradient(s, "ds", which & 2, p.acc, dtype, out, groups);
@@ -142,8 +154,9 @@ static void fakequant_bwd(suite *s)
     }
 }
 
-/* s = 0.5, z' = 1, Q = 3. w = 0.3: t = 0.6, inside, dw 1, ds 1 - 0.6. w = -2: u = -3, below, ds 0 - 1, dz -0.5.
- * w = 5: u = 11, above, ds 3 - 1, dz -0.5. w = 1: t = 2, inside, ds 0. All values are dyadic but 0.3. */
+/* s = 0.5, z' = 1, Q = 3. w = 0.3: t = 0.6, inside, dw 1, ds 1 - 0.6. w = -2: u = -3, below, ds 0 -
+ * 1, dz -0.5. w = 5: u = 11, above, ds 3 - 1, dz -0.5. w = 1: t = 2, inside, ds 0. All values are
+ * dyadic but 0.3. */
 static void fakequant_bwd_known(suite *s)
 {
     double t = (double)(0.3f / 0.5f);
@@ -151,27 +164,30 @@ static void fakequant_bwd_known(suite *s)
     suite_arg(s, "dw", OUT, CONTIGUOUS, EQI_F32, DIMS(1, 4));
     suite_arg(s, "ds", OUT, CONTIGUOUS, EQI_F32, DIMS(1, 1));
     suite_arg(s, "dz", OUT, CONTIGUOUS, EQI_F32, DIMS(1, 1));
-    arg_values(suite_arg(s, "dwhat", IN, CONTIGUOUS, EQI_F32, DIMS(1, 4)), (double[]){ 1, 10, 100, 1000 });
-    arg_values(suite_arg(s, "w", IN, CONTIGUOUS, EQI_F32, DIMS(1, 4)), (double[]){ 0.3, -2, 5, 1 });
-    arg_values(suite_arg(s, "s", IN, CONTIGUOUS, EQI_F32, DIMS(1, 1)), (double[]){ 0.5 });
-    arg_values(suite_arg(s, "z", IN, CONTIGUOUS, EQI_F32, DIMS(1, 1)), (double[]){ 1.0 });
-    known_run(s, call_bwd, &(params){ .q = { .bits = 2, .group = 4, .clamp = true } },
-              (double[]){ 1, 0, 0, 1000, (1 - t) - 10 + 200, -0.5 * 110 });
-    /* Without a floor s can be 0: every weight is outside, and no 0 / 0 of a vector's lanes past the end gets into the sums. */
+    arg_values(suite_arg(s, "dwhat", IN, CONTIGUOUS, EQI_F32, DIMS(1, 4)),
+               (double[]){1, 10, 100, 1000});
+    arg_values(suite_arg(s, "w", IN, CONTIGUOUS, EQI_F32, DIMS(1, 4)), (double[]){0.3, -2, 5, 1});
+    arg_values(suite_arg(s, "s", IN, CONTIGUOUS, EQI_F32, DIMS(1, 1)), (double[]){0.5});
+    arg_values(suite_arg(s, "z", IN, CONTIGUOUS, EQI_F32, DIMS(1, 1)), (double[]){1.0});
+    known_run(s, call_bwd, &(params){.q = {.bits = 2, .group = 4, .clamp = true}},
+              (double[]){1, 0, 0, 1000, (1 - t) - 10 + 200, -0.5 * 110});
+    /* Without a floor s can be 0: every weight is outside, and no 0 / 0 of a vector's lanes past
+     * the end gets into the sums. */
     suite_begin(s, "s = 0 by hand");
     suite_arg(s, "dw", OUT, CONTIGUOUS, EQI_F32, DIMS(1, 3));
     suite_arg(s, "ds", OUT, CONTIGUOUS, EQI_F32, DIMS(1, 1));
     suite_arg(s, "dz", OUT, CONTIGUOUS, EQI_F32, DIMS(1, 1));
-    arg_values(suite_arg(s, "dwhat", IN, CONTIGUOUS, EQI_F32, DIMS(1, 3)), (double[]){ 1, 10, 100 });
-    arg_values(suite_arg(s, "w", IN, CONTIGUOUS, EQI_F32, DIMS(1, 3)), (double[]){ 0.3, -2, 5 });
-    arg_values(suite_arg(s, "s", IN, CONTIGUOUS, EQI_F32, DIMS(1, 1)), (double[]){ 0 });
-    arg_values(suite_arg(s, "z", IN, CONTIGUOUS, EQI_F32, DIMS(1, 1)), (double[]){ 1 });
-    known_run(s, call_bwd, &(params){ .q = { .bits = 2, .group = 3 } }, (double[]){ 0, 0, 0, 2 - 10 + 200, 0 });
+    arg_values(suite_arg(s, "dwhat", IN, CONTIGUOUS, EQI_F32, DIMS(1, 3)), (double[]){1, 10, 100});
+    arg_values(suite_arg(s, "w", IN, CONTIGUOUS, EQI_F32, DIMS(1, 3)), (double[]){0.3, -2, 5});
+    arg_values(suite_arg(s, "s", IN, CONTIGUOUS, EQI_F32, DIMS(1, 1)), (double[]){0});
+    arg_values(suite_arg(s, "z", IN, CONTIGUOUS, EQI_F32, DIMS(1, 1)), (double[]){1});
+    known_run(s, call_bwd, &(params){.q = {.bits = 2, .group = 3}},
+              (double[]){0, 0, 0, 2 - 10 + 200, 0});
 }
 
 static void bench_bwd(suite *s)
 {
-    params p = { .q = { .bits = 2, .group = 64, .clamp = true } };
+    params p = {.q = {.bits = 2, .group = 64, .clamp = true}};
     suite_begin(s, "N=1536 K=1536 group 64");
     gradient(s, "dw", true, false, EQI_F32, 1536, 1536);
     gradient(s, "ds", true, false, EQI_F32, 1536, 24);
@@ -186,7 +202,7 @@ static void bench_bwd(suite *s)
 }
 
 const kernel_check check_fakequant[] = {
-    { "fakequant", fakequant, fakequant_known, bench },
-    { "fakequant_bwd", fakequant_bwd, fakequant_bwd_known, bench_bwd },
-    { 0 },
+    {"fakequant", fakequant, fakequant_known, bench},
+    {"fakequant_bwd", fakequant_bwd, fakequant_bwd_known, bench_bwd},
+    {0},
 };

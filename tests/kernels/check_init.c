@@ -2,17 +2,22 @@
 
 enum { S, Z, W };
 
-static eqat_status call_minmax(const eqi_backend *b, eqi_ctx *ctx, const eqi_view *const *v, const void *p)
+static eqat_status call_minmax(const eqi_backend *b, eqi_ctx *ctx, const eqi_view *const *v,
+                               const void *p)
 {
     return b->init_minmax(ctx, v[S], v[Z], v[W], p);
 }
 
-static eqat_status call_mse(const eqi_backend *b, eqi_ctx *ctx, const eqi_view *const *v, const void *p)
+static eqat_status call_mse(const eqi_backend *b, eqi_ctx *ctx, const eqi_view *const *v,
+                            const void *p)
 {
     return b->init_mse(ctx, v[S], v[Z], v[W], p);
 }
 
-static const double *group_of(const suite *s, const eqi_quant_desc *q, int64_t g) { return s->arg[W].in + g * q->group; }
+static const double *group_of(const suite *s, const eqi_quant_desc *q, int64_t g)
+{
+    return s->arg[W].in + g * q->group;
+}
 
 static void start_of(const suite *s, const eqi_quant_desc *q, int64_t g, double *step, double *zero)
 {
@@ -22,14 +27,18 @@ static void start_of(const suite *s, const eqi_quant_desc *q, int64_t g, double 
 static void again_minmax(suite *s, const void *p)
 {
     const eqi_quant_desc *q = p;
-    for (int64_t g = 0; g < s->arg[S].count; g++) start_of(s, q, g, &s->arg[S].again[g], &s->arg[Z].again[g]);
+    for (int64_t g = 0; g < s->arg[S].count; g++)
+        start_of(s, q, g, &s->arg[S].again[g], &s->arg[Z].again[g]);
 }
 
 static void weights(suite *s, arg *w, int64_t group, bool finite)
 {
     for (int64_t g = 0; g < w->count / group; g++) {
         int kind = (int)suite_pick(s, 0, finite ? 6 : 7);
-        double scale = exp(suite_normal(s)) * 0.02, shift = kind == 1 ? 4.0 : kind == 2 ? -4.0 : 0.0;
+        double scale = exp(suite_normal(s)) * 0.02,
+               shift = kind == 1 ? 4.0
+            : kind == 2          ? -4.0
+                                 : 0.0;
         for (int64_t i = 0; i < group; i++) {
             double v = scale * (suite_normal(s) + shift);
             if (kind == 3) v = 0.0;
@@ -37,7 +46,9 @@ static void weights(suite *s, arg *w, int64_t group, bool finite)
             if (kind == 5) v = 0.3;
             arg_set(w, g * group + i, v);
         }
-        if (kind == 7) arg_set(w, g * group + suite_pick(s, 0, group - 1), suite_coin(s) ? (double)NAN : (double)INFINITY);
+        if (kind == 7)
+            arg_set(w, g * group + suite_pick(s, 0, group - 1),
+                    suite_coin(s) ? (double)NAN : (double)INFINITY);
     }
 }
 
@@ -52,10 +63,10 @@ static void minmax(suite *s)
 {
     for (int i = 0; i < s->cases * 2; i++) {
         int64_t out = suite_pick(s, 1, 9), in = odd_size(s, 257);
-        eqi_quant_desc q = { .bits = (int)suite_pick(s, 2, 8), .group = random_group(s, in) };
+        eqi_quant_desc q = {.bits = (int)suite_pick(s, 2, 8), .group = random_group(s, in)};
         eqi_dtype dtype = s->b->f64 && i % 4 == 0 ? EQI_F64 : EQI_F32;
-        suite_begin(s, "N=%lld K=%lld bits %d group %lld %s", (long long)out, (long long)in, q.bits, (long long)q.group,
-                    eqi_dtype_name(dtype));
+        suite_begin(s, "N=%lld K=%lld bits %d group %lld %s", (long long)out, (long long)in, q.bits,
+                    (long long)q.group, eqi_dtype_name(dtype));
         arguments(s, &q, dtype, out, in);
         s->arg[S].match = s->arg[Z].match = EXACT;
         weights(s, &s->arg[W], q.group, false);
@@ -63,22 +74,25 @@ static void minmax(suite *s)
     }
 }
 
-/* -1..2 at 2 bits: s = 1, z = 1. 1..4: the range is made to include 0, s = 4/3, z = 0. All zero: s = 1e-4, z = 0.
- * -1, -1: s = 1/3, z = 3. The largest range: s = FLT_MAX/3. Too small to divide: as zero. */
+/* -1..2 at 2 bits: s = 1, z = 1. 1..4: the range is made to include 0, s = 4/3, z = 0. All zero: s
+ * = 1e-4, z = 0. -1, -1: s = 1/3, z = 3. The largest range: s = FLT_MAX/3. Too small to divide: as
+ * zero. */
 static void minmax_known(suite *s)
 {
-    const double w[] = { -1, 2, 1, 4, 0, 0, -1, -1, -(double)FLT_MAX, (double)FLT_MAX, 1e-44, -1e-44 };
+    const double w[] = {-1,    2,     1, 4, 0, 0, -1, -1, -(double)FLT_MAX, (double)FLT_MAX,
+                        1e-44, -1e-44};
     const double third = (double)(1.0f / 3.0f);
     suite_begin(s, "by hand");
-    eqi_quant_desc q = { .bits = 2, .group = 2 };
+    eqi_quant_desc q = {.bits = 2, .group = 2};
     arguments(s, &q, EQI_F32, 1, 12);
     s->arg[S].match = s->arg[Z].match = EXACT;
     arg_values(&s->arg[W], w);
-    known_run(s, call_minmax, &q, (double[]){ 1, (double)(4.0f / 3.0f), (double)1e-4f, third, (double)(FLT_MAX / 3.0f),
-                                              (double)1e-4f, 1, 0, 0, 3, 3, 0 });
+    known_run(s, call_minmax, &q,
+              (double[]){1, (double)(4.0f / 3.0f), (double)1e-4f, third, (double)(FLT_MAX / 3.0f),
+                         (double)1e-4f, 1, 0, 0, 3, 3, 0});
 }
 
-/* --- mse ----------------------------------------------------------------------------------------------------- */
+/* ---- mse ---- */
 static eqi_quant_desc judged;
 
 static double squares(const suite *s, int64_t g, double step, double zero)
@@ -86,7 +100,8 @@ static double squares(const suite *s, int64_t g, double step, double zero)
     double sum = 0.0;
     for (int64_t i = 0; i < judged.group; i++) {
         double w = group_of(s, &judged, g)[i];
-        double e = w - plain_quantize(s->arg[W].v.dtype == EQI_F64, w, step, zero, judged.bits, false).value;
+        double e = w -
+            plain_quantize(s->arg[W].v.dtype == EQI_F64, w, step, zero, judged.bits, false).value;
         sum += e * e;
     }
     return sum;
@@ -99,7 +114,8 @@ static double brute(const suite *s, int64_t g)
     start_of(s, &judged, g, &step, &zero);
     best = squares(s, g, step, zero);
     for (double z = 0.0; z <= top; z++)
-        for (int i = 1; i <= 900; i++) best = fmin(best, squares(s, g, round_to(s->arg[S].v.dtype, step * i / 600.0), z));
+        for (int i = 1; i <= 900; i++)
+            best = fmin(best, squares(s, g, round_to(s->arg[S].v.dtype, step * i / 600.0), z));
     return best;
 }
 
@@ -110,7 +126,8 @@ static void again_mse(suite *s, const void *p)
     for (int64_t g = 0; g < s->arg[S].count; g++) {
         double step, zero, found = squares(s, g, s->arg[S].ref[g], s->arg[Z].ref[g]);
         start_of(s, &judged, g, &step, &zero);
-        if (found > squares(s, g, step, zero)) suite_fail(s, "group %lld: the reference is worse than minmax", (long long)g);
+        if (found > squares(s, g, step, zero))
+            suite_fail(s, "group %lld: the reference is worse than minmax", (long long)g);
     }
 }
 
@@ -123,16 +140,20 @@ static void again_optimum(suite *s, const void *p)
         sum += squares(s, g, s->arg[S].ref[g], s->arg[Z].ref[g]);
         sum_best += brute(s, g);
     }
-    if (sum > 1.02 * sum_best) suite_fail(s, "the reference leaves an error of %g, the optimum is %g", sum, sum_best);
+    if (sum > 1.02 * sum_best)
+        suite_fail(s, "the reference leaves an error of %g, the optimum is %g", sum, sum_best);
 }
 
 /* Ties between candidates may fall otherwise: what counts is the error, never the step. */
 static void judge(suite *s)
 {
     for (int64_t g = 0; g < s->arg[S].count; g++) {
-        double step = s->arg[S].got[g], zero = s->arg[Z].got[g], top = (double)((1 << judged.bits) - 1);
-        double want = squares(s, g, s->arg[S].ref[g], s->arg[Z].ref[g]), found = squares(s, g, step, zero);
-        if (!(step > 0.0 && step <= (double)FLT_MAX && zero == rint(zero) && zero >= 0.0 && zero <= top))
+        double step = s->arg[S].got[g], zero = s->arg[Z].got[g],
+               top = (double)((1 << judged.bits) - 1);
+        double want = squares(s, g, s->arg[S].ref[g], s->arg[Z].ref[g]),
+               found = squares(s, g, step, zero);
+        if (!(step > 0.0 && step <= (double)FLT_MAX && zero == rint(zero) && zero >= 0.0 &&
+              zero <= top))
             suite_fail(s, "group %lld: s = %g, z = %g", (long long)g, step, zero);
         else if (!(found <= want * (1.0 + 1e-3) + 1e-30))
             suite_fail(s, "group %lld: error %g, the reference has %g", (long long)g, found, want);
@@ -143,10 +164,10 @@ static void mse(suite *s)
 {
     for (int i = 0; i < s->cases / 2; i++) {
         int64_t out = suite_pick(s, 1, 5), in = odd_size(s, 130);
-        eqi_quant_desc q = { .bits = 2 + i % 7, .group = random_group(s, in) };
+        eqi_quant_desc q = {.bits = 2 + i % 7, .group = random_group(s, in)};
         eqi_dtype dtype = s->b->f64 && i % 4 == 0 ? EQI_F64 : EQI_F32;
-        suite_begin(s, "N=%lld K=%lld bits %d group %lld %s", (long long)out, (long long)in, q.bits, (long long)q.group,
-                    eqi_dtype_name(dtype));
+        suite_begin(s, "N=%lld K=%lld bits %d group %lld %s", (long long)out, (long long)in, q.bits,
+                    (long long)q.group, eqi_dtype_name(dtype));
         arguments(s, &q, dtype, out, in);
         s->arg[S].match = s->arg[Z].match = JUDGED;
         s->judge = judge;
@@ -157,10 +178,11 @@ static void mse(suite *s)
 
 static void mse_optimum(suite *s)
 {
-    static const char *const kinds[] = { "long tails", "normal", "shifted", "an outlier at each end" };
+    static const char *const kinds[] = {"long tails", "normal", "shifted",
+                                        "an outlier at each end"};
     for (int i = 0; i < 12; i++) {
         int kind = i % 4;
-        eqi_quant_desc q = { .bits = 2 + i / 4, .group = 64 };
+        eqi_quant_desc q = {.bits = 2 + i / 4, .group = 64};
         suite_begin(s, "near the optimum, %d bits, %s", q.bits, kinds[kind]);
         arguments(s, &q, EQI_F32, 2, 640);
         s->arg[S].match = s->arg[Z].match = JUDGED;
@@ -178,18 +200,18 @@ static void mse_optimum(suite *s)
 /* What is not finite, and what is zero, is treated as minmax does. */
 static void mse_known(suite *s)
 {
-    eqi_quant_desc q = { .bits = 2, .group = 2 };
+    eqi_quant_desc q = {.bits = 2, .group = 2};
     suite_begin(s, "by hand");
     arguments(s, &q, EQI_F32, 1, 8);
     s->arg[S].match = s->arg[Z].match = EXACT;
-    arg_values(&s->arg[W], (double[]){ 0, 0, NAN, 1, -INFINITY, 1, -1, 2 });
-    known_run(s, call_mse, &q, (double[]){ (double)1e-4f, NAN, NAN, 1, 0, NAN, NAN, 1 });
+    arg_values(&s->arg[W], (double[]){0, 0, NAN, 1, -INFINITY, 1, -1, 2});
+    known_run(s, call_mse, &q, (double[]){(double)1e-4f, NAN, NAN, 1, 0, NAN, NAN, 1});
     mse_optimum(s);
 }
 
 static void bench_of(suite *s, suite_call call, int64_t out)
 {
-    eqi_quant_desc q = { .bits = 2, .group = 64 };
+    eqi_quant_desc q = {.bits = 2, .group = 64};
     suite_begin(s, "N=%lld K=576 bits 2 group 64", (long long)out);
     arguments(s, &q, EQI_F32, out, 576);
     arg_normal(s, &s->arg[W], 0.02);
@@ -201,5 +223,7 @@ static void bench_minmax(suite *s) { bench_of(s, call_minmax, 1536); }
 static void bench_mse(suite *s) { bench_of(s, call_mse, 192); }
 
 const kernel_check check_init[] = {
-    { "init_minmax", minmax, minmax_known, bench_minmax }, { "init_mse", mse, mse_known, bench_mse }, { 0 },
+    {"init_minmax", minmax, minmax_known, bench_minmax},
+    {"init_mse", mse, mse_known, bench_mse},
+    {0},
 };

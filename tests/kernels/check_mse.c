@@ -1,6 +1,6 @@
 #include "checks.h"
 
-/* --- mse ----------------------------------------------------------------------------------------------------- */
+/* ---- mse ---- */
 enum { LOSS, X, TARGET };
 
 static eqat_status call(const eqi_backend *b, eqi_ctx *ctx, const eqi_view *const *v, const void *p)
@@ -14,7 +14,8 @@ static void again(suite *s, const void *p)
     (void)p;
     plain_start(&s->arg[LOSS]);
     int64_t n = s->arg[X].count;
-    for (int64_t i = 0; i < n; i++) plain_term(&s->arg[LOSS], 0, pow(s->arg[X].in[i] - s->arg[TARGET].in[i], 2) / (double)n);
+    for (int64_t i = 0; i < n; i++)
+        plain_term(&s->arg[LOSS], 0, pow(s->arg[X].in[i] - s->arg[TARGET].in[i], 2) / (double)n);
 }
 
 static void arguments(suite *s, eqi_dtype dtype, int64_t rows, int64_t width, flavour f)
@@ -34,7 +35,8 @@ static void mse(suite *s)
         eqi_dtype dtype = suite_compute_dtype(s);
         flavour f = (flavour)suite_pick(s, 0, FLAVOURS - 1);
         if (rows == 0) rows = 1;
-        suite_begin(s, "[%lld, %lld] %s, %s", (long long)rows, (long long)width, eqi_dtype_name(dtype), flavour_name(f));
+        suite_begin(s, "[%lld, %lld] %s, %s", (long long)rows, (long long)width,
+                    eqi_dtype_name(dtype), flavour_name(f));
         suite_arg(s, "loss", OUT, CONTIGUOUS, suite_master_dtype(dtype), DIMS(1));
         arguments(s, dtype, rows, width, f);
         suite_run(s, call, again, NULL);
@@ -45,9 +47,9 @@ static void mse_known(suite *s)
 {
     suite_begin(s, "by hand");
     suite_arg(s, "loss", OUT, CONTIGUOUS, EQI_F32, DIMS(1));
-    arg_values(suite_arg(s, "x", IN, CONTIGUOUS, EQI_F32, DIMS(2, 2)), (double[]){ 1, 2, 3, 4 });
-    arg_values(suite_arg(s, "target", IN, CONTIGUOUS, EQI_F32, DIMS(2, 2)), (double[]){ 1, 0, 6, 3 });
-    known_run(s, call, NULL, (double[]){ 3.5 });
+    arg_values(suite_arg(s, "x", IN, CONTIGUOUS, EQI_F32, DIMS(2, 2)), (double[]){1, 2, 3, 4});
+    arg_values(suite_arg(s, "target", IN, CONTIGUOUS, EQI_F32, DIMS(2, 2)), (double[]){1, 0, 6, 3});
+    known_run(s, call, NULL, (double[]){3.5});
 }
 
 static void bench(suite *s)
@@ -62,10 +64,11 @@ static void bench(suite *s)
     }
 }
 
-/* --- mse_bwd ------------------------------------------------------------------------------------------------- */
+/* ---- mse_bwd ---- */
 enum { DX, DLOSS, BX, BTARGET };
 
-static eqat_status call_bwd(const eqi_backend *b, eqi_ctx *ctx, const eqi_view *const *v, const void *p)
+static eqat_status call_bwd(const eqi_backend *b, eqi_ctx *ctx, const eqi_view *const *v,
+                            const void *p)
 {
     return b->mse_bwd(ctx, v[DX], v[DLOSS], v[BX], v[BTARGET], *(const bool *)p);
 }
@@ -76,7 +79,8 @@ static void again_bwd(suite *s, const void *p)
     plain_start(&s->arg[DX]);
     for (int64_t i = 0; i < s->arg[DX].count; i++)
         plain_term(&s->arg[DX], i,
-                   2.0 / (double)s->arg[DX].count * s->arg[DLOSS].in[0] * (s->arg[BX].in[i] - s->arg[BTARGET].in[i]));
+                   2.0 / (double)s->arg[DX].count * s->arg[DLOSS].in[0] *
+                       (s->arg[BX].in[i] - s->arg[BTARGET].in[i]));
 }
 
 static void mse_bwd(suite *s)
@@ -86,11 +90,12 @@ static void mse_bwd(suite *s)
         eqi_dtype dtype = suite_compute_dtype(s);
         flavour f = (flavour)suite_pick(s, 0, FLAVOURS - 1);
         bool acc = suite_coin(s);
-        suite_begin(s, "[%lld, %lld] %s%s, %s", (long long)rows, (long long)width, eqi_dtype_name(dtype), acc ? " acc" : "",
-                    flavour_name(f));
+        suite_begin(s, "[%lld, %lld] %s%s, %s", (long long)rows, (long long)width,
+                    eqi_dtype_name(dtype), acc ? " acc" : "", flavour_name(f));
         arg *dx = suite_arg(s, "dx", acc ? ACC : OUT, CONTIGUOUS, dtype, DIMS(rows, width));
         if (acc) arg_normal(s, dx, 1.0);
-        arg_normal(s, suite_arg(s, "dloss", IN, CONTIGUOUS, suite_master_dtype(dtype), DIMS(1)), 1.0);
+        arg_normal(s, suite_arg(s, "dloss", IN, CONTIGUOUS, suite_master_dtype(dtype), DIMS(1)),
+                   1.0);
         arguments(s, dtype, rows, width, f);
         suite_run(s, call_bwd, again_bwd, &acc);
     }
@@ -110,4 +115,5 @@ static void bench_bwd(suite *s)
     }
 }
 
-const kernel_check check_mse[] = { { "mse", mse, mse_known, bench }, { "mse_bwd", mse_bwd, NULL, bench_bwd }, { 0 } };
+const kernel_check check_mse[] = {
+    {"mse", mse, mse_known, bench}, {"mse_bwd", mse_bwd, NULL, bench_bwd}, {0}};

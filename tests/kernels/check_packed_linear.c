@@ -3,8 +3,12 @@
 static linear_case draw(suite *s)
 {
     eqi_dtype dtype = suite_compute_dtype(s);
-    linear_case p = { .rows = odd_rows(s), .out = odd_size(s, 130), .in = 32 * suite_pick(s, 1, 7), .acc = suite_coin(s) };
-    p.q = (eqi_quant_desc){ .bits = (int)suite_pick(s, 2, 8), .group = random_group(s, p.in), .clamp = suite_coin(s) };
+    linear_case p = {.rows = odd_rows(s),
+                     .out = odd_size(s, 130),
+                     .in = 32 * suite_pick(s, 1, 7),
+                     .acc = suite_coin(s)};
+    p.q = (eqi_quant_desc){
+        .bits = (int)suite_pick(s, 2, 8), .group = random_group(s, p.in), .clamp = suite_coin(s)};
     p.zeros = suite_coin(s) ? EQI_U8 : suite_master_dtype(dtype);
     p.dtype = dtype;
     if (suite_pick(s, 0, 9)) return p;
@@ -18,11 +22,18 @@ static linear_case draw(suite *s)
 static void weight_arguments(suite *s, const linear_case *p)
 {
     double top = (double)((1 << p->q.bits) - 1);
-    arg_whole(s, suite_arg(s, "codes", IN, CONTIGUOUS, EQI_U32, DIMS(p->out, p->in / 32 * p->q.bits)), 0, UINT32_MAX);
-    arg_normal(s, suite_arg(s, "s", IN, CONTIGUOUS, suite_master_dtype(p->dtype), DIMS(p->out, p->in / p->q.group)), 1.0 / top);
+    arg_whole(s,
+              suite_arg(s, "codes", IN, CONTIGUOUS, EQI_U32, DIMS(p->out, p->in / 32 * p->q.bits)),
+              0, UINT32_MAX);
+    arg_normal(s,
+               suite_arg(s, "s", IN, CONTIGUOUS, suite_master_dtype(p->dtype),
+                         DIMS(p->out, p->in / p->q.group)),
+               1.0 / top);
     arg *zero = suite_arg(s, "z", IN, CONTIGUOUS, p->zeros, DIMS(p->out, p->in / p->q.group));
     for (int64_t g = 0; g < zero->count; g++)
-        arg_set(zero, g, p->zeros == EQI_U8 ? (double)suite_pick(s, 0, (int64_t)top) : top * (1.4 * suite_uniform(s) - 0.2));
+        arg_set(zero, g,
+                p->zeros == EQI_U8 ? (double)suite_pick(s, 0, (int64_t)top)
+                                   : top * (1.4 * suite_uniform(s) - 0.2));
 }
 
 /* q - z' of weight i, from the arguments that begin at `codes` */
@@ -32,41 +43,45 @@ static double offset_of(const suite *s, int codes, const linear_case *p, int64_t
     double top = (double)((1 << p->q.bits) - 1);
     uint32_t row[27 * 8];
     for (int64_t j = 0; j < words; j++) row[j] = (uint32_t)s->arg[codes].in[i / p->in * words + j];
-    return (double)plain_unpack(row, i % p->in, p->q.bits) - fmin(fmax(rint(s->arg[codes + 2].in[group_of(p, i)]), 0.0), top);
+    return (double)plain_unpack(row, i % p->in, p->q.bits) -
+        fmin(fmax(rint(s->arg[codes + 2].in[group_of(p, i)]), 0.0), top);
 }
 
 static double seen(const suite *s, int codes, const linear_case *p, int64_t i)
 {
     double step = s->arg[codes + 1].in[group_of(p, i)], offset = offset_of(s, codes, p, i);
-    return p->dtype == EQI_F64 ? offset * step : round_to(p->dtype, (double)((float)offset * (float)step));
+    return p->dtype == EQI_F64 ? offset * step
+                               : round_to(p->dtype, (double)((float)offset * (float)step));
 }
 
 static const linear_case benched[] = {
-    { .rows = 512, .out = 1536, .in = 576, .q = { 2, 64, false }, .zeros = EQI_U8 },
-    { .rows = 1, .out = 2048, .in = 2048, .q = { 2, 64, false }, .zeros = EQI_U8 },
-    { .rows = 4096, .out = 1536, .in = 576, .q = { 2, 64, false }, .zeros = EQI_U8 },
-    { .rows = 4096, .out = 2048, .in = 2048, .q = { 3, 64, false }, .zeros = EQI_U8 },
-    { 0 },
+    {.rows = 512, .out = 1536, .in = 576, .q = {2, 64, false}, .zeros = EQI_U8},
+    {.rows = 1, .out = 2048, .in = 2048, .q = {2, 64, false}, .zeros = EQI_U8},
+    {.rows = 4096, .out = 1536, .in = 576, .q = {2, 64, false}, .zeros = EQI_U8},
+    {.rows = 4096, .out = 2048, .in = 2048, .q = {3, 64, false}, .zeros = EQI_U8},
+    {0},
 };
 
-static const weight_form packed = { draw, weight_arguments, seen, benched };
+static const weight_form packed = {draw, weight_arguments, seen, benched};
 
-/* --- packed_linear ------------------------------------------------------------------------------------------- */
+/* ---- packed_linear ---- */
 enum { Y, X, CODES, S, Z, BIAS };
 
 static eqat_status call(const eqi_backend *b, eqi_ctx *ctx, const eqi_view *const *v, const void *p)
 {
-    return b->packed_linear(ctx, v[Y], v[X], v[CODES], v[S], v[Z], v[BIAS], &((const linear_case *)p)->q);
+    return b->packed_linear(ctx, v[Y], v[X], v[CODES], v[S], v[Z], v[BIAS],
+                            &((const linear_case *)p)->q);
 }
 
 static void packed_linear(suite *s) { forward_cases(s, &packed, call); }
 
 static void bench(suite *s) { bench_cases(s, &packed, 0, forward_arguments, call); }
 
-/* --- packed_linear_bwd_x ------------------------------------------------------------------------------------- */
+/* ---- packed_linear_bwd_x ---- */
 enum { DX, DY };
 
-static eqat_status call_x(const eqi_backend *b, eqi_ctx *ctx, const eqi_view *const *v, const void *p)
+static eqat_status call_x(const eqi_backend *b, eqi_ctx *ctx, const eqi_view *const *v,
+                          const void *p)
 {
     const linear_case *q = p;
     return b->packed_linear_bwd_x(ctx, v[DX], v[DY], v[CODES], v[S], v[Z], &q->q, q->acc);
@@ -76,13 +91,15 @@ static void packed_linear_bwd_x(suite *s) { bwd_x_cases(s, &packed, call_x); }
 
 static void bench_x(suite *s) { bench_cases(s, &packed, 0, bwd_x_arguments, call_x); }
 
-/* --- packed_linear_bwd_sz ------------------------------------------------------------------------------------ */
+/* ---- packed_linear_bwd_sz ---- */
 enum { DS, DZ, SDY, SX, SCODES };
 
-static eqat_status call_sz(const eqi_backend *b, eqi_ctx *ctx, const eqi_view *const *v, const void *p)
+static eqat_status call_sz(const eqi_backend *b, eqi_ctx *ctx, const eqi_view *const *v,
+                           const void *p)
 {
     const linear_case *q = p;
-    return b->packed_linear_bwd_sz(ctx, v[DS], v[DZ], v[SDY], v[SX], v[SCODES], v[SCODES + 1], v[SCODES + 2], &q->q, q->acc);
+    return b->packed_linear_bwd_sz(ctx, v[DS], v[DZ], v[SDY], v[SX], v[SCODES], v[SCODES + 1],
+                                   v[SCODES + 2], &q->q, q->acc);
 }
 
 static void again_sz(suite *s, const void *p)
@@ -94,7 +111,8 @@ static void again_sz(suite *s, const void *p)
         double offset = offset_of(s, SCODES, q, i);
         int64_t g = group_of(q, i);
         for (int64_t r = 0; r < q->rows; r++) {
-            double term = s->arg[SDY].in[r * q->out + i / q->in] * s->arg[SX].in[r * q->in + i % q->in];
+            double term =
+                s->arg[SDY].in[r * q->out + i / q->in] * s->arg[SX].in[r * q->in + i % q->in];
             plain_term(&s->arg[DS], g, term * offset);
             if (!s->arg[DZ].absent) plain_term(&s->arg[DZ], g, -term * s->arg[SCODES + 1].in[g]);
         }
@@ -114,7 +132,8 @@ static void packed_linear_bwd_sz(suite *s)
 {
     for (int i = 0; i < s->cases * 2; i++) {
         linear_case p = draw_case(s, &packed);
-        /* Where a gradient is infinite or not a number, what the sums make of it is not worth agreeing on. */
+        /* Where a gradient is infinite or not a number, what the sums make of it is not worth
+         * agreeing on. */
         p.flavour = (flavour)suite_pick(s, NORMAL, ZERO);
         begin_case(s, &p, p.acc ? "acc" : "");
         p.present = suite_coin(s);
@@ -126,8 +145,8 @@ static void packed_linear_bwd_sz(suite *s)
 static void bench_sz(suite *s) { bench_cases(s, &packed, 0, step_case, call_sz); }
 
 const kernel_check check_packed_linear[] = {
-    { "packed_linear", packed_linear, NULL, bench },
-    { "packed_linear_bwd_x", packed_linear_bwd_x, NULL, bench_x },
-    { "packed_linear_bwd_sz", packed_linear_bwd_sz, NULL, bench_sz },
-    { 0 },
+    {"packed_linear", packed_linear, NULL, bench},
+    {"packed_linear_bwd_x", packed_linear_bwd_x, NULL, bench_x},
+    {"packed_linear_bwd_sz", packed_linear_bwd_sz, NULL, bench_sz},
+    {0},
 };

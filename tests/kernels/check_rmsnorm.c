@@ -5,7 +5,7 @@ typedef struct params {
     bool acc_dx, acc_dgain;
 } params;
 
-/* --- rmsnorm ------------------------------------------------------------------------------------------------- */
+/* ---- rmsnorm ---- */
 enum { Y, RSTD, X, GAIN };
 
 static eqat_status call(const eqi_backend *b, eqi_ctx *ctx, const eqi_view *const *v, const void *p)
@@ -41,14 +41,14 @@ static void arguments(suite *s, eqi_dtype dtype, int64_t rows, int64_t width, fl
 
 static void rmsnorm(suite *s)
 {
-    static const double eps[] = { 1e-5, 1e-6, 1e-2 };
+    static const double eps[] = {1e-5, 1e-6, 1e-2};
     for (int i = 0; i < s->cases * 2; i++) {
         int64_t rows = odd_rows(s), width = odd_size(s, 257);
         eqi_dtype dtype = suite_compute_dtype(s);
         flavour f = (flavour)suite_pick(s, 0, WITH_NAN);
-        params p = { .eps = eps[suite_pick(s, 0, 2)] };
-        suite_begin(s, "R=%lld H=%lld %s eps %g, %s", (long long)rows, (long long)width, eqi_dtype_name(dtype), p.eps,
-                    flavour_name(f));
+        params p = {.eps = eps[suite_pick(s, 0, 2)]};
+        suite_begin(s, "R=%lld H=%lld %s eps %g, %s", (long long)rows, (long long)width,
+                    eqi_dtype_name(dtype), p.eps, flavour_name(f));
         arguments(s, dtype, rows, width, f);
         suite_run(s, call, again, &p);
     }
@@ -59,10 +59,11 @@ static void rmsnorm_known(suite *s)
 {
     suite_begin(s, "by hand");
     arguments(s, EQI_F32, 2, 2, ZERO);
-    arg_values(&s->arg[X], (double[]){ 2, -2, 0, 0 });
-    arg_values(&s->arg[GAIN], (double[]){ 3, 5 });
-    known_run(s, call, &(params){ .eps = 0x1p-20 },
-              (double[]){ 6 * pow(4 + 0x1p-20, -0.5), -10 * pow(4 + 0x1p-20, -0.5), 0, 0, pow(4 + 0x1p-20, -0.5), 1024 });
+    arg_values(&s->arg[X], (double[]){2, -2, 0, 0});
+    arg_values(&s->arg[GAIN], (double[]){3, 5});
+    known_run(s, call, &(params){.eps = 0x1p-20},
+              (double[]){6 * pow(4 + 0x1p-20, -0.5), -10 * pow(4 + 0x1p-20, -0.5), 0, 0,
+                         pow(4 + 0x1p-20, -0.5), 1024});
 }
 
 static void bench(suite *s)
@@ -72,17 +73,19 @@ static void bench(suite *s)
         suite_begin(s, "%s R=4096 H=576", eqi_dtype_name(dtype));
         arguments(s, dtype, 4096, 576, NORMAL);
         s->bytes = 4096.0 * 576 * 2 * (double)eqi_dtype_size(dtype);
-        suite_run(s, call, NULL, &(params){ .eps = 1e-5 });
+        suite_run(s, call, NULL, &(params){.eps = 1e-5});
     }
 }
 
-/* --- rmsnorm_bwd --------------------------------------------------------------------------------------------- */
+/* ---- rmsnorm_bwd ---- */
 enum { DX, DGAIN, DY, BX, BGAIN, BRSTD };
 
-static eqat_status call_bwd(const eqi_backend *b, eqi_ctx *ctx, const eqi_view *const *v, const void *p)
+static eqat_status call_bwd(const eqi_backend *b, eqi_ctx *ctx, const eqi_view *const *v,
+                            const void *p)
 {
     const params *q = p;
-    return b->rmsnorm_bwd(ctx, v[DX], v[DGAIN], v[DY], v[BX], v[BGAIN], v[BRSTD], q->acc_dx, q->acc_dgain);
+    return b->rmsnorm_bwd(ctx, v[DX], v[DGAIN], v[DY], v[BX], v[BGAIN], v[BRSTD], q->acc_dx,
+                          q->acc_dgain);
 }
 
 /* By the product rule on x_i rstd: d rstd / d x_j = -rstd^3 x_j / n. */
@@ -93,19 +96,22 @@ static void again_bwd(suite *s, const void *p)
     if (!s->arg[DX].absent) plain_start(&s->arg[DX]);
     if (!s->arg[DGAIN].absent) plain_start(&s->arg[DGAIN]);
     for (int64_t r = 0; r < s->arg[BX].v.shape[0]; r++) {
-        const double *x = s->arg[BX].in + r * width, *dy = s->arg[DY].in + r * width, *gain = s->arg[BGAIN].in;
+        const double *x = s->arg[BX].in + r * width, *dy = s->arg[DY].in + r * width,
+                     *gain = s->arg[BGAIN].in;
         double rs = s->arg[BRSTD].in[r];
         for (int64_t i = 0; i < width; i++) {
             if (!s->arg[DGAIN].absent) plain_term(&s->arg[DGAIN], i, dy[i] * x[i] * rs);
             if (s->arg[DX].absent) continue;
             plain_term(&s->arg[DX], r * width + i, dy[i] * gain[i] * rs);
             for (int64_t j = 0; j < width; j++)
-                plain_term(&s->arg[DX], r * width + i, -dy[j] * gain[j] * x[j] * rs * rs * rs * x[i] / (double)width);
+                plain_term(&s->arg[DX], r * width + i,
+                           -dy[j] * gain[j] * x[j] * rs * rs * rs * x[i] / (double)width);
         }
     }
 }
 
-static void arguments_bwd(suite *s, eqi_dtype dtype, int64_t rows, int64_t width, const params *p, int which, flavour f)
+static void arguments_bwd(suite *s, eqi_dtype dtype, int64_t rows, int64_t width, const params *p,
+                          int which, flavour f)
 {
     eqi_dtype master = suite_master_dtype(dtype);
     if (which & 1) {
@@ -115,7 +121,8 @@ static void arguments_bwd(suite *s, eqi_dtype dtype, int64_t rows, int64_t width
         suite_absent(s, "dx");
     }
     if (which & 2) {
-        arg *dgain = suite_arg(s, "dgain", p->acc_dgain ? ACC : OUT, CONTIGUOUS, master, DIMS(width));
+        arg *dgain =
+            suite_arg(s, "dgain", p->acc_dgain ? ACC : OUT, CONTIGUOUS, master, DIMS(width));
         if (p->acc_dgain) arg_normal(s, dgain, 1.0);
     } else {
         suite_absent(s, "dgain");
@@ -138,10 +145,10 @@ static void rmsnorm_bwd(suite *s)
         int64_t rows = odd_rows(s), width = odd_size(s, 257);
         eqi_dtype dtype = suite_compute_dtype(s);
         flavour f = (flavour)suite_pick(s, 0, ZERO);
-        params p = { .acc_dx = suite_coin(s), .acc_dgain = suite_coin(s) };
+        params p = {.acc_dx = suite_coin(s), .acc_dgain = suite_coin(s)};
         int which = (int)suite_pick(s, 1, 3);
-        suite_begin(s, "R=%lld H=%lld %s acc %d %d which %d, %s", (long long)rows, (long long)width, eqi_dtype_name(dtype),
-                    p.acc_dx, p.acc_dgain, which, flavour_name(f));
+        suite_begin(s, "R=%lld H=%lld %s acc %d %d which %d, %s", (long long)rows, (long long)width,
+                    eqi_dtype_name(dtype), p.acc_dx, p.acc_dgain, which, flavour_name(f));
         arguments_bwd(s, dtype, rows, width, &p, which, f);
         suite_run(s, call_bwd, again_bwd, &p);
     }
@@ -151,7 +158,7 @@ static void bench_bwd(suite *s)
 {
     for (int i = 0; i < 2; i++) {
         eqi_dtype dtype = i ? EQI_BF16 : EQI_F32;
-        params p = { .eps = 0 };
+        params p = {.eps = 0};
         suite_begin(s, "%s R=4096 H=576", eqi_dtype_name(dtype));
         arguments_bwd(s, dtype, 4096, 576, &p, 3, NORMAL);
         s->bytes = 4096.0 * 576 * 3 * (double)eqi_dtype_size(dtype);
@@ -160,5 +167,7 @@ static void bench_bwd(suite *s)
 }
 
 const kernel_check check_rmsnorm[] = {
-    { "rmsnorm", rmsnorm, rmsnorm_known, bench }, { "rmsnorm_bwd", rmsnorm_bwd, NULL, bench_bwd }, { 0 },
+    {"rmsnorm", rmsnorm, rmsnorm_known, bench},
+    {"rmsnorm_bwd", rmsnorm_bwd, NULL, bench_bwd},
+    {0},
 };

@@ -1,9 +1,24 @@
 #include "checks.h"
 
 const kernel_check *const kernel_checks[] = {
-    check_memory,   check_elementwise, check_embedding, check_linear,    check_fakequant, check_fq_linear,
-    check_quantize, check_quantize_minmax, check_packed_linear,          check_init,      check_rmsnorm,   check_rope,
-    check_attention, check_silu_mul,   check_mse,       check_linear_cross_entropy,       check_clip,      check_adamw,
+    check_memory,
+    check_elementwise,
+    check_embedding,
+    check_linear,
+    check_fakequant,
+    check_fq_linear,
+    check_quantize,
+    check_quantize_minmax,
+    check_packed_linear,
+    check_init,
+    check_rmsnorm,
+    check_rope,
+    check_attention,
+    check_silu_mul,
+    check_mse,
+    check_linear_cross_entropy,
+    check_clip,
+    check_adamw,
     NULL,
 };
 
@@ -13,7 +28,8 @@ typedef struct known {
     const double *expected;
 } known;
 
-static eqat_status call_known(const eqi_backend *b, eqi_ctx *ctx, const eqi_view *const *v, const void *p)
+static eqat_status call_known(const eqi_backend *b, eqi_ctx *ctx, const eqi_view *const *v,
+                              const void *p)
 {
     const known *k = p;
     return k->call(b, ctx, v, k->params);
@@ -31,5 +47,6 @@ static void again_known(suite *s, const void *p)
 
 void known_run(suite *s, suite_call call, const void *params, const double *expected)
 {
-    suite_run(s, call_known, again_known, &(known){ .call = call, .params = params, .expected = expected });
+    suite_run(s, call_known, again_known,
+              &(known){.call = call, .params = params, .expected = expected});
 }

@@ -2,8 +2,8 @@
 
 int64_t odd_size(suite *s, int64_t most)
 {
-    static const int64_t sizes[] = { 1,  2,  3,  5,  7,  8,  15,  16,  17,  31,  32,  33,
-                                     48, 63, 64, 65, 96, 100, 127, 128, 129, 130, 200, 257 };
+    static const int64_t sizes[] = {1,  2,  3,  5,  7,  8,   15,  16,  17,  31,  32,  33,
+                                    48, 63, 64, 65, 96, 100, 127, 128, 129, 130, 200, 257};
     int64_t n;
     do n = sizes[suite_pick(s, 0, (int64_t)EQI_COUNT(sizes) - 1)];
     while (n > most);
@@ -12,20 +12,20 @@ int64_t odd_size(suite *s, int64_t most)
 
 int64_t odd_rows(suite *s)
 {
-    static const int64_t rows[] = { 1, 1, 2, 3, 4, 5, 8, 15, 16, 17, 33, 70 };
+    static const int64_t rows[] = {1, 1, 2, 3, 4, 5, 8, 15, 16, 17, 33, 70};
     if (s->run % 9 == 4) return 0; /* not by chance */
     return rows[suite_pick(s, 0, (int64_t)EQI_COUNT(rows) - 1)];
 }
 
 const char *flavour_name(flavour f)
 {
-    static const char *const names[] = { "normal", "scaled", "zero", "nan", "inf" };
+    static const char *const names[] = {"normal", "scaled", "zero", "nan", "inf"};
     return names[f];
 }
 
 void arg_flavour(suite *s, arg *a, flavour f)
 {
-    static const double scales[] = { 1.0, 0x1p-40, 0x1p40, 0x1p-8, -0x1p10 };
+    static const double scales[] = {1.0, 0x1p-40, 0x1p40, 0x1p-8, -0x1p10};
     int64_t width = a->v.ndim ? a->v.shape[a->v.ndim - 1] : 1;
     double scale = 1.0;
     for (int64_t i = 0; i < a->count; i++) {
@@ -54,51 +54,57 @@ void plain_product(arg *y, const double *x, const double *w, int64_t rows, int64
 {
     for (int64_t r = 0; r < rows; r++)
         for (int64_t n = 0; n < out; n++)
-            for (int64_t k = 0; k < in; k++) plain_term(y, r * out + n, x[r * in + k] * w[n * in + k]);
+            for (int64_t k = 0; k < in; k++)
+                plain_term(y, r * out + n, x[r * in + k] * w[n * in + k]);
 }
 
-void plain_product_bwd_x(arg *dx, const double *dy, const double *w, int64_t rows, int64_t out, int64_t in)
+void plain_product_bwd_x(arg *dx, const double *dy, const double *w, int64_t rows, int64_t out,
+                         int64_t in)
 {
     for (int64_t r = 0; r < rows; r++)
         for (int64_t n = 0; n < out; n++)
-            for (int64_t k = 0; k < in; k++) plain_term(dx, r * in + k, dy[r * out + n] * w[n * in + k]);
+            for (int64_t k = 0; k < in; k++)
+                plain_term(dx, r * in + k, dy[r * out + n] * w[n * in + k]);
 }
 
-void plain_product_bwd_w(arg *dw, const double *dy, const double *x, int64_t rows, int64_t out, int64_t in)
+void plain_product_bwd_w(arg *dw, const double *dy, const double *x, int64_t rows, int64_t out,
+                         int64_t in)
 {
     for (int64_t r = 0; r < rows; r++)
         for (int64_t n = 0; n < out; n++)
-            for (int64_t k = 0; k < in; k++) plain_term(dw, n * in + k, dy[r * out + n] * x[r * in + k]);
+            for (int64_t k = 0; k < in; k++)
+                plain_term(dw, n * in + k, dy[r * out + n] * x[r * in + k]);
 }
 
 #define LIMIT(x, lo, hi) ((x) < (lo) ? (lo) : (x) > (hi) ? (hi) : (x))
 
 /* docs/numerics.md, once for each type of arithmetic */
-#define QUANTIZE(NAME, T, RINT)                                          \
-    static plain_fq NAME(T w, T s, T z, int bits, bool clamp)            \
-    {                                                                    \
-        T top = (T)((1 << bits) - 1);                                    \
-        T step = clamp ? LIMIT(s, (T)1e-4f, (T)1e4f) : s;                \
-        T zero = RINT(z);                                                \
-        zero = LIMIT(zero, (T)0, top);                                   \
-        T t = w / step;                                                  \
-        T r = RINT(t);                                                   \
-        T u = r + zero;                                                  \
-        T code = LIMIT(u, (T)0, top);                                    \
-        T offset = code - zero;                                          \
-        T value = offset * step;                                         \
-        bool inside = (T)0 <= u && u <= top;                             \
-        plain_fq f = { .code = (double)code, .value = (double)value, .inside = inside }; \
-        f.coefficient_s = inside ? (double)(r - t) : (double)offset;     \
-        f.coefficient_z = inside ? 0.0 : -(double)step;                  \
-        return f;                                                        \
+#define QUANTIZE(NAME, T, RINT)                                                        \
+    static plain_fq NAME(T w, T s, T z, int bits, bool clamp)                          \
+    {                                                                                  \
+        T top = (T)((1 << bits) - 1);                                                  \
+        T step = clamp ? LIMIT(s, (T)1e-4f, (T)1e4f) : s;                              \
+        T zero = RINT(z);                                                              \
+        zero = LIMIT(zero, (T)0, top);                                                 \
+        T t = w / step;                                                                \
+        T r = RINT(t);                                                                 \
+        T u = r + zero;                                                                \
+        T code = LIMIT(u, (T)0, top);                                                  \
+        T offset = code - zero;                                                        \
+        T value = offset * step;                                                       \
+        bool inside = (T)0 <= u && u <= top;                                           \
+        plain_fq f = {.code = (double)code, .value = (double)value, .inside = inside}; \
+        f.coefficient_s = inside ? (double)(r - t) : (double)offset;                   \
+        f.coefficient_z = inside ? 0.0 : -(double)step;                                \
+        return f;                                                                      \
     }
 QUANTIZE(quantize_f32, float, rintf)
 QUANTIZE(quantize_f64, double, rint)
 
 plain_fq plain_quantize(bool wide, double w, double s, double z, int bits, bool clamp)
 {
-    return wide ? quantize_f64(w, s, z, bits, clamp) : quantize_f32((float)w, (float)s, (float)z, bits, clamp);
+    return wide ? quantize_f64(w, s, z, bits, clamp)
+                : quantize_f32((float)w, (float)s, (float)z, bits, clamp);
 }
 
 void plain_minmax(const double *w, int64_t n, int bits, bool wide, double *step, double *zero)
@@ -131,14 +137,16 @@ void plain_pack(uint32_t *row, const int *codes, int64_t n, int bits)
 {
     memset(row, 0, (size_t)(n * bits / 8));
     for (int64_t i = 0; i < n * bits; i++)
-        if (codes[i / bits] >> (i % bits) & 1) ((unsigned char *)row)[i / 8] |= (unsigned char)(1u << (i % 8));
+        if (codes[i / bits] >> (i % bits) & 1)
+            ((unsigned char *)row)[i / 8] |= (unsigned char)(1u << (i % 8));
 }
 
 int plain_unpack(const uint32_t *row, int64_t i, int bits)
 {
     const unsigned char *bytes = (const unsigned char *)row;
     int code = 0;
-    for (int b = bits - 1; b >= 0; b--) code = 2 * code + (bytes[(i * bits + b) / 8] >> ((i * bits + b) % 8) & 1);
+    for (int b = bits - 1; b >= 0; b--)
+        code = 2 * code + (bytes[(i * bits + b) / 8] >> ((i * bits + b) % 8) & 1);
     return code;
 }
 
@@ -149,11 +157,13 @@ void arg_weight(suite *s, arg *w, arg *step, arg *zero, const eqi_quant_desc *q,
     for (int64_t g = 0; g < step->count; g++) {
         arg_set(step, g, 0.02 * exp(0.5 * suite_normal(s)));
         /* Between integers and beyond both ends on purpose. */
-        double z = suite_coin(s) ? (double)suite_pick(s, 0, (int64_t)top) : top * (1.4 * suite_uniform(s) - 0.2);
+        double z = suite_coin(s) ? (double)suite_pick(s, 0, (int64_t)top)
+                                 : top * (1.4 * suite_uniform(s) - 0.2);
         if (suite_pick(s, 0, 9) == 0) z = floor(z) + 0.5;
         arg_set(zero, g, zero->v.dtype == EQI_U8 ? fmin(fmax(rint(z), 0.0), top) : z);
-        static const double odd[] = { 1e-5, 1e-4, 2e4, 0x1p-6, 1e-30, 0.0, -0.01 };
-        if (wild && suite_pick(s, 0, 3) == 0) arg_set(step, g, odd[suite_pick(s, 0, q->clamp ? 6 : 4)]);
+        static const double odd[] = {1e-5, 1e-4, 2e4, 0x1p-6, 1e-30, 0.0, -0.01};
+        if (wild && suite_pick(s, 0, 3) == 0)
+            arg_set(step, g, odd[suite_pick(s, 0, q->clamp ? 6 : 4)]);
     }
     for (int64_t i = 0; i < w->count; i++) {
         double st = arg_value(step, i / in * groups + i % in / q->group);

@@ -1,5 +1,5 @@
-/* What several checks compute themselves: products of dense f64 matrices with the sum of |terms|, and the
- * quantizer in true f32 and f64 arithmetic. */
+/* What several checks compute themselves: products of dense f64 matrices with the sum of |terms|,
+ * and the quantizer in true f32 and f64 arithmetic. */
 #ifndef TESTS_KERNELS_PLAIN_H
 #define TESTS_KERNELS_PLAIN_H
 
@@ -17,8 +17,10 @@ void plain_start(arg *a);
 void plain_term(arg *a, int64_t i, double term); /* again += term, mag += |term| */
 /* y[R, N] += x[R, K] w[N, K]^T;  dx[R, K] += dy[R, N] w[N, K];  dw[N, K] += dy[R, N]^T x[R, K] */
 void plain_product(arg *y, const double *x, const double *w, int64_t rows, int64_t out, int64_t in);
-void plain_product_bwd_x(arg *dx, const double *dy, const double *w, int64_t rows, int64_t out, int64_t in);
-void plain_product_bwd_w(arg *dw, const double *dy, const double *x, int64_t rows, int64_t out, int64_t in);
+void plain_product_bwd_x(arg *dx, const double *dy, const double *w, int64_t rows, int64_t out,
+                         int64_t in);
+void plain_product_bwd_w(arg *dw, const double *dy, const double *x, int64_t rows, int64_t out,
+                         int64_t in);
 
 typedef struct plain_fq {
     double coefficient_s, coefficient_z; /* d w^ / d s, d w^ / d z */
@@ -35,7 +37,8 @@ void plain_minmax(const double *w, int64_t n, int bits, bool wide, double *step,
 void plain_pack(uint32_t *row, const int *codes, int64_t n, int bits);
 int plain_unpack(const uint32_t *row, int64_t i, int bits);
 
-/* A weight [N, K] with s and z [N, G], edge cases included: ties, codes beyond both ends, s beyond its clamps. */
+/* A weight [N, K] with s and z [N, G], edge cases included: ties, codes beyond both ends, s beyond
+ * its clamps. */
 void arg_weight(suite *s, arg *w, arg *step, arg *zero, const eqi_quant_desc *q, bool wild);
 int64_t random_group(suite *s, int64_t in);
 

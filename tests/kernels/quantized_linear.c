@@ -14,18 +14,21 @@ linear_case draw_case(suite *s, const weight_form *form)
 
 void begin_case(suite *s, const linear_case *p, const char *more)
 {
-    suite_begin(s, "R=%lld N=%lld K=%lld bits %d group %lld %s%s%s%s%s", (long long)p->rows, (long long)p->out, (long long)p->in,
-                p->q.bits, (long long)p->q.group, eqi_dtype_name(p->dtype), p->q.clamp ? " clamp" : "",
+    suite_begin(s, "R=%lld N=%lld K=%lld bits %d group %lld %s%s%s%s%s", (long long)p->rows,
+                (long long)p->out, (long long)p->in, p->q.bits, (long long)p->q.group,
+                eqi_dtype_name(p->dtype), p->q.clamp ? " clamp" : "",
                 p->zeros == EQI_U8 ? " z u8" : "", *more ? " " : "", more);
 }
 
-void gradient_argument(suite *s, const linear_case *p, const char *name, bool present, int64_t columns)
+void gradient_argument(suite *s, const linear_case *p, const char *name, bool present,
+                       int64_t columns)
 {
     if (!present) {
         suite_absent(s, name);
         return;
     }
-    arg *d = suite_arg(s, name, p->acc ? ACC : OUT, CONTIGUOUS, suite_master_dtype(p->dtype), DIMS(p->out, columns));
+    arg *d = suite_arg(s, name, p->acc ? ACC : OUT, CONTIGUOUS, suite_master_dtype(p->dtype),
+                       DIMS(p->out, columns));
     if (p->acc) arg_normal(s, d, 1.0);
 }
 
@@ -41,8 +44,12 @@ void forward_arguments(suite *s, const linear_case *p)
     suite_arg(s, "y", OUT, ROWS, p->dtype, DIMS(p->rows, p->out));
     arg_flavour(s, suite_arg(s, "x", IN, ROWS, p->dtype, DIMS(p->rows, p->in)), p->flavour);
     p->form->arguments(s, p);
-    if (p->present) arg_normal(s, suite_arg(s, "bias", IN, CONTIGUOUS, suite_master_dtype(p->dtype), DIMS(p->out)), 1.0);
-    else suite_absent(s, "bias");
+    if (p->present)
+        arg_normal(s,
+                   suite_arg(s, "bias", IN, CONTIGUOUS, suite_master_dtype(p->dtype), DIMS(p->out)),
+                   1.0);
+    else
+        suite_absent(s, "bias");
 }
 
 static void forward_again(suite *s, const void *params)
@@ -51,7 +58,8 @@ static void forward_again(suite *s, const void *params)
     arg *y = &s->arg[Y];
     double *w = weights(s, p);
     plain_start(y);
-    for (int64_t i = 0; p->present && i < y->count; i++) plain_term(y, i, s->arg[BIAS].in[i % p->out]);
+    for (int64_t i = 0; p->present && i < y->count; i++)
+        plain_term(y, i, s->arg[BIAS].in[i % p->out]);
     plain_product(y, s->arg[X].in, w, p->rows, p->out, p->in);
     free(w);
 }
@@ -96,7 +104,8 @@ void bwd_x_cases(suite *s, const weight_form *form, suite_call call)
     }
 }
 
-void bench_cases(suite *s, const weight_form *form, unsigned present, case_arguments arguments, suite_call call)
+void bench_cases(suite *s, const weight_form *form, unsigned present, case_arguments arguments,
+                 suite_call call)
 {
     for (const linear_case *size = form->benched; size->rows; size++)
         for (int bf16 = 0; bf16 < 2; bf16++) {

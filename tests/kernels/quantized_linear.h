@@ -37,7 +37,8 @@ static inline int64_t group_of(const linear_case *p, int64_t i)
     return i / p->in * (p->in / p->q.group) + i % p->in / p->q.group;
 }
 /* An optional output [N, columns]. */
-void gradient_argument(suite *s, const linear_case *p, const char *name, bool present, int64_t columns);
+void gradient_argument(suite *s, const linear_case *p, const char *name, bool present,
+                       int64_t columns);
 
 /* y, x, weight, bias; and dx, dy, weight */
 void forward_arguments(suite *s, const linear_case *p);
@@ -45,6 +46,7 @@ void bwd_x_arguments(suite *s, const linear_case *p);
 void forward_cases(suite *s, const weight_form *form, suite_call call);
 void bwd_x_cases(suite *s, const weight_form *form, suite_call call);
 /* Each of form->benched in f32 and in bf16. */
-void bench_cases(suite *s, const weight_form *form, unsigned present, case_arguments arguments, suite_call call);
+void bench_cases(suite *s, const weight_form *form, unsigned present, case_arguments arguments,
+                 suite_call call);
 
 #endif

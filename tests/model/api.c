@@ -22,7 +22,8 @@ START_TEST(attention_options_have_a_size)
     OK(ctx, eqat_op_attention(tape, q, q, q, NULL, &later.o, &y));
     eqat_tensor_free(y);
     eqat_attention_options zeros = {.window = 2};
-    says(ctx, eqat_op_attention(tape, q, q, q, NULL, &zeros, &y), EQAT_INVALID_ARGUMENT, "struct_size: found 0");
+    says(ctx, eqat_op_attention(tape, q, q, q, NULL, &zeros, &y), EQAT_INVALID_ARGUMENT,
+         "struct_size: found 0");
     ck_assert_ptr_null(y);
     eqat_tape_free(tape);
     eqi_tensor_unref(q);
@@ -47,7 +48,8 @@ END_TEST
 START_TEST(numbers_do_not_depend_on_the_locale)
 {
     char command[4096];
-    snprintf(command, sizeof command, "localedef -f UTF-8 -i de_DE '%s/de_DE.UTF-8' >/dev/null 2>&1", dir);
+    snprintf(command, sizeof command,
+             "localedef -f UTF-8 -i de_DE '%s/de_DE.UTF-8' >/dev/null 2>&1", dir);
     if (system(command) != 0) return; /* no locales to be had here */
     setenv("LOCPATH", dir, 1);
     ck_assert_ptr_nonnull(setlocale(LC_NUMERIC, "de_DE.UTF-8"));
@@ -55,7 +57,8 @@ START_TEST(numbers_do_not_depend_on_the_locale)
     eqat_block_ap_options_init(&o, sizeof o);
     OK(ctx, eqat_options_set(ctx, "block_ap", &o, "min_lr_factor", "0.25"));
     ck_assert_double_eq(o.min_lr_factor, 0.25);
-    says(ctx, eqat_options_set(ctx, "block_ap", &o, "min_lr_factor", "0,5"), EQAT_INVALID_ARGUMENT, "min_lr_factor");
+    says(ctx, eqat_options_set(ctx, "block_ap", &o, "min_lr_factor", "0,5"), EQAT_INVALID_ARGUMENT,
+         "min_lr_factor");
     setlocale(LC_NUMERIC, "C");
 }
 END_TEST

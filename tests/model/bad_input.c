@@ -27,7 +27,8 @@ START_TEST(places_that_hold_no_model)
     says(ctx, try_open(dir), EQAT_NOT_FOUND, "config.json: cannot open");
     replace("config.json", "{\"model_type\": ");
     says(ctx, try_open(dir), EQAT_FORMAT, "config.json: line 1: ");
-    replace("config.json", "{\"model_type\": \"gpt_neox\", \"architectures\": [\"GPTNeoXForCausalLM\"]}");
+    replace("config.json",
+            "{\"model_type\": \"gpt_neox\", \"architectures\": [\"GPTNeoXForCausalLM\"]}");
     says(ctx, try_open(dir), EQAT_UNSUPPORTED, "config.json: architecture GPTNeoXForCausalLM");
     says(ctx, try_open(file), EQAT_FORMAT, "config.json");
     replace("config.json", tiny_find("qwen2")->config);
@@ -42,19 +43,32 @@ static const struct {
     flaw flaw;
     const char *message;
 } flaws[] = {
-    {"llama", {.missing = "model.embed_tokens.weight"}, "tensor model.embed_tokens.weight: not found, expected shape [50, 64]"},
+    {"llama",
+     {.missing = "model.embed_tokens.weight"},
+     "tensor model.embed_tokens.weight: not found, expected shape [50, 64]"},
     {"llama",
      {.missing = "model.layers.1.mlp.up_proj.weight"},
      "tensor model.layers.1.mlp.up_proj.weight: not found, expected shape [96, 64]"},
-    {"llama", {.missing = "model.layers.0.self_attn.o_proj.bias"}, "self_attn.o_proj.bias: not found, expected shape [64]"},
+    {"llama",
+     {.missing = "model.layers.0.self_attn.o_proj.bias"},
+     "self_attn.o_proj.bias: not found, expected shape [64]"},
     {"llama", {.missing = "model.norm.weight"}, "model.norm.weight: not found"},
-    {"qwen2", {.missing = "lm_head.weight"}, "tensor lm_head.weight: not found, expected shape [50, 64]"},
-    {"qwen3", {.missing = "model.layers.1.self_attn.k_norm.weight"}, "k_norm.weight: not found, expected shape [32]"},
+    {"qwen2",
+     {.missing = "lm_head.weight"},
+     "tensor lm_head.weight: not found, expected shape [50, 64]"},
+    {"qwen3",
+     {.missing = "model.layers.1.self_attn.k_norm.weight"},
+     "k_norm.weight: not found, expected shape [32]"},
     {"llama",
      {.reshaped = "model.layers.0.self_attn.k_proj.weight"},
-     "model.safetensors: tensor model.layers.0.self_attn.k_proj.weight: found shape [33, 64], expected [32, 64]"},
-    {"llama", {.reshaped = "model.layers.1.input_layernorm.weight"}, "input_layernorm.weight: found shape [65], expected [64]"},
-    {"qwen2", {.reshaped = "model.embed_tokens.weight"}, "model.embed_tokens.weight: found shape [51, 64], expected [50, 64]"},
+     "model.safetensors: tensor model.layers.0.self_attn.k_proj.weight: found shape [33, 64], "
+     "expected [32, 64]"},
+    {"llama",
+     {.reshaped = "model.layers.1.input_layernorm.weight"},
+     "input_layernorm.weight: found shape [65], expected [64]"},
+    {"qwen2",
+     {.reshaped = "model.embed_tokens.weight"},
+     "model.embed_tokens.weight: found shape [51, 64], expected [50, 64]"},
 };
 
 START_TEST(tensors_that_do_not_fit)
@@ -94,14 +108,16 @@ END_TEST
 
 START_TEST(values_that_are_not_finite)
 {
-    static const char *const names[] = {"model.layers.1.mlp.gate_proj.weight", "model.layers.1.post_attention_layernorm.weight",
+    static const char *const names[] = {"model.layers.1.mlp.gate_proj.weight",
+                                        "model.layers.1.post_attention_layernorm.weight",
                                         "model.layers.0.self_attn.v_proj.bias"};
     static const eqi_stored stored[] = {EQI_STORED_F32, EQI_STORED_BF16, EQI_STORED_F16};
     char expected[256];
     write_model(ctx, dir, tiny_find("llama")->config, stored[_i], &(flaw){.nan = names[_i]});
     eqat_model *m = open_model(ctx, dir, EQI_F32);
     eqat_quantizer *q = make_quantizer(ctx, 2, 32);
-    snprintf(expected, sizeof expected, "model.safetensors: tensor %s: found NaN at element 3, expected finite numbers",
+    snprintf(expected, sizeof expected,
+             "model.safetensors: tensor %s: found NaN at element 3, expected finite numbers",
              names[_i]);
     says(ctx, eqat_model_quantize_rtn(m, q), EQAT_NUMERIC, expected);
     eqat_quantizer_free(q);
@@ -109,9 +125,11 @@ START_TEST(values_that_are_not_finite)
 
     remove_dir(dir);
     dir = fresh_dir();
-    write_model(ctx, dir, tiny_find("llama")->config, stored[_i], &(flaw){.nan = "model.embed_tokens.weight"});
+    write_model(ctx, dir, tiny_find("llama")->config, stored[_i],
+                &(flaw){.nan = "model.embed_tokens.weight"});
     m = open_model(ctx, dir, EQI_F32);
-    says(ctx, eqi_model_load_ends(m), EQAT_NUMERIC, "model.embed_tokens.weight: found NaN at element 3");
+    says(ctx, eqi_model_load_ends(m), EQAT_NUMERIC,
+         "model.embed_tokens.weight: found NaN at element 3");
     eqat_model_free(m);
 }
 END_TEST
@@ -135,7 +153,8 @@ END_TEST
 START_TEST(rows_that_cannot_be_packed)
 {
     const char *config =
-        "{\"architectures\": [\"LlamaForCausalLM\"], \"model_type\": \"llama\", \"hidden_size\": 64, \"intermediate_size\": 80, "
+        "{\"architectures\": [\"LlamaForCausalLM\"], \"model_type\": \"llama\", \"hidden_size\": "
+        "64, \"intermediate_size\": 80, "
         "\"num_hidden_layers\": 2, \"vocab_size\": 50, \"num_attention_heads\": 4}";
     write_model(ctx, dir, config, EQI_STORED_F16, NULL);
     eqat_model *m = open_model(ctx, dir, EQI_F32);
@@ -152,10 +171,12 @@ START_TEST(rows_that_cannot_be_packed)
 END_TEST
 
 /* A saved quantized model, then damaged. */
-static void damaged(const char *config_from, const char *config_to, eqat_status status, const char *message)
+static void damaged(const char *config_from, const char *config_to, eqat_status status,
+                    const char *message)
 {
     char *out = in_dir(dir, "out"), *config = in_dir(out, "config.json");
-    char *text = read_text(config), *at = strstr(text, config_from), *changed = calloc(1, strlen(text) + 256);
+    char *text = read_text(config), *at = strstr(text, config_from),
+         *changed = calloc(1, strlen(text) + 256);
     ck_assert_msg(at != NULL, "%s: %s", config_from, text);
     memcpy(changed, text, (size_t)(at - text));
     strcat(changed, config_to);
@@ -178,13 +199,18 @@ START_TEST(quantized_models_that_contradict_themselves)
     OK(ctx, eqat_model_quantize_rtn(m, q));
     char *out = in_dir(dir, "out");
     OK(ctx, eqat_model_save(m, out));
-    damaged("\"bits\": 4", "\"bits\": 2", EQAT_FORMAT, "q_proj.qweight: found shape [8, 64], expected [4, 64]");
+    damaged("\"bits\": 4", "\"bits\": 2", EQAT_FORMAT,
+            "q_proj.qweight: found shape [8, 64], expected [4, 64]");
     damaged("\"bits\": 4", "\"bits\": 5", EQAT_UNSUPPORTED, "bits: found 5");
-    damaged("\"group_size\": 32", "\"group_size\": 16", EQAT_FORMAT, "q_proj.qzeros: found shape [2, 8], expected [4, 8]");
-    damaged("\"group_size\": 32", "\"group_size\": 24", EQAT_FORMAT, "found group_size 24, expected a divisor of 64");
-    damaged("\"quant_method\": \"gptq\"", "\"quant_method\": \"awq\"", EQAT_UNSUPPORTED, "found \"awq\", expected gptq");
+    damaged("\"group_size\": 32", "\"group_size\": 16", EQAT_FORMAT,
+            "q_proj.qzeros: found shape [2, 8], expected [4, 8]");
+    damaged("\"group_size\": 32", "\"group_size\": 24", EQAT_FORMAT,
+            "found group_size 24, expected a divisor of 64");
+    damaged("\"quant_method\": \"gptq\"", "\"quant_method\": \"awq\"", EQAT_UNSUPPORTED,
+            "found \"awq\", expected gptq");
     damaged("\"desc_act\": false", "\"desc_act\": true", EQAT_UNSUPPORTED, "desc_act: found true");
-    damaged("\"quantization_config\"", "\"unknown\"", EQAT_FORMAT, "q_proj.qweight: expected a quantization_config");
+    damaged("\"quantization_config\"", "\"unknown\"", EQAT_FORMAT,
+            "q_proj.qweight: expected a quantization_config");
     free(out);
     eqat_quantizer_free(q);
     eqat_model_free(m);

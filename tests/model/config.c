@@ -14,8 +14,9 @@ static eqat_status parse(const char *text, eqi_config *out)
     return st;
 }
 
-#define HEAD                                                                                                                   \
-    "\"hidden_size\": 64, \"intermediate_size\": 96, \"num_hidden_layers\": 4, \"num_attention_heads\": 4, \"vocab_size\": 50"
+#define HEAD                                                                     \
+    "\"hidden_size\": 64, \"intermediate_size\": 96, \"num_hidden_layers\": 4, " \
+    "\"num_attention_heads\": 4, \"vocab_size\": 50"
 
 START_TEST(defaults_are_those_of_transformers)
 {
@@ -36,11 +37,17 @@ END_TEST
 START_TEST(biases)
 {
     eqi_config c;
-    OK(ctx, parse("{\"model_type\": \"llama\", \"attention_bias\": true, \"mlp_bias\": true, " HEAD "}", &c));
+    OK(ctx,
+       parse("{\"model_type\": \"llama\", \"attention_bias\": true, \"mlp_bias\": true, " HEAD "}",
+             &c));
     ck_assert(c.attention_bias && c.o_bias && c.mlp_bias);
-    OK(ctx, parse("{\"model_type\": \"qwen2\", \"attention_bias\": false, \"mlp_bias\": true, " HEAD "}", &c));
+    OK(ctx,
+       parse("{\"model_type\": \"qwen2\", \"attention_bias\": false, \"mlp_bias\": true, " HEAD "}",
+             &c));
     ck_assert(c.attention_bias && !c.o_bias && !c.mlp_bias);
-    OK(ctx, parse("{\"model_type\": \"qwen3\", \"attention_bias\": true, \"mlp_bias\": true, " HEAD "}", &c));
+    OK(ctx,
+       parse("{\"model_type\": \"qwen3\", \"attention_bias\": true, \"mlp_bias\": true, " HEAD "}",
+             &c));
     ck_assert(c.attention_bias && c.o_bias && !c.mlp_bias);
     OK(ctx, parse("{\"model_type\": \"mistral\", \"attention_bias\": true, " HEAD "}", &c));
     ck_assert(!c.attention_bias && !c.o_bias);
@@ -59,14 +66,16 @@ START_TEST(windows)
     OK(ctx, parse("{\"model_type\": \"qwen2\", \"sliding_window\": 7, " HEAD "}", &c));
     ck_assert_int_eq(c.window, 0);
     OK(ctx,
-       parse("{\"model_type\": \"qwen2\", \"use_sliding_window\": true, \"sliding_window\": 7, \"max_window_layers\": 3, " HEAD
-             "}",
+       parse("{\"model_type\": \"qwen2\", \"use_sliding_window\": true, \"sliding_window\": 7, "
+             "\"max_window_layers\": 3, " HEAD "}",
              &c));
     ck_assert(c.window == 7 && c.window_from == 3);
-    OK(ctx, parse("{\"model_type\": \"qwen3\", \"use_sliding_window\": true, \"sliding_window\": 7, \"layer_types\": "
-                  "[\"full_attention\", "
-                  "\"full_attention\", \"sliding_attention\", \"sliding_attention\"], " HEAD "}",
-                  &c));
+    OK(ctx,
+       parse("{\"model_type\": \"qwen3\", \"use_sliding_window\": true, \"sliding_window\": 7, "
+             "\"layer_types\": "
+             "[\"full_attention\", "
+             "\"full_attention\", \"sliding_attention\", \"sliding_attention\"], " HEAD "}",
+             &c));
     ck_assert(c.window == 7 && c.window_from == 2);
 }
 END_TEST
@@ -74,13 +83,20 @@ END_TEST
 START_TEST(rotary_scaling)
 {
     eqi_config c;
-    OK(ctx, parse("{\"model_type\": \"llama\", \"rope_theta\": 5e5, \"rope_scaling\": null, " HEAD "}", &c));
+    OK(ctx,
+       parse("{\"model_type\": \"llama\", \"rope_theta\": 5e5, \"rope_scaling\": null, " HEAD "}",
+             &c));
     ck_assert(c.rope == EQI_ROPE_PLAIN && c.rope_theta == 5e5);
-    OK(ctx, parse("{\"model_type\": \"llama\", \"rope_scaling\": {\"type\": \"linear\", \"factor\": 4}, " HEAD "}", &c));
+    OK(ctx,
+       parse("{\"model_type\": \"llama\", \"rope_scaling\": {\"type\": \"linear\", \"factor\": "
+             "4}, " HEAD "}",
+             &c));
     ck_assert(c.rope == EQI_ROPE_LINEAR && c.rope_factor == 4);
-    OK(ctx, parse("{\"model_type\": \"llama\", \"rope_parameters\": {\"rope_type\": \"dynamic\", \"factor\": 2.5, "
-                  "\"rope_theta\": 1e6}, " HEAD "}",
-                  &c));
+    OK(ctx,
+       parse("{\"model_type\": \"llama\", \"rope_parameters\": {\"rope_type\": \"dynamic\", "
+             "\"factor\": 2.5, "
+             "\"rope_theta\": 1e6}, " HEAD "}",
+             &c));
     ck_assert(c.rope == EQI_ROPE_DYNAMIC && c.rope_factor == 2.5 && c.rope_theta == 1e6);
     static const char *const nothing[] = {"null", "{}"};
     for (size_t i = 0; i < EQI_COUNT(nothing); i++) {
@@ -90,16 +106,20 @@ START_TEST(rotary_scaling)
                  "{\"rope_type\": \"linear\", \"factor\": 8, \"rope_theta\": 5e5}, " HEAD "}",
                  nothing[i]);
         OK(ctx, parse(text, &c));
-        ck_assert_msg(c.rope == EQI_ROPE_LINEAR && c.rope_factor == 8 && c.rope_theta == 5e5, "rope_scaling %s", nothing[i]);
+        ck_assert_msg(c.rope == EQI_ROPE_LINEAR && c.rope_factor == 8 && c.rope_theta == 5e5,
+                      "rope_scaling %s", nothing[i]);
     }
-    OK(ctx, parse("{\"model_type\": \"llama\", \"rope_scaling\": {}, \"rope_parameters\": {}, " HEAD "}", &c));
+    OK(ctx,
+       parse("{\"model_type\": \"llama\", \"rope_scaling\": {}, \"rope_parameters\": {}, " HEAD "}",
+             &c));
     ck_assert(c.rope == EQI_ROPE_PLAIN && c.rope_theta == 10000);
     OK(ctx,
-       parse(
-           "{\"model_type\": \"llama\", \"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 32, \"low_freq_factor\": 1, "
-           "\"high_freq_factor\": 4, \"original_max_position_embeddings\": 8192}, " HEAD "}",
-           &c));
-    ck_assert(c.rope == EQI_ROPE_LLAMA3 && c.rope_low == 1 && c.rope_high == 4 && c.rope_original == 8192);
+       parse("{\"model_type\": \"llama\", \"rope_scaling\": {\"rope_type\": \"llama3\", "
+             "\"factor\": 32, \"low_freq_factor\": 1, "
+             "\"high_freq_factor\": 4, \"original_max_position_embeddings\": 8192}, " HEAD "}",
+             &c));
+    ck_assert(c.rope == EQI_ROPE_LLAMA3 && c.rope_low == 1 && c.rope_high == 4 &&
+              c.rope_original == 8192);
 }
 END_TEST
 
@@ -110,22 +130,31 @@ static const struct {
 } refused[] = {
     {"[]", EQAT_FORMAT, "expected a JSON object"},
     {"{}", EQAT_FORMAT, "model_type: found nothing"},
-    {"{\"model_type\": \"gemma3\", \"architectures\": [\"Gemma3ForCausalLM\"], " HEAD "}", EQAT_UNSUPPORTED,
+    {"{\"model_type\": \"gemma3\", \"architectures\": [\"Gemma3ForCausalLM\"], " HEAD "}",
+     EQAT_UNSUPPORTED,
      "architecture Gemma3ForCausalLM (model_type gemma3): expected llama, mistral, qwen2 or qwen3"},
-    {"{\"model_type\": \"llama\", \"architectures\": [\"LlamaForSequenceClassification\"], " HEAD "}", EQAT_UNSUPPORTED,
+    {"{\"model_type\": \"llama\", \"architectures\": [\"LlamaForSequenceClassification\"], " HEAD
+     "}",
+     EQAT_UNSUPPORTED,
      "architectures: found LlamaForSequenceClassification, expected LlamaForCausalLM"},
     {"{\"model_type\": \"llama\", \"architectures\": \"LlamaForCausalLM\", " HEAD "}", EQAT_FORMAT,
      "architectures: found \"Llama"},
-    {"{\"model_type\": \"llama\", \"hidden_size\": 64}", EQAT_FORMAT, "intermediate_size: found nothing, expected an integer"},
-    {"{\"model_type\": \"llama\", \"head_dim\": 15, " HEAD "}", EQAT_FORMAT, "head_dim: found 15, expected an even number"},
+    {"{\"model_type\": \"llama\", \"hidden_size\": 64}", EQAT_FORMAT,
+     "intermediate_size: found nothing, expected an integer"},
+    {"{\"model_type\": \"llama\", \"head_dim\": 15, " HEAD "}", EQAT_FORMAT,
+     "head_dim: found 15, expected an even number"},
     {"{\"model_type\": \"llama\", \"num_key_value_heads\": 3, " HEAD "}", EQAT_FORMAT,
      "num_key_value_heads: found 3, expected a divisor of num_attention_heads"},
     {"{\"model_type\": \"llama\", " HEAD ", \"num_attention_heads\": 7}", EQAT_FORMAT,
      "num_attention_heads: found 7, expected a divisor of hidden_size"},
-    {"{\"model_type\": \"llama\", \"num_key_value_heads\": 0, " HEAD "}", EQAT_FORMAT, "num_key_value_heads: found 0"},
-    {"{\"model_type\": \"llama\", \"num_key_value_heads\": 1e300, " HEAD "}", EQAT_FORMAT, "num_key_value_heads: found 1"},
-    {"{\"model_type\": \"llama\", \"num_key_value_heads\": 2.5, " HEAD "}", EQAT_FORMAT, "num_key_value_heads: found 2.5"},
-    {"{\"model_type\": \"llama\", \"head_dim\": 16777216, " HEAD "}", EQAT_FORMAT, "num_attention_heads: found 4"},
+    {"{\"model_type\": \"llama\", \"num_key_value_heads\": 0, " HEAD "}", EQAT_FORMAT,
+     "num_key_value_heads: found 0"},
+    {"{\"model_type\": \"llama\", \"num_key_value_heads\": 1e300, " HEAD "}", EQAT_FORMAT,
+     "num_key_value_heads: found 1"},
+    {"{\"model_type\": \"llama\", \"num_key_value_heads\": 2.5, " HEAD "}", EQAT_FORMAT,
+     "num_key_value_heads: found 2.5"},
+    {"{\"model_type\": \"llama\", \"head_dim\": 16777216, " HEAD "}", EQAT_FORMAT,
+     "num_attention_heads: found 4"},
     {"{\"model_type\": \"llama\", \"hidden_act\": \"gelu\", " HEAD "}", EQAT_UNSUPPORTED,
      "hidden_act: found gelu, expected silu"},
     {"{\"model_type\": \"llama\", \"tie_word_embeddings\": 1, " HEAD "}", EQAT_FORMAT,
@@ -134,24 +163,32 @@ static const struct {
      "rms_norm_eps: found -1, expected a number from 0 to 1"},
     {"{\"model_type\": \"llama\", \"partial_rotary_factor\": 0.5, " HEAD "}", EQAT_UNSUPPORTED,
      "partial_rotary_factor: found 0.5"},
-    {"{\"model_type\": \"llama\", \"rope_scaling\": {\"rope_type\": \"yarn\", \"factor\": 4}, " HEAD "}", EQAT_UNSUPPORTED,
+    {"{\"model_type\": \"llama\", \"rope_scaling\": {\"rope_type\": \"yarn\", \"factor\": 4}, " HEAD
+     "}",
+     EQAT_UNSUPPORTED,
      "rope_scaling.rope_type: found yarn, expected default, linear, dynamic or llama3"},
-    {"{\"model_type\": \"llama\", \"rope_scaling\": {\"type\": \"longrope\"}, " HEAD "}", EQAT_UNSUPPORTED, "found longrope"},
+    {"{\"model_type\": \"llama\", \"rope_scaling\": {\"type\": \"longrope\"}, " HEAD "}",
+     EQAT_UNSUPPORTED, "found longrope"},
     {"{\"model_type\": \"llama\", \"rope_scaling\": {\"type\": \"linear\"}, " HEAD "}", EQAT_FORMAT,
      "rope_scaling.factor: found nothing"},
     {"{\"model_type\": \"llama\", \"rope_scaling\": [1], " HEAD "}", EQAT_FORMAT,
      "rope_scaling: found [1], expected an object"},
-    {"{\"model_type\": \"llama\", \"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 2, \"low_freq_factor\": 4, "
+    {"{\"model_type\": \"llama\", \"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 2, "
+     "\"low_freq_factor\": 4, "
      "\"high_freq_factor\": 4}, " HEAD "}",
      EQAT_FORMAT, "high_freq_factor: found 4, expected more than low_freq_factor"},
-    {"{\"model_type\": \"qwen3\", \"rope_parameters\": {\"full_attention\": {}, \"sliding_attention\": {}}, " HEAD "}",
+    {"{\"model_type\": \"qwen3\", \"rope_parameters\": {\"full_attention\": {}, "
+     "\"sliding_attention\": {}}, " HEAD "}",
      EQAT_UNSUPPORTED, "rope_parameters: found parameters per layer type"},
-    {"{\"model_type\": \"qwen2\", \"use_sliding_window\": true, \"layer_types\": [\"sliding_attention\", \"full_attention\", "
+    {"{\"model_type\": \"qwen2\", \"use_sliding_window\": true, \"layer_types\": "
+     "[\"sliding_attention\", \"full_attention\", "
      "\"sliding_attention\", \"full_attention\"], " HEAD "}",
      EQAT_UNSUPPORTED, "layer_types: found alternating types"},
-    {"{\"model_type\": \"qwen2\", \"use_sliding_window\": true, \"layer_types\": [\"full_attention\"], " HEAD "}", EQAT_FORMAT,
-     "layer_types: found"},
-    {"{\"model_type\": \"qwen2\", \"use_sliding_window\": true, \"layer_types\": [\"full_attention\", \"full_attention\", 3, "
+    {"{\"model_type\": \"qwen2\", \"use_sliding_window\": true, \"layer_types\": "
+     "[\"full_attention\"], " HEAD "}",
+     EQAT_FORMAT, "layer_types: found"},
+    {"{\"model_type\": \"qwen2\", \"use_sliding_window\": true, \"layer_types\": "
+     "[\"full_attention\", \"full_attention\", 3, "
      "\"chunked_attention\"], " HEAD "}",
      EQAT_UNSUPPORTED, "layer_types: found something else"},
 };
@@ -168,27 +205,33 @@ START_TEST(quantization_config)
     static const struct {
         const char *text, *message;
     } cases[] = {
-        {"{\"quant_method\": \"awq\", \"bits\": 4, \"group_size\": 128}", "quant_method: found \"awq\", expected gptq"},
-        {"{\"quant_method\": \"gptq\", \"checkpoint_format\": \"marlin\", \"bits\": 4, \"group_size\": 128}",
+        {"{\"quant_method\": \"awq\", \"bits\": 4, \"group_size\": 128}",
+         "quant_method: found \"awq\", expected gptq"},
+        {"{\"quant_method\": \"gptq\", \"checkpoint_format\": \"marlin\", \"bits\": 4, "
+         "\"group_size\": 128}",
          "found \"marlin\""},
-        {"{\"quant_method\": \"gptq\", \"bits\": 5, \"group_size\": 128}", "bits: found 5, expected 2, 3, 4 or 8"},
+        {"{\"quant_method\": \"gptq\", \"bits\": 5, \"group_size\": 128}",
+         "bits: found 5, expected 2, 3, 4 or 8"},
         {"{\"quant_method\": \"gptq\", \"bits\": 4, \"group_size\": 0}", "group_size: found 0"},
         {"{\"quant_method\": \"gptq\", \"bits\": 4, \"group_size\": 128, \"desc_act\": true}",
          "desc_act: found true, expected false"},
-        {"{\"quant_method\": \"gptq\", \"bits\": 4, \"group_size\": 128, \"lm_head\": true}", "lm_head: found true"},
+        {"{\"quant_method\": \"gptq\", \"bits\": 4, \"group_size\": 128, \"lm_head\": true}",
+         "lm_head: found true"},
         {"{\"quant_method\": \"gptq\", \"bits\": 4, \"group_size\": 128, \"pack_dtype\": \"int8\"}",
          "pack_dtype: found \"int8\""},
         {"7", "quant_method: found nothing"},
     };
     eqi_gptq_config c;
     for (size_t i = 0; i < EQI_COUNT(cases); i++) {
-        json_t *json = json_pack("{s:o}", "quantization_config", json_loads(cases[i].text, JSON_DECODE_ANY, NULL));
-        says(ctx, eqi_gptq_config_parse(ctx, &c, json, "config.json"), EQAT_UNSUPPORTED, cases[i].message);
+        json_t *json = json_pack("{s:o}", "quantization_config",
+                                 json_loads(cases[i].text, JSON_DECODE_ANY, NULL));
+        says(ctx, eqi_gptq_config_parse(ctx, &c, json, "config.json"), EQAT_UNSUPPORTED,
+             cases[i].message);
         json_decref(json);
     }
     /* null is what is missing */
-    json_t *json = json_pack("{s:{s:s, s:n, s:i, s:i}}", "quantization_config", "quant_method", "gptq", "checkpoint_format", "bits",
-                             3, "group_size", -1);
+    json_t *json = json_pack("{s:{s:s, s:n, s:i, s:i}}", "quantization_config", "quant_method",
+                             "gptq", "checkpoint_format", "bits", 3, "group_size", -1);
     OK(ctx, eqi_gptq_config_parse(ctx, &c, json, "config.json"));
     ck_assert(c.present && c.bits == 3 && c.group == -1 && c.minus_one && !c.dynamic);
     json_decref(json);

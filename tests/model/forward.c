@@ -102,10 +102,12 @@ END_TEST
 
 START_TEST(segments_keep_sequences_apart)
 {
-    const int32_t segments[12] = {0, 0, 0, 0, 0, 0, 0, 4, 4, 4, 4, 4}, positions[12] = {0, 1, 2, 3, 4, 5, 6, 0, 1, 2, 3, 4};
+    const int32_t segments[12] = {0, 0, 0, 0, 0, 0, 0, 4, 4, 4, 4, 4},
+                  positions[12] = {0, 1, 2, 3, 4, 5, 6, 0, 1, 2, 3, 4};
     float packed[12 * 50], first[7 * 50], second[5 * 50];
     open_tiny("qwen3", EQI_F32);
-    eqat_batch b = batch_of(1, 12, text), one = batch_of(1, 7, text), two = batch_of(1, 5, text + 7);
+    eqat_batch b = batch_of(1, 12, text), one = batch_of(1, 7, text),
+               two = batch_of(1, 5, text + 7);
     b.segments = segments;
     b.positions = positions;
     run(&b, packed);
@@ -127,14 +129,17 @@ START_TEST(embeddings_replace_ids)
     run(&ids, a);
     OK(ctx, eqi_model_load_ends(model));
     given.embeddings = make(ctx, EQI_F32, DIMS(2, 6, 64));
-    for (int i = 0; i < 12 * 64; i++) put(given.embeddings, i, get(model->embedding, text[i / 64] * 64 + i % 64));
+    for (int i = 0; i < 12 * 64; i++)
+        put(given.embeddings, i, get(model->embedding, text[i / 64] * 64 + i % 64));
     run(&given, b);
     ck_assert(memcmp(a, b, sizeof a) == 0);
     eqat_tensor *loss;
-    says(ctx, eqat_model_loss(model, &given, &loss, NULL), EQAT_INVALID_ARGUMENT, "embeddings alone, expected labels");
+    says(ctx, eqat_model_loss(model, &given, &loss, NULL), EQAT_INVALID_ARGUMENT,
+         "embeddings alone, expected labels");
     eqi_tensor_unref(given.embeddings);
     given.embeddings = make(ctx, EQI_BF16, DIMS(2, 6, 64));
-    says(ctx, eqat_model_loss(model, &given, &loss, NULL), EQAT_INVALID_ARGUMENT, "expected labels");
+    says(ctx, eqat_model_loss(model, &given, &loss, NULL), EQAT_INVALID_ARGUMENT,
+         "expected labels");
     says(ctx, eqat_model_forward(model, &given, &loss), EQAT_INVALID_ARGUMENT,
          "embeddings: found bf16 [2, 6, 64], expected f32 [2, 6, 64]");
     eqi_tensor_unref(given.embeddings);
@@ -147,21 +152,26 @@ START_TEST(bad_batches)
     open_tiny("llama", EQI_F32);
     int32_t ids[4] = {1, 2, 50, 3};
     eqat_batch b = batch_of(1, 4, ids);
-    says(ctx, eqat_model_forward(model, &b, &t), EQAT_INVALID_ARGUMENT, "ids: found 50 at position 2, expected 0 to 49");
+    says(ctx, eqat_model_forward(model, &b, &t), EQAT_INVALID_ARGUMENT,
+         "ids: found 50 at position 2, expected 0 to 49");
     ids[2] = -1;
-    says(ctx, eqat_model_forward(model, &b, &t), EQAT_INVALID_ARGUMENT, "ids: found -1 at position 2");
+    says(ctx, eqat_model_forward(model, &b, &t), EQAT_INVALID_ARGUMENT,
+         "ids: found -1 at position 2");
     ids[2] = 0;
     b.labels = (int32_t[]){1, 2, 3, 77};
     says(ctx, eqat_model_loss(model, &b, &t, NULL), EQAT_INVALID_ARGUMENT,
          "labels: found 77 at position 3, expected less than 50");
     b.positions = (int32_t[]){0, 1, 2, 64};
-    says(ctx, eqat_model_forward(model, &b, &t), EQAT_INVALID_ARGUMENT, "positions: found 64 at 3, expected 0 to 63");
+    says(ctx, eqat_model_forward(model, &b, &t), EQAT_INVALID_ARGUMENT,
+         "positions: found 64 at 3, expected 0 to 63");
     b = batch_of(0, 4, ids);
-    says(ctx, eqat_model_forward(model, &b, &t), EQAT_INVALID_ARGUMENT, "found 0 sequences of 4 tokens");
+    says(ctx, eqat_model_forward(model, &b, &t), EQAT_INVALID_ARGUMENT,
+         "found 0 sequences of 4 tokens");
     b = batch_of(INT64_MAX, INT64_MAX, ids);
     says(ctx, eqat_model_forward(model, &b, &t), EQAT_INVALID_ARGUMENT, "fewer than 2^31");
     b = batch_of(1, 4, NULL);
-    says(ctx, eqat_model_forward(model, &b, &t), EQAT_INVALID_ARGUMENT, "neither ids nor embeddings");
+    says(ctx, eqat_model_forward(model, &b, &t), EQAT_INVALID_ARGUMENT,
+         "neither ids nor embeddings");
     ck_assert(t == NULL);
 }
 END_TEST
@@ -181,8 +191,9 @@ END_TEST
 /* The recorded loss is the plain one; gradients are differences of losses. */
 START_TEST(gradients)
 {
-    const char *names[] = {"model.layers.0.self_attn.q_proj.weight", "model.layers.1.mlp.down_proj.weight",
-                           "model.layers.0.input_layernorm.weight", "model.norm.weight", "model.embed_tokens.weight"};
+    const char *names[] = {
+        "model.layers.0.self_attn.q_proj.weight", "model.layers.1.mlp.down_proj.weight",
+        "model.layers.0.input_layernorm.weight", "model.norm.weight", "model.embed_tokens.weight"};
     const tiny *t = &tiny_models[_i];
     eqi_ctx_unref(ctx);
     ctx = open_ctx("ref");
@@ -211,8 +222,9 @@ START_TEST(gradients)
         put(p[i], at, w - h);
         slope = (slope - loss_of(&b, NULL)) / (2 * h);
         put(p[i], at, w);
-        ck_assert_msg(fabs(get(p[i]->grad, at) - slope) < 2e-3 * (1 + fabs(slope)), "%s %s: found %g, expected %g", t->name,
-                      names[i], get(p[i]->grad, at), slope);
+        ck_assert_msg(fabs(get(p[i]->grad, at) - slope) < 2e-3 * (1 + fabs(slope)),
+                      "%s %s: found %g, expected %g", t->name, names[i], get(p[i]->grad, at),
+                      slope);
     }
     eqi_tensor_unref(loss);
     eqi_tensor_unref(count);
@@ -239,7 +251,8 @@ START_TEST(blocks_leave_memory)
     open_tiny("llama", EQI_F32);
     eqat_batch b = batch_of(1, 4, text);
     loss_of(&b, NULL);
-    ck_assert(!model->blocks[0].loaded && !model->blocks[1].loaded && model->blocks[0].linears[0].weight.w == NULL);
+    ck_assert(!model->blocks[0].loaded && !model->blocks[1].loaded &&
+              model->blocks[0].linears[0].weight.w == NULL);
     eqi_model_unload_ends(model);
     ck_assert(!model->embedding && !model->head);
     loss_of(&b, NULL);

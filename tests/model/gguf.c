@@ -35,9 +35,10 @@ static size_t list(item *items)
     static const struct {
         const char *name;
         uint64_t rows, width;
-    } parts[] = {{"attn_norm", 0, HIDDEN},       {"attn_q", HIDDEN, HIDDEN}, {"attn_k", KEYS, HIDDEN},
-                 {"attn_v", KEYS, HIDDEN},       {"ffn_norm", 0, HIDDEN},    {"ffn_gate", MLP, HIDDEN},
-                 {"attn_output", HIDDEN, HIDDEN}, {"ffn_up", MLP, HIDDEN},    {"ffn_down", HIDDEN, MLP}};
+    } parts[] = {
+        {"attn_norm", 0, HIDDEN},        {"attn_q", HIDDEN, HIDDEN}, {"attn_k", KEYS, HIDDEN},
+        {"attn_v", KEYS, HIDDEN},        {"ffn_norm", 0, HIDDEN},    {"ffn_gate", MLP, HIDDEN},
+        {"attn_output", HIDDEN, HIDDEN}, {"ffn_up", MLP, HIDDEN},    {"ffn_down", HIDDEN, MLP}};
     size_t n = 0;
     items[n++] = (item){"token_embd.weight", VOCAB, HIDDEN};
     for (int b = 0; b < BLOCKS; b++)
@@ -49,7 +50,10 @@ static size_t list(item *items)
     return n;
 }
 
-static uint64_t size_of(const item *t) { return t->rows ? t->rows * t->width / 32 * 34 : t->width * 4; }
+static uint64_t size_of(const item *t)
+{
+    return t->rows ? t->rows * t->width / 32 * 34 : t->width * 4;
+}
 
 static void data(FILE *f, const item *t, uint32_t stream)
 {
@@ -58,7 +62,8 @@ static void data(FILE *f, const item *t, uint32_t stream)
         bytes(f, &x, 4);
     }
     for (uint64_t block = 0; block < t->rows * t->width / 32; block++) {
-        uint16_t d = eqi_f32_to_f16((float)(0.001 * (1 + (double)(eqi_rng_bits(6, stream, block) % 64) / 64)));
+        uint16_t d = eqi_f32_to_f16(
+            (float)(0.001 * (1 + (double)(eqi_rng_bits(6, stream, block) % 64) / 64)));
         bytes(f, &d, 2);
         for (uint64_t i = 0; i < 32; i++) {
             int8_t q = (int8_t)eqi_rng_bits(7, stream, block * 32 + i);
@@ -116,7 +121,8 @@ START_TEST(gguf_round_trip)
     eqat_model *m = open_model(ctx, path, compute);
     eqat_model_info info = {.struct_size = sizeof info};
     OK(ctx, eqat_model_inspect(m, &info));
-    ck_assert(info.linear_bits == 8.5 && info.tied_embeddings && info.vocab_size == VOCAB && !info.quantized);
+    ck_assert(info.linear_bits == 8.5 && info.tied_embeddings && info.vocab_size == VOCAB &&
+              !info.quantized);
     if (_i / 2) {
         eqat_quantizer *q = make_quantizer(ctx, 2, 32);
         OK(ctx, eqat_quantizer_add_rule(q, "*.v_proj", 0, 0));

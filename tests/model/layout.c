@@ -32,13 +32,15 @@ static void *raw(eqi_source *s, const char *name, eqi_stored stored, int64_t row
     snprintf(full, sizeof full, "model.layers.1.mlp.down_proj.%s", name);
     const eqi_source_entry *e = eqi_source_find(s, full);
     ck_assert_msg(e != NULL, "%s", full);
-    ck_assert(e->stored == stored && e->shape[0] == rows && (columns == 0 || e->shape[1] == columns));
+    ck_assert(e->stored == stored && e->shape[0] == rows &&
+              (columns == 0 || e->shape[1] == columns));
     void *data = malloc((size_t)e->bytes);
     OK(ctx, eqi_source_read_raw(s, e, 0, (size_t)e->bytes, data));
     return data;
 }
 
-/* Value `index` of a column of a stream of `bits`-bit values that runs down (stride columns) or along (stride 1). */
+/* Value `index` of a column of a stream of `bits`-bit values that runs down (stride columns) or
+ * along (stride 1). */
 static unsigned field(const uint32_t *words, int64_t stride, int64_t index, int bits)
 {
     unsigned value = 0;
@@ -72,9 +74,11 @@ START_TEST(layout_is_gptq_v2)
         for (int k = 0; k < IN; k++) {
             int g = g_idx[k];
             ck_assert_int_eq(g, k / GROUP);
-            int code = (int)field(qweight + n, OUT, k, bits), zero = (int)field(qzeros + g * (OUT * bits / 32), 1, n, bits);
+            int code = (int)field(qweight + n, OUT, k, bits),
+                zero = (int)field(qzeros + g * (OUT * bits / 32), 1, n, bits);
             float w = (float)(code - zero) * eqi_f16_to_f32(scales[g * OUT + n]);
-            ck_assert_msg(w == (float)get(expected, n * IN + k), "[%d, %d]: %g and %g", n, k, w, get(expected, n * IN + k));
+            ck_assert_msg(w == (float)get(expected, n * IN + k), "[%d, %d]: %g and %g", n, k, w,
+                          get(expected, n * IN + k));
         }
     free(qweight);
     free(qzeros);
@@ -89,12 +93,13 @@ END_TEST
 
 typedef void (*edit_fn)(const eqi_source_entry *e, void *data, int bits);
 
-/* Copies the weights of `out` into `in`, with config.json changed by one replacement, every tensor passing through edit, which
- * leaves the step sizes as F16 or makes F32 of them. */
+/* Copies the weights of `out` into `in`, with config.json changed by one replacement, every tensor
+ * passing through edit, which leaves the step sizes as F16 or makes F32 of them. */
 static void rewrite(const char *from, const char *to, edit_fn edit, int bits, eqi_stored scales)
 {
     char *config = in_dir(out, "config.json"), *text = read_text(config), *at = strstr(text, from);
-    char *copy = in_dir(in, "config.json"), *weights = in_dir(in, "model.safetensors"), changed[8192];
+    char *copy = in_dir(in, "config.json"), *weights = in_dir(in, "model.safetensors"),
+         changed[8192];
     ck_assert(at != NULL);
     snprintf(changed, sizeof changed, "%.*s%s%s", (int)(at - text), text, to, at + strlen(from));
     remove(copy);
@@ -106,11 +111,14 @@ static void rewrite(const char *from, const char *to, edit_fn edit, int bits, eq
     OK(ctx, eqi_safetensors_create(ctx, &w, weights));
     for (size_t i = 0; i < eqi_source_count(s); i++) {
         const eqi_source_entry *e = eqi_source_at(s, i);
-        OK(ctx, eqi_safetensors_declare(w, e->name, strstr(e->name, ".scales") ? scales : e->stored, e->ndim, e->shape));
+        OK(ctx,
+           eqi_safetensors_declare(w, e->name, strstr(e->name, ".scales") ? scales : e->stored,
+                                   e->ndim, e->shape));
     }
     for (size_t i = 0; i < eqi_source_count(s); i++) {
         const eqi_source_entry *e = eqi_source_at(s, i);
-        size_t size = (size_t)e->bytes * (strstr(e->name, ".scales") && scales == EQI_STORED_F32 ? 2 : 1);
+        size_t size =
+            (size_t)e->bytes * (strstr(e->name, ".scales") && scales == EQI_STORED_F32 ? 2 : 1);
         void *data = malloc(size);
         OK(ctx, eqi_source_read_raw(s, e, 0, (size_t)e->bytes, data));
         edit(e, data, bits);
@@ -135,7 +143,8 @@ static void less_one(const eqi_source_entry *e, void *data, int bits)
             unsigned value = (field(words, 1, n, bits) + (1u << bits) - 1) & ((1u << bits) - 1);
             for (int b = 0; b < bits; b++) {
                 int64_t bit = n * bits + b;
-                words[bit / 32] = (words[bit / 32] & ~(1u << (bit % 32))) | (value >> b & 1u) << (bit % 32);
+                words[bit / 32] =
+                    (words[bit / 32] & ~(1u << (bit % 32))) | (value >> b & 1u) << (bit % 32);
             }
         }
 }
@@ -154,7 +163,8 @@ START_TEST(classic_gptq_is_read)
     char *again = in_dir(dir, "again"), command[4096];
     eqat_model *fresh = open_model(ctx, in, EQI_F32);
     OK(ctx, eqat_model_save(_i % 2 ? fresh : classic, again));
-    snprintf(command, sizeof command, "cmp '%s/model.safetensors' '%s/model.safetensors'", out, again);
+    snprintf(command, sizeof command, "cmp '%s/model.safetensors' '%s/model.safetensors'", out,
+             again);
     ck_assert_int_eq(system(command), 0);
     free(again);
     eqat_model_free(fresh);
@@ -192,13 +202,14 @@ START_TEST(other_orders_are_refused)
     eqat_model_free(m);
     rewrite("\"gptq_v2\"", "\"gptq_v2\"", break_scale, 4, EQI_STORED_F16);
     m = open_model(ctx, in, EQI_F32);
-    says(ctx, eqi_block_load(m, 1, EQI_F32, false), EQAT_NUMERIC, "model.layers.1.mlp.up_proj.scales: found NaN at element 5");
+    says(ctx, eqi_block_load(m, 1, EQI_F32, false), EQAT_NUMERIC,
+         "model.layers.1.mlp.up_proj.scales: found NaN at element 5");
     eqat_model_free(m);
 }
 END_TEST
 
 /* Ties, a value beside one, and two below the normal numbers of F16. */
-static const float steps[] = { 0x1.002p0f, 0x1.00201p0f, 0x1.006p0f, 0x1.804p-15f, 0x1.7fp-20f };
+static const float steps[] = {0x1.002p0f, 0x1.00201p0f, 0x1.006p0f, 0x1.804p-15f, 0x1.7fp-20f};
 static float largest;
 
 static void to_f32(const eqi_source_entry *e, void *data, int bits)
@@ -229,13 +240,15 @@ START_TEST(step_sizes_of_other_types_are_rounded_to_f16)
     m = open_model(ctx, in, EQI_F32);
     OK(ctx, eqat_model_parameter(m, "model.layers.1.mlp.up_proj.scales", &s));
     for (size_t i = 0; i < EQI_COUNT(steps); i++)
-        ck_assert_double_eq(get(s, (int64_t)i * s->v.shape[1]), (double)eqi_f16_to_f32(eqi_f32_to_f16(steps[i])));
+        ck_assert_double_eq(get(s, (int64_t)i * s->v.shape[1]),
+                            (double)eqi_f16_to_f32(eqi_f32_to_f16(steps[i])));
     ck_assert_double_eq(get(s, (int64_t)EQI_COUNT(steps) * s->v.shape[1]), 65504);
     eqat_model_free(m);
     largest = 65520;
     rewrite("\"gptq_v2\"", "\"gptq_v2\"", to_f32, 4, EQI_STORED_F32);
     m = open_model(ctx, in, EQI_F32);
-    says(ctx, eqi_block_load(m, 0, EQI_F32, false), EQAT_NUMERIC, "scales: found infinity at element 5");
+    says(ctx, eqi_block_load(m, 0, EQI_F32, false), EQAT_NUMERIC,
+         "scales: found infinity at element 5");
     eqat_model_free(m);
 }
 END_TEST

@@ -1,4 +1,5 @@
-/* Every allocation of a model's life fails once: one clear error, nothing leaked, nothing left behind. */
+/* Every allocation of a model's life fails once: one clear error, nothing leaked, nothing left
+ * behind. */
 #include "tiny.h"
 
 #include <sys/stat.h>
@@ -22,19 +23,19 @@ static eqat_status whole_life(eqi_ctx *ctx, const char *in, const char *out)
     b.ids = b.positions = (int32_t[]){0, 1, 2};
     b.segments = (int32_t[]){0, 0, 0};
     eqat_status st;
-    EQI_CHECK(eqat_model_open(ctx, &m, in, &o));
-    EQI_CHECK(eqat_model_forward(m, &b, &t));
-    EQI_CHECK(eqat_quantizer_create(ctx, &q, &qo));
-    EQI_CHECK(eqat_model_quantize_rtn(m, q));
+    EQI_GOTO(done, eqat_model_open(ctx, &m, in, &o));
+    EQI_GOTO(done, eqat_model_forward(m, &b, &t));
+    EQI_GOTO(done, eqat_quantizer_create(ctx, &q, &qo));
+    EQI_GOTO(done, eqat_model_quantize_rtn(m, q));
     eqi_tensor_unref(t);
     t = NULL;
-    EQI_CHECK(eqat_model_parameter(m, "model.layers.0.mlp.up_proj.scales", &t));
+    EQI_GOTO(done, eqat_model_parameter(m, "model.layers.0.mlp.up_proj.scales", &t));
     t->requires_grad = true;
     t = NULL;
-    EQI_CHECK(eqat_tape_create(ctx, &tape));
-    EQI_CHECK(eqat_model_loss_recorded(m, tape, &b, &t, NULL));
-    EQI_CHECK(eqat_tape_backward(tape, t, 1));
-    EQI_CHECK(eqat_model_save(m, out));
+    EQI_GOTO(done, eqat_tape_create(ctx, &tape));
+    EQI_GOTO(done, eqat_model_loss_recorded(m, tape, &b, &t, NULL));
+    EQI_GOTO(done, eqat_tape_backward(tape, t, 1));
+    EQI_GOTO(done, eqat_model_save(m, out));
 done:
     eqi_tensor_unref(t);
     eqat_tape_free(tape);
@@ -61,8 +62,10 @@ START_TEST(allocations_may_fail)
         c.once = true;
         eqat_status st = whole_life(ctx, in, out);
         all = c.requests < at;
-        /* A tensor's request is made again after giving recycled memory back, so that one failure need not show. */
-        ck_assert_msg(st == EQAT_OUT_OF_MEMORY || st == EQAT_OK, "request %zu: %s: %s", at, eqat_status_name(st), ctx->error);
+        /* A tensor's request is made again after giving recycled memory back, so that one failure
+         * need not show. */
+        ck_assert_msg(st == EQAT_OUT_OF_MEMORY || st == EQAT_OK, "request %zu: %s: %s", at,
+                      eqat_status_name(st), ctx->error);
         ck_assert_int_eq(entries(dir), st == EQAT_OK ? 2 : 1);
         if (st == EQAT_OK) {
             remove_dir(out);

@@ -30,8 +30,10 @@ START_TEST(names_are_parameters)
         ck_assert(t->v.dtype == EQI_F32);
     }
     eqat_tensor *t;
-    says(ctx, eqat_model_parameter(model, "lm_head.weight", &t), EQAT_NOT_FOUND, "no parameter is named lm_head.weight");
-    says(ctx, eqat_model_parameter(model, "model.layers.0.self_attn.q_proj.scales", &t), EQAT_NOT_FOUND, "q_proj.scales");
+    says(ctx, eqat_model_parameter(model, "lm_head.weight", &t), EQAT_NOT_FOUND,
+         "no parameter is named lm_head.weight");
+    says(ctx, eqat_model_parameter(model, "model.layers.0.self_attn.q_proj.scales", &t),
+         EQAT_NOT_FOUND, "q_proj.scales");
 }
 END_TEST
 
@@ -47,8 +49,10 @@ START_TEST(packed_linears_have_three)
     ck_assert(codes->v.dtype == EQI_U32 && codes->v.shape[0] == 64 && codes->v.shape[1] == 9);
     ck_assert(s->v.dtype == EQI_F32 && s->v.shape[0] == 64 && s->v.shape[1] == 3);
     ck_assert(z->v.dtype == EQI_U8 && z->v.shape[1] == 3);
-    says(ctx, eqat_model_parameter(model, "model.layers.1.mlp.down_proj.weight", &t), EQAT_NOT_FOUND, "down_proj.weight");
-    says(ctx, eqat_model_quantize_rtn(model, q), EQAT_INVALID_ARGUMENT, "model.layers.0.self_attn.q_proj: already quantized");
+    says(ctx, eqat_model_parameter(model, "model.layers.1.mlp.down_proj.weight", &t),
+         EQAT_NOT_FOUND, "down_proj.weight");
+    says(ctx, eqat_model_quantize_rtn(model, q), EQAT_INVALID_ARGUMENT,
+         "model.layers.0.self_attn.q_proj: already quantized");
     eqat_quantizer_free(q);
 }
 END_TEST
@@ -58,7 +62,8 @@ START_TEST(masters_change_no_logit)
 {
     eqat_model *other = open_model(ctx, dir, EQI_BF16);
     eqat_tensor *t;
-    for (size_t i = 0; i < count_names(); i++) OK(ctx, eqat_model_parameter(model, eqat_model_parameter_name(model, i), &t));
+    for (size_t i = 0; i < count_names(); i++)
+        OK(ctx, eqat_model_parameter(model, eqat_model_parameter_name(model, i), &t));
     same_logits(model, other, 9);
     eqat_model_free(other);
 }
@@ -74,7 +79,8 @@ START_TEST(inspection)
     ck_assert_int_eq(info.linear_parameters, linear);
     ck_assert_int_eq(info.parameters, linear + rest);
     ck_assert_int_eq(info.bytes, 2 * (linear + rest));
-    ck_assert(info.linear_bits == 16 && !info.quantized && info.tied_embeddings && info.blocks == 2);
+    ck_assert(info.linear_bits == 16 && !info.quantized && info.tied_embeddings &&
+              info.blocks == 2);
     eqat_quantizer *q = make_quantizer(ctx, 2, 32);
     OK(ctx, eqat_model_quantize_rtn(model, q));
     eqat_quantizer_free(q);
@@ -87,10 +93,13 @@ START_TEST(inspection)
     ck_assert_int_eq(eqat_model_linear_count(model, 2), 0);
     OK(ctx, eqat_model_linear(model, 1, 6, &one));
     ck_assert_str_eq(one.name, "model.layers.1.mlp.down_proj");
-    ck_assert(one.out_features == 64 && one.in_features == 96 && one.bits == 2 && one.group_size == 32);
-    says(ctx, eqat_model_linear(model, 1, 7, &one), EQAT_INVALID_ARGUMENT, "found linear 7 of block 1");
+    ck_assert(one.out_features == 64 && one.in_features == 96 && one.bits == 2 &&
+              one.group_size == 32);
+    says(ctx, eqat_model_linear(model, 1, 7, &one), EQAT_INVALID_ARGUMENT,
+         "found linear 7 of block 1");
     /* A caller from before a field was added gets what fits. */
-    eqat_model_info old = {.struct_size = offsetof(eqat_model_info, hidden_size), .hidden_size = -5};
+    eqat_model_info old = {.struct_size = offsetof(eqat_model_info, hidden_size),
+                           .hidden_size = -5};
     OK(ctx, eqat_model_inspect(model, &old));
     ck_assert(old.blocks == 2 && old.hidden_size == -5);
 }

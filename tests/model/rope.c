@@ -11,14 +11,16 @@ static double angle(eqi_config c, int64_t length, int pair)
     OK(ctx, eqi_rope_tables(ctx, &c, 3, length, &cos_table, &sin_table));
     ck_assert(get(cos_table, pair) == 1 && get(sin_table, pair) == 0);
     double x = get(cos_table, c.head_dim / 2 + pair), y = get(sin_table, c.head_dim / 2 + pair);
-    double twice = atan2(get(sin_table, c.head_dim + pair), get(cos_table, c.head_dim + pair)), once = atan2(y, x);
+    double twice = atan2(get(sin_table, c.head_dim + pair), get(cos_table, c.head_dim + pair)),
+           once = atan2(y, x);
     ck_assert_double_eq_tol(twice, 2 * once, 1e-6);
     eqi_tensor_unref(cos_table);
     eqi_tensor_unref(sin_table);
     return once;
 }
 
-static const eqi_config plain = {.head_dim = 8, .rope_theta = 10000, .rope_factor = 4, .max_positions = 16};
+static const eqi_config plain = {
+    .head_dim = 8, .rope_theta = 10000, .rope_factor = 4, .max_positions = 16};
 
 START_TEST(frequencies_fall_by_theta)
 {

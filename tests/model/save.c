@@ -33,7 +33,8 @@ static void round_trip(eqat_model *m, eqi_dtype compute, bool quantized)
     eqat_model_info a = {.struct_size = sizeof a}, b = {.struct_size = sizeof b};
     OK(ctx, eqat_model_inspect(m, &a));
     OK(ctx, eqat_model_inspect(again, &b));
-    ck_assert(b.quantized == quantized && a.bytes == b.bytes && a.linear_bits == b.linear_bits && a.parameters == b.parameters);
+    ck_assert(b.quantized == quantized && a.bytes == b.bytes && a.linear_bits == b.linear_bits &&
+              a.parameters == b.parameters);
     same_logits(m, again, 11);
     char *twice = in_dir(dir, "twice"), command[4096];
     OK(ctx, eqat_model_save(again, twice));
@@ -78,13 +79,13 @@ START_TEST(linears_that_differ)
     OK(ctx, eqat_quantizer_add_rule(q, "model.layers.1.self_attn.v_proj", 0, 0));
     OK(ctx, eqat_quantizer_add_rule(q, "*.o_proj", 8, -1));
     OK(ctx, eqat_model_quantize_rtn(m, q));
-    ck_assert_int_eq(m->blocks[1].linears[EQI_V].weight.w->v.dtype, EQI_BF16); /* as a reload would have it */
+    ck_assert_int_eq(m->blocks[1].linears[EQI_V].weight.w->v.dtype,
+                     EQI_BF16); /* as a reload would have it */
     round_trip(m, EQI_BF16, true);
     char *path = in_dir(out, "config.json"), *text = read_text(path);
-    ck_assert(
-        strstr(text,
-               "\"+:^model\\\\.layers\\\\.0\\\\.mlp\\\\.down_proj$\": {\n        \"bits\": 4,\n        \"group_size\": 16") !=
-        NULL);
+    ck_assert(strstr(text,
+                     "\"+:^model\\\\.layers\\\\.0\\\\.mlp\\\\.down_proj$\": {\n        \"bits\": "
+                     "4,\n        \"group_size\": 16") != NULL);
     ck_assert(strstr(text, "\"-:^model\\\\.layers\\\\.1\\\\.self_attn\\\\.v_proj$\": {}") != NULL);
     ck_assert(strstr(text, "q_proj") == NULL);
     free(path);
@@ -114,8 +115,9 @@ END_TEST
 /* What a driver of one's own trained is rounded to the input's types, in memory as in the file. */
 START_TEST(trained_tensors)
 {
-    static const char *const names[] = {"model.layers.0.input_layernorm.weight", "model.layers.1.mlp.up_proj.weight",
-                                        "model.layers.0.self_attn.q_proj.bias", "model.norm.weight", "model.embed_tokens.weight"};
+    static const char *const names[] = {
+        "model.layers.0.input_layernorm.weight", "model.layers.1.mlp.up_proj.weight",
+        "model.layers.0.self_attn.q_proj.bias", "model.norm.weight", "model.embed_tokens.weight"};
     bool packed = _i & 1;
     eqi_dtype compute = _i & 2 ? EQI_F32 : EQI_BF16;
     write_model(ctx, in, tiny_find("llama")->config, EQI_STORED_BF16, NULL);
@@ -166,13 +168,15 @@ START_TEST(trained_to_nan)
     eqat_tensor *t;
     OK(ctx, eqat_model_parameter(m, "model.layers.1.mlp.up_proj.weight", &t));
     put(t, 7, NAN);
-    says(ctx, eqat_model_save(m, out), EQAT_NUMERIC, "model.layers.1.mlp.up_proj.weight: found NaN");
+    says(ctx, eqat_model_save(m, out), EQAT_NUMERIC,
+         "model.layers.1.mlp.up_proj.weight: found NaN");
     ck_assert_int_eq(entries(dir), 1);
     eqat_model_free(m);
 }
 END_TEST
 
-/* In training, where memory stays as it is: what is finite there and not in the file, and a step that fp16 cannot tell from 0. */
+/* In training, where memory stays as it is: what is finite there and not in the file, and a step
+ * that fp16 cannot tell from 0. */
 START_TEST(in_training)
 {
     write_model(ctx, in, tiny_find("llama")->config, EQI_STORED_F16, NULL);
@@ -201,8 +205,10 @@ END_TEST
 START_TEST(config_is_carried_over)
 {
     char text[2048];
-    snprintf(text, sizeof text, "{\"_name\": \"caf\\u00e9\", \"initializer_range\": 0.02, \"eos_token_id\": [1, 2], %s",
-             tiny_find("llama")->config + 1);
+    snprintf(
+        text, sizeof text,
+        "{\"_name\": \"caf\\u00e9\", \"initializer_range\": 0.02, \"eos_token_id\": [1, 2], %s",
+        tiny_find("llama")->config + 1);
     write_model(ctx, in, text, EQI_STORED_BF16, NULL);
     char *generation = in_dir(in, "generation_config.json"), *path = in_dir(out, "config.json");
     write_text(generation, "{\"temperature\": 0.6}\n");
@@ -224,7 +230,8 @@ START_TEST(config_is_carried_over)
                                         "\"sym\": false",
                                         "\"lm_head\": false",
                                         "\"libeqat:"};
-    for (size_t i = 0; i < EQI_COUNT(lines); i++) ck_assert_msg(strstr(saved, lines[i]) != NULL, "%s in %s", lines[i], saved);
+    for (size_t i = 0; i < EQI_COUNT(lines); i++)
+        ck_assert_msg(strstr(saved, lines[i]) != NULL, "%s in %s", lines[i], saved);
     ck_assert(strstr(saved, "dynamic") == NULL);
     free(saved);
     free(path);
@@ -240,7 +247,8 @@ END_TEST
 START_TEST(tokenizer_files)
 {
     write_model(ctx, in, tiny_find("llama")->config, EQI_STORED_BF16, NULL);
-    char *model_file = in_dir(in, "tokenizer.model"), *saved = in_dir(out, "tokenizer.model"), *json = in_dir(in, "tokenizer.json");
+    char *model_file = in_dir(in, "tokenizer.model"), *saved = in_dir(out, "tokenizer.model"),
+         *json = in_dir(in, "tokenizer.json");
     write_text(model_file, "sentences");
     eqat_model *m = open_model(ctx, in, EQI_F32);
     ck_assert(eqat_model_tokenizer(m) == NULL);
@@ -262,11 +270,15 @@ START_TEST(places_that_cannot_be_written)
 {
     write_model(ctx, in, tiny_find("llama")->config, EQI_STORED_F16, NULL);
     eqat_model *m = open_model(ctx, in, EQI_F32);
-    char *file = in_dir(in, "config.json"), *under_file = in_dir(file, "out"), *nowhere = in_dir(out, "deep/deeper");
-    says(ctx, eqat_model_save(m, in), EQAT_EXISTS, "found a folder that is not empty, expected a new or empty folder");
+    char *file = in_dir(in, "config.json"), *under_file = in_dir(file, "out"),
+         *nowhere = in_dir(out, "deep/deeper");
+    says(ctx, eqat_model_save(m, in), EQAT_EXISTS,
+         "found a folder that is not empty, expected a new or empty folder");
     says(ctx, eqat_model_save(m, file), EQAT_EXISTS, "found something that is not a folder");
-    says(ctx, eqat_model_save(m, under_file), EQAT_IO, "config.json/out: cannot create the output folder");
-    says(ctx, eqat_model_save(m, nowhere), EQAT_NOT_FOUND, "deep/deeper: cannot create the output folder");
+    says(ctx, eqat_model_save(m, under_file), EQAT_IO,
+         "config.json/out: cannot create the output folder");
+    says(ctx, eqat_model_save(m, nowhere), EQAT_NOT_FOUND,
+         "deep/deeper: cannot create the output folder");
     ck_assert_int_eq(entries(dir), 1);
     ck_assert_int_eq(entries(in), 2);
     mkdir(out, 0777);
@@ -298,8 +310,10 @@ END_TEST
 START_TEST(outputs_that_fill_no_word)
 {
     char text[1024];
-    const char *config = tiny_find("mistral")->config, *at = strstr(config, "\"num_key_value_heads\": 2");
-    snprintf(text, sizeof text, "%.*s\"num_key_value_heads\": 1%s", (int)(at - config), config, at + 24);
+    const char *config = tiny_find("mistral")->config,
+               *at = strstr(config, "\"num_key_value_heads\": 2");
+    snprintf(text, sizeof text, "%.*s\"num_key_value_heads\": 1%s", (int)(at - config), config,
+             at + 24);
     write_model(ctx, in, text, EQI_STORED_F16, NULL);
     eqat_model *m = open_model(ctx, in, EQI_F32);
     quantize(m, 3, 32);

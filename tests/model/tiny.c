@@ -7,26 +7,38 @@
 #include "base/half.h"
 #include "base/rng.h"
 
-#define COMMON                                                                                                                 \
-    "\"hidden_size\": 64, \"intermediate_size\": 96, \"num_hidden_layers\": 2, \"vocab_size\": 50, "                          \
+#define COMMON                                                                                   \
+    "\"hidden_size\": 64, \"intermediate_size\": 96, \"num_hidden_layers\": 2, \"vocab_size\": " \
+    "50, "                                                                                       \
     "\"max_position_embeddings\": 64, \"rms_norm_eps\": 1e-05, \"hidden_act\": \"silu\", "
 
 const tiny tiny_models[] = {
-    {"llama", "{\"architectures\": [\"LlamaForCausalLM\"], \"model_type\": \"llama\", " COMMON
-              "\"num_attention_heads\": 4, \"num_key_value_heads\": 2, \"attention_bias\": true, \"mlp_bias\": true, "
-              "\"rope_theta\": 10000.0, \"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 8.0, \"low_freq_factor\": 1.0, "
-              "\"high_freq_factor\": 4.0, \"original_max_position_embeddings\": 16}, \"tie_word_embeddings\": true}"},
-    {"llama-dynamic", "{\"architectures\": [\"LlamaForCausalLM\"], \"model_type\": \"llama\", " COMMON
-                      "\"num_attention_heads\": 4, \"rope_scaling\": {\"type\": \"dynamic\", \"factor\": 2.0}}"},
-    {"mistral", "{\"architectures\": [\"MistralForCausalLM\"], \"model_type\": \"mistral\", " COMMON
-                "\"num_attention_heads\": 4, \"num_key_value_heads\": 2, \"sliding_window\": 5}"},
-    {"qwen2", "{\"architectures\": [\"Qwen2ForCausalLM\"], \"model_type\": \"qwen2\", " COMMON
-              "\"num_attention_heads\": 4, \"num_key_value_heads\": 2, \"use_sliding_window\": true, \"sliding_window\": 4, "
-              "\"max_window_layers\": 1, \"rope_theta\": 1000000.0}"},
-    {"qwen3", "{\"architectures\": [\"Qwen3ForCausalLM\"], \"model_type\": \"qwen3\", " COMMON
-              "\"num_attention_heads\": 4, \"num_key_value_heads\": 2, \"head_dim\": 32, \"attention_bias\": true, "
-              "\"rope_parameters\": {\"rope_type\": \"linear\", \"factor\": 2.0, \"rope_theta\": 1000000.0}, "
-              "\"tie_word_embeddings\": true}"},
+    {"llama",
+     "{\"architectures\": [\"LlamaForCausalLM\"], \"model_type\": \"llama\", " COMMON
+     "\"num_attention_heads\": 4, \"num_key_value_heads\": 2, \"attention_bias\": true, "
+     "\"mlp_bias\": true, "
+     "\"rope_theta\": 10000.0, \"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 8.0, "
+     "\"low_freq_factor\": 1.0, "
+     "\"high_freq_factor\": 4.0, \"original_max_position_embeddings\": 16}, "
+     "\"tie_word_embeddings\": true}"},
+    {"llama-dynamic",
+     "{\"architectures\": [\"LlamaForCausalLM\"], \"model_type\": \"llama\", " COMMON
+     "\"num_attention_heads\": 4, \"rope_scaling\": {\"type\": \"dynamic\", \"factor\": 2.0}}"},
+    {"mistral",
+     "{\"architectures\": [\"MistralForCausalLM\"], \"model_type\": \"mistral\", " COMMON
+     "\"num_attention_heads\": 4, \"num_key_value_heads\": 2, \"sliding_window\": 5}"},
+    {"qwen2",
+     "{\"architectures\": [\"Qwen2ForCausalLM\"], \"model_type\": \"qwen2\", " COMMON
+     "\"num_attention_heads\": 4, \"num_key_value_heads\": 2, \"use_sliding_window\": true, "
+     "\"sliding_window\": 4, "
+     "\"max_window_layers\": 1, \"rope_theta\": 1000000.0}"},
+    {"qwen3",
+     "{\"architectures\": [\"Qwen3ForCausalLM\"], \"model_type\": \"qwen3\", " COMMON
+     "\"num_attention_heads\": 4, \"num_key_value_heads\": 2, \"head_dim\": 32, "
+     "\"attention_bias\": true, "
+     "\"rope_parameters\": {\"rope_type\": \"linear\", \"factor\": 2.0, \"rope_theta\": "
+     "1000000.0}, "
+     "\"tie_word_embeddings\": true}"},
 };
 const size_t n_tiny_models = EQI_COUNT(tiny_models);
 
@@ -78,7 +90,8 @@ int entries(const char *dir)
     DIR *list = opendir(dir);
     ck_assert(list != NULL);
     int n = 0;
-    for (struct dirent *e; (e = readdir(list));) n += strcmp(e->d_name, ".") && strcmp(e->d_name, "..");
+    for (struct dirent *e; (e = readdir(list));)
+        n += strcmp(e->d_name, ".") && strcmp(e->d_name, "..");
     closedir(list);
     return n;
 }
@@ -113,7 +126,8 @@ typedef struct builder {
 
 static bool is(const char *name, const char *other) { return other && !strcmp(name, other); }
 
-static void tensor(builder *b, const char *name, int64_t rows, int64_t width, double mean, double spread)
+static void tensor(builder *b, const char *name, int64_t rows, int64_t width, double mean,
+                   double spread)
 {
     b->stream++;
     if (is(name, b->flaw->missing)) return;
@@ -174,7 +188,8 @@ static void all_tensors(builder *b, const eqi_config *c)
     if (!c->tied) tensor(b, "lm_head.weight", c->vocab, c->hidden, 0, 0.2);
 }
 
-void write_model(eqi_ctx *ctx, const char *dir, const char *config, eqi_stored stored, const flaw *flawed)
+void write_model(eqi_ctx *ctx, const char *dir, const char *config, eqi_stored stored,
+                 const flaw *flawed)
 {
     static const flaw none;
     json_error_t error;
@@ -233,7 +248,8 @@ void same_logits(eqat_model *a, eqat_model *b, int64_t time)
     float *x = logits_of(a, time, &na), *y = logits_of(b, time, &nb);
     ck_assert_uint_eq(na, nb);
     for (size_t i = 0; i < na / sizeof *x; i++)
-        ck_assert_msg(memcmp(&x[i], &y[i], sizeof *x) == 0, "logit %zu: %.9g and %.9g", i, x[i], y[i]);
+        ck_assert_msg(memcmp(&x[i], &y[i], sizeof *x) == 0, "logit %zu: %.9g and %.9g", i, x[i],
+                      y[i]);
     free(x);
     free(y);
 }
@@ -251,8 +267,9 @@ eqat_quantizer *make_quantizer(eqi_ctx *ctx, int bits, int group)
 
 void says(eqi_ctx *ctx, eqat_status found, eqat_status expected, const char *text)
 {
-    ck_assert_msg(found == expected, "found %s (%s), expected %s: %s", eqat_status_name(found), ctx->error,
-                  eqat_status_name(expected), text);
-    ck_assert_msg(strstr(ctx->error, text) != NULL, "found \"%s\", expected \"%s\"", ctx->error, text);
+    ck_assert_msg(found == expected, "found %s (%s), expected %s: %s", eqat_status_name(found),
+                  ctx->error, eqat_status_name(expected), text);
+    ck_assert_msg(strstr(ctx->error, text) != NULL, "found \"%s\", expected \"%s\"", ctx->error,
+                  text);
     ck_assert_msg(strchr(ctx->error, '\n') == NULL, "%s", ctx->error);
 }

@@ -5,7 +5,8 @@
 #include "engine.h"
 #include "model/model.h"
 
-/* The families with everything random and every twist on: biases, norms of q and k, windows, rotary scaling. */
+/* The families with everything random and every twist on: biases, norms of q and k, windows, rotary
+ * scaling. */
 typedef struct tiny {
     const char *name, *config;
 } tiny;
@@ -29,7 +30,8 @@ void write_text(const char *path, const char *text);
 char *read_text(const char *path);
 
 /* Writes config.json and model.safetensors into dir. */
-void write_model(eqi_ctx *ctx, const char *dir, const char *config, eqi_stored stored, const flaw *flaw);
+void write_model(eqi_ctx *ctx, const char *dir, const char *config, eqi_stored stored,
+                 const flaw *flaw);
 eqat_model *open_model(eqi_ctx *ctx, const char *dir, eqi_dtype compute);
 /* Logits of two fixed sequences of `time` tokens; freed with free. */
 float *logits_of(eqat_model *model, int64_t time, size_t *bytes);

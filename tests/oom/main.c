@@ -4,26 +4,28 @@
 
 #include "base/file.h"
 
-/* Every request for memory in turn is refused, either it alone or it and all that follow: the call must say "out of
- * memory", leave nothing behind, and leave a context in which the same call then succeeds with the same result. */
+/* Every request for memory in turn is refused, either it alone or it and all that follow: the call
+ * must say "out of memory", leave nothing behind, and leave a context in which the same call then
+ * succeeds with the same result. */
 
 typedef eqat_status (*job)(eqi_ctx *ctx, float *result);
 
 static void exhaust(const char *device, job run, bool once)
 {
-    counter c = { 0 };
+    counter c = {0};
     eqi_ctx *ctx = open_counted(device, &c);
     float expected = 0;
     OK(ctx, run(ctx, &expected));
     eqi_storage_trim(ctx);
-    /* A backend may keep scratch for the life of its context, and no more than a run without refusals needs. */
+    /* A backend may keep scratch for the life of its context, and no more than a run without
+     * refusals needs. */
     size_t kept = c.live, kept_bytes = ctx->bytes_now;
     eqi_ctx_unref(ctx);
     ck_assert_uint_eq(c.live, 0);
 
     size_t refused = 0;
     for (size_t n = 1;; n++) {
-        c = (counter){ .once = once };
+        c = (counter){.once = once};
         ctx = open_counted(device, &c);
         c.fail_at = c.requests + n;
         float result = 0;
@@ -36,12 +38,14 @@ static void exhaust(const char *device, job run, bool once)
             ck_assert_float_eq(result, expected);
         } else {
             refused++;
-            ck_assert_msg(st == EQAT_OUT_OF_MEMORY, "request %zu: found %s: %s", n, eqat_status_name(st), ctx->error);
-            ck_assert_msg(strstr(ctx->error, "out of memory") != NULL, "request %zu: %s", n, ctx->error);
+            ck_assert_msg(st == EQAT_OUT_OF_MEMORY, "request %zu: found %s: %s", n,
+                          eqat_status_name(st), ctx->error);
+            ck_assert_msg(strstr(ctx->error, "out of memory") != NULL, "request %zu: %s", n,
+                          ctx->error);
         }
         eqi_storage_trim(ctx);
-        ck_assert_msg(c.live <= kept && ctx->bytes_now <= kept_bytes, "request %zu: %zu blocks are left, expected %zu", n, c.live,
-                      kept);
+        ck_assert_msg(c.live <= kept && ctx->bytes_now <= kept_bytes,
+                      "request %zu: %zu blocks are left, expected %zu", n, c.live, kept);
         ck_assert_uint_eq(ctx->live_bytes, 0);
         ck_assert_int_eq(atomic_load(&ctx->refs), 1);
         OK(ctx, run(ctx, &result));
@@ -78,8 +82,8 @@ END_TEST
 START_TEST(contexts)
 {
     for (size_t n = 1;; n++) {
-        counter c = { .fail_at = n };
-        eqi_ctx_config config = { .device = "cpu", .threads = 2, .allocator = counting(&c) };
+        counter c = {.fail_at = n};
+        eqi_ctx_config config = {.device = "cpu", .threads = 2, .allocator = counting(&c)};
         char error[EQI_ERROR_MAX] = "";
         eqi_ctx *ctx;
         eqat_status st = eqi_ctx_create(&ctx, &config, error, sizeof error);
@@ -108,7 +112,7 @@ static eqat_status files(eqi_ctx *ctx, float *result)
     char *path = NULL, *text = NULL;
     size_t n;
     eqat_status st = EQAT_OK;
-    EQI_CHECK(eqi_outdir_begin(ctx, &dir, target));
+    EQI_GOTO(done, eqi_outdir_begin(ctx, &dir, target));
     path = eqi_path_join(ctx, dir->temp, "a");
     st = path ? EQAT_OK : EQAT_OUT_OF_MEMORY;
     if (st == EQAT_OK) st = eqi_out_open(ctx, &o, path);
@@ -129,7 +133,7 @@ done:
 static void few_requests(job run)
 {
     for (size_t n = 1;; n++) {
-        counter c = { 0 };
+        counter c = {0};
         eqi_ctx *ctx = open_counted("cpu", &c);
         size_t live = c.live;
         c.fail_at = c.requests + n;

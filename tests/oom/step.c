@@ -13,7 +13,7 @@ typedef struct net {
 static eqat_status param(eqi_ctx *ctx, eqi_tensor **out, dims shape, uint32_t stream)
 {
     float values[V * H];
-    EQI_TRY(eqi_tensor_create(ctx, out, EQI_F32, shape.n, shape.at));
+    EQI_RETURN_IF(eqi_tensor_create(ctx, out, EQI_F32, shape.n, shape.at));
     int64_t n = eqi_view_count(&(*out)->v);
     for (int64_t i = 0; i < n; i++) values[i] = (float)eqi_rng_normal(1, stream, (uint64_t)i);
     (*out)->requires_grad = true;
@@ -22,17 +22,18 @@ static eqat_status param(eqi_ctx *ctx, eqi_tensor **out, dims shape, uint32_t st
 
 static eqat_status build(eqi_ctx *ctx, net *n)
 {
-    static const int32_t ids[T] = { 3, 1, 4, 1 }, labels[T] = { 1, 4, 1, -1 };
-    const dims shapes[PARAMS] = { DIMS(V, H), DIMS(H), DIMS(H, H), DIMS(H, 2), DIMS(H, 2), DIMS(V, H) };
+    static const int32_t ids[T] = {3, 1, 4, 1}, labels[T] = {1, 4, 1, -1};
+    const dims shapes[PARAMS] = {DIMS(V, H), DIMS(H),    DIMS(H, H),
+                                 DIMS(H, 2), DIMS(H, 2), DIMS(V, H)};
     for (int i = 0; i < PARAMS; i++) {
-        EQI_TRY(param(ctx, &n->p[i], shapes[i], (uint32_t)i));
-        EQI_TRY(eqi_tensor_zeros(ctx, &n->m[i], EQI_F32, shapes[i].n, shapes[i].at));
-        EQI_TRY(eqi_tensor_zeros(ctx, &n->v[i], EQI_F32, shapes[i].n, shapes[i].at));
+        EQI_RETURN_IF(param(ctx, &n->p[i], shapes[i], (uint32_t)i));
+        EQI_RETURN_IF(eqi_tensor_zeros(ctx, &n->m[i], EQI_F32, shapes[i].n, shapes[i].at));
+        EQI_RETURN_IF(eqi_tensor_zeros(ctx, &n->v[i], EQI_F32, shapes[i].n, shapes[i].at));
     }
-    EQI_TRY(eqi_tensor_create(ctx, &n->ids, EQI_I32, 2, DIMS(1, T).at));
-    EQI_TRY(eqi_tensor_upload(n->ids, ids, sizeof ids));
-    EQI_TRY(eqi_tensor_create(ctx, &n->labels, EQI_I32, 2, DIMS(1, T).at));
-    EQI_TRY(eqi_tensor_upload(n->labels, labels, sizeof labels));
+    EQI_RETURN_IF(eqi_tensor_create(ctx, &n->ids, EQI_I32, 2, DIMS(1, T).at));
+    EQI_RETURN_IF(eqi_tensor_upload(n->ids, ids, sizeof ids));
+    EQI_RETURN_IF(eqi_tensor_create(ctx, &n->labels, EQI_I32, 2, DIMS(1, T).at));
+    EQI_RETURN_IF(eqi_tensor_upload(n->labels, labels, sizeof labels));
     return eqi_tensor_zeros(ctx, &n->cos, EQI_F32, 2, DIMS(T, 2).at);
 }
 
@@ -48,24 +49,27 @@ static void drop(net *n)
     eqi_tensor_unref(n->cos);
 }
 
-/* x + silu(a) a with a = attention of the rotated, normed, quantized projection; every kind of slice on the way. */
-static eqat_status block(eqi_tape *tape, void *user, eqi_tensor *const *in, int n_in, eqi_tensor **out)
+/* x + silu(a) a with a = attention of the rotated, normed, quantized projection; every kind of
+ * slice on the way. */
+static eqat_status block(eqi_tape *tape, void *user, eqi_tensor *const *in, int n_in,
+                         eqi_tensor **out)
 {
     net *n = user;
     (void)n_in;
-    eqi_weight w = { .w = n->p[W], .s = n->p[S], .z = n->p[Z], .q = { .bits = 2, .group = 4, .clamp = true } };
-    eqi_attention_desc d = { .scale = 0.5f, .causal = true };
-    eqi_tensor *t[7] = { NULL };
+    eqi_weight w = {
+        .w = n->p[W], .s = n->p[S], .z = n->p[Z], .q = {.bits = 2, .group = 4, .clamp = true}};
+    eqi_attention_desc d = {.scale = 0.5f, .causal = true};
+    eqi_tensor *t[7] = {NULL};
     eqat_status st = EQAT_OK;
     *out = NULL;
-    EQI_CHECK(eqi_op_rmsnorm(tape, in[0], n->p[GAIN], 1e-5, &t[0]));
-    EQI_CHECK(eqi_op_linear(tape, t[0], &w, &t[1]));
-    EQI_CHECK(eqi_op_reshape(tape, t[1], 4, DIMS(1, T, 2, H / 2).at, &t[2]));
-    EQI_CHECK(eqi_op_rope(tape, t[2], n->cos, n->cos, NULL, &t[3]));
-    EQI_CHECK(eqi_op_attention(tape, t[3], t[2], t[2], NULL, &d, &t[4]));
-    EQI_CHECK(eqi_op_silu_mul(tape, t[4], t[4], &t[5]));
-    EQI_CHECK(eqi_op_reshape(tape, t[5], 3, DIMS(1, T, H).at, &t[6]));
-    EQI_CHECK(eqi_op_add(tape, in[0], t[6], out));
+    EQI_GOTO(done, eqi_op_rmsnorm(tape, in[0], n->p[GAIN], 1e-5, &t[0]));
+    EQI_GOTO(done, eqi_op_linear(tape, t[0], &w, &t[1]));
+    EQI_GOTO(done, eqi_op_reshape(tape, t[1], 4, DIMS(1, T, 2, H / 2).at, &t[2]));
+    EQI_GOTO(done, eqi_op_rope(tape, t[2], n->cos, n->cos, NULL, &t[3]));
+    EQI_GOTO(done, eqi_op_attention(tape, t[3], t[2], t[2], NULL, &d, &t[4]));
+    EQI_GOTO(done, eqi_op_silu_mul(tape, t[4], t[4], &t[5]));
+    EQI_GOTO(done, eqi_op_reshape(tape, t[5], 3, DIMS(1, T, H).at, &t[6]));
+    EQI_GOTO(done, eqi_op_add(tape, in[0], t[6], out));
 done:
     for (size_t i = 0; i < EQI_COUNT(t); i++) eqi_tensor_unref(t[i]);
     return st;
@@ -75,17 +79,17 @@ static eqat_status forward_backward(eqi_tape *tape, net *n, eqi_dtype dtype, flo
 {
     eqi_tensor *x = NULL, *y = NULL, *z = NULL, *ce = NULL, *mse = NULL, *loss = NULL;
     eqat_status st = EQAT_OK;
-    EQI_CHECK(eqi_op_embedding(tape, n->ids, n->p[TABLE], dtype, &x));
-    EQI_CHECK(block(tape, n, &x, 1, &y));
-    EQI_CHECK(eqi_tape_checkpoint(tape, block, n, NULL, &y, 1, &z));
-    EQI_CHECK(eqi_op_linear_cross_entropy(tape, z, n->p[HEAD], n->labels, &ce, NULL));
-    EQI_CHECK(eqi_op_mse(tape, z, x, &mse));
-    EQI_CHECK(eqi_op_add(tape, ce, mse, &loss));
-    EQI_CHECK(eqi_tape_backward(tape, loss, 1));
-    EQI_CHECK(eqi_tensor_download(loss, loss_out, sizeof *loss_out));
+    EQI_GOTO(done, eqi_op_embedding(tape, n->ids, n->p[TABLE], dtype, &x));
+    EQI_GOTO(done, block(tape, n, &x, 1, &y));
+    EQI_GOTO(done, eqi_tape_checkpoint(tape, block, n, NULL, &y, 1, &z));
+    EQI_GOTO(done, eqi_op_linear_cross_entropy(tape, z, n->p[HEAD], n->labels, &ce, NULL));
+    EQI_GOTO(done, eqi_op_mse(tape, z, x, &mse));
+    EQI_GOTO(done, eqi_op_add(tape, ce, mse, &loss));
+    EQI_GOTO(done, eqi_tape_backward(tape, loss, 1));
+    EQI_GOTO(done, eqi_tensor_download(loss, loss_out, sizeof *loss_out));
 done:
     eqi_tape_clear(tape);
-    eqi_tensor *used[] = { x, y, z, ce, mse, loss };
+    eqi_tensor *used[] = {x, y, z, ce, mse, loss};
     for (size_t i = 0; i < EQI_COUNT(used); i++) eqi_tensor_unref(used[i]);
     return st;
 }
@@ -93,16 +97,19 @@ done:
 static eqat_status update(eqi_ctx *ctx, net *n)
 {
     const eqi_backend *b = ctx->backend;
-    eqi_adamw_desc d = { .lr = 1e-2f, .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f, .step = 1 };
+    eqi_adamw_desc d = {.lr = 1e-2f, .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f, .step = 1};
     eqi_tensor *sum = NULL, *norm = NULL, *factor = NULL;
     eqat_status st = EQAT_OK;
-    EQI_CHECK(eqi_tensor_zeros(ctx, &sum, EQI_F64, 1, DIMS(1).at));
-    EQI_CHECK(eqi_tensor_create(ctx, &norm, EQI_F32, 1, DIMS(1).at));
-    EQI_CHECK(eqi_tensor_create(ctx, &factor, EQI_F32, 1, DIMS(1).at));
-    for (int i = 0; i < PARAMS; i++) EQI_CHECK(b->sum_squares(ctx, &sum->v, &n->p[i]->grad->v));
-    EQI_CHECK(b->clip_factor(ctx, &norm->v, &factor->v, &sum->v, 0.3, 1));
+    EQI_GOTO(done, eqi_tensor_zeros(ctx, &sum, EQI_F64, 1, DIMS(1).at));
+    EQI_GOTO(done, eqi_tensor_create(ctx, &norm, EQI_F32, 1, DIMS(1).at));
+    EQI_GOTO(done, eqi_tensor_create(ctx, &factor, EQI_F32, 1, DIMS(1).at));
     for (int i = 0; i < PARAMS; i++)
-        EQI_CHECK(b->adamw(ctx, &n->p[i]->v, &n->p[i]->grad->v, &n->m[i]->v, &n->v[i]->v, &factor->v, &d));
+        EQI_GOTO(done, b->sum_squares(ctx, &sum->v, &n->p[i]->grad->v));
+    EQI_GOTO(done, b->clip_factor(ctx, &norm->v, &factor->v, &sum->v, 0.3, 1));
+    for (int i = 0; i < PARAMS; i++)
+        EQI_GOTO(done,
+                 b->adamw(ctx, &n->p[i]->v, &n->p[i]->grad->v, &n->m[i]->v, &n->v[i]->v, &factor->v,
+                          &d));
 done:
     eqi_tensor_unref(sum);
     eqi_tensor_unref(norm);
@@ -112,14 +119,14 @@ done:
 
 eqat_status training_step(eqi_ctx *ctx, eqi_dtype dtype, float *loss)
 {
-    net n = { 0 };
+    net n = {0};
     eqi_tape *tape = NULL;
     eqat_status st = EQAT_OK;
-    EQI_CHECK(eqi_tape_create(ctx, &tape));
-    EQI_CHECK(build(ctx, &n));
+    EQI_GOTO(done, eqi_tape_create(ctx, &tape));
+    EQI_GOTO(done, build(ctx, &n));
     for (int i = 0; i < 2; i++) {
-        EQI_CHECK(forward_backward(tape, &n, dtype, loss));
-        EQI_CHECK(update(ctx, &n));
+        EQI_GOTO(done, forward_backward(tape, &n, dtype, loss));
+        EQI_GOTO(done, update(ctx, &n));
         for (int j = 0; j < PARAMS; j++) eqi_tensor_zero_grad(n.p[j]);
     }
 done:
@@ -132,32 +139,32 @@ eqat_status quantizing(eqi_ctx *ctx, float *loss)
 {
     eqi_tensor *w = NULL, *half = NULL, *s = NULL, *z = NULL, *codes = NULL, *y = NULL, *x = NULL;
     eqi_tape *tape = NULL;
-    eqi_quant_desc q = { .bits = 3, .group = 16 };
+    eqi_quant_desc q = {.bits = 3, .group = 16};
     eqat_status st = EQAT_OK;
-    EQI_CHECK(eqi_tape_create(ctx, &tape));
-    EQI_CHECK(eqi_tensor_zeros(ctx, &w, EQI_F32, 2, DIMS(2, 32).at));
-    EQI_CHECK(eqi_tensor_cast(w, EQI_BF16, &half));
+    EQI_GOTO(done, eqi_tape_create(ctx, &tape));
+    EQI_GOTO(done, eqi_tensor_zeros(ctx, &w, EQI_F32, 2, DIMS(2, 32).at));
+    EQI_GOTO(done, eqi_tensor_cast(w, EQI_BF16, &half));
     for (int mse = 0; mse < 2; mse++) {
         eqi_tensor_unref(s);
         eqi_tensor_unref(z);
-        EQI_CHECK(eqi_quant_init(half, &q, mse, &s, &z));
+        EQI_GOTO(done, eqi_quant_init(half, &q, mse, &s, &z));
     }
     eqi_tensor_unref(s);
     eqi_tensor_unref(z);
-    EQI_CHECK(eqi_quantize_minmax(half, &q, &s, &z, &codes));
+    EQI_GOTO(done, eqi_quantize_minmax(half, &q, &s, &z, &codes));
     eqi_tensor_unref(codes);
     codes = NULL;
-    EQI_CHECK(eqi_tensor_fill(s, 0.5));
-    EQI_CHECK(eqi_quantize(half, s, z, &q, &codes));
-    eqi_weight packed = { .codes = codes, .s = s, .z = z, .q = q };
-    EQI_CHECK(eqi_dequantize(&packed, EQI_BF16, &x));
+    EQI_GOTO(done, eqi_tensor_fill(s, 0.5));
+    EQI_GOTO(done, eqi_quantize(half, s, z, &q, &codes));
+    eqi_weight packed = {.codes = codes, .s = s, .z = z, .q = q};
+    EQI_GOTO(done, eqi_dequantize(&packed, EQI_BF16, &x));
     s->requires_grad = z->requires_grad = x->requires_grad = true;
-    EQI_CHECK(eqi_op_linear(tape, x, &packed, &y));
-    EQI_CHECK(eqi_tape_backward_from(tape, y, y));
+    EQI_GOTO(done, eqi_op_linear(tape, x, &packed, &y));
+    EQI_GOTO(done, eqi_tape_backward_from(tape, y, y));
     *loss = 1;
 done:
     eqi_tape_free(tape);
-    eqi_tensor *used[] = { w, half, s, z, codes, y, x };
+    eqi_tensor *used[] = {w, half, s, z, codes, y, x};
     for (size_t i = 0; i < EQI_COUNT(used); i++) eqi_tensor_unref(used[i]);
     return st;
 }

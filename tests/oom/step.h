@@ -3,8 +3,8 @@
 
 #include "engine.h"
 
-/* Parameters, two rounds of forward, backward with recomputation, clipping and AdamW; loss of the last round. Everything
- * it made is gone when it returns, however it returns. */
+/* Parameters, two rounds of forward, backward with recomputation, clipping and AdamW; loss of the
+ * last round. Everything it made is gone when it returns, however it returns. */
 eqat_status training_step(eqi_ctx *ctx, eqi_dtype dtype, float *loss);
 /* Start values, codes, and a linear through them. */
 eqat_status quantizing(eqi_ctx *ctx, float *loss);

@@ -7,7 +7,8 @@ static void *count_alloc(void *user, size_t size, size_t align)
 {
     counter *c = user;
     c->requests++;
-    if (c->fail_at && (c->once ? c->requests == c->fail_at : c->requests >= c->fail_at)) return NULL;
+    if (c->fail_at && (c->once ? c->requests == c->fail_at : c->requests >= c->fail_at))
+        return NULL;
     void *p = NULL;
     if (posix_memalign(&p, align, size) != 0) return NULL;
     /* What is not written must not look like a result. */
@@ -23,11 +24,14 @@ static void count_free(void *user, void *p)
     free(p);
 }
 
-eqi_allocator counting(counter *c) { return (eqi_allocator){ .alloc = count_alloc, .free = count_free, .user = c }; }
+eqi_allocator counting(counter *c)
+{
+    return (eqi_allocator){.alloc = count_alloc, .free = count_free, .user = c};
+}
 
 eqi_ctx *open_counted(const char *device, counter *c)
 {
-    eqi_ctx_config config = { .device = device, .threads = 2, .allocator = counting(c) };
+    eqi_ctx_config config = {.device = device, .threads = 2, .allocator = counting(c)};
     char error[EQI_ERROR_MAX] = "";
     eqi_ctx *ctx;
     eqat_status st = eqi_ctx_create(&ctx, &config, error, sizeof error);
@@ -37,7 +41,7 @@ eqi_ctx *open_counted(const char *device, counter *c)
 
 eqi_ctx *open_ctx(const char *device)
 {
-    eqi_ctx_config config = { .device = device, .threads = 2 };
+    eqi_ctx_config config = {.device = device, .threads = 2};
     char error[EQI_ERROR_MAX] = "";
     eqi_ctx *ctx;
     eqat_status st = eqi_ctx_create(&ctx, &config, error, sizeof error);
@@ -107,13 +111,14 @@ eqi_tensor *make_from(eqi_ctx *ctx, eqi_dtype dtype, dims shape, const double *v
 eqi_tensor *make_random(eqi_ctx *ctx, eqi_dtype dtype, dims shape, uint32_t stream, double scale)
 {
     eqi_tensor *t = make(ctx, dtype, shape);
-    for (int64_t i = 0; i < count(t); i++) put(t, i, scale * eqi_rng_normal(7, stream, (uint64_t)i));
+    for (int64_t i = 0; i < count(t); i++)
+        put(t, i, scale * eqi_rng_normal(7, stream, (uint64_t)i));
     return t;
 }
 
 eqi_tensor *scattered(eqi_tensor *t)
 {
-    dims wide = { .n = t->v.ndim };
+    dims wide = {.n = t->v.ndim};
     for (int i = 0; i < wide.n; i++) wide.at[i] = t->v.shape[i] + 3;
     eqi_ctx *ctx = eqi_tensor_ctx(t);
     eqi_tensor *view = make(ctx, t->v.dtype, wide);

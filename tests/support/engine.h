@@ -12,21 +12,22 @@
 #include "run_suite.h"
 
 /* The call succeeds; what the context said goes into the report. */
-#define OK(ctx, expr)                                                                                             \
-    do {                                                                                                          \
-        eqat_status ok_ = (expr);                                                                                 \
-        ck_assert_msg(ok_ == EQAT_OK, "%s: %s: %s", #expr, eqat_status_name(ok_), (ctx)->error);                  \
+#define OK(ctx, expr)                                                                            \
+    do {                                                                                         \
+        eqat_status ok_ = (expr);                                                                \
+        ck_assert_msg(ok_ == EQAT_OK, "%s: %s: %s", #expr, eqat_status_name(ok_), (ctx)->error); \
     } while (0)
 
 /* The call fails with this status and says exactly this. */
-#define FAILS(ctx, status, message, expr)                                                                         \
-    do {                                                                                                          \
-        eqat_status fails_ = (expr);                                                                              \
-        ck_assert_msg(fails_ == (status), "%s: found %s", #expr, eqat_status_name(fails_));                       \
-        ck_assert_str_eq((ctx)->error, message);                                                                  \
+#define FAILS(ctx, status, message, expr)                                                   \
+    do {                                                                                    \
+        eqat_status fails_ = (expr);                                                        \
+        ck_assert_msg(fails_ == (status), "%s: found %s", #expr, eqat_status_name(fails_)); \
+        ck_assert_str_eq((ctx)->error, message);                                            \
     } while (0)
 
-/* An allocator that counts, and fails from the fail_at-th request on (1-based; 0: never), or that one alone. */
+/* An allocator that counts, and fails from the fail_at-th request on (1-based; 0: never), or that
+ * one alone. */
 typedef struct counter {
     size_t live, requests, fail_at;
     bool once;
@@ -40,7 +41,7 @@ typedef struct dims {
     int n;
     int64_t at[EQI_MAX_DIMS];
 } dims;
-#define DIMS(...) ((dims){ sizeof((int64_t[]){ __VA_ARGS__ }) / sizeof(int64_t), { __VA_ARGS__ } })
+#define DIMS(...) ((dims){sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t), {__VA_ARGS__}})
 
 /* Element i in row-major order, on the host. */
 double get(const eqi_tensor *t, int64_t i);

@@ -1,4 +1,5 @@
-/* Merging against the plainest way to do it: look for the pair with the lowest rank, leftmost first, again and again. */
+/* Merging against the plainest way to do it: look for the pair with the lowest rank, leftmost
+ * first, again and again. */
 #include "base/rng.h"
 #include "data/tokenizer/bpe.h"
 #include "data/tokenizer/normalize.h"
@@ -37,7 +38,8 @@ static void add_token(toy *y, const char *text)
 /* Merges of random tokens, shorter ones more often; spaces inside words only when asked for. */
 static toy *make_toy(uint64_t seed, bool inner_spaces, bool bytes_too, bool fuse, bool ignore)
 {
-    static const char *const letters[] = { "<unk>", "a", "b", "c", SPACE, "\xc3\xa9", "\xe6\xbc\xa2" };
+    static const char *const letters[] = {"<unk>", "a",        "b",           "c",
+                                          SPACE,   "\xc3\xa9", "\xe6\xbc\xa2"};
     toy *y = calloc(1, sizeof *y);
     ck_assert_ptr_nonnull(y);
     draws = seed << 20;
@@ -57,12 +59,16 @@ static toy *make_toy(uint64_t seed, bool inner_spaces, bool bytes_too, bool fuse
         char text[64];
         int32_t pair[2];
         for (int k = 0; k < 2; k++) {
-            int32_t pick = first + (int32_t)draw((uint32_t)(letters_end - first + y->count - merged));
+            int32_t pick =
+                first + (int32_t)draw((uint32_t)(letters_end - first + y->count - merged));
             pair[k] = pick < letters_end ? pick : merged + pick - letters_end;
         }
         snprintf(text, sizeof text, "%s%s", y->texts[pair[0]], y->texts[pair[1]]);
         const char *space = strstr(y->texts[pair[1]], SPACE);
-        if (strlen(text) >= 20 || (!inner_spaces && space && strspn(text, SPACE) < (size_t)(space - y->texts[pair[1]]) + strlen(y->texts[pair[0]]))) continue;
+        if (strlen(text) >= 20 ||
+            (!inner_spaces && space &&
+             strspn(text, SPACE) < (size_t)(space - y->texts[pair[1]]) + strlen(y->texts[pair[0]])))
+            continue;
         if (eqi_vocab_find(&y->bpe.vocab, text, strlen(text)) != EQI_NO_ID) continue;
         y->merges[y->merge_count].left = pair[0];
         y->merges[y->merge_count].right = pair[1];
@@ -71,7 +77,8 @@ static toy *make_toy(uint64_t seed, bool inner_spaces, bool bytes_too, bool fuse
     }
     y->bpe.unk = 0;
     ck_ok(eqi_bpe_begin(&y->bpe, y->merge_count));
-    for (uint32_t i = 0; i < y->merge_count; i++) eqi_bpe_merge(&y->bpe, y->merges[i].left, y->merges[i].right, y->merges[i].id, i);
+    for (uint32_t i = 0; i < y->merge_count; i++)
+        eqi_bpe_merge(&y->bpe, y->merges[i].left, y->merges[i].right, y->merges[i].id, i);
     ck_ok(eqi_bpe_finish(&y->bpe));
     return y;
 }
@@ -124,7 +131,11 @@ static size_t plain_merge(const toy *y, int32_t *w, size_t n)
 
 static size_t random_text(char *s, size_t letters, bool unknown)
 {
-    static const char *const units[] = { "a", "b", "c", SPACE, "\xc3\xa9", "\xe6\xbc\xa2", "aa", SPACE SPACE, "x", "\xf0\x9f\xa6\x99" };
+    static const char *const units[] = {"a",        "b",
+                                        "c",        SPACE,
+                                        "\xc3\xa9", "\xe6\xbc\xa2",
+                                        "aa",       SPACE SPACE,
+                                        "x",        "\xf0\x9f\xa6\x99"};
     size_t n = 0;
     for (size_t i = 0; i < letters; i++) {
         const char *p = units[draw(unknown ? 10 : 8)];
@@ -135,8 +146,11 @@ static size_t random_text(char *s, size_t letters, bool unknown)
 }
 
 /* inner spaces, byte tokens, fused unknowns, whole words */
-static const bool settings[][4] = { { false, false, true, false }, { false, true, true, false }, { true, false, false, false },
-                                    { true, true, false, false },  { false, false, false, false } };
+static const bool settings[][4] = {{false, false, true, false},
+                                   {false, true, true, false},
+                                   {true, false, false, false},
+                                   {true, true, false, false},
+                                   {false, false, false, false}};
 
 START_TEST(as_the_plain_way)
 {
@@ -148,7 +162,7 @@ START_TEST(as_the_plain_way)
     for (int round = 0; round < 60; round++) {
         size_t n = random_text(text, round < 40 ? 1 + draw(40) : 100 + draw(300), round % 2);
         size_t count = plain_merge(y, expected, plain_symbols(y, text, n, expected));
-        eqi_ids word = { 0 }, whole = { 0 };
+        eqi_ids word = {0}, whole = {0};
         ck_ok(eqi_bpe_word_uncached(&y->bpe, text, n, &word));
         for (int again = 0; again < 2; again++) {
             whole.size = 0;
@@ -167,9 +181,10 @@ END_TEST
 
 START_TEST(words_in_the_cache)
 {
-    /* More words than the cache holds, of every length around its limits, twice in different orders. */
+    /* More words than the cache holds, of every length around its limits, twice in different
+     * orders. */
     toy *y = make_toy(77, false, true, true, false);
-    eqi_ids a = { 0 }, b = { 0 };
+    eqi_ids a = {0}, b = {0};
     char text[64];
     for (uint32_t i = 0; i < 200000; i++) {
         uint32_t word = i < 100000 ? i : (i * 7919u) % 100000;
@@ -180,7 +195,8 @@ START_TEST(words_in_the_cache)
         eqat_status st = eqi_bpe_word(&y->bpe, text, n, &a);
         if (i < 100000 && i % 8) continue;
         if (n && st == EQAT_OK) st = eqi_bpe_word_uncached(&y->bpe, text, n, &b);
-        if (st != EQAT_OK || a.size != b.size || (n && memcmp(a.data, b.data, a.size * sizeof *a.data) != 0))
+        if (st != EQAT_OK || a.size != b.size ||
+            (n && memcmp(a.data, b.data, a.size * sizeof *a.data) != 0))
             ck_abort_msg("word %u of %zu bytes differs from what the cache says", i, n);
     }
     eqi_ids_free(ctx, &a);
@@ -192,10 +208,11 @@ END_TEST
 START_TEST(a_pair_given_twice)
 {
     /* The later rank counts: with "a b" after "b c", abc is a|bc. */
-    eqat_tokenizer *t = open_tokenizer(make_json("tokenizer.json", "a|b|c|ab|bc", "a b|b c|a b", (parts){ 0 }));
+    eqat_tokenizer *t =
+        open_tokenizer(make_json("tokenizer.json", "a|b|c|ab|bc", "a b|b c|a b", (parts){0}));
     ck_tokens(t, "abc", EQAT_TOKENIZE_PLAIN, "a|bc");
     eqat_tokenizer_free(t);
-    t = open_tokenizer(make_json("tokenizer.json", "a|b|c|ab|bc", "a b|b c", (parts){ 0 }));
+    t = open_tokenizer(make_json("tokenizer.json", "a|b|c|ab|bc", "a b|b c", (parts){0}));
     ck_tokens(t, "abc", EQAT_TOKENIZE_PLAIN, "ab|c");
     ck_tokens(t, "bab", EQAT_TOKENIZE_PLAIN, "b|ab");
     eqat_tokenizer_free(t);
@@ -205,20 +222,30 @@ END_TEST
 START_TEST(unknown_characters)
 {
     const char *tokens = "a|b|?|<0xC3>|<0xA9>|<0xC2>";
-    eqat_tokenizer *t = open_tokenizer(make_json("tokenizer.json", tokens, "", (parts){ .model = "\"unk_token\": \"?\"" }));
+    eqat_tokenizer *t = open_tokenizer(
+        make_json("tokenizer.json", tokens, "", (parts){.model = "\"unk_token\": \"?\""}));
     ck_tokens(t, "axxb", EQAT_TOKENIZE_PLAIN, "a|?|?|b");
     ck_assert_int_eq(eqat_tokenizer_unk(t), 2);
     eqat_tokenizer_free(t);
-    t = open_tokenizer(make_json("tokenizer.json", tokens, "", (parts){ .model = "\"unk_token\": \"?\", \"fuse_unk\": true" }));
+    t = open_tokenizer(make_json("tokenizer.json", tokens, "",
+                                 (parts){.model = "\"unk_token\": \"?\", \"fuse_unk\": true"}));
     ck_tokens(t, "axxbx", EQAT_TOKENIZE_PLAIN, "a|?|b|?");
     eqat_tokenizer_free(t);
-    t = open_tokenizer(make_json("tokenizer.json", tokens, "", (parts){ 0 }));
+    t = open_tokenizer(make_json("tokenizer.json", tokens, "", (parts){0}));
     ck_tokens(t, "axxb", EQAT_TOKENIZE_PLAIN, "a|b"); /* no unknown token: nothing */
     eqat_tokenizer_free(t);
     /* Bytes where all of a character's bytes have tokens; the unknown token waits behind them. */
-    t = open_tokenizer(make_json("tokenizer.json", tokens, "", (parts){ .model = "\"unk_token\": \"?\", \"byte_fallback\": true" }));
-    ck_tokens(t, "a\xc3\xa9" "b\xc2\xaa", EQAT_TOKENIZE_PLAIN, "a|<0xC3>|<0xA9>|b|?");
-    ck_tokens(t, "\xc2\xaa\xc3\xa9" "b", EQAT_TOKENIZE_PLAIN, "<0xC3>|<0xA9>|?|b");
+    t = open_tokenizer(
+        make_json("tokenizer.json", tokens, "",
+                  (parts){.model = "\"unk_token\": \"?\", \"byte_fallback\": true"}));
+    ck_tokens(t,
+              "a\xc3\xa9"
+              "b\xc2\xaa",
+              EQAT_TOKENIZE_PLAIN, "a|<0xC3>|<0xA9>|b|?");
+    ck_tokens(t,
+              "\xc2\xaa\xc3\xa9"
+              "b",
+              EQAT_TOKENIZE_PLAIN, "<0xC3>|<0xA9>|?|b");
     eqat_tokenizer_free(t);
 }
 END_TEST
@@ -226,8 +253,12 @@ END_TEST
 START_TEST(byte_level_words)
 {
     /* \u0120 is a space; h + e + l... in raw bytes. */
-    const char *path = make_json("tokenizer.json", "h|e|l|o|\xc4\xa0|he|ll|hell|\xc4\xa0hell|\xc3\x83|\xc2\xa9|\xc3\x83\xc2\xa9", "h e|l l|he ll|\xc4\xa0 hell|\xc3\x83 \xc2\xa9",
-                                 (parts){ .pre_tokenizer = "{\"type\": \"ByteLevel\", \"add_prefix_space\": false}", .decoder = "{\"type\": \"ByteLevel\"}" });
+    const char *path =
+        make_json("tokenizer.json",
+                  "h|e|l|o|\xc4\xa0|he|ll|hell|\xc4\xa0hell|\xc3\x83|\xc2\xa9|\xc3\x83\xc2\xa9",
+                  "h e|l l|he ll|\xc4\xa0 hell|\xc3\x83 \xc2\xa9",
+                  (parts){.pre_tokenizer = "{\"type\": \"ByteLevel\", \"add_prefix_space\": false}",
+                          .decoder = "{\"type\": \"ByteLevel\"}"});
     eqat_tokenizer *t = open_tokenizer(path);
     ck_tokens(t, "hello hello", EQAT_TOKENIZE_PLAIN, "hell|o|\xc4\xa0hell|o");
     ck_tokens(t, "\xc3\xa9", EQAT_TOKENIZE_PLAIN, "\xc3\x83\xc2\xa9");
@@ -247,22 +278,37 @@ END_TEST
 START_TEST(long_texts)
 {
     enum { SIZE = 1 << 19 };
-    static const char *const units[] = { " ", "a", "\n", SPACE, "x", "\xcc\x81\xcc\xa7", "a\xcc\x81", "ab ", "\xe6\xbc\xa2", " \n", "<s", "'", "\x80" };
+    static const char *const units[] = {
+        " ",   "a",  "\n", SPACE, "x", "\xcc\x81\xcc\xa7", "a\xcc\x81", "ab ", "\xe6\xbc\xa2",
+        " \n", "<s", "'",  "\x80"};
     static const parts kinds[] = {
-        { .normalizer = "{\"type\": \"NFC\"}", .pre_tokenizer = "{\"type\": \"ByteLevel\", \"add_prefix_space\": false}" },
-        { .normalizer = "{\"type\": \"NFKC\"}",
-          .pre_tokenizer = "{\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Split\", \"pattern\": {\"Regex\": \"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?"
-                           "\\\\p{L}+|\\\\p{N}{1,3}| ?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n]*|\\\\s*[\\\\r\\\\n]+|\\\\s+(?!\\\\S)|\\\\s+\"}, \"behavior\": \"Isolated\", \"invert\": false},"
-                           " {\"type\": \"ByteLevel\", \"add_prefix_space\": false, \"use_regex\": false}]}" },
-        { .normalizer = "{\"type\": \"Sequence\", \"normalizers\": [{\"type\": \"Prepend\", \"prepend\": \"" SPACE "\"},"
-                        " {\"type\": \"Replace\", \"pattern\": {\"String\": \" \"}, \"content\": \"" SPACE "\"}]}" },
-        { .pre_tokenizer = "{\"type\": \"Metaspace\", \"replacement\": \"" SPACE "\", \"split\": true}" },
+        {.normalizer = "{\"type\": \"NFC\"}",
+         .pre_tokenizer = "{\"type\": \"ByteLevel\", \"add_prefix_space\": false}"},
+        {.normalizer = "{\"type\": \"NFKC\"}",
+         .pre_tokenizer =
+             "{\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Split\", \"pattern\": "
+             "{\"Regex\": \"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?"
+             "\\\\p{L}+|\\\\p{N}{1,3}| "
+             "?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n]*|\\\\s*[\\\\r\\\\n]+|\\\\s+(?!\\\\S)|\\\\s+\"}"
+             ", \"behavior\": \"Isolated\", \"invert\": false},"
+             " {\"type\": \"ByteLevel\", \"add_prefix_space\": false, \"use_regex\": false}]}"},
+        {.normalizer =
+             "{\"type\": \"Sequence\", \"normalizers\": [{\"type\": \"Prepend\", \"prepend\": "
+             "\"" SPACE "\"},"
+             " {\"type\": \"Replace\", \"pattern\": {\"String\": \" \"}, \"content\": \"" SPACE
+             "\"}]}"},
+        {.pre_tokenizer =
+             "{\"type\": \"Metaspace\", \"replacement\": \"" SPACE "\", \"split\": true}"},
     };
     parts p = kinds[_i];
-    p.added_tokens = "[{\"content\": \"<s>\", \"special\": true, \"lstrip\": true, \"rstrip\": true}]";
+    p.added_tokens =
+        "[{\"content\": \"<s>\", \"special\": true, \"lstrip\": true, \"rstrip\": true}]";
     p.model = "\"unk_token\": \"?\", \"fuse_unk\": false";
     eqat_tokenizer *t = open_tokenizer(
-        make_json("tokenizer.json", "?|a|b|aa|aaaa|" SPACE "|" SPACE SPACE "|\xc4\xa0|\xc4\xa0\xc4\xa0|\xc4\x8a|\xc3\xa6|\xc2\xbc|\xc2\xa2|\xc3\xa6\xc2\xbc", "a a|aa aa|" SPACE " " SPACE "|\xc4\xa0 \xc4\xa0|\xc3\xa6 \xc2\xbc", p));
+        make_json("tokenizer.json",
+                  "?|a|b|aa|aaaa|" SPACE "|" SPACE SPACE
+                  "|\xc4\xa0|\xc4\xa0\xc4\xa0|\xc4\x8a|\xc3\xa6|\xc2\xbc|\xc2\xa2|\xc3\xa6\xc2\xbc",
+                  "a a|aa aa|" SPACE " " SPACE "|\xc4\xa0 \xc4\xa0|\xc3\xa6 \xc2\xbc", p));
     char *text = malloc(SIZE);
     ck_assert_ptr_nonnull(text);
     for (size_t k = 0; k < EQI_COUNT(units); k++) {
@@ -281,26 +327,27 @@ END_TEST
 
 START_TEST(utf8)
 {
-    /* One replacement for each maximal ill-formed part, as in the Unicode standard, table 3-8 and its neighbours. */
+    /* One replacement for each maximal ill-formed part, as in the Unicode standard, table 3-8 and
+     * its neighbours. */
     static const struct {
         const char *in, *out;
         size_t n;
     } cases[] = {
-        { "a\x80z", "a?z", 3 },
-        { "\xf0\x80\x80\x41", "???A", 4 },
-        { "\xe2\x96", "?", 2 },
-        { "\xf4\x8f\xbf", "?", 3 },
-        { "\xf0\x9f\xa6", "?", 3 },
-        { "\xed\xa0\x80", "???", 3 },                                /* a surrogate */
-        { "\xf4\x90\x80\x80", "????", 4 },                           /* beyond U+10FFFF */
-        { "\xc0\xaf\xe0\x80\xbf\xf0\x81\x82\x41", "????????A", 9 }, /* overlong */
-        { "\xe1\x80\xe2\xf0\x91\x92\xf1\xbf\x41", "????A", 9 },
-        { "\xff\xfe", "??", 2 },
-        { "12345678\xc3", "12345678?", 9 },
-        { "\xc3\xa9\xe6\xbc\xa2\xf0\x9f\xa6\x99", "\xc3\xa9\xe6\xbc\xa2\xf0\x9f\xa6\x99", 9 },
+        {"a\x80z", "a?z", 3},
+        {"\xf0\x80\x80\x41", "???A", 4},
+        {"\xe2\x96", "?", 2},
+        {"\xf4\x8f\xbf", "?", 3},
+        {"\xf0\x9f\xa6", "?", 3},
+        {"\xed\xa0\x80", "???", 3},                               /* a surrogate */
+        {"\xf4\x90\x80\x80", "????", 4},                          /* beyond U+10FFFF */
+        {"\xc0\xaf\xe0\x80\xbf\xf0\x81\x82\x41", "????????A", 9}, /* overlong */
+        {"\xe1\x80\xe2\xf0\x91\x92\xf1\xbf\x41", "????A", 9},
+        {"\xff\xfe", "??", 2},
+        {"12345678\xc3", "12345678?", 9},
+        {"\xc3\xa9\xe6\xbc\xa2\xf0\x9f\xa6\x99", "\xc3\xa9\xe6\xbc\xa2\xf0\x9f\xa6\x99", 9},
     };
     for (size_t i = 0; i < EQI_COUNT(cases); i++) {
-        eqi_bytes out = { 0 }, marks = { 0 };
+        eqi_bytes out = {0}, marks = {0};
         ck_ok(eqi_utf8_repair(ctx, &out, cases[i].in, cases[i].n));
         for (size_t k = 0; k < out.size; k++) {
             bool mark = out.size - k >= 3 && !memcmp(out.data + k, "\xef\xbf\xbd", 3);
@@ -318,18 +365,26 @@ START_TEST(utf8)
         size_t n, back;
         if (c >= 0xd800 && c < 0xe000) continue;
         n = eqi_utf8_put(s, c);
-        if (eqi_utf8_valid(s, n) != n || eqi_utf8_get(s, &back) != c || back != n || eqi_utf8_length((unsigned char)s[0]) != n)
+        if (eqi_utf8_valid(s, n) != n || eqi_utf8_get(s, &back) != c || back != n ||
+            eqi_utf8_length((unsigned char)s[0]) != n)
             ck_abort_msg("U+%04X does not come back", c);
     }
 }
 END_TEST
 
-/* The quick look of the Unicode forms must agree with the work it saves, character by character and next to others. */
+/* The quick look of the Unicode forms must agree with the work it saves, character by character and
+ * next to others. */
 START_TEST(plain_text_is_in_form)
 {
-    eqi_normalizers n = { 0 };
-    eqi_bytes once = { 0 }, twice = { 0 };
-    static const char *const beside[] = { "%s", "a%s", "%sa\xcc\x81", "\xea\xb0\x80%s", "\xe3\x81\x8b%s", "%s\xe3\x82\x99", "%s\xe1\x86\xa8" };
+    eqi_normalizers n = {0};
+    eqi_bytes once = {0}, twice = {0};
+    static const char *const beside[] = {"%s",
+                                         "a%s",
+                                         "%sa\xcc\x81",
+                                         "\xea\xb0\x80%s",
+                                         "\xe3\x81\x8b%s",
+                                         "%s\xe3\x82\x99",
+                                         "%s\xe1\x86\xa8"};
     for (uint32_t c = 1; c < 0x30000; c += (c >= 0x3400 && c < 0xd700) || c >= 0x20000 ? 19 : 1) {
         if (c >= 0xd800 && c < 0xe000) continue;
         char one[5] = "", text[16];
@@ -339,9 +394,11 @@ START_TEST(plain_text_is_in_form)
         for (int k = EQI_NORMALIZE_NFC; k <= EQI_NORMALIZE_NFKD; k++) {
             eqi_normalizer_kind form = (eqi_normalizer_kind)k;
             once.size = twice.size = 0;
-            bool ok = eqi_unicode_form(ctx, &n, form, text, size, &once) == EQAT_OK && eqi_unicode_form(ctx, &n, form, once.data, once.size, &twice) == EQAT_OK;
+            bool ok = eqi_unicode_form(ctx, &n, form, text, size, &once) == EQAT_OK &&
+                eqi_unicode_form(ctx, &n, form, once.data, once.size, &twice) == EQAT_OK;
             ok = ok && once.size == twice.size && memcmp(once.data, twice.data, once.size) == 0;
-            if (ok && eqi_unicode_is_plain(form, text, size)) ok = once.size == size && memcmp(once.data, text, size) == 0;
+            if (ok && eqi_unicode_is_plain(form, text, size))
+                ok = once.size == size && memcmp(once.data, text, size) == 0;
             if (!ok) ck_abort_msg("form %d of '%s' (U+%04X)", k, text, c);
         }
     }

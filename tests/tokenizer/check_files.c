@@ -1,4 +1,5 @@
-/* Where tokenizers come from and what is wrong with some of them: folders, tokenizer.json, GGUF; saving. */
+/* Where tokenizers come from and what is wrong with some of them: folders, tokenizer.json, GGUF;
+ * saving. */
 #include "gguf_bytes.h"
 #include "make.h"
 
@@ -8,7 +9,10 @@
 #define G "\xc4\xa0" /* a space in the byte-level alphabet */
 #define ALL (EQAT_TOKENIZE_ADD_SPECIAL | EQAT_TOKENIZE_PARSE_SPECIAL)
 
-static void write_text(const char *name, const char *text) { write_file(scratch(name), text, strlen(text)); }
+static void write_text(const char *name, const char *text)
+{
+    write_file(scratch(name), text, strlen(text));
+}
 
 static const char *subfolder(const char *name)
 {
@@ -39,7 +43,9 @@ static json_t *load(const char *dir, const char *name)
 
 static void write_gpt2(void)
 {
-    write_text("vocab.json", "{\"a\": 0, \"b\": 1, \"" G "\": 2, \"ab\": 3, \"" G "ab\": 4, \"1\": 5, \"\xc3\x83\": 6, \"\xc2\xa9\": 7, \"<|endoftext|>\": 8}");
+    write_text("vocab.json",
+               "{\"a\": 0, \"b\": 1, \"" G "\": 2, \"ab\": 3, \"" G
+               "ab\": 4, \"1\": 5, \"\xc3\x83\": 6, \"\xc2\xa9\": 7, \"<|endoftext|>\": 8}");
     write_text("merges.txt", "#version: 0.2\na b\r\n\n" G " ab\n");
 }
 
@@ -53,8 +59,10 @@ START_TEST(gpt2_folder)
     ck_assert_int_eq(eqat_tokenizer_unk(t), -1);
     ck_assert_int_eq(eqat_tokenizer_vocab_size(t), 9);
     eqat_tokenizer_free(t);
-    write_text("tokenizer_config.json", "{\"tokenizer_class\": \"GPT2Tokenizer\", \"bos_token\": {\"content\": \"<|endoftext|>\"}, \"eos_token\": null, \"unk_token\": \"zz\","
-                                        " \"add_bos_token\": true, \"add_prefix_space\": true}");
+    write_text("tokenizer_config.json",
+               "{\"tokenizer_class\": \"GPT2Tokenizer\", \"bos_token\": {\"content\": "
+               "\"<|endoftext|>\"}, \"eos_token\": null, \"unk_token\": \"zz\","
+               " \"add_bos_token\": true, \"add_prefix_space\": true}");
     t = open_tokenizer(folder_name);
     ck_tokens(t, "ab", ALL, "<|endoftext|>|" G "ab");
     ck_assert_int_eq(eqat_tokenizer_eos(t), -1);
@@ -66,22 +74,31 @@ END_TEST
 START_TEST(qwen2_folder)
 {
     write_gpt2();
-    write_text("tokenizer_config.json", "{\"tokenizer_class\": \"Qwen2Tokenizer\", \"model_max_length\": 1000000000000000019884624838656, \"eos_token\": \"<|endoftext|>\","
-                                        " \"added_tokens_decoder\": {\"10\": {\"content\": \"<tool>\", \"special\": false, \"normalized\": false},"
-                                        " \"9\": {\"content\": \"<|im_end|>\", \"special\": true, \"normalized\": false}, \"8\": {\"content\": \"<|endoftext|>\", \"special\": true}}}");
+    write_text("tokenizer_config.json",
+               "{\"tokenizer_class\": \"Qwen2Tokenizer\", \"model_max_length\": "
+               "1000000000000000019884624838656, \"eos_token\": \"<|endoftext|>\","
+               " \"added_tokens_decoder\": {\"10\": {\"content\": \"<tool>\", \"special\": false, "
+               "\"normalized\": false},"
+               " \"9\": {\"content\": \"<|im_end|>\", \"special\": true, \"normalized\": false}, "
+               "\"8\": {\"content\": \"<|endoftext|>\", \"special\": true}}}");
     eqat_tokenizer *t = open_tokenizer(folder_name);
-    ck_tokens(t, "a<|im_end|><tool>11e\xcc\x81", ALL, "a|<|im_end|>|<tool>|1|1|\xc3\x83|\xc2\xa9"); /* NFC first */
-    ck_tokens(t, "<|endoftext|>", EQAT_TOKENIZE_PLAIN, ""); /* the vocabulary has none of these letters */
+    ck_tokens(t, "a<|im_end|><tool>11e\xcc\x81", ALL,
+              "a|<|im_end|>|<tool>|1|1|\xc3\x83|\xc2\xa9"); /* NFC first */
+    ck_tokens(t, "<|endoftext|>", EQAT_TOKENIZE_PLAIN,
+              ""); /* the vocabulary has none of these letters */
     ck_assert_int_eq(eqat_tokenizer_bos(t), -1);
     ck_assert_int_eq(eqat_tokenizer_eos(t), 8);
     ck_assert_int_eq(eqat_tokenizer_vocab_size(t), 11);
     ck_assert(eqat_tokenizer_is_special(t, 9) && !eqat_tokenizer_is_special(t, 10));
     eqat_tokenizer_free(t);
-    write_text("tokenizer_config.json", "{\"tokenizer_class\": \"Qwen2TokenizerFast\", \"eos_token\": \"<|endoftext|>\", \"additional_special_tokens\": [\"<x>\"]}");
+    write_text("tokenizer_config.json",
+               "{\"tokenizer_class\": \"Qwen2TokenizerFast\", \"eos_token\": \"<|endoftext|>\", "
+               "\"additional_special_tokens\": [\"<x>\"]}");
     write_text("added_tokens.json", "{\"<y>\": 10, \"<x>\": 9, \"<|endoftext|>\": 8}");
     t = open_tokenizer(folder_name);
     ck_tokens(t, "<x><y>", ALL, "<x>|<y>");
-    ck_assert(eqat_tokenizer_is_special(t, 8) && eqat_tokenizer_is_special(t, 9) && !eqat_tokenizer_is_special(t, 10));
+    ck_assert(eqat_tokenizer_is_special(t, 8) && eqat_tokenizer_is_special(t, 9) &&
+              !eqat_tokenizer_is_special(t, 10));
     eqat_tokenizer_free(t);
 }
 END_TEST
@@ -90,18 +107,22 @@ static const struct {
     const char *vocab, *merges, *config, *message;
     eqat_status status;
 } broken_folders[] = {
-    { "{\"a\": 0", "", "{}", "vocab.json: line 1", EQAT_FORMAT },
-    { "[]", "", "{}", "expected an object", EQAT_FORMAT },
-    { "{\"a\": 0}", "a", "{}", "expected two tokens", EQAT_FORMAT },
-    { "{\"a\": 0}", "a a a", "{}", "expected two tokens", EQAT_FORMAT },
-    { "{\"a\": 0}", "a b", "{}", "merge 0: token \"b\" is not in the vocabulary", EQAT_FORMAT },
-    { "{\"a\": 0}", "a a", "{}", "its result \"aa\" is not in the vocabulary", EQAT_FORMAT },
-    { "{\"a\": 0}", "\xff \xfe", "{}", "merges.txt: line 1", EQAT_FORMAT },
-    { "{\"a\": 0}", "", "{\"tokenizer_class\": \"BertTokenizer\"}", "BertTokenizer", EQAT_UNSUPPORTED },
-    { "{\"a\": 0}", "", "{\"tokenizer_class\": ", "tokenizer_config.json", EQAT_FORMAT },
-    { "{\"a\": 0}", "", "{\"added_tokens_decoder\": {\"x\": {}}}", "added_tokens_decoder", EQAT_FORMAT },
-    { "{\"a\": 0}", "", "{\"added_tokens_decoder\": {\"7\": {\"content\": \"b\"}}}", "found id 7, expected 1", EQAT_FORMAT },
-    { "{\"a\": 0}", "", "{\"bos_token\": \"b\", \"add_bos_token\": true}", "add_bos_token", EQAT_FORMAT },
+    {"{\"a\": 0", "", "{}", "vocab.json: line 1", EQAT_FORMAT},
+    {"[]", "", "{}", "expected an object", EQAT_FORMAT},
+    {"{\"a\": 0}", "a", "{}", "expected two tokens", EQAT_FORMAT},
+    {"{\"a\": 0}", "a a a", "{}", "expected two tokens", EQAT_FORMAT},
+    {"{\"a\": 0}", "a b", "{}", "merge 0: token \"b\" is not in the vocabulary", EQAT_FORMAT},
+    {"{\"a\": 0}", "a a", "{}", "its result \"aa\" is not in the vocabulary", EQAT_FORMAT},
+    {"{\"a\": 0}", "\xff \xfe", "{}", "merges.txt: line 1", EQAT_FORMAT},
+    {"{\"a\": 0}", "", "{\"tokenizer_class\": \"BertTokenizer\"}", "BertTokenizer",
+     EQAT_UNSUPPORTED},
+    {"{\"a\": 0}", "", "{\"tokenizer_class\": ", "tokenizer_config.json", EQAT_FORMAT},
+    {"{\"a\": 0}", "", "{\"added_tokens_decoder\": {\"x\": {}}}", "added_tokens_decoder",
+     EQAT_FORMAT},
+    {"{\"a\": 0}", "", "{\"added_tokens_decoder\": {\"7\": {\"content\": \"b\"}}}",
+     "found id 7, expected 1", EQAT_FORMAT},
+    {"{\"a\": 0}", "", "{\"bos_token\": \"b\", \"add_bos_token\": true}", "add_bos_token",
+     EQAT_FORMAT},
 };
 
 START_TEST(broken_folder)
@@ -110,7 +131,8 @@ START_TEST(broken_folder)
     write_text("vocab.json", broken_folders[_i].vocab);
     write_text("merges.txt", broken_folders[_i].merges);
     write_text("tokenizer_config.json", broken_folders[_i].config);
-    ck_fails(eqat_tokenizer_open(ctx, &t, folder_name), broken_folders[_i].status, broken_folders[_i].message);
+    ck_fails(eqat_tokenizer_open(ctx, &t, folder_name), broken_folders[_i].status,
+             broken_folders[_i].message);
     ck_assert_ptr_null(t);
 }
 END_TEST
@@ -136,70 +158,108 @@ static const struct {
     const char *json, *message;
     eqat_status status;
 } broken_json[] = {
-    { "", "expected JSON", EQAT_FORMAT },
-    { "{\"model\": {\"vocab\": {\"a", "line 1, column", EQAT_FORMAT },
-    { "{\"model\": {\"vocab\": {\"\xff\": 0}}}", "line 1", EQAT_FORMAT },
-    { "3", "expected JSON", EQAT_FORMAT },
-    { "{}", "\"model\"", EQAT_FORMAT },
-    { "{\"model\": {\"type\": \"WordPiece\"}}", "\"WordPiece\" is not supported", EQAT_UNSUPPORTED },
-    { "{\"model\": {\"type\": \"Unigram\", \"vocab\": []}}", "\"Unigram\" is not supported", EQAT_UNSUPPORTED },
-    { "{\"model\": {\"type\": \"BPE\"}}", "\"vocab\"", EQAT_FORMAT },
-    { "{\"model\": {\"type\": \"BPE\", \"vocab\": {}, \"merges\": []}}", "empty vocabulary", EQAT_FORMAT },
-    { "{\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0}}}", "\"merges\"", EQAT_FORMAT },
-    { "{\"model\": {\"vocab\": {\"a\": -1}, \"merges\": []}}", "token \"a\"", EQAT_FORMAT },
-    { "{\"model\": {\"vocab\": {\"a\": 4294967296}, \"merges\": []}}", "out of range", EQAT_FORMAT },
-    { "{\"model\": {\"vocab\": {\"a\": 99999999999999999999}, \"merges\": []}}", "integer", EQAT_FORMAT },
-    { "{\"model\": {\"vocab\": {\"a\": 1.5}, \"merges\": []}}", "token \"a\"", EQAT_FORMAT },
-    { "{\"model\": {\"vocab\": {\"a\": \"0\"}, \"merges\": []}}", "token \"a\"", EQAT_FORMAT },
-    { "{\"model\": {\"vocab\": {\"a\": 0, \"b\": 0}, \"merges\": []}}", "both have id 0", EQAT_FORMAT },
-    { "{\"model\": {\"vocab\": {\"a\": 0}, \"merges\": [[\"a\"]]}}", "merge 0", EQAT_FORMAT },
-    { "{\"model\": {\"vocab\": {\"a\": 0}, \"merges\": [[\"a\", 1]]}}", "merge 0", EQAT_FORMAT },
-    { "{\"model\": {\"vocab\": {\"a\": 0}, \"merges\": [7]}}", "merge 0", EQAT_FORMAT },
-    { "{\"model\": {\"vocab\": {\"a\": 0}, \"merges\": [\"\"]}}", "merge 0", EQAT_FORMAT },
-    { "{\"model\": {\"vocab\": {\"a\": 0}, \"merges\": [], \"dropout\": 0.1}}", "dropout", EQAT_UNSUPPORTED },
-    { "{\"model\": {\"vocab\": {\"a\": 0}, \"merges\": [], \"continuing_subword_prefix\": \"##\"}}", "continuing_subword_prefix", EQAT_UNSUPPORTED },
-    { "{\"model\": {\"vocab\": {\"a\": 0}, \"merges\": [], \"end_of_word_suffix\": \"</w>\"}}", "end_of_word_suffix", EQAT_UNSUPPORTED },
-    { "{\"model\": {\"vocab\": {\"a\": 0}, \"merges\": [], \"unk_token\": \"?\"}}", "unk_token", EQAT_FORMAT },
-    { "{\"model\": {\"vocab\": {\"a\": 0}, \"merges\": [], \"byte_fallback\": 3}}", "byte_fallback", EQAT_FORMAT },
-    { WITH("\"normalizer\": {\"type\": \"Precompiled\"}"), "normalizer \"Precompiled\" is not supported", EQAT_UNSUPPORTED },
-    { WITH("\"normalizer\": {\"type\": \"BertNormalizer\"}"), "\"BertNormalizer\" is not supported", EQAT_UNSUPPORTED },
-    { WITH("\"normalizer\": []"), "normalizer", EQAT_FORMAT },
-    { WITH("\"normalizer\": {\"type\": \"Sequence\"}"), "\"normalizers\"", EQAT_FORMAT },
-    { WITH("\"normalizer\": {\"type\": \"Prepend\"}"), "\"prepend\"", EQAT_FORMAT },
-    { WITH("\"normalizer\": {\"type\": \"Replace\", \"pattern\": {\"String\": \"\"}, \"content\": \"\"}"), "pattern", EQAT_FORMAT },
-    { WITH("\"normalizer\": {\"type\": \"Replace\", \"pattern\": {\"Regex\": \"(\"}, \"content\": \"\"}"), "regular expression", EQAT_FORMAT },
-    { WITH("\"pre_tokenizer\": {\"type\": \"BertPreTokenizer\"}"), "pre-tokenizer \"BertPreTokenizer\" is not supported", EQAT_UNSUPPORTED },
-    { WITH("\"pre_tokenizer\": {\"type\": \"Split\", \"pattern\": {\"String\": \"x\"}, \"behavior\": \"Other\"}"), "behavior \"Other\"", EQAT_UNSUPPORTED },
-    { WITH("\"pre_tokenizer\": {\"type\": \"Split\", \"pattern\": {\"String\": \"x\"}}"), "\"behavior\"", EQAT_FORMAT },
-    { WITH("\"pre_tokenizer\": {\"type\": \"Metaspace\", \"replacement\": \"ab\"}"), "one character", EQAT_FORMAT },
-    { WITH("\"pre_tokenizer\": {\"type\": \"Metaspace\", \"replacement\": \"_\", \"prepend_scheme\": \"last\"}"), "\"last\"", EQAT_UNSUPPORTED },
-    { WITH("\"pre_tokenizer\": {\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"ByteLevel\"}, {\"type\": \"Digits\"}]}"), "behind ByteLevel", EQAT_UNSUPPORTED },
-    { POST("\"single\": 3"), "\"single\"", EQAT_FORMAT },
-    { POST("\"single\": []"), "sequence A", EQAT_FORMAT },
-    { POST("\"single\": [{\"Sequence\": {\"id\": \"B\"}}]"), "sequence A", EQAT_UNSUPPORTED },
-    { POST("\"single\": [{\"Sequence\": {\"id\": \"A\"}}, {\"SpecialToken\": {\"id\": \"s\"}}]"), "\"s\"", EQAT_FORMAT },
-    { POST("\"single\": [{\"Sequence\": {\"id\": \"A\"}}, {\"SpecialToken\": {\"id\": \"s\"}}], \"special_tokens\": {\"s\": {\"ids\": [2]}}"), "found id 2, expected one below 2",
-      EQAT_FORMAT },
-    { WITH("\"post_processor\": {\"type\": \"Sequence\", \"processors\": [" A_ALONE ", " A_ALONE "]}"), "more than one TemplateProcessing", EQAT_UNSUPPORTED },
-    { WITH("\"post_processor\": {\"type\": \"RobertaProcessing\"}"), "\"RobertaProcessing\" is not supported", EQAT_UNSUPPORTED },
-    { WITH("\"decoder\": {\"type\": \"WordPiece\"}"), "decoder \"WordPiece\" is not supported", EQAT_UNSUPPORTED },
-    { WITH("\"decoder\": {\"type\": \"Strip\", \"content\": \" \", \"start\": -1, \"stop\": 0}"), "\"start\"", EQAT_FORMAT },
-    { WITH("\"added_tokens\": {}"), "added_tokens", EQAT_FORMAT },
-    { WITH("\"added_tokens\": [3]"), "added_tokens", EQAT_FORMAT },
-    { WITH("\"added_tokens\": [{\"id\": 2}]"), "\"content\"", EQAT_FORMAT },
-    { WITH("\"added_tokens\": [{\"id\": 5, \"content\": \"c\"}]"), "found id 5, expected 2", EQAT_FORMAT },
-    { WITH("\"added_tokens\": [{\"id\": 1, \"content\": \"a\"}]"), "found id 1, expected 0", EQAT_FORMAT },
-    { WITH("\"added_tokens\": [{\"id\": 2, \"content\": \"c\", \"lstrip\": 1}]"), "lstrip", EQAT_FORMAT },
-    { "{\"added_tokens\": [{\"content\": \"c\"}], \"model\": {\"vocab\": {\"a\": 1}, \"merges\": []}}", "id 1 is taken", EQAT_FORMAT },
+    {"", "expected JSON", EQAT_FORMAT},
+    {"{\"model\": {\"vocab\": {\"a", "line 1, column", EQAT_FORMAT},
+    {"{\"model\": {\"vocab\": {\"\xff\": 0}}}", "line 1", EQAT_FORMAT},
+    {"3", "expected JSON", EQAT_FORMAT},
+    {"{}", "\"model\"", EQAT_FORMAT},
+    {"{\"model\": {\"type\": \"WordPiece\"}}", "\"WordPiece\" is not supported", EQAT_UNSUPPORTED},
+    {"{\"model\": {\"type\": \"Unigram\", \"vocab\": []}}", "\"Unigram\" is not supported",
+     EQAT_UNSUPPORTED},
+    {"{\"model\": {\"type\": \"BPE\"}}", "\"vocab\"", EQAT_FORMAT},
+    {"{\"model\": {\"type\": \"BPE\", \"vocab\": {}, \"merges\": []}}", "empty vocabulary",
+     EQAT_FORMAT},
+    {"{\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0}}}", "\"merges\"", EQAT_FORMAT},
+    {"{\"model\": {\"vocab\": {\"a\": -1}, \"merges\": []}}", "token \"a\"", EQAT_FORMAT},
+    {"{\"model\": {\"vocab\": {\"a\": 4294967296}, \"merges\": []}}", "out of range", EQAT_FORMAT},
+    {"{\"model\": {\"vocab\": {\"a\": 99999999999999999999}, \"merges\": []}}", "integer",
+     EQAT_FORMAT},
+    {"{\"model\": {\"vocab\": {\"a\": 1.5}, \"merges\": []}}", "token \"a\"", EQAT_FORMAT},
+    {"{\"model\": {\"vocab\": {\"a\": \"0\"}, \"merges\": []}}", "token \"a\"", EQAT_FORMAT},
+    {"{\"model\": {\"vocab\": {\"a\": 0, \"b\": 0}, \"merges\": []}}", "both have id 0",
+     EQAT_FORMAT},
+    {"{\"model\": {\"vocab\": {\"a\": 0}, \"merges\": [[\"a\"]]}}", "merge 0", EQAT_FORMAT},
+    {"{\"model\": {\"vocab\": {\"a\": 0}, \"merges\": [[\"a\", 1]]}}", "merge 0", EQAT_FORMAT},
+    {"{\"model\": {\"vocab\": {\"a\": 0}, \"merges\": [7]}}", "merge 0", EQAT_FORMAT},
+    {"{\"model\": {\"vocab\": {\"a\": 0}, \"merges\": [\"\"]}}", "merge 0", EQAT_FORMAT},
+    {"{\"model\": {\"vocab\": {\"a\": 0}, \"merges\": [], \"dropout\": 0.1}}", "dropout",
+     EQAT_UNSUPPORTED},
+    {"{\"model\": {\"vocab\": {\"a\": 0}, \"merges\": [], \"continuing_subword_prefix\": \"##\"}}",
+     "continuing_subword_prefix", EQAT_UNSUPPORTED},
+    {"{\"model\": {\"vocab\": {\"a\": 0}, \"merges\": [], \"end_of_word_suffix\": \"</w>\"}}",
+     "end_of_word_suffix", EQAT_UNSUPPORTED},
+    {"{\"model\": {\"vocab\": {\"a\": 0}, \"merges\": [], \"unk_token\": \"?\"}}", "unk_token",
+     EQAT_FORMAT},
+    {"{\"model\": {\"vocab\": {\"a\": 0}, \"merges\": [], \"byte_fallback\": 3}}", "byte_fallback",
+     EQAT_FORMAT},
+    {WITH("\"normalizer\": {\"type\": \"Precompiled\"}"),
+     "normalizer \"Precompiled\" is not supported", EQAT_UNSUPPORTED},
+    {WITH("\"normalizer\": {\"type\": \"BertNormalizer\"}"), "\"BertNormalizer\" is not supported",
+     EQAT_UNSUPPORTED},
+    {WITH("\"normalizer\": []"), "normalizer", EQAT_FORMAT},
+    {WITH("\"normalizer\": {\"type\": \"Sequence\"}"), "\"normalizers\"", EQAT_FORMAT},
+    {WITH("\"normalizer\": {\"type\": \"Prepend\"}"), "\"prepend\"", EQAT_FORMAT},
+    {WITH("\"normalizer\": {\"type\": \"Replace\", \"pattern\": {\"String\": \"\"}, \"content\": "
+          "\"\"}"),
+     "pattern", EQAT_FORMAT},
+    {WITH("\"normalizer\": {\"type\": \"Replace\", \"pattern\": {\"Regex\": \"(\"}, \"content\": "
+          "\"\"}"),
+     "regular expression", EQAT_FORMAT},
+    {WITH("\"pre_tokenizer\": {\"type\": \"BertPreTokenizer\"}"),
+     "pre-tokenizer \"BertPreTokenizer\" is not supported", EQAT_UNSUPPORTED},
+    {WITH("\"pre_tokenizer\": {\"type\": \"Split\", \"pattern\": {\"String\": \"x\"}, "
+          "\"behavior\": \"Other\"}"),
+     "behavior \"Other\"", EQAT_UNSUPPORTED},
+    {WITH("\"pre_tokenizer\": {\"type\": \"Split\", \"pattern\": {\"String\": \"x\"}}"),
+     "\"behavior\"", EQAT_FORMAT},
+    {WITH("\"pre_tokenizer\": {\"type\": \"Metaspace\", \"replacement\": \"ab\"}"), "one character",
+     EQAT_FORMAT},
+    {WITH("\"pre_tokenizer\": {\"type\": \"Metaspace\", \"replacement\": \"_\", "
+          "\"prepend_scheme\": \"last\"}"),
+     "\"last\"", EQAT_UNSUPPORTED},
+    {WITH("\"pre_tokenizer\": {\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": "
+          "\"ByteLevel\"}, {\"type\": \"Digits\"}]}"),
+     "behind ByteLevel", EQAT_UNSUPPORTED},
+    {POST("\"single\": 3"), "\"single\"", EQAT_FORMAT},
+    {POST("\"single\": []"), "sequence A", EQAT_FORMAT},
+    {POST("\"single\": [{\"Sequence\": {\"id\": \"B\"}}]"), "sequence A", EQAT_UNSUPPORTED},
+    {POST("\"single\": [{\"Sequence\": {\"id\": \"A\"}}, {\"SpecialToken\": {\"id\": \"s\"}}]"),
+     "\"s\"", EQAT_FORMAT},
+    {POST("\"single\": [{\"Sequence\": {\"id\": \"A\"}}, {\"SpecialToken\": {\"id\": \"s\"}}], "
+          "\"special_tokens\": {\"s\": {\"ids\": [2]}}"),
+     "found id 2, expected one below 2", EQAT_FORMAT},
+    {WITH("\"post_processor\": {\"type\": \"Sequence\", \"processors\": [" A_ALONE ", " A_ALONE
+          "]}"),
+     "more than one TemplateProcessing", EQAT_UNSUPPORTED},
+    {WITH("\"post_processor\": {\"type\": \"RobertaProcessing\"}"),
+     "\"RobertaProcessing\" is not supported", EQAT_UNSUPPORTED},
+    {WITH("\"decoder\": {\"type\": \"WordPiece\"}"), "decoder \"WordPiece\" is not supported",
+     EQAT_UNSUPPORTED},
+    {WITH("\"decoder\": {\"type\": \"Strip\", \"content\": \" \", \"start\": -1, \"stop\": 0}"),
+     "\"start\"", EQAT_FORMAT},
+    {WITH("\"added_tokens\": {}"), "added_tokens", EQAT_FORMAT},
+    {WITH("\"added_tokens\": [3]"), "added_tokens", EQAT_FORMAT},
+    {WITH("\"added_tokens\": [{\"id\": 2}]"), "\"content\"", EQAT_FORMAT},
+    {WITH("\"added_tokens\": [{\"id\": 5, \"content\": \"c\"}]"), "found id 5, expected 2",
+     EQAT_FORMAT},
+    {WITH("\"added_tokens\": [{\"id\": 1, \"content\": \"a\"}]"), "found id 1, expected 0",
+     EQAT_FORMAT},
+    {WITH("\"added_tokens\": [{\"id\": 2, \"content\": \"c\", \"lstrip\": 1}]"), "lstrip",
+     EQAT_FORMAT},
+    {"{\"added_tokens\": [{\"content\": \"c\"}], \"model\": {\"vocab\": {\"a\": 1}, \"merges\": "
+     "[]}}",
+     "id 1 is taken", EQAT_FORMAT},
 };
 
 START_TEST(broken_tokenizer_json)
 {
     eqat_tokenizer *t;
     write_text("tokenizer.json", broken_json[_i].json);
-    ck_fails(eqat_tokenizer_open(ctx, &t, scratch("tokenizer.json")), broken_json[_i].status, broken_json[_i].message);
+    ck_fails(eqat_tokenizer_open(ctx, &t, scratch("tokenizer.json")), broken_json[_i].status,
+             broken_json[_i].message);
     ck_assert_ptr_nonnull(strstr(ctx->error, "tokenizer.json"));
-    ck_fails(eqat_tokenizer_open(ctx, &t, folder_name), broken_json[_i].status, broken_json[_i].message);
+    ck_fails(eqat_tokenizer_open(ctx, &t, folder_name), broken_json[_i].status,
+             broken_json[_i].message);
 }
 END_TEST
 
@@ -219,7 +279,9 @@ END_TEST
 START_TEST(cut_anywhere)
 {
     /* A damaged file is told as such at every length; nothing is read beyond it. */
-    const char *path = make_json("tokenizer.json", "a|b|ab|<s>", "a b", (parts){ .normalizer = "{\"type\": \"NFC\"}", .added_tokens = "[{\"id\": 3, \"content\": \"<s>\"}]" });
+    const char *path = make_json("tokenizer.json", "a|b|ab|<s>", "a b",
+                                 (parts){.normalizer = "{\"type\": \"NFC\"}",
+                                         .added_tokens = "[{\"id\": 3, \"content\": \"<s>\"}]"});
     char *text, *copy;
     size_t n;
     ck_ok(eqi_file_slurp(ctx, path, 1 << 20, &text, &n));
@@ -236,7 +298,8 @@ START_TEST(cut_anywhere)
             const int32_t *ids;
             size_t count;
             ck_ok(eqat_tokenizer_encode(t, "ab <s> \xc3\xa9 a", 11, ALL, &ids, &count));
-            for (size_t i = 0; i < count; i++) ck_assert(ids[i] >= 0 && ids[i] < eqat_tokenizer_vocab_size(t));
+            for (size_t i = 0; i < count; i++)
+                ck_assert(ids[i] >= 0 && ids[i] < eqat_tokenizer_vocab_size(t));
         }
         eqat_tokenizer_free(t);
     }
@@ -247,16 +310,20 @@ END_TEST
 
 START_TEST(folder_is_copied)
 {
-    make_json("tokenizer.json", "a|b|<s>", "", (parts){ .added_tokens = "[{\"id\": 2, \"content\": \"<s>\", \"special\": true}]" });
+    make_json("tokenizer.json", "a|b|<s>", "",
+              (parts){.added_tokens = "[{\"id\": 2, \"content\": \"<s>\", \"special\": true}]"});
     write_text("tokenizer_config.json", "{ \"eos_token\" : \"b\" }\n");
-    write_text("special_tokens_map.json", "{\"bos_token\": {\"content\": \"<s>\"}, \"eos_token\": \"a\", \"unk_token\": \"a\"}");
+    write_text(
+        "special_tokens_map.json",
+        "{\"bos_token\": {\"content\": \"<s>\"}, \"eos_token\": \"a\", \"unk_token\": \"a\"}");
     write_text("chat_template.jinja", "{{ x }}");
     write_text("config.json", "{}");
     eqat_tokenizer *t = open_tokenizer(folder_name);
     ck_assert_int_eq(eqat_tokenizer_bos(t), 2);
     ck_assert_int_eq(eqat_tokenizer_eos(t), 1); /* tokenizer_config.json first */
     ck_assert_int_eq(eqat_tokenizer_unk(t), 0);
-    static const char *const names[] = { "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja" };
+    static const char *const names[] = {"tokenizer.json", "tokenizer_config.json",
+                                        "special_tokens_map.json", "chat_template.jinja"};
     const char *out = subfolder("out");
     ck_ok(eqat_tokenizer_save(t, out));
     for (size_t i = 0; i < EQI_COUNT(names); i++) {
@@ -288,9 +355,9 @@ typedef struct vocab {
     float scores[16];
     const char *merges[8];
     bool no_scores, no_merges;
-    int bos, eos, unk;                       /* -1: not said */
-    int add_bos, add_eos, add_space_prefix;  /* -1: not said */
-    uint64_t type_count;                     /* 0: as many as tokens */
+    int bos, eos, unk;                      /* -1: not said */
+    int add_bos, add_eos, add_space_prefix; /* -1: not said */
+    uint64_t type_count;                    /* 0: as many as tokens */
 } vocab;
 
 static void key_bool(gguf_bytes *g, const char *name, int value)
@@ -303,7 +370,7 @@ static void key_bool(gguf_bytes *g, const char *name, int value)
 
 static const char *write_gguf(const char *name, const vocab *v)
 {
-    gguf_bytes g = { 0 };
+    gguf_bytes g = {0};
     uint64_t count = 0, merges = 0;
     while (count < EQI_COUNT(v->tokens) && v->tokens[count]) count++;
     while (merges < EQI_COUNT(v->merges) && v->merges[merges]) merges++;
@@ -313,7 +380,8 @@ static const char *write_gguf(const char *name, const vocab *v)
     key_array(&g, "tokenizer.ggml.tokens", G_STRING, count);
     for (uint64_t i = 0; i < count; i++) put_string(&g.file, v->tokens[i]);
     key_array(&g, "tokenizer.ggml.token_type", G_I32, v->type_count ? v->type_count : count);
-    for (uint64_t i = 0; i < (v->type_count ? v->type_count : count); i++) put_u32(&g.file, (uint32_t)(v->types[i] ? v->types[i] : 1));
+    for (uint64_t i = 0; i < (v->type_count ? v->type_count : count); i++)
+        put_u32(&g.file, (uint32_t)(v->types[i] ? v->types[i] : 1));
     if (!v->no_scores) {
         key_array(&g, "tokenizer.ggml.scores", G_F32, count);
         put(&g.file, v->scores, count * sizeof(float));
@@ -337,8 +405,17 @@ static const char *write_gguf(const char *name, const vocab *v)
 }
 
 static const vocab gpt2_vocab = {
-    .model = "gpt2", .pre = "smollm", .tokens = { "<s>", "a", "b", G, "ab", G "ab", "1", "11", "<tool>", "e", "\xc3\x8c", "\xc2\xa3" }, .types = { [0] = 3, [8] = 4 },
-    .merges = { "a b", G " ab", "1 1" }, .bos = 0, .eos = 0, .unk = -1, .add_bos = -1, .add_eos = -1, .add_space_prefix = -1,
+    .model = "gpt2",
+    .pre = "smollm",
+    .tokens = {"<s>", "a", "b", G, "ab", G "ab", "1", "11", "<tool>", "e", "\xc3\x8c", "\xc2\xa3"},
+    .types = {[0] = 3, [8] = 4},
+    .merges = {"a b", G " ab", "1 1"},
+    .bos = 0,
+    .eos = 0,
+    .unk = -1,
+    .add_bos = -1,
+    .add_eos = -1,
+    .add_space_prefix = -1,
 };
 
 /* The same ids from the file and from what is saved of it. */
@@ -379,14 +456,18 @@ START_TEST(gguf_gpt2)
     v.pre = "gpt-2";
     check_gguf(&v, "a11", "a|11");
     v.pre = "llama-bpe";
-    check_gguf(&v, "11111", "<s>|11|1|11"); /* three digits at a time, BOS unless the file says no */
+    check_gguf(&v, "11111",
+               "<s>|11|1|11"); /* three digits at a time, BOS unless the file says no */
     v.add_bos = 0;
     check_gguf(&v, "a", "a");
     v.add_bos = -1;
     v.pre = "qwen2";
     check_gguf(&v, "11e\xcc\xa3", "1|1"); /* composed, which this vocabulary cannot write */
     v.pre = "tekken";
-    check_gguf(&v, "e\xcc\xa3" "11", "<s>|e|\xc3\x8c|\xc2\xa3|1|1");
+    check_gguf(&v,
+               "e\xcc\xa3"
+               "11",
+               "<s>|e|\xc3\x8c|\xc2\xa3|1|1");
     v.pre = "default";
     check_gguf(&v, "1111", "11|1|1");
     v.pre = NULL;
@@ -395,9 +476,19 @@ START_TEST(gguf_gpt2)
 END_TEST
 
 static const vocab llama_vocab = {
-    .model = "llama", .pre = "default", .tokens = { "<unk>", "<s>", "</s>", "<0x0A>", SPACE, "a", "b", "ab", SPACE "ab", SPACE "a", "ba", "<tool>", "aba" },
-    .types = { 2, 3, 3, 6, [11] = 4 }, .scores = { [4] = -9, -10, -11, -1, -2, -3, 0, 0, -4 },
-    .no_merges = true, .bos = 1, .eos = 2, .unk = 0, .add_bos = -1, .add_eos = -1, .add_space_prefix = -1,
+    .model = "llama",
+    .pre = "default",
+    .tokens = {"<unk>", "<s>", "</s>", "<0x0A>", SPACE, "a", "b", "ab", SPACE "ab", SPACE "a", "ba",
+               "<tool>", "aba"},
+    .types = {2, 3, 3, 6, [11] = 4},
+    .scores = {[4] = -9, -10, -11, -1, -2, -3, 0, 0, -4},
+    .no_merges = true,
+    .bos = 1,
+    .eos = 2,
+    .unk = 0,
+    .add_bos = -1,
+    .add_eos = -1,
+    .add_space_prefix = -1,
 };
 
 START_TEST(gguf_llama)
@@ -421,14 +512,24 @@ END_TEST
 START_TEST(gguf_llama_equal_scores)
 {
     /* aaa is a|aa or aa|a with the same score: the left part with the lower id comes first. */
-    const vocab v = { .model = "llama", .tokens = { "<unk>", "<s>", "</s>", "a", "aa", "aaa", SPACE }, .types = { 2, 3, 3 }, .scores = { [4] = -1, -1 }, .no_merges = true,
-                      .bos = -1, .eos = -1, .unk = -1, .add_bos = 0, .add_eos = -1, .add_space_prefix = 0 };
+    const vocab v = {.model = "llama",
+                     .tokens = {"<unk>", "<s>", "</s>", "a", "aa", "aaa", SPACE},
+                     .types = {2, 3, 3},
+                     .scores = {[4] = -1, -1},
+                     .no_merges = true,
+                     .bos = -1,
+                     .eos = -1,
+                     .unk = -1,
+                     .add_bos = 0,
+                     .add_eos = -1,
+                     .add_space_prefix = 0};
     check_gguf(&v, "aaa", "aaa");
     check_gguf(&v, "aaaa", "aa|aa");
     eqat_tokenizer *t = open_tokenizer(write_gguf("v.gguf", &v));
     const char *out = subfolder("out");
     ck_ok(eqat_tokenizer_save(t, out));
-    json_t *json = load(out, "tokenizer.json"), *merges = json_object_get(json_object_get(json, "model"), "merges");
+    json_t *json = load(out, "tokenizer.json"),
+           *merges = json_object_get(json_object_get(json, "model"), "merges");
     ck_assert_uint_eq(json_array_size(merges), 3);
     ck_assert_str_eq(json_string_value(json_array_get(merges, 0)), "a a");
     ck_assert_str_eq(json_string_value(json_array_get(merges, 1)), "a aa");
@@ -442,8 +543,16 @@ END_TEST
 START_TEST(gguf_merge_with_space)
 {
     /* A token with a real space: merges as pairs. */
-    const vocab v = { .model = "llama", .tokens = { "<unk>", "<s>", "</s>", " ", "a", " a", SPACE }, .types = { 2, 3, 3 }, .no_merges = true,
-                      .bos = -1, .eos = -1, .unk = -1, .add_bos = 0, .add_eos = -1, .add_space_prefix = 0 };
+    const vocab v = {.model = "llama",
+                     .tokens = {"<unk>", "<s>", "</s>", " ", "a", " a", SPACE},
+                     .types = {2, 3, 3},
+                     .no_merges = true,
+                     .bos = -1,
+                     .eos = -1,
+                     .unk = -1,
+                     .add_bos = 0,
+                     .add_eos = -1,
+                     .add_space_prefix = 0};
     check_gguf(&v, "a", "a");
 }
 END_TEST
@@ -452,7 +561,8 @@ START_TEST(broken_gguf)
 {
     eqat_tokenizer *t;
     vocab v = gpt2_vocab;
-#define BAD(status, message) ck_fails(eqat_tokenizer_open(ctx, &t, write_gguf("v.gguf", &v)), status, message)
+#define BAD(status, message) \
+    ck_fails(eqat_tokenizer_open(ctx, &t, write_gguf("v.gguf", &v)), status, message)
     v.model = NULL;
     BAD(EQAT_NOT_FOUND, "tokenizer.ggml.model");
     v.model = "bert";

@@ -11,7 +11,8 @@
 static int32_t expected[8192];
 static size_t expected_count;
 
-/* Everything one can do with a tokenizer, until something fails. What succeeds in spite of a failed allocation must be right. */
+/* Everything one can do with a tokenizer, until something fails. What succeeds in spite of a failed
+ * allocation must be right. */
 static eqat_status use(const char *path, const char *text, size_t n, const char *out)
 {
     eqat_tokenizer *t;
@@ -23,14 +24,17 @@ static eqat_status use(const char *path, const char *text, size_t n, const char 
         ck_assert_ptr_null(t);
         return st;
     }
-    st = eqat_tokenizer_encode(t, text, n, EQAT_TOKENIZE_ADD_SPECIAL | EQAT_TOKENIZE_PARSE_SPECIAL, &ids, &count);
+    st = eqat_tokenizer_encode(t, text, n, EQAT_TOKENIZE_ADD_SPECIAL | EQAT_TOKENIZE_PARSE_SPECIAL,
+                               &ids, &count);
     if (st == EQAT_OK && !expected_count) {
         expected_count = count;
         ck_assert(count && count <= EQI_COUNT(expected));
         memcpy(expected, ids, count * sizeof *ids);
     }
-    if (st == EQAT_OK) ck_assert(count == expected_count && !memcmp(ids, expected, count * sizeof *ids));
-    if (st == EQAT_OK) st = eqat_tokenizer_decode(t, ids, count, EQAT_TOKENIZE_PLAIN, &back, &length);
+    if (st == EQAT_OK)
+        ck_assert(count == expected_count && !memcmp(ids, expected, count * sizeof *ids));
+    if (st == EQAT_OK)
+        st = eqat_tokenizer_decode(t, ids, count, EQAT_TOKENIZE_PLAIN, &back, &length);
     if (st == EQAT_OK && out) st = eqat_tokenizer_save(t, out);
     eqat_tokenizer_release_buffers(t);
     if (st == EQAT_OK) st = eqat_tokenizer_encode(t, text, n, EQAT_TOKENIZE_PLAIN, &ids, &count);
@@ -73,9 +77,12 @@ static void fail_each(const char *path)
         left = allocations_left;
         allocations_left = -1;
         /* jansson takes some of its failures for damaged text. */
-        bool as_damage = json_allocations_fail && st == EQAT_FORMAT && strstr(ctx->error, "expected JSON");
-        ck_assert_msg(st == EQAT_OK || st == EQAT_OUT_OF_MEMORY || as_damage, "allocation %ld: %s", k, ctx->error);
-        ck_assert_msg(st != EQAT_OUT_OF_MEMORY || strstr(ctx->error, "out of memory"), "allocation %ld: %s", k, ctx->error);
+        bool as_damage =
+            json_allocations_fail && st == EQAT_FORMAT && strstr(ctx->error, "expected JSON");
+        ck_assert_msg(st == EQAT_OK || st == EQAT_OUT_OF_MEMORY || as_damage, "allocation %ld: %s",
+                      k, ctx->error);
+        ck_assert_msg(st != EQAT_OUT_OF_MEMORY || strstr(ctx->error, "out of memory"),
+                      "allocation %ld: %s", k, ctx->error);
         ck_assert_uint_eq(ctx->bytes_now, ctx_bytes);
     }
     ck_assert_int_gt(k, 20);
@@ -87,16 +94,26 @@ static void fail_each(const char *path)
 START_TEST(each_allocation_of_json)
 {
     json_allocations_fail = _i;
-    const char *path = make_json("tokenizer.json", "a|b|\xc4\xa0|ab|aa|<s>|1|2", "a b|a a",
-                                 (parts){ .normalizer = "{\"type\": \"Sequence\", \"normalizers\": [{\"type\": \"NFC\"}, {\"type\": \"Prepend\", \"prepend\": \"b\"}, {\"type\": \"Replace\","
-                                                        " \"pattern\": {\"Regex\": \"1\"}, \"content\": \"2\"}, {\"type\": \"Lowercase\"}]}",
-                                          .pre_tokenizer = "{\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Digits\"}, {\"type\": \"Split\", \"pattern\": {\"String\": \"2\"},"
-                                                           " \"behavior\": \"MergedWithNext\", \"invert\": false}, {\"type\": \"ByteLevel\", \"add_prefix_space\": true}]}",
-                                          .post_processor = "{\"type\": \"TemplateProcessing\", \"single\": [{\"SpecialToken\": {\"id\": \"s\"}}, {\"Sequence\": {\"id\": \"A\"}}],"
-                                                            " \"special_tokens\": {\"s\": {\"id\": \"s\", \"ids\": [5]}}}",
-                                          .decoder = "{\"type\": \"Sequence\", \"decoders\": [{\"type\": \"ByteLevel\"}, {\"type\": \"Replace\", \"pattern\": {\"String\": \"b\"},"
-                                                     " \"content\": \"c\"}, {\"type\": \"Fuse\"}, {\"type\": \"Strip\", \"content\": \"c\", \"start\": 1, \"stop\": 0}]}",
-                                          .added_tokens = "[{\"id\": 5, \"content\": \"<s>\", \"special\": true}, {\"id\": 6, \"content\": \"1\", \"normalized\": true}]" });
+    const char *path = make_json(
+        "tokenizer.json", "a|b|\xc4\xa0|ab|aa|<s>|1|2", "a b|a a",
+        (parts){
+            .normalizer = "{\"type\": \"Sequence\", \"normalizers\": [{\"type\": \"NFC\"}, "
+                          "{\"type\": \"Prepend\", \"prepend\": \"b\"}, {\"type\": \"Replace\","
+                          " \"pattern\": {\"Regex\": \"1\"}, \"content\": \"2\"}, {\"type\": "
+                          "\"Lowercase\"}]}",
+            .pre_tokenizer = "{\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Digits\"}, "
+                             "{\"type\": \"Split\", \"pattern\": {\"String\": \"2\"},"
+                             " \"behavior\": \"MergedWithNext\", \"invert\": false}, {\"type\": "
+                             "\"ByteLevel\", \"add_prefix_space\": true}]}",
+            .post_processor = "{\"type\": \"TemplateProcessing\", \"single\": [{\"SpecialToken\": "
+                              "{\"id\": \"s\"}}, {\"Sequence\": {\"id\": \"A\"}}],"
+                              " \"special_tokens\": {\"s\": {\"id\": \"s\", \"ids\": [5]}}}",
+            .decoder = "{\"type\": \"Sequence\", \"decoders\": [{\"type\": \"ByteLevel\"}, "
+                       "{\"type\": \"Replace\", \"pattern\": {\"String\": \"b\"},"
+                       " \"content\": \"c\"}, {\"type\": \"Fuse\"}, {\"type\": \"Strip\", "
+                       "\"content\": \"c\", \"start\": 1, \"stop\": 0}]}",
+            .added_tokens = "[{\"id\": 5, \"content\": \"<s>\", \"special\": true}, {\"id\": 6, "
+                            "\"content\": \"1\", \"normalized\": true}]"});
     fail_each(path);
 }
 END_TEST
@@ -104,20 +121,25 @@ END_TEST
 START_TEST(each_allocation_of_a_folder)
 {
     json_allocations_fail = _i;
-    const char *const files[][2] = { { "vocab.json", "{\"a\": 0, \"b\": 1, \"aa\": 2, \"<s>\": 3}" },
-                                     { "merges.txt", "a a\n" },
-                                     { "tokenizer_config.json", "{\"tokenizer_class\": \"Qwen2Tokenizer\", \"bos_token\": \"<s>\", \"added_tokens_decoder\": {\"3\": {\"content\": \"<s>\"}}}" } };
-    for (size_t i = 0; i < EQI_COUNT(files); i++) write_file(scratch(files[i][0]), files[i][1], strlen(files[i][1]));
+    const char *const files[][2] = {
+        {"vocab.json", "{\"a\": 0, \"b\": 1, \"aa\": 2, \"<s>\": 3}"},
+        {"merges.txt", "a a\n"},
+        {"tokenizer_config.json",
+         "{\"tokenizer_class\": \"Qwen2Tokenizer\", \"bos_token\": \"<s>\", "
+         "\"added_tokens_decoder\": {\"3\": {\"content\": \"<s>\"}}}"}};
+    for (size_t i = 0; i < EQI_COUNT(files); i++)
+        write_file(scratch(files[i][0]), files[i][1], strlen(files[i][1]));
     fail_each(folder_name);
 }
 END_TEST
 
 START_TEST(each_allocation_of_gguf)
 {
-    static const char *const tokens[] = { "<unk>", "<s>", "</s>", SPACE, "a", "b", "ab", SPACE "a", "aa" };
+    static const char *const tokens[] = {"<unk>", "<s>", "</s>",    SPACE, "a",
+                                         "b",     "ab",  SPACE "a", "aa"};
     bool llama = _i & 2;
     json_allocations_fail = _i & 1;
-    gguf_bytes g = { 0 };
+    gguf_bytes g = {0};
     begin(&g, 3);
     key_string(&g, "tokenizer.ggml.model", llama ? "llama" : "gpt2");
     key_string(&g, "tokenizer.ggml.pre", "qwen2");
@@ -140,19 +162,24 @@ END_TEST
 
 START_TEST(bytes_that_are_no_text)
 {
-    const char *path = make_json("tokenizer.json", "a|b|\xef\xbf\xbd", "", (parts){ .model = "\"unk_token\": \"b\"" });
+    const char *path = make_json("tokenizer.json", "a|b|\xef\xbf\xbd", "",
+                                 (parts){.model = "\"unk_token\": \"b\""});
     eqat_tokenizer *t = open_tokenizer(path);
-    ck_assert_str_eq(tokens_of(t, "a\xff\xe2\x96", 4, EQAT_TOKENIZE_PLAIN), "a|\xef\xbf\xbd|\xef\xbf\xbd");
+    ck_assert_str_eq(tokens_of(t, "a\xff\xe2\x96", 4, EQAT_TOKENIZE_PLAIN),
+                     "a|\xef\xbf\xbd|\xef\xbf\xbd");
     ck_assert_str_eq(tokens_of(t, "a\0a", 3, EQAT_TOKENIZE_PLAIN), "a|b|a");
     ck_assert_str_eq(tokens_of(t, NULL, 0, EQAT_TOKENIZE_PLAIN), "");
     const int32_t *ids;
     size_t count = 7;
-    ck_fails(eqat_tokenizer_encode(t, NULL, 3, EQAT_TOKENIZE_PLAIN, &ids, &count), EQAT_INVALID_ARGUMENT, "no text");
+    ck_fails(eqat_tokenizer_encode(t, NULL, 3, EQAT_TOKENIZE_PLAIN, &ids, &count),
+             EQAT_INVALID_ARGUMENT, "no text");
     ck_assert(!ids && !count);
     ck_fails(eqat_tokenizer_encode(t, "a", 1, 256, &ids, &count), EQAT_INVALID_ARGUMENT, "flags");
     eqat_tokenizer_free(t);
-    t = open_tokenizer(make_json("bytes.json", "a|\xc4\x80|\xc3\xaf|\xc2\xbf|\xc2\xbd", "",
-                                 (parts){ .pre_tokenizer = "{\"type\": \"ByteLevel\", \"add_prefix_space\": false}", .decoder = "{\"type\": \"ByteLevel\"}" }));
+    t = open_tokenizer(
+        make_json("bytes.json", "a|\xc4\x80|\xc3\xaf|\xc2\xbf|\xc2\xbd", "",
+                  (parts){.pre_tokenizer = "{\"type\": \"ByteLevel\", \"add_prefix_space\": false}",
+                          .decoder = "{\"type\": \"ByteLevel\"}"}));
     const char *text;
     size_t n;
     ck_ok(eqat_tokenizer_encode(t, "a\0\xffz", 4, EQAT_TOKENIZE_PLAIN, &ids, &count));
@@ -165,10 +192,15 @@ END_TEST
 
 START_TEST(random_bytes)
 {
-    static const char *const pres[] = { "{\"type\": \"ByteLevel\"}", NULL, "{\"type\": \"Metaspace\", \"replacement\": \"" SPACE "\"}" };
-    eqat_tokenizer *t = open_tokenizer(make_json("tokenizer.json", "a|b|" SPACE "|ab|\xef\xbf\xbd|?|<s>", "a b",
-                                                 (parts){ .normalizer = "{\"type\": \"NFKC\"}", .pre_tokenizer = pres[_i], .model = "\"unk_token\": \"?\", \"fuse_unk\": true",
-                                                          .added_tokens = "[{\"id\": 6, \"content\": \"<s>\", \"lstrip\": true, \"rstrip\": true, \"single_word\": true}]" }));
+    static const char *const pres[] = {"{\"type\": \"ByteLevel\"}", NULL,
+                                       "{\"type\": \"Metaspace\", \"replacement\": \"" SPACE "\"}"};
+    eqat_tokenizer *t = open_tokenizer(
+        make_json("tokenizer.json", "a|b|" SPACE "|ab|\xef\xbf\xbd|?|<s>", "a b",
+                  (parts){.normalizer = "{\"type\": \"NFKC\"}",
+                          .pre_tokenizer = pres[_i],
+                          .model = "\"unk_token\": \"?\", \"fuse_unk\": true",
+                          .added_tokens = "[{\"id\": 6, \"content\": \"<s>\", \"lstrip\": true, "
+                                          "\"rstrip\": true, \"single_word\": true}]"}));
     uint32_t state = 12345;
     for (int round = 0; round < 3000; round++) {
         char text[200];
@@ -177,7 +209,8 @@ START_TEST(random_bytes)
         const char *back;
         for (n = 0; n < sizeof text && (n < 5 || state >> 26); n++) {
             state = state * 1664525u + 1013904223u;
-            static const unsigned char likely[] = { ' ', 'a', '<', 's', '>', 0xe2, 0x96, 0x81, 0xcc, 0x81, 0xf0, 0x9f, 0xed, 0xa0, 0, 0xff };
+            static const unsigned char likely[] = {' ',  'a',  '<',  's',  '>',  0xe2, 0x96, 0x81,
+                                                   0xcc, 0x81, 0xf0, 0x9f, 0xed, 0xa0, 0,    0xff};
             text[n] = (char)(state & 0x10000 ? likely[state >> 28] : state >> 20);
         }
         ck_ok(eqat_tokenizer_encode(t, text, n, EQAT_TOKENIZE_PARSE_SPECIAL, &ids, &count));
@@ -193,9 +226,9 @@ START_TEST(outlives_the_context)
     const int32_t *ids;
     size_t count;
     eqat_context *other;
-    eqi_ctx_config config = { .device = "cpu", .threads = 1 };
+    eqi_ctx_config config = {.device = "cpu", .threads = 1};
     ck_ok(eqi_ctx_create(&other, &config, NULL, 0));
-    ck_ok(eqat_tokenizer_open(other, &t, make_json("tokenizer.json", "a|b|ab", "a b", (parts){ 0 })));
+    ck_ok(eqat_tokenizer_open(other, &t, make_json("tokenizer.json", "a|b|ab", "a b", (parts){0})));
     eqi_ctx_unref(other);
     ck_ok(eqat_tokenizer_encode(t, "ab", 2, EQAT_TOKENIZE_PLAIN, &ids, &count));
     ck_assert(count == 1 && ids[0] == 2);
@@ -205,7 +238,10 @@ END_TEST
 
 START_TEST(buffers_go_back)
 {
-    eqat_tokenizer *t = open_tokenizer(make_json("tokenizer.json", "a|b|ab", "a b", (parts){ .normalizer = "{\"type\": \"Prepend\", \"prepend\": \"b\"}", .model = "\"ignore_merges\": true" }));
+    eqat_tokenizer *t = open_tokenizer(
+        make_json("tokenizer.json", "a|b|ab", "a b",
+                  (parts){.normalizer = "{\"type\": \"Prepend\", \"prepend\": \"b\"}",
+                          .model = "\"ignore_merges\": true"}));
     size_t before = ctx->bytes_now;
     char *text = malloc(1 << 20);
     const int32_t *ids;

@@ -1,4 +1,5 @@
-/* Published vocabularies and their test vectors, from the folder that EQAT_SHARED names; skipped without it. */
+/* Published vocabularies and their test vectors, from the folder that EQAT_SHARED names; skipped
+ * without it. */
 #include "make.h"
 
 static const char separator[] = "\n__ggml_vocab_test__\n";
@@ -7,7 +8,13 @@ static const char separator[] = "\n__ggml_vocab_test__\n";
 static const struct {
     const char *vectors, *vocabulary;
 } cases[] = {
-    { "gpt-2", NULL }, { "gpt-2", "gpt2" }, { "llama-spm", NULL }, { "llama-spm", "llama2" }, { "llama-spm", "llama2/tokenizer.json" }, { "phi-3", NULL }, { "qwen2", "qwen2" },
+    {"gpt-2", NULL},
+    {"gpt-2", "gpt2"},
+    {"llama-spm", NULL},
+    {"llama-spm", "llama2"},
+    {"llama-spm", "llama2/tokenizer.json"},
+    {"phi-3", NULL},
+    {"qwen2", "qwen2"},
 };
 
 static char *slurp(const char *path, size_t *n)
@@ -17,7 +24,8 @@ static char *slurp(const char *path, size_t *n)
     return text;
 }
 
-static void check_one(const eqat_tokenizer *t, const char *text, size_t n, const char *line, int number)
+static void check_one(const eqat_tokenizer *t, const char *text, size_t n, const char *line,
+                      int number)
 {
     const int32_t *ids;
     size_t count, i = 0, length;

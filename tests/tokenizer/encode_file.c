@@ -1,8 +1,8 @@
 /* Encodes records of a file for comparison with another implementation, and times it.
  *   encode_file TOKENIZER RECORDS IDS [add] [parse] [decode] [save=DIR]
- * RECORDS and IDS are rows of a little-endian u32 count and so many bytes or i32 ids. With "decode" every result is decoded
- * again and IDS holds the bytes instead; with "save=" the tokenizer's files are written into DIR. Prints the processor seconds spent
- * encoding. */
+ * RECORDS and IDS are rows of a little-endian u32 count and so many bytes or i32 ids. With "decode"
+ * every result is decoded again and IDS holds the bytes instead; with "save=" the tokenizer's files
+ * are written into DIR. Prints the processor seconds spent encoding. */
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,7 +25,8 @@ static int fail(const char *what, const char *why)
     return 1;
 }
 
-static int encode_all(const eqat_tokenizer *t, const eqat_context *ctx, FILE *in, FILE *out, uint32_t flags, int decode, double *seconds)
+static int encode_all(const eqat_tokenizer *t, const eqat_context *ctx, FILE *in, FILE *out,
+                      uint32_t flags, int decode, double *seconds)
 {
     uint32_t n;
     while (fread(&n, sizeof n, 1, in) == 1) {
@@ -44,7 +45,9 @@ static int encode_all(const eqat_tokenizer *t, const eqat_context *ctx, FILE *in
         if (decode) {
             const char *bytes;
             size_t length;
-            if (eqat_tokenizer_decode(t, ids, count, EQAT_TOKENIZE_PLAIN, &bytes, &length) != EQAT_OK) return fail("decode", eqat_context_error(ctx));
+            if (eqat_tokenizer_decode(t, ids, count, EQAT_TOKENIZE_PLAIN, &bytes, &length) !=
+                EQAT_OK)
+                return fail("decode", eqat_context_error(ctx));
             n = (uint32_t)length;
             fwrite(&n, sizeof n, 1, out);
             fwrite(bytes, 1, length, out);
@@ -75,7 +78,8 @@ int main(int argc, char **argv)
     char error[256];
     eqat_context *ctx;
     eqat_tokenizer *t;
-    if (eqat_context_create(&ctx, &options, error, sizeof error) != EQAT_OK) return fail("context", error);
+    if (eqat_context_create(&ctx, &options, error, sizeof error) != EQAT_OK)
+        return fail("context", error);
     double start = now(), seconds = 0;
     if (eqat_tokenizer_open(ctx, &t, argv[1]) != EQAT_OK) {
         fail("open", eqat_context_error(ctx));
@@ -84,7 +88,8 @@ int main(int argc, char **argv)
     }
     double opened = now() - start;
     FILE *in = fopen(argv[2], "rb"), *out = fopen(argv[3], "wb");
-    int rc = in && out ? encode_all(t, ctx, in, out, flags, decode, &seconds) : fail(argv[2], "cannot open");
+    int rc = in && out ? encode_all(t, ctx, in, out, flags, decode, &seconds)
+                       : fail(argv[2], "cannot open");
     if (save && eqat_tokenizer_save(t, save) != EQAT_OK) rc = fail("save", eqat_context_error(ctx));
     if (in) fclose(in);
     if (out && fclose(out) != 0) rc = fail(argv[3], "cannot write");

@@ -1,10 +1,33 @@
 """The eqat tool from outside: what a user types, what comes back, what is left on disk."""
+
 import hashlib, json, os, shutil, signal, struct, subprocess, sys, tempfile, time, unittest
 
 EQAT, TRAIN_TINY = os.environ["EQAT_TOOL"], os.environ["EQAT_TRAIN_TINY"]
 DATA = ["--seq-len", "64", "--val-size", "16", "--sampling", "consecutive", "--shuffle", "off"]
-BLOCK_AP = DATA + ["--train-size", "512", "--batch-size", "8", "--epochs", "2", "--weight-lr", "1e-3", "--quant-lr", "1e-3"]
-E2E = ["--e2e-seq-len", "64", "--e2e-train-size", "2048", "--e2e-batch-size", "8", "--e2e-micro-batch-size", "8", "--e2e-lr", "1e-3"]
+BLOCK_AP = DATA + [
+    "--train-size",
+    "512",
+    "--batch-size",
+    "8",
+    "--epochs",
+    "2",
+    "--weight-lr",
+    "1e-3",
+    "--quant-lr",
+    "1e-3",
+]
+E2E = [
+    "--e2e-seq-len",
+    "64",
+    "--e2e-train-size",
+    "2048",
+    "--e2e-batch-size",
+    "8",
+    "--e2e-micro-batch-size",
+    "8",
+    "--e2e-lr",
+    "1e-3",
+]
 FEW = DATA + ["--train-size", "8", "--batch-size", "2", "--epochs", "1"]
 
 
@@ -13,7 +36,10 @@ def eqat(*args, env=None):
 
 
 def files_of(folder):
-    return {name: hashlib.sha256(open(os.path.join(folder, name), "rb").read()).hexdigest() for name in sorted(os.listdir(folder))}
+    return {
+        name: hashlib.sha256(open(os.path.join(folder, name), "rb").read()).hexdigest()
+        for name in sorted(os.listdir(folder))
+    }
 
 
 class Tool(unittest.TestCase):
@@ -40,10 +66,16 @@ class Tool(unittest.TestCase):
         return r
 
     def perplexity(self, model, *args):
-        return json.loads(self.ok("eval", model, "--text", self.valid, "--seq-len", 64, "--json", *args).stdout)["perplexity"]
+        return json.loads(
+            self.ok("eval", model, "--text", self.valid, "--seq-len", 64, "--json", *args).stdout
+        )["perplexity"]
 
     def quantize(self, out, *args):
-        return json.loads(self.ok("quantize", self.model, "--out", out, "--group-size", 32, "--json", *args).stdout)
+        return json.loads(
+            self.ok(
+                "quantize", self.model, "--out", out, "--group-size", 32, "--json", *args
+            ).stdout
+        )
 
     def refused(self, *args, code=1, says=()):
         """One line that says all of `says`, the exit code, and nothing left at --out."""
@@ -52,7 +84,11 @@ class Tool(unittest.TestCase):
         self.assertEqual(r.returncode, code, r.stderr)
         self.assertEqual(r.stdout, "")
         self.last_stderr = r.stderr
-        lines = [line for line in r.stderr.splitlines() if not line.startswith(("usage:", "eqat: warning", "eqat: info", "block-ap:"))]
+        lines = [
+            line
+            for line in r.stderr.splitlines()
+            if not line.startswith(("usage:", "eqat: warning", "eqat: info", "block-ap:"))
+        ]
         self.assertEqual(len(lines), 1, r.stderr)
         for text in says:
             self.assertIn(text, lines[0])
@@ -72,9 +108,14 @@ class Tool(unittest.TestCase):
             outs = [os.path.join(self.tmp, f"{m}{bits}") for m in ("rtn", "ap", "qat")]
             self.quantize(outs[0], "--bits", bits, "--method", "rtn")
             report = self.quantize(outs[1], "--bits", bits, "--calib", self.train, *BLOCK_AP)
-            self.quantize(outs[2], "--bits", bits, "--calib", self.train, "--e2e", self.train, *BLOCK_AP, *E2E)
+            self.quantize(
+                outs[2], "--bits", bits, "--calib", self.train, "--e2e", self.train, *BLOCK_AP, *E2E
+            )
             rtn, ap, qat = (self.perplexity(o) for o in outs)
-            print(f"{bits} bits: full {full:.4f} rtn {rtn:.4f} block-ap {ap:.4f} efficientqat {qat:.4f}", file=sys.stderr)
+            print(
+                f"{bits} bits: full {full:.4f} rtn {rtn:.4f} block-ap {ap:.4f} efficientqat {qat:.4f}",
+                file=sys.stderr,
+            )
             self.assertGreater(rtn, ap)
             self.assertGreater(ap, qat)
             self.assertGreater(qat, full)
@@ -88,15 +129,46 @@ class Tool(unittest.TestCase):
 
     def test_e2e_command_equals_the_one_of_quantize(self):
         a, b, c = (os.path.join(self.tmp, n) for n in "abc")
-        self.quantize(a, "--calib", self.train, "--e2e", self.train, *FEW, *E2E, "--e2e-train-size", 16)
+        self.quantize(
+            a, "--calib", self.train, "--e2e", self.train, *FEW, *E2E, "--e2e-train-size", 16
+        )
         self.quantize(b, "--calib", self.train, *FEW)
-        self.ok("e2e-qp", b, "--out", c, "--data", self.train, "--sampling", "consecutive", "--shuffle", "off", *E2E, "--e2e-train-size", 16)
+        self.ok(
+            "e2e-qp",
+            b,
+            "--out",
+            c,
+            "--data",
+            self.train,
+            "--sampling",
+            "consecutive",
+            "--shuffle",
+            "off",
+            *E2E,
+            "--e2e-train-size",
+            16,
+        )
         self.assertEqual(files_of(a), files_of(c))
 
     def test_same_seed_same_files_whatever_the_threads(self):
         outs = [os.path.join(self.tmp, str(i)) for i in range(3)]
-        args = ["--calib", self.train, "--e2e", self.train, *FEW, "--sampling", "random", "--shuffle", "on", "--e2e-train-size", 8,
-                "--e2e-seq-len", 64, "--e2e-batch-size", 4]
+        args = [
+            "--calib",
+            self.train,
+            "--e2e",
+            self.train,
+            *FEW,
+            "--sampling",
+            "random",
+            "--shuffle",
+            "on",
+            "--e2e-train-size",
+            8,
+            "--e2e-seq-len",
+            64,
+            "--e2e-batch-size",
+            4,
+        ]
         for out, threads, seed in zip(outs, (1, 3, 3), (7, 7, 8)):
             self.quantize(out, *args, "--threads", threads, "--seed", seed)
         self.assertEqual(files_of(outs[0]), files_of(outs[1]))
@@ -113,7 +185,9 @@ class Tool(unittest.TestCase):
 
     def test_inspect(self):
         self.quantize(self.out, "--bits", 3, "--method", "rtn")
-        full, packed = (json.loads(self.ok("inspect", m, "--json").stdout) for m in (self.model, self.out))
+        full, packed = (
+            json.loads(self.ok("inspect", m, "--json").stdout) for m in (self.model, self.out)
+        )
         self.assertEqual((full["family"], full["blocks"], full["quantized"]), ("llama", 2, False))
         self.assertEqual(full["linears"][0]["bits"], 0)
         self.assertEqual(packed["linears"][0]["bits"], 3)
@@ -144,8 +218,20 @@ class Tool(unittest.TestCase):
         quantize = ["--group-size", 32, "--calib", self.train, *FEW, "--json"]
         for level in range(4):
             out = os.path.join(self.tmp, f"out{level}")
-            r = self.ok("quantize", self.model, "--out", out, *quantize, "--log-level", level, "--log-file", log)
-            evaluation = self.ok("eval", out, "--text", self.valid, "--seq-len", 64, "--log-level", level)
+            r = self.ok(
+                "quantize",
+                self.model,
+                "--out",
+                out,
+                *quantize,
+                "--log-level",
+                level,
+                "--log-file",
+                log,
+            )
+            evaluation = self.ok(
+                "eval", out, "--text", self.valid, "--seq-len", 64, "--log-level", level
+            )
             for stderr, phase in ((r.stderr, "block-ap"), (evaluation.stderr, "eval")):
                 if level < 2:
                     self.assertEqual(stderr, "")
@@ -155,52 +241,148 @@ class Tool(unittest.TestCase):
 
     def test_log_file_that_cannot_be_written(self):
         r = eqat("inspect", self.model, "--log-file", "/dev/full")
-        self.assertEqual((r.returncode, r.stderr), (1, "eqat: /dev/full: cannot write the log file\n"))
+        self.assertEqual(
+            (r.returncode, r.stderr), (1, "eqat: /dev/full: cannot write the log file\n")
+        )
 
     # ---- usage ----------------------------------------------------------------------------------------------------------------
 
     def test_help_has_every_flag_with_its_default(self):
         text = self.ok("quantize", "--help").stdout
-        for flag in ("train-size", "val-size", "seq-len", "batch-size", "epochs", "quant-lr", "weight-lr", "min-lr-factor", "early-stop",
-                     "sampling", "shuffle", "e2e-train-size", "e2e-seq-len", "e2e-batch-size", "e2e-epochs", "e2e-lr", "e2e-params",
-                     "init", "compute-dtype", "offload-dir", "threads", "seed", "bits", "group-size"):
+        for flag in (
+            "train-size",
+            "val-size",
+            "seq-len",
+            "batch-size",
+            "epochs",
+            "quant-lr",
+            "weight-lr",
+            "min-lr-factor",
+            "early-stop",
+            "sampling",
+            "shuffle",
+            "e2e-train-size",
+            "e2e-seq-len",
+            "e2e-batch-size",
+            "e2e-epochs",
+            "e2e-lr",
+            "e2e-params",
+            "init",
+            "compute-dtype",
+            "offload-dir",
+            "threads",
+            "seed",
+            "bits",
+            "group-size",
+        ):
             line = [l for l in text.splitlines() if l.startswith(f"  --{flag} ")]
             self.assertEqual(len(line), 1, flag)
             self.assertIn("(default ", line[0])
 
     def test_usage_errors_exit_with_2(self):
-        for args in ([], ["frobnicate"], ["quantize"], ["quantize", self.model], ["quantize", self.model, "--out", self.out],
-                     ["quantize", self.model, "--out", self.out, "--frobnicate", "1"], ["eval", self.model],
-                     ["quantize", self.model, "--out", self.out, "--bits", "two"], ["quantize", self.model, "--out", self.out, "--bits", "9"],
-                     ["quantize", self.model, "--out", self.out, "--method", "rtm"],
-                     ["quantize", self.model, "--out", self.out, "--method", "rtn", "--e2e", self.train], ["eval", self.model, "--text"],
-                     ["quantize", self.model, "--out", "", "--method", "rtn"], ["e2e-qp", self.model, "--out", "", "--data", self.train]):
+        for args in (
+            [],
+            ["frobnicate"],
+            ["quantize"],
+            ["quantize", self.model],
+            ["quantize", self.model, "--out", self.out],
+            ["quantize", self.model, "--out", self.out, "--frobnicate", "1"],
+            ["eval", self.model],
+            ["quantize", self.model, "--out", self.out, "--bits", "two"],
+            ["quantize", self.model, "--out", self.out, "--bits", "9"],
+            ["quantize", self.model, "--out", self.out, "--method", "rtm"],
+            ["quantize", self.model, "--out", self.out, "--method", "rtn", "--e2e", self.train],
+            ["eval", self.model, "--text"],
+            ["quantize", self.model, "--out", "", "--method", "rtn"],
+            ["e2e-qp", self.model, "--out", "", "--data", self.train],
+        ):
             r = eqat(*args)
             self.assertEqual((r.returncode, r.stdout), (2, ""), args)
             self.assertTrue(r.stderr)
-        self.assertIn("2 to 8", eqat("quantize", self.model, "--out", self.out, "--bits", "9").stderr)
+        self.assertIn(
+            "2 to 8", eqat("quantize", self.model, "--out", self.out, "--bits", "9").stderr
+        )
 
     def test_a_flag_is_not_the_value_of_another(self):
-        r = subprocess.run([EQAT, "quantize", self.model, "--method", "rtn", "--group-size", "32", "--out", "--json"], capture_output=True,
-                           text=True, cwd=self.tmp)
+        r = subprocess.run(
+            [
+                EQAT,
+                "quantize",
+                self.model,
+                "--method",
+                "rtn",
+                "--group-size",
+                "32",
+                "--out",
+                "--json",
+            ],
+            capture_output=True,
+            text=True,
+            cwd=self.tmp,
+        )
         self.assertEqual((r.returncode, r.stdout, os.listdir(self.tmp)), (2, "", []))
         self.assertIn("--out: expected a value: DIR", r.stderr)
         self.ok("inspect", self.model, "--log-file=" + os.path.join(self.tmp, "--log"))
 
     def test_flags_that_the_method_does_not_use(self):
         quantize = ["quantize", self.model, "--out", self.out, "--group-size", 32]
-        for flag, value in (("calib", self.train), ("train-size", 8), ("shuffle", "off"), ("epochs", 1), ("offload-dir", self.tmp)):
-            self.refused(*quantize, "--method", "rtn", f"--{flag}", value, code=2,
-                         says=[f"--{flag}: found it with --method rtn, expected block-ap or efficientqat"])
+        for flag, value in (
+            ("calib", self.train),
+            ("train-size", 8),
+            ("shuffle", "off"),
+            ("epochs", 1),
+            ("offload-dir", self.tmp),
+        ):
+            self.refused(
+                *quantize,
+                "--method",
+                "rtn",
+                f"--{flag}",
+                value,
+                code=2,
+                says=[f"--{flag}: found it with --method rtn, expected block-ap or efficientqat"],
+            )
         for flag, value in (("e2e", self.train), ("e2e-train-size", 8), ("e2e-lr", 1e-3)):
             for method in (["rtn"], ["block-ap", "--calib", self.train]):
-                self.refused(*quantize, "--method", *method, f"--{flag}={value}", code=2,
-                             says=[f"--{flag}: found it with --method {method[0]}, expected efficientqat"])
-        self.refused(*quantize, "--calib", self.train, "--e2e-epochs", 2, code=2, says=["--e2e-epochs: found it with --method block-ap"])
+                self.refused(
+                    *quantize,
+                    "--method",
+                    *method,
+                    f"--{flag}={value}",
+                    code=2,
+                    says=[f"--{flag}: found it with --method {method[0]}, expected efficientqat"],
+                )
+        self.refused(
+            *quantize,
+            "--calib",
+            self.train,
+            "--e2e-epochs",
+            2,
+            code=2,
+            says=["--e2e-epochs: found it with --method block-ap"],
+        )
 
     def test_interrupt_exits_with_130_and_leaves_nothing(self):
-        p = subprocess.Popen([EQAT, "quantize", self.model, "--out", self.out, "--group-size", "32", "--calib", self.train, *DATA,
-                              "--train-size", "2000", "--epochs", "1000"], stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+        p = subprocess.Popen(
+            [
+                EQAT,
+                "quantize",
+                self.model,
+                "--out",
+                self.out,
+                "--group-size",
+                "32",
+                "--calib",
+                self.train,
+                *DATA,
+                "--train-size",
+                "2000",
+                "--epochs",
+                "1000",
+            ],
+            stderr=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
         time.sleep(2)
         p.send_signal(signal.SIGINT)
         _, err = p.communicate(timeout=60)
@@ -211,32 +393,46 @@ class Tool(unittest.TestCase):
     # ---- bad input ---------------------------------------------------------------------------------------------------------------
 
     def test_model_that_is_not_there(self):
-        self.refused("eval", os.path.join(self.tmp, "nothing"), "--text", self.valid, says=["nothing"])
+        self.refused(
+            "eval", os.path.join(self.tmp, "nothing"), "--text", self.valid, says=["nothing"]
+        )
 
     def test_truncated_shard(self):
         model = self.broken_copy()
         shard = os.path.join(model, "model.safetensors")
         os.truncate(shard, os.path.getsize(shard) - 100)
-        self.refused("quantize", model, "--out", self.out, "--group-size", 32, "--method", "rtn", says=["model.safetensors"])
+        self.refused(
+            "quantize",
+            model,
+            "--out",
+            self.out,
+            "--group-size",
+            32,
+            "--method",
+            "rtn",
+            says=["model.safetensors"],
+        )
 
     def edit_header(self, model, edit):
         path = os.path.join(model, "model.safetensors")
         raw = open(path, "rb").read()
-        n, = struct.unpack("<Q", raw[:8])
-        header = json.loads(raw[8:8 + n])
+        (n,) = struct.unpack("<Q", raw[:8])
+        header = json.loads(raw[8 : 8 + n])
         edit(header)
         text = json.dumps(header).encode()
         with open(path, "wb") as f:
-            f.write(struct.pack("<Q", len(text)) + text + raw[8 + n:])
+            f.write(struct.pack("<Q", len(text)) + text + raw[8 + n :])
 
     def halve(self, model, name):
         """Keeps the first half of a tensor's rows; the other half stays under a name that nobody asks for."""
+
         def edit(header):
             t = header[name]
             rows, (start, end) = t["shape"][0] // 2, t["data_offsets"]
             t["shape"] = [rows, t["shape"][1]]
             header[name + ".rest"] = dict(t, data_offsets=[(start + end) // 2, end])
             t["data_offsets"] = [start, (start + end) // 2]
+
         self.edit_header(model, edit)
 
     def test_missing_tensor(self):
@@ -263,16 +459,36 @@ class Tool(unittest.TestCase):
         model = self.broken_copy()
         path = os.path.join(model, "model.safetensors")
         raw = bytearray(open(path, "rb").read())
-        n, = struct.unpack("<Q", raw[:8])
+        (n,) = struct.unpack("<Q", raw[:8])
         name = "model.layers.1.mlp.down_proj.weight"
-        start = 8 + n + json.loads(raw[8:8 + n])[name]["data_offsets"][0]
-        raw[start:start + 4] = struct.pack("<f", float("nan"))
+        start = 8 + n + json.loads(raw[8 : 8 + n])[name]["data_offsets"][0]
+        raw[start : start + 4] = struct.pack("<f", float("nan"))
         open(path, "wb").write(raw)
         for method in (["rtn"], ["block-ap", "--calib", self.train, *FEW]):
-            self.refused("quantize", model, "--out", self.out, "--group-size", 32, "--method", *method, says=[name])
+            self.refused(
+                "quantize",
+                model,
+                "--out",
+                self.out,
+                "--group-size",
+                32,
+                "--method",
+                *method,
+                says=[name],
+            )
 
     def test_group_that_does_not_divide_the_row(self):
-        self.refused("quantize", self.model, "--out", self.out, "--group-size", 256, "--method", "rtn", says=["q_proj", "256", "64"])
+        self.refused(
+            "quantize",
+            self.model,
+            "--out",
+            self.out,
+            "--group-size",
+            256,
+            "--method",
+            "rtn",
+            says=["q_proj", "256", "64"],
+        )
 
     def test_id_out_of_range(self):
         bad = os.path.join(self.tmp, "bad.u16")
@@ -280,12 +496,25 @@ class Tool(unittest.TestCase):
             ids = bytearray(f.read(4096))
         ids[20:22] = struct.pack("<H", 128)
         open(bad, "wb").write(ids)
-        self.refused("eval", self.model, "--text", bad, "--seq-len", 64, says=["bad.u16", "128", "10"])
+        self.refused(
+            "eval", self.model, "--text", bad, "--seq-len", 64, says=["bad.u16", "128", "10"]
+        )
 
     def test_empty_calibration(self):
         empty = os.path.join(self.tmp, "empty.u16")
         open(empty, "w").close()
-        self.refused("quantize", self.model, "--out", self.out, "--group-size", 32, "--calib", empty, *FEW, says=["empty.u16"])
+        self.refused(
+            "quantize",
+            self.model,
+            "--out",
+            self.out,
+            "--group-size",
+            32,
+            "--calib",
+            empty,
+            *FEW,
+            says=["empty.u16"],
+        )
 
     def test_text_without_tokenizer(self):
         text = os.path.join(self.tmp, "a.txt")
@@ -296,7 +525,9 @@ class Tool(unittest.TestCase):
         """A byte-level tokenizer of four letters."""
         folder = os.path.join(self.tmp, "tokenizer")
         os.mkdir(folder)
-        json.dump({c: i for i, c in enumerate("abcd")}, open(os.path.join(folder, "vocab.json"), "w"))
+        json.dump(
+            {c: i for i, c in enumerate("abcd")}, open(os.path.join(folder, "vocab.json"), "w")
+        )
         open(os.path.join(folder, "merges.txt"), "w").write("#version: 0.2\n")
         return folder
 
@@ -309,8 +540,12 @@ class Tool(unittest.TestCase):
 
     def test_interrupt_while_tokenize_waits_for_text(self):
         log = os.path.join(self.tmp, "log")
-        p = subprocess.Popen([EQAT, "tokenize", self.tokenizer(), "--text", "-", "--log-file", log], stdin=subprocess.PIPE,
-                             stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        p = subprocess.Popen(
+            [EQAT, "tokenize", self.tokenizer(), "--text", "-", "--log-file", log],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
         while not os.path.exists(log) or not os.path.getsize(log):
             time.sleep(0.05)
         p.send_signal(signal.SIGINT)
@@ -319,23 +554,58 @@ class Tool(unittest.TestCase):
         self.assertIn(b"cancelled", err)
 
     def test_unwritable_output(self):
-        self.refused("quantize", self.model, "--out", os.path.join(self.model, "config.json", "out"), "--group-size", 32, "--method", "rtn",
-                     says=["config.json"])
+        self.refused(
+            "quantize",
+            self.model,
+            "--out",
+            os.path.join(self.model, "config.json", "out"),
+            "--group-size",
+            32,
+            "--method",
+            "rtn",
+            says=["config.json"],
+        )
 
     def test_output_that_holds_something_else(self):
         os.mkdir(self.out)
         keep = os.path.join(self.out, "keep")
         open(keep, "w").write("mine")
-        self.refused("quantize", self.model, "--out", self.out, "--group-size", 32, "--method", "rtn", says=["out", "empty"])
+        self.refused(
+            "quantize",
+            self.model,
+            "--out",
+            self.out,
+            "--group-size",
+            32,
+            "--method",
+            "rtn",
+            says=["out", "empty"],
+        )
         self.assertEqual(os.listdir(self.out), ["keep"])
 
     def test_bits_that_no_engine_reads(self):
-        self.refused("quantize", self.model, "--out", self.out, "--bits", 5, "--group-size", 32, "--method", "rtn", says=["5"])
+        self.refused(
+            "quantize",
+            self.model,
+            "--out",
+            self.out,
+            "--bits",
+            5,
+            "--group-size",
+            32,
+            "--method",
+            "rtn",
+            says=["5"],
+        )
 
     def test_what_cannot_be_saved_is_not_trained(self):
         quantize = ["quantize", self.model, "--group-size", 32, "--calib", self.train, *FEW]
-        for out, more in ((self.model, []), (os.path.join(self.tmp, "missing", "out"), []), (os.path.join(self.model, "."), []),
-                          (self.out, ["--bits", 6])):
+        for out, more in (
+            (self.model, []),
+            (os.path.join(self.tmp, "missing", "out"), []),
+            (os.path.join(self.model, "."), []),
+            (self.out, ["--bits", 6]),
+        ):
             self.refused(*quantize, "--out", out, *more)
             self.assertNotIn("step", self.last_stderr)
         os.mkdir(self.out)
@@ -352,8 +622,23 @@ class Tool(unittest.TestCase):
         for layer in range(2):
             for part in "kv":
                 self.halve(model, f"model.layers.{layer}.self_attn.{part}_proj.weight")
-        self.refused("quantize", model, "--out", self.out, "--bits", 3, "--group-size", 32, "--calib", self.train, *FEW,
-                     says=["model.layers.0.self_attn.k_proj", "found 16 outputs, expected a multiple of 32 at 3 bits"])
+        self.refused(
+            "quantize",
+            model,
+            "--out",
+            self.out,
+            "--bits",
+            3,
+            "--group-size",
+            32,
+            "--calib",
+            self.train,
+            *FEW,
+            says=[
+                "model.layers.0.self_attn.k_proj",
+                "found 16 outputs, expected a multiple of 32 at 3 bits",
+            ],
+        )
         self.assertNotIn("step", self.last_stderr)
 
     def test_empty_output_folder_with_a_slash(self):
@@ -363,7 +648,9 @@ class Tool(unittest.TestCase):
         self.assertEqual(os.listdir(self.tmp), ["out"])
 
     def test_e2e_of_a_model_that_is_not_quantized(self):
-        self.refused("e2e-qp", self.model, "--out", self.out, "--data", self.train, says=["quantized"])
+        self.refused(
+            "e2e-qp", self.model, "--out", self.out, "--data", self.train, says=["quantized"]
+        )
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@
 #include "model/model.h"
 #include "setting.h"
 
-/* ---- the same bytes ---------------------------------------------------------------------------------------------------- */
+/* ---- the same bytes ---- */
 
 static eqat_status all_gradients_are_there(void *user, eqat_tensor *const *parameters, size_t count)
 {
@@ -27,7 +27,9 @@ START_TEST(a_driver_made_of_steps_gives_the_same_bytes)
     ck_assert_int_eq(eqat_block_ap_steps(job), 4); /* 7 samples in twos */
     while (eqat_block_ap_block(job) < BLOCKS) {
         ck_ok(b.ctx, eqat_block_ap_begin(job));
-        if (eqat_block_ap_block(job)) eqat_optimizer_set_grad_callback(eqat_block_ap_optimizer(job), all_gradients_are_there, &calls);
+        if (eqat_block_ap_block(job))
+            eqat_optimizer_set_grad_callback(eqat_block_ap_optimizer(job), all_gradients_are_there,
+                                             &calls);
         for (int64_t epoch = 0; epoch < o.epochs; epoch++)
             for (int64_t step = 0; step < eqat_block_ap_steps(job); step++) {
                 double loss;
@@ -65,8 +67,10 @@ START_TEST(a_gradient_that_is_there_already_counts_once)
         eqat_block_ap *job;
         ck_ok(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &o));
         ck_ok(b.ctx, eqat_block_ap_begin(job));
-        if (apart) eqat_optimizer_set_grad_callback(eqat_block_ap_optimizer(job), all_gradients_are_there, &calls);
-        const int64_t dims[2] = { HIDDEN, HIDDEN };
+        if (apart)
+            eqat_optimizer_set_grad_callback(eqat_block_ap_optimizer(job), all_gradients_are_there,
+                                             &calls);
+        const int64_t dims[2] = {HIDDEN, HIDDEN};
         eqat_tensor *w = eqat_block_ap_parameter(job, "self_attn.q_proj.weight"), *target, *loss;
         eqat_tape *tape;
         ck_ok(b.ctx, eqat_tape_create(b.ctx, &tape));
@@ -121,7 +125,7 @@ END_TEST
 
 START_TEST(no_epochs_give_round_to_nearest)
 {
-    const int bits[] = { 2, 3, 4, 8 }; /* no engine reads others: not saved */
+    const int bits[] = {2, 3, 4, 8}; /* no engine reads others: not saved */
     for (int i = 0; i < 8; i++) {
         setting s = usual;
         s.bits = bits[i / 2];
@@ -144,11 +148,11 @@ START_TEST(no_epochs_give_round_to_nearest)
 }
 END_TEST
 
-/* ---- the streams ------------------------------------------------------------------------------------------------------- */
+/* ---- the streams ---- */
 
 static eqat_tensor *embedded(bench *b, bool validation, int64_t sample)
 {
-    const int64_t dims[2] = { 1, TIME };
+    const int64_t dims[2] = {1, TIME};
     int32_t ids[TIME];
     eqat_tensor *t, *x;
     eqat_tape *tape;
@@ -177,11 +181,12 @@ static eqat_tensor *through(bench *b, int64_t index, eqat_tensor *x)
     return y;
 }
 
-/* The loss of a sample at block `index`, from the embeddings on: target through the full-precision model, input through packed
- * blocks. */
+/* The loss of a sample at block `index`, from the embeddings on: target through the full-precision
+ * model, input through packed blocks. */
 static double loss_of(bench *dense, bench *b, int64_t index, bool validation, int64_t sample)
 {
-    eqat_tensor *full = embedded(dense, validation, sample), *quantized = embedded(b, validation, sample);
+    eqat_tensor *full = embedded(dense, validation, sample),
+                *quantized = embedded(b, validation, sample);
     for (int64_t i = 0; i <= index; i++) {
         full = through(dense, i, full);
         quantized = through(b, i, quantized);
@@ -189,7 +194,8 @@ static double loss_of(bench *dense, bench *b, int64_t index, bool validation, in
     int64_t n;
     float *x = read_floats(full, &n), *y = read_floats(quantized, &n);
     double sum = 0;
-    for (int64_t i = 0; i < n; i++) sum += ((double)x[i] - (double)y[i]) * ((double)x[i] - (double)y[i]);
+    for (int64_t i = 0; i < n; i++)
+        sum += ((double)x[i] - (double)y[i]) * ((double)x[i] - (double)y[i]);
     free(x);
     free(y);
     eqat_tensor_free(full);
@@ -216,7 +222,9 @@ START_TEST(every_block_sees_both_streams_in_order)
                 int64_t n = step < 3 ? 2 : 1;
                 expected = 0;
                 for (int64_t i = 0; i < n; i++)
-                    expected += loss_of(&dense, &b, block, false, eqat_data_order(b.data, epoch, 2 * step + i)) / (double)n;
+                    expected += loss_of(&dense, &b, block, false,
+                                        eqat_data_order(b.data, epoch, 2 * step + i)) /
+                        (double)n;
                 ck_ok(b.ctx, eqat_block_ap_step(job, epoch, step, &loss));
                 ck_assert_double_eq_tol(loss, expected, 1e-5 * expected);
             }
@@ -228,14 +236,14 @@ START_TEST(every_block_sees_both_streams_in_order)
 }
 END_TEST
 
-/* ---- what training does ------------------------------------------------------------------------------------------------ */
+/* ---- what training does ---- */
 
 START_TEST(losses_fall_and_are_reported)
 {
     bench b = set_up(&usual);
     double full = perplexity(b.ctx, b.model, b.data);
     eqat_block_ap_options o = fast_options();
-    seen s = { 0 };
+    seen s = {0};
     o.epochs = 4;
     o.progress = watch;
     o.progress_user = &s;
@@ -247,8 +255,9 @@ START_TEST(losses_fall_and_are_reported)
     ck_assert_int_eq(s.validated, BLOCKS * 4);
     ck_assert_double_eq(s.first_lr, o.quant_lr);
     ck_assert_double_lt(s.last_lr, 0.1 * o.quant_lr);
-    eqat_epoch_report first = { .struct_size = sizeof first }, last = first,
-                      shorter = { .struct_size = offsetof(eqat_epoch_report, val_loss), .val_loss = 5 };
+    eqat_epoch_report first = {.struct_size = sizeof first}, last = first,
+                      shorter = {.struct_size = offsetof(eqat_epoch_report, val_loss),
+                                 .val_loss = 5};
     for (int64_t block = 0; block < BLOCKS; block++) {
         ck_ok(b.ctx, eqat_block_ap_epoch(job, block, 0, &first));
         ck_ok(b.ctx, eqat_block_ap_epoch(job, block, 3, &last));
@@ -267,7 +276,8 @@ START_TEST(losses_fall_and_are_reported)
     /* better than rounding, and the same from disk */
     b = set_up(&usual);
     ck_ok(b.ctx, eqat_model_quantize_rtn(b.model, b.quantizer));
-    ck_assert_double_gt(fabs(log(perplexity(b.ctx, b.model, b.data) / full)), fabs(log(trained / full)));
+    ck_assert_double_gt(fabs(log(perplexity(b.ctx, b.model, b.data) / full)),
+                        fabs(log(trained / full)));
     eqat_model *again = open_model(b.ctx, path, EQAT_F32);
     ck_assert_double_eq(perplexity(b.ctx, again, b.data), trained);
     eqat_model_free(again);
@@ -283,7 +293,7 @@ START_TEST(reported_losses_are_those_of_the_steps)
     eqat_block_ap *job;
     ck_ok(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &o));
     ck_ok(b.ctx, eqat_block_ap_run(job));
-    eqat_epoch_report r = { .struct_size = sizeof r };
+    eqat_epoch_report r = {.struct_size = sizeof r};
     ck_ok(b.ctx, eqat_block_ap_epoch(job, 0, 0, &r));
     eqat_block_ap_free(job);
     tear_down(&b);
@@ -305,7 +315,7 @@ END_TEST
 
 static int64_t epochs_of(const eqat_block_ap *job, int64_t block)
 {
-    eqat_epoch_report r = { .struct_size = sizeof r };
+    eqat_epoch_report r = {.struct_size = sizeof r};
     int64_t epoch = 0;
     while (eqat_block_ap_epoch(job, block, epoch, &r) == EQAT_OK) epoch++;
     return epoch;
@@ -320,7 +330,8 @@ START_TEST(early_stop_counts_epochs_without_improvement)
     eqat_block_ap *job;
     ck_ok(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &o));
     ck_ok(b.ctx, eqat_block_ap_run(job));
-    for (int64_t block = 0; block < BLOCKS; block++) ck_assert_int_eq(epochs_of(job, block), 5); /* every epoch is better */
+    for (int64_t block = 0; block < BLOCKS; block++)
+        ck_assert_int_eq(epochs_of(job, block), 5); /* every epoch is better */
     eqat_block_ap_free(job);
     tear_down(&b);
     b = set_up(&usual);
@@ -333,18 +344,20 @@ START_TEST(early_stop_counts_epochs_without_improvement)
     tear_down(&b);
     b = set_up(&usual);
     eqat_data *none = make_data(b.ctx, 4, 0, false);
-    ck_fails(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, none, &o), EQAT_INVALID_ARGUMENT, "early_stop");
+    ck_fails(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, none, &o),
+             EQAT_INVALID_ARGUMENT, "early_stop");
     eqat_data_free(none);
     tear_down(&b);
 }
 END_TEST
 
 /* Gains of 1 fit best, of 3 worst: what an epoch's validation finds. */
-static const double gains[] = { 2, 3, 1, 3, 2, 3, 3 };
+static const double gains[] = {2, 3, 1, 3, 2, 3, 3};
 
 static int32_t set_gains(void *user, const eqat_progress *p)
 {
-    eqat_tensor *t = eqat_block_ap_parameter(*(eqat_block_ap **)user, "post_attention_layernorm.weight");
+    eqat_tensor *t =
+        eqat_block_ap_parameter(*(eqat_block_ap **)user, "post_attention_layernorm.weight");
     ck_assert_int_eq(eqat_tensor_fill(t, isnan(p->val_loss) ? gains[p->epoch] : 1), EQAT_OK);
     return 0;
 }
@@ -376,11 +389,12 @@ START_TEST(biases_stay_and_rates_choose_what_trains)
     eqat_block_ap *job;
     ck_ok(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &o));
     ck_ok(b.ctx, eqat_block_ap_begin(job));
-    const char *const names[] = { "self_attn.q_proj.weight", "input_layernorm.weight", "self_attn.q_proj.scales",
-                                  "mlp.down_proj.zeros" };
+    const char *const names[] = {"self_attn.q_proj.weight", "input_layernorm.weight",
+                                 "self_attn.q_proj.scales", "mlp.down_proj.zeros"};
     float *before[4];
     int64_t n[4], m;
-    for (int i = 0; i < 4; i++) before[i] = read_floats(eqat_block_ap_parameter(job, names[i]), &n[i]);
+    for (int i = 0; i < 4; i++)
+        before[i] = read_floats(eqat_block_ap_parameter(job, names[i]), &n[i]);
     ck_assert_ptr_null(eqat_block_ap_parameter(job, "self_attn.q_proj"));
     ck_assert_ptr_null(eqat_block_ap_parameter(job, "mlp.down_proj.bias"));
     for (int64_t step = 0; step < 3; step++) ck_ok(b.ctx, eqat_block_ap_step(job, 0, step, NULL));
@@ -403,7 +417,7 @@ START_TEST(default_rates_depend_on_the_bits)
     const struct {
         int bits, down_proj;
         double rate;
-    } cases[] = { { 2, 2, 2e-5 }, { 3, 3, 1e-5 }, { 2, 4, 2e-5 }, { 4, 2, 2e-5 }, { 3, 4, 1e-5 } };
+    } cases[] = {{2, 2, 2e-5}, {3, 3, 1e-5}, {2, 4, 2e-5}, {4, 2, 2e-5}, {3, 4, 1e-5}};
     for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
         setting s = usual;
         s.bits = cases[c].bits;
@@ -413,11 +427,14 @@ START_TEST(default_rates_depend_on_the_bits)
         ck_ok(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, NULL));
         ck_ok(b.ctx, eqat_block_ap_begin(job));
         int64_t n;
-        float *before = read_floats(eqat_block_ap_parameter(job, "post_attention_layernorm.weight"), &n);
+        float *before =
+            read_floats(eqat_block_ap_parameter(job, "post_attention_layernorm.weight"), &n);
         ck_ok(b.ctx, eqat_block_ap_step(job, 0, 0, NULL));
-        float *after = read_floats(eqat_block_ap_parameter(job, "post_attention_layernorm.weight"), &n);
+        float *after =
+            read_floats(eqat_block_ap_parameter(job, "post_attention_layernorm.weight"), &n);
         for (int64_t i = 0; i < n; i++)
-            ck_assert_double_eq_tol(fabs((double)after[i] - (double)before[i]), cases[c].rate, 1e-6);
+            ck_assert_double_eq_tol(fabs((double)after[i] - (double)before[i]), cases[c].rate,
+                                    1e-6);
         free(before);
         free(after);
         eqat_block_ap_free(job);
@@ -438,8 +455,9 @@ static void fill_periodically(bench *b, eqat_tensor *t, const float *values)
 /* Step sizes at up to 4 bits alone: at 8 bits smaller ones are of use. */
 START_TEST(what_is_frozen_is_clamped)
 {
-    const float s[] = { 0x1p-20f, 0.25f, 20000, 60000 }, narrow[] = { 0x1.a38p-14f, 0.25f, 10000, 10000 }; /* 1e-4 in F16 */
-    const float z[] = { -3, 0.5f, 2.5f, 300 }, whole[] = { 0, 0, 2, 300 };
+    const float s[] = {0x1p-20f, 0.25f, 20000, 60000},
+                narrow[] = {0x1.a38p-14f, 0.25f, 10000, 10000}; /* 1e-4 in F16 */
+    const float z[] = {-3, 0.5f, 2.5f, 300}, whole[] = {0, 0, 2, 300};
     for (int bits = 2; bits <= 8; bits++) {
         setting chosen = usual;
         chosen.bits = bits;

@@ -6,19 +6,19 @@
 
 #include "setting.h"
 
-/* ---- interruptions ----------------------------------------------------------------------------------------------------- */
+/* ---- interruptions ---- */
 
 START_TEST(cancelled_jobs_go_on_to_the_same_bytes)
 {
-    /* In the middle of block 1 by the callback; in a later run by eqat_cancel before its first step, then in the middle of a
-     * pass. */
+    /* In the middle of block 1 by the callback; in a later run by eqat_cancel before its first
+     * step, then in the middle of a pass. */
     bench b = set_up(&usual);
     int64_t n, m;
     float *original = parameter(b.ctx, b.model, "model.layers.1.mlp.up_proj.weight", &n);
     tear_down(&b);
     b = set_up(&usual);
     eqat_block_ap_options o = fast_options();
-    seen s = { .cancel_at = 8 + 3 };
+    seen s = {.cancel_at = 8 + 3};
     o.progress = watch;
     o.progress_user = &s;
     eqat_block_ap *job;
@@ -26,7 +26,7 @@ START_TEST(cancelled_jobs_go_on_to_the_same_bytes)
     ck_fails(b.ctx, eqat_block_ap_run(job), EQAT_CANCELLED, "cancelled");
     ck_assert_int_eq(s.block, 1);
     ck_assert_int_eq(eqat_block_ap_block(job), 1);
-    eqat_linear_info info = { .struct_size = sizeof info };
+    eqat_linear_info info = {.struct_size = sizeof info};
     for (int64_t block = 0; block < BLOCKS; block++) {
         ck_ok(b.ctx, eqat_model_linear(b.model, block, 0, &info));
         ck_assert_int_eq(info.bits, block == 0 ? 2 : 0);
@@ -49,8 +49,9 @@ START_TEST(cancelled_jobs_go_on_to_the_same_bytes)
     tear_down(&b);
     /* and given up for good, the block in work is what the file says */
     b = set_up(&usual);
-    s = (seen){ .cancel_at = 8 + 3 };
-    ck_fails(b.ctx, eqat_block_ap_quantize(b.model, b.quantizer, b.data, &o), EQAT_CANCELLED, "cancelled");
+    s = (seen){.cancel_at = 8 + 3};
+    ck_fails(b.ctx, eqat_block_ap_quantize(b.model, b.quantizer, b.data, &o), EQAT_CANCELLED,
+             "cancelled");
     float *after = parameter(b.ctx, b.model, "model.layers.1.mlp.up_proj.weight", &m);
     ck_assert_int_eq(n, m);
     ck_assert(equal(original, after, n));
@@ -76,7 +77,8 @@ START_TEST(a_pass_that_was_interrupted_goes_on_where_it_stopped)
         for (int64_t epoch = 0; epoch < 2; epoch++)
             for (int64_t step = 0; step < 4; step++) {
                 eqat_cancel(b.ctx);
-                ck_fails(b.ctx, eqat_block_ap_step(job, epoch, step, NULL), EQAT_CANCELLED, "cancelled");
+                ck_fails(b.ctx, eqat_block_ap_step(job, epoch, step, NULL), EQAT_CANCELLED,
+                         "cancelled");
                 ck_ok(b.ctx, eqat_block_ap_step(job, epoch, step, NULL));
             }
         if (block + 1 < BLOCKS) {
@@ -130,7 +132,7 @@ START_TEST(tensors_that_the_caller_asked_for_stay_the_callers)
 }
 END_TEST
 
-/* ---- bad numbers ------------------------------------------------------------------------------------------------------- */
+/* ---- bad numbers ---- */
 
 static eqat_status spoil_gradient(void *user, eqat_tensor *const *parameters, size_t count)
 {
@@ -160,8 +162,10 @@ START_TEST(numbers_that_are_not_finite_are_told_and_not_learned)
     free(after);
     eqat_optimizer_set_grad_callback(eqat_block_ap_optimizer(job), NULL, NULL);
     ck_ok(b.ctx, eqat_tensor_fill(eqat_block_ap_parameter(job, "input_layernorm.weight"), NAN));
-    ck_fails(b.ctx, eqat_block_ap_step(job, 0, 2, &loss), EQAT_NUMERIC, "block 1, step 2: loss is nan");
-    ck_fails(b.ctx, eqat_block_ap_validate(job, &loss), EQAT_NUMERIC, "block 1: validation loss is nan");
+    ck_fails(b.ctx, eqat_block_ap_step(job, 0, 2, &loss), EQAT_NUMERIC,
+             "block 1, step 2: loss is nan");
+    ck_fails(b.ctx, eqat_block_ap_validate(job, &loss), EQAT_NUMERIC,
+             "block 1: validation loss is nan");
     after = read_floats(eqat_block_ap_parameter(job, "mlp.gate_proj.weight"), &n);
     ck_assert(equal(before, after, n));
     free(before);
@@ -177,7 +181,8 @@ static eqat_status spoil_norm(void *user, eqat_tensor *const *parameters, size_t
 {
     int64_t *calls = user;
     for (size_t i = 0; i < count && *calls == 2; i++)
-        if (eqat_tensor_count(parameters[i]) == HIDDEN) ck_assert_int_eq(eqat_tensor_fill(parameters[i], NAN), EQAT_OK);
+        if (eqat_tensor_count(parameters[i]) == HIDDEN)
+            ck_assert_int_eq(eqat_tensor_fill(parameters[i], NAN), EQAT_OK);
     ++*calls;
     return EQAT_OK;
 }
@@ -189,10 +194,12 @@ START_TEST(the_loop_tells_the_step_even_when_nobody_watches)
     eqat_block_ap *job;
     int64_t calls = 0;
     ck_ok(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &o));
-    /* the loop begins the block itself, so the callback is hung on beforehand and its block trained from there */
+    /* the loop begins the block itself, so the callback is hung on beforehand and its block trained
+     * from there */
     ck_ok(b.ctx, eqat_block_ap_begin(job));
     eqat_optimizer_set_grad_callback(eqat_block_ap_optimizer(job), spoil_norm, &calls);
-    ck_fails(b.ctx, eqat_block_ap_run(job), EQAT_NUMERIC, "block 0, step 3: loss is nan, expected a finite number (epoch 0)");
+    ck_fails(b.ctx, eqat_block_ap_run(job), EQAT_NUMERIC,
+             "block 0, step 3: loss is nan, expected a finite number (epoch 0)");
     ck_assert_int_eq(eqat_block_ap_block(job), 0);
     eqat_block_ap_free(job);
     tear_down(&b);
@@ -219,8 +226,10 @@ START_TEST(half_a_step_leaves_nothing)
         ck_ok(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &o));
         ck_ok(b.ctx, eqat_block_ap_begin(job));
         eqat_optimizer_set_grad_callback(eqat_block_ap_optimizer(job), refuse_once, &calls);
-        if (i == 0) ck_fails(b.ctx, eqat_block_ap_step(job, 0, 0, NULL), EQAT_BACKEND, "gradient callback");
-        for (int64_t step = 1; step < 4; step++) ck_ok(b.ctx, eqat_block_ap_step(job, 0, step, NULL));
+        if (i == 0)
+            ck_fails(b.ctx, eqat_block_ap_step(job, 0, 0, NULL), EQAT_BACKEND, "gradient callback");
+        for (int64_t step = 1; step < 4; step++)
+            ck_ok(b.ctx, eqat_block_ap_step(job, 0, step, NULL));
         after[i] = read_floats(eqat_block_ap_parameter(job, "mlp.gate_proj.weight"), &n);
         eqat_block_ap_free(job);
         tear_down(&b);
@@ -243,15 +252,18 @@ START_TEST(a_block_in_work_belongs_to_its_job)
     ck_ok(b.ctx, eqat_block_ap_create(&other, b.model, b.quantizer, b.data, &o));
     ck_ok(b.ctx, eqat_block_ap_begin(job));
     ck_fails(b.ctx, eqat_block_ap_begin(other), EQAT_INVALID_ARGUMENT, "block 0: found it in work");
-    ck_fails(b.ctx, eqat_model_quantize_rtn(b.model, b.quantizer), EQAT_INVALID_ARGUMENT, "block 0: found it in work");
-    ck_fails(b.ctx, eqat_model_save(b.model, fixture_path("in-work")), EQAT_INVALID_ARGUMENT, "block 0: found it in work");
-    ck_fails(b.ctx, eqat_e2e_qp_create(&e2e, b.model, b.data, &e), EQAT_INVALID_ARGUMENT, "block 0: found it in work");
-    eqat_tensor *t;
-    ck_fails(b.ctx, eqat_model_parameter(b.model, "model.layers.0.self_attn.q_proj.weight", &t), EQAT_INVALID_ARGUMENT,
+    ck_fails(b.ctx, eqat_model_quantize_rtn(b.model, b.quantizer), EQAT_INVALID_ARGUMENT,
              "block 0: found it in work");
+    ck_fails(b.ctx, eqat_model_save(b.model, fixture_path("in-work")), EQAT_INVALID_ARGUMENT,
+             "block 0: found it in work");
+    ck_fails(b.ctx, eqat_e2e_qp_create(&e2e, b.model, b.data, &e), EQAT_INVALID_ARGUMENT,
+             "block 0: found it in work");
+    eqat_tensor *t;
+    ck_fails(b.ctx, eqat_model_parameter(b.model, "model.layers.0.self_attn.q_proj.weight", &t),
+             EQAT_INVALID_ARGUMENT, "block 0: found it in work");
     ck_assert_ptr_null(t);
     ck_ok(b.ctx, eqat_model_parameter(b.model, "model.norm.weight", &t));
-    eqat_perplexity p = { .struct_size = sizeof p };
+    eqat_perplexity p = {.struct_size = sizeof p};
     ck_ok(b.ctx, eqat_eval_perplexity(b.model, b.data, NULL, &p));
     eqat_block_ap_abandon(job);
     ck_ok(b.ctx, eqat_block_ap_begin(other));
@@ -271,19 +283,24 @@ START_TEST(bad_input_is_refused)
     eqat_quantizer *quantizer = make_quantizer(ctx, 2, 32), *odd = make_quantizer(ctx, 2, 256);
     eqat_data *data = make_data(ctx, 4, 0, false);
     eqat_block_ap_options o = fast_options();
-    ck_fails(ctx, eqat_block_ap_quantize(model, quantizer, data, &o), EQAT_NUMERIC, "model.layers.1.mlp.down_proj.weight");
+    ck_fails(ctx, eqat_block_ap_quantize(model, quantizer, data, &o), EQAT_NUMERIC,
+             "model.layers.1.mlp.down_proj.weight");
     eqat_model_free(model);
     model = open_model(ctx, "model", EQAT_F32);
-    ck_fails(ctx, eqat_block_ap_quantize(model, odd, data, &o), EQAT_INVALID_ARGUMENT, "model.layers.0.self_attn.q_proj");
+    ck_fails(ctx, eqat_block_ap_quantize(model, odd, data, &o), EQAT_INVALID_ARGUMENT,
+             "model.layers.0.self_attn.q_proj");
     eqat_block_ap *job; /* told before anything is trained */
     ck_ok(ctx, eqat_quantizer_add_rule(quantizer, "model.layers.2.mlp.down_proj", 2, 64));
-    ck_fails(ctx, eqat_block_ap_create(&job, model, quantizer, data, &o), EQAT_INVALID_ARGUMENT, "model.layers.2.mlp.down_proj");
+    ck_fails(ctx, eqat_block_ap_create(&job, model, quantizer, data, &o), EQAT_INVALID_ARGUMENT,
+             "model.layers.2.mlp.down_proj");
     ck_ok(ctx, eqat_quantizer_add_rule(quantizer, "*", 2, 32));
     o.batch_size = 0;
-    ck_fails(ctx, eqat_block_ap_quantize(model, quantizer, data, &o), EQAT_INVALID_ARGUMENT, "batch_size");
+    ck_fails(ctx, eqat_block_ap_quantize(model, quantizer, data, &o), EQAT_INVALID_ARGUMENT,
+             "batch_size");
     o = fast_options();
     o.quant_lr = NAN;
-    ck_fails(ctx, eqat_block_ap_quantize(model, quantizer, data, &o), EQAT_INVALID_ARGUMENT, "quant_lr");
+    ck_fails(ctx, eqat_block_ap_quantize(model, quantizer, data, &o), EQAT_INVALID_ARGUMENT,
+             "quant_lr");
     o = fast_options();
     o.offload_dir = fixture_path("missing");
     ck_fails(ctx, eqat_block_ap_quantize(model, quantizer, data, &o), EQAT_IO, "missing");
@@ -292,13 +309,15 @@ START_TEST(bad_input_is_refused)
     d.train_size = d.seq_len = 2;
     d.val_size = 0;
     d.sampling = EQAT_SAMPLING_CONSECUTIVE;
-    const int32_t ids[] = { 1, 2, 3, VOCAB };
+    const int32_t ids[] = {1, 2, 3, VOCAB};
     eqat_data *foreign;
     ck_ok(ctx, eqat_data_from_tokens(ctx, &foreign, ids, 4, 0, &d));
     o = fast_options();
-    ck_fails(ctx, eqat_block_ap_quantize(model, quantizer, foreign, &o), EQAT_INVALID_ARGUMENT, "found 96");
+    ck_fails(ctx, eqat_block_ap_quantize(model, quantizer, foreign, &o), EQAT_INVALID_ARGUMENT,
+             "found 96");
     ck_ok(ctx, eqat_block_ap_quantize(model, quantizer, data, &o));
-    ck_fails(ctx, eqat_block_ap_quantize(model, quantizer, data, &o), EQAT_INVALID_ARGUMENT, "packed codes");
+    ck_fails(ctx, eqat_block_ap_quantize(model, quantizer, data, &o), EQAT_INVALID_ARGUMENT,
+             "packed codes");
     eqat_data_free(foreign);
     eqat_data_free(data);
     eqat_quantizer_free(quantizer);
@@ -308,7 +327,7 @@ START_TEST(bad_input_is_refused)
 }
 END_TEST
 
-/* ---- mixed precision, memory ------------------------------------------------------------------------------------------- */
+/* ---- mixed precision, memory ---- */
 
 START_TEST(linears_that_are_left_out_train_dense)
 {
@@ -322,7 +341,8 @@ START_TEST(linears_that_are_left_out_train_dense)
     float *after = parameter(b.ctx, b.model, "model.layers.0.mlp.down_proj.weight", &m);
     ck_assert_int_eq(n, m);
     ck_assert(!equal(before, after, n));
-    const char *const trained[] = { "model.layers.0.mlp.down_proj.weight", "model.layers.0.input_layernorm.weight" };
+    const char *const trained[] = {"model.layers.0.mlp.down_proj.weight",
+                                   "model.layers.0.input_layernorm.weight"};
     for (int i = 0; i < 2; i++) {
         eqat_tensor *t;
         ck_ok(b.ctx, eqat_model_parameter(b.model, trained[i], &t));
@@ -331,7 +351,7 @@ START_TEST(linears_that_are_left_out_train_dense)
     double here = perplexity(b.ctx, b.model, b.data);
     eqat_model *again = open_model(b.ctx, save_as(b.ctx, b.model, "mixed"), EQAT_F32);
     ck_assert_double_eq(perplexity(b.ctx, again, b.data), here);
-    eqat_linear_info info = { .struct_size = sizeof info };
+    eqat_linear_info info = {.struct_size = sizeof info};
     ck_ok(b.ctx, eqat_model_linear(again, 0, 6, &info));
     ck_assert_int_eq(info.bits, 0);
     ck_ok(b.ctx, eqat_model_linear(again, 1, 6, &info));
@@ -343,7 +363,8 @@ START_TEST(linears_that_are_left_out_train_dense)
 }
 END_TEST
 
-/* What trains is rounded to the file's own dtype before the quantized stream goes on, and is what the saved model holds. */
+/* What trains is rounded to the file's own dtype before the quantized stream goes on, and is what
+ * the saved model holds. */
 START_TEST(trained_gains_and_dense_weights_keep_the_dtype_of_the_file)
 {
     shape half = small_shape;
@@ -359,13 +380,15 @@ START_TEST(trained_gains_and_dense_weights_keep_the_dtype_of_the_file)
         ck_ok(ctx, eqat_block_ap_quantize(model, quantizer, data, &o));
         double here = perplexity(ctx, model, data);
         eqat_model *file = open_model(ctx, "half", EQAT_F32);
-        eqat_model *again =
-            open_model(ctx, save_as(ctx, model, compute ? "half-bf16" : "half-f32"), compute ? EQAT_BF16 : EQAT_F32);
+        eqat_model *again = open_model(ctx, save_as(ctx, model, compute ? "half-bf16" : "half-f32"),
+                                       compute ? EQAT_BF16 : EQAT_F32);
         ck_assert_double_eq(perplexity(ctx, again, data), here);
-        const char *const names[] = { "model.layers.1.input_layernorm.weight", "model.layers.1.mlp.down_proj.weight" };
+        const char *const names[] = {"model.layers.1.input_layernorm.weight",
+                                     "model.layers.1.mlp.down_proj.weight"};
         for (int i = 0; i < 2; i++) {
             int64_t n;
-            float *trained = parameter(ctx, model, names[i], &n), *saved = parameter(ctx, again, names[i], &n);
+            float *trained = parameter(ctx, model, names[i], &n),
+                  *saved = parameter(ctx, again, names[i], &n);
             float *original = parameter(ctx, file, names[i], &n);
             ck_assert_msg(equal(trained, saved, n) && !equal(trained, original, n), "%s", names[i]);
             free(trained);
@@ -382,11 +405,11 @@ START_TEST(trained_gains_and_dense_weights_keep_the_dtype_of_the_file)
 }
 END_TEST
 
-/* Weights, gradients, two moments of the block, activations of one batch, streams: and not the embeddings (here larger than the
- * block), nor a second copy of anything. */
+/* Weights, gradients, two moments of the block, activations of one batch, streams: and not the
+ * embeddings (here larger than the block), nor a second copy of anything. */
 START_TEST(peak_memory)
 {
-    const shape large = { 20000, 256, 1024, 2, 4, 4, false };
+    const shape large = {20000, 256, 1024, 2, 4, 4, false};
     const int64_t linears = 4 * 256 * 256 + 3 * 256 * 1024, samples = 6;
     write_model("large", &large, NULL);
     for (int offload = 0; offload < 2; offload++) {
@@ -405,13 +428,16 @@ START_TEST(peak_memory)
         ck_ok(ctx, eqat_block_ap_run(job));
         size_t grown = eqat_context_bytes_peak(ctx) - before;
         size_t masters = (size_t)linears * 16, scales = (size_t)linears / 64 * 2 * 16;
-        ck_assert_uint_lt(grown, masters + scales + (4 << 20) + ((size_t)16 << 20)); /* the last: storages kept for reuse */
+        ck_assert_uint_lt(grown,
+                          masters + scales + (4 << 20) +
+                              ((size_t)16 << 20)); /* the last: storages kept for reuse */
         ck_assert_uint_gt(grown, masters);
         eqat_block_ap_free(job);
         eqat_data_free(data);
         eqat_quantizer_free(quantizer);
         eqat_model_free(model);
-        ck_assert_uint_lt(eqat_context_bytes(ctx), masters / 2); /* scratch of the backend; no weights */
+        ck_assert_uint_lt(eqat_context_bytes(ctx),
+                          masters / 2); /* scratch of the backend; no weights */
         eqat_context_free(ctx);
     }
 }
@@ -437,7 +463,8 @@ START_TEST(offloaded_memory_does_not_grow_with_samples)
         eqat_model_free(model);
         eqat_context_free(ctx);
     }
-    for (int i = 1; i < 3; i++) ck_assert_uint_lt(peak[i], peak[0] + 4096); /* a few bytes of order and losses */
+    for (int i = 1; i < 3; i++)
+        ck_assert_uint_lt(peak[i], peak[0] + 4096); /* a few bytes of order and losses */
 }
 END_TEST
 

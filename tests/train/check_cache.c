@@ -22,19 +22,22 @@ static eqat_tensor *make_record(eqat_context *ctx)
     return t;
 }
 
-static void put(eqat_context *ctx, eqi_cache *c, eqat_tensor *t, int stream, int64_t record, int version)
+static void put(eqat_context *ctx, eqi_cache *c, eqat_tensor *t, int stream, int64_t record,
+                int version)
 {
     ck_ok(ctx, eqat_tensor_fill(t, (double)(stream * 10000 + (int)record * 100 + version)));
     ck_ok(ctx, eqi_cache_put(c, stream, record, t));
 }
 
-static void expect(eqat_context *ctx, eqi_cache *c, eqat_tensor *t, int stream, int64_t record, int version)
+static void expect(eqat_context *ctx, eqi_cache *c, eqat_tensor *t, int stream, int64_t record,
+                   int version)
 {
     int64_t n;
     ck_ok(ctx, eqat_tensor_fill(t, -1));
     ck_ok(ctx, eqi_cache_get(c, stream, record, t));
     float *x = read_floats(t, &n);
-    for (int64_t i = 0; i < n; i++) ck_assert_int_eq((int)x[i], stream * 10000 + (int)record * 100 + version);
+    for (int64_t i = 0; i < n; i++)
+        ck_assert_int_eq((int)x[i], stream * 10000 + (int)record * 100 + version);
     free(x);
 }
 
@@ -43,13 +46,14 @@ static void exercise(const char *dir, int slots)
 {
     eqat_context *ctx = make_context(1, 0);
     eqi_cache *c;
-    int version[2][RECORDS] = { { 0 } };
+    int version[2][RECORDS] = {{0}};
     ck_ok(ctx, eqi_cache_create(ctx, &c, 2, RECORDS, BYTES, dir, slots));
     eqat_tensor *t = make_record(ctx);
     for (int s = 0; s < 2; s++)
         for (int r = 0; r < RECORDS; r++) put(ctx, c, t, s, r, 0);
     for (uint64_t i = 0; i < 4000; i++) {
-        int what = (int)eqi_rng_below(1, EQI_RNG_USER, 3 * i, 3), s = (int)eqi_rng_below(1, EQI_RNG_USER, 3 * i + 1, 2);
+        int what = (int)eqi_rng_below(1, EQI_RNG_USER, 3 * i, 3),
+            s = (int)eqi_rng_below(1, EQI_RNG_USER, 3 * i + 1, 2);
         int r = (int)eqi_rng_below(1, EQI_RNG_USER, 3 * i + 2, RECORDS);
         if (what == 0)
             eqi_cache_ahead(c, s, r);
@@ -65,10 +69,7 @@ static void exercise(const char *dir, int slots)
     eqat_context_free(ctx);
 }
 
-START_TEST(in_memory)
-{
-    exercise(NULL, 4);
-}
+START_TEST(in_memory) { exercise(NULL, 4); }
 END_TEST
 
 START_TEST(in_files)
@@ -88,7 +89,8 @@ START_TEST(files_have_no_name_and_memory_does_not_grow)
         ck_ok(ctx, eqi_cache_create(ctx, &c, 2, i ? 20000 : 20, BYTES, fixture_dir(), 4));
         used[i] = eqat_context_bytes(ctx) - before;
         DIR *d = opendir(fixture_dir());
-        for (struct dirent *e; (e = readdir(d));) ck_assert_msg(e->d_name[0] == '.', "%s", e->d_name);
+        for (struct dirent *e; (e = readdir(d));)
+            ck_assert_msg(e->d_name[0] == '.', "%s", e->d_name);
         closedir(d);
         eqi_cache_free(c);
         ck_assert_uint_eq(eqat_context_bytes(ctx), before);
@@ -107,7 +109,8 @@ START_TEST(a_folder_that_is_none)
              "missing: cannot create a file");
     ck_assert_ptr_null(c);
     /* more than any disk: told at once, not after an hour of training */
-    ck_fails(ctx, eqi_cache_create(ctx, &c, 2, (int64_t)1 << 40, 1 << 20, fixture_dir(), 4), EQAT_IO, "cannot reserve");
+    ck_fails(ctx, eqi_cache_create(ctx, &c, 2, (int64_t)1 << 40, 1 << 20, fixture_dir(), 4),
+             EQAT_IO, "cannot reserve");
     eqat_context_free(ctx);
 }
 END_TEST

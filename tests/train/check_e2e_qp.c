@@ -15,9 +15,10 @@ typedef struct bench {
 } bench;
 
 /* Linears of the pattern have bits of their own; 0: they stay dense. */
-static bench set_up_mixed(const char *name, int64_t sequences, int bits, const char *pattern, int apart)
+static bench set_up_mixed(const char *name, int64_t sequences, int bits, const char *pattern,
+                          int apart)
 {
-    bench b = { .ctx = make_context(2, 1) };
+    bench b = {.ctx = make_context(2, 1)};
     b.model = open_model(b.ctx, name, EQAT_F32);
     eqat_quantizer *quantizer = make_quantizer(b.ctx, bits, 32);
     ck_ok(b.ctx, eqat_quantizer_add_rule(quantizer, pattern, apart, 32));
@@ -59,7 +60,8 @@ static eqat_tensor *gradient(bench *b, const char *name)
     return g;
 }
 
-static const char Q0[] = "model.layers.0.self_attn.q_proj.scales", DOWN2[] = "model.layers.2.mlp.down_proj.scales";
+static const char Q0[] = "model.layers.0.self_attn.q_proj.scales",
+                  DOWN2[] = "model.layers.2.mlp.down_proj.scales";
 
 typedef struct seen {
     int64_t calls, cancel_at;
@@ -81,10 +83,10 @@ static int32_t watch(void *user, const eqat_progress *p)
 START_TEST(losses_fall_and_the_saved_model_is_the_one_in_memory)
 {
     bench b = set_up(16);
-    eqat_perplexity before = { .struct_size = sizeof before }, after = before, again = before;
+    eqat_perplexity before = {.struct_size = sizeof before}, after = before, again = before;
     ck_ok(b.ctx, eqat_eval_perplexity(b.model, b.data, NULL, &before));
     eqat_e2e_qp_options o = fast_options();
-    seen s = { 0 };
+    seen s = {0};
     o.epochs = 4;
     o.min_lr_factor = 0.2;
     o.train_norms = true;
@@ -121,7 +123,8 @@ START_TEST(losses_fall_and_the_saved_model_is_the_one_in_memory)
 }
 END_TEST
 
-/* Before saving too: they are rounded to the BF16 of the file, which is coarser than what trains. */
+/* Before saving too: they are rounded to the BF16 of the file, which is coarser than what trains.
+ */
 START_TEST(gains_train_in_every_block_and_have_the_dtype_of_the_file)
 {
     shape half = small_shape;
@@ -144,7 +147,7 @@ START_TEST(gains_train_in_every_block_and_have_the_dtype_of_the_file)
         free(after);
     }
     eqat_model_free(file);
-    eqat_perplexity here = { .struct_size = sizeof here }, again = here;
+    eqat_perplexity here = {.struct_size = sizeof here}, again = here;
     ck_ok(b.ctx, eqat_eval_perplexity(b.model, b.data, NULL, &here));
     eqat_model *saved = open_model(b.ctx, save_as(b.ctx, b.model, "half-saved"), EQAT_F32);
     ck_ok(b.ctx, eqat_eval_perplexity(saved, b.data, NULL, &again));
@@ -160,9 +163,10 @@ START_TEST(params_choose_what_trains)
     for (int params = 0; params < 3; params++)
         for (int norms = 0; norms < 2; norms++) {
             bench b = set_up(8);
-            const char *const names[] = { "model.layers.1.mlp.up_proj.scales", "model.layers.1.mlp.up_proj.zeros",
-                                          "model.layers.1.input_layernorm.weight", "model.norm.weight" };
-            const bool moves[] = { params != EQAT_E2E_Z, params != EQAT_E2E_S, norms, norms };
+            const char *const names[] = {
+                "model.layers.1.mlp.up_proj.scales", "model.layers.1.mlp.up_proj.zeros",
+                "model.layers.1.input_layernorm.weight", "model.norm.weight"};
+            const bool moves[] = {params != EQAT_E2E_Z, params != EQAT_E2E_S, norms, norms};
             char before[4][4096], after[4096];
             for (int i = 0; i < 4; i++) {
                 eqat_tensor *t = parameter(&b, names[i]);
@@ -179,8 +183,10 @@ START_TEST(params_choose_what_trains)
                 eqat_tensor *t = parameter(&b, names[i]);
                 size_t n = (size_t)eqat_tensor_count(t) * eqat_dtype_size(eqat_tensor_dtype(t));
                 ck_ok(b.ctx, eqat_tensor_read(t, after, n));
-                ck_assert_msg((memcmp(before[i], after, n) != 0) == moves[i], "params %d, norms %d: %s", params, norms, names[i]);
-                for (size_t k = 0; k < n && i == 1; k++) ck_assert_int_lt(((unsigned char *)after)[k], 1 << BITS);
+                ck_assert_msg((memcmp(before[i], after, n) != 0) == moves[i],
+                              "params %d, norms %d: %s", params, norms, names[i]);
+                for (size_t k = 0; k < n && i == 1; k++)
+                    ck_assert_int_lt(((unsigned char *)after)[k], 1 << BITS);
             }
             tear_down(&b);
         }
@@ -199,13 +205,15 @@ START_TEST(zero_points_are_rounded_to_whole_ones_in_range)
     float trained[1024];
     unsigned char z[1024];
     ck_assert_int_le(n, EQI_COUNT(z));
-    for (int64_t i = 0; i < n; i++) trained[i] = (float)(i % 64) / 4.0f - 3.0f; /* beyond both ends */
+    for (int64_t i = 0; i < n; i++)
+        trained[i] = (float)(i % 64) / 4.0f - 3.0f; /* beyond both ends */
     ck_ok(b.ctx, eqat_tensor_write(parameter(&b, name), trained, (size_t)n * sizeof *trained));
     ck_ok(b.ctx, eqat_e2e_qp_finish(job));
     eqat_e2e_qp_free(job);
     ck_ok(b.ctx, eqat_tensor_read(parameter(&b, name), z, (size_t)n));
     for (int64_t i = 0; i < n; i++)
-        ck_assert_float_eq((float)z[i], fminf(fmaxf(rintf(trained[i]), 0.0f), (float)((1 << BITS) - 1)));
+        ck_assert_float_eq((float)z[i],
+                           fminf(fmaxf(rintf(trained[i]), 0.0f), (float)((1 << BITS) - 1)));
     tear_down(&b);
 }
 END_TEST
@@ -230,7 +238,7 @@ START_TEST(the_default_rate_is_that_of_the_fewest_bits)
 {
     for (int first = 2; first <= 4; first++) {
         bench b = set_up_mixed("model", 8, first, "model.layers.2.*", first == 3 ? 4 : 6 - first);
-        seen s = { 0 };
+        seen s = {0};
         eqat_e2e_qp_options o = fast_options();
         o.lr = 0;
         o.progress = watch;
@@ -247,7 +255,7 @@ START_TEST(unfinished_training_is_undone)
     bench b = set_up(8);
     const char *before = save_as(b.ctx, b.model, "before");
     eqat_e2e_qp_options o = fast_options();
-    seen s = { .cancel_at = 2 };
+    seen s = {.cancel_at = 2};
     o.params = EQAT_E2E_SZ;
     o.train_norms = true;
     o.progress = watch;
@@ -277,7 +285,7 @@ START_TEST(a_cancelled_run_goes_on_to_the_same_bytes)
     for (int cancelled = 0; cancelled < 2; cancelled++) {
         bench b = set_up(12);
         eqat_e2e_qp_options o = fast_options();
-        seen s = { .cancel_at = cancelled };
+        seen s = {.cancel_at = cancelled};
         o.progress = watch;
         o.progress_user = &s;
         eqat_e2e_qp *job;
@@ -302,7 +310,8 @@ START_TEST(a_cancelled_run_goes_on_to_the_same_bytes)
 }
 END_TEST
 
-/* The first `steps` steps of four, saved as `end`; behind step `save_at` (-1: never) as "middle". */
+/* The first `steps` steps of four, saved as `end`; behind step `save_at` (-1: never) as "middle".
+ */
 static void train_and_save(int64_t steps, int64_t save_at, const char *end)
 {
     bench b = set_up(16);
@@ -324,7 +333,8 @@ static void train_and_save(int64_t steps, int64_t save_at, const char *end)
     tear_down(&b);
 }
 
-/* A save in the middle holds what finishing there would give, and the run goes on as if it had not been. */
+/* A save in the middle holds what finishing there would give, and the run goes on as if it had not
+ * been. */
 START_TEST(a_save_changes_nothing)
 {
     train_and_save(4, -1, "straight");
@@ -336,7 +346,8 @@ START_TEST(a_save_changes_nothing)
 }
 END_TEST
 
-/* With a block that stays dense, is in memory only while it is computed, and whose gains train nevertheless. */
+/* With a block that stays dense, is in memory only while it is computed, and whose gains train
+ * nevertheless. */
 START_TEST(kept_activations_give_the_same_bytes)
 {
     const char *folders[2];
@@ -367,7 +378,8 @@ START_TEST(a_model_has_one_job_at_a_time)
     o.params = EQAT_E2E_SZ;
     eqat_e2e_qp *job, *other;
     ck_ok(b.ctx, eqat_e2e_qp_create(&job, b.model, b.data, &o));
-    ck_fails(b.ctx, eqat_e2e_qp_create(&other, b.model, b.data, &o), EQAT_INVALID_ARGUMENT, "in training");
+    ck_fails(b.ctx, eqat_e2e_qp_create(&other, b.model, b.data, &o), EQAT_INVALID_ARGUMENT,
+             "in training");
     ck_assert_ptr_null(other);
     ck_ok(b.ctx, eqat_e2e_qp_accumulate(job, 0, 0, NULL));
     eqat_e2e_qp_free(job);
@@ -381,10 +393,11 @@ START_TEST(a_model_has_one_job_at_a_time)
 }
 END_TEST
 
-/* The gradient of a step is that of the mean over all its tokens, however it is cut into micro-batches. */
+/* The gradient of a step is that of the mean over all its tokens, however it is cut into
+ * micro-batches. */
 START_TEST(micro_batches_add_up)
 {
-    float *reference[2] = { NULL, NULL };
+    float *reference[2] = {NULL, NULL};
     double losses[3];
     for (int i = 0; i < 3; i++) {
         bench b = set_up(7);
@@ -394,7 +407,10 @@ START_TEST(micro_batches_add_up)
         ck_ok(b.ctx, eqat_e2e_qp_create(&job, b.model, b.data, &o));
         ck_assert_int_eq(eqat_e2e_qp_steps(job), 2);
         ck_assert_int_eq(eqat_e2e_qp_micro_steps(job, 0), 4 >> i);
-        ck_assert_int_eq(eqat_e2e_qp_micro_steps(job, 1), i == 0 ? 3 : i == 1 ? 2 : 1); /* three are left */
+        ck_assert_int_eq(eqat_e2e_qp_micro_steps(job, 1),
+                         i == 0       ? 3
+                             : i == 1 ? 2
+                                      : 1); /* three are left */
         ck_assert_int_eq(eqat_e2e_qp_micro_steps(job, 2), 0);
         for (int64_t step = 0; step < 2; step++) {
             for (int64_t micro = 0; micro < eqat_e2e_qp_micro_steps(job, step); micro++)
@@ -417,7 +433,8 @@ START_TEST(micro_batches_add_up)
             else
                 reference[k] = g;
         }
-        ck_fails(b.ctx, eqat_e2e_qp_accumulate(job, 1, 4 >> i, NULL), EQAT_INVALID_ARGUMENT, "micro-batch");
+        ck_fails(b.ctx, eqat_e2e_qp_accumulate(job, 1, 4 >> i, NULL), EQAT_INVALID_ARGUMENT,
+                 "micro-batch");
         ck_fails(b.ctx, eqat_e2e_qp_accumulate(job, 2, 0, NULL), EQAT_INVALID_ARGUMENT, "step");
         eqat_e2e_qp_free(job);
         tear_down(&b);
@@ -427,14 +444,17 @@ START_TEST(micro_batches_add_up)
 }
 END_TEST
 
-/* Mean loss of sequences by their place in the order of an epoch; its gradient is added to what is there. */
+/* Mean loss of sequences by their place in the order of an epoch; its gradient is added to what is
+ * there. */
 static double add_loss_of(bench *b, int64_t epoch, int64_t first, int64_t n)
 {
     int32_t ids[4 * TIME];
     float value;
     ck_assert_int_le(n, 4);
     for (int64_t i = 0; i < n; i++)
-        ck_ok(b->ctx, eqat_data_sample(b->data, false, eqat_data_order(b->data, epoch, first + i), ids + i * TIME));
+        ck_ok(b->ctx,
+              eqat_data_sample(b->data, false, eqat_data_order(b->data, epoch, first + i),
+                               ids + i * TIME));
     eqat_batch batch;
     eqat_batch_init(&batch, sizeof batch);
     batch.batch = n;
@@ -462,13 +482,15 @@ START_TEST(a_step_is_the_mean_over_its_sequences_in_the_order_of_the_epoch)
     ck_ok(b.ctx, eqat_e2e_qp_create(&job, b.model, b.data, &o));
     for (int64_t step = 0; step < 4; step++) {
         int64_t n, count = step % 2 ? 3 : 4;
-        for (int64_t micro = 0; micro < count; micro++) ck_ok(b.ctx, eqat_e2e_qp_accumulate(job, step, micro, NULL));
+        for (int64_t micro = 0; micro < count; micro++)
+            ck_ok(b.ctx, eqat_e2e_qp_accumulate(job, step, micro, NULL));
         float *once = read_floats(gradient(&b, Q0), &n);
         double loss = add_loss_of(&b, step / 2, step % 2 * 4, count), size = 0;
         float *twice = read_floats(gradient(&b, Q0), &n);
         ck_assert_double_eq_tol(eqat_e2e_qp_loss(job, step), loss, 1e-5);
         for (int64_t i = 0; i < n; i++) size = fmax(size, fabs((double)once[i]));
-        for (int64_t i = 0; i < n; i++) ck_assert_double_le(fabs((double)twice[i] - 2 * (double)once[i]), 1e-5 * size);
+        for (int64_t i = 0; i < n; i++)
+            ck_assert_double_le(fabs((double)twice[i] - 2 * (double)once[i]), 1e-5 * size);
         free(once);
         free(twice);
         ck_ok(b.ctx, eqat_e2e_qp_step(job));
@@ -500,7 +522,8 @@ static double movement(double max_grad_norm, double *norm, double *expected_norm
     ck_ok(b.ctx, eqat_e2e_qp_create(&job, b.model, b.data, &o));
     float *before = read_floats(parameter(&b, Q0), &n);
     for (int64_t step = 0; step < 2; step++) {
-        for (int64_t micro = 0; micro < 4; micro++) ck_ok(b.ctx, eqat_e2e_qp_accumulate(job, step, micro, NULL));
+        for (int64_t micro = 0; micro < 4; micro++)
+            ck_ok(b.ctx, eqat_e2e_qp_accumulate(job, step, micro, NULL));
         for (int64_t i = 0; i < BLOCKS * 7 && step == 1; i++) {
             float *g = read_floats(b.model->blocks[i / 7].linears[i % 7].weight.s->grad, &n);
             for (int64_t k = 0; k < n; k++) sum += (double)g[k] * (double)g[k];
@@ -535,13 +558,15 @@ START_TEST(bad_input_is_refused)
     bench b = set_up(4);
     eqat_e2e_qp_options o = fast_options();
     o.micro_batch_size = 3;
-    ck_fails(b.ctx, eqat_e2e_qp_train(b.model, b.data, &o), EQAT_INVALID_ARGUMENT, "micro_batch_size: found 3");
+    ck_fails(b.ctx, eqat_e2e_qp_train(b.model, b.data, &o), EQAT_INVALID_ARGUMENT,
+             "micro_batch_size: found 3");
     o = fast_options();
     o.epochs = 0;
     ck_fails(b.ctx, eqat_e2e_qp_train(b.model, b.data, &o), EQAT_INVALID_ARGUMENT, "epochs");
     o = fast_options();
     eqat_model *dense = open_model(b.ctx, "model", EQAT_F32);
-    ck_fails(b.ctx, eqat_e2e_qp_train(dense, b.data, &o), EQAT_INVALID_ARGUMENT, "no quantized linear");
+    ck_fails(b.ctx, eqat_e2e_qp_train(dense, b.data, &o), EQAT_INVALID_ARGUMENT,
+             "no quantized linear");
     eqat_model_free(dense);
     eqat_data_options d;
     eqat_data_options_init(&d, sizeof d);
@@ -549,7 +574,7 @@ START_TEST(bad_input_is_refused)
     d.val_size = 0;
     d.seq_len = 1;
     d.sampling = EQAT_SAMPLING_CONSECUTIVE;
-    const int32_t ids[] = { 1, 2, 3, 4 };
+    const int32_t ids[] = {1, 2, 3, 4};
     eqat_data *data;
     ck_ok(b.ctx, eqat_data_from_tokens(b.ctx, &data, ids, 4, 0, &d));
     ck_fails(b.ctx, eqat_e2e_qp_train(b.model, data, &o), EQAT_INVALID_ARGUMENT, "seq_len");

@@ -47,10 +47,10 @@ START_TEST(perplexity_is_that_of_the_windows_one_by_one)
     }
     eqat_eval_options o;
     eqat_eval_options_init(&o, sizeof o);
-    eval_seen s = { 0 };
+    eval_seen s = {0};
     o.progress = watch_eval;
     o.progress_user = &s;
-    eqat_perplexity p = { .struct_size = sizeof p };
+    eqat_perplexity p = {.struct_size = sizeof p};
     for (int64_t batch = 1; batch <= 4; batch++) {
         o.batch_size = batch;
         ck_ok(ctx, eqat_eval_perplexity(model, data, &o, &p));
@@ -65,9 +65,10 @@ START_TEST(perplexity_is_that_of_the_windows_one_by_one)
     struct {
         eqat_perplexity p;
         int64_t guard;
-    } shorter = { { .struct_size = offsetof(eqat_perplexity, windows), .windows = 77 }, 88 };
+    } shorter = {{.struct_size = offsetof(eqat_perplexity, windows), .windows = 77}, 88};
     ck_ok(ctx, eqat_eval_perplexity(model, data, &o, &shorter.p));
-    ck_fails(ctx, eqat_eval_perplexity(model, data, &o, &(eqat_perplexity){ 0 }), EQAT_INVALID_ARGUMENT, "struct_size");
+    ck_fails(ctx, eqat_eval_perplexity(model, data, &o, &(eqat_perplexity){0}),
+             EQAT_INVALID_ARGUMENT, "struct_size");
     ck_assert_int_eq(shorter.p.tokens, 2 * (TIME - 1));
     ck_assert_int_eq(shorter.p.windows, 77);
     s.cancel = true;
@@ -97,13 +98,14 @@ static int32_t keep_two(void *user, const eqat_progress *p)
 START_TEST(windows_that_do_not_fit_in_memory_at_once)
 {
     enum { LONG = 256, WIDTH = 32, FIT = (256 << 20) / (LONG * WIDTH * 4), ALL = FIT + 1 };
-    const shape thin = { VOCAB, WIDTH, 32, 1, 1, 1, false };
+    const shape thin = {VOCAB, WIDTH, 32, 1, 1, 1, false};
     write_model("thin", &thin, NULL);
     eqat_context *ctx = make_context(2, 0);
     eqat_model *model = open_model(ctx, "thin", EQAT_F32);
     int32_t *ids = malloc((size_t)ALL * LONG * sizeof *ids);
     ck_assert_ptr_nonnull(ids);
-    for (int64_t i = 0; i < ALL * LONG; i++) ids[i] = (int32_t)(((uint64_t)i * 2654435761u >> 20) % VOCAB);
+    for (int64_t i = 0; i < ALL * LONG; i++)
+        ids[i] = (int32_t)(((uint64_t)i * 2654435761u >> 20) % VOCAB);
     eqat_data_options d;
     eqat_data_options_init(&d, sizeof d);
     d.val_size = 0;
@@ -112,10 +114,10 @@ START_TEST(windows_that_do_not_fit_in_memory_at_once)
     eqat_eval_options o;
     eqat_eval_options_init(&o, sizeof o);
     o.batch_size = 64;
-    means m = { 0 };
+    means m = {0};
     o.progress = keep_two;
     o.progress_user = &m;
-    eqat_perplexity all = { .struct_size = sizeof all }, last = all;
+    eqat_perplexity all = {.struct_size = sizeof all}, last = all;
     eqat_data *data;
     d.train_size = ALL;
     ck_ok(ctx, eqat_data_from_tokens(ctx, &data, ids, (size_t)ALL * LONG, VOCAB, &d));
@@ -126,7 +128,8 @@ START_TEST(windows_that_do_not_fit_in_memory_at_once)
     ck_ok(ctx, eqat_eval_perplexity(model, data, NULL, &last));
     eqat_data_free(data);
     /* The block of the last window was behind the losses of all the others. */
-    ck_assert_double_eq_tol(all.nll - m.before * (double)FIT * (LONG - 1), last.nll, 1e-6 * last.nll);
+    ck_assert_double_eq_tol(all.nll - m.before * (double)FIT * (LONG - 1), last.nll,
+                            1e-6 * last.nll);
     free(ids);
     eqat_model_free(model);
     eqat_context_free(ctx);
@@ -135,7 +138,7 @@ END_TEST
 
 START_TEST(perplexity_does_not_depend_on_batches_and_threads)
 {
-    double nll[2] = { 0, 0 };
+    double nll[2] = {0, 0};
     for (int dtype = 0; dtype < 2; dtype++)
         for (int threads = 1; threads <= 3; threads += 2)
             for (int64_t batch = 1; batch <= 3; batch++) {
@@ -145,7 +148,7 @@ START_TEST(perplexity_does_not_depend_on_batches_and_threads)
                 eqat_eval_options o;
                 eqat_eval_options_init(&o, sizeof o);
                 o.batch_size = batch;
-                eqat_perplexity p = { .struct_size = sizeof p };
+                eqat_perplexity p = {.struct_size = sizeof p};
                 ck_ok(ctx, eqat_eval_perplexity(model, data, &o, &p));
                 if (threads == 1 && batch == 1) nll[dtype] = p.nll;
                 ck_assert_double_eq(p.nll, nll[dtype]);

@@ -5,7 +5,7 @@
 #include "fixture.h"
 #include "train/schedule.h"
 
-/* ---- schedule ---------------------------------------------------------------------------------------------------------- */
+/* ---- schedule ---- */
 
 START_TEST(schedule_values)
 {
@@ -14,7 +14,8 @@ START_TEST(schedule_values)
     ck_assert_double_eq_tol(eqi_schedule_factor(0, 0, 100, 0.05), 1.0, close);
     ck_assert_double_eq_tol(eqi_schedule_factor(50, 0, 100, 0.05), 0.05 + 0.95 / 2, close);
     ck_assert_double_eq_tol(eqi_schedule_factor(25, 0, 100, 0.0), (1 + sqrt(0.5)) / 2, close);
-    ck_assert_double_eq_tol(eqi_schedule_factor(99, 0, 100, 0.0), (1 + cos(0.99 * 3.14159265358979323846)) / 2, close);
+    ck_assert_double_eq_tol(eqi_schedule_factor(99, 0, 100, 0.0),
+                            (1 + cos(0.99 * 3.14159265358979323846)) / 2, close);
     ck_assert_double_eq_tol(eqi_schedule_factor(100, 0, 100, 0.05), 0.05, close);
     ck_assert_double_eq_tol(eqi_schedule_factor(1000, 0, 100, 0.05), 0.05, close);
     /* warm-up: linear from 0, the cosine over the rest */
@@ -32,7 +33,7 @@ START_TEST(schedule_values)
 }
 END_TEST
 
-/* ---- AdamW ------------------------------------------------------------------------------------------------------------- */
+/* ---- AdamW ---- */
 
 enum { N = 7, M = 3 };
 
@@ -63,11 +64,13 @@ typedef struct plain {
     double x[N + M], m[N + M], v[N + M];
 } plain;
 
-static const float start_a[N] = { 0.5f, -1.25f, 3.0f, 0.0f, 1e-3f, -40.0f, 7.0f }, start_b[M] = { 1.0f, 2.0f, -3.0f };
-static const float target_a[N] = { 0 }, target_b[M] = { 1.5f, 2.0f, 0.0f };
+static const float start_a[N] = {0.5f, -1.25f, 3.0f, 0.0f, 1e-3f, -40.0f, 7.0f},
+                   start_b[M] = {1.0f, 2.0f, -3.0f};
+static const float target_a[N] = {0}, target_b[M] = {1.5f, 2.0f, 0.0f};
 
 /* The same in double, from the formulas. */
-static double plain_step(plain *p, const eqat_optimizer_options *o, int k, double lr_a, double lr_b, double scale)
+static double plain_step(plain *p, const eqat_optimizer_options *o, int k, double lr_a, double lr_b,
+                         double scale)
 {
     double g[N + M], sum = 0, norm, clip = 1;
     for (int i = 0; i < N + M; i++) {
@@ -92,7 +95,8 @@ static void compare(eqat_tensor *t, const double *expected, double tolerance)
 {
     int64_t n;
     float *x = read_floats(t, &n);
-    for (int64_t i = 0; i < n; i++) ck_assert_double_le(fabs((double)x[i] - expected[i]), tolerance * (1 + fabs(expected[i])));
+    for (int64_t i = 0; i < n; i++)
+        ck_assert_double_le(fabs((double)x[i] - expected[i]), tolerance * (1 + fabs(expected[i])));
     free(x);
 }
 
@@ -119,7 +123,7 @@ static void follow(eqat_optimizer_options o, double grad_scale)
     eqat_tensor *a = trainable(ctx, N, start_a), *b = trainable(ctx, M, start_b);
     ck_ok(ctx, eqat_optimizer_add(adamw, 0, a));
     ck_ok(ctx, eqat_optimizer_add(adamw, 1, b));
-    plain p = { { 0 }, { 0 }, { 0 } };
+    plain p = {{0}, {0}, {0}};
     for (int i = 0; i < N; i++) p.x[i] = (double)start_a[i];
     for (int i = 0; i < M; i++) p.x[N + i] = (double)start_b[i];
     for (int k = 0; k < 15; k++) {
@@ -141,10 +145,7 @@ static void follow(eqat_optimizer_options o, double grad_scale)
     eqat_context_free(ctx);
 }
 
-START_TEST(adamw_follows_the_formulas)
-{
-    follow(twelve_steps(), 1);
-}
+START_TEST(adamw_follows_the_formulas) { follow(twelve_steps(), 1); }
 END_TEST
 
 START_TEST(adamw_takes_its_constants_from_the_options)
@@ -187,7 +188,7 @@ static eqat_status refuse(void *user, eqat_tensor *const *parameters, size_t cou
 
 START_TEST(a_gradient_that_is_not_finite_changes_nothing)
 {
-    const float bad[] = { NAN, INFINITY, -INFINITY };
+    const float bad[] = {NAN, INFINITY, -INFINITY};
     for (int clip = 0; clip < 2; clip++)
         for (int i = 0; i < 3; i++) {
             eqat_context *ctx = make_context(1, 0);
@@ -221,7 +222,7 @@ START_TEST(a_gradient_that_is_not_finite_changes_nothing)
 }
 END_TEST
 
-/* ---- backward and update in one ------------------------------------------------------------------------------------------ */
+/* ---- backward and update in one ---- */
 
 enum { ONE_BY_ONE, CALLBACK, CLIPPED, SEGMENT, APART };
 
@@ -230,7 +231,8 @@ typedef struct spy {
     bool gone; /* its gradient, by the time of the spy's own backward */
 } spy;
 
-static eqat_status look(void *user, eqat_tape *tape, eqat_tensor *grad, eqat_tensor *const *in, int32_t n_in)
+static eqat_status look(void *user, eqat_tape *tape, eqat_tensor *grad, eqat_tensor *const *in,
+                        int32_t n_in)
 {
     spy *s = user;
     ck_assert_int_eq(n_in, 1);
@@ -246,14 +248,16 @@ static eqat_status nothing(void *user, eqat_tensor *const *parameters, size_t co
     return EQAT_OK;
 }
 
-static eqat_status doubled(eqat_tape *tape, void *user, eqat_tensor *const *in, int32_t n_in, eqat_tensor **out)
+static eqat_status doubled(eqat_tape *tape, void *user, eqat_tensor *const *in, int32_t n_in,
+                           eqat_tensor **out)
 {
     (void)user;
     (void)n_in;
     return eqat_op_add(tape, in[0], in[0], out);
 }
 
-/* loss = mse(spy(b) * a + 2 a, target), five steps; a and b afterwards. Returns the last gradient norm. */
+/* loss = mse(spy(b) * a + 2 a, target), five steps; a and b afterwards. Returns the last gradient
+ * norm. */
 static double five_steps(int kind, float *values)
 {
     eqat_context *ctx = make_context(1, 0);
@@ -272,14 +276,16 @@ static double five_steps(int kind, float *values)
     eqat_tape *tape;
     ck_ok(ctx, eqat_tape_create(ctx, &tape));
     for (int step = 0; step < 5; step++) {
-        spy s = { .watched = a };
+        spy s = {.watched = a};
         eqat_tensor *seen, *product, *twice, *sum, *loss;
         ck_ok(ctx, eqat_tensor_create(ctx, &seen, EQAT_F32, 1, &n, NULL));
         ck_ok(ctx, eqat_tensor_copy(seen, b));
         ck_ok(ctx, eqat_op_custom(tape, "spy", &b, 1, seen, look, NULL, &s));
         ck_ok(ctx, eqat_op_mul(tape, seen, a, &product));
-        if (kind == SEGMENT) ck_ok(ctx, eqat_tape_checkpoint(tape, doubled, NULL, NULL, &a, 1, &twice));
-        else ck_ok(ctx, doubled(tape, NULL, &a, 1, &twice));
+        if (kind == SEGMENT)
+            ck_ok(ctx, eqat_tape_checkpoint(tape, doubled, NULL, NULL, &a, 1, &twice));
+        else
+            ck_ok(ctx, doubled(tape, NULL, &a, 1, &twice));
         ck_ok(ctx, eqat_op_add(tape, product, twice, &sum));
         ck_ok(ctx, eqat_op_mse(tape, sum, target, &loss));
         if (kind == APART) {
@@ -291,7 +297,7 @@ static double five_steps(int kind, float *values)
         ck_assert(s.gone == (kind == ONE_BY_ONE));
         ck_assert_ptr_null(eqat_tensor_grad(a));
         ck_assert_ptr_null(eqat_tensor_grad(b));
-        eqat_tensor *const all[] = { seen, product, twice, sum, loss };
+        eqat_tensor *const all[] = {seen, product, twice, sum, loss};
         for (size_t i = 0; i < sizeof all / sizeof *all; i++) eqat_tensor_free(all[i]);
     }
     double norm;
@@ -363,7 +369,7 @@ START_TEST(leftovers_are_applied_and_bad_gradients_are_not)
     add_gradient(ctx, b, target_b, 1);
     eqat_tape *tape;
     int64_t n = N;
-    float bad[N] = { 0 }, after_a[N], after_b[M];
+    float bad[N] = {0}, after_a[N], after_b[M];
     bad[2] = NAN;
     ck_ok(ctx, eqat_tensor_create(ctx, &target, EQAT_F32, 1, &n, bad));
     ck_ok(ctx, eqat_tape_create(ctx, &tape));
@@ -408,7 +414,8 @@ START_TEST(wrong_use_is_refused)
     ck_fails(ctx, eqat_optimizer_create(ctx, &adamw, &o), EQAT_INVALID_ARGUMENT, "beta1");
     ck_assert_ptr_null(adamw);
     ck_ok(ctx, eqat_optimizer_create(ctx, &adamw, NULL));
-    ck_fails(ctx, eqat_optimizer_add_group(adamw, NAN, NULL), EQAT_INVALID_ARGUMENT, "learning rate");
+    ck_fails(ctx, eqat_optimizer_add_group(adamw, NAN, NULL), EQAT_INVALID_ARGUMENT,
+             "learning rate");
     eqat_tensor *a = trainable(ctx, N, start_a);
     ck_fails(ctx, eqat_optimizer_add(adamw, 0, a), EQAT_INVALID_ARGUMENT, "group");
     ck_ok(ctx, eqat_optimizer_add_group(adamw, 0.1, NULL));
@@ -417,7 +424,8 @@ START_TEST(wrong_use_is_refused)
     ck_ok(ctx, eqat_tensor_set_trainable(a, false));
     ck_fails(ctx, eqat_optimizer_add(adamw, 0, a), EQAT_INVALID_ARGUMENT, "untrainable f32");
     eqat_optimizer_set_grad_callback(adamw, refuse, NULL);
-    ck_fails(ctx, eqat_optimizer_step(adamw, 1), EQAT_BACKEND, "gradient callback: failed: backend");
+    ck_fails(ctx, eqat_optimizer_step(adamw, 1), EQAT_BACKEND,
+             "gradient callback: failed: backend");
     ck_assert_int_eq(eqat_optimizer_steps(adamw), 0);
     eqat_tensor_free(a);
     eqat_optimizer_free(adamw);

@@ -4,8 +4,9 @@
 
 #include "fixture.h"
 
-/* Requests for memory are refused one after another, each alone or with all that follow: the call says "out of memory", leaves
- * the model as it was or as it is when the stage is done, and what is left to do, by the same job or a new one, then gives the same result. */
+/* Requests for memory are refused one after another, each alone or with all that follow: the call
+ * says "out of memory", leaves the model as it was or as it is when the stage is done, and what is
+ * left to do, by the same job or a new one, then gives the same result. */
 
 typedef struct counter {
     size_t requests, fail_at, live;
@@ -16,7 +17,8 @@ static void *count_alloc(void *user, size_t size, size_t align)
 {
     counter *c = user;
     c->requests++;
-    if (c->fail_at && (c->once ? c->requests == c->fail_at : c->requests >= c->fail_at)) return NULL;
+    if (c->fail_at && (c->once ? c->requests == c->fail_at : c->requests >= c->fail_at))
+        return NULL;
     void *p = NULL;
     if (posix_memalign(&p, align, size) != 0) return NULL;
     memset(p, 0xff, size); /* what is not written must not look like a result */
@@ -49,12 +51,13 @@ static work start(counter *c)
 {
     eqat_context_options o;
     eqat_context_options_init(&o, sizeof o);
-    o.device = "ref"; /* keeps no scratch: every allocation is one of these loops or of the engine */
+    o.device =
+        "ref"; /* keeps no scratch: every allocation is one of these loops or of the engine */
     o.threads = 1;
     o.alloc = count_alloc;
     o.free = count_free;
     o.alloc_user = c;
-    work w = { 0 };
+    work w = {0};
     char error[256];
     ck_assert_msg(eqat_context_create(&w.ctx, &o, error, sizeof error) == EQAT_OK, "%s", error);
     w.model = open_model(w.ctx, "tiny", EQAT_F32);
@@ -119,10 +122,10 @@ static eqat_status e2e_qp(work *w)
 
 static eqat_status go_on(work *w)
 {
-    eqat_perplexity p = { .struct_size = sizeof p };
+    eqat_perplexity p = {.struct_size = sizeof p};
     while (w->next != DONE) {
         eqat_status st = w->next == BLOCK_AP ? block_ap(w)
-                         : w->next == E2E_QP ? e2e_qp(w)
+            : w->next == E2E_QP              ? e2e_qp(w)
                                              : eqat_eval_perplexity(w->model, w->data, NULL, &p);
         if (st != EQAT_OK) return st;
         w->next++;
@@ -133,16 +136,17 @@ static eqat_status go_on(work *w)
 
 static void exhaust(bool once, bool offload)
 {
-    counter c = { 0 };
+    counter c = {0};
     work w = start(&c);
     size_t before = c.requests;
     ck_ok(w.ctx, go_on(&w));
     size_t requests = c.requests - before, refused = 0;
     double expected = w.nll;
     end(&w, &c);
-    /* All of the first ones, where things are set up, then every seventeenth: steps repeat themselves. */
+    /* All of the first ones, where things are set up, then every seventeenth: steps repeat
+     * themselves. */
     for (size_t n = 1; n <= requests; n += n < 150 ? 1 : 17) {
-        c = (counter){ .once = once };
+        c = (counter){.once = once};
         w = start(&c);
         w.offload = offload;
         c.fail_at = c.requests + n;
@@ -150,8 +154,8 @@ static void exhaust(bool once, bool offload)
         c.fail_at = 0;
         if (st != EQAT_OK) {
             refused++;
-            ck_assert_msg(st == EQAT_OUT_OF_MEMORY, "request %d: found %s: %s", (int)n, eqat_status_name(st),
-                          eqat_context_error(w.ctx));
+            ck_assert_msg(st == EQAT_OUT_OF_MEMORY, "request %d: found %s: %s", (int)n,
+                          eqat_status_name(st), eqat_context_error(w.ctx));
             ck_assert_ptr_nonnull(strstr(eqat_context_error(w.ctx), "out of memory"));
             if (n % 2) give_up(&w);
             ck_ok(w.ctx, go_on(&w));
@@ -162,27 +166,18 @@ static void exhaust(bool once, bool offload)
     ck_assert_uint_gt(refused, 80);
 }
 
-START_TEST(alone)
-{
-    exhaust(true, false);
-}
+START_TEST(alone) { exhaust(true, false); }
 END_TEST
 
-START_TEST(from_there_on)
-{
-    exhaust(false, false);
-}
+START_TEST(from_there_on) { exhaust(false, false); }
 END_TEST
 
-START_TEST(offloaded)
-{
-    exhaust(false, true);
-}
+START_TEST(offloaded) { exhaust(false, true); }
 END_TEST
 
 static void write_tiny_model(void)
 {
-    const shape tiny = { VOCAB, 32, 32, 1, 2, 1, false };
+    const shape tiny = {VOCAB, 32, 32, 1, 2, 1, false};
     write_model("tiny", &tiny, NULL);
 }
 

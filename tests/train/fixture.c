@@ -13,7 +13,7 @@
 #include "base/rng.h"
 #include "format/source.h"
 
-const shape small_shape = { VOCAB, HIDDEN, 96, BLOCKS, 4, 2, false };
+const shape small_shape = {VOCAB, HIDDEN, 96, BLOCKS, 4, 2, false};
 
 static char root[256];
 
@@ -81,19 +81,24 @@ typedef struct writer {
 } writer;
 
 /* Called twice for every tensor: all are declared before the first is written. */
-static void put(writer *w, const char *name, int64_t rows, int64_t columns, double center, double spread)
+static void put(writer *w, const char *name, int64_t rows, int64_t columns, double center,
+                double spread)
 {
-    const int64_t dims[2] = { rows, columns };
+    const int64_t dims[2] = {rows, columns};
     int64_t n = columns ? rows * columns : rows;
     if (w->declaring) {
-        ck_ok(w->ctx, eqi_safetensors_declare(w->file, name, w->bf16 ? EQI_STORED_BF16 : EQI_STORED_F32, columns ? 2 : 1, dims));
+        ck_ok(w->ctx,
+              eqi_safetensors_declare(w->file, name, w->bf16 ? EQI_STORED_BF16 : EQI_STORED_F32,
+                                      columns ? 2 : 1, dims));
         return;
     }
     float *x = malloc((size_t)n * sizeof *x);
     ck_assert_ptr_nonnull(x);
-    for (int64_t i = 0; i < n; i++) x[i] = (float)(center + spread * eqi_rng_normal(11, EQI_RNG_USER, w->index++));
+    for (int64_t i = 0; i < n; i++)
+        x[i] = (float)(center + spread * eqi_rng_normal(11, EQI_RNG_USER, w->index++));
     if (w->nan_at && !strcmp(name, w->nan_at)) x[n / 2] = NAN;
-    for (int64_t i = 0; i < n && w->bf16; i++) { /* in place: element i is written after it was read */
+    for (int64_t i = 0; i < n && w->bf16;
+         i++) { /* in place: element i is written after it was read */
         uint16_t half = eqi_f32_to_bf16(x[i]);
         memcpy((char *)x + 2 * i, &half, sizeof half);
     }
@@ -103,10 +108,11 @@ static void put(writer *w, const char *name, int64_t rows, int64_t columns, doub
 
 static void put_all(writer *w, const shape *s)
 {
-    static const char *const names[] = { "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
-                                         "mlp.gate_proj",    "mlp.up_proj",      "mlp.down_proj" };
+    static const char *const names[] = {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj",
+                                        "self_attn.o_proj", "mlp.gate_proj",    "mlp.up_proj",
+                                        "mlp.down_proj"};
     int64_t h = s->hidden, kv = h / s->heads * s->kv_heads, m = s->intermediate;
-    const int64_t outs[] = { h, kv, kv, h, m, m, h }, ins[] = { h, h, h, h, h, h, m };
+    const int64_t outs[] = {h, kv, kv, h, m, m, h}, ins[] = {h, h, h, h, h, h, m};
     char name[96];
     put(w, "model.embed_tokens.weight", s->vocab, h, 0, 1);
     put(w, "model.norm.weight", h, 0, 1, 0.1);
@@ -130,15 +136,18 @@ void write_model(const char *name, const shape *s, const char *nan_at)
     snprintf(path, sizeof path, "%s/config.json", dir);
     FILE *f = fopen(path, "w");
     ck_assert_ptr_nonnull(f);
-    fprintf(
-        f,
-        "{\"architectures\": [\"LlamaForCausalLM\"], \"model_type\": \"llama\", \"hidden_size\": %d, \"intermediate_size\": %d, "
-        "\"num_hidden_layers\": %d, \"num_attention_heads\": %d, \"num_key_value_heads\": %d, \"vocab_size\": %d, "
-        "\"max_position_embeddings\": 512, \"rms_norm_eps\": 1e-5, \"rope_theta\": 10000.0, \"hidden_act\": \"silu\", "
-        "\"tie_word_embeddings\": true}\n",
-        (int)s->hidden, (int)s->intermediate, (int)s->blocks, (int)s->heads, (int)s->kv_heads, (int)s->vocab);
+    fprintf(f,
+            "{\"architectures\": [\"LlamaForCausalLM\"], \"model_type\": \"llama\", "
+            "\"hidden_size\": %d, \"intermediate_size\": %d, "
+            "\"num_hidden_layers\": %d, \"num_attention_heads\": %d, \"num_key_value_heads\": %d, "
+            "\"vocab_size\": %d, "
+            "\"max_position_embeddings\": 512, \"rms_norm_eps\": 1e-5, \"rope_theta\": 10000.0, "
+            "\"hidden_act\": \"silu\", "
+            "\"tie_word_embeddings\": true}\n",
+            (int)s->hidden, (int)s->intermediate, (int)s->blocks, (int)s->heads, (int)s->kv_heads,
+            (int)s->vocab);
     fclose(f);
-    writer w = { .ctx = make_context(1, 0), .nan_at = nan_at, .bf16 = s->bf16 };
+    writer w = {.ctx = make_context(1, 0), .nan_at = nan_at, .bf16 = s->bf16};
     snprintf(path, sizeof path, "%s/model.safetensors", dir);
     ck_ok(w.ctx, eqi_safetensors_create(w.ctx, &w.file, path));
     w.declaring = true;

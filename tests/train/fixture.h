@@ -1,22 +1,25 @@
-/* What the suites of training share: contexts, a small random model in a temporary folder, tokens, comparisons of folders. */
+/* What the suites of training share: contexts, a small random model in a temporary folder, tokens,
+ * comparisons of folders. */
 #ifndef TESTS_TRAIN_FIXTURE_H
 #define TESTS_TRAIN_FIXTURE_H
 
 #include "eqat/eqat.h"
 #include "run_suite.h"
 
-#define ck_ok(ctx, expr)                                                                                          \
-    do {                                                                                                          \
-        eqat_status ck_st_ = (expr);                                                                              \
-        ck_assert_msg(ck_st_ == EQAT_OK, "%s: %s: %s", #expr, eqat_status_name(ck_st_), eqat_context_error(ctx)); \
+#define ck_ok(ctx, expr)                                                                \
+    do {                                                                                \
+        eqat_status ck_st_ = (expr);                                                    \
+        ck_assert_msg(ck_st_ == EQAT_OK, "%s: %s: %s", #expr, eqat_status_name(ck_st_), \
+                      eqat_context_error(ctx));                                         \
     } while (0)
 
 /* Fails with this status and a message that holds `text`. */
-#define ck_fails(ctx, expr, expected, text)                                                                       \
-    do {                                                                                                          \
-        eqat_status ck_st_ = (expr);                                                                              \
-        ck_assert_msg(ck_st_ == (expected), "%s: found %s", #expr, eqat_status_name(ck_st_));                     \
-        ck_assert_msg(strstr(eqat_context_error(ctx), text), "%s: found \"%s\"", #expr, eqat_context_error(ctx)); \
+#define ck_fails(ctx, expr, expected, text)                                                   \
+    do {                                                                                      \
+        eqat_status ck_st_ = (expr);                                                          \
+        ck_assert_msg(ck_st_ == (expected), "%s: found %s", #expr, eqat_status_name(ck_st_)); \
+        ck_assert_msg(strstr(eqat_context_error(ctx), text), "%s: found \"%s\"", #expr,       \
+                      eqat_context_error(ctx));                                               \
     } while (0)
 
 enum { VOCAB = 96, HIDDEN = 64, BLOCKS = 3, TIME = 24 };

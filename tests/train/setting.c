@@ -24,11 +24,11 @@ eqat_e2e_qp_options fast_e2e_options(void)
     return e;
 }
 
-const setting usual = { .threads = 2, .seed = 3, .shuffle = true, .compute = EQAT_F32, .bits = 2 };
+const setting usual = {.threads = 2, .seed = 3, .shuffle = true, .compute = EQAT_F32, .bits = 2};
 
 bench set_up(const setting *s)
 {
-    bench b = { .ctx = make_context(s->threads, s->seed) };
+    bench b = {.ctx = make_context(s->threads, s->seed)};
     b.model = open_model(b.ctx, "model", s->compute);
     eqat_quantizer_options o;
     eqat_quantizer_options_init(&o, sizeof o);
@@ -75,11 +75,14 @@ float *parameter(eqat_context *ctx, eqat_model *model, const char *name, int64_t
     return read_floats(t, n);
 }
 
-bool equal(const float *a, const float *b, int64_t n) { return memcmp(a, b, (size_t)n * sizeof *a) == 0; }
+bool equal(const float *a, const float *b, int64_t n)
+{
+    return memcmp(a, b, (size_t)n * sizeof *a) == 0;
+}
 
 double perplexity(eqat_context *ctx, eqat_model *model, eqat_data *data)
 {
-    eqat_perplexity p = { .struct_size = sizeof p };
+    eqat_perplexity p = {.struct_size = sizeof p};
     ck_ok(ctx, eqat_eval_perplexity(model, data, NULL, &p));
     return p.perplexity;
 }

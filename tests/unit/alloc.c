@@ -2,7 +2,7 @@
 
 START_TEST(accounts_and_aligns)
 {
-    counter c = { 0 };
+    counter c = {0};
     eqi_ctx *ctx = open_counted("ref", &c);
     size_t before = ctx->bytes_now, live = c.live;
     void *a = eqi_alloc(ctx, 100, "a"), *b = eqi_alloc(ctx, 0, "b");
@@ -23,7 +23,7 @@ END_TEST
 
 START_TEST(realloc_keeps_contents)
 {
-    counter c = { 0 };
+    counter c = {0};
     eqi_ctx *ctx = open_counted("ref", &c);
     char *p = eqi_realloc(ctx, NULL, 4, "p");
     memcpy(p, "abc", 4);
@@ -64,8 +64,8 @@ END_TEST
 
 START_TEST(half_an_allocator)
 {
-    counter c = { 0 };
-    eqi_ctx_config config = { .device = "ref", .allocator = counting(&c) };
+    counter c = {0};
+    eqi_ctx_config config = {.device = "ref", .allocator = counting(&c)};
     config.allocator.free = NULL;
     char error[200];
     eqi_ctx *ctx = (eqi_ctx *)&c;
@@ -119,8 +119,9 @@ static void keep_line(void *user, int level, const char *line)
 
 START_TEST(log_levels)
 {
-    lines l = { 0 };
-    eqi_ctx_config config = { .device = "ref", .threads = 1, .log = keep_line, .log_user = &l, .log_level = EQI_LOG_INFO };
+    lines l = {0};
+    eqi_ctx_config config = {
+        .device = "ref", .threads = 1, .log = keep_line, .log_user = &l, .log_level = EQI_LOG_INFO};
     eqi_ctx *ctx;
     ck_assert_int_eq(eqi_ctx_create(&ctx, &config, NULL, 0), EQAT_OK);
     l.n = 0;
@@ -139,7 +140,8 @@ END_TEST
 START_TEST(status_names)
 {
     ck_assert_str_eq(eqat_status_name(EQAT_OK), "ok");
-    for (int i = 0; i <= EQAT_BACKEND; i++) ck_assert_str_ne(eqat_status_name((eqat_status)i), "unknown status");
+    for (int i = 0; i <= EQAT_BACKEND; i++)
+        ck_assert_str_ne(eqat_status_name((eqat_status)i), "unknown status");
     ck_assert_str_eq(eqat_status_name((eqat_status)99), "unknown status");
 }
 END_TEST

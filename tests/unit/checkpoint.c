@@ -1,6 +1,7 @@
 #include "fixture.h"
 
-/* x + w * silu(norm(x)) * norm(x), with a trainable gain and w captured: fan-out inside, residual outside. */
+/* x + w * silu(norm(x)) * norm(x), with a trainable gain and w captured: fan-out inside, residual
+ * outside. */
 typedef struct block {
     eqi_tensor *gain, *w;
     int released, runs;
@@ -9,7 +10,8 @@ typedef struct block {
 
 static void block_release(void *user) { ((block *)user)->released++; }
 
-static eqat_status inner_segment(eqi_tape *t, void *user, eqi_tensor *const *in, int n_in, eqi_tensor **out)
+static eqat_status inner_segment(eqi_tape *t, void *user, eqi_tensor *const *in, int n_in,
+                                 eqi_tensor **out)
 {
     block *b = user;
     b->runs++;
@@ -17,10 +19,10 @@ static eqat_status inner_segment(eqi_tape *t, void *user, eqi_tensor *const *in,
     eqi_tensor *n = NULL, *s = NULL, *m = NULL;
     eqat_status st = EQAT_OK;
     *out = NULL;
-    EQI_CHECK(eqi_op_rmsnorm(t, in[0], b->gain, 1e-5, &n));
-    EQI_CHECK(eqi_op_silu_mul(t, n, n, &s));
-    EQI_CHECK(eqi_op_linear(t, s, &(eqi_weight){ .w = b->w }, &m));
-    EQI_CHECK(eqi_op_add(t, in[0], m, out));
+    EQI_GOTO(done, eqi_op_rmsnorm(t, in[0], b->gain, 1e-5, &n));
+    EQI_GOTO(done, eqi_op_silu_mul(t, n, n, &s));
+    EQI_GOTO(done, eqi_op_linear(t, s, &(eqi_weight){.w = b->w}, &m));
+    EQI_GOTO(done, eqi_op_add(t, in[0], m, out));
 done:
     eqi_tensor_unref(n);
     eqi_tensor_unref(s);
@@ -28,7 +30,8 @@ done:
     return st;
 }
 
-static eqat_status segment(eqi_tape *t, void *user, eqi_tensor *const *in, int n_in, eqi_tensor **out)
+static eqat_status segment(eqi_tape *t, void *user, eqi_tensor *const *in, int n_in,
+                           eqi_tensor **out)
 {
     block *b = user;
     if (b->nested) return eqi_tape_checkpoint(t, inner_segment, user, block_release, in, n_in, out);
@@ -38,12 +41,15 @@ static eqat_status segment(eqi_tape *t, void *user, eqi_tensor *const *in, int n
 enum { PLAIN, CHECKPOINT, NESTED };
 
 /* Three blocks with one more use of the middle stream; returns the gradients of x, gain and w. */
-static void run(int how, eqi_dtype dtype, bool train_x, eqi_tensor **grads, int *released, int *runs)
+static void run(int how, eqi_dtype dtype, bool train_x, eqi_tensor **grads, int *released,
+                int *runs)
 {
-    eqi_tensor *x = make_random(ctx, dtype, DIMS(2, 5, 8), 1, 1), *h = eqi_tensor_ref(x), *y, *mid = NULL;
+    eqi_tensor *x = make_random(ctx, dtype, DIMS(2, 5, 8), 1, 1), *h = eqi_tensor_ref(x), *y,
+               *mid = NULL;
     eqi_dtype params = dtype == EQI_F64 ? EQI_F64 : EQI_F32;
-    block b = { .gain = trainable(make_random(ctx, params, DIMS(8), 2, 1)),
-                .w = trainable(make_random(ctx, params, DIMS(8, 8), 3, 0.5)), .nested = how == NESTED };
+    block b = {.gain = trainable(make_random(ctx, params, DIMS(8), 2, 1)),
+               .w = trainable(make_random(ctx, params, DIMS(8, 8), 3, 0.5)),
+               .nested = how == NESTED};
     x->requires_grad = train_x;
     for (int i = 0; i < 3; i++) {
         if (how == PLAIN)
@@ -60,11 +66,11 @@ static void run(int how, eqi_dtype dtype, bool train_x, eqi_tensor **grads, int 
     eqi_tensor *seed = make_random(ctx, dtype, DIMS(2, 5, 8), 4, 1);
     OK(ctx, eqi_tape_backward_from(tape, y, seed));
     ck_assert_uint_eq(tape->captures, 0);
-    eqi_tensor *all[] = { x, b.gain, b.w };
+    eqi_tensor *all[] = {x, b.gain, b.w};
     for (int i = 0; i < 3; i++) grads[i] = all[i]->grad ? eqi_tensor_ref(all[i]->grad) : NULL;
     *released = b.released;
     *runs = b.runs;
-    eqi_tensor *used[] = { x, b.gain, b.w, h, mid, y, seed };
+    eqi_tensor *used[] = {x, b.gain, b.w, h, mid, y, seed};
     for (size_t i = 0; i < EQI_COUNT(used); i++) eqi_tensor_unref(used[i]);
 }
 
@@ -101,9 +107,11 @@ END_TEST
 START_TEST(nothing_to_train)
 {
     eqi_tensor *x = make_random(ctx, EQI_F32, DIMS(2, 8), 1, 1), *y;
-    block b = { .gain = make_random(ctx, EQI_F32, DIMS(8), 2, 1), .w = make_random(ctx, EQI_F32, DIMS(8, 8), 3, 1) };
+    block b = {.gain = make_random(ctx, EQI_F32, DIMS(8), 2, 1),
+               .w = make_random(ctx, EQI_F32, DIMS(8, 8), 3, 1)};
     OK(ctx, eqi_tape_checkpoint(tape, segment, &b, block_release, &x, 1, &y));
-    ck_assert(b.released == 1 && b.runs == 1 && tape->count == 0 && !y->requires_grad && tape->recording);
+    ck_assert(b.released == 1 && b.runs == 1 && tape->count == 0 && !y->requires_grad &&
+              tape->recording);
     eqi_tensor_unref(y);
     b.w->requires_grad = true;
     eqi_tape_set_recording(tape, false);
@@ -115,16 +123,17 @@ START_TEST(nothing_to_train)
     ck_assert(b.released == 2 && tape->count == 1 && y->requires_grad);
     eqi_tape_clear(tape);
     ck_assert_int_eq(b.released, 3);
-    eqi_tensor *used[] = { x, y, b.gain, b.w };
+    eqi_tensor *used[] = {x, y, b.gain, b.w};
     for (size_t i = 0; i < EQI_COUNT(used); i++) eqi_tensor_unref(used[i]);
 }
 END_TEST
 
-static eqat_status identity(eqi_tape *t, void *user, eqi_tensor *const *in, int n_in, eqi_tensor **out)
+static eqat_status identity(eqi_tape *t, void *user, eqi_tensor *const *in, int n_in,
+                            eqi_tensor **out)
 {
     (void)user, (void)n_in;
     eqi_tensor *ignored;
-    EQI_TRY(eqi_op_scale(t, in[0], 2, &ignored));
+    EQI_RETURN_IF(eqi_op_scale(t, in[0], 2, &ignored));
     eqi_tensor_unref(ignored);
     *out = eqi_tensor_ref(in[0]);
     return EQAT_OK;
@@ -132,15 +141,15 @@ static eqat_status identity(eqi_tape *t, void *user, eqi_tensor *const *in, int 
 
 START_TEST(segment_that_returns_its_input)
 {
-    eqi_tensor *x = trainable(make_from(ctx, EQI_F32, DIMS(2), (double[]){ 1, 2 })), *u, *y;
+    eqi_tensor *x = trainable(make_from(ctx, EQI_F32, DIMS(2), (double[]){1, 2})), *u, *y;
     OK(ctx, eqi_op_scale(tape, x, 4, &u));
     OK(ctx, eqi_tape_checkpoint(tape, identity, NULL, NULL, &u, 1, &y));
     ck_assert_ptr_ne(u, y);
-    eqi_tensor *g = make_from(ctx, EQI_F32, DIMS(2), (double[]){ 1, 10 });
+    eqi_tensor *g = make_from(ctx, EQI_F32, DIMS(2), (double[]){1, 10});
     OK(ctx, eqi_tape_backward_from(tape, y, g));
     ck_assert_double_eq(get(x->grad, 0), 4);
     ck_assert_double_eq(get(x->grad, 1), 40);
-    eqi_tensor *used[] = { x, u, y, g };
+    eqi_tensor *used[] = {x, u, y, g};
     for (size_t i = 0; i < EQI_COUNT(used); i++) eqi_tensor_unref(used[i]);
 }
 END_TEST
@@ -151,7 +160,8 @@ typedef struct flaky {
 
 static void flaky_release(void *user) { ((flaky *)user)->released++; }
 
-static eqat_status flaky_segment(eqi_tape *t, void *user, eqi_tensor *const *in, int n_in, eqi_tensor **out)
+static eqat_status flaky_segment(eqi_tape *t, void *user, eqi_tensor *const *in, int n_in,
+                                 eqi_tensor **out)
 {
     flaky *f = user;
     (void)n_in;
@@ -161,11 +171,12 @@ static eqat_status flaky_segment(eqi_tape *t, void *user, eqi_tensor *const *in,
 
 START_TEST(segment_that_fails)
 {
-    eqi_tensor *x = trainable(make_from(ctx, EQI_F32, DIMS(2), (double[]){ 1, 2 })), *y;
-    flaky f = { .fail_on = 1 };
-    FAILS(ctx, EQAT_IO, "run 1", eqi_tape_checkpoint(tape, flaky_segment, &f, flaky_release, &x, 1, &y));
+    eqi_tensor *x = trainable(make_from(ctx, EQI_F32, DIMS(2), (double[]){1, 2})), *y;
+    flaky f = {.fail_on = 1};
+    FAILS(ctx, EQAT_IO, "run 1",
+          eqi_tape_checkpoint(tape, flaky_segment, &f, flaky_release, &x, 1, &y));
     ck_assert(!y && f.released == 1 && tape->recording && tape->count == 0);
-    f = (flaky){ .fail_on = 2 };
+    f = (flaky){.fail_on = 2};
     OK(ctx, eqi_tape_checkpoint(tape, flaky_segment, &f, flaky_release, &x, 1, &y));
     FAILS(ctx, EQAT_IO, "run 2", eqi_tape_backward_from(tape, y, x));
     ck_assert(f.released == 1 && tape->count == 0 && tape->recording);

@@ -150,12 +150,14 @@ START_TEST(folder_of_nobody_else)
     OK(ctx, eqi_outdir_begin(ctx, &d, path));
     OK(ctx, eqi_outdir_commit(&d));
     OK(ctx, eqi_write_file(ctx, in_dir("model/x"), "", 0));
-    snprintf(message, sizeof message, "%s/model: found a folder that is not empty, expected a new or empty folder", dir);
+    snprintf(message, sizeof message,
+             "%s/model: found a folder that is not empty, expected a new or empty folder", dir);
     FAILS(ctx, EQAT_EXISTS, message, eqi_outdir_begin(ctx, &d, in_dir("model")));
     ck_assert_ptr_null(d);
     ck_assert_int_eq(eqi_outdir_begin(ctx, &d, in_dir("model/x")), EQAT_EXISTS);
     ck_assert_int_eq(eqi_outdir_begin(ctx, &d, in_dir("no/such/place")), EQAT_NOT_FOUND);
-    FAILS(ctx, EQAT_INVALID_ARGUMENT, "output folder: found an empty name", eqi_outdir_begin(ctx, &d, ""));
+    FAILS(ctx, EQAT_INVALID_ARGUMENT, "output folder: found an empty name",
+          eqi_outdir_begin(ctx, &d, ""));
     ck_assert_ptr_null(d);
     ck_assert_int_eq(entries(), 1);
 }

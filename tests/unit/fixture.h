@@ -11,7 +11,7 @@ static counter memory;
 
 static inline void setup(void)
 {
-    memory = (counter){ 0 };
+    memory = (counter){0};
     ctx = open_counted("ref", &memory);
     OK(ctx, eqi_tape_create(ctx, &tape));
 }

@@ -14,7 +14,8 @@ START_TEST(backward_gives_back_as_it_goes)
     eqi_ctx *ctx = open_ctx("ref");
     eqi_tape *tape;
     OK(ctx, eqi_tape_create(ctx, &tape));
-    eqi_tensor *a = trainable(make_random(ctx, EQI_F32, DIMS(BYTES / 4), 1, 1)), *x = eqi_tensor_ref(a), *y;
+    eqi_tensor *a = trainable(make_random(ctx, EQI_F32, DIMS(BYTES / 4), 1, 1)),
+               *x = eqi_tensor_ref(a), *y;
     for (int i = 0; i < LINKS; i++) {
         OK(ctx, eqi_op_mul(tape, x, x, &y));
         eqi_tensor_unref(x);
@@ -34,7 +35,8 @@ START_TEST(backward_gives_back_as_it_goes)
 }
 END_TEST
 
-/* Gradients that pass a sum, a reshape, a rotation or the gate of an MLP need no memory of their own. */
+/* Gradients that pass a sum, a reshape, a rotation or the gate of an MLP need no memory of their
+ * own. */
 START_TEST(gradients_pass_without_copies)
 {
     eqi_ctx *ctx = open_ctx("ref");
@@ -57,14 +59,15 @@ START_TEST(gradients_pass_without_copies)
     live_after(ctx, &peak);
     /* One transient for the whole way up, and the gradient of a. */
     ck_assert_uint_le(peak, before + 2 * BYTES);
-    eqi_tensor *used[] = { a, cos, u, v, w, x, y, z, c, seed };
+    eqi_tensor *used[] = {a, cos, u, v, w, x, y, z, c, seed};
     for (size_t i = 0; i < EQI_COUNT(used); i++) eqi_tensor_unref(used[i]);
     eqi_tape_free(tape);
     eqi_ctx_unref(ctx);
 }
 END_TEST
 
-/* What no backward rule reads does not stay for it: of this chain, nothing but a, cos and the two that mul needs. */
+/* What no backward rule reads does not stay for it: of this chain, nothing but a, cos and the two
+ * that mul needs. */
 START_TEST(forward_keeps_what_backward_reads)
 {
     eqi_ctx *ctx = open_ctx("ref");
@@ -95,12 +98,12 @@ START_TEST(forward_keeps_what_backward_reads)
 }
 END_TEST
 
-/* 2048 x 32768 logits would be 256 MB in f32; the loss and its gradients must stay far below. The reference is slow, and
- * needs one row at a time. */
+/* 2048 x 32768 logits would be 256 MB in f32; the loss and its gradients must stay far below. The
+ * reference is slow, and needs one row at a time. */
 static void cross_entropy_memory(const char *device, eqi_dtype dtype, int R)
 {
     enum { V = 32768, H = 4 };
-    counter c = { 0 };
+    counter c = {0};
     eqi_ctx *ctx = open_counted(device, &c);
     eqi_tape *tape;
     OK(ctx, eqi_tape_create(ctx, &tape));
@@ -116,9 +119,10 @@ static void cross_entropy_memory(const char *device, eqi_dtype dtype, int R)
     ck_assert(isfinite(get(loss, 0)) && get(loss, 0) > 5);
     size_t logits = (size_t)R * V * 4;
     size_t found = ctx->bytes_peak - before;
-    ck_assert_msg(found < logits / 4, "%s %s: found %zu bytes above the start, %zu would hold the logits", device,
+    ck_assert_msg(found < logits / 4,
+                  "%s %s: found %zu bytes above the start, %zu would hold the logits", device,
                   eqi_dtype_name(dtype), found, logits);
-    eqi_tensor *used[] = { x, w, labels, loss, n };
+    eqi_tensor *used[] = {x, w, labels, loss, n};
     for (size_t i = 0; i < EQI_COUNT(used); i++) eqi_tensor_unref(used[i]);
     eqi_tape_free(tape);
     eqi_ctx_unref(ctx);
@@ -143,7 +147,7 @@ START_TEST(no_matrix_of_scores)
     eqi_tensor *q = trainable(make_random(ctx, EQI_F32, DIMS(1, T, HEADS, D), 1, 1)), *o;
     size_t before = ctx->bytes_now;
     ctx->bytes_peak = before;
-    eqi_attention_desc d = { .scale = 0.3f, .causal = true };
+    eqi_attention_desc d = {.scale = 0.3f, .causal = true};
     OK(ctx, eqi_op_attention(tape, q, q, q, NULL, &d, &o));
     OK(ctx, eqi_tape_backward_from(tape, o, q));
     ck_assert_uint_lt(ctx->bytes_peak - before, (size_t)HEADS * T * T * 4 / 4);

@@ -46,7 +46,7 @@ END_TEST
 
 START_TEST(shortage_empties_the_store)
 {
-    counter c = { 0 };
+    counter c = {0};
     eqi_ctx *ctx = open_counted("ref", &c);
     eqi_tensor_unref(bytes(ctx, 1000));
     eqi_tensor_unref(bytes(ctx, 2000));

@@ -2,7 +2,7 @@
 
 static eqat_status open_device(const char *device, char *error, size_t size)
 {
-    eqi_ctx_config config = { .device = device, .threads = 1 };
+    eqi_ctx_config config = {.device = device, .threads = 1};
     eqi_ctx *ctx;
     eqat_status st = eqi_ctx_create(&ctx, &config, error, size);
     if (st == EQAT_OK) eqi_ctx_unref(ctx);
@@ -18,7 +18,8 @@ START_TEST(devices)
     ck_assert_int_eq(open_device("tpu", error, sizeof error), EQAT_INVALID_ARGUMENT);
     ck_assert_str_eq(error, "device: found \"tpu\", expected cpu, ref or cuda:N");
     eqat_status cuda = open_device("cuda:0", error, sizeof error);
-    ck_assert(cuda == EQAT_OK || (cuda == EQAT_UNSUPPORTED && !strncmp(error, "device cuda:0: ", 15)));
+    ck_assert(cuda == EQAT_OK ||
+              (cuda == EQAT_UNSUPPORTED && !strncmp(error, "device cuda:0: ", 15)));
     ck_assert_int_eq(open_device("cudart", error, sizeof error), EQAT_INVALID_ARGUMENT);
     ck_assert_int_eq(open_device("", error, sizeof error), EQAT_INVALID_ARGUMENT);
 }
@@ -46,7 +47,8 @@ START_TEST(incomplete_tables)
     FAILS(ctx, EQAT_BACKEND, "backend ref: it lacks rope", eqi_backend_check(ctx, &b));
     b = eqi_backend_ref;
     b.version++;
-    FAILS(ctx, EQAT_BACKEND, "backend ref: found version 2, expected 1", eqi_backend_check(ctx, &b));
+    FAILS(ctx, EQAT_BACKEND, "backend ref: found version 2, expected 1",
+          eqi_backend_check(ctx, &b));
     eqi_ctx_unref(ctx);
 }
 END_TEST

@@ -2,12 +2,14 @@
 
 #include "unit.h"
 
-/* Expected values from the definition, SplitMix64 chained over seed, purpose and index, computed elsewhere. */
+/* Expected values from the definition, SplitMix64 chained over seed, purpose and index, computed
+ * elsewhere. */
 START_TEST(known_values)
 {
     ck_assert_uint_eq(eqi_rng_bits(0, EQI_RNG_WINDOW, 0), UINT64_C(0x44e5b98100c67fb0));
     ck_assert_uint_eq(eqi_rng_bits(42, EQI_RNG_INIT, 7), UINT64_C(0xab2f97746e2ea953));
-    ck_assert_uint_eq(eqi_rng_bits(UINT64_MAX, EQI_RNG_USER, UINT64_MAX), UINT64_C(0xcbaa79e11f303fa4));
+    ck_assert_uint_eq(eqi_rng_bits(UINT64_MAX, EQI_RNG_USER, UINT64_MAX),
+                      UINT64_C(0xcbaa79e11f303fa4));
     ck_assert_uint_eq(eqi_rng_below(0, EQI_RNG_WINDOW, 0, 1000003), 269131);
     ck_assert_uint_eq(eqi_rng_below(42, EQI_RNG_INIT, 7, 1000003), 668696);
     ck_assert_uint_eq(eqi_rng_below(UINT64_MAX, EQI_RNG_USER, UINT64_MAX, 1000003), 795572);
@@ -17,7 +19,7 @@ END_TEST
 
 START_TEST(below_reaches_all_and_no_more)
 {
-    int seen[7] = { 0 };
+    int seen[7] = {0};
     for (uint64_t i = 0; i < 7000; i++) {
         uint64_t x = eqi_rng_below(3, EQI_RNG_SHUFFLE, i, 7);
         ck_assert_uint_lt(x, 7);

@@ -1,6 +1,9 @@
 #include "fixture.h"
 
-static eqi_tensor *leaf(double a, double b) { return trainable(make_from(ctx, EQI_F32, DIMS(2), (double[]){ a, b })); }
+static eqi_tensor *leaf(double a, double b)
+{
+    return trainable(make_from(ctx, EQI_F32, DIMS(2), (double[]){a, b}));
+}
 
 static void expect(const eqi_tensor *t, double a, double b)
 {
@@ -12,7 +15,7 @@ static void expect(const eqi_tensor *t, double a, double b)
 /* Backward from `out` with the gradient (1, 10). */
 static void backward(eqi_tensor *out)
 {
-    eqi_tensor *g = make_from(ctx, out->v.dtype, DIMS(2), (double[]){ 1, 10 });
+    eqi_tensor *g = make_from(ctx, out->v.dtype, DIMS(2), (double[]){1, 10});
     OK(ctx, eqi_tape_backward_from(tape, out, g));
     expect(g, 1, 10);
     eqi_tensor_unref(g);
@@ -20,7 +23,7 @@ static void backward(eqi_tensor *out)
 
 START_TEST(records_only_what_trains)
 {
-    eqi_tensor *a = leaf(1, 2), *b = make_from(ctx, EQI_F32, DIMS(2), (double[]){ 3, 4 }), *y, *z;
+    eqi_tensor *a = leaf(1, 2), *b = make_from(ctx, EQI_F32, DIMS(2), (double[]){3, 4}), *y, *z;
     OK(ctx, eqi_op_add(tape, b, b, &y));
     ck_assert_uint_eq(tape->count, 0);
     ck_assert(!y->requires_grad && !tape->touched);
@@ -63,7 +66,8 @@ START_TEST(several_uses_add_up)
 }
 END_TEST
 
-/* The gradient of a sum is handed on without a copy; later additions to one reader must not show in the other. */
+/* The gradient of a sum is handed on without a copy; later additions to one reader must not show in
+ * the other. */
 START_TEST(shared_gradients_stay_apart)
 {
     eqi_tensor *a = leaf(1, 1), *b = leaf(2, 2), *u, *v, *w, *x, *y;
@@ -75,7 +79,7 @@ START_TEST(shared_gradients_stay_apart)
     backward(y);
     expect(a->grad, 9, 90);
     expect(b->grad, 5, 50);
-    eqi_tensor *all[] = { a, b, u, v, w, x, y };
+    eqi_tensor *all[] = {a, b, u, v, w, x, y};
     for (size_t i = 0; i < EQI_COUNT(all); i++) eqi_tensor_unref(all[i]);
 }
 END_TEST
@@ -85,7 +89,7 @@ START_TEST(leaves_own_their_gradients)
     eqi_tensor *a = leaf(1, 1), *b = leaf(2, 2), *r, *y;
     OK(ctx, eqi_op_reshape(tape, b, 1, DIMS(2).at, &r));
     OK(ctx, eqi_op_add(tape, a, r, &y));
-    eqi_tensor *g = make_from(ctx, EQI_F32, DIMS(2), (double[]){ 1, 10 });
+    eqi_tensor *g = make_from(ctx, EQI_F32, DIMS(2), (double[]){1, 10});
     OK(ctx, eqi_tape_backward_from(tape, y, g));
     ck_assert_ptr_ne(a->grad->v.data, b->grad->v.data);
     ck_assert_ptr_ne(a->grad->v.data, g->v.data);
@@ -94,7 +98,7 @@ START_TEST(leaves_own_their_gradients)
     put(a->grad, 1, 98);
     expect(b->grad, 1, 10);
     ck_assert_double_eq(get(a->grad, 0), 1);
-    eqi_tensor *all[] = { a, b, r, y, g };
+    eqi_tensor *all[] = {a, b, r, y, g};
     for (size_t i = 0; i < EQI_COUNT(all); i++) eqi_tensor_unref(all[i]);
 }
 END_TEST
@@ -120,7 +124,7 @@ END_TEST
 
 START_TEST(loss_is_scaled)
 {
-    eqi_tensor *a = leaf(1, 4), *target = make_from(ctx, EQI_F32, DIMS(2), (double[]){ 0, 1 }), *loss;
+    eqi_tensor *a = leaf(1, 4), *target = make_from(ctx, EQI_F32, DIMS(2), (double[]){0, 1}), *loss;
     OK(ctx, eqi_op_mse(tape, a, target, &loss));
     ck_assert_double_eq(get(loss, 0), 5);
     OK(ctx, eqi_tape_backward(tape, loss, 0.5));
@@ -134,8 +138,9 @@ END_TEST
 
 START_TEST(dtypes_of_gradients)
 {
-    /* A leaf in bf16 has an f32 gradient; what the tape made has its own dtype. 257 needs more bits than bf16 has. */
-    eqi_tensor *a = trainable(make_from(ctx, EQI_BF16, DIMS(2), (double[]){ 1, 1 })), *y;
+    /* A leaf in bf16 has an f32 gradient; what the tape made has its own dtype. 257 needs more bits
+     * than bf16 has. */
+    eqi_tensor *a = trainable(make_from(ctx, EQI_BF16, DIMS(2), (double[]){1, 1})), *y;
     for (int i = 0; i < 257; i++) {
         OK(ctx, eqi_op_scale(tape, a, 1, &y));
         backward(y);
@@ -166,9 +171,11 @@ START_TEST(results_become_constants)
     eqi_tensor *loss;
     OK(ctx, eqi_op_mse(tape, y, y, &loss));
     ck_assert_uint_eq(tape->count, 0);
-    FAILS(ctx, EQAT_INVALID_ARGUMENT, "backward: the loss was not recorded: nothing it depends on is trainable",
+    FAILS(ctx, EQAT_INVALID_ARGUMENT,
+          "backward: the loss was not recorded: nothing it depends on is trainable",
           eqi_tape_backward(tape, loss, 1));
-    FAILS(ctx, EQAT_INVALID_ARGUMENT, "backward: the output was not recorded: nothing it depends on is trainable",
+    FAILS(ctx, EQAT_INVALID_ARGUMENT,
+          "backward: the output was not recorded: nothing it depends on is trainable",
           eqi_tape_backward_from(tape, y, y));
     eqi_tensor_unref(loss);
     eqi_tensor_unref(y);
@@ -180,7 +187,8 @@ START_TEST(backward_of_the_wrong_thing)
 {
     eqi_tensor *a = leaf(1, 1), *y, *g = make(ctx, EQI_F32, DIMS(3));
     OK(ctx, eqi_op_scale(tape, a, 2, &y));
-    FAILS(ctx, EQAT_INVALID_ARGUMENT, "backward: found a loss of shape [2], expected one element", eqi_tape_backward(tape, y, 1));
+    FAILS(ctx, EQAT_INVALID_ARGUMENT, "backward: found a loss of shape [2], expected one element",
+          eqi_tape_backward(tape, y, 1));
     ck_assert_uint_eq(tape->count, 0);
     eqi_tensor_unref(y);
     OK(ctx, eqi_op_scale(tape, a, 2, &y));
@@ -218,7 +226,8 @@ typedef struct triple {
 
 static void triple_release(void *user) { ((triple *)user)->released++; }
 
-static eqat_status triple_backward(void *user, eqi_tape *t, eqi_tensor *dy, eqi_tensor *const *in, int n_in)
+static eqat_status triple_backward(void *user, eqi_tape *t, eqi_tensor *dy, eqi_tensor *const *in,
+                                   int n_in)
 {
     triple *u = user;
     u->called++;
@@ -228,23 +237,24 @@ static eqat_status triple_backward(void *user, eqi_tape *t, eqi_tensor *dy, eqi_
     ck_assert_ptr_null(in[1]);
     /* Ops may serve as arithmetic here: nothing is recorded meanwhile, not even of what trains. */
     eqi_tensor *g;
-    EQI_TRY(eqi_op_scale(t, in[0], 3, &g));
+    EQI_RETURN_IF(eqi_op_scale(t, in[0], 3, &g));
     ck_assert(!g->requires_grad);
     eqi_tensor_unref(g);
-    EQI_TRY(eqi_op_scale(t, dy, 3, &g));
+    EQI_RETURN_IF(eqi_op_scale(t, dy, 3, &g));
     return eqi_grad_give(in[0], g);
 }
 
 static eqi_tensor *run_triple(eqi_tensor *a, triple *u)
 {
-    eqi_tensor *y = make_from(ctx, EQI_F32, DIMS(2), (double[]){ 3 * get(a, 0), 3 * get(a, 1) }), *in[2] = { a, NULL };
+    eqi_tensor *y = make_from(ctx, EQI_F32, DIMS(2), (double[]){3 * get(a, 0), 3 * get(a, 1)}),
+               *in[2] = {a, NULL};
     OK(ctx, eqi_op_custom(tape, "triple", in, 2, y, triple_backward, triple_release, u));
     return y;
 }
 
 START_TEST(custom_op)
 {
-    triple u = { 0 };
+    triple u = {0};
     eqi_tensor *a = leaf(1, 2), *y = run_triple(a, &u);
     backward(y);
     expect(a->grad, 3, 30);
@@ -252,19 +262,20 @@ START_TEST(custom_op)
     eqi_tensor_unref(y);
 
     /* A leaf of the caller's may be handed dy itself. */
-    u = (triple){ .fail = EQAT_IO, .message = "the disk is gone" };
+    u = (triple){.fail = EQAT_IO, .message = "the disk is gone"};
     y = run_triple(a, &u);
-    eqi_tensor *g = make_from(ctx, EQI_F32, DIMS(2), (double[]){ 1, 10 });
+    eqi_tensor *g = make_from(ctx, EQI_F32, DIMS(2), (double[]){1, 10});
     FAILS(ctx, EQAT_IO, "triple: the disk is gone", eqi_tape_backward_from(tape, y, g));
     ck_assert(u.called == 1 && u.released == 1);
     eqi_tensor_unref(y);
-    u = (triple){ .fail = EQAT_NUMERIC };
+    u = (triple){.fail = EQAT_NUMERIC};
     y = run_triple(a, &u);
-    FAILS(ctx, EQAT_NUMERIC, "triple: its backward rule failed: numeric", eqi_tape_backward_from(tape, y, g));
+    FAILS(ctx, EQAT_NUMERIC, "triple: its backward rule failed: numeric",
+          eqi_tape_backward_from(tape, y, g));
     eqi_tensor_unref(y);
 
     /* Not recorded: released at once. */
-    u = (triple){ 0 };
+    u = (triple){0};
     a->requires_grad = false;
     y = run_triple(a, &u);
     ck_assert_int_eq(u.released, 1);
@@ -273,12 +284,12 @@ START_TEST(custom_op)
 
     /* An output that is on the tape already. */
     OK(ctx, eqi_op_scale(tape, a, 1, &y));
-    u = (triple){ 0 };
+    u = (triple){0};
     FAILS(ctx, EQAT_INVALID_ARGUMENT, "triple: custom: the output is trainable or recorded already",
           eqi_op_custom(tape, "triple", &a, 1, y, triple_backward, triple_release, &u));
     ck_assert_int_eq(u.released, 1);
-    eqi_tensor *many[11] = { a };
-    u = (triple){ 0 };
+    eqi_tensor *many[11] = {a};
+    u = (triple){0};
     FAILS(ctx, EQAT_INVALID_ARGUMENT, "triple: custom: found 11 inputs, expected at most 10",
           eqi_op_custom(tape, "triple", many, 11, g, triple_backward, triple_release, &u));
     ck_assert_int_eq(u.released, 1);
@@ -288,17 +299,18 @@ START_TEST(custom_op)
 }
 END_TEST
 
-static eqat_status give_dy_itself(void *user, eqi_tape *t, eqi_tensor *dy, eqi_tensor *const *in, int n_in)
+static eqat_status give_dy_itself(void *user, eqi_tape *t, eqi_tensor *dy, eqi_tensor *const *in,
+                                  int n_in)
 {
     (void)user, (void)t;
-    for (int i = 0; i < n_in; i++) EQI_TRY(eqi_grad_add(in[i], dy));
+    for (int i = 0; i < n_in; i++) EQI_RETURN_IF(eqi_grad_add(in[i], dy));
     return EQAT_OK;
 }
 
 START_TEST(custom_op_gives_dy_to_all)
 {
-    eqi_tensor *a = leaf(1, 2), *b = leaf(3, 4), *in[3] = { a, b, a };
-    eqi_tensor *y = make_from(ctx, EQI_F32, DIMS(2), (double[]){ 5, 8 });
+    eqi_tensor *a = leaf(1, 2), *b = leaf(3, 4), *in[3] = {a, b, a};
+    eqi_tensor *y = make_from(ctx, EQI_F32, DIMS(2), (double[]){5, 8});
     OK(ctx, eqi_op_custom(tape, NULL, in, 3, y, give_dy_itself, NULL, NULL));
     backward(y);
     expect(a->grad, 2, 20);
@@ -311,7 +323,7 @@ END_TEST
 
 static eqat_status no_rule_forward(eqi_tensor *a, eqi_tensor **y)
 {
-    static const eqi_op no_rule = { .name = "no_rule" };
+    static const eqi_op no_rule = {.name = "no_rule"};
     OK(ctx, eqi_tensor_cast(a, EQI_F32, y));
     return eqi_tape_record(tape, &no_rule, &a, 1, *y, NULL, 0, NULL, 0);
 }
@@ -320,7 +332,8 @@ START_TEST(op_without_a_rule)
 {
     eqi_tensor *a = leaf(1, 2), *y;
     OK(ctx, no_rule_forward(a, &y));
-    FAILS(ctx, EQAT_UNSUPPORTED, "no_rule: has no backward rule", eqi_tape_backward_from(tape, y, a));
+    FAILS(ctx, EQAT_UNSUPPORTED, "no_rule: has no backward rule",
+          eqi_tape_backward_from(tape, y, a));
     eqi_tensor_unref(y);
     eqi_tensor_unref(a);
 }

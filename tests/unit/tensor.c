@@ -7,7 +7,7 @@ static counter memory;
 
 static void setup(void)
 {
-    memory = (counter){ 0 };
+    memory = (counter){0};
     ctx = open_counted("ref", &memory);
 }
 
@@ -71,8 +71,9 @@ START_TEST(dtypes)
         const char *name;
         size_t size;
         bool is_float;
-    } expected[EQI_DTYPE_COUNT] = { { "f32", 4, true }, { "bf16", 2, true }, { "f16", 2, true }, { "f64", 8, true },
-                                    { "i32", 4, false }, { "u8", 1, false }, { "u32", 4, false } };
+    } expected[EQI_DTYPE_COUNT] = {{"f32", 4, true}, {"bf16", 2, true}, {"f16", 2, true},
+                                   {"f64", 8, true}, {"i32", 4, false}, {"u8", 1, false},
+                                   {"u32", 4, false}};
     for (int i = 0; i < EQI_DTYPE_COUNT; i++) {
         ck_assert_str_eq(eqi_dtype_name((eqi_dtype)i), expected[i].name);
         ck_assert_uint_eq(eqi_dtype_size((eqi_dtype)i), expected[i].size);
@@ -95,12 +96,15 @@ START_TEST(slices_and_reshapes)
     ck_assert_int_eq(eqi_tensor_reshape(s, &r, 1, DIMS(16).at), EQAT_INVALID_ARGUMENT);
     ck_assert_str_eq(ctx->error, "reshape: [2, 2, 4] is not contiguous");
     ck_assert_int_eq(eqi_tensor_slice(s, &r, 1, 1, 2), EQAT_INVALID_ARGUMENT);
-    ck_assert_str_eq(ctx->error, "slice: found 2 elements from 1 on, expected a part of dimension 1 of [2, 2, 4]");
+    ck_assert_str_eq(
+        ctx->error,
+        "slice: found 2 elements from 1 on, expected a part of dimension 1 of [2, 2, 4]");
     ck_assert_int_eq(eqi_tensor_slice(s, &r, 3, 0, 1), EQAT_INVALID_ARGUMENT);
     ck_assert_int_eq(eqi_tensor_slice(s, &r, 0, INT64_MAX, 1), EQAT_INVALID_ARGUMENT);
     ck_assert_int_eq(eqi_tensor_slice(s, &r, 0, 1, INT64_MAX), EQAT_INVALID_ARGUMENT);
     eqi_tensor_unref(s);
-    FAILS(ctx, EQAT_INVALID_ARGUMENT, "reshape: [2, 3, 4] and [5, 5] differ in their number of elements",
+    FAILS(ctx, EQAT_INVALID_ARGUMENT,
+          "reshape: [2, 3, 4] and [5, 5] differ in their number of elements",
           eqi_tensor_reshape(t, &r, 2, DIMS(5, 5).at));
     OK(ctx, eqi_tensor_reshape(t, &r, 2, DIMS(6, 4).at));
     /* A view outlives what it was taken from. */
@@ -118,10 +122,7 @@ START_TEST(slices_and_reshapes)
 END_TEST
 
 static int freed;
-static void count_delete(void *user, void *data)
-{
-    freed += user == &freed && data != NULL;
-}
+static void count_delete(void *user, void *data) { freed += user == &freed && data != NULL; }
 
 START_TEST(foreign_memory)
 {
@@ -129,7 +130,9 @@ START_TEST(foreign_memory)
     for (int i = 0; i < 12; i++) data[i] = (float)i;
     eqi_tensor *t, *s;
     freed = 0;
-    OK(ctx, eqi_tensor_wrap(ctx, &t, EQI_F32, 2, DIMS(4, 3).at, DIMS(1, 4).at, data, sizeof data, count_delete, &freed));
+    OK(ctx,
+       eqi_tensor_wrap(ctx, &t, EQI_F32, 2, DIMS(4, 3).at, DIMS(1, 4).at, data, sizeof data,
+                       count_delete, &freed));
     ck_assert_double_eq(get(t, 1), 4); /* row 0, column 1 of a transposed matrix */
     ck_assert(!eqi_view_is_contiguous(&t->v));
     OK(ctx, eqi_tensor_slice(t, &s, 0, 1, 2));
@@ -140,13 +143,17 @@ START_TEST(foreign_memory)
     ck_assert_int_eq(freed, 1);
     ck_assert_ptr_null(ctx->recycled);
     FAILS(ctx, EQAT_INVALID_ARGUMENT, "tensor: found 47 bytes of memory, expected at least 48",
-          eqi_tensor_wrap(ctx, &t, EQI_F32, 2, DIMS(4, 3).at, DIMS(1, 4).at, data, 47, count_delete, &freed));
+          eqi_tensor_wrap(ctx, &t, EQI_F32, 2, DIMS(4, 3).at, DIMS(1, 4).at, data, 47, count_delete,
+                          &freed));
     FAILS(ctx, EQAT_INVALID_ARGUMENT, "tensor: found stride -1 in dimension 0, expected at least 0",
-          eqi_tensor_wrap(ctx, &t, EQI_F32, 1, DIMS(4).at, DIMS(-1).at, data, 48, count_delete, &freed));
+          eqi_tensor_wrap(ctx, &t, EQI_F32, 1, DIMS(4).at, DIMS(-1).at, data, 48, count_delete,
+                          &freed));
     FAILS(ctx, EQAT_INVALID_ARGUMENT, "tensor: the strides reach further than memory can",
-          eqi_tensor_wrap(ctx, &t, EQI_F32, 2, DIMS(4, 4).at, DIMS(INT64_MAX / 2, 1).at, data, 48, count_delete, &freed));
+          eqi_tensor_wrap(ctx, &t, EQI_F32, 2, DIMS(4, 4).at, DIMS(INT64_MAX / 2, 1).at, data, 48,
+                          count_delete, &freed));
     FAILS(ctx, EQAT_INVALID_ARGUMENT, "tensor: found memory that is not aligned to 4 bytes",
-          eqi_tensor_wrap(ctx, &t, EQI_F32, 1, DIMS(4).at, NULL, (char *)data + 1, 47, count_delete, &freed));
+          eqi_tensor_wrap(ctx, &t, EQI_F32, 1, DIMS(4).at, NULL, (char *)data + 1, 47, count_delete,
+                          &freed));
     FAILS(ctx, EQAT_INVALID_ARGUMENT, "tensor: found no memory, expected 16 bytes",
           eqi_tensor_wrap(ctx, &t, EQI_F32, 1, DIMS(4).at, NULL, NULL, 16, count_delete, &freed));
     /* When wrapping fails the memory stays the caller's. */
@@ -158,7 +165,7 @@ END_TEST
 
 START_TEST(tensors_outlive_the_context_handle)
 {
-    eqi_tensor *t = make_from(ctx, EQI_F32, DIMS(2), (double[]){ 3, 4 });
+    eqi_tensor *t = make_from(ctx, EQI_F32, DIMS(2), (double[]){3, 4});
     eqi_ctx_unref(ctx);
     ck_assert_double_eq(get(t, 1), 4);
     eqi_tensor_unref(t);
@@ -169,15 +176,18 @@ END_TEST
 
 START_TEST(transfers)
 {
-    float in[6] = { 1, 2, 3, 4, 5, 6 }, out[6] = { 0 };
+    float in[6] = {1, 2, 3, 4, 5, 6}, out[6] = {0};
     eqi_tensor *t = make(ctx, EQI_F32, DIMS(2, 3)), *s;
     OK(ctx, eqi_tensor_upload(t, in, sizeof in));
     OK(ctx, eqi_tensor_download(t, out, sizeof out));
     ck_assert_mem_eq(in, out, sizeof in);
-    FAILS(ctx, EQAT_INVALID_ARGUMENT, "upload: found 20 bytes, expected 24 for f32 [2, 3]", eqi_tensor_upload(t, in, 20));
-    FAILS(ctx, EQAT_INVALID_ARGUMENT, "download: found 28 bytes, expected 24 for f32 [2, 3]", eqi_tensor_download(t, out, 28));
+    FAILS(ctx, EQAT_INVALID_ARGUMENT, "upload: found 20 bytes, expected 24 for f32 [2, 3]",
+          eqi_tensor_upload(t, in, 20));
+    FAILS(ctx, EQAT_INVALID_ARGUMENT, "download: found 28 bytes, expected 24 for f32 [2, 3]",
+          eqi_tensor_download(t, out, 28));
     OK(ctx, eqi_tensor_slice(t, &s, 1, 0, 2));
-    FAILS(ctx, EQAT_INVALID_ARGUMENT, "upload: [2, 2] is not contiguous", eqi_tensor_upload(s, in, 16));
+    FAILS(ctx, EQAT_INVALID_ARGUMENT, "upload: [2, 2] is not contiguous",
+          eqi_tensor_upload(s, in, 16));
     eqi_tensor_unref(s);
     eqi_tensor_unref(t);
 }
@@ -186,7 +196,7 @@ END_TEST
 START_TEST(conversions)
 {
     /* 1 + 2^-8 lies between two bf16 values and goes to the even one; so does 1 + 3 * 2^-8. */
-    double values[4] = { 1.00390625, 1.01171875, -2.5, 300 };
+    double values[4] = {1.00390625, 1.01171875, -2.5, 300};
     eqi_tensor *t = make_from(ctx, EQI_F32, DIMS(4), values), *b, *w;
     OK(ctx, eqi_tensor_cast(t, EQI_BF16, &b));
     ck_assert_double_eq(get(b, 0), 1);
@@ -198,8 +208,10 @@ START_TEST(conversions)
     OK(ctx, eqi_tensor_cast(b, EQI_F32, &w));
     ck_assert_double_eq(get(w, 3), 255);
     eqi_tensor_unref(w);
-    FAILS(ctx, EQAT_INVALID_ARGUMENT, "copy: u8 does not convert to i32", eqi_tensor_cast(b, EQI_I32, &w));
-    FAILS(ctx, EQAT_INVALID_ARGUMENT, "copy: u8 does not convert to bf16", eqi_tensor_cast(b, EQI_BF16, &w));
+    FAILS(ctx, EQAT_INVALID_ARGUMENT, "copy: u8 does not convert to i32",
+          eqi_tensor_cast(b, EQI_I32, &w));
+    FAILS(ctx, EQAT_INVALID_ARGUMENT, "copy: u8 does not convert to bf16",
+          eqi_tensor_cast(b, EQI_BF16, &w));
     ck_assert_ptr_null(w);
     eqi_tensor_unref(b);
     eqi_tensor *s = scattered(t);
@@ -210,7 +222,8 @@ START_TEST(conversions)
     FAILS(ctx, EQAT_INVALID_ARGUMENT, "copy: found [4], expected [2, 2]", eqi_tensor_copy(w, t));
     eqi_ctx *other = open_ctx("ref");
     eqi_tensor *far = make(other, EQI_F32, DIMS(4));
-    FAILS(ctx, EQAT_INVALID_ARGUMENT, "copy: the tensors belong to two contexts", eqi_tensor_copy(t, far));
+    FAILS(ctx, EQAT_INVALID_ARGUMENT, "copy: the tensors belong to two contexts",
+          eqi_tensor_copy(t, far));
     eqi_tensor_unref(far);
     eqi_ctx_unref(other);
     eqi_tensor_unref(w);

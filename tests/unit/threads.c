@@ -23,7 +23,7 @@ static void task(void *arg, size_t index, int worker)
 
 static void run_all(int threads)
 {
-    eqi_ctx_config config = { .device = "ref", .threads = threads };
+    eqi_ctx_config config = {.device = "ref", .threads = threads};
     eqi_ctx *ctx;
     ck_assert_int_eq(eqi_ctx_create(&ctx, &config, NULL, 0), EQAT_OK);
     if (threads) ck_assert_int_eq(eqi_pool_size(ctx->pool), threads);
@@ -65,7 +65,7 @@ static void use_and_free(eqi_ctx *ctx, bool use)
 START_TEST(child_of_a_fork)
 {
     static work w;
-    eqi_ctx_config config = { .device = "ref", .threads = 3 };
+    eqi_ctx_config config = {.device = "ref", .threads = 3};
     eqi_ctx *ctx;
     ck_assert_int_eq(eqi_ctx_create(&ctx, &config, NULL, 0), EQAT_OK);
     w.size = 3;
@@ -89,16 +89,18 @@ START_TEST(numbers_out_of_range)
     char error[100];
     eqi_ctx *ctx;
     for (int i = 0; i < 2; i++) {
-        eqi_ctx_config config = { .device = "ref", .threads = i ? 1025 : -1 };
+        eqi_ctx_config config = {.device = "ref", .threads = i ? 1025 : -1};
         ck_assert_int_eq(eqi_ctx_create(&ctx, &config, error, sizeof error), EQAT_INVALID_ARGUMENT);
-        ck_assert_str_eq(error, i ? "threads: found 1025, expected 0 to 1024" : "threads: found -1, expected 0 to 1024");
+        ck_assert_str_eq(error,
+                         i ? "threads: found 1025, expected 0 to 1024"
+                           : "threads: found -1, expected 0 to 1024");
     }
 }
 END_TEST
 
 static void *one_context(void *arg)
 {
-    eqi_ctx_config config = { .device = "ref", .threads = 2 };
+    eqi_ctx_config config = {.device = "ref", .threads = 2};
     eqi_ctx *ctx;
     if (eqi_ctx_create(&ctx, &config, NULL, 0) != EQAT_OK) return arg;
     bool good = true;
@@ -117,7 +119,8 @@ START_TEST(contexts_side_by_side)
 {
     pthread_t threads[4];
     int mark;
-    for (int i = 0; i < 4; i++) ck_assert_int_eq(pthread_create(&threads[i], NULL, one_context, &mark), 0);
+    for (int i = 0; i < 4; i++)
+        ck_assert_int_eq(pthread_create(&threads[i], NULL, one_context, &mark), 0);
     for (int i = 0; i < 4; i++) {
         void *result = &mark;
         pthread_join(threads[i], &result);

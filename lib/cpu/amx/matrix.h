@@ -1,5 +1,5 @@
-/* The matrix registers of AMX, or a plain C model of them by which the kernels are tested on processors without. Registers
- * are named by constants 0 to 7; each holds 16 rows of 64 bytes. */
+/* The matrix registers of AMX, or a plain C model of them by which the kernels are tested on
+ * processors without. Registers are named by constants 0 to 7; each holds 16 rows of 64 bytes. */
 #ifndef EQI_CPU_AMX_MATRIX_H
 #define EQI_CPU_AMX_MATRIX_H
 
@@ -29,7 +29,8 @@ static inline void amx_end(void) {}
 
 static inline void amx_copy_in(amx_register *r, const void *p, int64_t stride)
 {
-    for (int i = 0; i < AMX_ROWS; i++) memcpy(r->f[i], (const char *)p + i * stride, sizeof r->f[i]);
+    for (int i = 0; i < AMX_ROWS; i++)
+        memcpy(r->f[i], (const char *)p + i * stride, sizeof r->f[i]);
 }
 static inline void amx_copy_out(void *p, int64_t stride, const amx_register *r)
 {
@@ -41,7 +42,8 @@ static inline void amx_multiply(amx_register *c, const amx_register *a, const am
         for (int k = 0; k < AMX_PAIRS; k++)
             for (int j = 0; j < 16; j++) {
                 c->f[i][j] += eqi_bf16_to_f32(a->h[i][2 * k]) * eqi_bf16_to_f32(b->h[k][2 * j]);
-                c->f[i][j] += eqi_bf16_to_f32(a->h[i][2 * k + 1]) * eqi_bf16_to_f32(b->h[k][2 * j + 1]);
+                c->f[i][j] +=
+                    eqi_bf16_to_f32(a->h[i][2 * k + 1]) * eqi_bf16_to_f32(b->h[k][2 * j + 1]);
             }
 }
 
@@ -64,16 +66,21 @@ typedef struct amx_config {
 /* All registers of full size, for this thread until amx_end; others configure them differently. */
 static inline void amx_begin(void)
 {
-    static const amx_config full = { .palette = 1, .bytes = { 64, 64, 64, 64, 64, 64, 64, 64 }, .rows = { 16, 16, 16, 16, 16, 16, 16, 16 } };
+    static const amx_config full = {.palette = 1,
+                                    .bytes = {64, 64, 64, 64, 64, 64, 64, 64},
+                                    .rows = {16, 16, 16, 16, 16, 16, 16, 16}};
     _tile_loadconfig(&full);
 }
 static inline void amx_end(void) { _tile_release(); }
 
 #endif
 
-/* rows: 16 or 32 rows of c, 32 columns; ld in elements. k is a multiple of 32, and b has rows of pairs, ldb values apart. */
-static inline __attribute__((always_inline)) void amx_tile(float *c, int64_t ldc, const uint16_t *a, int64_t lda, const uint16_t *b,
-                                                           int64_t ldb, int64_t k, bool acc, int rows)
+/* rows: 16 or 32 rows of c, 32 columns; ld in elements. k is a multiple of 32, and b has rows of
+ * pairs, ldb values apart. */
+static inline __attribute__((always_inline)) void amx_tile(float *c, int64_t ldc, const uint16_t *a,
+                                                           int64_t lda, const uint16_t *b,
+                                                           int64_t ldb, int64_t k, bool acc,
+                                                           int rows)
 {
     AMX_REGISTERS;
     /* The intrinsics do not tell the compiler that they read memory. */

@@ -31,7 +31,7 @@ static inline void v_store_n(float *p, vf v, int n) { _mm256_maskstore_ps(p, v_f
 
 static inline __m128i v_load_u16_n(const uint16_t *p, int n)
 {
-    uint16_t t[8] = { 0 };
+    uint16_t t[8] = {0};
     memcpy(t, p, (size_t)n * sizeof *t);
     return _mm_loadu_si128((const __m128i *)t);
 }
@@ -41,17 +41,30 @@ static inline void v_store_u16_n(uint16_t *p, __m128i v, int n)
     _mm_storeu_si128((__m128i *)t, v);
     memcpy(p, t, (size_t)n * sizeof *t);
 }
-static inline vf v_widen(__m128i b) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(b), 16)); }
-static inline vf v_load_bf16(const uint16_t *p) { return v_widen(_mm_loadu_si128((const __m128i *)p)); }
+static inline vf v_widen(__m128i b)
+{
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(b), 16));
+}
+static inline vf v_load_bf16(const uint16_t *p)
+{
+    return v_widen(_mm_loadu_si128((const __m128i *)p));
+}
 static inline vf v_load_bf16_n(const uint16_t *p, int n) { return v_widen(v_load_u16_n(p, n)); }
-static inline vf v_load_f16(const uint16_t *p) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)); }
-static inline vf v_load_f16_n(const uint16_t *p, int n) { return _mm256_cvtph_ps(v_load_u16_n(p, n)); }
+static inline vf v_load_f16(const uint16_t *p)
+{
+    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p));
+}
+static inline vf v_load_f16_n(const uint16_t *p, int n)
+{
+    return _mm256_cvtph_ps(v_load_u16_n(p, n));
+}
 
 static inline __m256i v_bf16_words(vf v)
 {
     __m256i u = _mm256_castps_si256(v);
     __m256i odd = _mm256_and_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(1));
-    __m256i r = _mm256_srli_epi32(_mm256_add_epi32(u, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff))), 16);
+    __m256i r = _mm256_srli_epi32(
+        _mm256_add_epi32(u, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff))), 16);
     __m256i nan = _mm256_or_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(0x40));
     return _mm256_blendv_epi8(r, nan, _mm256_castps_si256(_mm256_cmp_ps(v, v, _CMP_UNORD_Q)));
 }
@@ -64,10 +77,22 @@ static inline void v_store_bf16(uint16_t *p, vf v) { _mm_storeu_si128((__m128i *
 static inline void v_store_bf16_n(uint16_t *p, vf v, int n) { v_store_u16_n(p, v_bf16(v), n); }
 static inline void v_store_bf16_exact(uint16_t *p, vf v) { v_store_bf16(p, v); }
 static inline void v_store_bf16_exact_n(uint16_t *p, vf v, int n) { v_store_bf16_n(p, v, n); }
-static inline void v_store_f16(uint16_t *p, vf v) { _mm_storeu_si128((__m128i *)p, _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT)); }
-static inline void v_store_f16_n(uint16_t *p, vf v, int n) { v_store_u16_n(p, _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT), n); }
-static inline vf v_round_bf16(vf v) { return _mm256_castsi256_ps(_mm256_slli_epi32(v_bf16_words(v), 16)); }
-static inline vf v_round_f16(vf v) { return _mm256_cvtph_ps(_mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT)); }
+static inline void v_store_f16(uint16_t *p, vf v)
+{
+    _mm_storeu_si128((__m128i *)p, _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+}
+static inline void v_store_f16_n(uint16_t *p, vf v, int n)
+{
+    v_store_u16_n(p, _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT), n);
+}
+static inline vf v_round_bf16(vf v)
+{
+    return _mm256_castsi256_ps(_mm256_slli_epi32(v_bf16_words(v), 16));
+}
+static inline vf v_round_f16(vf v)
+{
+    return _mm256_cvtph_ps(_mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+}
 
 static inline vf v_add(vf a, vf b) { return _mm256_add_ps(a, b); }
 static inline vf v_sub(vf a, vf b) { return _mm256_sub_ps(a, b); }
@@ -75,7 +100,10 @@ static inline vf v_mul(vf a, vf b) { return _mm256_mul_ps(a, b); }
 static inline vf v_div(vf a, vf b) { return _mm256_div_ps(a, b); }
 static inline vf v_fma(vf a, vf b, vf c) { return _mm256_fmadd_ps(a, b, c); }
 static inline vf v_sqrt(vf a) { return _mm256_sqrt_ps(a); }
-static inline vf v_rint(vf a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+static inline vf v_rint(vf a)
+{
+    return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
 static inline vf v_min(vf a, vf b) { return _mm256_min_ps(a, b); }
 static inline vf v_max(vf a, vf b) { return _mm256_max_ps(a, b); }
 
@@ -83,7 +111,10 @@ static inline vm v_lt(vf a, vf b) { return _mm256_cmp_ps(a, b, _CMP_LT_OQ); }
 static inline vm v_le(vf a, vf b) { return _mm256_cmp_ps(a, b, _CMP_LE_OQ); }
 static inline vm v_eq(vf a, vf b) { return _mm256_cmp_ps(a, b, _CMP_EQ_OQ); }
 static inline vm vm_and(vm a, vm b) { return _mm256_and_ps(a, b); }
-static inline vm vm_not(vm a) { return _mm256_xor_ps(a, _mm256_castsi256_ps(_mm256_set1_epi32(-1))); }
+static inline vm vm_not(vm a)
+{
+    return _mm256_xor_ps(a, _mm256_castsi256_ps(_mm256_set1_epi32(-1)));
+}
 static inline unsigned vm_bits(vm a) { return (unsigned)_mm256_movemask_ps(a); }
 static inline vf v_sel(vm m, vf a, vf b) { return _mm256_blendv_ps(b, a, m); }
 static inline vf v_only(vm m, vf a) { return _mm256_and_ps(m, a); }
@@ -115,7 +146,10 @@ static inline vf v_from_i(vi a) { return _mm256_cvtepi32_ps(a); }
 static inline vi v_to_i(vf a) { return _mm256_cvtps_epi32(a); }
 static inline vi v_bits(vf a) { return _mm256_castps_si256(a); }
 static inline vf v_from_bits(vi a) { return _mm256_castsi256_ps(a); }
-static inline vf v_load_u8(const uint8_t *p) { return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p))); }
+static inline vf v_load_u8(const uint8_t *p)
+{
+    return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p)));
+}
 
 /* What exp2 needs: x less the whole number below it, and that number, within what v_scale takes. */
 static inline vf v_fraction(vf x, vf *n)
@@ -128,7 +162,8 @@ static inline vf v_fraction(vf x, vf *n)
 static inline vf v_scale(vf a, vf n)
 {
     /* In two steps, because one exponent field does not reach that far. */
-    __m256i whole = _mm256_cvtps_epi32(n), half = _mm256_srai_epi32(whole, 1), bias = _mm256_set1_epi32(127);
+    __m256i whole = _mm256_cvtps_epi32(n), half = _mm256_srai_epi32(whole, 1),
+            bias = _mm256_set1_epi32(127);
     __m256i first = _mm256_slli_epi32(_mm256_add_epi32(half, bias), 23);
     __m256i second = _mm256_slli_epi32(_mm256_add_epi32(_mm256_sub_epi32(whole, half), bias), 23);
     return _mm256_mul_ps(_mm256_mul_ps(a, _mm256_castsi256_ps(first)), _mm256_castsi256_ps(second));
@@ -139,7 +174,8 @@ static inline void vi_store_u8(uint8_t *p, const vi a[4])
 {
     __m256i lo = _mm256_packs_epi32(a[0], a[1]), hi = _mm256_packs_epi32(a[2], a[3]);
     const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
-    _mm256_storeu_si256((__m256i *)p, _mm256_permutevar8x32_epi32(_mm256_packus_epi16(lo, hi), order));
+    _mm256_storeu_si256((__m256i *)p,
+                        _mm256_permutevar8x32_epi32(_mm256_packus_epi16(lo, hi), order));
 }
 static inline float v_sum(vf a)
 {
@@ -154,14 +190,24 @@ static inline float v_hmax(vf a)
     return _mm_cvtss_f32(_mm_max_ss(t, _mm_shuffle_ps(t, t, 1)));
 }
 
-static inline vd vd_zero(void) { return (vd){ _mm256_setzero_pd(), _mm256_setzero_pd() }; }
+static inline vd vd_zero(void) { return (vd){_mm256_setzero_pd(), _mm256_setzero_pd()}; }
 static inline vd vd_of(vf a)
 {
-    return (vd){ _mm256_cvtps_pd(_mm256_castps256_ps128(a)), _mm256_cvtps_pd(_mm256_extractf128_ps(a, 1)) };
+    return (vd){_mm256_cvtps_pd(_mm256_castps256_ps128(a)),
+                _mm256_cvtps_pd(_mm256_extractf128_ps(a, 1))};
 }
-static inline vd vd_add(vd a, vd b) { return (vd){ _mm256_add_pd(a.lo, b.lo), _mm256_add_pd(a.hi, b.hi) }; }
-static inline vd vd_sub(vd a, vd b) { return (vd){ _mm256_sub_pd(a.lo, b.lo), _mm256_sub_pd(a.hi, b.hi) }; }
-static inline vd vd_mul(vd a, vd b) { return (vd){ _mm256_mul_pd(a.lo, b.lo), _mm256_mul_pd(a.hi, b.hi) }; }
+static inline vd vd_add(vd a, vd b)
+{
+    return (vd){_mm256_add_pd(a.lo, b.lo), _mm256_add_pd(a.hi, b.hi)};
+}
+static inline vd vd_sub(vd a, vd b)
+{
+    return (vd){_mm256_sub_pd(a.lo, b.lo), _mm256_sub_pd(a.hi, b.hi)};
+}
+static inline vd vd_mul(vd a, vd b)
+{
+    return (vd){_mm256_mul_pd(a.lo, b.lo), _mm256_mul_pd(a.hi, b.hi)};
+}
 static inline void vd_store(double *p, vd a)
 {
     _mm256_storeu_pd(p, a.lo);

@@ -18,7 +18,7 @@ typedef double vd __attribute__((vector_size(32)));
 
 #define V_EACH for (int v_i = 0; v_i < VL; v_i++)
 
-static inline vf v_set1(float x) { return (vf){ x, x, x, x }; }
+static inline vf v_set1(float x) { return (vf){x, x, x, x}; }
 static inline vf v_zero(void) { return v_set1(0.0f); }
 static inline vf v_load_n(const float *p, int n)
 {
@@ -100,7 +100,7 @@ static inline vf v_sqrt(vf a)
 /* Adding 2^23 leaves no fraction; what is larger has none (and NaN stays). */
 static inline vf v_rint(vf a)
 {
-    vi sign = (vi)a & (vi){ INT32_MIN, INT32_MIN, INT32_MIN, INT32_MIN };
+    vi sign = (vi)a & (vi){INT32_MIN, INT32_MIN, INT32_MIN, INT32_MIN};
     vf magnitude = (vf)((vi)a ^ sign), big = v_set1(8388608.0f);
     vf r = (vf)((vi)((magnitude + big) - big) | sign);
     return v_sel(magnitude < big, r, a);
@@ -108,7 +108,7 @@ static inline vf v_rint(vf a)
 static inline vf v_min(vf a, vf b) { return v_sel(a < b, a, b); }
 static inline vf v_max(vf a, vf b) { return v_sel(a > b, a, b); }
 
-static inline vi vi_set1(int32_t x) { return (vi){ x, x, x, x }; }
+static inline vi vi_set1(int32_t x) { return (vi){x, x, x, x}; }
 static inline vi vi_load(const void *p)
 {
     vi v;
@@ -116,7 +116,7 @@ static inline vi vi_load(const void *p)
     return v;
 }
 static inline void vi_store(void *p, vi v) { memcpy(p, &v, sizeof v); }
-static inline vi vi_iota(void) { return (vi){ 0, 1, 2, 3 }; }
+static inline vi vi_iota(void) { return (vi){0, 1, 2, 3}; }
 static inline vi vi_and(vi a, vi b) { return a & b; }
 static inline vi vi_or(vi a, vi b) { return a | b; }
 static inline vi vi_add(vi a, vi b) { return (vi)((vu)a + (vu)b); }
@@ -142,7 +142,10 @@ static inline vf v_from_i(vi a) { return __builtin_convertvector(a, vf); }
 static inline vi v_to_i(vf a) { return __builtin_convertvector(v_rint(a), vi); }
 static inline vi v_bits(vf a) { return (vi)a; }
 static inline vf v_from_bits(vi a) { return (vf)a; }
-static inline vf v_load_u8(const uint8_t *p) { return (vf){ (float)p[0], (float)p[1], (float)p[2], (float)p[3] }; }
+static inline vf v_load_u8(const uint8_t *p)
+{
+    return (vf){(float)p[0], (float)p[1], (float)p[2], (float)p[3]};
+}
 
 /* What exp2 needs: x less the whole number below it, and that number, within what v_scale takes. */
 static inline vf v_fraction(vf x, vf *n)
@@ -155,7 +158,8 @@ static inline vf v_fraction(vf x, vf *n)
 /* a 2^n for whole n from -151 to 129. */
 static inline vf v_scale(vf a, vf n)
 {
-    V_EACH {
+    V_EACH
+    {
         /* A NaN has no whole n; a is one too. */
         int whole = n[v_i] == n[v_i] ? (int)n[v_i] : 0, half = whole / 2;
         a[v_i] *= eqi_f32_from_bits((uint32_t)(half + 127) << 23);
@@ -178,7 +182,7 @@ static inline float v_hmax(vf a)
 }
 
 /* Macros: how a 32-byte vector is passed would depend on the processor. */
-#define vd_zero() ((vd){ 0.0, 0.0, 0.0, 0.0 })
+#define vd_zero() ((vd){0.0, 0.0, 0.0, 0.0})
 #define vd_of(a) __builtin_convertvector((a), vd)
 #define vd_add(a, b) ((a) + (b))
 #define vd_sub(a, b) ((a) - (b))

@@ -1,9 +1,9 @@
 #include "cpu/ref/quant.h"
 
-/* In the order of torch.optim.AdamW, each operation rounded to the dtype; what does not depend on the element
- * is computed in f64. */
-eqat_status eqi_ref_adamw(eqi_ctx *ctx, const eqi_view *p, const eqi_view *g, const eqi_view *m, const eqi_view *v,
-                          const eqi_view *factor, const eqi_adamw_desc *d)
+/* In the order of torch.optim.AdamW, each operation rounded to the dtype; what does not depend on
+ * the element is computed in f64. */
+eqat_status eqi_ref_adamw(eqi_ctx *ctx, const eqi_view *p, const eqi_view *g, const eqi_view *m,
+                          const eqi_view *v, const eqi_view *factor, const eqi_adamw_desc *d)
 {
     (void)ctx;
     double f = factor ? ref_get(factor, 0) : 1.0;
@@ -16,8 +16,11 @@ eqat_status eqi_ref_adamw(eqi_ctx *ctx, const eqi_view *p, const eqi_view *g, co
     double keep = ref_f(wide, 1.0 - (double)d->lr * (double)d->weight_decay);
     for (int64_t i = 0; i < eqi_view_count(p); i++) {
         double gi = ref_f(wide, f * ref_get(g, ref_elem(g, i)));
-        double mi = ref_f(wide, ref_f(wide, beta1 * ref_get(m, ref_elem(m, i))) + ref_f(wide, gain1 * gi));
-        double vi = ref_f(wide, ref_f(wide, beta2 * ref_get(v, ref_elem(v, i))) + ref_f(wide, ref_f(wide, gain2 * gi) * gi));
+        double mi =
+            ref_f(wide, ref_f(wide, beta1 * ref_get(m, ref_elem(m, i))) + ref_f(wide, gain1 * gi));
+        double vi = ref_f(wide,
+                          ref_f(wide, beta2 * ref_get(v, ref_elem(v, i))) +
+                              ref_f(wide, ref_f(wide, gain2 * gi) * gi));
         double denom = ref_f(wide, ref_f(wide, ref_f(wide, sqrt(vi)) / root) + eps);
         double pi = ref_f(wide, ref_get(p, ref_elem(p, i)) * keep);
         pi = ref_f(wide, pi - ref_f(wide, ref_f(wide, step_size * mi) / denom));

@@ -1,9 +1,11 @@
 #include "cpu/ref/attention.h"
 
-/* With p = softmax(score) and g = do.v: dv += p do, dscore = p (g - sum p g), dq and dk by the chain rule.
- * All of it is computed anew from q, k and v; o and lse only spare faster kernels the first two passes. */
-static void backward_row(double *dkv, double *p, double *slope, const eqi_view *dq, const eqi_view *d_o, const eqi_view *q,
-                         const eqi_view *k, const eqi_view *v, int64_t b, int64_t h, int64_t i)
+/* With p = softmax(score) and g = do.v: dv += p do, dscore = p (g - sum p g), dq and dk by the
+ * chain rule. All of it is computed anew from q, k and v; o and lse only spare faster kernels the
+ * first two passes. */
+static void backward_row(double *dkv, double *p, double *slope, const eqi_view *dq,
+                         const eqi_view *d_o, const eqi_view *q, const eqi_view *k,
+                         const eqi_view *v, int64_t b, int64_t h, int64_t i)
 {
     int64_t keys = k->shape[1], size = q->shape[3], hk = h / (q->shape[2] / k->shape[2]);
     double *dk = dkv, *dv = dkv + keys * size, mean = 0.0;
@@ -18,9 +20,11 @@ static void backward_row(double *dkv, double *p, double *slope, const eqi_view *
     for (int64_t j = 0; j < keys; j++) {
         if (p[j] == 0.0) continue;
         double g = 0.0;
-        for (int64_t c = 0; c < size; c++) g += ref_get(d_o, ref_at4(d_o, b, i, h, c)) * ref_get(v, ref_at4(v, b, j, hk, c));
+        for (int64_t c = 0; c < size; c++)
+            g += ref_get(d_o, ref_at4(d_o, b, i, h, c)) * ref_get(v, ref_at4(v, b, j, hk, c));
         slope[j] *= p[j] * (g - mean);
-        for (int64_t c = 0; c < size; c++) dk[j * size + c] += slope[j] * ref_get(q, ref_at4(q, b, i, h, c));
+        for (int64_t c = 0; c < size; c++)
+            dk[j * size + c] += slope[j] * ref_get(q, ref_at4(q, b, i, h, c));
     }
     for (int64_t c = 0; c < size; c++) {
         double sum = 0.0;
@@ -30,15 +34,18 @@ static void backward_row(double *dkv, double *p, double *slope, const eqi_view *
     }
 }
 
-eqat_status eqi_ref_attention_bwd(eqi_ctx *ctx, const eqi_view *dq, const eqi_view *dk, const eqi_view *dv, const eqi_view *d_o,
-                                  const eqi_view *o, const eqi_view *lse, const eqi_view *q, const eqi_view *k, const eqi_view *v,
-                                  const eqi_view *segments, const eqi_attention_desc *d)
+eqat_status eqi_ref_attention_bwd(eqi_ctx *ctx, const eqi_view *dq, const eqi_view *dk,
+                                  const eqi_view *dv, const eqi_view *d_o, const eqi_view *o,
+                                  const eqi_view *lse, const eqi_view *q, const eqi_view *k,
+                                  const eqi_view *v, const eqi_view *segments,
+                                  const eqi_attention_desc *d)
 {
     (void)o;
     (void)lse;
     int64_t keys = k->shape[1], size = q->shape[3], per = q->shape[2] / k->shape[2];
     size_t sums = (size_t)(2 * keys * size);
-    double *dkv = eqi_alloc(ctx, (sums + 2 * (size_t)keys) * sizeof *dkv, "the gradients of one attention head");
+    double *dkv = eqi_alloc(ctx, (sums + 2 * (size_t)keys) * sizeof *dkv,
+                            "the gradients of one attention head");
     if (!dkv) return EQAT_OUT_OF_MEMORY;
     double *p = dkv + sums, *slope = p + keys;
     for (int64_t b = 0; b < k->shape[0]; b++)

@@ -4,13 +4,14 @@ eqat_status eqi_ref_sum_squares(eqi_ctx *ctx, const eqi_view *sum, const eqi_vie
 {
     (void)ctx;
     double total = 0.0;
-    for (int64_t i = 0; i < eqi_view_count(g); i++) total += ref_get(g, ref_elem(g, i)) * ref_get(g, ref_elem(g, i));
+    for (int64_t i = 0; i < eqi_view_count(g); i++)
+        total += ref_get(g, ref_elem(g, i)) * ref_get(g, ref_elem(g, i));
     ref_add(sum, 0, total, true);
     return EQAT_OK;
 }
 
-eqat_status eqi_ref_clip_factor(eqi_ctx *ctx, const eqi_view *norm, const eqi_view *factor, const eqi_view *sum, double max_norm,
-                                double scale)
+eqat_status eqi_ref_clip_factor(eqi_ctx *ctx, const eqi_view *norm, const eqi_view *factor,
+                                const eqi_view *sum, double max_norm, double scale)
 {
     (void)ctx;
     double n = ref_as(norm->dtype, scale * sqrt(ref_get(sum, 0))), f = scale;

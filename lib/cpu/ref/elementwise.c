@@ -10,11 +10,13 @@ eqat_status eqi_ref_fill(eqi_ctx *ctx, const eqi_view *y, double value)
 eqat_status eqi_ref_copy(eqi_ctx *ctx, const eqi_view *y, const eqi_view *x)
 {
     (void)ctx;
-    for (int64_t i = 0; i < eqi_view_count(y); i++) ref_put(y, ref_elem(y, i), ref_get(x, ref_elem(x, i)));
+    for (int64_t i = 0; i < eqi_view_count(y); i++)
+        ref_put(y, ref_elem(y, i), ref_get(x, ref_elem(x, i)));
     return EQAT_OK;
 }
 
-eqat_status eqi_ref_axpby(eqi_ctx *ctx, const eqi_view *y, double alpha, const eqi_view *a, double beta, const eqi_view *b)
+eqat_status eqi_ref_axpby(eqi_ctx *ctx, const eqi_view *y, double alpha, const eqi_view *a,
+                          double beta, const eqi_view *b)
 {
     (void)ctx;
     for (int64_t i = 0; i < eqi_view_count(y); i++) {
@@ -25,7 +27,8 @@ eqat_status eqi_ref_axpby(eqi_ctx *ctx, const eqi_view *y, double alpha, const e
     return EQAT_OK;
 }
 
-eqat_status eqi_ref_mul(eqi_ctx *ctx, const eqi_view *y, const eqi_view *a, const eqi_view *b, bool acc)
+eqat_status eqi_ref_mul(eqi_ctx *ctx, const eqi_view *y, const eqi_view *a, const eqi_view *b,
+                        bool acc)
 {
     (void)ctx;
     for (int64_t i = 0; i < eqi_view_count(y); i++)
@@ -33,7 +36,8 @@ eqat_status eqi_ref_mul(eqi_ctx *ctx, const eqi_view *y, const eqi_view *a, cons
     return EQAT_OK;
 }
 
-eqat_status eqi_ref_scale_by(eqi_ctx *ctx, const eqi_view *y, const eqi_view *x, const eqi_view *factor, bool acc)
+eqat_status eqi_ref_scale_by(eqi_ctx *ctx, const eqi_view *y, const eqi_view *x,
+                             const eqi_view *factor, bool acc)
 {
     (void)ctx;
     for (int64_t i = 0; i < eqi_view_count(y); i++)

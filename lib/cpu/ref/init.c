@@ -10,9 +10,10 @@ typedef struct group {
     double s, z, error; /* the best so far */
 } group;
 
-/* s = (max - min) / Q, z = rne(-min / s), with these exceptions: a group of zeros, or of weights so small that s
- * is not a normal f32, gets s = EQI_STEP_MIN and z = 0, by which every weight becomes 0; a range above the largest
- * f32 counts as the largest; a weight that is not finite makes s and z NaN. */
+/* s = (max - min) / Q, z = rne(-min / s), with these exceptions: a group of zeros, or of weights so
+ * small that s is not a normal f32, gets s = EQI_STEP_MIN and z = 0, by which every weight becomes
+ * 0; a range above the largest f32 counts as the largest; a weight that is not finite makes s and z
+ * NaN. */
 static void minmax(group *g)
 {
     g->lo = g->hi = 0.0;
@@ -66,9 +67,10 @@ static double refit(const group *g, double s, double z)
 }
 
 /* Starting from minmax, keeping the first of equals: a grid, then refinement while it helps.
- * Grid: s times 2^(-i/8), i = -4..32 (few codes between outliers at both ends want a larger s than that of minmax); for
- * each, z in nine steps from keeping the upper end of the range to keeping the lower end. Refinement: for z - 1, z, z + 1
- * the s that refits the codes; s (1 +- 2^-j), j = 4..10. Groups of 64 end within 2% of the least error. */
+ * Grid: s times 2^(-i/8), i = -4..32 (few codes between outliers at both ends want a larger s than
+ * that of minmax); for each, z in nine steps from keeping the upper end of the range to keeping the
+ * lower end. Refinement: for z - 1, z, z + 1 the s that refits the codes; s (1 +- 2^-j), j = 4..10.
+ * Groups of 64 end within 2% of the least error. */
 static void mse(group *g)
 {
     minmax(g);
@@ -76,7 +78,8 @@ static void mse(group *g)
     double s0 = g->s;
     g->error = error_of(g, g->s, g->z, (double)INFINITY);
     for (int i = -4; i <= 32; i++) {
-        double s = ref_f(g->wide, s0 * exp2(-i / 8.0)), upper = g->top - g->hi / s, lower = -g->lo / s, last = -1.0;
+        double s = ref_f(g->wide, s0 * exp2(-i / 8.0)), upper = g->top - g->hi / s,
+               lower = -g->lo / s, last = -1.0;
         for (int j = 0; j <= 8; j++) {
             double z = ref_clamp(rint(upper + (lower - upper) * j / 8.0), 0.0, g->top);
             if (z != last) consider(g, s, z);
@@ -94,15 +97,15 @@ static void mse(group *g)
     } while (g->error < before);
 }
 
-static eqat_status init(eqi_ctx *ctx, const eqi_view *s, const eqi_view *z, const eqi_view *w, const eqi_quant_desc *q,
-                        void (*start)(group *g))
+static eqat_status init(eqi_ctx *ctx, const eqi_view *s, const eqi_view *z, const eqi_view *w,
+                        const eqi_quant_desc *q, void (*start)(group *g))
 {
     double *weights = eqi_alloc(ctx, (size_t)q->group * sizeof *weights, "a group of weights");
     if (!weights) return EQAT_OUT_OF_MEMORY;
     for (int64_t n = 0; n < eqi_view_rows(w); n++)
         for (int64_t first = 0; first < ref_width(w); first += q->group) {
             for (int64_t i = 0; i < q->group; i++) weights[i] = ref_get(w, ref_at(w, n, first + i));
-            group g = { .wide = ref_is_wide(w), .w = weights, .n = q->group, .top = ref_top(q) };
+            group g = {.wide = ref_is_wide(w), .w = weights, .n = q->group, .top = ref_top(q)};
             start(&g);
             ref_put(s, ref_at(s, n, first / q->group), g.s);
             ref_put(z, ref_at(z, n, first / q->group), g.z);
@@ -111,12 +114,14 @@ static eqat_status init(eqi_ctx *ctx, const eqi_view *s, const eqi_view *z, cons
     return EQAT_OK;
 }
 
-eqat_status eqi_ref_init_minmax(eqi_ctx *ctx, const eqi_view *s, const eqi_view *z, const eqi_view *w, const eqi_quant_desc *q)
+eqat_status eqi_ref_init_minmax(eqi_ctx *ctx, const eqi_view *s, const eqi_view *z,
+                                const eqi_view *w, const eqi_quant_desc *q)
 {
     return init(ctx, s, z, w, q, minmax);
 }
 
-eqat_status eqi_ref_init_mse(eqi_ctx *ctx, const eqi_view *s, const eqi_view *z, const eqi_view *w, const eqi_quant_desc *q)
+eqat_status eqi_ref_init_mse(eqi_ctx *ctx, const eqi_view *s, const eqi_view *z, const eqi_view *w,
+                             const eqi_quant_desc *q)
 {
     return init(ctx, s, z, w, q, mse);
 }

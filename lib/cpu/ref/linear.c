@@ -1,16 +1,19 @@
 #include "cpu/ref/product.h"
 
-eqat_status eqi_ref_linear(eqi_ctx *ctx, const eqi_view *y, const eqi_view *x, const eqi_view *w, const eqi_view *bias)
+eqat_status eqi_ref_linear(eqi_ctx *ctx, const eqi_view *y, const eqi_view *x, const eqi_view *w,
+                           const eqi_view *bias)
 {
-    return eqi_ref_product(ctx, y, x, &(ref_weight){ .w = w }, bias);
+    return eqi_ref_product(ctx, y, x, &(ref_weight){.w = w}, bias);
 }
 
-eqat_status eqi_ref_linear_bwd_x(eqi_ctx *ctx, const eqi_view *dx, const eqi_view *dy, const eqi_view *w, bool acc)
+eqat_status eqi_ref_linear_bwd_x(eqi_ctx *ctx, const eqi_view *dx, const eqi_view *dy,
+                                 const eqi_view *w, bool acc)
 {
-    return eqi_ref_product_bwd_x(ctx, dx, dy, &(ref_weight){ .w = w }, acc);
+    return eqi_ref_product_bwd_x(ctx, dx, dy, &(ref_weight){.w = w}, acc);
 }
 
-eqat_status eqi_ref_linear_bwd_w(eqi_ctx *ctx, const eqi_view *dw, const eqi_view *dy, const eqi_view *x, bool acc)
+eqat_status eqi_ref_linear_bwd_w(eqi_ctx *ctx, const eqi_view *dw, const eqi_view *dy,
+                                 const eqi_view *x, bool acc)
 {
     int64_t width = ref_width(x);
     double *row = eqi_alloc(ctx, (size_t)width * sizeof *row, "a row of a gradient");

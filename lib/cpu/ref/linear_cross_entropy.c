@@ -5,7 +5,7 @@ static double logit(const eqi_view *x, const eqi_view *w, int64_t r, int64_t v)
     int64_t at = ref_row(x, r);
     double sum = 0.0;
     for (int64_t j = 0; j < ref_width(x); j++)
-        sum += ref_get(x, at + j) * eqi_ref_weight_at(&(ref_weight){ .w = w }, v, j, x->dtype);
+        sum += ref_get(x, at + j) * eqi_ref_weight_at(&(ref_weight){.w = w}, v, j, x->dtype);
     return sum;
 }
 
@@ -24,12 +24,15 @@ static double log_sum_exp(const eqi_view *x, const eqi_view *w, int64_t r)
     return max + log(sum);
 }
 
-/* The logits are computed anew for each of loss, dx and dw: nothing larger than a row is ever kept. */
-eqat_status eqi_ref_linear_cross_entropy(eqi_ctx *ctx, const eqi_view *stats, const eqi_view *dx, const eqi_view *dw,
-                                         const eqi_view *x, const eqi_view *w, const eqi_view *labels)
+/* The logits are computed anew for each of loss, dx and dw: nothing larger than a row is ever kept.
+ */
+eqat_status eqi_ref_linear_cross_entropy(eqi_ctx *ctx, const eqi_view *stats, const eqi_view *dx,
+                                         const eqi_view *dw, const eqi_view *x, const eqi_view *w,
+                                         const eqi_view *labels)
 {
     int64_t rows = eqi_view_rows(x), width = ref_width(x), vocab = eqi_view_rows(w);
-    double *lse = eqi_alloc(ctx, (size_t)(rows + width) * sizeof *lse, "the rows of a cross-entropy");
+    double *lse =
+        eqi_alloc(ctx, (size_t)(rows + width) * sizeof *lse, "the rows of a cross-entropy");
     if (!lse) return EQAT_OUT_OF_MEMORY;
     double *sum = lse + rows, loss = 0.0, count = 0.0;
     for (int64_t r = 0; r < rows; r++) {
@@ -41,7 +44,8 @@ eqat_status eqi_ref_linear_cross_entropy(eqi_ctx *ctx, const eqi_view *stats, co
             count += 1.0;
             for (int64_t v = 0; dx && v < vocab; v++) {
                 double g = exp(logit(x, w, r, v) - lse[r]) - (v == label ? 1.0 : 0.0);
-                for (int64_t j = 0; j < width; j++) sum[j] += g * eqi_ref_weight_at(&(ref_weight){ .w = w }, v, j, x->dtype);
+                for (int64_t j = 0; j < width; j++)
+                    sum[j] += g * eqi_ref_weight_at(&(ref_weight){.w = w}, v, j, x->dtype);
             }
         }
         for (int64_t j = 0; dx && j < width; j++) ref_put(dx, ref_at(dx, r, j), sum[j]);

@@ -20,4 +20,7 @@ eqat_status eqi_ref_upload(eqi_ctx *ctx, void *dst, const void *src, size_t n)
     return EQAT_OK;
 }
 
-eqat_status eqi_ref_download(eqi_ctx *ctx, void *dst, const void *src, size_t n) { return eqi_ref_upload(ctx, dst, src, n); }
+eqat_status eqi_ref_download(eqi_ctx *ctx, void *dst, const void *src, size_t n)
+{
+    return eqi_ref_upload(ctx, dst, src, n);
+}

@@ -1,6 +1,7 @@
 #include "cpu/ref/ref.h"
 
-eqat_status eqi_ref_mse(eqi_ctx *ctx, const eqi_view *loss, const eqi_view *x, const eqi_view *target)
+eqat_status eqi_ref_mse(eqi_ctx *ctx, const eqi_view *loss, const eqi_view *x,
+                        const eqi_view *target)
 {
     (void)ctx;
     int64_t count = eqi_view_count(x);
@@ -13,8 +14,8 @@ eqat_status eqi_ref_mse(eqi_ctx *ctx, const eqi_view *loss, const eqi_view *x, c
     return EQAT_OK;
 }
 
-eqat_status eqi_ref_mse_bwd(eqi_ctx *ctx, const eqi_view *dx, const eqi_view *dloss, const eqi_view *x, const eqi_view *target,
-                            bool acc)
+eqat_status eqi_ref_mse_bwd(eqi_ctx *ctx, const eqi_view *dx, const eqi_view *dloss,
+                            const eqi_view *x, const eqi_view *target, bool acc)
 {
     (void)ctx;
     int64_t count = eqi_view_count(x);

@@ -1,21 +1,25 @@
 #include "cpu/ref/product.h"
 
-eqat_status eqi_ref_packed_linear(eqi_ctx *ctx, const eqi_view *y, const eqi_view *x, const eqi_view *codes, const eqi_view *s,
-                                  const eqi_view *z, const eqi_view *bias, const eqi_quant_desc *q)
+eqat_status eqi_ref_packed_linear(eqi_ctx *ctx, const eqi_view *y, const eqi_view *x,
+                                  const eqi_view *codes, const eqi_view *s, const eqi_view *z,
+                                  const eqi_view *bias, const eqi_quant_desc *q)
 {
-    return eqi_ref_product(ctx, y, x, &(ref_weight){ .codes = codes, .s = s, .z = z, .q = q }, bias);
+    return eqi_ref_product(ctx, y, x, &(ref_weight){.codes = codes, .s = s, .z = z, .q = q}, bias);
 }
 
-eqat_status eqi_ref_packed_linear_bwd_x(eqi_ctx *ctx, const eqi_view *dx, const eqi_view *dy, const eqi_view *codes,
-                                        const eqi_view *s, const eqi_view *z, const eqi_quant_desc *q, bool acc)
+eqat_status eqi_ref_packed_linear_bwd_x(eqi_ctx *ctx, const eqi_view *dx, const eqi_view *dy,
+                                        const eqi_view *codes, const eqi_view *s, const eqi_view *z,
+                                        const eqi_quant_desc *q, bool acc)
 {
-    return eqi_ref_product_bwd_x(ctx, dx, dy, &(ref_weight){ .codes = codes, .s = s, .z = z, .q = q }, acc);
+    return eqi_ref_product_bwd_x(ctx, dx, dy, &(ref_weight){.codes = codes, .s = s, .z = z, .q = q},
+                                 acc);
 }
 
 /* w^ = (q - z') s: d/ds = q - z', d/dz = -s, straight through the rounding and clamp of z. */
-eqat_status eqi_ref_packed_linear_bwd_sz(eqi_ctx *ctx, const eqi_view *ds, const eqi_view *dz, const eqi_view *dy,
-                                         const eqi_view *x, const eqi_view *codes, const eqi_view *s, const eqi_view *z,
-                                         const eqi_quant_desc *q, bool acc)
+eqat_status eqi_ref_packed_linear_bwd_sz(eqi_ctx *ctx, const eqi_view *ds, const eqi_view *dz,
+                                         const eqi_view *dy, const eqi_view *x,
+                                         const eqi_view *codes, const eqi_view *s,
+                                         const eqi_view *z, const eqi_quant_desc *q, bool acc)
 {
     int64_t width = ref_width(x);
     double *grad = eqi_alloc(ctx, (size_t)width * sizeof *grad, "a row of a gradient");
@@ -29,7 +33,8 @@ eqat_status eqi_ref_packed_linear_bwd_sz(eqi_ctx *ctx, const eqi_view *ds, const
                 sum += grad[k];
             }
             ref_add(ds, ref_at(ds, n, first / q->group), sum_s, acc);
-            if (dz) ref_add(dz, ref_at(dz, n, first / q->group), -ref_step(s, q, n, first) * sum, acc);
+            if (dz)
+                ref_add(dz, ref_at(dz, n, first / q->group), -ref_step(s, q, n, first) * sum, acc);
         }
     }
     eqi_free(ctx, grad);

@@ -9,7 +9,8 @@ double eqi_ref_weight_at(const ref_weight *m, int64_t n, int64_t k, eqi_dtype dt
     return ref_as(dtype, ref_fake(ref_is_wide(m->w), w, s, z, ref_top(m->q)).value);
 }
 
-eqat_status eqi_ref_product(eqi_ctx *ctx, const eqi_view *y, const eqi_view *x, const ref_weight *m, const eqi_view *bias)
+eqat_status eqi_ref_product(eqi_ctx *ctx, const eqi_view *y, const eqi_view *x, const ref_weight *m,
+                            const eqi_view *bias)
 {
     int64_t rows = eqi_view_rows(x), out = ref_width(y), in = ref_width(x);
     double *row = eqi_alloc(ctx, (size_t)in * sizeof *row, "a row of a weight");
@@ -27,7 +28,8 @@ eqat_status eqi_ref_product(eqi_ctx *ctx, const eqi_view *y, const eqi_view *x, 
     return EQAT_OK;
 }
 
-eqat_status eqi_ref_product_bwd_x(eqi_ctx *ctx, const eqi_view *dx, const eqi_view *dy, const ref_weight *m, bool acc)
+eqat_status eqi_ref_product_bwd_x(eqi_ctx *ctx, const eqi_view *dx, const eqi_view *dy,
+                                  const ref_weight *m, bool acc)
 {
     int64_t rows = eqi_view_rows(dy), out = ref_width(dy), in = ref_width(dx);
     double *column = eqi_alloc(ctx, (size_t)out * sizeof *column, "a column of a weight");

@@ -15,10 +15,13 @@ typedef struct ref_weight {
 double eqi_ref_weight_at(const ref_weight *m, int64_t n, int64_t k, eqi_dtype dtype);
 
 /* y[R, N] = x[R, K] m[N, K]^T + bias */
-eqat_status eqi_ref_product(eqi_ctx *ctx, const eqi_view *y, const eqi_view *x, const ref_weight *m, const eqi_view *bias);
+eqat_status eqi_ref_product(eqi_ctx *ctx, const eqi_view *y, const eqi_view *x, const ref_weight *m,
+                            const eqi_view *bias);
 /* dx[R, K] = dy[R, N] m[N, K] */
-eqat_status eqi_ref_product_bwd_x(eqi_ctx *ctx, const eqi_view *dx, const eqi_view *dy, const ref_weight *m, bool acc);
-/* dw[K] = sum over rows of dy[r, n] x[r, K]: row n of the gradient of the weight as the product saw it */
+eqat_status eqi_ref_product_bwd_x(eqi_ctx *ctx, const eqi_view *dx, const eqi_view *dy,
+                                  const ref_weight *m, bool acc);
+/* dw[K] = sum over rows of dy[r, n] x[r, K]: row n of the gradient of the weight as the product saw
+ * it */
 void eqi_ref_product_dw(double *dw, const eqi_view *dy, const eqi_view *x, int64_t n);
 
 #endif

@@ -4,8 +4,8 @@
 
 #include "cpu/ref/ref.h"
 
-/* One f32 operation: + - * / of two f32 values in f64, rounded to f32, give the bits of the f32 operation
- * (53 >= 2 * 24 + 2), so one text serves f32 and f64 tensors. */
+/* One f32 operation: + - * / of two f32 values in f64, rounded to f32, give the bits of the f32
+ * operation (53 >= 2 * 24 + 2), so one text serves f32 and f64 tensors. */
 static inline double ref_f(bool wide, double x) { return wide ? x : (double)(float)x; }
 
 static inline bool ref_is_wide(const eqi_view *v) { return v->dtype == EQI_F64; }
@@ -25,7 +25,8 @@ static inline double ref_step(const eqi_view *s, const eqi_quant_desc *q, int64_
 }
 
 /* s' of weight (n, k): for fake quantization alone */
-static inline double ref_step_clamped(const eqi_view *s, const eqi_quant_desc *q, int64_t n, int64_t k)
+static inline double ref_step_clamped(const eqi_view *s, const eqi_quant_desc *q, int64_t n,
+                                      int64_t k)
 {
     double x = ref_step(s, q, n, k);
     return q->clamp ? ref_clamp(x, (double)EQI_STEP_MIN, (double)EQI_STEP_MAX) : x;
@@ -61,15 +62,16 @@ static inline uint32_t ref_code(const eqi_view *codes, int bits, int64_t n, int6
     return code;
 }
 
-static inline double ref_dequant(const eqi_view *codes, const eqi_view *s, const eqi_view *z, const eqi_quant_desc *q, int64_t n,
-                                 int64_t k)
+static inline double ref_dequant(const eqi_view *codes, const eqi_view *s, const eqi_view *z,
+                                 const eqi_quant_desc *q, int64_t n, int64_t k)
 {
     double code = (double)ref_code(codes, q->bits, n, k);
     return ref_f(ref_is_wide(s), (code - ref_zero(z, q, n, k)) * ref_step(s, q, n, k));
 }
 
 /* Takes the gradient of row n of w^ through the fake quantization; dw, ds, dz may each be NULL. */
-void eqi_ref_fakequant_bwd_row(const double *grad, const eqi_view *dw, const eqi_view *ds, const eqi_view *dz, const eqi_view *w,
-                               const eqi_view *s, const eqi_view *z, const eqi_quant_desc *q, bool acc, int64_t n);
+void eqi_ref_fakequant_bwd_row(const double *grad, const eqi_view *dw, const eqi_view *ds,
+                               const eqi_view *dz, const eqi_view *w, const eqi_view *s,
+                               const eqi_view *z, const eqi_quant_desc *q, bool acc, int64_t n);
 
 #endif

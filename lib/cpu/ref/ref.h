@@ -1,4 +1,5 @@
-/* Access to elements for the reference kernels: everything is read as f64, computed in f64 and rounded once on storing. */
+/* Access to elements for the reference kernels: everything is read as f64, computed in f64 and
+ * rounded once on storing. */
 #ifndef EQI_CPU_REF_REF_H
 #define EQI_CPU_REF_REF_H
 
@@ -24,10 +25,16 @@ static inline double ref_get(const eqi_view *v, int64_t at)
 }
 
 /* Clamps; a NaN stays NaN, as in torch. */
-static inline double ref_clamp(double x, double lo, double hi) { return x < lo ? lo : x > hi ? hi : x; }
+static inline double ref_clamp(double x, double lo, double hi)
+{
+    return x < lo ? lo : x > hi ? hi : x;
+}
 
 /* To an integer type: half to even, saturated, NaN to 0. */
-static inline double ref_whole(double x, double lo, double hi) { return isnan(x) ? 0.0 : ref_clamp(rint(x), lo, hi); }
+static inline double ref_whole(double x, double lo, double hi)
+{
+    return isnan(x) ? 0.0 : ref_clamp(rint(x), lo, hi);
+}
 
 static inline void ref_put(const eqi_view *v, int64_t at, double x)
 {
@@ -36,7 +43,9 @@ static inline void ref_put(const eqi_view *v, int64_t at, double x)
     case EQI_BF16: ((uint16_t *)v->data)[at] = eqi_f32_to_bf16((float)x); break;
     case EQI_F16: ((uint16_t *)v->data)[at] = eqi_f32_to_f16((float)x); break;
     case EQI_F64: ((double *)v->data)[at] = x; break;
-    case EQI_I32: ((int32_t *)v->data)[at] = (int32_t)ref_whole(x, -2147483648.0, 2147483647.0); break;
+    case EQI_I32:
+        ((int32_t *)v->data)[at] = (int32_t)ref_whole(x, -2147483648.0, 2147483647.0);
+        break;
     case EQI_U8: ((uint8_t *)v->data)[at] = (uint8_t)ref_whole(x, 0.0, 255.0); break;
     case EQI_U32: ((uint32_t *)v->data)[at] = (uint32_t)ref_whole(x, 0.0, 4294967295.0); break;
     default: break;
@@ -60,7 +69,10 @@ static inline double ref_as(eqi_dtype dtype, double x)
 }
 
 /* Size of the last dimension. */
-static inline int64_t ref_width(const eqi_view *v) { return v->ndim > 0 ? v->shape[v->ndim - 1] : 1; }
+static inline int64_t ref_width(const eqi_view *v)
+{
+    return v->ndim > 0 ? v->shape[v->ndim - 1] : 1;
+}
 
 /* Offset of the first element of row r, rows being counted over all dimensions but the last. */
 static inline int64_t ref_row(const eqi_view *v, int64_t r)
@@ -80,7 +92,10 @@ static inline int64_t ref_at(const eqi_view *v, int64_t r, int64_t j)
 }
 
 /* Offset of element i in row-major order. */
-static inline int64_t ref_elem(const eqi_view *v, int64_t i) { return ref_at(v, i / ref_width(v), i % ref_width(v)); }
+static inline int64_t ref_elem(const eqi_view *v, int64_t i)
+{
+    return ref_at(v, i / ref_width(v), i % ref_width(v));
+}
 
 /* Offset in a view of four dimensions. */
 static inline int64_t ref_at4(const eqi_view *v, int64_t a, int64_t b, int64_t c, int64_t d)

@@ -1,5 +1,6 @@
-/* One task of attention, forward or backward: a head of one sequence. Scores are held transposed, [keys][queries], so that
- * what belongs to a query (maximum, sum, lse) is a lane and what belongs to a pair of products is a row. */
+/* One task of attention, forward or backward: a head of one sequence. Scores are held transposed,
+ * [keys][queries], so that what belongs to a query (maximum, sum, lse) is a lane and what belongs
+ * to a pair of products is a row. */
 #ifndef EQI_CPU_VEC_ATTENTION_H
 #define EQI_CPU_VEC_ATTENTION_H
 
@@ -12,13 +13,13 @@
 typedef struct eqi_attention_head {
     const eqi_attention_desc *desc;
     int64_t queries, keys, size;
-    eqi_rows q, k, v;         /* of this head: rows are tokens */
-    const int32_t *segments;  /* of this sequence or NULL */
+    eqi_rows q, k, v;        /* of this head: rows are tokens */
+    const int32_t *segments; /* of this sequence or NULL */
     eqi_elem elem;
 } eqi_attention_head;
 
-/* What all query blocks of a head read: k in rows of `inner` values, padded with zeros to whole blocks, and v transposed,
- * per block of keys [outer][EQI_ATT_K]. */
+/* What all query blocks of a head read: k in rows of `inner` values, padded with zeros to whole
+ * blocks, and v transposed, per block of keys [outer][EQI_ATT_K]. */
 typedef struct eqi_attention_keys {
     const void *k, *v;
 } eqi_attention_keys;

@@ -1,16 +1,17 @@
 #include "cpu/vec/attention_vec.h"
 
-/* With p = softmax(score), g = do v^T, delta = sum p g = sum do o: dv = p^T do, dscore = p (g - delta), dq = dscore k,
- * dk = dscore^T q. Blocks of keys outside, blocks of queries inside; dq gathers over the outer loop. Operands of products:
- * "along": b over the head size, "across": b over queries. */
+/* With p = softmax(score), g = do v^T, delta = sum p g = sum do o: dv = p^T do, dscore = p (g -
+ * delta), dq = dscore k, dk = dscore^T q. Blocks of keys outside, blocks of queries inside; dq
+ * gathers over the outer loop. Operands of products: "along": b over the head size, "across": b
+ * over queries. */
 typedef struct backward {
     char *q_along, *do_along, *q_across, *do_across; /* per block of queries */
     float *dq;                                       /* per block of queries [outer][EQI_ATT_Q] */
-    float *lse, *delta;                              /* per query, whole blocks; -lse in units of log2 */
-    char *k, *v, *k_turned;                          /* a block of keys: rows, rows, [outer][EQI_ATT_K] */
-    float *dk, *dv;                                  /* a block of keys, in strips of TILE_N columns */
-    float *score, *dp;                               /* [EQI_ATT_K][EQI_ATT_Q] */
-    char *p, *ds, *ds_pairs;                         /* a, a, b of products */
+    float *lse, *delta;      /* per query, whole blocks; -lse in units of log2 */
+    char *k, *v, *k_turned;  /* a block of keys: rows, rows, [outer][EQI_ATT_K] */
+    float *dk, *dv;          /* a block of keys, in strips of TILE_N columns */
+    float *score, *dp;       /* [EQI_ATT_K][EQI_ATT_Q] */
+    char *p, *ds, *ds_pairs; /* a, a, b of products */
     void *pack;
     att_block *block;
 } backward;
@@ -27,8 +28,10 @@ static void *take(char *base, size_t *used, size_t size)
 
 static size_t layout(const eqi_attention_head *h, backward *b, char *base)
 {
-    size_t size = eqi_elem_size(h->elem), q = (size_t)((h->queries + EQI_ATT_Q - 1) / EQI_ATT_Q), used = 0;
-    size_t along = (size_t)eqi_att_inner(h->size) * TILE_N * size, across = (size_t)strips(h) * TILE_N * EQI_ATT_Q * size;
+    size_t size = eqi_elem_size(h->elem), q = (size_t)((h->queries + EQI_ATT_Q - 1) / EQI_ATT_Q),
+           used = 0;
+    size_t along = (size_t)eqi_att_inner(h->size) * TILE_N * size,
+           across = (size_t)strips(h) * TILE_N * EQI_ATT_Q * size;
     size_t outer = (size_t)eqi_att_outer(h->size) * EQI_ATT_Q, tile = EQI_ATT_K * TILE_N;
     b->q_along = take(base, &used, q * along);
     b->do_along = take(base, &used, q * along);
@@ -58,16 +61,31 @@ size_t VEC(attention_bwd_scratch)(const eqi_attention_head *h)
     return layout(h, &b, NULL);
 }
 
-static void pack_queries(const eqi_attention_head *h, const backward *b, const eqi_rows *src, char *along, char *across)
+static void pack_queries(const eqi_attention_head *h, const backward *b, const eqi_rows *src,
+                         char *along, char *across)
 {
     size_t size = eqi_elem_size(h->elem);
     int64_t inner = eqi_att_inner(h->size), wide = strips(h) * TILE_N;
     for (int64_t q0 = 0; q0 < h->queries; q0 += EQI_ATT_Q) {
         int64_t n = eqi_min_i64(EQI_ATT_Q, h->queries - q0);
-        eqi_pack one = { .src = src, .elem = h->elem, .n0 = q0, .n = n, .pn = TILE_N, .k = h->size, .pk = inner, .block = TILE_N };
+        eqi_pack one = {.src = src,
+                        .elem = h->elem,
+                        .n0 = q0,
+                        .n = n,
+                        .pn = TILE_N,
+                        .k = h->size,
+                        .pk = inner,
+                        .block = TILE_N};
         VEC(pack_b)(along + (size_t)(q0 * inner) * size, &one, b->pack);
-        eqi_pack two = { .src = src, .elem = h->elem, .across = true, .n = h->size, .pn = wide, .k0 = q0, .k = n, .pk = EQI_ATT_Q,
-                         .block = TILE_N };
+        eqi_pack two = {.src = src,
+                        .elem = h->elem,
+                        .across = true,
+                        .n = h->size,
+                        .pn = wide,
+                        .k0 = q0,
+                        .k = n,
+                        .pk = EQI_ATT_Q,
+                        .block = TILE_N};
         VEC(pack_b)(across + (size_t)(q0 * wide) * size, &two, b->pack);
     }
 }
@@ -75,11 +93,24 @@ static void pack_queries(const eqi_attention_head *h, const backward *b, const e
 static void pack_keys(const eqi_attention_head *h, const backward *b, int64_t k0, int64_t n)
 {
     int64_t inner = eqi_att_inner(h->size), outer = eqi_att_outer(h->size);
-    eqi_pack rows = { .src = &h->k, .elem = h->elem, .n0 = k0, .n = n, .pn = EQI_ATT_K, .k = h->size, .pk = inner };
+    eqi_pack rows = {.src = &h->k,
+                     .elem = h->elem,
+                     .n0 = k0,
+                     .n = n,
+                     .pn = EQI_ATT_K,
+                     .k = h->size,
+                     .pk = inner};
     VEC(pack_a)(b->k, &rows, b->pack);
     rows.src = &h->v;
     VEC(pack_a)(b->v, &rows, b->pack);
-    eqi_pack turned = { .src = &h->k, .elem = h->elem, .across = true, .n = h->size, .pn = outer, .k0 = k0, .k = n, .pk = EQI_ATT_K };
+    eqi_pack turned = {.src = &h->k,
+                       .elem = h->elem,
+                       .across = true,
+                       .n = h->size,
+                       .pn = outer,
+                       .k0 = k0,
+                       .k = n,
+                       .pk = EQI_ATT_K};
     VEC(pack_a)(b->k_turned, &turned, b->pack);
 }
 
@@ -103,16 +134,19 @@ static void row_sums(const eqi_attention_head *h, const backward *b, const eqi_a
 }
 
 /* p and dscore / scale of the keys k0..k0+n, from score = k q^T and dp = v do^T. */
-static inline __attribute__((always_inline)) void scores_as(const eqi_attention_head *h, const backward *b, int64_t k0, int64_t n,
-                                                            bool hide, bool capped)
+static inline __attribute__((always_inline)) void scores_as(const eqi_attention_head *h,
+                                                            const backward *b, int64_t k0,
+                                                            int64_t n, bool hide, bool capped)
 {
     const float scale = h->desc->scale, softcap = h->desc->softcap;
-    const vf factor = v_set1((capped ? softcap : scale) * VEC_LOG2E), in = v_set1(capped ? scale / softcap : 0.0f), one = v_set1(1.0f);
+    const vf factor = v_set1((capped ? softcap : scale) * VEC_LOG2E),
+             in = v_set1(capped ? scale / softcap : 0.0f), one = v_set1(1.0f);
     const eqi_dtype held = h->elem == EQI_ELEM_BF16 ? EQI_BF16 : EQI_F32;
     for (int i = 0; i < TILE_N; i += VL) {
-        const vf lse = v_load(b->lse + b->block->q0 + i), delta = v_load(b->delta + b->block->q0 + i);
+        const vf lse = v_load(b->lse + b->block->q0 + i),
+                 delta = v_load(b->delta + b->block->q0 + i);
         for (int64_t j = 0; j < n; j += 2) {
-            vf ds[2] = { v_zero(), v_zero() };
+            vf ds[2] = {v_zero(), v_zero()};
 #pragma GCC unroll 2
             for (int64_t e = 0; e < 2; e++) {
                 if (j + e >= n) break;
@@ -131,41 +165,54 @@ static inline __attribute__((always_inline)) void scores_as(const eqi_attention_
             }
             att_store_pair(h->elem, b->ds_pairs, j, i, ds[0], ds[1]);
         }
-        for (int64_t j = (n + 1) / 2 * 2; j < att_depth(h->elem, n); j += 2) att_store_pair(h->elem, b->ds_pairs, j, i, v_zero(), v_zero());
+        for (int64_t j = (n + 1) / 2 * 2; j < att_depth(h->elem, n); j += 2)
+            att_store_pair(h->elem, b->ds_pairs, j, i, v_zero(), v_zero());
     }
 }
 
 static void scores(const eqi_attention_head *h, const backward *b, int64_t k0, int64_t n, bool hide)
 {
-    if (h->desc->softcap > 0.0f) scores_as(h, b, k0, n, hide, true);
-    else if (hide) scores_as(h, b, k0, n, true, false);
-    else scores_as(h, b, k0, n, false, false);
+    if (h->desc->softcap > 0.0f)
+        scores_as(h, b, k0, n, hide, true);
+    else if (hide)
+        scores_as(h, b, k0, n, true, false);
+    else
+        scores_as(h, b, k0, n, false, false);
 }
 
-static void store_keys(const eqi_attention_head *h, const eqi_attention_rows *to, const float *from, int64_t k0, int64_t n, float scale)
+static void store_keys(const eqi_attention_head *h, const eqi_attention_rows *to, const float *from,
+                       int64_t k0, int64_t n, float scale)
 {
     const vf factor = v_set1(scale);
     for (int64_t j = 0; j < n; j++)
         for (int64_t c = 0; c < h->size; c += VL) {
             vf x = v_load(from + c / TILE_N * (EQI_ATT_K * TILE_N) + j * TILE_N + c % TILE_N);
-            vec_store(to->data, to->dtype, (k0 + j) * to->ld + c, v_mul(x, factor), vec_step(h->size - c));
+            vec_store(to->data, to->dtype, (k0 + j) * to->ld + c, v_mul(x, factor),
+                      vec_step(h->size - c));
         }
 }
 
-static void block_of_queries(const eqi_attention_head *h, const backward *b, int64_t k0, int64_t n, bool first)
+static void block_of_queries(const eqi_attention_head *h, const backward *b, int64_t k0, int64_t n,
+                             bool first)
 {
     const size_t size = eqi_elem_size(h->elem);
-    const int64_t q0 = b->block->q0, inner = eqi_att_inner(h->size), outer = eqi_att_outer(h->size), wide = strips(h) * TILE_N;
+    const int64_t q0 = b->block->q0, inner = eqi_att_inner(h->size), outer = eqi_att_outer(h->size),
+                  wide = strips(h) * TILE_N;
     const int64_t depth = att_depth(h->elem, h->size);
-    VEC(tile)(b->score, h->elem, b->k, inner, b->q_along + (size_t)(q0 * inner) * size, n, depth, false);
-    VEC(tile)(b->dp, h->elem, b->v, inner, b->do_along + (size_t)(q0 * inner) * size, n, depth, false);
+    VEC(tile)
+    (b->score, h->elem, b->k, inner, b->q_along + (size_t)(q0 * inner) * size, n, depth, false);
+    VEC(tile)
+    (b->dp, h->elem, b->v, inner, b->do_along + (size_t)(q0 * inner) * size, n, depth, false);
     scores(h, b, k0, n, !att_all(h, q0, b->block->count, k0, n));
     for (int64_t s = 0; s < strips(h); s++) {
-        size_t at = (size_t)(q0 * wide + s * TILE_N * EQI_ATT_Q) * size, to = (size_t)(s * EQI_ATT_K * TILE_N);
+        size_t at = (size_t)(q0 * wide + s * TILE_N * EQI_ATT_Q) * size,
+               to = (size_t)(s * EQI_ATT_K * TILE_N);
         VEC(tile)(b->dv + to, h->elem, b->p, TILE_N, b->do_across + at, n, EQI_ATT_Q, !first);
         VEC(tile)(b->dk + to, h->elem, b->ds, TILE_N, b->q_across + at, n, EQI_ATT_Q, !first);
     }
-    VEC(tile)(b->dq + q0 * outer, h->elem, b->k_turned, EQI_ATT_K, b->ds_pairs, h->size, att_depth(h->elem, n), true);
+    VEC(tile)
+    (b->dq + q0 * outer, h->elem, b->k_turned, EQI_ATT_K, b->ds_pairs, h->size,
+     att_depth(h->elem, n), true);
 }
 
 void VEC(attention_bwd)(const eqi_attention_head *h, const eqi_attention_grad *g, void *scratch)
@@ -201,5 +248,6 @@ void VEC(attention_bwd)(const eqi_attention_head *h, const eqi_attention_grad *g
     float factor[EQI_ATT_Q];
     for (int i = 0; i < EQI_ATT_Q; i++) factor[i] = h->desc->scale;
     for (int64_t q0 = 0; q0 < h->queries; q0 += EQI_ATT_Q)
-        att_store_turned(&g->dq, q0, eqi_min_i64(EQI_ATT_Q, h->queries - q0), h->size, b->dq + q0 * outer, factor);
+        att_store_turned(&g->dq, q0, eqi_min_i64(EQI_ATT_Q, h->queries - q0), h->size,
+                         b->dq + q0 * outer, factor);
 }

@@ -24,7 +24,8 @@ static inline void att_block_init(att_block *b, const eqi_attention_head *h, int
 }
 
 /* Keys that some query of the block may see: [*first, *last). */
-static inline void att_keys(const eqi_attention_head *h, int64_t q0, int64_t count, int64_t *first, int64_t *last)
+static inline void att_keys(const eqi_attention_head *h, int64_t q0, int64_t count, int64_t *first,
+                            int64_t *last)
 {
     const eqi_attention_desc *d = h->desc;
     int64_t low = d->q_offset + q0, high = low + count - 1;
@@ -34,7 +35,8 @@ static inline void att_keys(const eqi_attention_head *h, int64_t q0, int64_t cou
 }
 
 /* Whether every query of the block sees all keys k0..k0+n. */
-static inline bool att_all(const eqi_attention_head *h, int64_t q0, int64_t count, int64_t k0, int64_t n)
+static inline bool att_all(const eqi_attention_head *h, int64_t q0, int64_t count, int64_t k0,
+                           int64_t n)
 {
     const eqi_attention_desc *d = h->desc;
     int64_t low = d->q_offset + q0, high = low + count - 1;
@@ -50,8 +52,10 @@ static inline vm att_sees(const eqi_attention_head *h, const att_block *b, int a
     vi p = vi_load(b->position + at);
     vm sees = vi_eq(p, p);
     if (att_causal(d)) sees = vi_gt(p, vi_set1((int32_t)key - 1));
-    if (d->window > 0 && d->window < INT32_MAX - key) sees = vm_and(sees, vi_gt(vi_set1((int32_t)(key + d->window)), p));
-    if (h->segments) sees = vm_and(sees, vi_eq(vi_load(b->segment + at), vi_set1(h->segments[key])));
+    if (d->window > 0 && d->window < INT32_MAX - key)
+        sees = vm_and(sees, vi_gt(vi_set1((int32_t)(key + d->window)), p));
+    if (h->segments)
+        sees = vm_and(sees, vi_eq(vi_load(b->segment + at), vi_set1(h->segments[key])));
     return sees;
 }
 

@@ -40,17 +40,20 @@ static inline void att_store_pair(eqi_elem elem, void *to, int64_t j, int i, vf 
 }
 
 /* `count` rows from row `first`, of `size` values: from[c][i] * factor[i]. */
-static inline void att_store_turned(const eqi_attention_rows *to, int64_t first, int64_t count, int64_t size, const float *from,
-                                    const float *factor)
+static inline void att_store_turned(const eqi_attention_rows *to, int64_t first, int64_t count,
+                                    int64_t size, const float *from, const float *factor)
 {
     for (int64_t i = 0; i < count; i += VL) {
         const vf scale = v_load(factor + i);
         for (int64_t c = 0; c < size; c += VL) {
             vi t[VL];
-            for (int v = 0; v < VL; v++) t[v] = c + v < size ? v_bits(v_mul(v_load(from + (c + v) * TILE_N + i), scale)) : vi_set1(0);
+            for (int v = 0; v < VL; v++)
+                t[v] = c + v < size ? v_bits(v_mul(v_load(from + (c + v) * TILE_N + i), scale))
+                                    : vi_set1(0);
             vi_transpose(t);
             for (int v = 0; v < VL && i + v < count; v++)
-                vec_store(to->data, to->dtype, (first + i + v) * to->ld + c, v_from_bits(t[v]), vec_step(size - c));
+                vec_store(to->data, to->dtype, (first + i + v) * to->ld + c, v_from_bits(t[v]),
+                          vec_step(size - c));
         }
     }
 }

@@ -1,6 +1,7 @@
 #include "cpu/vec/rows.h"
 
-void VEC(axpby)(void *y, eqi_dtype ty, float alpha, const void *a, eqi_dtype ta, float beta, const void *b, eqi_dtype tb, int64_t n)
+void VEC(axpby)(void *y, eqi_dtype ty, float alpha, const void *a, eqi_dtype ta, float beta,
+                const void *b, eqi_dtype tb, int64_t n)
 {
     vf va = v_set1(alpha), vb = v_set1(beta);
     for (int64_t i = 0; i < n; i += VL) {
@@ -11,7 +12,8 @@ void VEC(axpby)(void *y, eqi_dtype ty, float alpha, const void *a, eqi_dtype ta,
     }
 }
 
-void VEC(mul)(void *y, eqi_dtype ty, const void *a, eqi_dtype ta, const void *b, eqi_dtype tb, int64_t n, bool acc)
+void VEC(mul)(void *y, eqi_dtype ty, const void *a, eqi_dtype ta, const void *b, eqi_dtype tb,
+              int64_t n, bool acc)
 {
     for (int64_t i = 0; i < n; i += VL) {
         int step = vec_step(n - i);
@@ -51,19 +53,21 @@ double VEC(sum_squares)(const float *g, int64_t n)
     return vd_sum(sum);
 }
 
-double VEC(squared_error)(const void *x, const void *target, eqi_dtype dtype, eqi_dtype target_dtype, int64_t n)
+double VEC(squared_error)(const void *x, const void *target, eqi_dtype dtype,
+                          eqi_dtype target_dtype, int64_t n)
 {
     vd sum = vd_zero();
     for (int64_t i = 0; i < n; i += VL) {
         int step = vec_step(n - i);
-        vd e = vd_sub(vd_of(vec_load(x, dtype, i, step)), vd_of(vec_load(target, target_dtype, i, step)));
+        vd e = vd_sub(vd_of(vec_load(x, dtype, i, step)),
+                      vd_of(vec_load(target, target_dtype, i, step)));
         sum = vd_add(sum, vd_mul(e, e));
     }
     return vd_sum(sum);
 }
 
-void VEC(squared_error_bwd)(void *dx, eqi_dtype tdx, const void *x, eqi_dtype tx, const void *target, eqi_dtype tt, float factor, int64_t n,
-                            bool acc)
+void VEC(squared_error_bwd)(void *dx, eqi_dtype tdx, const void *x, eqi_dtype tx,
+                            const void *target, eqi_dtype tt, float factor, int64_t n, bool acc)
 {
     vf f = v_set1(factor);
     for (int64_t i = 0; i < n; i += VL) {

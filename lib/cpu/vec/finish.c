@@ -1,7 +1,8 @@
 #include "cpu/vec/rows.h"
 
-static inline __attribute__((always_inline)) void finish(void *out, eqi_dtype dtype, const float *sum, const float *bias, int64_t n,
-                                                         bool acc)
+static inline __attribute__((always_inline)) void finish(void *out, eqi_dtype dtype,
+                                                         const float *sum, const float *bias,
+                                                         int64_t n, bool acc)
 {
     for (int64_t i = 0; i < n; i += VL) {
         int step = vec_step(n - i);
@@ -12,8 +13,11 @@ static inline __attribute__((always_inline)) void finish(void *out, eqi_dtype dt
     }
 }
 
-void VEC(finish)(void *out, eqi_dtype dtype, const float *sum, const float *bias, int64_t n, bool acc)
+void VEC(finish)(void *out, eqi_dtype dtype, const float *sum, const float *bias, int64_t n,
+                 bool acc)
 {
-    if (dtype == EQI_F32) finish(out, EQI_F32, sum, bias, n, acc);
-    else finish(out, EQI_BF16, sum, bias, n, acc);
+    if (dtype == EQI_F32)
+        finish(out, EQI_F32, sum, bias, n, acc);
+    else
+        finish(out, EQI_BF16, sum, bias, n, acc);
 }

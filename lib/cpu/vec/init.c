@@ -3,7 +3,8 @@
 
 #include "cpu/vec/rows.h"
 
-/* Scales and zero points: the arithmetic of lib/cpu/ref/init.c, there explained, operation by operation. */
+/* Scales and zero points: the arithmetic of lib/cpu/ref/init.c, there explained, operation by
+ * operation. */
 
 /* What minmax finds in VL groups, one a lane. */
 typedef struct starts {
@@ -19,8 +20,8 @@ static inline vf greatest(vi of[VL])
     return v_from_bits(of[0]);
 }
 
-/* Among floats read as signed integers the positive ones are the greatest, among unsigned ones the negative; either by magnitude, and
- * what is not finite is beyond all others. */
+/* Among floats read as signed integers the positive ones are the greatest, among unsigned ones the
+ * negative; either by magnitude, and what is not finite is beyond all others. */
 static inline void extend(vi *most, vi *least, vi w)
 {
     *most = vi_max(*most, w);
@@ -36,16 +37,18 @@ static starts minmax(const float *const *from, int count, int64_t n, int bits)
         most[g] = least[g] = vi_set1(0);
         if (g >= count) continue;
         for (int64_t i = 0; i < whole; i += VL) extend(&most[g], &least[g], vi_load(from[g] + i));
-        if (whole < n) extend(&most[g], &least[g], v_bits(v_load_n(from[g] + whole, (int)(n - whole))));
+        if (whole < n)
+            extend(&most[g], &least[g], v_bits(v_load_n(from[g] + whole, (int)(n - whole))));
     }
-    const vf zero = v_zero(), nan = v_set1(NAN), hi = greatest(most), low = greatest(least), lo = v_min(low, zero);
+    const vf zero = v_zero(), nan = v_set1(NAN), hi = greatest(most), low = greatest(least),
+             lo = v_min(low, zero);
     const vm finite = vm_and(v_eq(v_sub(hi, hi), zero), v_eq(v_sub(low, low), zero));
     vf s = v_div(v_min(v_sub(hi, lo), v_set1(FLT_MAX)), v_set1((float)((1 << bits) - 1)));
     vf z = v_rint(v_div(v_sub(zero, lo), s));
     const vm small = v_lt(s, v_set1(FLT_MIN));
     s = v_sel(small, v_set1(EQI_STEP_MIN), s);
     z = v_sel(small, zero, z);
-    return (starts){ .lo = lo, .hi = hi, .s = v_sel(finite, s, nan), .z = v_sel(finite, z, nan) };
+    return (starts){.lo = lo, .hi = hi, .s = v_sel(finite, s, nan), .z = v_sel(finite, z, nan)};
 }
 
 /* Of groups g.. of a row; the number that the row has, up to VL. */
@@ -75,7 +78,10 @@ void VEC(minmax_stored)(float *s, uint8_t *z, const float *w, int64_t groups, in
     for (int64_t g = 0; g < groups; g += VL) {
         const int count = minmax_at(&r, w, g, groups, n, bits);
         /* A step of minmax is above 0. A NaN stays one in s and becomes 0 in z. */
-        v_store_n(s + g, v_max(v_set1(EQI_STORED_STEP_MIN), v_min(v_set1(EQI_STORED_STEP_MAX), v_round_f16(r.s))), count);
+        v_store_n(s + g,
+                  v_max(v_set1(EQI_STORED_STEP_MIN),
+                        v_min(v_set1(EQI_STORED_STEP_MAX), v_round_f16(r.s))),
+                  count);
         v_store(zero, v_max(r.z, v_zero()));
         for (int i = 0; i < count; i++) z[g + i] = (uint8_t)zero[i];
     }
@@ -132,7 +138,8 @@ static void consider(groups *g, const candidate *c)
     for (int l = 0; l < EQI_MSE_GROUPS; l++) {
         s[l] = (float)c->s[l];
         z[l] = (float)c->z[l];
-        fits[l] = g->live[l] && s[l] >= FLT_MIN && s[l] <= FLT_MAX && c->z[l] >= 0.0 && c->z[l] <= g->top;
+        fits[l] =
+            g->live[l] && s[l] >= FLT_MIN && s[l] <= FLT_MAX && c->z[l] >= 0.0 && c->z[l] <= g->top;
         any = any || fits[l];
     }
     if (!any) return;
@@ -218,7 +225,7 @@ static void refine(groups *g)
 
 void VEC(mse)(float *s, float *z, const float *const *from, int64_t n, int bits, float *scratch)
 {
-    groups g = { .w = scratch, .n = n, .top = (double)((1 << bits) - 1) };
+    groups g = {.w = scratch, .n = n, .top = (double)((1 << bits) - 1)};
     for (int l = 0; l < EQI_MSE_GROUPS; l += VL) {
         starts r = minmax(from + l, VL, n, bits);
         const vd lo = vd_of(r.lo), hi = vd_of(r.hi);

@@ -1,5 +1,5 @@
-/* The inner kernels, one table per instruction set; what they are given is a tile or a few rows, and they know nothing
- * of threads. */
+/* The inner kernels, one table per instruction set; what they are given is a tile or a few rows,
+ * and they know nothing of threads. */
 #ifndef EQI_CPU_VEC_LEAF_H
 #define EQI_CPU_VEC_LEAF_H
 
@@ -17,61 +17,81 @@ typedef struct eqi_adamw_terms {
 typedef struct eqi_leaf {
     const char *name;
     bool bf16; /* has matrix instructions on bf16 */
-    int64_t chunk_k; /* what a product of oneDNN takes of the inner dimension at once, 0: all of it */
+    int64_t
+        chunk_k; /* what a product of oneDNN takes of the inner dimension at once, 0: all of it */
 
     /* n values of a row from column `col`; a multiple of 32 when packed. */
-    void (*rows)(void *out, eqi_elem elem, const eqi_rows *src, int64_t row, int64_t col, int64_t n);
+    void (*rows)(void *out, eqi_elem elem, const eqi_rows *src, int64_t row, int64_t col,
+                 int64_t n);
     /* dst[n][k], contiguous. scratch: EQI_PACK_SCRATCH bytes */
     void (*pack_a)(void *dst, const eqi_pack *p, void *scratch);
     /* dst[n / block][k][n % block], for bf16 [n / block][k / 2][n % block][k % 2] */
     void (*pack_b)(void *dst, const eqi_pack *p, void *scratch);
     /* out[n] (+)= sum[n] + bias[n]; bias may be NULL */
-    void (*finish)(void *out, eqi_dtype dtype, const float *sum, const float *bias, int64_t n, bool acc);
-    /* Columns col..col+n of a row of dw^ through the fake quantization, whose groups they do not share with other columns
-     * or lie inside. Group sums of this piece in order: sum_s, sum_z (either may be NULL); dw NULL or at `col`. dw may be g. */
-    void (*fake_quant_grad)(const eqi_rows *w, int64_t row, int64_t col, int64_t n, const float *g, float *dw, float *sum_s,
-                            float *sum_z, bool acc);
+    void (*finish)(void *out, eqi_dtype dtype, const float *sum, const float *bias, int64_t n,
+                   bool acc);
+    /* Columns col..col+n of a row of dw^ through the fake quantization, whose groups they do not
+     * share with other columns or lie inside. Group sums of this piece in order: sum_s, sum_z
+     * (either may be NULL); dw NULL or at `col`. dw may be g. */
+    void (*fake_quant_grad)(const eqi_rows *w, int64_t row, int64_t col, int64_t n, const float *g,
+                            float *dw, float *sum_s, float *sum_z, bool acc);
     /* The same for packed weights. */
-    void (*packed_grad)(const eqi_rows *w, int64_t row, int64_t col, int64_t n, const float *g, float *sum_s, float *sum_z);
+    void (*packed_grad)(const eqi_rows *w, int64_t row, int64_t col, int64_t n, const float *g,
+                        float *sum_s, float *sum_z);
 
     /* Contiguous pieces of n elements; dtypes F32, BF16 or F16. In place where the op allows it. */
-    void (*axpby)(void *y, eqi_dtype ty, float alpha, const void *a, eqi_dtype ta, float beta, const void *b, eqi_dtype tb, int64_t n);
-    void (*mul)(void *y, eqi_dtype ty, const void *a, eqi_dtype ta, const void *b, eqi_dtype tb, int64_t n, bool acc);
+    void (*axpby)(void *y, eqi_dtype ty, float alpha, const void *a, eqi_dtype ta, float beta,
+                  const void *b, eqi_dtype tb, int64_t n);
+    void (*mul)(void *y, eqi_dtype ty, const void *a, eqi_dtype ta, const void *b, eqi_dtype tb,
+                int64_t n, bool acc);
     void (*convert)(void *y, eqi_dtype ty, const void *x, eqi_dtype tx, int64_t n);
-    void (*sum_rows)(float *sum, const void *x, eqi_dtype dtype, int64_t n, bool acc); /* sum[n] (+)= x[n] */
+    void (*sum_rows)(float *sum, const void *x, eqi_dtype dtype, int64_t n,
+                     bool acc); /* sum[n] (+)= x[n] */
     double (*sum_squares)(const float *g, int64_t n);
-    double (*squared_error)(const void *x, const void *target, eqi_dtype dtype, eqi_dtype target_dtype, int64_t n);
-    void (*squared_error_bwd)(void *dx, eqi_dtype tdx, const void *x, eqi_dtype tx, const void *target, eqi_dtype tt, float factor,
-                              int64_t n, bool acc);
-    void (*adamw)(float *p, const float *g, float *m, float *v, const eqi_adamw_terms *t, int64_t n);
+    double (*squared_error)(const void *x, const void *target, eqi_dtype dtype,
+                            eqi_dtype target_dtype, int64_t n);
+    void (*squared_error_bwd)(void *dx, eqi_dtype tdx, const void *x, eqi_dtype tx,
+                              const void *target, eqi_dtype tt, float factor, int64_t n, bool acc);
+    void (*adamw)(float *p, const float *g, float *m, float *v, const eqi_adamw_terms *t,
+                  int64_t n);
 
     /* One row. */
-    float (*rmsnorm)(void *y, const void *x, const float *gain, eqi_dtype dtype, int64_t n, float eps); /* returns rstd */
-    void (*rmsnorm_bwd)(void *dx, float *dgain, const void *dy, const void *x, const float *gain, float rstd, eqi_dtype dtype, int64_t n,
-                        bool acc_dx, bool acc_dgain); /* dx or dgain may be NULL */
-    void (*rope)(void *y, const void *x, const float *cos, const float *sin, float sign, eqi_dtype dtype, int64_t half);
+    float (*rmsnorm)(void *y, const void *x, const float *gain, eqi_dtype dtype, int64_t n,
+                     float eps); /* returns rstd */
+    void (*rmsnorm_bwd)(void *dx, float *dgain, const void *dy, const void *x, const float *gain,
+                        float rstd, eqi_dtype dtype, int64_t n, bool acc_dx,
+                        bool acc_dgain); /* dx or dgain may be NULL */
+    void (*rope)(void *y, const void *x, const float *cos, const float *sin, float sign,
+                 eqi_dtype dtype, int64_t half);
     void (*silu_mul)(void *y, const void *gate, const void *up, eqi_dtype dtype, int64_t n);
-    void (*silu_mul_bwd)(void *dgate, void *dup, const void *dy, const void *gate, const void *up, eqi_dtype dtype, int64_t n);
+    void (*silu_mul_bwd)(void *dgate, void *dup, const void *dy, const void *gate, const void *up,
+                         eqi_dtype dtype, int64_t n);
     double (*log_sum_exp)(const float *x, int64_t n);
-    void (*softmax)(void *out, eqi_dtype dtype, const float *x, float lse, int64_t n); /* exp(x - lse) */
+    void (*softmax)(void *out, eqi_dtype dtype, const float *x, float lse,
+                    int64_t n); /* exp(x - lse) */
     /* Block `block` of what eqi_attention_keys points to. scratch: EQI_PACK_SCRATCH bytes */
-    void (*attention_keys)(const eqi_attention_head *h, void *k, void *v, int64_t block, void *scratch);
+    void (*attention_keys)(const eqi_attention_head *h, void *k, void *v, int64_t block,
+                           void *scratch);
     size_t (*attention_scratch)(const eqi_attention_head *h);
-    /* Queries from q0 on, at most EQI_ATT_Q. o: row 0 of the head, o_ld apart; lse: of query 0, or NULL */
-    void (*attention)(const eqi_attention_head *h, const eqi_attention_keys *keys, int64_t q0, const eqi_attention_out *out,
-                      void *scratch);
+    /* Queries from q0 on, at most EQI_ATT_Q. o: row 0 of the head, o_ld apart; lse: of query 0, or
+     * NULL */
+    void (*attention)(const eqi_attention_head *h, const eqi_attention_keys *keys, int64_t q0,
+                      const eqi_attention_out *out, void *scratch);
     size_t (*attention_bwd_scratch)(const eqi_attention_head *h);
     void (*attention_bwd)(const eqi_attention_head *h, const eqi_attention_grad *g, void *scratch);
 
     /* A row of w to packed codes; s, z and q are those of w, its kind is dense. */
     void (*quantize)(uint32_t *codes, const eqi_rows *w, int64_t row);
-    /* s and z of the groups of n weights that make a row; minmax_stored: as they are stored, s rounded to fp16. */
+    /* s and z of the groups of n weights that make a row; minmax_stored: as they are stored, s
+     * rounded to fp16. */
     void (*minmax)(float *s, float *z, const float *w, int64_t groups, int64_t n, int bits);
-    void (*minmax_stored)(float *s, uint8_t *z, const float *w, int64_t groups, int64_t n, int bits);
+    void (*minmax_stored)(float *s, uint8_t *z, const float *w, int64_t groups, int64_t n,
+                          int bits);
     /* Groups of n weights at from[0..EQI_MSE_GROUPS). scratch: n * EQI_MSE_GROUPS floats */
     void (*mse)(float *s, float *z, const float *const *from, int64_t n, int bits, float *scratch);
 } eqi_leaf;
 
-extern const eqi_leaf eqi_leaf_generic, eqi_leaf_avx2, eqi_leaf_avx512, eqi_leaf_avx512bf16, eqi_leaf_amx;
+extern const eqi_leaf eqi_leaf_generic, eqi_leaf_avx2, eqi_leaf_avx512, eqi_leaf_avx512bf16,
+    eqi_leaf_amx;
 
 #endif

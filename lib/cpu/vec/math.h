@@ -7,7 +7,8 @@
 #define VEC_LOG2E 1.44269504088896340736f
 #define VEC_LN2 0.69314718055994530942f
 
-/* A NaN stays one; -infinity gives 0. The polynomial is that of least relative error for 2^r, 0 <= r < 1: 8e-8. */
+/* A NaN stays one; -infinity gives 0. The polynomial is that of least relative error for 2^r, 0 <=
+ * r < 1: 8e-8. */
 static inline vf v_exp2(vf x)
 {
     vf n, r = v_fraction(x, &n);
@@ -37,7 +38,10 @@ static inline vf v_exp(vf x)
     return v_scale(p, n);
 }
 
-static inline vf v_sigmoid(vf x) { return v_div(v_set1(1.0f), v_add(v_set1(1.0f), v_exp(v_sub(v_zero(), x)))); }
+static inline vf v_sigmoid(vf x)
+{
+    return v_div(v_set1(1.0f), v_add(v_set1(1.0f), v_exp(v_sub(v_zero(), x))));
+}
 
 /* Small arguments by the odd series, because 1 - 2 / (e^2x + 1) would cancel. */
 static inline vf v_tanh(vf x)

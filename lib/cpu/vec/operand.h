@@ -8,7 +8,8 @@
 typedef enum eqi_elem {
     EQI_ELEM_F32,
     EQI_ELEM_BF16,
-    EQI_ELEM_F32_OF_BF16 /* f32 holding values rounded to bf16: for processors that cannot multiply bf16 */
+    EQI_ELEM_F32_OF_BF16 /* f32 holding values rounded to bf16: for processors that cannot multiply
+                            bf16 */
 } eqi_elem;
 
 static inline size_t eqi_elem_size(eqi_elem e) { return e == EQI_ELEM_BF16 ? 2 : 4; }
@@ -29,8 +30,9 @@ typedef struct eqi_rows {
     eqi_quant_desc q;
 } eqi_rows;
 
-/* A rectangle of an operand: k0..k0+k of the inner dimension, n0..n0+n of the outer one. The copy has pk >= k and
- * pn >= n; what is beyond is zero. across: the outer dimension runs along the rows of the matrix. */
+/* A rectangle of an operand: k0..k0+k of the inner dimension, n0..n0+n of the outer one. The copy
+ * has pk >= k and pn >= n; what is beyond is zero. across: the outer dimension runs along the rows
+ * of the matrix. */
 typedef struct eqi_pack {
     const eqi_rows *src;
     eqi_elem elem;

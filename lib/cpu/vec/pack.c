@@ -22,7 +22,8 @@ static void fetch(const eqi_rows *src, int64_t row, int64_t col, int64_t n)
 }
 
 /* `count` rows from `row`, columns col..col+n, into a strip of `pad` rows and `wide` columns. */
-static void strip_fill(char *strip, const eqi_pack *p, int64_t row, int64_t count, int64_t pad, int64_t col, int64_t n, int64_t wide)
+static void strip_fill(char *strip, const eqi_pack *p, int64_t row, int64_t count, int64_t pad,
+                       int64_t col, int64_t n, int64_t wide)
 {
     size_t size = eqi_elem_size(p->elem), ld = STRIP * size;
     for (int64_t r = 0; r < pad; r++) {
@@ -33,8 +34,10 @@ static void strip_fill(char *strip, const eqi_pack *p, int64_t row, int64_t coun
     }
 }
 
-
-static int64_t rest(int64_t have, int64_t at, int64_t most) { return have <= at ? 0 : eqi_min_i64(have - at, most); }
+static int64_t rest(int64_t have, int64_t at, int64_t most)
+{
+    return have <= at ? 0 : eqi_min_i64(have - at, most);
+}
 
 #if EQI_SIMD_BF16
 /* 32 inner x 32 outer values: strip row = inner index. to: 32 rows of 32 values, ld apart */
@@ -58,7 +61,8 @@ static void turn_pairs(uint16_t *to, int64_t ld, const uint16_t *strip)
 static void pack_a_across_bf16(uint16_t *dst, const eqi_pack *p, void *scratch)
 {
     for (int64_t n = 0; n < p->pn; n += STRIP) {
-        int64_t have = rest(p->n, n, STRIP), wide = eqi_min_i64(p->pn - n, STRIP), padded = (wide + 31) / 32 * 32;
+        int64_t have = rest(p->n, n, STRIP), wide = eqi_min_i64(p->pn - n, STRIP),
+                padded = (wide + 31) / 32 * 32;
         for (int64_t k = 0; k < p->pk; k += 32) {
             strip_fill(scratch, p, p->k0 + k, rest(p->k, k, 32), 32, p->n0 + n, have, padded);
             for (int64_t j = 0; j < wide; j += 32) {
@@ -69,7 +73,8 @@ static void pack_a_across_bf16(uint16_t *dst, const eqi_pack *p, void *scratch)
                 }
                 uint16_t edge[32 * 32];
                 turn_pairs(edge, 32, strip);
-                for (int64_t i = 0; i < wide - j; i++) memcpy(dst + (n + j + i) * p->pk + k, edge + i * 32, 64);
+                for (int64_t i = 0; i < wide - j; i++)
+                    memcpy(dst + (n + j + i) * p->pk + k, edge + i * 32, 64);
             }
         }
     }
@@ -100,10 +105,12 @@ static void pack_b_along_bf16(uint16_t *dst, const eqi_pack *p, void *scratch)
         uint16_t *to = dst + n / p->block * p->block * p->pk + n % p->block * 2;
         for (int64_t k = 0; k < p->pk; k += STRIP) {
             int64_t wide = eqi_min_i64(p->pk - k, STRIP);
-            strip_fill(scratch, p, p->n0 + n, rest(p->n, n, VL), VL, p->k0 + k, rest(p->k, k, STRIP), wide);
+            strip_fill(scratch, p, p->n0 + n, rest(p->n, n, VL), VL, p->k0 + k,
+                       rest(p->k, k, STRIP), wide);
             for (int64_t j = 0; j < wide; j += 32) {
                 vi t[VL];
-                for (int i = 0; i < VL; i++) t[i] = vi_load((const uint16_t *)scratch + i * STRIP + j);
+                for (int i = 0; i < VL; i++)
+                    t[i] = vi_load((const uint16_t *)scratch + i * STRIP + j);
                 vi_transpose(t);
                 for (int i = 0; i < VL; i++) vi_store(to + ((k + j) / 2 + i) * p->block * 2, t[i]);
             }
@@ -126,7 +133,8 @@ static void pack_a_across_f32(float *dst, const eqi_pack *p, void *scratch)
         int64_t have = rest(p->n, n, STRIP), wide = eqi_min_i64(p->pn - n, STRIP);
         for (int64_t k = 0; k < p->pk; k += VL) {
             strip_fill(scratch, p, p->k0 + k, rest(p->k, k, VL), VL, p->n0 + n, have, wide);
-            for (int64_t j = 0; j < wide; j += VL) turn(dst + (n + j) * p->pk + k, p->pk, (const float *)scratch + j);
+            for (int64_t j = 0; j < wide; j += VL)
+                turn(dst + (n + j) * p->pk + k, p->pk, (const float *)scratch + j);
         }
     }
 }
@@ -148,8 +156,10 @@ static void pack_b_along_f32(float *dst, const eqi_pack *p, void *scratch)
         float *to = dst + n / p->block * p->block * p->pk + n % p->block;
         for (int64_t k = 0; k < p->pk; k += STRIP) {
             int64_t wide = eqi_min_i64(p->pk - k, STRIP);
-            strip_fill(scratch, p, p->n0 + n, rest(p->n, n, VL), VL, p->k0 + k, rest(p->k, k, STRIP), wide);
-            for (int64_t j = 0; j < wide; j += VL) turn(to + (k + j) * p->block, p->block, (const float *)scratch + j);
+            strip_fill(scratch, p, p->n0 + n, rest(p->n, n, VL), VL, p->k0 + k,
+                       rest(p->k, k, STRIP), wide);
+            for (int64_t j = 0; j < wide; j += VL)
+                turn(to + (k + j) * p->block, p->block, (const float *)scratch + j);
         }
     }
 }
@@ -178,11 +188,15 @@ void VEC(pack_b)(void *dst, const eqi_pack *p, void *scratch)
 {
 #if EQI_SIMD_BF16
     if (p->elem == EQI_ELEM_BF16) {
-        if (p->across) pack_b_across_bf16(dst, p, scratch);
-        else pack_b_along_bf16(dst, p, scratch);
+        if (p->across)
+            pack_b_across_bf16(dst, p, scratch);
+        else
+            pack_b_along_bf16(dst, p, scratch);
         return;
     }
 #endif
-    if (p->across) pack_b_across_f32(dst, p);
-    else pack_b_along_f32(dst, p, scratch);
+    if (p->across)
+        pack_b_across_f32(dst, p);
+    else
+        pack_b_along_f32(dst, p, scratch);
 }

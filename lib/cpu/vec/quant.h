@@ -1,4 +1,5 @@
-/* The arithmetic of fake quantization on vectors: the f32 operations of lib/cpu/ref/quant.h, in its order. */
+/* The arithmetic of fake quantization on vectors: the f32 operations of lib/cpu/ref/quant.h, in its
+ * order. */
 #ifndef EQI_CPU_VEC_QUANT_H
 #define EQI_CPU_VEC_QUANT_H
 
@@ -7,23 +8,31 @@
 static inline float quant_top(const eqi_quant_desc *q) { return (float)((1 << q->bits) - 1); }
 
 /* A NaN stays one. */
-static inline float quant_clamp(float x, float lo, float hi) { return x < lo ? lo : x > hi ? hi : x; }
+static inline float quant_clamp(float x, float lo, float hi)
+{
+    return x < lo ? lo : x > hi ? hi : x;
+}
 
 static inline float quant_step(const eqi_rows *m, int64_t row, int64_t g)
 {
     float s = m->s[row * m->s_ld + g];
-    return m->kind == EQI_ROWS_FAKE_QUANT && m->q.clamp ? quant_clamp(s, EQI_STEP_MIN, EQI_STEP_MAX) : s;
+    return m->kind == EQI_ROWS_FAKE_QUANT && m->q.clamp ? quant_clamp(s, EQI_STEP_MIN, EQI_STEP_MAX)
+                                                        : s;
 }
 
 static inline float quant_zero(const eqi_rows *m, int64_t row, int64_t g)
 {
     int64_t at = row * m->z_ld + g;
-    float z = m->z_u8 ? (float)((const uint8_t *)m->z)[at] : __builtin_rintf(((const float *)m->z)[at]);
+    float z =
+        m->z_u8 ? (float)((const uint8_t *)m->z)[at] : __builtin_rintf(((const float *)m->z)[at]);
     return quant_clamp(z, 0.0f, quant_top(&m->q));
 }
 
 /* clamp(r + z, 0, top) of r = rne(w / s). v_min and v_max give the second operand for a NaN. */
-static inline vf quant_code(vf r, vf z, float top) { return v_min(v_set1(top), v_max(v_zero(), v_add(r, z))); }
+static inline vf quant_code(vf r, vf z, float top)
+{
+    return v_min(v_set1(top), v_max(v_zero(), v_add(r, z)));
+}
 
 /* Codes that are unpacked at a time: as floats they stay in the first-level cache. */
 #define QUANT_STRIP 256
@@ -39,7 +48,8 @@ static inline void quant_unpack_blocks(float *code, const uint32_t *word, int64_
     for (int i = 0; i < 32 / VL; i++) {
         vi at = vi_mul(vi_add(vi_iota(), vi_set1(i * VL)), vi_set1(bits));
         vi byte = vi_sub(vi_shr(at, vi_set1(3)), vi_set1(i * VL < 16 ? 0 : 4 * last));
-        pick[i] = vi_add(vi_mul(byte, vi_set1(0x0101)), vi_set1(0x0100)); /* and the byte after it */
+        pick[i] =
+            vi_add(vi_mul(byte, vi_set1(0x0101)), vi_set1(0x0100)); /* and the byte after it */
         shift[i] = vi_and(at, vi_set1(7));
     }
     for (; blocks > 0; blocks--, code += 32, word += bits)
@@ -61,7 +71,8 @@ static inline void quant_unpack_blocks(float *code, const uint32_t *word, int64_
 }
 
 /* Codes of columns at..at+n of a row, n up to QUANT_STRIP; they lie in buffer. */
-static inline const float *quant_unpack(float buffer[QUANT_STRIP + 32], const eqi_rows *m, int64_t row, int64_t at, int64_t n)
+static inline const float *quant_unpack(float buffer[QUANT_STRIP + 32], const eqi_rows *m,
+                                        int64_t row, int64_t at, int64_t n)
 {
     const uint32_t *words = (const uint32_t *)m->data + row * m->ld;
     quant_unpack_blocks(buffer, words + at / 32 * m->q.bits, (at % 32 + n + 31) / 32, m->q.bits);

@@ -2,8 +2,11 @@
 #include "cpu/vec/rows.h"
 
 /* inside: dw = g, ds = g (r - t); outside: dw = 0, ds = g (q - z), dz = -g s */
-static inline __attribute__((always_inline)) void fake_quant_grad(const eqi_rows *m, int64_t row, int64_t col, int64_t n,
-                                                                  const float *grad, float *dw, float *sum_s, float *sum_z, bool acc)
+static inline __attribute__((always_inline)) void fake_quant_grad(const eqi_rows *m, int64_t row,
+                                                                  int64_t col, int64_t n,
+                                                                  const float *grad, float *dw,
+                                                                  float *sum_s, float *sum_z,
+                                                                  bool acc)
 {
     const float *w = (const float *)m->data + row * m->ld + col;
     const float top = quant_top(&m->q);
@@ -13,7 +16,8 @@ static inline __attribute__((always_inline)) void fake_quant_grad(const eqi_rows
         vf ds = v_zero(), dz = v_zero();
         for (; i < end; i += VL) {
             int step = vec_step(end - i);
-            vf gr = vec_load(grad, EQI_F32, i, step), t = v_div(vec_load(w, EQI_F32, i, step), s), r = v_rint(t), u = v_add(r, z);
+            vf gr = vec_load(grad, EQI_F32, i, step), t = v_div(vec_load(w, EQI_F32, i, step), s),
+               r = v_rint(t), u = v_add(r, z);
             vm inside = vm_and(v_le(v_zero(), u), v_le(u, v_set1(top)));
             vf slope = v_sel(inside, v_sub(r, t), v_sub(quant_code(r, z, top), z));
             /* Past the end of the row gr is 0, but a slope of NaN would not be. */
@@ -32,16 +36,20 @@ static inline __attribute__((always_inline)) void fake_quant_grad(const eqi_rows
     }
 }
 
-void VEC(fake_quant_grad)(const eqi_rows *m, int64_t row, int64_t col, int64_t n, const float *g, float *dw, float *sum_s,
-                          float *sum_z, bool acc)
+void VEC(fake_quant_grad)(const eqi_rows *m, int64_t row, int64_t col, int64_t n, const float *g,
+                          float *dw, float *sum_s, float *sum_z, bool acc)
 {
-    if (!dw) fake_quant_grad(m, row, col, n, g, NULL, sum_s, sum_z, false);
-    else if (acc) fake_quant_grad(m, row, col, n, g, dw, sum_s, sum_z, true);
-    else fake_quant_grad(m, row, col, n, g, dw, sum_s, sum_z, false);
+    if (!dw)
+        fake_quant_grad(m, row, col, n, g, NULL, sum_s, sum_z, false);
+    else if (acc)
+        fake_quant_grad(m, row, col, n, g, dw, sum_s, sum_z, true);
+    else
+        fake_quant_grad(m, row, col, n, g, dw, sum_s, sum_z, false);
 }
 
 /* ds = g (q - z), dz = -g s */
-void VEC(packed_grad)(const eqi_rows *m, int64_t row, int64_t col, int64_t n, const float *grad, float *sum_s, float *sum_z)
+void VEC(packed_grad)(const eqi_rows *m, int64_t row, int64_t col, int64_t n, const float *grad,
+                      float *sum_s, float *sum_z)
 {
     float buffer[QUANT_STRIP + 32];
     const float *code = buffer;

@@ -1,6 +1,8 @@
 #include "cpu/vec/rows.h"
 
-static inline __attribute__((always_inline)) float forward(void *y, const void *x, const float *gain, eqi_dtype dtype, int64_t n, float eps)
+static inline __attribute__((always_inline)) float forward(void *y, const void *x,
+                                                           const float *gain, eqi_dtype dtype,
+                                                           int64_t n, float eps)
 {
     vf sum = v_zero(), more = v_zero();
     int64_t i = 0;
@@ -17,18 +19,23 @@ static inline __attribute__((always_inline)) float forward(void *y, const void *
     vf r = v_set1(rstd);
     for (i = 0; i < n; i += VL) {
         int step = vec_step(n - i);
-        vec_store(y, dtype, i, v_mul(v_mul(vec_load(x, dtype, i, step), r), vec_load(gain, EQI_F32, i, step)), step);
+        vec_store(y, dtype, i,
+                  v_mul(v_mul(vec_load(x, dtype, i, step), r), vec_load(gain, EQI_F32, i, step)),
+                  step);
     }
     return rstd;
 }
 
 float VEC(rmsnorm)(void *y, const void *x, const float *gain, eqi_dtype dtype, int64_t n, float eps)
 {
-    return dtype == EQI_F32 ? forward(y, x, gain, EQI_F32, n, eps) : forward(y, x, gain, EQI_BF16, n, eps);
+    return dtype == EQI_F32 ? forward(y, x, gain, EQI_F32, n, eps)
+                            : forward(y, x, gain, EQI_BF16, n, eps);
 }
 
-static inline __attribute__((always_inline)) void backward(void *dx, float *dgain, const void *dy, const void *x, const float *gain,
-                                                           float rstd, eqi_dtype dtype, int64_t n, bool acc_dx, bool acc_dgain)
+static inline __attribute__((always_inline)) void backward(void *dx, float *dgain, const void *dy,
+                                                           const void *x, const float *gain,
+                                                           float rstd, eqi_dtype dtype, int64_t n,
+                                                           bool acc_dx, bool acc_dgain)
 {
     vf r = v_set1(rstd), mean = v_zero();
     for (int64_t i = 0; i < n; i += VL) {
@@ -36,7 +43,10 @@ static inline __attribute__((always_inline)) void backward(void *dx, float *dgai
         vf d = vec_load(dy, dtype, i, step), normal = v_mul(vec_load(x, dtype, i, step), r);
         vf product = v_mul(d, normal);
         if (dx) mean = v_fma(product, vec_load(gain, EQI_F32, i, step), mean);
-        if (dgain) vec_store(dgain, EQI_F32, i, acc_dgain ? v_add(product, vec_load(dgain, EQI_F32, i, step)) : product, step);
+        if (dgain)
+            vec_store(dgain, EQI_F32, i,
+                      acc_dgain ? v_add(product, vec_load(dgain, EQI_F32, i, step)) : product,
+                      step);
     }
     if (!dx) return;
     vf m = v_set1(v_sum(mean) / (float)n);
@@ -49,9 +59,11 @@ static inline __attribute__((always_inline)) void backward(void *dx, float *dgai
     }
 }
 
-void VEC(rmsnorm_bwd)(void *dx, float *dgain, const void *dy, const void *x, const float *gain, float rstd, eqi_dtype dtype, int64_t n,
-                      bool acc_dx, bool acc_dgain)
+void VEC(rmsnorm_bwd)(void *dx, float *dgain, const void *dy, const void *x, const float *gain,
+                      float rstd, eqi_dtype dtype, int64_t n, bool acc_dx, bool acc_dgain)
 {
-    if (dtype == EQI_F32) backward(dx, dgain, dy, x, gain, rstd, EQI_F32, n, acc_dx, acc_dgain);
-    else backward(dx, dgain, dy, x, gain, rstd, EQI_BF16, n, acc_dx, acc_dgain);
+    if (dtype == EQI_F32)
+        backward(dx, dgain, dy, x, gain, rstd, EQI_F32, n, acc_dx, acc_dgain);
+    else
+        backward(dx, dgain, dy, x, gain, rstd, EQI_BF16, n, acc_dx, acc_dgain);
 }

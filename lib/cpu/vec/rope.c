@@ -1,6 +1,7 @@
 #include "cpu/vec/rows.h"
 
-static inline __attribute__((always_inline)) void rotate(void *y, const void *x, const float *cos, const float *sin, float sign,
+static inline __attribute__((always_inline)) void rotate(void *y, const void *x, const float *cos,
+                                                         const float *sin, float sign,
                                                          eqi_dtype dtype, int64_t half)
 {
     vf s = v_set1(sign);
@@ -13,8 +14,11 @@ static inline __attribute__((always_inline)) void rotate(void *y, const void *x,
     }
 }
 
-void VEC(rope)(void *y, const void *x, const float *cos, const float *sin, float sign, eqi_dtype dtype, int64_t half)
+void VEC(rope)(void *y, const void *x, const float *cos, const float *sin, float sign,
+               eqi_dtype dtype, int64_t half)
 {
-    if (dtype == EQI_F32) rotate(y, x, cos, sin, sign, EQI_F32, half);
-    else rotate(y, x, cos, sin, sign, EQI_BF16, half);
+    if (dtype == EQI_F32)
+        rotate(y, x, cos, sin, sign, EQI_F32, half);
+    else
+        rotate(y, x, cos, sin, sign, EQI_BF16, half);
 }

@@ -1,5 +1,5 @@
-#include "cpu/vec/quant.h"
 #include "cpu/vec/rows.h"
+#include "cpu/vec/quant.h"
 
 static inline void put(void *out, eqi_elem elem, int64_t at, vf v, int n)
 {
@@ -8,7 +8,8 @@ static inline void put(void *out, eqi_elem elem, int64_t at, vf v, int n)
 }
 
 /* Every caller passes a constant elem, so that the loops hold no choices. */
-static inline __attribute__((always_inline)) void dense(void *out, eqi_elem elem, eqi_dtype dtype, const void *data, int64_t n)
+static inline __attribute__((always_inline)) void dense(void *out, eqi_elem elem, eqi_dtype dtype,
+                                                        const void *data, int64_t n)
 {
     for (int64_t i = 0; i < n; i += VL) {
         int step = vec_step(n - i);
@@ -16,8 +17,9 @@ static inline __attribute__((always_inline)) void dense(void *out, eqi_elem elem
     }
 }
 
-static inline __attribute__((always_inline)) void fake_quant(void *out, eqi_elem elem, const eqi_rows *src, int64_t row, int64_t col,
-                                                             int64_t n)
+static inline __attribute__((always_inline)) void fake_quant(void *out, eqi_elem elem,
+                                                             const eqi_rows *src, int64_t row,
+                                                             int64_t col, int64_t n)
 {
     const float *w = (const float *)src->data + row * src->ld + col;
     const float top = quant_top(&src->q);
@@ -34,8 +36,9 @@ static inline __attribute__((always_inline)) void fake_quant(void *out, eqi_elem
     }
 }
 
-static inline __attribute__((always_inline)) void packed(void *out, eqi_elem elem, const eqi_rows *src, int64_t row, int64_t col,
-                                                         int64_t n)
+static inline __attribute__((always_inline)) void packed(void *out, eqi_elem elem,
+                                                         const eqi_rows *src, int64_t row,
+                                                         int64_t col, int64_t n)
 {
     float buffer[QUANT_STRIP + 32];
     int64_t g = col / src->q.group, group_end = (g + 1) * src->q.group - col;
@@ -47,7 +50,8 @@ static inline __attribute__((always_inline)) void packed(void *out, eqi_elem ele
             const vf s = v_set1(quant_step(src, row, g)), z = v_set1(quant_zero(src, row, g));
             for (; i < end; i += VL) {
                 int step = vec_step(end - i);
-                put(out, elem, i, v_mul(v_sub(vec_load(code, EQI_F32, i - first, step), z), s), step);
+                put(out, elem, i, v_mul(v_sub(vec_load(code, EQI_F32, i - first, step), z), s),
+                    step);
             }
             i = end;
             if (i < group_end) continue;
@@ -58,13 +62,14 @@ static inline __attribute__((always_inline)) void packed(void *out, eqi_elem ele
 }
 
 #if EQI_SIMD_BF16
-/* A group has up to 16 values: its codes look them up. Whole blocks of 32 codes, each within a group. */
+/* A group has up to 16 values: its codes look them up. Whole blocks of 32 codes, each within a
+ * group. */
 static void packed_lookup(uint16_t *out, const eqi_rows *src, int64_t row, int64_t col, int64_t n)
 {
     const int bits = src->q.bits;
     const uint32_t *word = (const uint32_t *)src->data + row * src->ld + col / 32 * bits;
-    /* Codes 2i and 2i + 1 go to the halves of word i: the byte in which a code begins and the one after it, shifted. What is
-     * above a code then does no harm, as the values repeat. */
+    /* Codes 2i and 2i + 1 go to the halves of word i: the byte in which a code begins and the one
+     * after it, shifted. What is above a code then does no harm, as the values repeat. */
     const vi even = vi_mul(vi_iota(), vi_set1(2 * bits)), odd = vi_add(even, vi_set1(bits));
     const vi byte = vi_or(vi_shr(even, vi_set1(3)), vi_shl(vi_shr(odd, vi_set1(3)), vi_set1(16)));
     const vi pick = vi_add(vi_mul(byte, vi_set1(0x0101)), vi_set1(0x01000100));
@@ -73,20 +78,25 @@ static void packed_lookup(uint16_t *out, const eqi_rows *src, int64_t row, int64
     for (int64_t i = 0, g = col / src->q.group; i < n; g++) {
         const vf s = v_set1(quant_step(src, row, g)), z = v_set1(quant_zero(src, row, g));
         const vi values = v_twice_bf16(v_mul(v_sub(code, z), s));
-        for (const int64_t end = eqi_min_i64((g + 1) * src->q.group - col, n); i < end; i += 32, word += bits)
-            vi_store(out + i, vi_lookup16(values, vi_shr16(vi_pick_bytes(vi_load4(word, bits), pick), shift)));
+        for (const int64_t end = eqi_min_i64((g + 1) * src->q.group - col, n); i < end;
+             i += 32, word += bits)
+            vi_store(
+                out + i,
+                vi_lookup16(values, vi_shr16(vi_pick_bytes(vi_load4(word, bits), pick), shift)));
     }
 }
 #endif
 
-static inline __attribute__((always_inline)) void rows(void *out, eqi_elem elem, const eqi_rows *src, int64_t row, int64_t col,
-                                                       int64_t n)
+static inline __attribute__((always_inline)) void rows(void *out, eqi_elem elem,
+                                                       const eqi_rows *src, int64_t row,
+                                                       int64_t col, int64_t n)
 {
     switch (src->kind) {
     case EQI_ROWS_FAKE_QUANT: fake_quant(out, elem, src, row, col, n); return;
     case EQI_ROWS_PACKED:
 #if EQI_SIMD_BF16
-        if (elem == EQI_ELEM_BF16 && src->q.bits <= 4 && src->q.group % 32 == 0 && (col | n) % 32 == 0) {
+        if (elem == EQI_ELEM_BF16 && src->q.bits <= 4 && src->q.group % 32 == 0 &&
+            (col | n) % 32 == 0) {
             packed_lookup(out, src, row, col, n);
             return;
         }
@@ -96,12 +106,15 @@ static inline __attribute__((always_inline)) void rows(void *out, eqi_elem elem,
     case EQI_ROWS_DENSE: break;
     }
     int64_t at = row * src->ld + col;
-    if (src->dtype == EQI_F32) dense(out, elem, EQI_F32, (const float *)src->data + at, n);
-    else if (src->dtype == EQI_F16) dense(out, elem, EQI_F16, (const uint16_t *)src->data + at, n);
-    else if (elem == EQI_ELEM_BF16) memcpy(out, (const uint16_t *)src->data + at, (size_t)n * sizeof(uint16_t));
-    else dense(out, EQI_ELEM_F32, EQI_BF16, (const uint16_t *)src->data + at, n);
+    if (src->dtype == EQI_F32)
+        dense(out, elem, EQI_F32, (const float *)src->data + at, n);
+    else if (src->dtype == EQI_F16)
+        dense(out, elem, EQI_F16, (const uint16_t *)src->data + at, n);
+    else if (elem == EQI_ELEM_BF16)
+        memcpy(out, (const uint16_t *)src->data + at, (size_t)n * sizeof(uint16_t));
+    else
+        dense(out, EQI_ELEM_F32, EQI_BF16, (const uint16_t *)src->data + at, n);
 }
-
 
 void VEC(rows)(void *out, eqi_elem elem, const eqi_rows *src, int64_t row, int64_t col, int64_t n)
 {

@@ -10,7 +10,8 @@ double VEC(log_sum_exp)(const float *x, int64_t n)
     for (int64_t i = whole; i < n; i++) m = x[i] > m ? x[i] : m;
     vd sum = vd_zero();
     vf top = v_set1(m);
-    for (int64_t i = 0; i < whole; i += VL) sum = vd_add(sum, vd_of(v_exp(v_sub(v_load(x + i), top))));
+    for (int64_t i = 0; i < whole; i += VL)
+        sum = vd_add(sum, vd_of(v_exp(v_sub(v_load(x + i), top))));
     double total = vd_sum(sum);
     for (int64_t i = whole; i < n; i++) total += (double)__builtin_expf(x[i] - m);
     return (double)m + __builtin_log(total);

@@ -6,7 +6,8 @@
 #include "cpu/amx/matrix.h"
 #endif
 
-/* Rows and vectors of c in registers at a time: rows * vectors accumulators, and `vectors` of b, fit the register file. */
+/* Rows and vectors of c in registers at a time: rows * vectors accumulators, and `vectors` of b,
+ * fit the register file. */
 #if VL == 16
 #define ROWS 4
 #define VECTORS 4
@@ -22,7 +23,8 @@ INLINE void load_c(vf s[ROWS][VECTORS], const float *c, int rows, bool acc)
 #pragma GCC unroll 8
     for (int r = 0; r < rows; r++)
 #pragma GCC unroll 8
-        for (int v = 0; v < VECTORS; v++) s[r][v] = acc ? v_load(c + r * TILE_N + v * VL) : v_zero();
+        for (int v = 0; v < VECTORS; v++)
+            s[r][v] = acc ? v_load(c + r * TILE_N + v * VL) : v_zero();
 }
 
 INLINE void store_c(float *c, vf s[ROWS][VECTORS], int rows)
@@ -33,7 +35,8 @@ INLINE void store_c(float *c, vf s[ROWS][VECTORS], int rows)
         for (int v = 0; v < VECTORS; v++) v_store(c + r * TILE_N + v * VL, s[r][v]);
 }
 
-INLINE void rows_f32(float *c, const float *a, int64_t lda, const float *b, int64_t k, bool acc, int rows)
+INLINE void rows_f32(float *c, const float *a, int64_t lda, const float *b, int64_t k, bool acc,
+                     int rows)
 {
     vf s[ROWS][VECTORS];
     load_c(s, c, rows, acc);
@@ -52,17 +55,21 @@ INLINE void rows_f32(float *c, const float *a, int64_t lda, const float *b, int6
 }
 
 #if EQI_SIMD_AMX
-static void strip_bf16(float *c, const uint16_t *a, int64_t lda, const uint16_t *b, int64_t m, int64_t k, bool acc)
+static void strip_bf16(float *c, const uint16_t *a, int64_t lda, const uint16_t *b, int64_t m,
+                       int64_t k, bool acc)
 {
     for (int64_t n = 0; n < TILE_N; n += 32)
         for (int64_t i = 0; i < m; i += 32) {
             float *to = c + i * TILE_N + n;
-            if (m - i > 16) amx_tile(to, TILE_N, a + i * lda, lda, b + 2 * n, 2 * TILE_N, k, acc, 32);
-            else amx_tile(to, TILE_N, a + i * lda, lda, b + 2 * n, 2 * TILE_N, k, acc, 16);
+            if (m - i > 16)
+                amx_tile(to, TILE_N, a + i * lda, lda, b + 2 * n, 2 * TILE_N, k, acc, 32);
+            else
+                amx_tile(to, TILE_N, a + i * lda, lda, b + 2 * n, 2 * TILE_N, k, acc, 16);
         }
 }
 #elif EQI_SIMD_BF16
-INLINE void rows_bf16(float *c, const uint16_t *a, int64_t lda, const uint16_t *b, int64_t k, bool acc, int rows)
+INLINE void rows_bf16(float *c, const uint16_t *a, int64_t lda, const uint16_t *b, int64_t k,
+                      bool acc, int rows)
 {
     vf s[ROWS][VECTORS];
     load_c(s, c, rows, acc);
@@ -82,24 +89,27 @@ INLINE void rows_bf16(float *c, const uint16_t *a, int64_t lda, const uint16_t *
 #endif
 
 /* All rows of one strip of columns; `rows` and `acc` become constants. */
-#define STRIP(kind, type)                                                                                          \
-    static void strip_##kind(float *c, const type *a, int64_t lda, const type *b, int64_t m, int64_t k, bool acc)  \
-    {                                                                                                              \
-        int64_t i = 0;                                                                                             \
-        if (acc)                                                                                                   \
-            for (; i + ROWS <= m; i += ROWS) rows_##kind(c + i * TILE_N, a + i * lda, lda, b, k, true, ROWS);      \
-        else                                                                                                       \
-            for (; i + ROWS <= m; i += ROWS) rows_##kind(c + i * TILE_N, a + i * lda, lda, b, k, false, ROWS);     \
-        c += i * TILE_N;                                                                                           \
-        a += i * lda;                                                                                              \
-        switch (m - i) {                                                                                           \
-        case 5: rows_##kind(c, a, lda, b, k, acc, ROWS > 5 ? 5 : 1); break;                                        \
-        case 4: rows_##kind(c, a, lda, b, k, acc, ROWS > 4 ? 4 : 1); break;                                        \
-        case 3: rows_##kind(c, a, lda, b, k, acc, 3); break;                                                       \
-        case 2: rows_##kind(c, a, lda, b, k, acc, 2); break;                                                       \
-        case 1: rows_##kind(c, a, lda, b, k, acc, 1); break;                                                       \
-        default: break;                                                                                            \
-        }                                                                                                          \
+#define STRIP(kind, type)                                                                    \
+    static void strip_##kind(float *c, const type *a, int64_t lda, const type *b, int64_t m, \
+                             int64_t k, bool acc)                                            \
+    {                                                                                        \
+        int64_t i = 0;                                                                       \
+        if (acc)                                                                             \
+            for (; i + ROWS <= m; i += ROWS)                                                 \
+                rows_##kind(c + i * TILE_N, a + i * lda, lda, b, k, true, ROWS);             \
+        else                                                                                 \
+            for (; i + ROWS <= m; i += ROWS)                                                 \
+                rows_##kind(c + i * TILE_N, a + i * lda, lda, b, k, false, ROWS);            \
+        c += i * TILE_N;                                                                     \
+        a += i * lda;                                                                        \
+        switch (m - i) {                                                                     \
+        case 5: rows_##kind(c, a, lda, b, k, acc, ROWS > 5 ? 5 : 1); break;                  \
+        case 4: rows_##kind(c, a, lda, b, k, acc, ROWS > 4 ? 4 : 1); break;                  \
+        case 3: rows_##kind(c, a, lda, b, k, acc, 3); break;                                 \
+        case 2: rows_##kind(c, a, lda, b, k, acc, 2); break;                                 \
+        case 1: rows_##kind(c, a, lda, b, k, acc, 1); break;                                 \
+        default: break;                                                                      \
+        }                                                                                    \
     }
 
 STRIP(f32, float)
@@ -123,7 +133,8 @@ void VEC(tile_end)(eqi_elem elem)
     (void)elem;
 }
 
-void VEC(tile)(float *c, eqi_elem elem, const void *a, int64_t lda, const void *b, int64_t m, int64_t k, bool acc)
+void VEC(tile)(float *c, eqi_elem elem, const void *a, int64_t lda, const void *b, int64_t m,
+               int64_t k, bool acc)
 {
 #if EQI_SIMD_BF16
     if (elem == EQI_ELEM_BF16) {
@@ -132,5 +143,6 @@ void VEC(tile)(float *c, eqi_elem elem, const void *a, int64_t lda, const void *
     }
 #endif
     (void)elem;
-    for (int n = 0; n < TILE_N; n += VECTORS * VL) strip_f32(c + n, a, lda, (const float *)b + n, m, k, acc);
+    for (int n = 0; n < TILE_N; n += VECTORS * VL)
+        strip_f32(c + n, a, lda, (const float *)b + n, m, k, acc);
 }

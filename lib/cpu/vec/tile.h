@@ -7,15 +7,17 @@
 /* Columns of every product: the block of pack_b. */
 #define TILE_N 64
 
-/* What the inner dimension of a product of bf16 is a multiple of. Rows are computed by 16s with AMX: a and c have room. */
+/* What the inner dimension of a product of bf16 is a multiple of. Rows are computed by 16s with
+ * AMX: a and c have room. */
 #define TILE_PAIR (EQI_SIMD_AMX ? 32 : 2)
 
 /* Around the products of a task, on its thread. */
 void VEC(tile_begin)(eqi_elem elem);
 void VEC(tile_end)(eqi_elem elem);
 
-/* c[m][64] (+)= a[m][k] b[k][64]: c F32; a in rows lda apart; b as pack_b leaves a block. k is a multiple of TILE_PAIR for
- * bf16. */
-void VEC(tile)(float *c, eqi_elem elem, const void *a, int64_t lda, const void *b, int64_t m, int64_t k, bool acc);
+/* c[m][64] (+)= a[m][k] b[k][64]: c F32; a in rows lda apart; b as pack_b leaves a block. k is a
+ * multiple of TILE_PAIR for bf16. */
+void VEC(tile)(float *c, eqi_elem elem, const void *a, int64_t lda, const void *b, int64_t m,
+               int64_t k, bool acc);
 
 #endif

@@ -57,7 +57,8 @@ const char *eqi_added_form(const eqi_added *a, const eqi_added_token *token, siz
     return a->forms.data + token->form;
 }
 
-eqat_status eqi_added_put(eqi_ctx *ctx, eqi_added *a, const eqi_added_token *token, const char *text, size_t n)
+eqat_status eqi_added_put(eqi_ctx *ctx, eqi_added *a, const eqi_added_token *token,
+                          const char *text, size_t n)
 {
     int32_t index = eqi_vocab_find(&a->texts, text, n);
     if (index != EQI_NO_ID) {
@@ -68,26 +69,29 @@ eqat_status eqi_added_put(eqi_ctx *ctx, eqi_added *a, const eqi_added_token *tok
     }
     if (a->count == a->capacity) {
         int32_t capacity = a->capacity ? a->capacity * 2 : 32;
-        eqi_added_token *p = eqi_realloc(ctx, a->tokens, (size_t)capacity * sizeof *p, "added tokens");
+        eqi_added_token *p =
+            eqi_realloc(ctx, a->tokens, (size_t)capacity * sizeof *p, "added tokens");
         if (!p) return EQAT_OUT_OF_MEMORY;
         a->tokens = p;
         a->capacity = capacity;
     }
-    EQI_TRY(eqi_vocab_add(ctx, &a->texts, a->count, text, n));
+    EQI_RETURN_IF(eqi_vocab_add(ctx, &a->texts, a->count, text, n));
     a->tokens[a->count++] = *token;
     return EQAT_OK;
 }
 
-eqat_status eqi_added_set_form(eqi_ctx *ctx, eqi_added *a, int32_t index, const char *form, size_t n)
+eqat_status eqi_added_set_form(eqi_ctx *ctx, eqi_added *a, int32_t index, const char *form,
+                               size_t n)
 {
     a->tokens[index].form = a->forms.size;
     a->tokens[index].form_length = n;
     a->tokens[index].other_form = true;
-    EQI_TRY(eqi_bytes_append(ctx, &a->forms, form, n));
+    EQI_RETURN_IF(eqi_bytes_append(ctx, &a->forms, form, n));
     return eqi_bytes_append(ctx, &a->forms, "", 1);
 }
 
-static eqat_status trie_node(eqi_ctx *ctx, eqi_trie *t, unsigned char byte, int32_t sibling, int32_t *out)
+static eqat_status trie_node(eqi_ctx *ctx, eqi_trie *t, unsigned char byte, int32_t sibling,
+                             int32_t *out)
 {
     if (t->count == t->capacity) {
         int32_t capacity = t->capacity ? t->capacity * 2 : 256;
@@ -96,7 +100,8 @@ static eqat_status trie_node(eqi_ctx *ctx, eqi_trie *t, unsigned char byte, int3
         t->nodes = p;
         t->capacity = capacity;
     }
-    t->nodes[t->count] = (eqi_trie_node){.child = -1, .sibling = sibling, .token = -1, .byte = byte};
+    t->nodes[t->count] =
+        (eqi_trie_node){.child = -1, .sibling = sibling, .token = -1, .byte = byte};
     *out = t->count++;
     return EQAT_OK;
 }
@@ -112,13 +117,13 @@ static eqat_status trie_put(eqi_ctx *ctx, eqi_trie *t, const char *s, size_t n, 
     const unsigned char *p = (const unsigned char *)s;
     int32_t node = t->first[p[0]];
     if (node < 0) {
-        EQI_TRY(trie_node(ctx, t, p[0], -1, &node));
+        EQI_RETURN_IF(trie_node(ctx, t, p[0], -1, &node));
         t->first[p[0]] = node;
     }
     for (size_t i = 1; i < n; i++) {
         int32_t next = among(t, t->nodes[node].child, p[i]);
         if (next < 0) {
-            EQI_TRY(trie_node(ctx, t, p[i], t->nodes[node].child, &next));
+            EQI_RETURN_IF(trie_node(ctx, t, p[i], t->nodes[node].child, &next));
             t->nodes[node].child = next;
         }
         node = next;
@@ -132,12 +137,13 @@ eqat_status eqi_added_finish(eqi_ctx *ctx, eqi_added *a)
     a->by_id = eqi_alloc(ctx, (size_t)a->count * sizeof *a->by_id, "added tokens");
     if (!a->by_id) return EQAT_OUT_OF_MEMORY;
     for (int32_t i = 0, j; i < a->count; i++) {
-        for (j = i; j && a->tokens[a->by_id[j - 1]].id > a->tokens[i].id; j--) a->by_id[j] = a->by_id[j - 1];
+        for (j = i; j && a->tokens[a->by_id[j - 1]].id > a->tokens[i].id; j--)
+            a->by_id[j] = a->by_id[j - 1];
         a->by_id[j] = i;
         size_t n = 0;
         const eqi_added_token *k = &a->tokens[i];
         const char *form = eqi_added_form(a, k, &n);
-        if (n) EQI_TRY(trie_put(ctx, k->normalized ? &a->normalized : &a->raw, form, n, i));
+        if (n) EQI_RETURN_IF(trie_put(ctx, k->normalized ? &a->normalized : &a->raw, form, n, i));
     }
     eqi_trie *both[] = {&a->raw, &a->normalized};
     for (size_t k = 0; k < EQI_COUNT(both); k++) {
@@ -229,7 +235,8 @@ bool eqi_added_next(const eqi_added *a, eqi_pieces *p)
     while ((k = find(t, p->s, p->n, &start, &stop)) >= 0) {
         const eqi_added_token *token = &a->tokens[k];
         p->search = stop;
-        bool other_word = token->single_word && (word_before(p->s, start) || word_behind(p->s, p->n, stop));
+        bool other_word =
+            token->single_word && (word_before(p->s, start) || word_behind(p->s, p->n, stop));
         if (other_word || (token->special && !p->parse_special)) {
             start = stop;
             continue;

@@ -37,26 +37,32 @@ typedef struct eqi_added {
 void eqi_added_init(eqi_added *a);
 void eqi_added_free(eqi_ctx *ctx, eqi_added *a);
 /* A copy of the token with this text; given again, a text replaces the flags it had. */
-eqat_status eqi_added_put(eqi_ctx *ctx, eqi_added *a, const eqi_added_token *token, const char *text, size_t n);
+eqat_status eqi_added_put(eqi_ctx *ctx, eqi_added *a, const eqi_added_token *token,
+                          const char *text, size_t n);
 /* What a normalized token looks like in normalized text. */
-eqat_status eqi_added_set_form(eqi_ctx *ctx, eqi_added *a, int32_t index, const char *form, size_t n);
+eqat_status eqi_added_set_form(eqi_ctx *ctx, eqi_added *a, int32_t index, const char *form,
+                               size_t n);
 /* When all tokens are in. */
 eqat_status eqi_added_finish(eqi_ctx *ctx, eqi_added *a);
 
-const eqi_added_token *eqi_added_by_id(const eqi_added *a, int32_t id); /* NULL: none; only when finished */
-const eqi_added_token *eqi_added_by_text(const eqi_added *a, const char *text, size_t n); /* NULL: none */
+const eqi_added_token *eqi_added_by_id(const eqi_added *a,
+                                       int32_t id); /* NULL: none; only when finished */
+const eqi_added_token *eqi_added_by_text(const eqi_added *a, const char *text,
+                                         size_t n); /* NULL: none */
 
 const char *eqi_added_text(const eqi_added *a, const eqi_added_token *token, size_t *n);
-const char *eqi_added_form(const eqi_added *a, const eqi_added_token *token, size_t *n); /* the text where it is the same */
+const char *eqi_added_form(const eqi_added *a, const eqi_added_token *token,
+                           size_t *n); /* the text where it is the same */
 
-/* Walks over a text: pieces of it that are tokens (id >= 0) and pieces between them (id EQI_NO_ID, never empty). */
+/* Walks over a text: pieces of it that are tokens (id >= 0) and pieces between them (id EQI_NO_ID,
+ * never empty). */
 typedef struct eqi_pieces {
     const char *s;
     size_t n;
     size_t done;   /* everything before was handed out */
     size_t search; /* where the search for the next token goes on */
     bool normalized, parse_special;
-    bool held;     /* the token found lies behind the piece handed out last */
+    bool held; /* the token found lies behind the piece handed out last */
     size_t held_stop;
     int32_t held_id;
     size_t start, end;

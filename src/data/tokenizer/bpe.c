@@ -25,7 +25,8 @@ void eqi_bpe_merge(eqi_bpe *bpe, int32_t left, int32_t right, int32_t id, uint32
 {
     uint64_t pair = (uint64_t)(uint32_t)left << 32 | (uint32_t)right;
     uint64_t i = pair * 0x9e3779b97f4a7c15u >> bpe->merge_shift;
-    while (bpe->merges[i].pair != UINT64_MAX && bpe->merges[i].pair != pair) i = (i + 1) & bpe->merge_mask;
+    while (bpe->merges[i].pair != UINT64_MAX && bpe->merges[i].pair != pair)
+        i = (i + 1) & bpe->merge_mask;
     if (bpe->merges[i].pair != pair) bpe->merge_count++;
     bpe->merges[i] = (eqi_merge){.pair = pair, .rank = rank, .id = id};
 }
@@ -40,7 +41,8 @@ eqat_status eqi_bpe_finish(eqi_bpe *bpe)
         size_t n = eqi_utf8_put(text, eqi_byte_level_char((unsigned char)b));
         bpe->byte_ids[b] = eqi_vocab_find(&bpe->vocab, text, n);
     }
-    bpe->cache = eqi_calloc(bpe->ctx, EQI_CACHE_WORDS, sizeof *bpe->cache, "a tokenizer's cache of words");
+    bpe->cache =
+        eqi_calloc(bpe->ctx, EQI_CACHE_WORDS, sizeof *bpe->cache, "a tokenizer's cache of words");
     return bpe->cache ? eqi_bpe_plan_cuts(bpe) : EQAT_OUT_OF_MEMORY;
 }
 
@@ -64,9 +66,9 @@ void eqi_bpe_free(eqi_bpe *bpe)
     eqi_free(bpe->ctx, bpe->cache);
 }
 
-/* Splits a word into the tokens of its characters. A character without one becomes its bytes, or the unknown token (a row of
- * them one token with fuse_unk), or nothing. The unknown token waits until the next character that has a token of its own:
- * bytes overtake it, as in the reference. */
+/* Splits a word into the tokens of its characters. A character without one becomes its bytes, or
+ * the unknown token (a row of them one token with fuse_unk), or nothing. The unknown token waits
+ * until the next character that has a token of its own: bytes overtake it, as in the reference. */
 static size_t characters(const eqi_bpe *bpe, const char *s, size_t n, eqi_symbol *out)
 {
     size_t count = 0;
@@ -88,8 +90,10 @@ static size_t characters(const eqi_bpe *bpe, const char *s, size_t n, eqi_symbol
         }
         if (bpe->byte_fallback) {
             bool all = true;
-            for (size_t k = 0; k < step; k++) all &= bpe->fallback_ids[(unsigned char)s[i + k]] != EQI_NO_ID;
-            for (size_t k = 0; all && k < step; k++) out[count++].id = bpe->fallback_ids[(unsigned char)s[i + k]];
+            for (size_t k = 0; k < step; k++)
+                all &= bpe->fallback_ids[(unsigned char)s[i + k]] != EQI_NO_ID;
+            for (size_t k = 0; all && k < step; k++)
+                out[count++].id = bpe->fallback_ids[(unsigned char)s[i + k]];
             if (all) continue;
         }
         if (bpe->unk == EQI_NO_ID) continue;
@@ -147,8 +151,9 @@ static uint64_t pop(uint64_t *heap, size_t *size)
     return top;
 }
 
-/* Symbols stay where they are, linked; the heap holds (rank, position), entries that a merge made stale are skipped. A
- * symbol's rank tells: a pair that changed never has the rank of the one before, because each pair has its own. */
+/* Symbols stay where they are, linked; the heap holds (rank, position), entries that a merge made
+ * stale are skipped. A symbol's rank tells: a pair that changed never has the rank of the one
+ * before, because each pair has its own. */
 static size_t merge_long(const eqi_bpe *bpe, eqi_symbol *w, size_t n, uint64_t *heap)
 {
     size_t queued = 0;
@@ -176,7 +181,8 @@ static size_t merge_long(const eqi_bpe *bpe, eqi_symbol *w, size_t n, uint64_t *
         if (i) {
             uint32_t before = w[i].prev;
             w[before].rank = rank_of(bpe, w[before].id, w[i].id);
-            if (w[before].rank != NO_RANK) push(heap, &queued, (uint64_t)w[before].rank << 32 | before);
+            if (w[before].rank != NO_RANK)
+                push(heap, &queued, (uint64_t)w[before].rank << 32 | before);
         }
     }
     size_t count = 0;
@@ -186,7 +192,7 @@ static size_t merge_long(const eqi_bpe *bpe, eqi_symbol *w, size_t n, uint64_t *
 
 static eqat_status emit(eqi_bpe *bpe, const eqi_symbol *w, size_t n, eqi_ids *out)
 {
-    EQI_TRY(eqi_ids_reserve(bpe->ctx, out, n));
+    EQI_RETURN_IF(eqi_ids_reserve(bpe->ctx, out, n));
     for (size_t i = 0; i < n; i++) out->data[out->size + i] = w[i].id;
     out->size += n;
     return EQAT_OK;
@@ -194,12 +200,15 @@ static eqat_status emit(eqi_bpe *bpe, const eqi_symbol *w, size_t n, eqi_ids *ou
 
 static eqat_status long_word(eqi_bpe *bpe, const char *s, size_t n, eqi_ids *out)
 {
-    if (n > INT32_MAX) return eqi_fail(bpe->ctx, EQAT_UNSUPPORTED, "text: found one word of %zu bytes, expected less than 2^31", n);
+    if (n > INT32_MAX)
+        return eqi_fail(bpe->ctx, EQAT_UNSUPPORTED,
+                        "text: found one word of %zu bytes, expected less than 2^31", n);
     if (n > bpe->scratch) {
         eqi_bpe_release(bpe);
         size_t room = n + n / 4;
         bpe->symbols = eqi_alloc(bpe->ctx, room * sizeof *bpe->symbols, "a long word");
-        bpe->heap = bpe->symbols ? eqi_alloc(bpe->ctx, 2 * room * sizeof *bpe->heap, "a long word") : NULL;
+        bpe->heap =
+            bpe->symbols ? eqi_alloc(bpe->ctx, 2 * room * sizeof *bpe->heap, "a long word") : NULL;
         if (!bpe->heap) return EQAT_OUT_OF_MEMORY;
         bpe->scratch = room;
     }
@@ -214,7 +223,7 @@ eqat_status eqi_bpe_word_uncached(eqi_bpe *bpe, const char *s, size_t n, eqi_ids
         size_t length = n;
         if (bpe->byte_level) {
             bpe->alphabet.size = 0;
-            EQI_TRY(eqi_byte_level_write(bpe->ctx, &bpe->alphabet, s, n));
+            EQI_RETURN_IF(eqi_byte_level_write(bpe->ctx, &bpe->alphabet, s, n));
             text = bpe->alphabet.data;
             length = bpe->alphabet.size;
         }
@@ -229,16 +238,17 @@ eqat_status eqi_bpe_word_uncached(eqi_bpe *bpe, const char *s, size_t n, eqi_ids
 eqat_status eqi_bpe_word(eqi_bpe *bpe, const char *s, size_t n, eqi_ids *out)
 {
     if (n > EQI_CACHED_BYTES || !n) return n ? eqi_bpe_word_uncached(bpe, s, n, out) : EQAT_OK;
-    EQI_TRY(eqi_ids_reserve(bpe->ctx, out, EQI_CACHED_IDS));
+    EQI_RETURN_IF(eqi_ids_reserve(bpe->ctx, out, EQI_CACHED_IDS));
     uint64_t key[3];
-    eqi_cached_word *home = bpe->cache + eqi_cache_key(s, n, key), *found = eqi_cache_find(home, key, n);
+    eqi_cached_word *home = bpe->cache + eqi_cache_key(s, n, key),
+                    *found = eqi_cache_find(home, key, n);
     if (found) {
         memcpy(out->data + out->size, found->ids, sizeof found->ids);
         out->size += found->count;
         return EQAT_OK;
     }
     size_t from = out->size;
-    EQI_TRY(eqi_bpe_word_uncached(bpe, s, n, out));
+    EQI_RETURN_IF(eqi_bpe_word_uncached(bpe, s, n, out));
     eqi_cache_put(home, key, n, out->data + from, out->size - from);
     return EQAT_OK;
 }

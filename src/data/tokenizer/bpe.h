@@ -1,4 +1,5 @@
-/* Byte-pair encoding of one word: adjacent symbols merge in the order of the merge list, leftmost first. */
+/* Byte-pair encoding of one word: adjacent symbols merge in the order of the merge list, leftmost
+ * first. */
 #ifndef EQI_TOKENIZER_BPE_H
 #define EQI_TOKENIZER_BPE_H
 
@@ -29,10 +30,10 @@ typedef struct eqi_symbol {
 } eqi_symbol;
 
 typedef struct eqi_bpe {
-    eqi_ctx *ctx;     /* borrowed */
-    eqi_vocab vocab;  /* of the model, without added tokens */
+    eqi_ctx *ctx;    /* borrowed */
+    eqi_vocab vocab; /* of the model, without added tokens */
     eqi_merge *merges;
-    int merge_shift;  /* 64 - log2(slots) */
+    int merge_shift; /* 64 - log2(slots) */
     uint64_t merge_mask;
     size_t merge_count;
 
@@ -46,14 +47,15 @@ typedef struct eqi_bpe {
 
     /* Where a text may be cut without changing its ids, see bpe_cut.c. */
     bool cut_before_space;
-    uint64_t *joints; /* open addressing: code point pairs across which some merge reaches; 0: free */
+    uint64_t
+        *joints; /* open addressing: code point pairs across which some merge reaches; 0: free */
     uint32_t joint_mask;
     uint32_t ascii_joints[128][4];
 
     eqi_cached_word *cache;
     eqi_symbol *symbols; /* scratch of words too long for the stack */
     uint64_t *heap;
-    size_t scratch;    /* symbols that fit */
+    size_t scratch;     /* symbols that fit */
     eqi_bytes alphabet; /* scratch: a word in the printable alphabet */
 } eqi_bpe;
 
@@ -70,8 +72,9 @@ void eqi_bpe_release(eqi_bpe *bpe); /* scratch memory */
 eqat_status eqi_bpe_word(eqi_bpe *bpe, const char *s, size_t n, eqi_ids *out);
 /* The same without the cache. */
 eqat_status eqi_bpe_word_uncached(eqi_bpe *bpe, const char *s, size_t n, eqi_ids *out);
-/* A text that no pre-tokenizer split: cut where no merge can reach across, then word by word. The ids are those of the
- * text taken as one word, in time that does not grow faster than its length times the logarithm of the longest cut. */
+/* A text that no pre-tokenizer split: cut where no merge can reach across, then word by word. The
+ * ids are those of the text taken as one word, in time that does not grow faster than its length
+ * times the logarithm of the longest cut. */
 eqat_status eqi_bpe_text(eqi_bpe *bpe, const char *s, size_t n, eqi_ids *out);
 
 /* Finds out where texts may be cut. */

@@ -13,8 +13,8 @@ static inline uint64_t eqi_load8(const char *s)
     return w;
 }
 
-/* A word of 1 to 24 bytes as three numbers that, with its length, determine it (the loads overlap), and the first line of
- * its pair. */
+/* A word of 1 to 24 bytes as three numbers that, with its length, determine it (the loads overlap),
+ * and the first line of its pair. */
 static inline size_t eqi_cache_key(const char *s, size_t n, uint64_t key[3])
 {
     uint64_t a, b = 0, c = 0;
@@ -28,7 +28,8 @@ static inline size_t eqi_cache_key(const char *s, size_t n, uint64_t key[3])
         memcpy(&high, s + n - 4, 4);
         a = low | (uint64_t)high << 32;
     } else {
-        a = (unsigned char)s[0] | (uint64_t)(unsigned char)s[n / 2] << 8 | (uint64_t)(unsigned char)s[n - 1] << 16;
+        a = (unsigned char)s[0] | (uint64_t)(unsigned char)s[n / 2] << 8 |
+            (uint64_t)(unsigned char)s[n - 1] << 16;
     }
     key[0] = a;
     key[1] = b;
@@ -44,12 +45,14 @@ static inline bool eqi_cache_is(const eqi_cached_word *w, const uint64_t key[3],
     return w->length == n && w->key[0] == key[0] && w->key[1] == key[1] && w->key[2] == key[2];
 }
 
-static inline eqi_cached_word *eqi_cache_find(eqi_cached_word *home, const uint64_t key[3], size_t n)
+static inline eqi_cached_word *eqi_cache_find(eqi_cached_word *home, const uint64_t key[3],
+                                              size_t n)
 {
     return eqi_cache_is(home, key, n) ? home : eqi_cache_is(home + 1, key, n) ? home + 1 : NULL;
 }
 
-static inline void eqi_cache_put(eqi_cached_word *home, const uint64_t key[3], size_t n, const int32_t *ids, size_t count)
+static inline void eqi_cache_put(eqi_cached_word *home, const uint64_t key[3], size_t n,
+                                 const int32_t *ids, size_t count)
 {
     if (count > EQI_CACHED_IDS) return;
     home[1] = home[0];

@@ -1,7 +1,8 @@
-/* SentencePiece-style tokenizers see a whole text as one word. Most of it can be cut all the same: a merge joins two tokens
- * where the last character of the one meets the first of the other, so between two characters that no merge in the list
- * brings together nothing ever merges, provided that both have tokens of their own. In the vocabularies at hand
- * nothing reaches from a letter over a following U+2581, which gives words again, and with them the cache. */
+/* SentencePiece-style tokenizers see a whole text as one word. Most of it can be cut all the same:
+ * a merge joins two tokens where the last character of the one meets the first of the other, so
+ * between two characters that no merge in the list brings together nothing ever merges, provided
+ * that both have tokens of their own. In the vocabularies at hand nothing reaches from a letter
+ * over a following U+2581, which gives words again, and with them the cache. */
 #include "data/tokenizer/bpe.h"
 #include "data/tokenizer/bpe_cache.h"
 #include "data/tokenizer/utf8.h"
@@ -50,7 +51,8 @@ eqat_status eqi_bpe_plan_cuts(eqi_bpe *bpe)
         const char *b = eqi_vocab_text(&bpe->vocab, (int32_t)(uint32_t)bpe->merges[i].pair, &m);
         if (!n || !m) continue;
         uint32_t left = last_char(a, n), right = eqi_utf8_get(b, &step);
-        if (left < 128 && right < 128) bpe->ascii_joints[left][right / 32] |= (uint32_t)1 << right % 32;
+        if (left < 128 && right < 128)
+            bpe->ascii_joints[left][right / 32] |= (uint32_t)1 << right % 32;
         uint64_t key = joint_key(left, right);
         bpe->joints[joint_slot(bpe, key)] = key;
         if (right == SPACE_CHAR && left != SPACE_CHAR) bpe->cut_before_space = false;
@@ -67,7 +69,7 @@ static eqat_status cut_finely(eqi_bpe *bpe, const char *s, size_t n, eqi_ids *ou
         uint32_t right = eqi_utf8_get(s + i, &step);
         bool known = eqi_vocab_find(&bpe->vocab, s + i, step) != EQI_NO_ID;
         if (known && left_known && !joined(bpe, left, right)) {
-            EQI_TRY(eqi_bpe_word(bpe, s + from, i - from, out));
+            EQI_RETURN_IF(eqi_bpe_word(bpe, s + from, i - from, out));
             from = i;
         }
         left = right;
@@ -76,10 +78,7 @@ static eqat_status cut_finely(eqi_bpe *bpe, const char *s, size_t n, eqi_ids *ou
     return eqi_bpe_word(bpe, s + from, n - from, out);
 }
 
-static bool is_space(const char *s, size_t n)
-{
-    return n >= 3 && memcmp(s, SPACE, 3) == 0;
-}
+static bool is_space(const char *s, size_t n) { return n >= 3 && memcmp(s, SPACE, 3) == 0; }
 
 /* The next U+2581 after `from` that does not follow another one. */
 static size_t next_word(const char *s, size_t n, size_t from)
@@ -99,9 +98,9 @@ eqat_status eqi_bpe_text(eqi_bpe *bpe, const char *s, size_t n, eqi_ids *out)
     for (size_t from = 0, to; from < n; from = to) {
         to = bpe->cut_before_space ? next_word(s, n, from) : n;
         if (to - from <= EQI_CACHED_BYTES)
-            EQI_TRY(eqi_bpe_word(bpe, s + from, to - from, out));
+            EQI_RETURN_IF(eqi_bpe_word(bpe, s + from, to - from, out));
         else
-            EQI_TRY(cut_finely(bpe, s + from, to - from, out));
+            EQI_RETURN_IF(cut_finely(bpe, s + from, to - from, out));
     }
     return EQAT_OK;
 }

@@ -34,7 +34,7 @@ static inline eqat_status eqi_ids_reserve(eqi_ctx *ctx, eqi_ids *b, size_t more)
 
 static inline eqat_status eqi_bytes_append(eqi_ctx *ctx, eqi_bytes *b, const char *s, size_t n)
 {
-    EQI_TRY(eqi_bytes_reserve(ctx, b, n));
+    EQI_RETURN_IF(eqi_bytes_reserve(ctx, b, n));
     if (n) memcpy(b->data + b->size, s, n);
     b->size += n;
     return EQAT_OK;
@@ -42,7 +42,7 @@ static inline eqat_status eqi_bytes_append(eqi_ctx *ctx, eqi_bytes *b, const cha
 
 static inline eqat_status eqi_ids_push(eqi_ctx *ctx, eqi_ids *b, int32_t id)
 {
-    EQI_TRY(eqi_ids_reserve(ctx, b, 1));
+    EQI_RETURN_IF(eqi_ids_reserve(ctx, b, 1));
     b->data[b->size++] = id;
     return EQAT_OK;
 }

@@ -23,7 +23,7 @@ int eqi_byte_level_byte(uint32_t c)
 
 eqat_status eqi_byte_level_write(eqi_ctx *ctx, eqi_bytes *out, const char *s, size_t n)
 {
-    EQI_TRY(eqi_bytes_reserve(ctx, out, 2 * n));
+    EQI_RETURN_IF(eqi_bytes_reserve(ctx, out, 2 * n));
     for (size_t i = 0; i < n; i++)
         out->size += eqi_utf8_put(out->data + out->size, eqi_byte_level_char((unsigned char)s[i]));
     return EQAT_OK;
@@ -31,7 +31,7 @@ eqat_status eqi_byte_level_write(eqi_ctx *ctx, eqi_bytes *out, const char *s, si
 
 eqat_status eqi_byte_level_read(eqi_ctx *ctx, eqi_bytes *out, const char *s, size_t n)
 {
-    EQI_TRY(eqi_bytes_reserve(ctx, out, n));
+    EQI_RETURN_IF(eqi_bytes_reserve(ctx, out, n));
     size_t from = out->size;
     for (size_t i = 0, step; i < n; i += step) {
         int byte = eqi_byte_level_byte(eqi_utf8_get(s + i, &step));

@@ -32,8 +32,10 @@ typedef struct eqi_decoder {
 void eqi_decoder_free(eqi_ctx *ctx, eqi_decoder *d);
 void eqi_decoder_release(eqi_ctx *ctx, eqi_decoder *d); /* scratch memory */
 
-/* Appends a token. first: it is the first of its text. added: an added token, whose text never stands for bytes. */
-eqat_status eqi_decoder_token(eqi_ctx *ctx, eqi_decoder *d, const char *s, size_t n, bool first, bool added, eqi_bytes *out);
+/* Appends a token. first: it is the first of its text. added: an added token, whose text never
+ * stands for bytes. */
+eqat_status eqi_decoder_token(eqi_ctx *ctx, eqi_decoder *d, const char *s, size_t n, bool first,
+                              bool added, eqi_bytes *out);
 /* When all tokens are in. */
 eqat_status eqi_decoder_finish(eqi_ctx *ctx, eqi_decoder *d, eqi_bytes *out);
 

@@ -1,4 +1,5 @@
-/* Definitions out of the vocabularies inside GGUF files, laid out as the tokenizer.json they were once converted from. */
+/* Definitions out of the vocabularies inside GGUF files, laid out as the tokenizer.json they were
+ * once converted from. */
 #include <stdio.h>
 
 #include "data/tokenizer/tokenizer.h"
@@ -6,11 +7,13 @@
 #include "format/gguf.h"
 
 #define GPT2 "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)"
-#define LLAMA3(digits)                                                                                                    \
-    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|" digits "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
-#define TEKKEN                                                                                                            \
-    "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]*[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]+|"                          \
-    "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]+[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]*|\\p{N}|"                   \
+#define LLAMA3(digits)                                                   \
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|" digits \
+    "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+#define TEKKEN                                                                                   \
+    "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]*[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]+|" \
+    "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]+[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]*|" \
+    "\\p{N}|"                                                                                    \
     " ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
 
 /* What tokenizer.ggml.pre stands for. */
@@ -21,7 +24,12 @@ typedef struct pre {
 } pre;
 
 static const pre pres[] = {
-    {"default", {"[\\p{P}\\$\\+<=>\\^~\\|]+", GPT2, "\\p{N}+", "[0-9][0-9][0-9]"}, false, false, false, false},
+    {"default",
+     {"[\\p{P}\\$\\+<=>\\^~\\|]+", GPT2, "\\p{N}+", "[0-9][0-9][0-9]"},
+     false,
+     false,
+     false,
+     false},
     {"gpt-2", {NULL}, false, false, false, false},
     {"gpt2", {NULL}, false, false, false, false},
     {"llama-bpe", {LLAMA3("\\p{N}{1,3}")}, false, false, true, true},
@@ -51,9 +59,11 @@ static eqat_status read_tokens(eqi_gguf_vocab *v)
 {
     static const char key[] = "tokenizer.ggml.tokens";
     v->count = eqi_gguf_array_count(v->file, key);
-    if (v->count <= 0 || v->count > EQI_VOCAB_MAX) return fail_key(v, key, "between 1 and 4194304 tokens");
+    if (v->count <= 0 || v->count > EQI_VOCAB_MAX)
+        return fail_key(v, key, "between 1 and 4194304 tokens");
     int64_t types = eqi_gguf_array_count(v->file, "tokenizer.ggml.token_type");
-    if (types >= 0 && types != v->count) return fail_key(v, "tokenizer.ggml.token_type", "as many entries as tokens");
+    if (types >= 0 && types != v->count)
+        return fail_key(v, "tokenizer.ggml.token_type", "as many entries as tokens");
     v->vocab = json_object();
     if (!v->vocab) return eqi_json_memory(v->ctx);
     for (int64_t i = 0; i < v->count; i++) {
@@ -66,20 +76,21 @@ static eqat_status read_tokens(eqi_gguf_vocab *v)
             s = empty;
         }
         if (memchr(s, 0, n) || eqi_utf8_valid(s, n) != n)
-            return eqi_fail(v->ctx, EQAT_FORMAT, "%s: %s: token %lld is not UTF-8 or has a NUL in it", v->path, key, (long long)i);
+            return eqi_fail(v->ctx, EQAT_FORMAT,
+                            "%s: %s: token %lld is not UTF-8 or has a NUL in it", v->path, key,
+                            (long long)i);
         if (json_object_get(v->vocab, s))
-            return eqi_fail(v->ctx, EQAT_FORMAT, "%s: %s: tokens %lld and %lld are the same, \"%.60s\"", v->path, key,
-                            (long long)json_integer_value(json_object_get(v->vocab, s)), (long long)i, s);
+            return eqi_fail(v->ctx, EQAT_FORMAT,
+                            "%s: %s: tokens %lld and %lld are the same, \"%.60s\"", v->path, key,
+                            (long long)json_integer_value(json_object_get(v->vocab, s)),
+                            (long long)i, s);
         if (json_object_set_new(v->vocab, s, json_integer(i)) != 0) return eqi_json_memory(v->ctx);
     }
     return EQAT_OK;
 }
 
 /* Some files call <|endoftext|> a normal token although it ends their texts. */
-static bool is(const char *text, const char *special)
-{
-    return special && !strcmp(text, special);
-}
+static bool is(const char *text, const char *special) { return special && !strcmp(text, special); }
 
 static eqat_status added_tokens(const eqi_gguf_vocab *v, const eqi_definition *d, json_t *list)
 {
@@ -90,8 +101,9 @@ static eqat_status added_tokens(const eqi_gguf_vocab *v, const eqi_definition *d
         int64_t type = type_of(v, json_integer_value(id));
         if (is(text, d->bos) || is(text, d->eos)) type = CONTROL;
         if (type != UNKNOWN && type != CONTROL && type != USER_DEFINED) continue;
-        json_t *token = json_pack("{s:O, s:s, s:b, s:b, s:b, s:b, s:b}", "id", id, "content", text, "single_word", 0, "lstrip", 0, "rstrip", 0, "normalized",
-                                  0, "special", type != USER_DEFINED);
+        json_t *token = json_pack("{s:O, s:s, s:b, s:b, s:b, s:b, s:b}", "id", id, "content", text,
+                                  "single_word", 0, "lstrip", 0, "rstrip", 0, "normalized", 0,
+                                  "special", type != USER_DEFINED);
         if (!token || json_array_append_new(list, token) != 0) return eqi_json_memory(v->ctx);
     }
     return EQAT_OK;
@@ -105,7 +117,9 @@ static eqat_status merge_list(const eqi_gguf_vocab *v, json_t *list)
     for (int64_t i = 0; i < count; i++) {
         size_t n;
         const char *s = eqi_gguf_array_string(v->file, key, i, &n);
-        if (!s || eqi_utf8_valid(s, n) != n) return eqi_fail(v->ctx, EQAT_FORMAT, "%s: %s: entry %lld is not UTF-8 text", v->path, key, (long long)i);
+        if (!s || eqi_utf8_valid(s, n) != n)
+            return eqi_fail(v->ctx, EQAT_FORMAT, "%s: %s: entry %lld is not UTF-8 text", v->path,
+                            key, (long long)i);
         if (json_array_append_new(list, json_stringn(s, n)) != 0) return eqi_json_memory(v->ctx);
     }
     return EQAT_OK;
@@ -126,12 +140,15 @@ static eqat_status special(const eqi_gguf_vocab *v, const char *key, int64_t abs
     int64_t id = absent;
     if (!eqi_gguf_int(v->file, key, &id) && (id < 0 || id >= v->count)) return EQAT_OK;
     const char *text = token_at(v, id);
-    if (!text) return eqi_fail(v->ctx, EQAT_FORMAT, "%s: %s: found id %lld, expected one below %lld", v->path, key, (long long)id, (long long)v->count);
+    if (!text)
+        return eqi_fail(v->ctx, EQAT_FORMAT, "%s: %s: found id %lld, expected one below %lld",
+                        v->path, key, (long long)id, (long long)v->count);
     *out = eqi_strdup(v->ctx, text);
     return *out ? EQAT_OK : EQAT_OUT_OF_MEMORY;
 }
 
-/* jansson runs out of memory by returning NULL or not appending; whoever builds a list remembers it. */
+/* jansson runs out of memory by returning NULL or not appending; whoever builds a list remembers
+ * it. */
 static void append(json_t *list, json_t *item, bool *bad)
 {
     *bad |= json_array_append_new(list, item) != 0;
@@ -150,28 +167,40 @@ static json_t *template(const eqi_gguf_vocab *v, const char *bos, const char *eo
     for (int copy = 0; copy < 2; copy++) {
         for (int k = 0; k < 3; k++) {
             if (k != 1 && !around[k]) continue;
-            json_t *piece = json_pack("{s:{s:s, s:i}}", k == 1 ? "Sequence" : "SpecialToken", "id", k != 1 ? around[k] : copy ? "B" : "A", "type_id", copy);
+            json_t *piece = json_pack("{s:{s:s, s:i}}", k == 1 ? "Sequence" : "SpecialToken", "id",
+                                      k != 1     ? around[k]
+                                          : copy ? "B"
+                                                 : "A",
+                                      "type_id", copy);
             if (!copy) append(single, json_incref(piece), bad);
             append(pair, piece, bad);
             if (k != 1 && !copy)
                 set(specials, around[k],
-                    json_pack("{s:s, s:[O], s:[s]}", "id", around[k], "ids", json_object_get(v->vocab, around[k]), "tokens", around[k]), bad);
+                    json_pack("{s:s, s:[O], s:[s]}", "id", around[k], "ids",
+                              json_object_get(v->vocab, around[k]), "tokens", around[k]),
+                    bad);
         }
     }
-    return json_pack("{s:s, s:o, s:o, s:o}", "type", "TemplateProcessing", "single", single, "pair", pair, "special_tokens", specials);
+    return json_pack("{s:s, s:o, s:o, s:o}", "type", "TemplateProcessing", "single", single, "pair",
+                     pair, "special_tokens", specials);
 }
 
 static json_t *byte_level(bool use_regex)
 {
-    return json_pack("{s:s, s:b, s:b, s:b}", "type", "ByteLevel", "add_prefix_space", 0, "trim_offsets", 1, "use_regex", use_regex);
+    return json_pack("{s:s, s:b, s:b, s:b}", "type", "ByteLevel", "add_prefix_space", 0,
+                     "trim_offsets", 1, "use_regex", use_regex);
 }
 
 static json_t *pre_tokenizer(const pre *p, bool *bad)
 {
     json_t *list = json_array();
-    if (p->digits) append(list, json_pack("{s:s, s:b}", "type", "Digits", "individual_digits", 1), bad);
+    if (p->digits)
+        append(list, json_pack("{s:s, s:b}", "type", "Digits", "individual_digits", 1), bad);
     for (size_t i = 0; i < EQI_COUNT(p->patterns) && p->patterns[i]; i++)
-        append(list, json_pack("{s:s, s:{s:s}, s:s, s:b}", "type", "Split", "pattern", "Regex", p->patterns[i], "behavior", "Isolated", "invert", 0), bad);
+        append(list,
+               json_pack("{s:s, s:{s:s}, s:s, s:b}", "type", "Split", "pattern", "Regex",
+                         p->patterns[i], "behavior", "Isolated", "invert", 0),
+               bad);
     append(list, byte_level(!p->patterns[0]), bad);
     return json_pack("{s:s, s:o}", "type", "Sequence", "pretokenizers", list);
 }
@@ -182,7 +211,9 @@ static eqat_status gpt2_kind(eqi_gguf_vocab *v, json_t *model, json_t *out, bool
     const char *name = eqi_gguf_string(v->file, "tokenizer.ggml.pre", &n);
     if (!name) name = "default";
     while (k < EQI_COUNT(pres) && strcmp(name, pres[k].name) != 0) k++;
-    if (k == EQI_COUNT(pres)) return eqi_fail(v->ctx, EQAT_UNSUPPORTED, "%s: tokenizer.ggml.pre \"%.60s\" is not supported", v->path, name);
+    if (k == EQI_COUNT(pres))
+        return eqi_fail(v->ctx, EQAT_UNSUPPORTED,
+                        "%s: tokenizer.ggml.pre \"%.60s\" is not supported", v->path, name);
     *add_bos = pres[k].add_bos;
     bool bad = false;
     if (pres[k].nfc) set(out, "normalizer", json_pack("{s:s}", "type", "NFC"), &bad);
@@ -198,37 +229,53 @@ static eqat_status llama_kind(eqi_gguf_vocab *v, json_t *model, json_t *out, con
 {
     bool prefix = true, bad = false;
     if (eqi_gguf_array_count(v->file, "tokenizer.ggml.precompiled_charsmap") > 0)
-        return eqi_fail(v->ctx, EQAT_UNSUPPORTED, "%s: tokenizer.ggml.precompiled_charsmap is not supported", v->path);
+        return eqi_fail(v->ctx, EQAT_UNSUPPORTED,
+                        "%s: tokenizer.ggml.precompiled_charsmap is not supported", v->path);
     eqi_gguf_bool(v->file, "tokenizer.ggml.add_space_prefix", &prefix);
     json_t *steps = json_array(), *decoders = json_array(), *merges = NULL;
-    if (prefix) append(steps, json_pack("{s:s, s:s}", "type", "Prepend", "prepend", "\xe2\x96\x81"), &bad);
-    append(steps, json_pack("{s:s, s:{s:s}, s:s}", "type", "Replace", "pattern", "String", " ", "content", "\xe2\x96\x81"), &bad);
-    append(decoders, json_pack("{s:s, s:{s:s}, s:s}", "type", "Replace", "pattern", "String", "\xe2\x96\x81", "content", " "), &bad);
+    if (prefix)
+        append(steps, json_pack("{s:s, s:s}", "type", "Prepend", "prepend", "\xe2\x96\x81"), &bad);
+    append(steps,
+           json_pack("{s:s, s:{s:s}, s:s}", "type", "Replace", "pattern", "String", " ", "content",
+                     "\xe2\x96\x81"),
+           &bad);
+    append(decoders,
+           json_pack("{s:s, s:{s:s}, s:s}", "type", "Replace", "pattern", "String", "\xe2\x96\x81",
+                     "content", " "),
+           &bad);
     append(decoders, json_pack("{s:s}", "type", "ByteFallback"), &bad);
     append(decoders, json_pack("{s:s}", "type", "Fuse"), &bad);
-    if (prefix) append(decoders, json_pack("{s:s, s:s, s:i, s:i}", "type", "Strip", "content", " ", "start", 1, "stop", 0), &bad);
+    if (prefix)
+        append(decoders,
+               json_pack("{s:s, s:s, s:i, s:i}", "type", "Strip", "content", " ", "start", 1,
+                         "stop", 0),
+               &bad);
     set(out, "normalizer", json_pack("{s:s, s:o}", "type", "Sequence", "normalizers", steps), &bad);
     set(out, "decoder", json_pack("{s:s, s:o}", "type", "Sequence", "decoders", decoders), &bad);
     set(model, "byte_fallback", json_boolean(json_object_get(v->vocab, "<0x00>") != NULL), &bad);
     set(model, "fuse_unk", json_true(), &bad);
     if (unk) set(model, "unk_token", json_string(unk), &bad);
     if (bad) return eqi_json_memory(v->ctx);
-    EQI_TRY(eqi_gguf_merges_from_scores(v, &merges));
+    EQI_RETURN_IF(eqi_gguf_merges_from_scores(v, &merges));
     set(model, "merges", merges, &bad);
     return bad ? eqi_json_memory(v->ctx) : EQAT_OK;
 }
 
-static eqat_status config_json(const eqi_gguf_vocab *v, const eqi_definition *d, const char *pad, json_t **out)
+static eqat_status config_json(const eqi_gguf_vocab *v, const eqi_definition *d, const char *pad,
+                               json_t **out)
 {
-    json_t *c = json_pack("{s:b, s:s, s:s*, s:s*, s:s*, s:s*}", "clean_up_tokenization_spaces", 0, "tokenizer_class", "PreTrainedTokenizerFast", "bos_token",
-                          d->bos, "eos_token", d->eos, "unk_token", d->unk, "pad_token", pad);
+    json_t *c = json_pack("{s:b, s:s, s:s*, s:s*, s:s*, s:s*}", "clean_up_tokenization_spaces", 0,
+                          "tokenizer_class", "PreTrainedTokenizerFast", "bos_token", d->bos,
+                          "eos_token", d->eos, "unk_token", d->unk, "pad_token", pad);
     size_t n;
     const char *chat = eqi_gguf_string(v->file, "tokenizer.chat_template", &n);
     if (!c) return eqi_json_memory(v->ctx);
     *out = c;
     if (!chat) return EQAT_OK;
     if (eqi_utf8_valid(chat, n) != n) return fail_key(v, "tokenizer.chat_template", "UTF-8 text");
-    return json_object_set_new(c, "chat_template", json_stringn(chat, n)) == 0 ? EQAT_OK : eqi_json_memory(v->ctx);
+    return json_object_set_new(c, "chat_template", json_stringn(chat, n)) == 0
+        ? EQAT_OK
+        : eqi_json_memory(v->ctx);
 }
 
 static eqat_status define(eqi_gguf_vocab *v, eqi_definition *d, json_t **config)
@@ -237,26 +284,35 @@ static eqat_status define(eqi_gguf_vocab *v, eqi_definition *d, json_t **config)
     bool add_bos = true, add_eos = false;
     char *pad = NULL;
     const char *kind = eqi_gguf_string(v->file, "tokenizer.ggml.model", &n);
-    if (!kind) return eqi_fail(v->ctx, EQAT_NOT_FOUND, "%s: found no tokenizer, expected tokenizer.ggml.model", v->path);
+    if (!kind)
+        return eqi_fail(v->ctx, EQAT_NOT_FOUND,
+                        "%s: found no tokenizer, expected tokenizer.ggml.model", v->path);
     bool llama = !strcmp(kind, "llama");
     if (!llama && strcmp(kind, "gpt2") != 0)
-        return eqi_fail(v->ctx, EQAT_UNSUPPORTED, "%s: tokenizer.ggml.model \"%.60s\" is not supported, gpt2 and llama are", v->path, kind);
-    EQI_TRY(read_tokens(v));
-    EQI_TRY(special(v, "tokenizer.ggml.bos_token_id", llama ? 1 : -1, &d->bos));
-    EQI_TRY(special(v, "tokenizer.ggml.eos_token_id", llama ? 2 : -1, &d->eos));
-    EQI_TRY(special(v, "tokenizer.ggml.unknown_token_id", llama ? 0 : -1, &d->unk));
-    json_t *model = json_pack("{s:s, s:n, s:n, s:n, s:n, s:b, s:b, s:b, s:O}", "type", "BPE", "dropout", "unk_token", "continuing_subword_prefix",
-                              "end_of_word_suffix", "fuse_unk", 0, "byte_fallback", 0, "ignore_merges", 0, "vocab", v->vocab);
-    d->tokenizer = json_pack("{s:s, s:n, s:n, s:[], s:n, s:n, s:n, s:n, s:o}", "version", "1.0", "truncation", "padding", "added_tokens", "normalizer",
-                             "pre_tokenizer", "post_processor", "decoder", "model", model);
+        return eqi_fail(v->ctx, EQAT_UNSUPPORTED,
+                        "%s: tokenizer.ggml.model \"%.60s\" is not supported, gpt2 and llama are",
+                        v->path, kind);
+    EQI_RETURN_IF(read_tokens(v));
+    EQI_RETURN_IF(special(v, "tokenizer.ggml.bos_token_id", llama ? 1 : -1, &d->bos));
+    EQI_RETURN_IF(special(v, "tokenizer.ggml.eos_token_id", llama ? 2 : -1, &d->eos));
+    EQI_RETURN_IF(special(v, "tokenizer.ggml.unknown_token_id", llama ? 0 : -1, &d->unk));
+    json_t *model =
+        json_pack("{s:s, s:n, s:n, s:n, s:n, s:b, s:b, s:b, s:O}", "type", "BPE", "dropout",
+                  "unk_token", "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk", 0,
+                  "byte_fallback", 0, "ignore_merges", 0, "vocab", v->vocab);
+    d->tokenizer = json_pack("{s:s, s:n, s:n, s:[], s:n, s:n, s:n, s:n, s:o}", "version", "1.0",
+                             "truncation", "padding", "added_tokens", "normalizer", "pre_tokenizer",
+                             "post_processor", "decoder", "model", model);
     if (!d->tokenizer) return eqi_json_memory(v->ctx);
-    EQI_TRY(added_tokens(v, d, json_object_get(d->tokenizer, "added_tokens")));
-    EQI_TRY(llama ? llama_kind(v, model, d->tokenizer, d->unk) : gpt2_kind(v, model, d->tokenizer, &add_bos));
+    EQI_RETURN_IF(added_tokens(v, d, json_object_get(d->tokenizer, "added_tokens")));
+    EQI_RETURN_IF(llama ? llama_kind(v, model, d->tokenizer, d->unk)
+                        : gpt2_kind(v, model, d->tokenizer, &add_bos));
     eqi_gguf_bool(v->file, "tokenizer.ggml.add_bos_token", &add_bos);
     eqi_gguf_bool(v->file, "tokenizer.ggml.add_eos_token", &add_eos);
     if ((add_bos && d->bos) || (add_eos && d->eos)) {
         bool bad = false;
-        set(d->tokenizer, "post_processor", template(v, add_bos ? d->bos : NULL, add_eos ? d->eos : NULL, &bad), &bad);
+        set(d->tokenizer, "post_processor",
+            template(v, add_bos ? d->bos : NULL, add_eos ? d->eos : NULL, &bad), &bad);
         if (bad) return eqi_json_memory(v->ctx);
     }
     if (!config) return EQAT_OK;
@@ -269,7 +325,7 @@ static eqat_status define(eqi_gguf_vocab *v, eqi_definition *d, json_t **config)
 eqat_status eqi_define_gguf(eqi_ctx *ctx, const char *path, eqi_definition *d, json_t **config)
 {
     eqi_gguf *file;
-    EQI_TRY(eqi_gguf_open(ctx, &file, path));
+    EQI_RETURN_IF(eqi_gguf_open(ctx, &file, path));
     eqi_gguf_vocab v = {.ctx = ctx, .file = file, .path = path};
     d->where = eqi_strdup(ctx, path);
     eqat_status st = d->where ? define(&v, d, config) : EQAT_OUT_OF_MEMORY;

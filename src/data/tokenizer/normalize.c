@@ -25,21 +25,23 @@ void eqi_normalizers_free(eqi_ctx *ctx, eqi_normalizers *n)
     *n = (eqi_normalizers){0};
 }
 
-static eqat_status prepend(eqi_ctx *ctx, const eqi_normalizer *k, const char *s, size_t n, eqi_bytes *out)
+static eqat_status prepend(eqi_ctx *ctx, const eqi_normalizer *k, const char *s, size_t n,
+                           eqi_bytes *out)
 {
-    EQI_TRY(eqi_bytes_append(ctx, out, k->text.data, k->text.size));
+    EQI_RETURN_IF(eqi_bytes_append(ctx, out, k->text.data, k->text.size));
     return eqi_bytes_append(ctx, out, s, n);
 }
 
 /* One byte by a short text, the way spaces become U+2581: no call for each of them. */
-static eqat_status replace_byte(eqi_ctx *ctx, const eqi_normalizer *k, const char *s, size_t n, eqi_bytes *out)
+static eqat_status replace_byte(eqi_ctx *ctx, const eqi_normalizer *k, const char *s, size_t n,
+                                eqi_bytes *out)
 {
     size_t count = 0;
     char byte = k->literal.data[0];
     for (size_t i = 0; i < n; i++) count += s[i] == byte;
     if (k->text.size && count > (SIZE_MAX - n) / k->text.size)
         return eqi_fail(ctx, EQAT_OUT_OF_MEMORY, "out of memory: %zu replacements", count);
-    EQI_TRY(eqi_bytes_reserve(ctx, out, n + count * k->text.size));
+    EQI_RETURN_IF(eqi_bytes_reserve(ctx, out, n + count * k->text.size));
     char *p = out->data + out->size;
     for (size_t i = 0; i < n; i++) {
         if (s[i] != byte) {
@@ -52,7 +54,8 @@ static eqat_status replace_byte(eqi_ctx *ctx, const eqi_normalizer *k, const cha
     return EQAT_OK;
 }
 
-static eqat_status replace(eqi_ctx *ctx, const eqi_normalizer *k, const char *s, size_t n, eqi_bytes *out, bool *at_start)
+static eqat_status replace(eqi_ctx *ctx, const eqi_normalizer *k, const char *s, size_t n,
+                           eqi_bytes *out, bool *at_start)
 {
     if (!k->regex && k->literal.size == 1) {
         if (!k->text.size && n && s[0] == k->literal.data[0]) *at_start = false;
@@ -63,18 +66,21 @@ static eqat_status replace(eqi_ctx *ctx, const eqi_normalizer *k, const char *s,
     for (;;) {
         bool found;
         if (k->regex) {
-            EQI_TRY(eqi_regex_next(k->regex, &m, &found));
+            EQI_RETURN_IF(eqi_regex_next(k->regex, &m, &found));
         } else {
-            const char *p = m.at < n ? memmem(s + m.at, n - m.at, k->literal.data, k->literal.size) : NULL;
+            const char *p =
+                m.at < n ? memmem(s + m.at, n - m.at, k->literal.data, k->literal.size) : NULL;
             found = p != NULL;
             m.start = found ? (size_t)(p - s) : n;
             m.end = m.at = m.start + k->literal.size;
         }
         if (!found) break;
         /* A replacement counts as standing where the last character it replaces stood. */
-        if (m.start == 0 && m.end && (!k->text.size || m.end > eqi_utf8_length((unsigned char)s[0]))) *at_start = false;
-        EQI_TRY(eqi_bytes_append(ctx, out, s + done, m.start - done));
-        EQI_TRY(eqi_bytes_append(ctx, out, k->text.data, k->text.size));
+        if (m.start == 0 && m.end &&
+            (!k->text.size || m.end > eqi_utf8_length((unsigned char)s[0])))
+            *at_start = false;
+        EQI_RETURN_IF(eqi_bytes_append(ctx, out, s + done, m.start - done));
+        EQI_RETURN_IF(eqi_bytes_append(ctx, out, k->text.data, k->text.size));
         done = m.end;
     }
     return eqi_bytes_append(ctx, out, s + done, n - done);
@@ -82,16 +88,17 @@ static eqat_status replace(eqi_ctx *ctx, const eqi_normalizer *k, const char *s,
 
 static eqat_status lowercase(eqi_ctx *ctx, const char *s, size_t n, eqi_bytes *out)
 {
-    EQI_TRY(eqi_bytes_reserve(ctx, out, n));
+    EQI_RETURN_IF(eqi_bytes_reserve(ctx, out, n));
     for (size_t i = 0, step; i < n; i += step) {
         uint32_t c = eqi_utf8_get(s + i, &step);
-        EQI_TRY(eqi_bytes_reserve(ctx, out, 8));
+        EQI_RETURN_IF(eqi_bytes_reserve(ctx, out, 8));
         if (c < 0x80) {
             out->data[out->size++] = (char)(c >= 'A' && c <= 'Z' ? c + 32 : c);
         } else if (c == 0x130) { /* the one letter whose lower case is two characters */
-            EQI_TRY(eqi_bytes_append(ctx, out, "i\xcc\x87", 3));
+            EQI_RETURN_IF(eqi_bytes_append(ctx, out, "i\xcc\x87", 3));
         } else {
-            out->size += eqi_utf8_put(out->data + out->size, (uint32_t)utf8proc_tolower((utf8proc_int32_t)c));
+            out->size += eqi_utf8_put(out->data + out->size,
+                                      (uint32_t)utf8proc_tolower((utf8proc_int32_t)c));
         }
     }
     return EQAT_OK;
@@ -114,7 +121,8 @@ static void strip(const eqi_normalizer *k, const char **s, size_t *n, bool *at_s
     }
 }
 
-eqat_status eqi_normalize(eqi_ctx *ctx, eqi_normalizers *all, const char *s, size_t n, const char **out, size_t *out_size, bool *at_start)
+eqat_status eqi_normalize(eqi_ctx *ctx, eqi_normalizers *all, const char *s, size_t n,
+                          const char **out, size_t *out_size, bool *at_start)
 {
     for (size_t i = 0; i < all->count && n; i++) {
         const eqi_normalizer *k = &all->list[i];
@@ -128,13 +136,13 @@ eqat_status eqi_normalize(eqi_ctx *ctx, eqi_normalizers *all, const char *s, siz
         eqi_bytes *to = in_a ? &all->b : &all->a;
         to->size = 0;
         if (k->kind == EQI_NORMALIZE_PREPEND)
-            EQI_TRY(prepend(ctx, k, s, n, to));
+            EQI_RETURN_IF(prepend(ctx, k, s, n, to));
         else if (k->kind == EQI_NORMALIZE_REPLACE)
-            EQI_TRY(replace(ctx, k, s, n, to, at_start));
+            EQI_RETURN_IF(replace(ctx, k, s, n, to, at_start));
         else if (k->kind == EQI_NORMALIZE_LOWERCASE)
-            EQI_TRY(lowercase(ctx, s, n, to));
+            EQI_RETURN_IF(lowercase(ctx, s, n, to));
         else
-            EQI_TRY(eqi_unicode_form(ctx, all, k->kind, s, n, to));
+            EQI_RETURN_IF(eqi_unicode_form(ctx, all, k->kind, s, n, to));
         s = to->data;
         n = to->size;
     }

@@ -36,16 +36,20 @@ static eqat_status prepare(eqi_regex *r, const char *pattern, size_t n, const ch
     pcre2_compile_context *compile = pcre2_compile_context_create(NULL);
     if (!compile) return eqi_fail(ctx, EQAT_OUT_OF_MEMORY, "out of memory: %s: a pattern", where);
     pcre2_set_newline(compile, PCRE2_NEWLINE_LF);
-    r->code = pcre2_compile((PCRE2_SPTR)pattern, n, PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE, &code, &at, compile);
+    r->code = pcre2_compile((PCRE2_SPTR)pattern, n, PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE, &code,
+                            &at, compile);
     pcre2_compile_context_free(compile);
     if (!r->code) {
         char text[128] = "";
         pcre2_get_error_message(code, (PCRE2_UCHAR *)text, sizeof text);
-        return eqi_fail(ctx, EQAT_FORMAT, "%s: found pattern '%.200s', expected a regular expression: %s", where, pattern, text);
+        return eqi_fail(ctx, EQAT_FORMAT,
+                        "%s: found pattern '%.200s', expected a regular expression: %s", where,
+                        pattern, text);
     }
     r->data = pcre2_match_data_create(1, NULL);
     r->match = pcre2_match_context_create(NULL);
-    if (!r->data || !r->match) return eqi_fail(ctx, EQAT_OUT_OF_MEMORY, "out of memory: %s: a pattern", where);
+    if (!r->data || !r->match)
+        return eqi_fail(ctx, EQAT_OUT_OF_MEMORY, "out of memory: %s: a pattern", where);
     pcre2_set_match_limit(r->match, UINT32_MAX);
     r->jit = pcre2_jit_compile(r->code, PCRE2_JIT_COMPLETE) == 0;
     if (r->jit) r->stack = pcre2_jit_stack_create(JIT_STACK_START, JIT_STACK_MAX, NULL);
@@ -53,7 +57,8 @@ static eqat_status prepare(eqi_regex *r, const char *pattern, size_t n, const ch
     return EQAT_OK;
 }
 
-static eqat_status create(eqi_ctx *ctx, eqi_regex **out, const char *pattern, size_t n, const char *where)
+static eqat_status create(eqi_ctx *ctx, eqi_regex **out, const char *pattern, size_t n,
+                          const char *where)
 {
     eqi_regex *r = eqi_calloc(ctx, 1, sizeof *r, "a pattern");
     if (!r) return EQAT_OUT_OF_MEMORY;
@@ -67,7 +72,8 @@ static eqat_status create(eqi_ctx *ctx, eqi_regex **out, const char *pattern, si
     return EQAT_OK;
 }
 
-eqat_status eqi_regex_create(eqi_ctx *ctx, eqi_regex **out, const char *pattern, size_t n, const char *where)
+eqat_status eqi_regex_create(eqi_ctx *ctx, eqi_regex **out, const char *pattern, size_t n,
+                             const char *where)
 {
     *out = NULL;
     eqi_bytes text = {0};
@@ -78,13 +84,15 @@ eqat_status eqi_regex_create(eqi_ctx *ctx, eqi_regex **out, const char *pattern,
     return st;
 }
 
-eqat_status eqi_regex_create_literal(eqi_ctx *ctx, eqi_regex **out, const char *s, size_t n, const char *where)
+eqat_status eqi_regex_create_literal(eqi_ctx *ctx, eqi_regex **out, const char *s, size_t n,
+                                     const char *where)
 {
     *out = NULL;
     eqi_bytes text = {0};
     eqat_status st = eqi_bytes_reserve(ctx, &text, 2 * n + 1);
     for (size_t i = 0; st == EQAT_OK && i < n; i++) {
-        if ((unsigned char)s[i] < 0x80 && eqi_char_is_punctuation((unsigned char)s[i])) text.data[text.size++] = '\\';
+        if ((unsigned char)s[i] < 0x80 && eqi_char_is_punctuation((unsigned char)s[i]))
+            text.data[text.size++] = '\\';
         text.data[text.size++] = s[i];
     }
     if (st == EQAT_OK) {
@@ -103,7 +111,8 @@ eqat_status eqi_regex_next(eqi_regex *r, eqi_matches *m, bool *found)
         if (r->jit)
             rc = pcre2_jit_match(r->code, (PCRE2_SPTR)m->s, m->n, m->at, 0, r->data, r->match);
         else
-            rc = pcre2_match(r->code, (PCRE2_SPTR)m->s, m->n, m->at, PCRE2_NO_UTF_CHECK, r->data, r->match);
+            rc = pcre2_match(r->code, (PCRE2_SPTR)m->s, m->n, m->at, PCRE2_NO_UTF_CHECK, r->data,
+                             r->match);
         if (rc == PCRE2_ERROR_NOMATCH) {
             m->at = m->n + 1;
             return EQAT_OK;
@@ -111,8 +120,10 @@ eqat_status eqi_regex_next(eqi_regex *r, eqi_matches *m, bool *found)
         if (rc < 0) {
             char text[128] = "";
             pcre2_get_error_message(rc, (PCRE2_UCHAR *)text, sizeof text);
-            return eqi_fail(r->ctx, rc == PCRE2_ERROR_NOMEMORY ? EQAT_OUT_OF_MEMORY : EQAT_UNSUPPORTED,
-                            "text: splitting it by the tokenizer's pattern failed at byte %zu: %s", m->at, text);
+            return eqi_fail(r->ctx,
+                            rc == PCRE2_ERROR_NOMEMORY ? EQAT_OUT_OF_MEMORY : EQAT_UNSUPPORTED,
+                            "text: splitting it by the tokenizer's pattern failed at byte %zu: %s",
+                            m->at, text);
         }
         const PCRE2_SIZE *range = pcre2_get_ovector_pointer(r->data);
         if (range[0] == range[1] && m->any && range[1] == m->end) {

@@ -4,14 +4,20 @@
 #include "base/file.h"
 #include "data/tokenizer/tokenizer.h"
 
-static const char *const carried[] = {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-                                      "vocab.json",     "merges.txt",            "tokenizer.model",         "chat_template.jinja"};
+static const char *const carried[] = {"tokenizer.json",
+                                      "tokenizer_config.json",
+                                      "special_tokens_map.json",
+                                      "added_tokens.json",
+                                      "vocab.json",
+                                      "merges.txt",
+                                      "tokenizer.model",
+                                      "chat_template.jinja"};
 
 static eqat_status copy(eqi_ctx *ctx, const char *from, const char *to)
 {
     char *text;
     size_t n;
-    EQI_TRY(eqi_file_slurp(ctx, from, SIZE_MAX / 2, &text, &n));
+    EQI_RETURN_IF(eqi_file_slurp(ctx, from, SIZE_MAX / 2, &text, &n));
     eqat_status st = eqi_write_file(ctx, to, text, n);
     eqi_free(ctx, text);
     return st;
@@ -20,12 +26,13 @@ static eqat_status copy(eqi_ctx *ctx, const char *from, const char *to)
 static eqat_status copy_folder(eqi_ctx *ctx, const char *from, const char *to)
 {
     for (size_t i = 0; i < EQI_COUNT(carried); i++) {
-        char *source = eqi_path_join(ctx, from, carried[i]), *target = eqi_path_join(ctx, to, carried[i]);
+        char *source = eqi_path_join(ctx, from, carried[i]),
+             *target = eqi_path_join(ctx, to, carried[i]);
         eqat_status st = source && target ? EQAT_OK : EQAT_OUT_OF_MEMORY;
         if (st == EQAT_OK && eqi_path_exists(source)) st = copy(ctx, source, target);
         eqi_free(ctx, source);
         eqi_free(ctx, target);
-        EQI_TRY(st);
+        EQI_RETURN_IF(st);
     }
     return EQAT_OK;
 }
@@ -44,7 +51,9 @@ static eqat_status write_json(eqi_ctx *ctx, const char *dir, const char *name, c
 eqat_status eqat_tokenizer_save(const eqat_tokenizer *t, const char *dir)
 {
     eqi_ctx *ctx = t->ctx;
-    if (!dir || !eqi_path_is_dir(dir)) return eqi_fail(ctx, EQAT_NOT_FOUND, "%s: expected an existing folder", dir ? dir : "(no path)");
+    if (!dir || !eqi_path_is_dir(dir))
+        return eqi_fail(ctx, EQAT_NOT_FOUND, "%s: expected an existing folder",
+                        dir ? dir : "(no path)");
     if (t->source == EQI_TOKENIZER_FOLDER) return copy_folder(ctx, t->path, dir);
     if (t->source == EQI_TOKENIZER_JSON) {
         char *target = eqi_path_join(ctx, dir, carried[0]);

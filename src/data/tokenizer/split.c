@@ -22,7 +22,8 @@ void eqi_split_free(eqi_ctx *ctx, eqi_split *split)
     split->count = 0;
 }
 
-/* Receives a text as a row of parts, matches and what lies between, and joins or drops them as the behavior says. */
+/* Receives a text as a row of parts, matches and what lies between, and joins or drops them as the
+ * behavior says. */
 typedef struct parts {
     const job *job;
     size_t stage;
@@ -35,7 +36,9 @@ typedef struct parts {
 
 static eqat_status emit(const parts *p, size_t start, size_t end)
 {
-    return start < end ? run(p->job, p->stage + 1, p->s + start, end - start, p->at_start && start == 0) : EQAT_OK;
+    return start < end
+        ? run(p->job, p->stage + 1, p->s + start, end - start, p->at_start && start == 0)
+        : EQAT_OK;
 }
 
 static eqat_status hold(parts *p, size_t start, size_t end, bool match)
@@ -86,13 +89,13 @@ static eqat_status by_pattern(parts *p, const eqi_stage *k, size_t n)
     size_t done = 0;
     for (;;) {
         bool found;
-        EQI_TRY(eqi_regex_next(k->regex, &m, &found));
+        EQI_RETURN_IF(eqi_regex_next(k->regex, &m, &found));
         if (!found) break;
-        if (done != m.start) EQI_TRY(part(p, done, m.start, k->invert));
-        EQI_TRY(part(p, m.start, m.end, !k->invert));
+        if (done != m.start) EQI_RETURN_IF(part(p, done, m.start, k->invert));
+        EQI_RETURN_IF(part(p, m.start, m.end, !k->invert));
         done = m.end;
     }
-    if (done != n) EQI_TRY(part(p, done, n, k->invert));
+    if (done != n) EQI_RETURN_IF(part(p, done, n, k->invert));
     return finish(p);
 }
 
@@ -101,11 +104,11 @@ static eqat_status by_class(parts *p, bool (*is)(uint32_t), size_t n)
     size_t done = 0;
     for (size_t i = 0, step; i < n; i += step) {
         if (!is(eqi_utf8_get(p->s + i, &step))) continue;
-        if (done < i) EQI_TRY(part(p, done, i, false));
+        if (done < i) EQI_RETURN_IF(part(p, done, i, false));
         done = i + step;
-        EQI_TRY(part(p, i, done, true));
+        EQI_RETURN_IF(part(p, i, done, true));
     }
-    if (done < n) EQI_TRY(part(p, done, n, false));
+    if (done < n) EQI_RETURN_IF(part(p, done, n, false));
     return finish(p);
 }
 
@@ -115,29 +118,35 @@ static eqat_status metaspace(const job *j, size_t stage, const char *s, size_t n
     eqi_stage *k = &j->split->stages[stage];
     eqi_bytes *b = &k->scratch;
     b->size = 0;
-    bool begins = s[0] == ' ' || (n >= k->space_length && memcmp(s, k->space, k->space_length) == 0);
-    if (!begins && (k->prepend == EQI_PREPEND_ALWAYS || (k->prepend == EQI_PREPEND_FIRST && at_start)))
-        EQI_TRY(eqi_bytes_append(ctx, b, k->space, k->space_length));
+    bool begins =
+        s[0] == ' ' || (n >= k->space_length && memcmp(s, k->space, k->space_length) == 0);
+    if (!begins &&
+        (k->prepend == EQI_PREPEND_ALWAYS || (k->prepend == EQI_PREPEND_FIRST && at_start)))
+        EQI_RETURN_IF(eqi_bytes_append(ctx, b, k->space, k->space_length));
     for (size_t i = 0; i < n;) {
         const char *p = memchr(s + i, ' ', n - i);
         size_t to = p ? (size_t)(p - s) : n;
-        EQI_TRY(eqi_bytes_append(ctx, b, s + i, to - i));
-        if (p) EQI_TRY(eqi_bytes_append(ctx, b, k->space, k->space_length));
+        EQI_RETURN_IF(eqi_bytes_append(ctx, b, s + i, to - i));
+        if (p) EQI_RETURN_IF(eqi_bytes_append(ctx, b, k->space, k->space_length));
         i = to + (p != NULL);
     }
     if (!k->split) return run(j, stage + 1, b->data, b->size, at_start);
-    parts p = {.job = j, .stage = stage, .s = b->data, .at_start = at_start, .behavior = EQI_MERGED_WITH_NEXT};
+    parts p = {.job = j,
+               .stage = stage,
+               .s = b->data,
+               .at_start = at_start,
+               .behavior = EQI_MERGED_WITH_NEXT};
     size_t done = 0;
     for (size_t i = 0; i + k->space_length <= b->size;) {
         const char *q = memmem(b->data + i, b->size - i, k->space, k->space_length);
         if (!q) break;
         i = (size_t)(q - b->data);
-        if (done < i) EQI_TRY(part(&p, done, i, false));
+        if (done < i) EQI_RETURN_IF(part(&p, done, i, false));
         done = i + k->space_length;
-        EQI_TRY(part(&p, i, done, true));
+        EQI_RETURN_IF(part(&p, i, done, true));
         i = done;
     }
-    if (done < b->size) EQI_TRY(part(&p, done, b->size, false));
+    if (done < b->size) EQI_RETURN_IF(part(&p, done, b->size, false));
     return finish(&p);
 }
 
@@ -145,8 +154,8 @@ static eqat_status byte_level(const job *j, eqi_stage *k, const char *s, size_t 
 {
     if (k->prepend == EQI_PREPEND_ALWAYS && s[0] != ' ') {
         k->scratch.size = 0;
-        EQI_TRY(eqi_bytes_append(j->bpe->ctx, &k->scratch, " ", 1));
-        EQI_TRY(eqi_bytes_append(j->bpe->ctx, &k->scratch, s, n));
+        EQI_RETURN_IF(eqi_bytes_append(j->bpe->ctx, &k->scratch, " ", 1));
+        EQI_RETURN_IF(eqi_bytes_append(j->bpe->ctx, &k->scratch, s, n));
         s = k->scratch.data;
         n = k->scratch.size;
     }
@@ -155,11 +164,11 @@ static eqat_status byte_level(const job *j, eqi_stage *k, const char *s, size_t 
     size_t done = 0;
     for (;;) {
         bool found;
-        EQI_TRY(eqi_regex_next(k->regex, &m, &found));
+        EQI_RETURN_IF(eqi_regex_next(k->regex, &m, &found));
         size_t start = found ? m.start : n;
-        if (done < start) EQI_TRY(eqi_bpe_word(j->bpe, s + done, start - done, j->out));
+        if (done < start) EQI_RETURN_IF(eqi_bpe_word(j->bpe, s + done, start - done, j->out));
         if (!found) return EQAT_OK;
-        EQI_TRY(eqi_bpe_word(j->bpe, s + start, m.end - start, j->out));
+        EQI_RETURN_IF(eqi_bpe_word(j->bpe, s + start, m.end - start, j->out));
         done = m.end;
     }
 }
@@ -179,7 +188,8 @@ static eqat_status run(const job *j, size_t stage, const char *s, size_t n, bool
     }
 }
 
-eqat_status eqi_split_encode(eqi_split *split, eqi_bpe *bpe, const char *s, size_t n, bool at_start, eqi_ids *out)
+eqat_status eqi_split_encode(eqi_split *split, eqi_bpe *bpe, const char *s, size_t n, bool at_start,
+                             eqi_ids *out)
 {
     job j = {.split = split, .bpe = bpe, .out = out};
     return n ? run(&j, 0, s, n, at_start) : EQAT_OK;

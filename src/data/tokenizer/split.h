@@ -1,4 +1,5 @@
-/* Pre-tokenizers: a row of stages, each of which cuts a text into smaller ones and hands them to the next. */
+/* Pre-tokenizers: a row of stages, each of which cuts a text into smaller ones and hands them to
+ * the next. */
 #ifndef EQI_TOKENIZER_SPLIT_H
 #define EQI_TOKENIZER_SPLIT_H
 
@@ -32,10 +33,10 @@ typedef struct eqi_stage {
     eqi_regex *regex; /* PATTERN; BYTE_LEVEL: NULL when the text is one word */
     eqi_behavior behavior;
     bool invert;
-    eqi_prepend prepend;   /* METASPACE, and BYTE_LEVEL (ALWAYS or NEVER, a space) */
-    char space[4];         /* METASPACE: what stands for a space */
+    eqi_prepend prepend; /* METASPACE, and BYTE_LEVEL (ALWAYS or NEVER, a space) */
+    char space[4];       /* METASPACE: what stands for a space */
     size_t space_length;
-    bool split;            /* METASPACE */
+    bool split; /* METASPACE */
     eqi_bytes scratch;
 } eqi_stage;
 
@@ -47,7 +48,9 @@ typedef struct eqi_split {
 void eqi_split_free(eqi_ctx *ctx, eqi_split *split);
 void eqi_split_release(eqi_ctx *ctx, eqi_split *split); /* scratch memory */
 
-/* Cuts a text and appends the ids of its words. at_start: the text begins where the whole input begins. */
-eqat_status eqi_split_encode(eqi_split *split, eqi_bpe *bpe, const char *s, size_t n, bool at_start, eqi_ids *out);
+/* Cuts a text and appends the ids of its words. at_start: the text begins where the whole input
+ * begins. */
+eqat_status eqi_split_encode(eqi_split *split, eqi_bpe *bpe, const char *s, size_t n, bool at_start,
+                             eqi_ids *out);
 
 #endif

@@ -16,7 +16,7 @@ static eqat_status open_into(eqat_tokenizer *t, const char *path)
     if (!t->path) return EQAT_OUT_OF_MEMORY;
     eqi_definition d = {0};
     eqat_status st = t->source == EQI_TOKENIZER_FOLDER ? eqi_define_folder(ctx, path, &d)
-                     : t->source == EQI_TOKENIZER_JSON ? eqi_define_json(ctx, path, &d)
+        : t->source == EQI_TOKENIZER_JSON              ? eqi_define_json(ctx, path, &d)
                                                        : eqi_define_gguf(ctx, path, &d, NULL);
     if (st == EQAT_OK) st = eqi_build(t, &d);
     eqi_definition_free(ctx, &d);
@@ -26,16 +26,21 @@ static eqat_status open_into(eqat_tokenizer *t, const char *path)
 eqat_status eqat_tokenizer_open(eqat_context *context, eqat_tokenizer **out, const char *path)
 {
     *out = NULL;
-    if (!path) return eqi_fail(context, EQAT_INVALID_ARGUMENT, "tokenizer: found no path, expected one");
+    if (!path)
+        return eqi_fail(context, EQAT_INVALID_ARGUMENT, "tokenizer: found no path, expected one");
     if (!eqi_path_exists(path))
-        return eqi_fail(context, EQAT_NOT_FOUND, "%s: found nothing, expected a folder with a tokenizer, a tokenizer.json or a GGUF file", path);
+        return eqi_fail(context, EQAT_NOT_FOUND,
+                        "%s: found nothing, expected a folder with a tokenizer, a tokenizer.json "
+                        "or a GGUF file",
+                        path);
     return eqi_tokenizer_open_as(context, out, path,
-                                 eqi_path_is_dir(path)      ? EQI_TOKENIZER_FOLDER
-                                 : ends_with(path, ".json") ? EQI_TOKENIZER_JSON
-                                                            : EQI_TOKENIZER_GGUF);
+                                 eqi_path_is_dir(path)          ? EQI_TOKENIZER_FOLDER
+                                     : ends_with(path, ".json") ? EQI_TOKENIZER_JSON
+                                                                : EQI_TOKENIZER_GGUF);
 }
 
-eqat_status eqi_tokenizer_open_as(eqi_ctx *context, eqat_tokenizer **out, const char *path, eqi_tokenizer_source source)
+eqat_status eqi_tokenizer_open_as(eqi_ctx *context, eqat_tokenizer **out, const char *path,
+                                  eqi_tokenizer_source source)
 {
     *out = NULL;
     eqat_tokenizer *t = eqi_calloc(context, 1, sizeof *t, "a tokenizer");
@@ -72,15 +77,13 @@ void eqat_tokenizer_free(eqat_tokenizer *t)
     eqi_ctx_unref(ctx);
 }
 
-int32_t eqat_tokenizer_vocab_size(const eqat_tokenizer *t)
-{
-    return t->vocab_size;
-}
+int32_t eqat_tokenizer_vocab_size(const eqat_tokenizer *t) { return t->vocab_size; }
 
 const char *eqat_tokenizer_token_text(const eqat_tokenizer *t, int32_t id, size_t *length)
 {
     const eqi_added_token *added = eqi_added_by_id(&t->added, id);
-    return added ? eqi_added_text(&t->added, added, length) : eqi_vocab_text(&t->bpe.vocab, id, length);
+    return added ? eqi_added_text(&t->added, added, length)
+                 : eqi_vocab_text(&t->bpe.vocab, id, length);
 }
 
 int32_t eqat_tokenizer_token_id(const eqat_tokenizer *t, const char *text, size_t length)
@@ -95,17 +98,8 @@ bool eqat_tokenizer_is_special(const eqat_tokenizer *t, int32_t id)
     return added && added->special;
 }
 
-int32_t eqat_tokenizer_bos(const eqat_tokenizer *t)
-{
-    return t->bos;
-}
+int32_t eqat_tokenizer_bos(const eqat_tokenizer *t) { return t->bos; }
 
-int32_t eqat_tokenizer_eos(const eqat_tokenizer *t)
-{
-    return t->eos;
-}
+int32_t eqat_tokenizer_eos(const eqat_tokenizer *t) { return t->eos; }
 
-int32_t eqat_tokenizer_unk(const eqat_tokenizer *t)
-{
-    return t->unk;
-}
+int32_t eqat_tokenizer_unk(const eqat_tokenizer *t) { return t->unk; }

@@ -1,5 +1,6 @@
-/* NFC, NFD, NFKC and NFKD. Most text needs none of it: whatever the form, nothing happens inside plain runs (ASCII, ideographs, and
- * for NFC all letters below U+0300 and more), so that utf8proc sees only what lies between them. */
+/* NFC, NFD, NFKC and NFKD. Most text needs none of it: whatever the form, nothing happens inside
+ * plain runs (ASCII, ideographs, and for NFC all letters below U+0300 and more), so that utf8proc
+ * sees only what lies between them. */
 #include <utf8proc.h>
 
 #include "data/tokenizer/normalize.h"
@@ -11,8 +12,8 @@ static bool plain(eqi_normalizer_kind form, uint32_t c)
 {
     if (c < 0x80 || (c >= 0x4000 && c < 0xa000)) return true;
     if (form != EQI_NORMALIZE_NFC) return false;
-    return c < 0x300 || (c >= 0x388 && c < 0x483) || (c >= 0x3041 && c < 0x3097) || (c >= 0x30a1 && c < 0x30fb) ||
-           (c >= 0xac00 && c < 0xd7a4);
+    return c < 0x300 || (c >= 0x388 && c < 0x483) || (c >= 0x3041 && c < 0x3097) ||
+        (c >= 0x30a1 && c < 0x30fb) || (c >= 0xac00 && c < 0xd7a4);
 }
 
 bool eqi_unicode_is_plain(eqi_normalizer_kind form, const char *s, size_t n)
@@ -29,11 +30,13 @@ bool eqi_unicode_is_plain(eqi_normalizer_kind form, const char *s, size_t n)
 
 static int class_of(int32_t c)
 {
-    return c < 0x300 || eqi_char_is_foreign_to_forms((uint32_t)c) ? 0 : utf8proc_get_property(c)->combining_class;
+    return c < 0x300 || eqi_char_is_foreign_to_forms((uint32_t)c)
+        ? 0
+        : utf8proc_get_property(c)->combining_class;
 }
 
-/* Stable order by combining class between characters of class 0: by insertion when short, otherwise by counting, so that a
- * long row of marks is not quadratic. spare has as much room as p. */
+/* Stable order by combining class between characters of class 0: by insertion when short, otherwise
+ * by counting, so that a long row of marks is not quadratic. spare has as much room as p. */
 static void order_marks(int32_t *p, size_t n, int32_t *spare)
 {
     if (n < 32) {
@@ -54,14 +57,17 @@ static void order_marks(int32_t *p, size_t n, int32_t *spare)
 }
 
 /* Full decomposition of each character, appended to points. */
-static eqat_status decompose(eqi_ctx *ctx, eqi_normalizers *all, eqi_normalizer_kind form, const char *s, size_t n, size_t *count)
+static eqat_status decompose(eqi_ctx *ctx, eqi_normalizers *all, eqi_normalizer_kind form,
+                             const char *s, size_t n, size_t *count)
 {
     bool compatible = form == EQI_NORMALIZE_NFKC || form == EQI_NORMALIZE_NFKD;
     int options = UTF8PROC_STABLE | UTF8PROC_DECOMPOSE | (compatible ? UTF8PROC_COMPAT : 0);
     for (size_t i = 0, step; i < n; i += step) {
         int32_t c = (int32_t)eqi_utf8_get(s + i, &step), many[32] = {c};
         int boundary = 0;
-        utf8proc_ssize_t k = eqi_char_is_foreign_to_forms((uint32_t)c) ? 1 : utf8proc_decompose_char(c, many, 32, options, &boundary);
+        utf8proc_ssize_t k = eqi_char_is_foreign_to_forms((uint32_t)c)
+            ? 1
+            : utf8proc_decompose_char(c, many, 32, options, &boundary);
         if (k < 1 || k > 32) k = 1, many[0] = c;
         /* Twice the room: sorting needs a copy. */
         if (2 * (*count + 32) > all->points_size) {
@@ -84,7 +90,8 @@ static size_t compose(int32_t *p, size_t count)
     for (size_t from = 0, end; from < count; from = end) {
         end = from;
         while (end < count && !eqi_char_is_foreign_to_forms((uint32_t)p[end])) end++;
-        utf8proc_ssize_t k = utf8proc_normalize_utf32(p + from, (utf8proc_ssize_t)(end - from), UTF8PROC_STABLE | UTF8PROC_COMPOSE);
+        utf8proc_ssize_t k = utf8proc_normalize_utf32(p + from, (utf8proc_ssize_t)(end - from),
+                                                      UTF8PROC_STABLE | UTF8PROC_COMPOSE);
         size_t kept = k < 0 ? end - from : (size_t)k;
         memmove(p + to, p + from, kept * sizeof *p);
         to += kept;
@@ -93,10 +100,11 @@ static size_t compose(int32_t *p, size_t count)
     return to;
 }
 
-static eqat_status run(eqi_ctx *ctx, eqi_normalizers *all, eqi_normalizer_kind form, const char *s, size_t n, eqi_bytes *out)
+static eqat_status run(eqi_ctx *ctx, eqi_normalizers *all, eqi_normalizer_kind form, const char *s,
+                       size_t n, eqi_bytes *out)
 {
     size_t count = 0;
-    EQI_TRY(decompose(ctx, all, form, s, n, &count));
+    EQI_RETURN_IF(decompose(ctx, all, form, s, n, &count));
     int32_t *p = all->points;
     for (size_t i = 0; i < count;) {
         size_t end = i;
@@ -105,14 +113,16 @@ static eqat_status run(eqi_ctx *ctx, eqi_normalizers *all, eqi_normalizer_kind f
         i = end > i ? end : i + 1;
     }
     if (form == EQI_NORMALIZE_NFC || form == EQI_NORMALIZE_NFKC) count = compose(p, count);
-    EQI_TRY(eqi_bytes_reserve(ctx, out, 4 * count));
-    for (size_t i = 0; i < count; i++) out->size += eqi_utf8_put(out->data + out->size, (uint32_t)p[i]);
+    EQI_RETURN_IF(eqi_bytes_reserve(ctx, out, 4 * count));
+    for (size_t i = 0; i < count; i++)
+        out->size += eqi_utf8_put(out->data + out->size, (uint32_t)p[i]);
     return EQAT_OK;
 }
 
-eqat_status eqi_unicode_form(eqi_ctx *ctx, eqi_normalizers *all, eqi_normalizer_kind form, const char *s, size_t n, eqi_bytes *out)
+eqat_status eqi_unicode_form(eqi_ctx *ctx, eqi_normalizers *all, eqi_normalizer_kind form,
+                             const char *s, size_t n, eqi_bytes *out)
 {
-    EQI_TRY(eqi_bytes_reserve(ctx, out, n));
+    EQI_RETURN_IF(eqi_bytes_reserve(ctx, out, n));
     size_t done = 0, last = 0, step; /* last: where the latest plain character begins */
     for (size_t i = 0; i < n; i += step) {
         if (plain(form, eqi_utf8_get(s + i, &step))) {
@@ -123,8 +133,8 @@ eqat_status eqi_unicode_form(eqi_ctx *ctx, eqi_normalizers *all, eqi_normalizer_
         size_t from = last < i ? last : i, to = i + step, k;
         if (from < done) from = done;
         while (to < n && !plain(form, eqi_utf8_get(s + to, &k))) to += k;
-        EQI_TRY(eqi_bytes_append(ctx, out, s + done, from - done));
-        EQI_TRY(run(ctx, all, form, s + from, to - from, out));
+        EQI_RETURN_IF(eqi_bytes_append(ctx, out, s + done, from - done));
+        EQI_RETURN_IF(run(ctx, all, form, s + from, to - from, out));
         done = last = to;
         step = to - i;
     }

@@ -39,7 +39,9 @@ static eqat_status grow_slots(eqi_ctx *ctx, eqi_vocab *v)
     v->slots = slots;
     v->mask = size - 1;
     for (uint32_t i = 0; i < old_size; i++)
-        if (old[i]) slots[slot_of(v, v->texts.data + v->start[old[i] - 1] - 1, v->length[old[i] - 1])] = old[i];
+        if (old[i])
+            slots[slot_of(v, v->texts.data + v->start[old[i] - 1] - 1, v->length[old[i] - 1])] =
+                old[i];
     eqi_free(ctx, old);
     return EQAT_OK;
 }
@@ -51,7 +53,8 @@ static eqat_status grow_ids(eqi_ctx *ctx, eqi_vocab *v, int32_t need)
     size_t *start = eqi_realloc(ctx, v->start, (size_t)capacity * sizeof *start, "a vocabulary");
     if (!start) return EQAT_OUT_OF_MEMORY;
     v->start = start;
-    uint32_t *length = eqi_realloc(ctx, v->length, (size_t)capacity * sizeof *length, "a vocabulary");
+    uint32_t *length =
+        eqi_realloc(ctx, v->length, (size_t)capacity * sizeof *length, "a vocabulary");
     if (!length) return EQAT_OUT_OF_MEMORY;
     v->length = length;
     for (int32_t i = v->capacity; i < capacity; i++) start[i] = length[i] = 0;
@@ -63,13 +66,13 @@ eqat_status eqi_vocab_add(eqi_ctx *ctx, eqi_vocab *v, int32_t id, const char *te
 {
     if (id < 0 || id >= EQI_VOCAB_MAX || n > UINT32_MAX) return EQAT_INVALID_ARGUMENT;
     if (eqi_vocab_text(v, id, NULL) || eqi_vocab_find(v, text, n) != EQI_NO_ID) return EQAT_EXISTS;
-    if (id >= v->capacity) EQI_TRY(grow_ids(ctx, v, id + 1));
-    if (!v->slots || v->used >= (v->mask + 1) / 2) EQI_TRY(grow_slots(ctx, v));
-    EQI_TRY(eqi_bytes_reserve(ctx, &v->texts, n + 1));
+    if (id >= v->capacity) EQI_RETURN_IF(grow_ids(ctx, v, id + 1));
+    if (!v->slots || v->used >= (v->mask + 1) / 2) EQI_RETURN_IF(grow_slots(ctx, v));
+    EQI_RETURN_IF(eqi_bytes_reserve(ctx, &v->texts, n + 1));
     uint32_t slot = slot_of(v, text, n);
     v->start[id] = v->texts.size + 1;
     v->length[id] = (uint32_t)n;
-    EQI_TRY(eqi_bytes_append(ctx, &v->texts, text, n));
+    EQI_RETURN_IF(eqi_bytes_append(ctx, &v->texts, text, n));
     v->texts.data[v->texts.size++] = 0;
     v->slots[slot] = id + 1;
     v->used++;

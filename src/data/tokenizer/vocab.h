@@ -19,8 +19,8 @@ typedef struct eqi_vocab {
     uint32_t used;
 } eqi_vocab;
 
-/* EQAT_EXISTS when the id already has a token or the text already has an id (nothing is changed and no message set);
- * EQAT_INVALID_ARGUMENT when the id is out of range. */
+/* EQAT_EXISTS when the id already has a token or the text already has an id (nothing is changed and
+ * no message set); EQAT_INVALID_ARGUMENT when the id is out of range. */
 eqat_status eqi_vocab_add(eqi_ctx *ctx, eqi_vocab *v, int32_t id, const char *text, size_t n);
 void eqi_vocab_free(eqi_ctx *ctx, eqi_vocab *v);
 

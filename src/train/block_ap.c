@@ -7,8 +7,6 @@
 #include "data/data.h"
 #include "quant/quantizer.h"
 
-enum { FULL, QUANTIZED, STREAMS };
-
 static const eqat_field fields[] = {
     EQI_FIELD_I64(eqat_block_ap_options, batch_size, 2, 1, 1 << 20, "samples of a step"),
     EQI_FIELD_I64(eqat_block_ap_options, epochs, 2, 0, 1 << 20,
@@ -44,125 +42,71 @@ static eqi_block *block_in_work(const eqat_block_ap *job)
 
 /* ---- streams ---- */
 
-/* Position `i` of a pass: in order of the stream, or of a training epoch. */
-static int64_t sample_at(const eqat_block_ap *job, int64_t epoch, int64_t i)
+/* Numbers of the samples at [first, first + n) of a pass: in order of the streams (epoch -1), or of
+ * a training epoch; valid until the next call. */
+static const int64_t *numbers(eqat_block_ap *job, int64_t epoch, int64_t first, int64_t n)
 {
-    return epoch < 0 ? i : eqat_data_order(job->data, epoch, i);
+    for (int64_t i = 0; i < n; i++)
+        job->numbers[i] = epoch < 0 ? first + i : eqat_data_order(job->data, epoch, first + i);
+    return job->numbers;
 }
 
-static void read_ahead(eqat_block_ap *job, const eqi_stream *s, int64_t epoch, int64_t first,
-                       int64_t end)
+static eqat_status forward(void *user, int64_t first, eqi_tensor *x, eqi_tensor **y)
 {
-    end = least(end, first + job->options.batch_size);
-    for (int64_t i = first; i < end; i++)
-        eqi_cache_ahead(job->cache, s->number, sample_at(job, epoch, i));
+    eqat_block_ap *job = user;
+    (void)first;
+    return eqi_block_forward(job->tape, job->model, job->block, x, NULL, NULL, y);
 }
 
-static eqat_status row(eqi_tensor *batch, int64_t i, eqi_tensor **out)
+/* Moves a stream through the block in work as its weights stand. */
+static eqat_status advance(eqat_block_ap *job, eqi_stream stream)
 {
-    return eqi_tensor_slice(batch, out, 0, i, 1);
-}
-
-/* Samples at [first, first + n) of a pass as one tensor [n, T, H]. */
-static eqat_status fetch(eqat_block_ap *job, const eqi_stream *s, int64_t epoch, int64_t first,
-                         int64_t n, eqi_tensor **out)
-{
-    const int64_t shape[3] = {n, job->time, job->model->config.hidden};
-    EQI_RETURN_IF(eqi_tensor_create(job->ctx, out, job->model->compute, 3, shape));
-    eqat_status st = EQAT_OK;
-    for (int64_t i = 0; i < n && st == EQAT_OK; i++) {
-        eqi_tensor *one;
-        st = row(*out, i, &one);
-        if (st != EQAT_OK) break;
-        st = eqi_cache_get(job->cache, s->number, sample_at(job, epoch, first + i), one);
-        eqi_tensor_unref(one);
-    }
-    if (st != EQAT_OK) {
-        eqi_tensor_unref(*out);
-        *out = NULL;
-    }
-    return st;
-}
-
-/* Samples from *at on; *at counts those that are stored, for a pass goes on there after a failure.
- */
-static eqat_status store(eqat_block_ap *job, int stream, int64_t *at, eqi_tensor *batch)
-{
-    for (int64_t i = 0; i < batch->v.shape[0]; i++) {
-        eqi_tensor *one;
-        EQI_RETURN_IF(row(batch, i, &one));
-        eqat_status st = eqi_cache_put(job->cache, stream, *at, one);
-        eqi_tensor_unref(one);
-        EQI_RETURN_IF(st);
-        ++*at;
-    }
-    return EQAT_OK;
-}
-
-/* Moves a stream through the block in work as its weights stand, in place. */
-static eqat_status advance(eqat_block_ap *job, eqi_stream *s)
-{
-    int64_t samples = job->train + job->val;
     EQI_RETURN_IF(eqi_model_prepare(job->model, job->time));
     eqi_tape_set_recording(job->tape, false);
-    while (s->samples < samples) {
-        eqi_tensor *x, *y = NULL;
-        int64_t n = least(job->options.batch_size, samples - s->samples);
-        EQI_RETURN_IF(eqi_check_cancel(job->ctx));
-        EQI_RETURN_IF(fetch(job, s, -1, s->samples, n, &x));
-        read_ahead(job, s, -1, s->samples + n, samples);
-        eqat_status st = eqi_block_forward(job->tape, job->model, job->block, x, NULL, NULL, &y);
-        eqi_tensor_unref(x);
-        if (st == EQAT_OK) st = store(job, s->number, &s->samples, y);
-        eqi_tensor_unref(y);
-        EQI_RETURN_IF(st);
+    return eqi_streams_advance(job->streams, stream, forward, job);
+}
+
+static eqat_status read_ids(eqat_block_ap *job, int64_t first, int64_t n, int32_t *ids)
+{
+    for (int64_t i = first; i < first + n; i++, ids += job->time) {
+        bool validation = i >= job->train;
+        EQI_RETURN_IF(
+            eqat_data_sample(job->data, validation, validation ? i - job->train : i, ids));
     }
-    EQI_RETURN_IF(eqi_cache_flush(job->cache));
-    s->samples = 0;
-    s->blocks++;
     return EQAT_OK;
 }
 
-/* Embeddings of samples [first, first + n) of the streams. */
-static eqat_status embed(eqat_block_ap *job, int32_t *ids, int64_t first, int64_t n)
+static eqat_status embed(void *user, int64_t first, int64_t n, eqi_tensor **x)
 {
+    eqat_block_ap *job = user;
     const int64_t shape[2] = {n, job->time};
     size_t count = (size_t)(n * job->time);
-    for (int64_t i = 0; i < n; i++) {
-        int64_t index = first + i;
-        bool validation = index >= job->train;
-        EQI_RETURN_IF(eqat_data_sample(
-            job->data, validation, validation ? index - job->train : index, ids + i * job->time));
-    }
-    EQI_RETURN_IF(eqi_model_check_ids(job->model, ids, count));
-    eqi_tensor *on_device, *x = NULL;
-    EQI_RETURN_IF(eqi_tensor_create(job->ctx, &on_device, EQI_I32, 2, shape));
+    eqi_tensor *on_device = NULL;
+    *x = NULL;
+    int32_t *ids = eqi_alloc(job->ctx, count * sizeof *ids, "token ids");
+    if (!ids) return EQAT_OUT_OF_MEMORY;
     eqat_status st;
+    EQI_GOTO(done, read_ids(job, first, n, ids));
+    EQI_GOTO(done, eqi_model_check_ids(job->model, ids, count));
+    EQI_GOTO(done, eqi_tensor_create(job->ctx, &on_device, EQI_I32, 2, shape));
     EQI_GOTO(done, eqi_tensor_upload(on_device, ids, count * sizeof *ids));
-    EQI_GOTO(done, eqi_model_embed(job->tape, job->model, on_device, &x));
-    for (int stream = 0; stream < STREAMS; stream++) {
-        int64_t at = first;
-        EQI_GOTO(done, store(job, stream, &at, x));
-    }
+    st = eqi_model_embed(job->tape, job->model, on_device, x);
 done:
+    eqi_free(job->ctx, ids);
     eqi_tensor_unref(on_device);
-    eqi_tensor_unref(x);
     return st;
 }
 
-static eqat_status embed_all(eqat_block_ap *job)
+static eqat_status make_streams(eqat_block_ap *job)
 {
-    int64_t samples = job->train + job->val, batch = least(job->options.batch_size, samples);
-    int32_t *ids = eqi_alloc(job->ctx, (size_t)(batch * job->time) * sizeof *ids, "token ids");
-    if (!ids) return EQAT_OUT_OF_MEMORY;
+    const eqi_streams_shape shape = {.samples = job->train + job->val,
+                                     .time = job->time,
+                                     .hidden = job->model->config.hidden,
+                                     .batch = job->options.batch_size,
+                                     .dtype = job->model->compute};
     eqi_tape_set_recording(job->tape, false);
-    eqat_status st = EQAT_OK;
-    for (int64_t i = 0; i < samples && st == EQAT_OK; i += batch) {
-        st = eqi_check_cancel(job->ctx);
-        if (st == EQAT_OK) st = embed(job, ids, i, least(batch, samples - i));
-    }
-    eqi_free(job->ctx, ids);
-    if (st == EQAT_OK) st = eqi_cache_flush(job->cache);
+    eqat_status st =
+        eqi_streams_create(job->ctx, &job->streams, &shape, job->options.offload_dir, embed, job);
     /* The table can outweigh a block; it is not wanted again. */
     eqi_model_unload_ends(job->model);
     eqi_storage_trim(job->ctx);
@@ -208,13 +152,10 @@ static eqat_status set_up(eqat_block_ap *job)
     int64_t losses = training > validation ? training : validation;
     EQI_RETURN_IF(eqi_tape_create(job->ctx, &job->tape));
     EQI_RETURN_IF(eqi_tensor_zeros(job->ctx, &job->losses, EQI_F32, 1, &losses));
-    size_t record = (size_t)(job->time * c->hidden) * eqi_dtype_size(job->model->compute);
-    int64_t ahead = 2 *
-        least(o->batch_size,
-              job->train + job->val); /* a batch of both streams, or one read and one written */
-    EQI_RETURN_IF(eqi_cache_create(job->ctx, &job->cache, STREAMS, job->train + job->val, record,
-                                   o->offload_dir, (int)ahead));
-    return embed_all(job);
+    size_t batch = (size_t)least(o->batch_size, job->train + job->val);
+    job->numbers = eqi_calloc(job->ctx, batch, sizeof *job->numbers, "sample numbers");
+    if (!job->numbers) return EQAT_OUT_OF_MEMORY;
+    return make_streams(job);
 }
 
 eqat_status eqat_block_ap_create(eqat_block_ap **out, eqat_model *model,
@@ -232,8 +173,6 @@ eqat_status eqat_block_ap_create(eqat_block_ap **out, eqat_model *model,
     job->quantizer = eqi_quantizer_ref((eqat_quantizer *)quantizer);
     job->data = eqi_data_ref(data);
     job->options = checked;
-    job->full.number = FULL;
-    job->quantized.number = QUANTIZED;
     eqat_status st = set_up(job);
     job->options.offload_dir = NULL; /* the caller's string need not outlive this call */
     if (st == EQAT_OK)
@@ -248,7 +187,8 @@ void eqat_block_ap_free(eqat_block_ap *job)
     if (!job) return;
     eqi_ctx *ctx = job->ctx;
     eqat_block_ap_abandon(job);
-    eqi_cache_free(job->cache);
+    eqi_streams_free(job->streams);
+    eqi_free(ctx, job->numbers);
     eqi_tape_free(job->tape);
     eqi_tensor_unref(job->losses);
     eqi_free(ctx, job->epochs);
@@ -416,7 +356,8 @@ eqat_status eqat_block_ap_begin(eqat_block_ap *job)
     int bits;
     eqat_status st;
     EQI_GOTO(done, set_pinned_aside(job));
-    if (job->full.blocks == job->block) EQI_GOTO(done, advance(job, &job->full));
+    if (eqi_streams_blocks(job->streams, EQI_STREAM_FULL) == job->block)
+        EQI_GOTO(done, advance(job, EQI_STREAM_FULL));
     EQI_GOTO(done, initialise(job, &bits));
     EQI_GOTO(done, make_optimizer(job, bits));
     job->phase = EQI_BLOCK_TRAINING;
@@ -452,10 +393,13 @@ static eqat_status batch_loss(eqat_block_ap *job, int64_t epoch, int64_t first, 
     eqat_status st;
     *loss = NULL;
     EQI_GOTO(done, eqi_model_prepare(job->model, job->time));
-    EQI_GOTO(done, fetch(job, &job->quantized, epoch, first, n, &x));
-    EQI_GOTO(done, fetch(job, &job->full, epoch, first, n, &target));
-    read_ahead(job, &job->quantized, epoch, first + n, end);
-    read_ahead(job, &job->full, epoch, first + n, end);
+    const int64_t *now = numbers(job, epoch, first, n);
+    EQI_GOTO(done, eqi_streams_fetch(job->streams, EQI_STREAM_QUANTIZED, now, n, &x));
+    EQI_GOTO(done, eqi_streams_fetch(job->streams, EQI_STREAM_FULL, now, n, &target));
+    int64_t n_next = least(job->options.batch_size, end - first - n);
+    const int64_t *next = numbers(job, epoch, first + n, n_next);
+    eqi_streams_ahead(job->streams, EQI_STREAM_QUANTIZED, next, n_next);
+    eqi_streams_ahead(job->streams, EQI_STREAM_FULL, next, n_next);
     EQI_GOTO(done, eqi_block_forward(job->tape, job->model, job->block, x, NULL, NULL, &y));
     EQI_GOTO(done, eqi_op_mse(job->tape, y, target, loss));
     EQI_GOTO(done, eqi_tensor_slice(job->losses, &kept, 0, slot, 1));
@@ -600,7 +544,8 @@ eqat_status eqat_block_ap_finish(eqat_block_ap *job)
         EQI_RETURN_IF(st);
     }
     /* Behind the last block nobody reads the quantized stream. */
-    if (job->block + 1 < job->model->config.blocks) EQI_RETURN_IF(advance(job, &job->quantized));
+    if (job->block + 1 < job->model->config.blocks)
+        EQI_RETURN_IF(advance(job, EQI_STREAM_QUANTIZED));
     job->phase = EQI_BLOCK_IDLE;
     job->block++;
     return EQAT_OK;

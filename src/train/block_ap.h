@@ -4,16 +4,9 @@
 
 #include "eqat/train.h"
 #include "model/model.h"
-#include "train/cache.h"
+#include "train/streams.h"
 
 #define EQI_BLOCK_TRAINED (3 * EQI_ROLE_COUNT + EQI_NORM_COUNT)
-
-/* Samples [0, samples) of a stream stand behind one block more than the others: a pass that was
- * interrupted goes on there. */
-typedef struct eqi_stream {
-    int number; /* in the cache */
-    int64_t blocks, samples;
-} eqi_stream;
 
 typedef enum eqi_block_phase {
     EQI_BLOCK_IDLE,     /* next to begin */
@@ -34,8 +27,8 @@ struct eqat_block_ap {
     eqat_block_ap_options options;
     int64_t train, val,
         time; /* samples of each kind, the training ones first in the streams; tokens of one */
-    eqi_cache *cache;
-    eqi_stream full, quantized;
+    eqi_streams *streams;
+    int64_t *numbers; /* of the samples of a batch */
     eqi_tape *tape;
     eqi_tensor
         *losses; /* F32, of the steps of an epoch or the batches of a validation; on the device */

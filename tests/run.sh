@@ -1,6 +1,6 @@
 #!/bin/sh
-# Builds libeqat for release and with AddressSanitizer and UndefinedBehaviorSanitizer, runs every test in both, and ends with
-# "N passed, N failed". Usage: tests/run.sh [BUILD_DIR]
+# Builds libeqat for release and with AddressSanitizer and UndefinedBehaviorSanitizer, runs every
+# test in both, and ends with "N passed, N failed". Usage: tests/run.sh [BUILD_DIR]
 set -eu
 here=$(cd "$(dirname "$0")/.." && pwd)
 work=${1:-$here/build-tests}
@@ -12,22 +12,33 @@ mkdir -p "$work"
 
 # The suites that compare with other implementations skip without these.
 if [ ! -x "$work/venv/bin/python" ]; then
-    python3 -m venv "$work/venv" 2>/dev/null || { need_packages python3-venv && python3 -m venv "$work/venv"; } || true
-    "$work/venv/bin/python" -m pip install -q --disable-pip-version-check numpy gguf tokenizers clang-format==14.0.6 >"$work/pip.log" 2>&1 ||
-        echo "the packages of the comparing suites could not be installed; those suites will skip" >&2
+    python3 -m venv "$work/venv" 2>/dev/null ||
+        { need_packages python3-venv && python3 -m venv "$work/venv"; } || true
+    "$work/venv/bin/python" -m pip install -q --disable-pip-version-check \
+        numpy gguf tokenizers clang-format==14.0.6 >"$work/pip.log" 2>&1 ||
+        echo "the comparing suites will skip: their packages could not be installed" >&2
 fi
 PATH=$work/venv/bin:$PATH
 export PATH
 # Real models and texts, when there are any; the suites that want them skip without.
-if [ -z "${EQAT_SHARED:-}" ] && [ -d "$here/../shared/data" ]; then EQAT_SHARED=$(cd "$here/../shared/data" && pwd); export EQAT_SHARED; fi
+if [ -z "${EQAT_SHARED:-}" ] && [ -d "$here/../shared/data" ]; then
+    EQAT_SHARED=$(cd "$here/../shared/data" && pwd)
+    export EQAT_SHARED
+fi
+
+broken() { # LOG
+    tail -n 60 "$1"
+    echo "0 passed, 1 failed"
+    exit 1
+}
 
 suite() { # NAME MESON_TEST_OPTIONS -- MESON_SETUP_OPTIONS
     name=$1 options=$2
     shift 3
-    build=$work/$name
-    [ -f "$build/build.ninja" ] || meson setup "$build" "$here" --werror -Dtests=enabled "$@" >"$work/$name.log" 2>&1 ||
-        { tail -n 40 "$work/$name.log"; echo "0 passed, 1 failed"; exit 1; }
-    ninja -C "$build" >>"$work/$name.log" 2>&1 || { tail -n 60 "$work/$name.log"; echo "0 passed, 1 failed"; exit 1; }
+    build=$work/$name log=$work/$name.log
+    [ -f "$build/build.ninja" ] ||
+        meson setup "$build" "$here" --werror -Dtests=enabled "$@" >"$log" 2>&1 || broken "$log"
+    ninja -C "$build" >>"$log" 2>&1 || broken "$log"
     echo "== $name"
     # shellcheck disable=SC2086
     meson test -C "$build" --no-rebuild --print-errorlogs $options || true
@@ -36,19 +47,24 @@ suite() { # NAME MESON_TEST_OPTIONS -- MESON_SETUP_OPTIONS
 # Debug information tells the ABI suite the types behind the symbols.
 suite release "" -- --buildtype=release -Ddebug=true
 ASAN_OPTIONS=detect_leaks=1:abort_on_error=0 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 \
-    suite sanitize "--timeout-multiplier 6 --no-suite release-only" -- --buildtype=debugoptimized -Db_sanitize=address,undefined -Db_lundef=false
+    suite sanitize "--timeout-multiplier 6 --no-suite release-only" -- \
+        --buildtype=debugoptimized -Db_sanitize=address,undefined -Db_lundef=false
 
 python3 - "$work" <<'PYTHON'
 import json, os, sys
+
 counts = {"OK": 0, "SKIP": 0, "FAIL": 0}
 for build in ("release", "sanitize"):
     log = os.path.join(sys.argv[1], build, "meson-logs", "testlog.json")
     results = [json.loads(line) for line in open(log)] if os.path.exists(log) else []
-    if not results: counts["FAIL"] += 1
+    if not results:
+        counts["FAIL"] += 1
     for test in results:
         kind = {"OK": "OK", "EXPECTEDFAIL": "OK", "SKIP": "SKIP"}.get(test["result"], "FAIL")
         counts[kind] += 1
-        if kind != "OK": print(f"{test['result']:8} {build}: {test['name']}")
-print(f"{counts['OK']} passed, {counts['FAIL']} failed" + (f", {counts['SKIP']} skipped" if counts["SKIP"] else ""))
+        if kind != "OK":
+            print(f"{test['result']:8} {build}: {test['name']}")
+skipped = f", {counts['SKIP']} skipped" if counts["SKIP"] else ""
+print(f"{counts['OK']} passed, {counts['FAIL']} failed{skipped}")
 sys.exit(counts["FAIL"] != 0)
 PYTHON

@@ -1,8 +1,9 @@
-"""What the shared library promises: exactly the symbols of exports.txt, all versioned; headers that compile alone as C11 and as C++; and
-no change of the binary interface against the committed baseline that docs/abi.md does not tell.
+"""What the shared library promises: exactly the symbols of exports.txt, all versioned; headers that
+compile alone as C11 and as C++; and no change of the binary interface against the committed
+baseline that docs/abi.md does not tell.
 
     check_abi.py LIBRARY INCLUDE HERE            checks
-    check_abi.py LIBRARY INCLUDE HERE --write    writes the baseline; the library has debug information
+    check_abi.py LIBRARY INCLUDE HERE --write    writes the baseline; needs debug information
 """
 
 import glob, os, re, shutil, subprocess, sys, tempfile

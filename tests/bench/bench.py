@@ -3,8 +3,9 @@
 
     bench.py --eqat BUILD_DIR [--cases PATTERN,...] [--quick] [--json FILE] [--plot FILE.png]
 
-Run it with a Python that has torch, transformers and safetensors (exit code 77 without), on a machine that does nothing else. Every side
-of every pair is a process of its own on all processors. `--list` names the cases; a pattern with wildcards selects among them.
+Run it with a Python that has torch, transformers and safetensors (exit code 77 without), on a
+machine that does nothing else. Every side of every pair is a process of its own on all processors.
+`--list` names the cases; a pattern with wildcards selects among them.
 """
 
 import argparse
@@ -113,7 +114,7 @@ class Bench:
     # ---- the machine ----
 
     def matrix_rate(self, case, dtype):
-        """Flops a second of the case's own products, each in its best tiling: by the clock, and by the processors' time."""
+        """Flops a second of the case's products, each in its best tiling: by clock, by cpu time."""
         products = case.products()
         missing = [p for p in products if (dtype, p) not in self.rates]
         if missing:
@@ -213,7 +214,7 @@ class Bench:
                 json.dump(self.result(), f, indent=1)
 
     def compare(self, group):
-        """Cases that come out of the same process: steps of a block, and the stream's way through it."""
+        """Cases of one process: steps of a block, and the stream's way through it."""
         case = group[0]
         for dtype in self.opt.dtypes.split(","):
             samples = case.batch * (2 if case.kind in ("block_ap", "advance") else 1)
@@ -360,7 +361,8 @@ def parse():
     a(
         "--busy",
         action="store_true",
-        help="the machine does other work: PyTorch's threads wait without spinning; believe only the cpu columns",
+        help="the machine does other work: PyTorch's threads wait without spinning; "
+        "believe only the cpu columns",
     )
     a("--quickstart", action="store_true", help="also time examples/quickstart.sh")
     a("--json", metavar="FILE")

@@ -1,4 +1,6 @@
-"""Random models as Hugging Face folders, in bf16: normal weights of scale 0.02, the same in every run. Standard library only."""
+"""Random models as Hugging Face folders, in bf16: normal weights of scale 0.02, the same in every
+run. Standard library only.
+"""
 
 import array, json, os, random, struct
 

@@ -1,4 +1,6 @@
-"""Block-AP with its activations in memory and on disk, on few samples and on many: what the disk costs, and what grows."""
+"""Block-AP with its activations in memory and on disk, on few samples and on many: what the disk
+costs, and what grows.
+"""
 
 import os
 import statistics
@@ -68,6 +70,7 @@ def line(row):
     mb = {place: peak / 1e6 for place, peak in row["peak"].items()}
     each = row["microseconds_per_token"]
     return (
-        f"{row['case']} samples: on disk {row['ratio']:.3f}x the time in memory; {each['memory']:.1f} and {each['disk']:.1f} us a token and block, "
+        f"{row['case']} samples: on disk {row['ratio']:.3f}x the time in memory; "
+        f"{each['memory']:.1f} and {each['disk']:.1f} us a token and block, "
         f"peak {mb['memory']:.0f} and {mb['disk']:.0f} MB"
     )

@@ -74,10 +74,11 @@ HEAD = (
 
 
 LEGEND = """\
-x: how many times faster libeqat is, the median over pairs. machine: the best oneDNN products of the same shapes, in GFLOP/s;
-%: libeqat's share of it, attention counted as work. cpu: the same by the processors' time instead of the clock's, which says
-more when something else was running. peak: of the whole process; above base: less what was resident before the model was
-opened; their x: libeqat's share of PyTorch's."""
+x: how many times faster libeqat is, the median over pairs. machine: the best oneDNN products of the
+same shapes, in GFLOP/s; %: libeqat's share of it, attention counted as work. cpu: the same by the
+processors' time instead of the clock's, which says more when something else was running. peak: of
+the whole process; above base: less what was resident before the model was opened; their x:
+libeqat's share of PyTorch's."""
 
 
 def cells(row):
@@ -126,8 +127,8 @@ def table(result):
         if "bytes" in r and "memory_rate" in r:
             e = side(r, "eqat")
             lines.append(
-                f"pack: libeqat {1e3 * e['median']:.1f} ms, {r['bytes'] / e['median'] / 1e9:.1f} GB/s of "
-                f"{r['memory_rate'][0] / 1e9:.1f} GB/s"
+                f"pack: libeqat {1e3 * e['median']:.1f} ms, "
+                f"{r['bytes'] / e['median'] / 1e9:.1f} GB/s of {r['memory_rate'][0] / 1e9:.1f} GB/s"
                 + "".join(
                     f"; {name} {1e3 * s['median']:.1f} ms without packing"
                     for name, s in r["sides"].items()
@@ -141,7 +142,8 @@ def table(result):
             speed = r["megabytes_per_second"]
             theirs = max(speed["tokenizers"], speed["without_offsets"])
             lines.append(
-                f"{r['case']}: {speed['eqat']:.1f} MB/s, tokenizers {theirs:.1f} MB/s, {r['ratio']:.1f}x"
+                f"{r['case']}: {speed['eqat']:.1f} MB/s, "
+                f"tokenizers {theirs:.1f} MB/s, {r['ratio']:.1f}x"
             )
         if r["case"] == "quickstart":
             lines.append(f"quickstart: {r['seconds']:.0f} s")

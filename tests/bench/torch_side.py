@@ -1,5 +1,6 @@
-"""One case on PyTorch, in a process of its own: the oracle's algorithm with what makes it fast (SDPA, fused AdamW, bf16 products for the
-head, weights of frozen linears dequantized once where they do not train, torch.compile on request).
+"""One case on PyTorch, in a process of its own: the oracle's algorithm with what makes it fast
+(SDPA, fused AdamW, bf16 products for the head, weights of frozen linears dequantized once where
+they do not train, torch.compile on request).
 
     python torch_side.py '{"kind": "block_ap", "model": DIR, ...}'     prints one JSON object
 """
@@ -24,7 +25,7 @@ def resident(field):
 
 
 def forget_peak():
-    """Loading through a model at f32 is this program's own clumsiness; what training needs is compared."""
+    """Forgets the peak of loading, which goes through a model at f32: training is compared."""
     with open("/proc/self/clear_refs", "w") as f:
         f.write("5")
 
@@ -53,7 +54,7 @@ class Times:
 
 
 class Runner(oracle.Runner):
-    """The oracle's logits multiply rounded operands in f32; autocast as people use it multiplies in bf16."""
+    """Products of the head in bf16, as autocast has them; the oracle multiplies in f32."""
 
     def logits(self, x):
         h, w = self.model.model.norm(x), self.model.lm_head.weight
@@ -213,7 +214,8 @@ def main():
     torch.set_num_threads(a["threads"])
     torch.manual_seed(0)
     if a["compile"]:
-        # The graph of a training step is compiled when it first runs; without a C++ compiler that fails here, at once.
+        # The graph of a training step is compiled when it first runs; without a C++ compiler that
+        # fails here, at once.
         torch.compile(lambda x: x.sin() + 1)(torch.ones(3))
     base = resident("VmRSS")
     kinds = {"block_ap": block_ap, "e2e_qp": e2e_qp, "eval": evaluate, "pack": pack}

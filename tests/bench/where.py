@@ -3,7 +3,8 @@
 
     where.py --eqat BUILD_DIR [--cases PATTERN,...] [--dtype bf16]
 
-The cases are those of bench.py. A share is of the whole run of a case on one thread, warm-up and stream included. Exit code 77 without perf.
+The cases are those of bench.py. A share is of the whole run of a case on one thread, warm-up and
+stream included. Exit code 77 without perf.
 """
 
 import argparse

@@ -136,7 +136,8 @@ def compare(dump, path):
         both_nan = np.isnan(want) & np.isnan(have)
         different = (want.view(np.uint32) != have.view(np.uint32)) & ~both_nan
         assert not different.any(), (
-            f"{path}: {tensor.name}: {int(different.sum())} of {want.size} values differ, first at {int(different.argmax())}"
+            f"{path}: {tensor.name}: {int(different.sum())} of {want.size} values differ, "
+            f"first at {int(different.argmax())}"
         )
         elements += want.size
     assert at == got.size

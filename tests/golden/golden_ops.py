@@ -1,7 +1,7 @@
-"""Golden values of the quantizer alone: explicit forward and gradient rules on random and boundary inputs.
+"""Golden values of the quantizer alone: explicit rules on random and boundary inputs.
 
-The rules stand here a second time, written as a table rather than as the composition in oracle.py, and the two are
-held against each other before anything is written.
+The rules stand here a second time, written as a table rather than as the composition in oracle.py,
+and the two are held against each other before anything is written.
 """
 
 import json
@@ -14,7 +14,7 @@ import oracle
 
 
 class Table(torch.autograd.Function):
-    """Fake quantization with the gradient rules spelled out. w [out, in/g, g]; s, z [out, in/g, 1]."""
+    """Fake quantization, its gradients spelled out. w [out, in/g, g]; s, z [out, in/g, 1]."""
 
     @staticmethod
     def forward(ctx, w, s, z, bits, s_min):
@@ -79,7 +79,7 @@ def random_case(bits, group, generator, rows=6, groups=4):
 
 
 def boundary_case(bits):
-    """Exact ties, codes exactly at and one beyond each end, ties and excess in z, s beyond its clamps."""
+    """Exact ties; codes at and one beyond each end; ties and excess in z; s beyond its clamps."""
     qmax, group = 2**bits - 1, 16
     s = torch.tensor([0.25, 0.5, 2.0**-9, 2e-5, 3e4, 0.125, -0.5, 1e-4])
     z = torch.tensor([0.5, 1.5, 2.5, 1.0, 0.0, qmax + 3.0, 1.0, qmax - 0.5])

@@ -1,7 +1,8 @@
 """Models, tokenizers and token files for the oracle.
 
-A model is a Hugging Face folder or a GGUF file and always comes back as a transformers model in float32, together
-with the dtype in which every parameter was stored (trained norm gains are rounded to it).
+A model is a Hugging Face folder or a GGUF file and always comes back as a transformers model in
+float32, together with the dtype in which every parameter was stored (trained norm gains are rounded
+to it).
 """
 
 import json
@@ -116,7 +117,8 @@ def _load_gguf(path, attention):
         )
 
     def uninterleave(w, n):
-        # Rows (pair, half) of every head become (half, pair), which is where rotate-half looks for them.
+        # Rows (pair, half) of every head become (half, pair), which is where rotate-half looks for
+        # them.
         return w.reshape(n, w.shape[0] // n // 2, 2, *w.shape[1:]).transpose(1, 2).reshape(w.shape)
 
     tensors = {}
@@ -179,7 +181,7 @@ def load_tokenizer(path):
 
 
 def load_tokens(path, model_path):
-    """The whole file as one int64 stream: raw .u16/.u32, .npy, or text (.txt whole, .jsonl per record)."""
+    """A file as one int64 stream: raw .u16/.u32, .npy, or text (.txt whole, .jsonl per record)."""
     if path.endswith(".u16"):
         ids = np.fromfile(path, "<u2")
     elif path.endswith(".u32"):

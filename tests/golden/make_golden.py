@@ -1,7 +1,8 @@
-"""Write the golden files: `python make_golden.py [family ...]`; see README.md for what every tensor is.
+"""Write the golden files: `python make_golden.py [family ...]`; README.md tells every tensor.
 
-References are computed in float64 and stored in float32. A float32 run of the same thing says how much of a
-difference rounding alone makes; the script refuses to write a file that float32 arithmetic could not reproduce.
+References are computed in float64 and stored in float32. A float32 run of the same thing says how
+much of a difference rounding alone makes; the script refuses to write a file that float32
+arithmetic could not reproduce.
 """
 
 import copy
@@ -20,15 +21,16 @@ from oracle import Runner, e2e_qp, freeze, quant_linears, minmax, quantize_linea
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 STEPS = 50
-# Least distance of w/s from a rounding tie, by bits: s moves by a larger share of itself where it is smaller.
+# Least distance of w/s from a rounding tie, by bits: s moves by a larger share of itself where it
+# is smaller.
 TIE_GAP = {2: 0.01, 3: 0.05, 4: 0.2}
 # Linears are this much larger and norm gains as much smaller, for the same reason.
 SCALE = {2: 1.0, 3: 1.5, 4: 3.0}
 # One group in so many has a weight about to leave the range.
 LEAVING = {2: 8, 3: 8, 4: 16}
-# No weight may come this close to a tie, as a share of max(1, |w/s|), where the crossing changes its code, and not
-# this close where it only changes whether it counts as clipped; but some codes must change. The seed is raised until
-# that holds.
+# No weight may come this close to a tie, as a share of max(1, |w/s|), where the crossing changes
+# its code, and not this close where it only changes whether it counts as clipped; but some codes
+# must change. The seed is raised until that holds.
 CODE_MARGIN, CLIP_MARGIN = 2e-6, 5e-7
 
 BASE = dict(
@@ -152,8 +154,8 @@ FAMILIES = {
         rope_scaling=dict(type="dynamic", factor=2.0),
     ),
 }
-# Largest rms(f32 - f64) / rms(movement) or relative difference with which a file is still written: a tenth of what
-# the C tests allow.
+# Largest rms(f32 - f64) / rms(movement) or relative difference with which a file is still written:
+# a tenth of what the C tests allow.
 BOUNDS = {
     "logits": 2e-6,
     "grad": 1e-5,
@@ -169,7 +171,7 @@ BOUNDS = {
 
 
 class Double(TorchFunctionMode):
-    """transformers takes norms, softmax and rotary angles in float32 whatever the dtype; here float64 stays float64."""
+    """Keeps norms, softmax and rotary angles in float64, where transformers takes float32."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -187,10 +189,11 @@ class Double(TorchFunctionMode):
 def place(w, bits, group, generator):
     """Keep most weights of w away from rounding ties, and let some zero points move.
 
-    A weight that crosses a tie one step earlier or later than in the reference changes the loss by more than all
-    float32 rounding together, so only few may cross. After `minmax` no weight is clipped and zero points have no
-    gradient; in some groups the largest weight, far from zero, is placed so that it leaves the range as soon as s
-    shrinks by a few thousandths, which changes gradients but no code.
+    A weight that crosses a tie one step earlier or later than in the reference changes the loss by
+    more than all float32 rounding together, so only few may cross. After `minmax` no weight is
+    clipped and zero points have no gradient; in some groups the largest weight, far from zero, is
+    placed so that it leaves the range as soon as s shrinks by a few thousandths, which changes
+    gradients but no code.
     """
     qmax = 2**bits - 1
     groups = w.view(-1, group)
@@ -271,7 +274,7 @@ def full_precision(model, ids, dtype):
 
 
 def watch_ties(block):
-    """Nearest approach to a tie while training: (where the code changes, elsewhere), and the number of code changes."""
+    """How near to a tie training came: (where the code changes, elsewhere, code changes)."""
     seen = SimpleNamespace(code=1.0, clip=1.0, changes=0, last={})
 
     def watch(m, args):
@@ -410,7 +413,8 @@ def run(name):
         with Double():
             block_ap, ties = train_first_block(model, bap_ids, opt, torch.float64)
         log.append(
-            f"{name}: seed {seed}, nearest ties {ties.code:.1e} {ties.clip:.1e}, {ties.changes} codes change"
+            f"{name}: seed {seed}, nearest ties {ties.code:.1e} {ties.clip:.1e}, "
+            f"{ties.changes} codes change"
         )
         if ties.code >= CODE_MARGIN and ties.clip >= CLIP_MARGIN and ties.changes >= 2:
             break
@@ -452,7 +456,8 @@ def run(name):
         kind = ".".join(n.split(".")[:2])
         moved.setdefault(kind, []).append(rms(f64[n].double() - start))
     print(
-        f"{name}: loss {f64['loss'].item():.3f}, Block-AP {f64['bap.loss'][0]:.5f} -> {f64['bap.loss'][-1]:.5f}, "
+        f"{name}: loss {f64['loss'].item():.3f}, "
+        f"Block-AP {f64['bap.loss'][0]:.5f} -> {f64['bap.loss'][-1]:.5f}, "
         f"E2E-QP {f64['e2e.loss'][0]:.4f} -> {f64['e2e.loss'][-1]:.4f}"
     )
     for kind, value in measured.items():

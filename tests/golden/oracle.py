@@ -3,7 +3,8 @@
     python oracle.py quantize MODEL --bits 2 --group-size 64 --calib FILE --e2e FILE --eval FILE ...
     python oracle.py eval MODEL --eval FILE
 
-Decoder layers are transformers' own; only their linears are replaced. One JSON object goes to standard output.
+Decoder layers are transformers' own; only their linears are replaced. One JSON object goes to
+standard output.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from inputs import load_model, load_tokens, windows
 S_MIN, S_MAX = 1e-4, 1e4
 
 
-# ---- the quantizer ---------------------------------------------------------------------------------------------
+# ---- the quantizer -------------------------------------------------------------------------------
 
 
 def _replace_value(x, value):
@@ -41,12 +42,12 @@ class _Replace(torch.autograd.Function):
 
 
 def s_floor(bits):
-    """Lower bound of a trained step. At 8 bits steps below 1e-4 are ordinary, so the bound shrinks with the range."""
+    """Lower bound of a trained step. At 8 bits steps below 1e-4 are ordinary: a lower bound."""
     return S_MIN if bits < 8 else S_MIN / 255
 
 
 def fake_quant(w, s, z, bits):
-    """w [out, in], s and z [out, in/g] -> w^ [out, in], with the straight-through gradients of all three."""
+    """w [out, in], s and z [out, in/g] -> w^ [out, in], with straight-through gradients of all."""
     qmax = 2**bits - 1
     shape = w.shape
     w = w.reshape(*s.shape, -1)
@@ -54,7 +55,8 @@ def fake_quant(w, s, z, bits):
     z1 = _replace_value(z, z.detach().round().clamp(0, qmax)).unsqueeze(-1)
     t = w / s1
     u = _replace_value(t, t.detach().round()) + z1
-    # Not clamp(): whether its gradient is 1 or 0 at the two ends differs between releases of PyTorch.
+    # Not clamp(): whether its gradient is 1 or 0 at the two ends differs between releases of
+    # PyTorch.
     q = torch.where((u >= 0) & (u <= qmax), u, u.detach().clamp(0, qmax))
     return ((q - z1) * s1).reshape(shape)
 
@@ -74,7 +76,7 @@ def minmax(w, bits, group):
 
 
 def freeze(w, s, z, bits, clamp):
-    """Codes for storage: s is rounded to fp16 first, then z, then the codes. All are returned in w's dtype."""
+    """Codes for storage: s is rounded to fp16 first, then z, then the codes; all in w's dtype."""
     qmax = 2**bits - 1
     if clamp:
         s = s.clamp(s_floor(bits), S_MAX)
@@ -129,7 +131,7 @@ def quant_linears(module):
     return {n: m for n, m in module.named_modules() if isinstance(m, QuantLinear)}
 
 
-# ---- running blocks --------------------------------------------------------------------------------------------
+# ---- running blocks ------------------------------------------------------------------------------
 
 
 class Runner:
@@ -147,7 +149,7 @@ class Runner:
         return torch.autocast("cpu", torch.bfloat16, enabled=self.compute == torch.bfloat16)
 
     def layer_args(self, index, length):
-        """What the model itself hands to a layer (mask, rotary tables), seen by listening to one forward pass."""
+        """What the model hands to a layer (mask, rotary tables), seen in one forward pass."""
         if length not in self._layer_args:
             seen, hooks = {}, []
             for i, layer in enumerate(self.blocks):
@@ -226,7 +228,7 @@ def adamw(groups):
     return torch.optim.AdamW(groups, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, foreach=True)
 
 
-# ---- Block-AP --------------------------------------------------------------------------------------------------
+# ---- Block-AP ------------------------------------------------------------------------------------
 
 
 def order(n, shuffle, generator):
@@ -243,7 +245,7 @@ def mse(a, b):
 def train_block(
     runner, index, x, target, opt, x_val=None, target_val=None, generator=None, report=None
 ):
-    """Train the (w, s, z, norm gains) of block `index`, whose linears are QuantLinears, from x towards target."""
+    """Train w, s, z and norm gains of block `index` (linears: QuantLinears), from x to target."""
     block = runner.blocks[index]
     quant, weights = [], []
     for name, p in block.named_parameters():
@@ -322,7 +324,7 @@ def rtn(runner, bits, group):
             linear.freeze(clamp=False)
 
 
-# ---- E2E-QP ----------------------------------------------------------------------------------------------------
+# ---- E2E-QP --------------------------------------------------------------------------------------
 
 
 def e2e_qp(runner, ids, opt, progress=lambda *a: None):
@@ -359,7 +361,7 @@ def store_e2e(runner):
         linear.z.copy_(linear.z.round().clamp(0, 2**linear.bits - 1))
 
 
-# ---- the command line ------------------------------------------------------------------------------------------
+# ---- the command line ----------------------------------------------------------------------------
 
 
 def parse(argv):

@@ -1,11 +1,14 @@
 #!/usr/bin/env python3
 """Saved folders held against an inference engine of others: GPTQModel loads them on the CPU.
 
-    check_interop.py EQAT                                  a tiny random model at 2, 3, 4 and 8 bits, and after E2E-QP
-    check_interop.py EQAT TOKENS SEQ_LEN WINDOWS FOLDER... existing folders on tokens (.u16)
+    check_interop.py EQAT
+        a tiny random model at 2, 3, 4 and 8 bits, and after E2E-QP
+    check_interop.py EQAT TOKENS SEQ_LEN WINDOWS FOLDER...
+        existing folders on tokens (.u16)
 
-Three things, for each folder: the engine's weights are (q - z) s of a plain unpacking, bit for bit in f16; its logits in f32 are those
-of the unpacked model; its mean loss is that of `eqat eval` in f32. Exit code 77: a package is missing.
+Three things, for each folder: the engine's weights are (q - z) s of a plain unpacking, bit for bit
+in f16; its logits in f32 are those of the unpacked model; its mean loss is that of `eqat eval` in
+f32. Exit code 77: a package is missing.
 """
 
 import json
@@ -49,7 +52,7 @@ CONFIG = dict(
 
 
 def fields(words, bits, count):
-    """`count` numbers from each row of int32 words [rows, words], lowest bits first, over the word boundaries."""
+    """`count` numbers from each row of int32 words [rows, words], one stream, lowest bits first."""
     raw = words.numpy().view(np.uint8).reshape(words.shape[0], -1)
     stream = np.unpackbits(raw, axis=1, bitorder="little")[:, : count * bits].reshape(
         words.shape[0], count, bits
@@ -113,7 +116,8 @@ def compare(eqat, folder, tokens, time, windows):
             f"{folder}: {name}: weights differ by up to {(got - want).abs().max()}"
         )
     plain = plain_model(folder, tensors, bits)
-    # In f32 from here on, with the tensors of the file: loading rounded embeddings and norm gains to f16.
+    # In f32 from here on, with the tensors of the file: loading rounded embeddings and norm gains
+    # to f16.
     engine = engine.float()
     engine.load_state_dict(
         {k: v.float() for k, v in tensors.items() if k.rsplit(".", 1)[1] in ("weight", "bias")},
@@ -151,8 +155,10 @@ def compare(eqat, folder, tokens, time, windows):
     )
     ours = json.loads(r.stdout)
     print(
-        f"{folder}: {bits} bits, group {config['quantization_config']['group_size']}: {len(names)} linears bit for bit; logits {worst:.1e} from "
-        f"plain ones; perplexity {np.exp(loss):.6f}, libeqat {ours['perplexity']:.6f}, loss differs by {abs(ours['nll'] / ours['tokens'] - loss):.1e}"
+        f"{folder}: {bits} bits, group {config['quantization_config']['group_size']}: "
+        f"{len(names)} linears bit for bit; logits {worst:.1e} from plain ones; "
+        f"perplexity {np.exp(loss):.6f}, libeqat {ours['perplexity']:.6f}, "
+        f"loss differs by {abs(ours['nll'] / ours['tokens'] - loss):.1e}"
     )
     assert (
         ours["tokens"] == windows * (time - 1)
@@ -224,7 +230,8 @@ def tiny(eqat, folder):
 
 def main():
     print(
-        f"gptqmodel {sys.modules['gptqmodel'].__version__}, transformers {transformers.__version__}, torch {torch.__version__}"
+        f"gptqmodel {sys.modules['gptqmodel'].__version__}, "
+        f"transformers {transformers.__version__}, torch {torch.__version__}"
     )
     if len(sys.argv) > 2:
         for folder in sys.argv[5:]:

@@ -1,6 +1,8 @@
-"""Peak resident memory on random models of Llama-3.2-1B shapes, never the model at f32. Block-AP: the block in training, its gradients and
-moments, one batch's activations, the activation cache where it is not in files, and 100 MB, however many samples. E2E-QP: the packed model,
-16 bytes per group, embeddings, a residual stream per block, one block's activations."""
+"""Peak resident memory on random models of Llama-3.2-1B shapes, never the model at f32. Block-AP:
+the block in training, its gradients and moments, one batch's activations, the activation cache
+where it is not in files, and 100 MB, however many samples. E2E-QP: the packed model, 16 bytes per
+group, embeddings, a residual stream per block, one block's activations.
+"""
 
 import json, os, shutil, struct, subprocess, sys, tempfile
 
@@ -142,7 +144,9 @@ LINEARS = sum(count(s) for s in BLOCK if len(s) == 2)
 
 
 def activations(rows):
-    """bf16: what backward keeps of one block (two norms, q k v, attention, projection, residuals, gate, up, product) and its gradients."""
+    """bf16: what backward keeps of one block (two norms, q k v, attention, projection, residuals,
+    gate, up, product) and its gradients.
+    """
     return (
         2
         * 2
@@ -155,15 +159,14 @@ def within(what, peak, parts, factor=1.0):
     for name, size in parts.items():
         print(f"{size / 1e6:9.1f} MB  {name}")
     limit = factor * sum(parts.values())
-    print(
-        f"{limit / 1e6:9.1f} MB  limit{f', {factor} times the sum' if factor != 1 else ''}\n{peak / 1e6:9.1f} MB  peak of {what}\n",
-        flush=True,
-    )
+    times = f", {factor} times the sum" if factor != 1 else ""
+    print(f"{limit / 1e6:9.1f} MB  limit{times}")
+    print(f"{peak / 1e6:9.1f} MB  peak of {what}\n", flush=True)
     return peak <= limit
 
 
 def check_block_ap(folder):
-    """Packed blocks stay in memory, but count nothing here: the first block needs what they take at the end."""
+    """Packed blocks stay in memory but count nothing: the first block needs what they take last."""
     layers, vocab, samples = 16, 128256, 4
     model, out, tokens = (os.path.join(folder, n) for n in ("block-ap", "out", "tokens.u32"))
     write_model(model, layers, vocab)
@@ -193,10 +196,8 @@ def check_samples(folder):
     write_model(model, layers, vocab)
     write_tokens(tokens, many, vocab)
     peaks = [block_ap(model, out, tokens, n, "--offload-dir", folder) for n in (few, many)]
-    print(
-        f"{peaks[0] / 1e6:9.1f} MB  peak with {few} samples in files\n{peaks[1] / 1e6:9.1f} MB  peak with {many}\n",
-        flush=True,
-    )
+    print(f"{peaks[0] / 1e6:9.1f} MB  peak with {few} samples in files")
+    print(f"{peaks[1] / 1e6:9.1f} MB  peak with {many}\n", flush=True)
     shutil.rmtree(model)
     return peaks[1] < peaks[0] + 4_000_000
 

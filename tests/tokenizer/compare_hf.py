@@ -3,9 +3,10 @@
 
     compare_hf.py ENCODE_FILE [--mb 10] [--kinds NAME,...] [--speed]
 
-ENCODE_FILE is the test program of that name.  Without further files the vocabularies are trained on the spot; EQAT_SHARED
-names a folder that adds published ones (tokenizer/{gpt2,qwen2,llama2,vectors}), EQAT_SMOLLM2 a GGUF file with SmolLM2's.
-Exit code 77: the package `tokenizers` is missing.
+ENCODE_FILE is the test program of that name.  Without further files the vocabularies are trained on
+the spot; EQAT_SHARED names a folder that adds published ones
+(tokenizer/{gpt2,qwen2,llama2,vectors}), EQAT_SMOLLM2 a GGUF file with SmolLM2's. Exit code 77: the
+package `tokenizers` is missing.
 """
 
 import argparse
@@ -42,7 +43,10 @@ except ImportError:
 
 SHARED = os.environ.get("EQAT_SHARED")
 SMOLLM2 = os.environ.get("EQAT_SMOLLM2")
-QWEN2 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+QWEN2 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 LLAMA3 = QWEN2.replace(r"|\p{N}|", r"|\p{N}{1,3}|")
 TEKKEN = (
     r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|"
@@ -102,8 +106,10 @@ def random_text(rng, everything, n):
         (0x1F000, 0x1FB00),
         (0x20000, 0x2FA20),
     ]
-    spaces = "\t\n\v\f\r \x85\xa0\u1680\u180e\u2000\u2009\u200b\u2028\u2029\u202f\u205f\u3000\ufeff\x00\x1c"
-    special = "'s'S'ſ'LL'ﬀ''re don't 12345 ½²௫Ⅷ ΑΣς İıſK<s></s><unk><|endoftext|><|im_start|><0x0A>▁ ▁▁ \r\n\n  x\u0301\u0327 각ᄀᆨ"
+    spaces = "\t\n\v\f\r \x85\xa0\u1680\u180e\u2000\u2009\u200b"
+    spaces += "\u2028\u2029\u202f\u205f\u3000\ufeff\x00\x1c"
+    special = "'s'S'ſ'LL'ﬀ''re don't 12345 ½²௫Ⅷ ΑΣς İıſK"
+    special += "<s></s><unk><|endoftext|><|im_start|><0x0A>▁ ▁▁ \r\n\n  x\u0301\u0327 각ᄀᆨ"
     out = []
     while len(out) < n:
         mode = rng.randrange(6)
@@ -143,7 +149,7 @@ def random_text(rng, everything, n):
 
 
 def corpus(megabytes):
-    """Records: text in pieces of very different length, then random Unicode, a third of the whole at least."""
+    """Records: pieces of text of very different length, then random Unicode, at least a third."""
     rng = random.Random(7)
     records, size = [], 0
     files = text_files()
@@ -160,7 +166,8 @@ def corpus(megabytes):
     while size < megabytes * 1e6:
         records.append(random_text(rng, everything, rng.choice((3, 30, 300, 3000))))
         size += len(records[-1].encode())
-    for c in everything:  # every character between letters, which shows its class to every pattern; the empty planes thinly
+    # Every character between letters, which shows its class to every pattern; empty planes thinly.
+    for c in everything:
         if c % 64 == 0 and (c < 0x34000 or c % 4096 == 0) and (megabytes >= 1 or c % 1024 == 0):
             records.append(
                 "".join(
@@ -258,13 +265,13 @@ def sentencepiece(vocab, merges, normalizer, pre, post=True):
 
 
 def old_characters(records):
-    """Without what came after Unicode 3.2, for stages whose reference and libraries know different versions since."""
+    """Without what came after Unicode 3.2: some stages differ there by the version they know."""
     known = functools.cache(lambda c: unicodedata.ucd_3_2_0.category(c) != "Cn")
     return ["".join(c for c in record if known(c)) for record in records]
 
 
 def words_only(sample):
-    """A vocabulary in SentencePiece's manner, trained here: bytes, characters, words that begin with U+2581."""
+    """A vocabulary like SentencePiece's, trained here: bytes, characters, words behind U+2581."""
     t = Tokenizer(models.BPE())
     t.pre_tokenizer = pre_tokenizers.Metaspace()
     trainer = trainers.BpeTrainer(

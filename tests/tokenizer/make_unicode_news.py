@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Writes src/data/tokenizer/unicode_news.c: where Hugging Face `tokenizers` and the C libraries know different Unicode versions.
+"""Writes src/data/tokenizer/unicode_news.c: where Hugging Face `tokenizers` and the C libraries
+know different Unicode versions.
 
     make_unicode_news.py > src/data/tokenizer/unicode_news.c
 
-Needs the packages tokenizers and unicodedata2 (the newest Unicode) and a Python whose own unicodedata is Unicode 14, the
-oldest that a supported PCRE2 has.
+Needs the packages tokenizers and unicodedata2 (the newest Unicode) and a Python whose own
+unicodedata is Unicode 14, the oldest that a supported PCRE2 has.
 """
 
 import sys
@@ -81,12 +82,16 @@ def table(cells, width):
     return ["    " + " ".join(cells[i : i + width]) for i in range(0, len(cells), width)]
 
 
+HEAD = """\
+/* Made by tests/tokenizer/make_unicode_news.py from tokenizers %s: not edited by hand.
+ * Ids must not depend on the Unicode version of the libraries at hand, and the reference knows two
+ * versions itself: its patterns a newer one than PCRE2 may have, its normalizers an older one than
+ * utf8proc. */"""
+
+
 def main():
     out = [
-        "/* Made by tests/tokenizer/make_unicode_news.py from tokenizers %s: not edited by hand."
-        % __version__,
-        " * Ids must not depend on the Unicode version of the libraries at hand, and the reference knows two versions itself: its patterns",
-        " * a newer one than PCRE2 may have, its normalizers an older one than utf8proc. */",
+        HEAD % __version__,
         '#include "data/tokenizer/unicode_news.h"',
         "",
         "const eqi_char_news eqi_chars_new_to_patterns[] = {",
@@ -95,7 +100,8 @@ def main():
     out += table(['{0x%x, 0x%x, "%s"},' % tuple(r) for r in rows], 5)
     out += [
         "};",
-        "const size_t eqi_chars_new_to_patterns_count = sizeof eqi_chars_new_to_patterns / sizeof *eqi_chars_new_to_patterns;",
+        "const size_t eqi_chars_new_to_patterns_count =",
+        "    sizeof eqi_chars_new_to_patterns / sizeof *eqi_chars_new_to_patterns;",
         "",
         "static const uint32_t foreign[][2] = {",
     ]

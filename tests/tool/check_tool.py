@@ -100,7 +100,7 @@ class Tool(unittest.TestCase):
         shutil.copytree(self.model, copy)
         return copy
 
-    # ---- the main job ----------------------------------------------------------------------------------------------------
+    # ---- the main job ----------------------------------------------------------------------------
 
     def test_perplexity_falls_from_stage_to_stage(self):
         full = self.perplexity(self.model)
@@ -113,7 +113,8 @@ class Tool(unittest.TestCase):
             )
             rtn, ap, qat = (self.perplexity(o) for o in outs)
             print(
-                f"{bits} bits: full {full:.4f} rtn {rtn:.4f} block-ap {ap:.4f} efficientqat {qat:.4f}",
+                f"{bits} bits: full {full:.4f} rtn {rtn:.4f} "
+                f"block-ap {ap:.4f} efficientqat {qat:.4f}",
                 file=sys.stderr,
             )
             self.assertGreater(rtn, ap)
@@ -245,7 +246,7 @@ class Tool(unittest.TestCase):
             (r.returncode, r.stderr), (1, "eqat: /dev/full: cannot write the log file\n")
         )
 
-    # ---- usage ----------------------------------------------------------------------------------------------------------------
+    # ---- usage -----------------------------------------------------------------------------------
 
     def test_help_has_every_flag_with_its_default(self):
         text = self.ok("quantize", "--help").stdout
@@ -390,7 +391,7 @@ class Tool(unittest.TestCase):
         self.assertIn(b"cancelled", err)
         self.assertEqual(os.listdir(self.tmp), [])
 
-    # ---- bad input ---------------------------------------------------------------------------------------------------------------
+    # ---- bad input -------------------------------------------------------------------------------
 
     def test_model_that_is_not_there(self):
         self.refused(
@@ -424,7 +425,7 @@ class Tool(unittest.TestCase):
             f.write(struct.pack("<Q", len(text)) + text + raw[8 + n :])
 
     def halve(self, model, name):
-        """Keeps the first half of a tensor's rows; the other half stays under a name that nobody asks for."""
+        """Keeps half of a tensor's rows; the rest stays under a name that nobody asks for."""
 
         def edit(header):
             t = header[name]

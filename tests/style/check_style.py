@@ -9,7 +9,7 @@ import sys
 COLUMNS = 100
 VERSION = "14."  # other versions lay the same style out differently
 SOURCES = ("*.c", "*.h")
-TEXTS = ("*.py", "*.sh", "*meson.build", "meson_options.txt")
+TEXTS = ("*.py", "*.md", "*.sh", "*meson.build", "meson_options.txt")
 
 
 def tracked(root, *patterns):

@@ -120,6 +120,11 @@ EQAT_API eqat_status eqat_model_quantize_rtn(eqat_model *model, const eqat_quant
  * value is not finite), EQAT_IO. */
 EQAT_API eqat_status eqat_model_save(eqat_model *model, const char *dir);
 
+/* Whether the model, quantized as it is now, can be saved in a format: "gptq_v2".  Nothing is read
+ * or written.  Errors: EQAT_UNSUPPORTED, naming the formats that can be written when this is none
+ * of them, else the linear that it cannot hold and why. */
+EQAT_API eqat_status eqat_model_check_save(eqat_model *model, const char *format);
+
 #ifdef __cplusplus
 }
 #endif

@@ -69,6 +69,19 @@ const eqi_source_entry *eqi_source_at(const eqi_source *source, size_t i); /* in
 const eqi_source_entry *eqi_source_find(const eqi_source *source,
                                         const char *name); /* NULL: none */
 const char *eqi_source_path(const eqi_source *source, int file);
+/* What a tensor that a model needs may be stored as. */
+typedef enum eqi_accepted {
+    EQI_ACCEPT_FLOATS,   /* readable by eqi_source_read_f32, but F64 */
+    EQI_ACCEPT_STEPS,    /* F16, BF16 or F32 */
+    EQI_ACCEPT_WORDS,    /* I32 */
+    EQI_ACCEPT_INTEGERS, /* I32 or I64 */
+} eqi_accepted;
+
+/* The tensor is there, of this shape and a type among `types`, which goes to *stored (may be NULL);
+ * else EQAT_FORMAT. `path` is what the source was opened as, for messages. */
+eqat_status eqi_source_expect(const eqi_source *source, const char *path, const char *name,
+                              eqi_accepted types, int ndim, const int64_t *shape,
+                              eqi_stored *stored);
 /* The "__metadata__" string of a single safetensors file; NULL when missing or when there are
  * shards. Borrowed. */
 const char *eqi_source_metadata(const eqi_source *source, const char *key);

@@ -155,112 +155,18 @@ done:
     return st;
 }
 
-static const eqi_source_entry *find_in(eqat_model *m, const char *name, const char *suffix)
-{
-    char full[128];
-    snprintf(full, sizeof full, "%s.%s", name, suffix);
-    return eqi_source_find(m->source, full);
-}
-
-/* Act-order files permute the inputs; ours and those without desc_act do not. */
-static eqat_status check_g_idx(eqat_model *m, const eqi_linear *l)
-{
-    const eqi_source_entry *e = find_in(m, l->name, "g_idx");
-    if (!e) return EQAT_OK;
-    void *index = eqi_alloc(m->ctx, (size_t)e->bytes, "g_idx");
-    if (!index) return EQAT_OUT_OF_MEMORY;
-    eqat_status st = eqi_source_read_raw(m->source, e, 0, (size_t)e->bytes, index);
-    for (int64_t k = 0; k < l->in && st == EQAT_OK; k++) {
-        int64_t found =
-            e->stored == EQI_STORED_I64 ? ((const int64_t *)index)[k] : ((const int32_t *)index)[k];
-        if (found != k / l->file.group)
-            st = eqi_fail(m->ctx, EQAT_UNSUPPORTED,
-                          "%s: tensor %s: found group %lld for input %lld, expected %lld",
-                          eqi_source_path(m->source, e->file), e->name, (long long)found,
-                          (long long)k, (long long)(k / l->file.group));
-    }
-    eqi_free(m->ctx, index);
-    return st;
-}
-
-static eqat_status load_codes(eqat_model *m, const eqi_linear *l, eqi_tensor **out)
-{
-    const eqi_source_entry *e = find_in(m, l->name, "qweight");
-    int64_t words = eqi_gptq_weight_rows(l->in, l->file.bits);
-    uint32_t *raw = eqi_alloc(m->ctx, (size_t)e->bytes, "packed weights"), *codes = NULL;
-    eqat_status st = EQAT_OUT_OF_MEMORY;
-    if (raw) codes = eqi_alloc(m->ctx, (size_t)e->bytes, "packed weights");
-    if (!codes) goto done;
-    EQI_GOTO(done, eqi_source_read_raw(m->source, e, 0, (size_t)e->bytes, raw));
-    eqi_gptq_transpose(raw, words, l->out, codes);
-    EQI_GOTO(done, eqi_tensor_create(m->ctx, out, EQI_U32, 2, (int64_t[]){l->out, words}));
-    st = eqi_tensor_upload(*out, codes, (size_t)e->bytes);
-done:
-    eqi_free(m->ctx, raw);
-    eqi_free(m->ctx, codes);
-    return st;
-}
-
-static eqat_status load_zeros(eqat_model *m, const eqi_linear *l, int64_t groups, eqi_tensor **out)
-{
-    const eqi_source_entry *e = find_in(m, l->name, "qzeros");
-    size_t n = (size_t)(l->out * groups);
-    uint32_t *raw = eqi_alloc(m->ctx, (size_t)e->bytes, "zero points");
-    uint8_t *zeros = raw ? eqi_alloc(m->ctx, n, "zero points") : NULL;
-    eqat_status st = EQAT_OUT_OF_MEMORY;
-    if (!zeros) goto done;
-    EQI_GOTO(done, eqi_source_read_raw(m->source, e, 0, (size_t)e->bytes, raw));
-    eqi_gptq_unpack_zeros(raw, l->out, groups, l->file.bits, m->gptq.minus_one, zeros);
-    EQI_GOTO(done, eqi_tensor_create(m->ctx, out, EQI_U8, 2, (int64_t[]){l->out, groups}));
-    st = eqi_tensor_upload(*out, zeros, n);
-done:
-    eqi_free(m->ctx, raw);
-    eqi_free(m->ctx, zeros);
-    return st;
-}
-
-static eqat_status load_steps(eqat_model *m, const eqi_linear *l, int64_t groups, eqi_tensor **out)
-{
-    const eqi_source_entry *e = find_in(m, l->name, "scales");
-    int64_t n = l->out * groups;
-    size_t bytes = (size_t)n * sizeof(float);
-    float *raw = eqi_alloc(m->ctx, bytes, "step sizes"),
-          *steps = raw ? eqi_alloc(m->ctx, bytes, "step sizes") : NULL;
-    eqat_status st = EQAT_OUT_OF_MEMORY;
-    if (!steps) goto done;
-    EQI_GOTO(done, eqi_source_read_f32(m->source, e, 0, n, raw));
-    /* What the file would hold had we written it. */
-    round_f16(raw, n);
-    int64_t bad = eqi_first_bad(raw, n, EQI_F32);
-    if (bad < n) {
-        st = not_finite(m, e, bad, raw[bad]);
-        goto done;
-    }
-    for (int64_t g = 0; g < groups; g++)
-        for (int64_t o = 0; o < l->out; o++) steps[o * groups + g] = raw[g * l->out + o];
-    EQI_GOTO(done, eqi_tensor_create(m->ctx, out, EQI_F32, 2, (int64_t[]){l->out, groups}));
-    st = eqi_tensor_upload(*out, steps, bytes);
-done:
-    eqi_free(m->ctx, raw);
-    eqi_free(m->ctx, steps);
-    return st;
-}
-
 eqat_status eqi_load_packed(eqat_model *m, const eqi_linear *l, eqi_weight *weight)
 {
-    eqi_weight w = {.q = l->file};
-    int64_t groups = l->in / l->file.group;
-    eqat_status st;
-    EQI_GOTO(done, check_g_idx(m, l));
-    EQI_GOTO(done, load_codes(m, l, &w.codes));
-    EQI_GOTO(done, load_zeros(m, l, groups, &w.z));
-    EQI_GOTO(done, load_steps(m, l, groups, &w.s));
+    eqi_layout_linear linear = eqi_linear_described(l, l->file);
+    eqi_weight w = {0};
+    eqat_status st = m->packing.layout->read(&m->packing, m->source, &linear, &w);
+    if (st != EQAT_OK) {
+        eqi_weight_release(&w);
+        return st;
+    }
     w.bias = weight->bias;
     *weight = w;
     return EQAT_OK;
-done:
-    eqi_weight_release(&w);
-    return st;
 }
 
 /* F32 masters of a resident block may have been trained; anything else is as the file has it and

@@ -42,7 +42,7 @@ static eqat_status open_folder(eqat_model *m)
     eqat_status st;
     EQI_GOTO(done, read_json(m->ctx, config, &m->json));
     EQI_GOTO(done, eqi_config_parse(m->ctx, &m->config, m->json, config));
-    EQI_GOTO(done, eqi_gptq_config_parse(m->ctx, &m->gptq, m->json, config));
+    EQI_GOTO(done, eqi_packing_parse(m->ctx, &m->packing, m->json, config));
     st = eqi_source_open_safetensors(m->ctx, &m->source, m->path);
 done:
     eqi_free(m->ctx, config);
@@ -144,8 +144,14 @@ eqi_quant_desc eqi_linear_quantization(const eqi_linear *l)
     return l->weight.w ? (eqi_quant_desc){0} : l->file;
 }
 
+eqi_layout_linear eqi_linear_described(const eqi_linear *l, eqi_quant_desc q)
+{
+    return (eqi_layout_linear){.name = l->name, .out = l->out, .in = l->in, .q = q};
+}
+
 typedef struct totals {
-    bool quantized, changed; /* changed: no longer what the file holds */
+    const eqi_layout *layout; /* of what is packed */
+    bool quantized, changed;  /* changed: no longer what the file holds */
     int64_t parameters, linear_parameters, bytes;
     double linear_bits;
 } totals;
@@ -163,10 +169,11 @@ static void add_linear(totals *t, const eqi_linear *l)
     eqi_quant_desc q = eqi_linear_quantization(l);
     t->linear_parameters += n;
     if (q.bits) {
+        eqi_layout_linear linear = eqi_linear_described(l, q);
         int64_t groups = l->in / q.group, bits = n * q.bits + l->out * groups * (16 + q.bits);
         t->parameters += n;
         t->linear_bits += (double)bits;
-        t->bytes += bits / 8 + l->in * 4; /* g_idx */
+        t->bytes += eqi_layout_bytes(t->layout, &linear);
     } else {
         int64_t before = t->bytes;
         add_dense(t, l->stored, n);
@@ -177,7 +184,7 @@ static void add_linear(totals *t, const eqi_linear *l)
 
 static totals count(const eqat_model *m)
 {
-    totals t = {0};
+    totals t = {.layout = m->packing.layout ? m->packing.layout : eqi_layout_default()};
     for (int64_t b = 0; b < m->config.blocks; b++)
         for (int i = 0; i < m->blocks[b].n_linears; i++) {
             const eqi_linear *l = &m->blocks[b].linears[i];

@@ -7,7 +7,7 @@
 
 #include "base/context.h"
 #include "eqat/model.h"
-#include "format/gptq.h"
+#include "format/layout.h"
 #include "format/source.h"
 #include "ops/ops.h"
 
@@ -115,8 +115,8 @@ struct eqat_model {
     char *path;
     json_t *json; /* config.json as it came */
     eqi_config config;
-    eqi_gptq_config gptq; /* quantization_config of the input */
-    eqi_source *source;   /* Hugging Face names, rows as Hugging Face has them */
+    eqi_packing packing; /* quantization_config of the input */
+    eqi_source *source;  /* Hugging Face names, rows as Hugging Face has them */
     eqat_tokenizer *tokenizer;
     eqi_dtype compute;
     eqi_block *blocks;
@@ -168,10 +168,12 @@ eqat_status eqi_read_tensor(eqat_model *model, const char *name, eqi_dtype dtype
                             eqi_tensor **out);
 /* What a linear is by now, in memory or, when it is not loaded, in the file; bits 0: dense. */
 eqi_quant_desc eqi_linear_quantization(const eqi_linear *linear);
+/* The linear as storage layouts see it, packed as `q`. */
+eqi_layout_linear eqi_linear_described(const eqi_linear *linear, eqi_quant_desc q);
 eqat_status eqi_load_packed(eqat_model *model, const eqi_linear *linear, eqi_weight *weight);
 eqat_status eqi_model_load_embedding(eqat_model *model);
-/* config.json and the small files beside it. */
-eqat_status eqi_save_config(eqat_model *model, const char *dir);
+/* config.json, with quantization_config as the layout has it, and the small files beside it. */
+eqat_status eqi_save_config(eqat_model *model, const eqi_layout *layout, const char *dir);
 /* eqi_block_forward with rotary tables of the caller's. */
 eqat_status eqi_block_graph(eqi_tape *tape, eqat_model *model, int64_t index, eqi_tensor *cos,
                             eqi_tensor *sin, eqi_tensor *x, eqi_tensor *positions,

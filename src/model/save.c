@@ -3,7 +3,6 @@
 #include <string.h>
 
 #include "base/file.h"
-#include "base/half.h"
 #include "model/model.h"
 #include "quant/quantizer.h"
 
@@ -13,6 +12,7 @@
 typedef struct emitter {
     eqat_model *m;
     eqi_ctx *ctx;
+    const eqi_layout *layout; /* of packed linears */
     eqi_safetensors_writer *out;
     bool writing;
 } emitter;
@@ -98,112 +98,32 @@ static eqat_status emit_dense(emitter *e, const char *name, eqi_tensor *t)
     return memory ? write_memory(e, name, stored, t) : write_source(e, entry, stored);
 }
 
-static eqat_status write_codes(emitter *e, const eqi_linear *l, const eqi_weight *w)
-{
-    int64_t words = eqi_gptq_weight_rows(l->in, w->q.bits);
-    size_t bytes = (size_t)(l->out * words) * sizeof(uint32_t);
-    uint32_t *rows = eqi_alloc(e->ctx, bytes, "packed weights");
-    uint32_t *columns = rows ? eqi_alloc(e->ctx, bytes, "packed weights") : NULL;
-    eqat_status st = columns ? eqi_tensor_download(w->codes, rows, bytes) : EQAT_OUT_OF_MEMORY;
-    if (st == EQAT_OK) {
-        eqi_gptq_transpose(rows, l->out, words, columns);
-        st = eqi_safetensors_write(e->out, columns, bytes);
-    }
-    eqi_free(e->ctx, rows);
-    eqi_free(e->ctx, columns);
-    return st;
-}
-
 /* z may be an F32 master: the products round and clamp it, and so does the file. */
-static eqat_status write_zeros(emitter *e, const eqi_linear *l, const eqi_weight *w)
+static eqat_status write_packed(emitter *e, const eqi_layout_linear *l, eqi_weight w)
 {
-    int64_t groups = l->in / w->q.group;
-    size_t n = (size_t)(l->out * groups),
-           bytes = (size_t)(groups * eqi_gptq_zero_columns(l->out, w->q.bits)) * sizeof(uint32_t);
     eqi_tensor *rounded = NULL;
-    if (w->z->v.dtype != EQI_U8) EQI_RETURN_IF(eqi_quant_round_z(w->z, w->q.bits, &rounded));
-    uint8_t *zeros = eqi_alloc(e->ctx, n, "zero points");
-    uint32_t *words = zeros ? eqi_alloc(e->ctx, bytes, "zero points") : NULL;
-    eqat_status st =
-        words ? eqi_tensor_download(rounded ? rounded : w->z, zeros, n) : EQAT_OUT_OF_MEMORY;
-    if (st == EQAT_OK) {
-        eqi_gptq_pack_zeros(zeros, l->out, groups, w->q.bits, words);
-        st = eqi_safetensors_write(e->out, words, bytes);
-    }
+    if (w.z->v.dtype != EQI_U8) EQI_RETURN_IF(eqi_quant_round_z(w.z, w.q.bits, &rounded));
+    if (rounded) w.z = rounded;
+    eqat_status st = e->layout->write(e->ctx, e->out, l, &w);
     eqi_tensor_unref(rounded);
-    eqi_free(e->ctx, zeros);
-    eqi_free(e->ctx, words);
     return st;
-}
-
-static eqat_status write_steps(emitter *e, const eqi_linear *l, const eqi_weight *w)
-{
-    int64_t groups = l->in / w->q.group, n = l->out * groups;
-    float *steps = eqi_alloc(e->ctx, (size_t)n * sizeof *steps, "step sizes");
-    uint16_t *columns = steps ? eqi_alloc(e->ctx, (size_t)n * sizeof *columns, "step sizes") : NULL;
-    eqat_status st =
-        columns ? eqi_tensor_download(w->s, steps, (size_t)n * sizeof *steps) : EQAT_OUT_OF_MEMORY;
-    int64_t bad = st == EQAT_OK ? eqi_first_bad(steps, n, EQI_F32) : n;
-    if (bad < n) st = refuse_value(e, l->name, steps[bad]);
-    if (st == EQAT_OK) {
-        for (int64_t o = 0; o < l->out; o++)
-            for (int64_t g = 0; g < groups; g++)
-                columns[g * l->out + o] = eqi_f32_to_f16(eqi_stored_step(steps[o * groups + g]));
-        st = eqi_safetensors_write(e->out, columns, (size_t)n * sizeof *columns);
-    }
-    eqi_free(e->ctx, steps);
-    eqi_free(e->ctx, columns);
-    return st;
-}
-
-static eqat_status write_g_idx(emitter *e, const eqi_linear *l, const eqi_weight *w)
-{
-    int32_t *index = eqi_alloc(e->ctx, (size_t)l->in * sizeof *index, "g_idx");
-    if (!index) return EQAT_OUT_OF_MEMORY;
-    for (int64_t k = 0; k < l->in; k++) index[k] = (int32_t)(k / w->q.group);
-    eqat_status st = eqi_safetensors_write(e->out, index, (size_t)l->in * sizeof *index);
-    eqi_free(e->ctx, index);
-    return st;
-}
-
-static eqat_status declare_packed(emitter *e, const eqi_linear *l, const eqi_quant_desc *q)
-{
-    int64_t groups = l->in / q->group;
-    char name[128];
-    snprintf(name, sizeof name, "%s.qweight", l->name);
-    EQI_RETURN_IF(declare(e, name, EQI_STORED_I32, 2,
-                          (int64_t[]){eqi_gptq_weight_rows(l->in, q->bits), l->out}));
-    snprintf(name, sizeof name, "%s.qzeros", l->name);
-    EQI_RETURN_IF(declare(e, name, EQI_STORED_I32, 2,
-                          (int64_t[]){groups, eqi_gptq_zero_columns(l->out, q->bits)}));
-    snprintf(name, sizeof name, "%s.scales", l->name);
-    EQI_RETURN_IF(declare(e, name, EQI_STORED_F16, 2, (int64_t[]){groups, l->out}));
-    snprintf(name, sizeof name, "%s.g_idx", l->name);
-    return declare(e, name, EQI_STORED_I32, 1, &l->in);
-}
-
-static eqat_status write_packed(emitter *e, const eqi_linear *l, const eqi_weight *w)
-{
-    EQI_RETURN_IF(write_codes(e, l, w));
-    EQI_RETURN_IF(write_zeros(e, l, w));
-    EQI_RETURN_IF(write_steps(e, l, w));
-    return write_g_idx(e, l, w);
 }
 
 static eqat_status emit_linear(emitter *e, eqi_linear *l)
 {
     char name[128];
     eqi_quant_desc q = eqi_linear_quantization(l);
+    eqi_layout_linear linear = eqi_linear_described(l, q);
     if (q.bits && !e->writing) {
-        EQI_RETURN_IF(declare_packed(e, l, &q));
+        EQI_RETURN_IF(eqi_layout_declare(e->layout, e->out, &linear));
     } else if (q.bits && l->weight.codes) {
-        EQI_RETURN_IF(write_packed(e, l, &l->weight));
+        EQI_RETURN_IF(write_packed(e, &linear, l->weight));
     } else if (q.bits) {
-        /* Packed in the input and not in memory: through memory, because the input's zero points
-         * may be the older form. */
+        /* Packed in the input and not in memory: through memory, because the input's layout
+         * may be another one. */
         eqi_weight w = {0};
         EQI_RETURN_IF(eqi_load_packed(e->m, l, &w));
-        eqat_status st = write_packed(e, l, &w);
+        eqat_status st = write_packed(e, &linear, w);
         eqi_weight_release(&w);
         EQI_RETURN_IF(st);
     } else {
@@ -231,11 +151,11 @@ static eqat_status emit_all(emitter *e)
     return m->config.tied ? EQAT_OK : emit_dense(e, "lm_head.weight", m->head);
 }
 
-static eqat_status write_weights(eqat_model *m, const char *dir)
+static eqat_status write_weights(eqat_model *m, const eqi_layout *layout, const char *dir)
 {
     char *path = eqi_path_join(m->ctx, dir, "model.safetensors");
     if (!path) return EQAT_OUT_OF_MEMORY;
-    emitter e = {.m = m, .ctx = m->ctx};
+    emitter e = {.m = m, .ctx = m->ctx, .layout = layout};
     eqat_status st;
     EQI_GOTO(done, eqi_safetensors_create(m->ctx, &e.out, path));
     EQI_GOTO(done, eqi_safetensors_metadata(e.out, "format", "pt"));
@@ -251,16 +171,22 @@ done:
     return st;
 }
 
-/* Everything that could be refused is refused before the first byte. */
-static eqat_status check_layout(eqat_model *m)
+static eqat_status check_layout(eqat_model *m, const eqi_layout *layout)
 {
     for (int64_t b = 0; b < m->config.blocks; b++)
         for (int i = 0; i < m->blocks[b].n_linears; i++) {
             const eqi_linear *l = &m->blocks[b].linears[i];
-            eqi_quant_desc q = eqi_linear_quantization(l);
-            if (q.bits) EQI_RETURN_IF(eqi_gptq_check(m->ctx, l->name, l->out, l->in, &q));
+            eqi_layout_linear linear = eqi_linear_described(l, eqi_linear_quantization(l));
+            if (linear.q.bits) EQI_RETURN_IF(layout->check(m->ctx, &linear));
         }
     return EQAT_OK;
+}
+
+eqat_status eqat_model_check_save(eqat_model *m, const char *format)
+{
+    const eqi_layout *layout;
+    EQI_RETURN_IF(eqi_layout_find(m->ctx, format, &layout));
+    return check_layout(m, layout);
 }
 
 static eqat_status round_f32(eqi_tensor *t, eqi_stored stored)
@@ -293,13 +219,15 @@ static eqat_status round_memory(eqat_model *m)
 eqat_status eqat_model_save(eqat_model *m, const char *dir)
 {
     EQI_RETURN_IF(eqi_model_check_idle(m));
-    EQI_RETURN_IF(check_layout(m));
+    /* Everything that could be refused is refused before the first byte. */
+    const eqi_layout *layout = eqi_layout_default();
+    EQI_RETURN_IF(check_layout(m, layout));
     eqi_outdir *out;
     EQI_RETURN_IF(eqi_outdir_begin(m->ctx, &out, dir));
     eqat_status st;
     if (!m->in_training) EQI_GOTO(done, round_memory(m));
-    EQI_GOTO(done, write_weights(m, out->temp));
-    EQI_GOTO(done, eqi_save_config(m, out->temp));
+    EQI_GOTO(done, write_weights(m, layout, out->temp));
+    EQI_GOTO(done, eqi_save_config(m, layout, out->temp));
     EQI_GOTO(done, m->tokenizer ? eqat_tokenizer_save(m->tokenizer, out->temp) : EQAT_OK);
     st = eqi_outdir_commit(&out);
 done:

@@ -44,33 +44,31 @@ static eqat_status write_json(eqi_ctx *ctx, const json_t *json, const char *path
                                    : st;
 }
 
-static eqat_status quantization_config(eqat_model *m, json_t **out)
+static eqat_status quantization_config(eqat_model *m, const eqi_layout *layout, json_t **out)
 {
     size_t n = 0, most = (size_t)m->config.blocks * EQI_ROLE_COUNT;
-    eqi_gptq_linear *linears =
+    eqi_layout_linear *linears =
         eqi_calloc(m->ctx, most, sizeof *linears, "the quantization of a model");
     if (!linears) return EQAT_OUT_OF_MEMORY;
     bool any = false;
     for (int64_t b = 0; b < m->config.blocks; b++)
         for (int i = 0; i < m->blocks[b].n_linears; i++) {
             const eqi_linear *l = &m->blocks[b].linears[i];
-            eqi_quant_desc q = eqi_linear_quantization(l);
-            linears[n++] =
-                (eqi_gptq_linear){.name = l->name, .in = l->in, .bits = q.bits, .group = q.group};
-            any |= q.bits != 0;
+            linears[n++] = eqi_linear_described(l, eqi_linear_quantization(l));
+            any |= linears[n - 1].q.bits != 0;
         }
-    *out = any ? eqi_gptq_config_make(linears, n) : NULL;
+    *out = any ? layout->config(linears, n) : NULL;
     eqi_free(m->ctx, linears);
     return any && !*out ? eqi_fail(m->ctx, EQAT_OUT_OF_MEMORY, "out of memory: quantization_config")
                         : EQAT_OK;
 }
 
-static eqat_status write_config(eqat_model *m, const char *path)
+static eqat_status write_config(eqat_model *m, const eqi_layout *layout, const char *path)
 {
     static const char *const names[] = {
         [EQI_F32] = "float32", [EQI_BF16] = "bfloat16", [EQI_F16] = "float16"};
     json_t *quantization;
-    EQI_RETURN_IF(quantization_config(m, &quantization));
+    EQI_RETURN_IF(quantization_config(m, layout, &quantization));
     json_t *json = json_deep_copy(m->json);
     bool failed = !json;
     if (json) json_object_del(json, "quantization_config");
@@ -103,7 +101,7 @@ static eqat_status copy_file(eqat_model *m, const char *dir, const char *name)
     return st;
 }
 
-eqat_status eqi_save_config(eqat_model *m, const char *dir)
+eqat_status eqi_save_config(eqat_model *m, const eqi_layout *layout, const char *dir)
 {
     /* Of a tokenizer that libeqat does not read. */
     static const char *const tokenizer_files[] = {"tokenizer.json",
@@ -115,7 +113,7 @@ eqat_status eqi_save_config(eqat_model *m, const char *dir)
                                                   "tokenizer.model",
                                                   "chat_template.jinja"};
     char *path = eqi_path_join(m->ctx, dir, "config.json");
-    eqat_status st = path ? write_config(m, path) : EQAT_OUT_OF_MEMORY;
+    eqat_status st = path ? write_config(m, layout, path) : EQAT_OUT_OF_MEMORY;
     eqi_free(m->ctx, path);
     if (st != EQAT_OK || !eqi_path_is_dir(m->path)) return st;
     EQI_RETURN_IF(copy_file(m, dir, "generation_config.json"));

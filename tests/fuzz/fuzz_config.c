@@ -38,13 +38,13 @@ eqat_status eqat_fuzz_one(eqi_ctx *ctx, const char *path, const uint8_t *data, s
     json_t *json = json_loadb((const char *)data, size, 0, &error);
     if (!json) return eqi_fail(ctx, EQAT_FORMAT, "%s: %s", path, error.text);
     eqi_config c;
-    eqi_gptq_config q;
+    eqi_packing q;
     eqat_status st = eqi_config_parse(ctx, &c, json, path);
     if (st == EQAT_OK) {
         sound(&c);
         st = tables(ctx, &c);
     }
-    if (st == EQAT_OK) st = eqi_gptq_config_parse(ctx, &q, json, path);
+    if (st == EQAT_OK) st = eqi_packing_parse(ctx, &q, json, path);
     json_decref(json);
     return st;
 }

@@ -221,19 +221,19 @@ START_TEST(quantization_config)
          "pack_dtype: found \"int8\""},
         {"7", "quant_method: found nothing"},
     };
-    eqi_gptq_config c;
+    eqi_packing c;
     for (size_t i = 0; i < EQI_COUNT(cases); i++) {
         json_t *json = json_pack("{s:o}", "quantization_config",
                                  json_loads(cases[i].text, JSON_DECODE_ANY, NULL));
-        says(ctx, eqi_gptq_config_parse(ctx, &c, json, "config.json"), EQAT_UNSUPPORTED,
+        says(ctx, eqi_packing_parse(ctx, &c, json, "config.json"), EQAT_UNSUPPORTED,
              cases[i].message);
         json_decref(json);
     }
     /* null is what is missing */
     json_t *json = json_pack("{s:{s:s, s:n, s:i, s:i}}", "quantization_config", "quant_method",
                              "gptq", "checkpoint_format", "bits", 3, "group_size", -1);
-    OK(ctx, eqi_gptq_config_parse(ctx, &c, json, "config.json"));
-    ck_assert(c.present && c.bits == 3 && c.group == -1 && c.minus_one && !c.dynamic);
+    OK(ctx, eqi_packing_parse(ctx, &c, json, "config.json"));
+    ck_assert(c.bits == 3 && c.group == -1 && !c.varies && !strcmp(c.layout->name, "gptq"));
     json_decref(json);
 }
 END_TEST

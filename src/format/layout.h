@@ -1,0 +1,93 @@
+/* Storage layouts: how the codes, step sizes and zero points of packed linears lie in the tensors
+ * of a file, to and from the engine's eqi_weight (docs/formats.md). A layout is one file of this
+ * folder and a row in layouts.c; src/model names none of them. */
+#ifndef EQI_FORMAT_LAYOUT_H
+#define EQI_FORMAT_LAYOUT_H
+
+#include <jansson.h>
+
+#include "format/source.h"
+#include "ops/ops.h"
+
+/* A linear as layouts see it. */
+typedef struct eqi_layout_linear {
+    const char *name; /* "model.layers.0.self_attn.q_proj" */
+    int64_t out, in;
+    eqi_quant_desc q; /* bits 0: not packed; clamp does not count */
+} eqi_layout_linear;
+
+/* One of the tensors that a packed linear is stored as, "<linear>.<suffix>". */
+typedef struct eqi_layout_tensor {
+    const char *suffix;
+    eqi_stored stored;  /* as it is written */
+    eqi_accepted types; /* as it is read */
+    bool optional;      /* when it is read */
+    int ndim;
+    int64_t shape[2];
+} eqi_layout_tensor;
+
+#define EQI_LAYOUT_TENSORS 6 /* of one linear, at most */
+
+/* quantization_config of an input. */
+typedef struct eqi_packing {
+    const struct eqi_layout *layout; /* NULL: config.json has none, and no linear is packed */
+    int bits;
+    int64_t group; /* -1: the whole row */
+    bool varies;   /* linears may differ from bits and group */
+} eqi_packing;
+
+typedef struct eqi_layout {
+    const char *name; /* "gptq_v2" */
+    /* quantization_config is of this layout when its quant_method is `method` and its `key` is
+     * `value`, or is missing and the layout is the implied one. Rows of one method stand together
+     * and have one key. */
+    const char *method, *key, *value;
+    bool implied;
+    const char *mark; /* a linear is packed when it has a tensor of this suffix */
+
+    /* bits, group and varies from a quantization_config of this layout; `path` is for messages.
+     * What cannot be read is EQAT_UNSUPPORTED naming the key. */
+    eqat_status (*parse)(eqi_ctx *ctx, const json_t *config, const char *path, eqi_packing *out);
+    /* linear->q of a linear that is packed in the source; may be any number that its tensors
+     * suggest, for they are held against it next. */
+    void (*describe)(const eqi_packing *packing, const eqi_source *source,
+                     eqi_layout_linear *linear);
+    /* Whether the layout can hold the linear. EQAT_UNSUPPORTED with the line why not. */
+    eqat_status (*check)(eqi_ctx *ctx, const eqi_layout_linear *linear);
+    /* The tensors of a linear, in the order in which they are written; their number. */
+    int (*tensors)(const eqi_layout_linear *linear, eqi_layout_tensor list[EQI_LAYOUT_TENSORS]);
+    /* New codes, s and z in *out; whatever is there after a failure is the caller's too. Step sizes
+     * are rounded to fp16; one that is not finite is EQAT_NUMERIC. */
+    eqat_status (*read)(const eqi_packing *packing, eqi_source *source,
+                        const eqi_layout_linear *linear, eqi_weight *out);
+
+    /* Both NULL: the layout is read alone. The data of `tensors`, in its order, from codes U32,
+     * s F32 and z U8. */
+    eqat_status (*write)(eqi_ctx *ctx, eqi_safetensors_writer *writer,
+                         const eqi_layout_linear *linear, const eqi_weight *packed);
+    /* A new quantization_config for all linears of a model, in order, those that are not packed
+     * among them; at least one is. NULL: out of memory. */
+    json_t *(*config)(const eqi_layout_linear *linears, size_t n);
+} eqi_layout;
+
+size_t eqi_layout_count(void);
+const eqi_layout *eqi_layout_at(size_t i);
+const eqi_layout *eqi_layout_default(void); /* of saved folders */
+/* The layout of this name that can be written; EQAT_UNSUPPORTED listing those when there is none.
+ */
+eqat_status eqi_layout_find(eqi_ctx *ctx, const char *name, const eqi_layout **out);
+
+/* json: the whole config.json. A method or a layout that is not in the table is EQAT_UNSUPPORTED by
+ * name. */
+eqat_status eqi_packing_parse(eqi_ctx *ctx, eqi_packing *out, const json_t *json, const char *path);
+/* Fills in linear->q, bits 0 when the source has the linear unpacked, and holds the tensors of a
+ * packed one against it. `path` is the model's, for messages. */
+eqat_status eqi_packing_expect(const eqi_packing *packing, const eqi_source *source,
+                               const char *path, eqi_layout_linear *linear);
+
+eqat_status eqi_layout_declare(const eqi_layout *layout, eqi_safetensors_writer *writer,
+                               const eqi_layout_linear *linear);
+/* What the tensors of a packed linear take. */
+int64_t eqi_layout_bytes(const eqi_layout *layout, const eqi_layout_linear *linear);
+
+#endif

@@ -1,0 +1,170 @@
+#include <stdio.h>
+#include <string.h>
+
+#include "format/json_text.h"
+#include "format/layout_impl.h"
+
+static const eqi_layout *const rows[] = {&eqi_layout_gptq, &eqi_layout_gptq_v2};
+
+#define LIST_TEXT 256
+
+size_t eqi_layout_count(void) { return EQI_COUNT(rows); }
+const eqi_layout *eqi_layout_at(size_t i) { return rows[i]; }
+const eqi_layout *eqi_layout_default(void) { return &eqi_layout_gptq_v2; }
+
+static void add_word(char list[LIST_TEXT], const char *word)
+{
+    size_t at = strlen(list);
+    snprintf(list + at, LIST_TEXT - at, "%s%s", at ? " or " : "", word);
+}
+
+eqat_status eqi_layout_find(eqi_ctx *ctx, const char *name, const eqi_layout **out)
+{
+    char written[LIST_TEXT] = "";
+    for (size_t i = 0; i < EQI_COUNT(rows); i++) {
+        if (!rows[i]->write) continue;
+        add_word(written, rows[i]->name);
+        *out = rows[i];
+        if (!strcmp(rows[i]->name, name)) return EQAT_OK;
+    }
+    *out = NULL;
+    return eqi_fail(ctx, EQAT_UNSUPPORTED, "format: found \"%s\", expected %s", name, written);
+}
+
+eqat_status eqi_layout_refuse(eqi_ctx *ctx, const char *path, const char *key, const json_t *found,
+                              const char *expected)
+{
+    char text[EQI_JSON_TEXT];
+    return eqi_fail(ctx, EQAT_UNSUPPORTED, "%s: quantization_config.%s: found %s, expected %s",
+                    path, key, eqi_json_text(found, text), expected);
+}
+
+/* The first row of the quant_method. */
+static eqat_status find_method(eqi_ctx *ctx, const json_t *q, const char *path, size_t *first)
+{
+    const json_t *found = json_object_get(q, "quant_method");
+    const char *method = json_string_value(found), *last = "";
+    char methods[LIST_TEXT] = "";
+    for (size_t i = 0; i < EQI_COUNT(rows); i++) {
+        *first = i;
+        if (method && !strcmp(rows[i]->method, method)) return EQAT_OK;
+        if (strcmp(rows[i]->method, last) != 0) add_word(methods, rows[i]->method);
+        last = rows[i]->method;
+    }
+    return eqi_layout_refuse(ctx, path, "quant_method", found, methods);
+}
+
+static eqat_status recognise(eqi_ctx *ctx, const json_t *q, const char *path,
+                             const eqi_layout **out)
+{
+    size_t i;
+    EQI_RETURN_IF(find_method(ctx, q, path, &i));
+    const char *method = rows[i]->method, *key = rows[i]->key;
+    const json_t *found = json_object_get(q, key);
+    const char *value = json_string_value(found);
+    char values[LIST_TEXT] = "";
+    for (; i < EQI_COUNT(rows) && !strcmp(rows[i]->method, method); i++) {
+        bool missing = !found || json_is_null(found);
+        *out = rows[i];
+        if (missing ? rows[i]->implied : value && !strcmp(rows[i]->value, value)) return EQAT_OK;
+        add_word(values, rows[i]->value);
+    }
+    return eqi_layout_refuse(ctx, path, key, found, values);
+}
+
+eqat_status eqi_packing_parse(eqi_ctx *ctx, eqi_packing *out, const json_t *json, const char *path)
+{
+    *out = (eqi_packing){0};
+    const json_t *q = json_object_get(json, "quantization_config");
+    if (!q || json_is_null(q)) return EQAT_OK;
+    eqi_packing packing = {0};
+    EQI_RETURN_IF(recognise(ctx, q, path, &packing.layout));
+    EQI_RETURN_IF(packing.layout->parse(ctx, q, path, &packing));
+    *out = packing;
+    return EQAT_OK;
+}
+
+static void full_name(const eqi_layout_linear *l, const char *suffix, char name[EQI_LAYOUT_NAME])
+{
+    snprintf(name, EQI_LAYOUT_NAME, "%s.%s", l->name, suffix);
+}
+
+const eqi_source_entry *eqi_layout_tensor_of(const eqi_source *source, const eqi_layout_linear *l,
+                                             const char *suffix)
+{
+    char name[EQI_LAYOUT_NAME];
+    full_name(l, suffix, name);
+    return eqi_source_find(source, name);
+}
+
+/* Without a quantization_config nothing may be packed, in whatever layout. */
+static eqat_status expect_unpacked(const eqi_source *source, const char *path,
+                                   const eqi_layout_linear *l)
+{
+    for (size_t i = 0; i < EQI_COUNT(rows); i++) {
+        const eqi_source_entry *e = eqi_layout_tensor_of(source, l, rows[i]->mark);
+        if (e)
+            return eqi_fail(source->ctx, EQAT_FORMAT,
+                            "%s: tensor %s: expected a quantization_config in config.json", path,
+                            e->name);
+    }
+    return EQAT_OK;
+}
+
+static eqat_status expect_tensors(const eqi_layout *layout, const eqi_source *source,
+                                  const char *path, const eqi_layout_linear *l)
+{
+    eqi_layout_tensor list[EQI_LAYOUT_TENSORS];
+    int n = layout->tensors(l, list);
+    for (int i = 0; i < n; i++) {
+        char name[EQI_LAYOUT_NAME];
+        full_name(l, list[i].suffix, name);
+        if (list[i].optional && !eqi_source_find(source, name)) continue;
+        EQI_RETURN_IF(eqi_source_expect(source, path, name, list[i].types, list[i].ndim,
+                                        list[i].shape, NULL));
+    }
+    return EQAT_OK;
+}
+
+eqat_status eqi_packing_expect(const eqi_packing *packing, const eqi_source *source,
+                               const char *path, eqi_layout_linear *l)
+{
+    const eqi_layout *layout = packing->layout;
+    l->q = (eqi_quant_desc){0};
+    if (!layout) return expect_unpacked(source, path, l);
+    if (!eqi_layout_tensor_of(source, l, layout->mark)) return EQAT_OK;
+    layout->describe(packing, source, l);
+    EQI_RETURN_IF(layout->check(source->ctx, l));
+    if (l->in % l->q.group)
+        return eqi_fail(source->ctx, EQAT_FORMAT,
+                        "%s: %s: found group_size %lld, expected a divisor of %lld", path, l->name,
+                        (long long)l->q.group, (long long)l->in);
+    return expect_tensors(layout, source, path, l);
+}
+
+eqat_status eqi_layout_declare(const eqi_layout *layout, eqi_safetensors_writer *writer,
+                               const eqi_layout_linear *l)
+{
+    eqi_layout_tensor list[EQI_LAYOUT_TENSORS];
+    int n = layout->tensors(l, list);
+    for (int i = 0; i < n; i++) {
+        char name[EQI_LAYOUT_NAME];
+        full_name(l, list[i].suffix, name);
+        EQI_RETURN_IF(
+            eqi_safetensors_declare(writer, name, list[i].stored, list[i].ndim, list[i].shape));
+    }
+    return EQAT_OK;
+}
+
+int64_t eqi_layout_bytes(const eqi_layout *layout, const eqi_layout_linear *l)
+{
+    eqi_layout_tensor list[EQI_LAYOUT_TENSORS];
+    int n = layout->tensors(l, list);
+    int64_t bytes = 0;
+    for (int i = 0; i < n; i++) {
+        int64_t elements = 1;
+        for (int d = 0; d < list[i].ndim; d++) elements *= list[i].shape[d];
+        bytes += (int64_t)eqi_stored_bytes(list[i].stored, elements);
+    }
+    return bytes;
+}

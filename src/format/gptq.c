@@ -69,16 +69,25 @@ static eqat_status check(eqi_ctx *ctx, const eqi_layout_linear *l)
     return EQAT_OK;
 }
 
+static eqi_layout_tensor matrix(const char *suffix, eqi_stored stored, eqi_accepted types,
+                                int64_t rows, int64_t columns)
+{
+    return (eqi_layout_tensor){
+        .suffix = suffix, .stored = stored, .types = types, .ndim = 2, .shape = {rows, columns}};
+}
+
 static int tensors(const eqi_layout_linear *l, eqi_layout_tensor list[EQI_LAYOUT_TENSORS])
 {
     int64_t groups = groups_of(l);
-    list[0] = (eqi_layout_tensor){"qweight", EQI_STORED_I32,          EQI_ACCEPT_WORDS, false,
-                                  2,         {weight_rows(l), l->out}};
-    list[1] = (eqi_layout_tensor){"qzeros", EQI_STORED_I32,           EQI_ACCEPT_WORDS, false,
-                                  2,        {groups, zero_columns(l)}};
-    list[2] =
-        (eqi_layout_tensor){"scales", EQI_STORED_F16, EQI_ACCEPT_STEPS, false, 2, {groups, l->out}};
-    list[3] = (eqi_layout_tensor){"g_idx", EQI_STORED_I32, EQI_ACCEPT_INTEGERS, true, 1, {l->in}};
+    list[0] = matrix("qweight", EQI_STORED_I32, EQI_ACCEPT_WORDS, weight_rows(l), l->out);
+    list[1] = matrix("qzeros", EQI_STORED_I32, EQI_ACCEPT_WORDS, groups, zero_columns(l));
+    list[2] = matrix("scales", EQI_STORED_F16, EQI_ACCEPT_STEPS, groups, l->out);
+    list[3] = (eqi_layout_tensor){.suffix = "g_idx",
+                                  .stored = EQI_STORED_I32,
+                                  .types = EQI_ACCEPT_INTEGERS,
+                                  .optional = true,
+                                  .ndim = 1,
+                                  .shape = {l->in}};
     return 4;
 }
 

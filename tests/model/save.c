@@ -299,9 +299,26 @@ START_TEST(widths_that_no_engine_reads)
     quantize(m, 5 + _i, 32);
     size_t bytes;
     free(logits_of(m, 3, &bytes));
+    says(ctx, eqat_model_check_save(m, "gptq_v2"), EQAT_UNSUPPORTED,
+         "model.layers.0.self_attn.q_proj: found ");
     says(ctx, eqat_model_save(m, out), EQAT_UNSUPPORTED, "model.layers.0.self_attn.q_proj: found ");
     ck_assert(strstr(ctx->error, "bits, expected 2, 3, 4 or 8: no engine reads others") != NULL);
     ck_assert_int_eq(entries(dir), 1);
+    eqat_model_free(m);
+}
+END_TEST
+
+START_TEST(formats_by_name)
+{
+    write_model(ctx, in, tiny_find("llama")->config, EQI_STORED_F16, NULL);
+    eqat_model *m = open_model(ctx, in, EQI_F32);
+    OK(ctx, eqat_model_check_save(m, "gptq_v2"));
+    quantize(m, 4, 32);
+    OK(ctx, eqat_model_check_save(m, "gptq_v2"));
+    FAILS(ctx, EQAT_UNSUPPORTED, "format: found \"gptq\", expected gptq_v2",
+          eqat_model_check_save(m, "gptq"));
+    FAILS(ctx, EQAT_UNSUPPORTED, "format: found \"\", expected gptq_v2",
+          eqat_model_check_save(m, ""));
     eqat_model_free(m);
 }
 END_TEST
@@ -352,6 +369,7 @@ TCase *case_save(void)
     tcase_add_test(tc, tokenizer_files);
     tcase_add_test(tc, places_that_cannot_be_written);
     tcase_add_loop_test(tc, widths_that_no_engine_reads, 0, 3);
+    tcase_add_test(tc, formats_by_name);
     tcase_add_test(tc, outputs_that_fill_no_word);
     tcase_add_test(tc, interrupted);
     return tc;

@@ -37,6 +37,9 @@ EQAT_API eqat_status eqat_optimizer_add_group(eqat_optimizer *optimizer, double 
 EQAT_API eqat_status eqat_optimizer_add(eqat_optimizer *optimizer, int32_t group,
                                         eqat_tensor *parameter);
 
+/* Drops the gradients of all parameters. */
+EQAT_API void eqat_optimizer_zero_grad(eqat_optimizer *optimizer);
+
 /* Called between backward and update, when gradients are complete: the place for an all-reduce or
  * clipping of one's own. */
 typedef eqat_status (*eqat_grad_fn)(void *user, eqat_tensor *const *parameters, size_t count);

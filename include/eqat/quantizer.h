@@ -18,12 +18,22 @@ typedef enum eqat_init {
     EQAT_INIT_MSE = 1     /* s and z of least squared error */
 } eqat_init;
 
+/* A fixed zero point costs nothing in storage or speed and makes the code symmetric, which more
+ * engines read. */
+typedef enum eqat_zero_point {
+    EQAT_ZERO_POINT_TRAINED = 0, /* starts as init says; Block-AP trains it */
+    EQAT_ZERO_POINT_FIXED = 1    /* 2^(bits-1) - 1 or 2^(bits-1), whichever of them, with its best
+                                    step size, gives the group less squared error (whatever init
+                                    says); it never trains */
+} eqat_zero_point;
+
 typedef struct eqat_quantizer_options {
     size_t struct_size;
     int32_t bits;       /* 2..8; default 2 */
     int32_t group_size; /* 16, 32, 64, 128, 256, or -1: the whole row; default 64; must divide the
                            row */
     int32_t init;       /* eqat_init; default EQAT_INIT_MINMAX */
+    int32_t zero_point; /* eqat_zero_point; default EQAT_ZERO_POINT_TRAINED */
 } eqat_quantizer_options;
 
 EQAT_API void eqat_quantizer_options_init(eqat_quantizer_options *options, size_t struct_size);
@@ -32,14 +42,16 @@ EQAT_API eqat_status eqat_quantizer_create(eqat_context *context, eqat_quantizer
                                            const eqat_quantizer_options *options);
 EQAT_API void eqat_quantizer_free(eqat_quantizer *quantizer); /* NULL is fine */
 
-/* Linears whose name matches `pattern` (shell wildcards: "*.down_proj", "model.layers.0.*") use
- * these bits and group size instead (mixed precision).  bits 0 leaves them unquantized.  The last
- * matching rule counts; the pattern is copied. EQAT_INVALID_ARGUMENT as in create. */
+/* Linears whose name matches `pattern` (shell wildcards: "*.down_proj", "model.layers.0.*") are
+ * quantized with these options instead of the quantizer's own (mixed precision); NULL leaves them
+ * as they are.  The last matching rule counts; pattern and options are copied.
+ * EQAT_INVALID_ARGUMENT as in create. */
 EQAT_API eqat_status eqat_quantizer_add_rule(eqat_quantizer *quantizer, const char *pattern,
-                                             int32_t bits, int32_t group_size);
-/* What a linear of that name gets; bits 0: none. */
-EQAT_API void eqat_quantizer_lookup(const eqat_quantizer *quantizer, const char *name,
-                                    int32_t *bits, int32_t *group_size);
+                                             const eqat_quantizer_options *options);
+/* Whether a linear of that name is quantized; then *options (NULL is fine; the caller sets
+ * struct_size) receives how. */
+EQAT_API bool eqat_quantizer_lookup(const eqat_quantizer *quantizer, const char *name,
+                                    eqat_quantizer_options *options);
 
 /* The next four work on one tensor with the quantizer's own bits and group size (no rules) and give
  * new tensors that the caller frees; EQAT_INVALID_ARGUMENT, with every output NULL, when shapes do

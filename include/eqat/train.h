@@ -34,6 +34,13 @@ typedef int32_t (*eqat_progress_fn)(void *user, const eqat_progress *progress);
 
 /* ---- Block-AP (paper section 3.2): train all of one block after another ---- */
 
+/* A loss of the caller's: y (recorded on the tape) and target, both [batch, T, H] in the compute
+ * dtype -> *loss F32 [1], made of ops on the tape; the library frees it.  Called for every step,
+ * and for every batch of a validation with recording off; EQAT_OK or the status that the step
+ * returns. */
+typedef eqat_status (*eqat_block_loss_fn)(void *user, eqat_tape *tape, eqat_tensor *y,
+                                          eqat_tensor *target, eqat_tensor **loss);
+
 typedef struct eqat_block_ap_options {
     size_t struct_size;
     int64_t
@@ -49,6 +56,8 @@ typedef struct eqat_block_ap_options {
         *offload_dir; /* activation cache in files of this folder; NULL (default): in memory */
     eqat_progress_fn progress;
     void *progress_user;
+    eqat_block_loss_fn loss; /* NULL (default): the mean squared error over all elements */
+    void *loss_user;
 } eqat_block_ap_options;
 
 EQAT_API void eqat_block_ap_options_init(eqat_block_ap_options *options, size_t struct_size);
@@ -85,6 +94,12 @@ EQAT_API int64_t eqat_block_ap_steps(const eqat_block_ap *job);
  * EQAT_INVALID_ARGUMENT when no block is in work or there is no such batch. */
 EQAT_API eqat_status eqat_block_ap_step(eqat_block_ap *job, int64_t epoch, int64_t step,
                                         double *loss);
+/* The forward pass of a step alone, for a loss and an update of one's own: the block in work on the
+ * quantized stream, recorded on `tape`, as *y, and what the full-precision block makes as *target,
+ * both [batch, T, H] in the compute dtype; the caller frees them.  eqat_optimizer_backward with
+ * eqat_block_ap_optimizer then makes the step.  Errors: those of eqat_block_ap_step. */
+EQAT_API eqat_status eqat_block_ap_forward(eqat_block_ap *job, eqat_tape *tape, int64_t epoch,
+                                           int64_t step, eqat_tensor **y, eqat_tensor **target);
 /* Mean loss over the validation samples; NaN without any.  EQAT_NUMERIC when it is not finite. */
 EQAT_API eqat_status eqat_block_ap_validate(eqat_block_ap *job, double *loss);
 /* Freezes the block: s to fp16, codes taken and packed, norm gains rounded to the stored dtype;

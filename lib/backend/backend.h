@@ -25,6 +25,7 @@ typedef struct eqi_quant_desc {
     int bits;      /* 2..8 */
     int64_t group; /* >= 1 */
     bool clamp;    /* fake quantization: s to [1e-4, 1e4] (Block-AP); false: s as it is */
+    bool middle;   /* init_mse: z is 2^(bits-1) - 1 or 2^(bits-1) */
 } eqi_quant_desc;
 
 #define EQI_STEP_MIN 1e-4f

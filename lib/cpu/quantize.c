@@ -92,7 +92,7 @@ static void mse_task(void *arg, size_t index, int worker)
         int64_t g = first + eqi_min64(i, count - 1);
         from[i] = (const float *)j->w.data + g / per_row * j->w.ld + g % per_row * j->q.group;
     }
-    j->leaf->mse(s, z, from, j->q.group, j->q.bits,
+    j->leaf->mse(s, z, from, j->q.group, j->q.bits, j->q.middle,
                  (float *)(void *)(m->workers + (size_t)worker * m->worker_size));
     for (int i = 0; i < count; i++) {
         ((float *)eqi_row(j->s, (first + i) / per_row))[(first + i) % per_row] = s[i];

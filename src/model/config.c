@@ -2,12 +2,11 @@
 #include <string.h>
 
 #include "format/json_text.h"
-#include "model/model.h"
+#include "model/config.h"
 
 /* Bounds far beyond any model, small enough that products of two stay inside int64. */
 #define DIM_MAX ((int64_t)1 << 24)
 #define LENGTH_MAX ((int64_t)1 << 40)
-#define BLOCKS_MAX 4096
 #define THETA_MAX 1e15
 
 /* Values of one JSON object; the first failure is kept, so that a caller may read them all and look
@@ -110,6 +109,8 @@ static eqat_status read_family(reader *r, eqi_config *c)
 
 static void read_rope(reader *top, eqi_config *c)
 {
+    eqi_rope *rope = &c->ropes[0];
+    c->n_ropes = 1;
     static const struct {
         const char *name;
         eqi_rope_kind kind;
@@ -118,9 +119,9 @@ static void read_rope(reader *top, eqi_config *c)
                  {"dynamic", EQI_ROPE_DYNAMIC},
                  {"llama3", EQI_ROPE_LLAMA3}};
 
-    c->rope_theta = number(top, "rope_theta", 10000, 1, THETA_MAX);
+    rope->theta = number(top, "rope_theta", 10000, 1, THETA_MAX);
     double partial = number(top, "partial_rotary_factor", 1, 0, 1);
-    c->rope_factor = 1;
+    rope->factor = 1;
     /* rope_parameters is what transformers 5 writes, rope_scaling what came before and may be left
      * over, empty. */
     const json_t *scaling = member(top, "rope_scaling");
@@ -140,16 +141,16 @@ static void read_rope(reader *top, eqi_config *c)
         if (i == EQI_COUNT(kinds))
             unsupported(&r, "rope_type", type, "default, linear, dynamic or llama3");
         else
-            c->rope = kinds[i].kind;
-        c->rope_theta = number(&r, "rope_theta", c->rope_theta, 1, THETA_MAX);
+            rope->kind = kinds[i].kind;
+        rope->theta = number(&r, "rope_theta", rope->theta, 1, THETA_MAX);
         partial = number(&r, "partial_rotary_factor", partial, 0, 1);
-        if (c->rope != EQI_ROPE_PLAIN) c->rope_factor = number(&r, "factor", 0, 1, 1e6);
-        if (c->rope == EQI_ROPE_LLAMA3) {
-            c->rope_low = number(&r, "low_freq_factor", 0, 1e-6, 1e6);
-            c->rope_high = number(&r, "high_freq_factor", 0, 1e-6, 1e6);
-            c->rope_original =
+        if (rope->kind != EQI_ROPE_PLAIN) rope->factor = number(&r, "factor", 0, 1, 1e6);
+        if (rope->kind == EQI_ROPE_LLAMA3) {
+            rope->low = number(&r, "low_freq_factor", 0, 1e-6, 1e6);
+            rope->high = number(&r, "high_freq_factor", 0, 1e-6, 1e6);
+            rope->original =
                 integer(&r, "original_max_position_embeddings", c->max_positions, 1, LENGTH_MAX);
-            if (r.st == EQAT_OK && c->rope_high <= c->rope_low)
+            if (r.st == EQAT_OK && rope->high <= rope->low)
                 fail(&r, "high_freq_factor", "more than low_freq_factor");
         }
         if (top->st == EQAT_OK) top->st = r.st;
@@ -161,8 +162,7 @@ static void read_rope(reader *top, eqi_config *c)
     }
 }
 
-/* Layers with a window are the last ones: from max_window_layers on, or as layer_types lists them.
- */
+/* As layer_types lists them, or from max_window_layers on. */
 static void read_window(reader *r, eqi_config *c)
 {
     bool on = c->family->window == EQI_WINDOW_ALWAYS ||
@@ -171,25 +171,20 @@ static void read_window(reader *r, eqi_config *c)
     bool null = json_is_null(json_object_get(r->object, "sliding_window"));
     if (!on || null) return;
     c->window = integer(r, "sliding_window", 4096, 1, LENGTH_MAX);
-    if (c->family->window == EQI_WINDOW_ALWAYS) return;
-    c->window_from = integer(r, "max_window_layers", 28, 0, LENGTH_MAX);
-    const json_t *types = member(r, "layer_types");
-    if (!types) return;
-    if (!json_is_array(types) || json_array_size(types) != (size_t)c->blocks) {
+    bool all = c->family->window == EQI_WINDOW_ALWAYS;
+    int64_t from = all ? 0 : integer(r, "max_window_layers", 28, 0, LENGTH_MAX);
+    const json_t *types = all ? NULL : member(r, "layer_types");
+    if (types && (!json_is_array(types) || json_array_size(types) != (size_t)c->blocks)) {
         fail(r, "layer_types", "a list with one entry a block");
         return;
     }
-    c->window_from = c->blocks;
     for (int64_t i = 0; i < c->blocks; i++) {
         const char *type = json_string_value(json_array_get(types, (size_t)i));
-        bool sliding = type && !strcmp(type, "sliding_attention");
-        if (!sliding && (!type || strcmp(type, "full_attention") != 0))
+        bool sliding = types ? type && !strcmp(type, "sliding_attention") : i >= from;
+        if (types && !sliding && (!type || strcmp(type, "full_attention") != 0))
             unsupported(r, "layer_types", type ? type : "something else",
                         "full_attention or sliding_attention");
-        if (sliding && c->window_from == c->blocks) c->window_from = i;
-        if (!sliding && c->window_from < i)
-            unsupported(r, "layer_types", "alternating types",
-                        "full_attention before sliding_attention");
+        if (sliding) eqi_block_include(&c->sliding, i);
     }
 }
 
@@ -202,7 +197,7 @@ eqat_status eqi_config_parse(eqi_ctx *ctx, eqi_config *out, const json_t *json, 
     EQI_RETURN_IF(read_family(&r, &c));
     c.hidden = integer(&r, "hidden_size", 0, 1, DIM_MAX);
     c.intermediate = integer(&r, "intermediate_size", 0, 1, DIM_MAX);
-    c.blocks = integer(&r, "num_hidden_layers", 0, 1, BLOCKS_MAX);
+    c.blocks = integer(&r, "num_hidden_layers", 0, 1, EQI_BLOCKS_MAX);
     c.heads = integer(&r, "num_attention_heads", 0, 1, DIM_MAX);
     c.kv_heads = integer(&r, "num_key_value_heads", c.heads, 1, DIM_MAX);
     c.vocab = integer(&r, "vocab_size", 0, 1, INT32_MAX);

@@ -1,6 +1,6 @@
 #include <string.h>
 
-#include "model/model.h"
+#include "model/weights.h"
 
 void eqat_batch_init(eqat_batch *batch, size_t struct_size)
 {
@@ -158,27 +158,33 @@ eqat_status eqi_model_embed(eqi_tape *tape, eqat_model *m, eqi_tensor *ids, eqi_
 eqat_status eqi_model_prepare(eqat_model *m, int64_t time)
 {
     const eqi_config *c = &m->config;
-    int64_t scaled =
-        c->rope == EQI_ROPE_DYNAMIC && time > c->max_positions ? time : c->max_positions;
-    if (m->rope_cos && time <= m->rope_length && scaled == m->rope_scaled) return EQAT_OK;
-    eqi_tensor *cos, *sin;
-    EQI_RETURN_IF(eqi_rope_tables(m->ctx, c, time, scaled, &cos, &sin));
-    eqi_tensor_unref(m->rope_cos);
-    eqi_tensor_unref(m->rope_sin);
-    m->rope_cos = cos;
-    m->rope_sin = sin;
-    m->rope_length = time;
-    m->rope_scaled = scaled;
+    bool dynamic = false;
+    for (int i = 0; i < c->n_ropes; i++) dynamic |= c->ropes[i].kind == EQI_ROPE_DYNAMIC;
+    int64_t scaled = dynamic && time > c->max_positions ? time : c->max_positions;
+    if (m->rotary_length && time <= m->rotary_length && scaled == m->rotary_scaled) return EQAT_OK;
+    for (int i = 0; i < c->n_ropes; i++) {
+        eqi_rotary made;
+        EQI_RETURN_IF(eqi_rope_tables(m->ctx, c, &c->ropes[i], time, scaled, &made));
+        eqi_rotary_release(&m->rotary[i]);
+        m->rotary[i] = made;
+        m->rotary_length = 0; /* until the others follow */
+    }
+    m->rotary_length = time;
+    m->rotary_scaled = scaled;
     return EQAT_OK;
 }
 
-/* One block for a caller that may not have loaded it: it is dropped again unless it was in memory
- * before. */
+eqi_block_input eqi_model_input(const eqat_model *m, eqi_tensor *x)
+{
+    return (eqi_block_input){.x = x, .rotary = m->rotary};
+}
+
+/* A block on a tape, with the tables of this call: another length may come before backward does. */
 typedef struct segment {
     eqat_model *model;
     int64_t index;
-    eqi_tensor *cos, *sin, *positions,
-        *segments; /* the tables of this call: another length may come before backward does */
+    eqi_rotary rotary[EQI_ROPES];
+    eqi_tensor *positions, *segments;
 } segment;
 
 static eqat_status run_block(eqi_tape *tape, void *user, eqi_tensor *const *in, int n_in,
@@ -186,22 +192,24 @@ static eqat_status run_block(eqi_tape *tape, void *user, eqi_tensor *const *in, 
 {
     (void)n_in;
     const segment *s = user;
-    bool there = s->model->blocks[s->index].loaded;
+    const eqi_block_input seen = {
+        .x = in[0], .positions = s->positions, .segments = s->segments, .rotary = s->rotary};
+    const eqi_block *block;
     *out = NULL;
     EQI_RETURN_IF(eqi_check_cancel(s->model->ctx));
-    if (!there) EQI_RETURN_IF(eqi_block_load(s->model, s->index, s->model->compute, false));
-    eqat_status st = eqi_block_graph(tape, s->model, s->index, s->cos, s->sin, in[0], s->positions,
-                                     s->segments, out);
-    if (!there) eqi_block_unload(s->model, s->index);
+    EQI_RETURN_IF(eqi_block_acquire(s->model, s->index, &block));
+    eqat_status st = eqi_block_forward(tape, block, &seen, out);
+    eqi_block_release(s->model, s->index);
     return st;
 }
+
+static eqi_tensor *ref(eqi_tensor *t) { return t ? eqi_tensor_ref(t) : NULL; }
 
 static void segment_release(void *user)
 {
     segment *s = user;
     eqi_ctx *ctx = s->model->ctx;
-    eqi_tensor_unref(s->cos);
-    eqi_tensor_unref(s->sin);
+    for (int i = 0; i < EQI_ROPES; i++) eqi_rotary_release(&s->rotary[i]);
     eqi_tensor_unref(s->positions);
     eqi_tensor_unref(s->segments);
     eqat_model_free(s->model);
@@ -215,21 +223,20 @@ static eqat_status record_block(eqi_tape *tape, const segment *template, eqi_ten
     if (!s) return EQAT_OUT_OF_MEMORY;
     *s = *template;
     eqi_model_ref(s->model);
-    eqi_tensor_ref(s->cos);
-    eqi_tensor_ref(s->sin);
-    if (s->positions) eqi_tensor_ref(s->positions);
-    if (s->segments) eqi_tensor_ref(s->segments);
+    for (int i = 0; i < EQI_ROPES; i++) {
+        ref(s->rotary[i].cos);
+        ref(s->rotary[i].sin);
+    }
+    ref(s->positions);
+    ref(s->segments);
     return eqi_tape_checkpoint(tape, run_block, s, segment_release, &x, 1, out);
 }
 
 /* in->x through all blocks; in->x is replaced. */
 static eqat_status run_blocks(eqi_tape *tape, eqat_model *m, bool recompute, input *in)
 {
-    segment s = {.model = m,
-                 .cos = m->rope_cos,
-                 .sin = m->rope_sin,
-                 .positions = in->positions,
-                 .segments = in->segments};
+    segment s = {.model = m, .positions = in->positions, .segments = in->segments};
+    memcpy(s.rotary, m->rotary, sizeof s.rotary);
     for (s.index = 0; s.index < m->config.blocks; s.index++) {
         eqi_tensor *next;
         EQI_RETURN_IF(recompute ? record_block(tape, &s, in->x, &next)

@@ -1,51 +1,29 @@
+#include <math.h>
 #include <stdio.h>
 
 #include "model/model.h"
 
-/* The sizes that shapes are made of. */
-typedef enum size_name { HIDDEN, QUERIES, KEYS, MLP, HEAD } size_name;
-typedef enum bias_name { BIAS_QKV, BIAS_O, BIAS_MLP } bias_name;
-
-static const struct {
-    const char *local;
-    size_name out, in;
-    bias_name bias;
-} roles[EQI_ROLE_COUNT] = {
-    [EQI_Q] = {"self_attn.q_proj", QUERIES, HIDDEN, BIAS_QKV},
-    [EQI_K] = {"self_attn.k_proj", KEYS, HIDDEN, BIAS_QKV},
-    [EQI_V] = {"self_attn.v_proj", KEYS, HIDDEN, BIAS_QKV},
-    [EQI_O] = {"self_attn.o_proj", HIDDEN, QUERIES, BIAS_O},
-    [EQI_GATE] = {"mlp.gate_proj", MLP, HIDDEN, BIAS_MLP},
-    [EQI_UP] = {"mlp.up_proj", MLP, HIDDEN, BIAS_MLP},
-    [EQI_DOWN] = {"mlp.down_proj", HIDDEN, MLP, BIAS_MLP},
-};
-
-static const struct {
-    const char *local;
-    size_name size;
-    bool qk; /* in families with norms of q and k alone */
-} norms[EQI_NORM_COUNT] = {
-    [EQI_NORM_ATTN] = {"input_layernorm.weight", HIDDEN, false},
-    [EQI_NORM_MLP] = {"post_attention_layernorm.weight", HIDDEN, false},
-    [EQI_NORM_Q] = {"self_attn.q_norm.weight", HEAD, true},
-    [EQI_NORM_K] = {"self_attn.k_norm.weight", HEAD, true},
-};
-
-static int64_t size_of(const eqi_config *c, size_name name)
+static int64_t size_of(const eqi_config *c, eqi_size size)
 {
-    switch (name) {
-    case HIDDEN: return c->hidden;
-    case QUERIES: return c->heads * c->head_dim;
-    case KEYS: return c->kv_heads * c->head_dim;
-    case MLP: return c->intermediate;
-    case HEAD: return c->head_dim;
+    switch (size) {
+    case EQI_SIZE_HIDDEN: return c->hidden;
+    case EQI_SIZE_QUERIES: return c->heads * c->head_dim;
+    case EQI_SIZE_KEYS: return c->kv_heads * c->head_dim;
+    case EQI_SIZE_MLP: return c->intermediate;
+    case EQI_SIZE_HEAD: return c->head_dim;
     }
     return 0;
 }
 
-static bool has_bias(const eqi_config *c, bias_name name)
+static bool has_bias(const eqi_config *c, eqi_bias bias)
 {
-    return name == BIAS_QKV ? c->attention_bias : name == BIAS_O ? c->o_bias : c->mlp_bias;
+    switch (bias) {
+    case EQI_BIAS_NONE: return false;
+    case EQI_BIAS_QKV: return c->attention_bias;
+    case EQI_BIAS_O: return c->o_bias;
+    case EQI_BIAS_MLP: return c->mlp_bias;
+    }
+    return false;
 }
 
 static const char *set_name(char *name, size_t size, int64_t block, const char *local)
@@ -61,12 +39,14 @@ static eqat_status expect(eqat_model *m, const char *name, int ndim, const int64
     return eqi_source_expect(m->source, m->path, name, EQI_ACCEPT_FLOATS, ndim, shape, stored);
 }
 
-static eqat_status lay_out_linear(eqat_model *m, eqi_linear *l, int64_t block, eqi_role role)
+static eqat_status lay_out_linear(eqat_model *m, eqi_linear *l, int64_t block,
+                                  const eqi_linear_row *row)
 {
-    l->local = set_name(l->name, sizeof l->name, block, roles[role].local);
-    l->out = size_of(&m->config, roles[role].out);
-    l->in = size_of(&m->config, roles[role].in);
-    l->has_bias = has_bias(&m->config, roles[role].bias);
+    l->role = row->role;
+    l->local = set_name(l->name, sizeof l->name, block, row->name);
+    l->out = size_of(&m->config, row->out);
+    l->in = size_of(&m->config, row->in);
+    l->has_bias = has_bias(&m->config, row->bias);
     char full[128];
     eqi_layout_linear packed = eqi_linear_described(l, (eqi_quant_desc){0});
     EQI_RETURN_IF(eqi_packing_expect(&m->packing, m->source, m->path, &packed));
@@ -80,12 +60,46 @@ static eqat_status lay_out_linear(eqat_model *m, eqi_linear *l, int64_t block, e
     return expect(m, full, 1, &l->out, &l->bias_stored);
 }
 
-static eqat_status lay_out_norm(eqat_model *m, eqi_norm *n, int64_t block, eqi_norm_role role)
+static eqat_status lay_out_norm(eqat_model *m, eqi_norm *n, int64_t block, const eqi_norm_row *row)
 {
-    if (norms[role].qk && !m->config.family->qk_norm) return EQAT_OK;
-    n->local = set_name(n->name, sizeof n->name, block, norms[role].local);
-    n->size = size_of(&m->config, norms[role].size);
+    n->role = row->role;
+    n->local = set_name(n->name, sizeof n->name, block, row->name);
+    n->size = size_of(&m->config, row->size);
     return expect(m, n->name, 1, &n->size, &n->stored);
+}
+
+static eqi_attention attention_of(const eqi_config *c, int64_t block)
+{
+    bool sliding = eqi_block_in(&c->sliding, block);
+    return (eqi_attention){.heads = c->heads,
+                           .kv_heads = c->kv_heads,
+                           .head_dim = c->head_dim,
+                           .window = sliding ? c->window : 0,
+                           .scale = 1 / sqrt((double)c->head_dim),
+                           .rope = sliding && c->n_ropes > 1};
+}
+
+static eqat_status lay_out_block(eqat_model *m, eqi_block *b, int64_t index)
+{
+    const eqi_family *f = m->config.family;
+    int n_linears = 0, n_norms = 0;
+    b->index = index;
+    b->config = &m->config;
+    b->graph = f->graph;
+    b->attention = attention_of(&m->config, index);
+    while (f->linears[n_linears].name) n_linears++;
+    while (f->norms[n_norms].name) n_norms++;
+    b->linears = eqi_calloc(m->ctx, (size_t)n_linears, sizeof *b->linears, "a block's linears");
+    if (!b->linears) return EQAT_OUT_OF_MEMORY;
+    b->norms = eqi_calloc(m->ctx, (size_t)n_norms, sizeof *b->norms, "a block's norms");
+    if (!b->norms) return EQAT_OUT_OF_MEMORY;
+    b->n_linears = n_linears;
+    b->n_norms = n_norms;
+    for (int i = 0; i < n_linears; i++)
+        EQI_RETURN_IF(lay_out_linear(m, &b->linears[i], index, &f->linears[i]));
+    for (int i = 0; i < n_norms; i++)
+        EQI_RETURN_IF(lay_out_norm(m, &b->norms[i], index, &f->norms[i]));
+    return EQAT_OK;
 }
 
 eqat_status eqi_model_layout(eqat_model *m)
@@ -102,14 +116,6 @@ eqat_status eqi_model_layout(eqat_model *m)
 
     m->blocks = eqi_calloc(m->ctx, (size_t)c->blocks, sizeof *m->blocks, "the blocks of a model");
     if (!m->blocks) return EQAT_OUT_OF_MEMORY;
-    for (int64_t b = 0; b < c->blocks; b++) {
-        eqi_block *block = &m->blocks[b];
-        block->index = b;
-        block->n_linears = EQI_ROLE_COUNT;
-        for (int i = 0; i < EQI_ROLE_COUNT; i++)
-            EQI_RETURN_IF(lay_out_linear(m, &block->linears[i], b, (eqi_role)i));
-        for (int i = 0; i < EQI_NORM_COUNT; i++)
-            EQI_RETURN_IF(lay_out_norm(m, &block->norms[i], b, (eqi_norm_role)i));
-    }
+    for (int64_t b = 0; b < c->blocks; b++) EQI_RETURN_IF(lay_out_block(m, &m->blocks[b], b));
     return EQAT_OK;
 }

@@ -4,8 +4,8 @@
 #include "base/file.h"
 #include "format/gguf.h"
 #include "format/gguf_names.h"
-#include "model/model.h"
-#include "quant/quantizer.h"
+#include "model/read.h"
+#include "model/weights.h"
 
 #define CONFIG_LIMIT ((size_t)16 << 20)
 
@@ -92,18 +92,22 @@ eqat_status eqat_model_open(eqat_context *ctx, eqat_model **out, const char *pat
     return EQAT_OK;
 }
 
-eqat_status eqi_block_check_idle(const eqat_model *m, int64_t index)
-{
-    if (!m->blocks[index].in_work) return EQAT_OK;
-    return eqi_fail(
-        m->ctx, EQAT_INVALID_ARGUMENT,
-        "block %lld: found it in work of a Block-AP job, expected finish or abandon first",
-        (long long)index);
-}
-
 eqat_status eqi_model_check_idle(const eqat_model *m)
 {
-    for (int64_t b = 0; b < m->config.blocks; b++) EQI_RETURN_IF(eqi_block_check_idle(m, b));
+    switch (m->job) {
+    case EQI_JOB_NONE: break;
+    case EQI_JOB_BLOCK_AP:
+        return eqi_fail(
+            m->ctx, EQAT_INVALID_ARGUMENT,
+            "block %lld: found it in work of a Block-AP job, expected finish or abandon "
+            "first",
+            (long long)m->job_block);
+    case EQI_JOB_E2E_QP:
+        return eqi_fail(m->ctx, EQAT_INVALID_ARGUMENT,
+                        "%s: found it in training by another E2E-QP job, expected finish or free "
+                        "first",
+                        m->path);
+    }
     return EQAT_OK;
 }
 
@@ -117,17 +121,9 @@ void eqat_model_free(eqat_model *m)
 {
     if (!m || --m->refs) return;
     eqi_ctx *ctx = m->ctx;
-    for (int64_t b = 0; m->blocks && b < m->config.blocks; b++) {
-        m->blocks[b].resident = false;
-        eqi_block_unload(m, b);
-    }
-    eqi_free(ctx, m->blocks);
+    eqi_model_drop_weights(m);
     eqi_free(ctx, m->parameters);
-    eqi_tensor_unref(m->final_norm.gain);
-    eqi_tensor_unref(m->embedding);
-    eqi_tensor_unref(m->head);
-    eqi_tensor_unref(m->rope_cos);
-    eqi_tensor_unref(m->rope_sin);
+    for (int i = 0; i < EQI_ROPES; i++) eqi_rotary_release(&m->rotary[i]);
     eqat_tokenizer_free(m->tokenizer);
     eqi_source_close(m->source);
     json_decref(m->json);
@@ -137,12 +133,6 @@ void eqat_model_free(eqat_model *m)
 }
 
 const eqat_tokenizer *eqat_model_tokenizer(const eqat_model *m) { return m->tokenizer; }
-
-eqi_quant_desc eqi_linear_quantization(const eqi_linear *l)
-{
-    if (l->weight.codes) return l->weight.q;
-    return l->weight.w ? (eqi_quant_desc){0} : l->file;
-}
 
 eqi_layout_linear eqi_linear_described(const eqi_linear *l, eqi_quant_desc q)
 {
@@ -198,10 +188,17 @@ static totals count(const eqat_model *m)
     for (int64_t b = 0; b < m->config.blocks; b++) {
         const eqi_block *block = &m->blocks[b];
         for (int i = 0; i < block->n_linears; i++) add_linear(&t, &block->linears[i]);
-        for (int i = 0; i < EQI_NORM_COUNT; i++)
+        for (int i = 0; i < block->n_norms; i++)
             add_dense(&t, block->norms[i].stored, block->norms[i].size);
     }
     return t;
+}
+
+static bool slides(const eqi_config *c)
+{
+    bool any = false;
+    for (int64_t b = 0; b < c->blocks; b++) any |= eqi_block_in(&c->sliding, b);
+    return any;
 }
 
 eqat_status eqat_model_inspect(eqat_model *m, eqat_model_info *info)
@@ -218,13 +215,13 @@ eqat_status eqat_model_inspect(eqat_model *m, eqat_model_info *info)
         .head_dim = c->head_dim,
         .vocab_size = c->vocab,
         .max_positions = c->max_positions,
-        .window = c->window_from < c->blocks ? c->window : 0,
+        .window = slides(c) ? c->window : 0,
         .parameters = t.parameters,
         .linear_parameters = t.linear_parameters,
         .bytes = t.bytes,
         .linear_bits = t.linear_bits / (double)t.linear_parameters,
         .rms_norm_eps = c->eps,
-        .rope_theta = c->rope_theta,
+        .rope_theta = c->ropes[0].theta,
         .tied_embeddings = c->tied,
         .quantized = t.quantized,
     };

@@ -1,7 +1,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "model/model.h"
+#include "model/weights.h"
 
 typedef enum where { EMBEDDING, HEAD, FINAL_NORM, NORM, WEIGHT, BIAS, SCALES, ZEROS, CODES } where;
 
@@ -32,8 +32,9 @@ static eqat_status list_all(eqat_model *m)
                  {ZEROS, ".zeros"},
                  {BIAS, ".bias"}};
     if (m->parameters) return EQAT_OK;
-    size_t most =
-        3 + (size_t)m->config.blocks * (EQI_ROLE_COUNT * EQI_COUNT(forms) + EQI_NORM_COUNT);
+    size_t most = 3;
+    for (int64_t b = 0; b < m->config.blocks; b++)
+        most += (size_t)m->blocks[b].n_linears * EQI_COUNT(forms) + (size_t)m->blocks[b].n_norms;
     m->parameters =
         eqi_calloc(m->ctx, most, sizeof *m->parameters, "the names of a model's parameters");
     if (!m->parameters) return EQAT_OUT_OF_MEMORY;
@@ -43,8 +44,7 @@ static eqat_status list_all(eqat_model *m)
         for (int i = 0; i < block->n_linears; i++)
             for (size_t f = 0; f < EQI_COUNT(forms); f++)
                 add(m, forms[f].place, b, i, block->linears[i].name, forms[f].suffix);
-        for (int i = 0; i < EQI_NORM_COUNT; i++)
-            if (block->norms[i].size) add(m, NORM, b, i, block->norms[i].name, "");
+        for (int i = 0; i < block->n_norms; i++) add(m, NORM, b, i, block->norms[i].name, "");
     }
     add(m, FINAL_NORM, 0, 0, m->final_norm.name, "");
     if (!m->config.tied) add(m, HEAD, 0, 0, "lm_head.weight", "");
@@ -53,15 +53,10 @@ static eqat_status list_all(eqat_model *m)
 
 static bool exists(const eqat_model *m, const struct eqi_parameter *p)
 {
+    if (p->place <= NORM) return true;
     const eqi_linear *l = &m->blocks[p->block].linears[p->part];
-    switch (p->place) {
-    case WEIGHT: return eqi_linear_quantization(l).bits == 0;
-    case BIAS: return l->has_bias;
-    case SCALES:
-    case ZEROS:
-    case CODES: return eqi_linear_quantization(l).bits != 0;
-    default: return true;
-    }
+    if (p->place == BIAS) return l->has_bias;
+    return (eqi_linear_quantization(l).bits != 0) == (p->place != WEIGHT);
 }
 
 const char *eqat_model_parameter_name(eqat_model *m, size_t index)
@@ -106,17 +101,15 @@ static eqat_status pin_end(eqat_model *m, where place, eqat_tensor **out)
 
 static eqat_status pin_in_block(eqat_model *m, const struct eqi_parameter *p, eqat_tensor **out)
 {
-    eqi_block *b = &m->blocks[p->block];
-    EQI_RETURN_IF(eqi_block_check_idle(m, p->block)); /* its masters go with the job */
-    EQI_RETURN_IF(eqi_block_load(m, p->block, EQI_F32, true));
-    b->resident = true;
-    eqi_linear *l = &b->linears[p->part];
+    eqi_block *b;
+    EQI_RETURN_IF(eqi_block_keep(m, p->block, EQI_F32, &b));
+    const eqi_weight *w = &b->linears[p->place == NORM ? 0 : p->part].weight;
     switch (p->place) {
-    case WEIGHT: *out = l->weight.w; break;
-    case BIAS: *out = l->weight.bias; break;
-    case SCALES: *out = l->weight.s; break;
-    case ZEROS: *out = l->weight.z; break;
-    case CODES: *out = l->weight.codes; break;
+    case WEIGHT: *out = w->w; break;
+    case BIAS: *out = w->bias; break;
+    case SCALES: *out = w->s; break;
+    case ZEROS: *out = w->z; break;
+    case CODES: *out = w->codes; break;
     default: *out = b->norms[p->part].gain; break;
     }
     return EQAT_OK;

@@ -1,51 +1,32 @@
-#include "model/model.h"
+#include "model/weights.h"
+#include "quant/freeze.h"
 #include "quant/quantizer.h"
 
 static eqat_status round_linear(const eqat_quantizer *quantizer, const eqi_linear *l,
                                 eqi_weight *packed)
 {
-    eqi_quant_desc desc;
-    bool selected;
-    EQI_RETURN_IF(eqi_quantizer_desc(quantizer, l->name, l->in, &desc, &selected));
-    if (!selected) return EQAT_OK;
-    return eqi_quant_round_to_nearest(l->weight.w, &desc, eqi_quantizer_uses_mse(quantizer),
-                                      packed);
+    eqi_quant quant;
+    EQI_RETURN_IF(eqi_quantizer_choose(quantizer, l->name, l->in, &quant));
+    return quant.kind ? quant.kind->round(&quant, l->weight.w, packed) : EQAT_OK;
 }
 
-/* What a rule leaves dense stays in memory with its packed neighbours: in the compute dtype, as a
- * reload would have it. */
-static eqat_status settle(eqat_model *m, eqi_block *b)
-{
-    for (int i = 0; i < b->n_linears; i++) {
-        eqi_weight *w = &b->linears[i].weight;
-        if (!w->w || w->w->requires_grad || w->w->v.dtype == m->compute) continue;
-        eqi_tensor *narrow;
-        EQI_RETURN_IF(eqi_tensor_cast(w->w, m->compute, &narrow));
-        eqi_tensor_unref(w->w);
-        w->w = narrow;
-    }
-    return EQAT_OK;
-}
-
-/* All of a block or nothing of it. */
+/* All of a block or nothing of it. What a rule leaves dense stays where it is. */
 static eqat_status round_block(eqat_model *m, int64_t index, const eqat_quantizer *quantizer)
 {
-    eqi_block *b = &m->blocks[index];
-    eqi_weight packed[EQI_ROLE_COUNT] = {{0}};
-    bool any = false, pinned = b->resident;
-    EQI_RETURN_IF(eqi_block_load(m, index, EQI_F32, true));
-    eqat_status st = EQAT_OK;
-    for (int i = 0; i < b->n_linears; i++)
-        EQI_GOTO(done, round_linear(quantizer, &b->linears[i], &packed[i]));
-    for (int i = 0; i < b->n_linears; i++) {
-        if (!packed[i].codes) continue;
-        eqi_block_set_packed(m, index, i, &packed[i]);
-        any = true;
-    }
-    if (any && !pinned) st = settle(m, b);
+    eqi_block own = {0};
+    int n = m->blocks[index].n_linears;
+    eqi_weight *packed = eqi_calloc(m->ctx, (size_t)n, sizeof *packed, "a block's packed weights");
+    if (!packed) return EQAT_OUT_OF_MEMORY;
+    eqat_status st;
+    EQI_GOTO(done, eqi_block_masters(m, index, &own));
+    for (int i = 0; i < n; i++)
+        EQI_GOTO(done, round_linear(quantizer, &own.linears[i], &packed[i]));
+    for (int i = 0; i < n; i++)
+        if (packed[i].codes) eqi_linear_set_packed(m, index, i, &packed[i]);
 done:
-    for (int i = 0; i < b->n_linears; i++) eqi_weight_release(&packed[i]);
-    eqi_block_unload(m, index);
+    for (int i = 0; i < n; i++) eqi_weight_release(&packed[i]);
+    eqi_free(m->ctx, packed);
+    eqi_block_drop(m->ctx, &own);
     return st;
 }
 
@@ -55,10 +36,9 @@ eqat_status eqat_model_quantize_rtn(eqat_model *m, const eqat_quantizer *quantiz
     for (int64_t b = 0; b < m->config.blocks; b++)
         for (int i = 0; i < m->blocks[b].n_linears; i++) {
             const eqi_linear *l = &m->blocks[b].linears[i];
-            eqi_quant_desc desc;
-            bool selected;
-            EQI_RETURN_IF(eqi_quantizer_desc(quantizer, l->name, l->in, &desc, &selected));
-            if (selected && eqi_linear_quantization(l).bits)
+            eqi_quant quant;
+            EQI_RETURN_IF(eqi_quantizer_choose(quantizer, l->name, l->in, &quant));
+            if (quant.kind && eqi_linear_quantization(l).bits)
                 return eqi_fail(m->ctx, EQAT_INVALID_ARGUMENT,
                                 "%s: already quantized, expected full precision", l->name);
         }

@@ -3,8 +3,8 @@
 #include <string.h>
 
 #include "base/file.h"
-#include "model/model.h"
-#include "quant/quantizer.h"
+#include "model/read.h"
+#include "quant/freeze.h"
 
 #define CHUNK ((int64_t)1 << 16)
 
@@ -143,9 +143,8 @@ static eqat_status emit_all(emitter *e)
         if (e->writing) EQI_RETURN_IF(eqi_check_cancel(e->ctx));
         for (int i = 0; i < block->n_linears; i++)
             EQI_RETURN_IF(emit_linear(e, &block->linears[i]));
-        for (int i = 0; i < EQI_NORM_COUNT; i++)
-            if (block->norms[i].size)
-                EQI_RETURN_IF(emit_dense(e, block->norms[i].name, block->norms[i].gain));
+        for (int i = 0; i < block->n_norms; i++)
+            EQI_RETURN_IF(emit_dense(e, block->norms[i].name, block->norms[i].gain));
     }
     EQI_RETURN_IF(emit_dense(e, m->final_norm.name, m->final_norm.gain));
     return m->config.tied ? EQAT_OK : emit_dense(e, "lm_head.weight", m->head);
@@ -203,14 +202,14 @@ static eqat_status round_memory(eqat_model *m)
     EQI_RETURN_IF(round_f32(m->final_norm.gain, m->final_norm.stored));
     for (int64_t b = 0; b < m->config.blocks; b++) {
         eqi_block *block = &m->blocks[b];
-        if (!block->resident) continue;
+        if (block->state == EQI_BLOCK_DENSE) continue;
         for (int i = 0; i < block->n_linears; i++) {
             eqi_linear *l = &block->linears[i];
             if (l->weight.codes) EQI_RETURN_IF(eqi_quant_round_s(l->weight.s));
             EQI_RETURN_IF(round_f32(l->weight.w, l->stored));
             EQI_RETURN_IF(round_f32(l->weight.bias, l->bias_stored));
         }
-        for (int i = 0; i < EQI_NORM_COUNT; i++)
+        for (int i = 0; i < block->n_norms; i++)
             EQI_RETURN_IF(round_f32(block->norms[i].gain, block->norms[i].stored));
     }
     return EQAT_OK;
@@ -218,14 +217,13 @@ static eqat_status round_memory(eqat_model *m)
 
 eqat_status eqat_model_save(eqat_model *m, const char *dir)
 {
-    EQI_RETURN_IF(eqi_model_check_idle(m));
     /* Everything that could be refused is refused before the first byte. */
     const eqi_layout *layout = eqi_layout_default();
     EQI_RETURN_IF(check_layout(m, layout));
     eqi_outdir *out;
     EQI_RETURN_IF(eqi_outdir_begin(m->ctx, &out, dir));
     eqat_status st;
-    if (!m->in_training) EQI_GOTO(done, round_memory(m));
+    if (m->job != EQI_JOB_E2E_QP) EQI_GOTO(done, round_memory(m));
     EQI_GOTO(done, write_weights(m, layout, out->temp));
     EQI_GOTO(done, eqi_save_config(m, layout, out->temp));
     EQI_GOTO(done, m->tokenizer ? eqat_tokenizer_save(m->tokenizer, out->temp) : EQAT_OK);

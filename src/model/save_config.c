@@ -46,7 +46,8 @@ static eqat_status write_json(eqi_ctx *ctx, const json_t *json, const char *path
 
 static eqat_status quantization_config(eqat_model *m, const eqi_layout *layout, json_t **out)
 {
-    size_t n = 0, most = (size_t)m->config.blocks * EQI_ROLE_COUNT;
+    size_t n = 0, most = 0;
+    for (int64_t b = 0; b < m->config.blocks; b++) most += (size_t)m->blocks[b].n_linears;
     eqi_layout_linear *linears =
         eqi_calloc(m->ctx, most, sizeof *linears, "the quantization of a model");
     if (!linears) return EQAT_OUT_OF_MEMORY;

@@ -1,6 +1,6 @@
 #include <math.h>
 
-#include "quant/quantizer.h"
+#include "quant/freeze.h"
 
 /* Step sizes and zero points are small next to the weights: they travel through the host, whatever
  * the device. */
@@ -69,23 +69,6 @@ void eqi_weight_release(eqi_weight *w)
     eqi_tensor_unref(w->z);
     eqi_tensor_unref(w->bias);
     *w = (eqi_weight){0};
-}
-
-eqat_status eqi_quant_round_to_nearest(eqi_tensor *w, const eqi_quant_desc *desc, bool mse,
-                                       eqi_weight *packed)
-{
-    const eqi_quant_desc q = {.bits = desc->bits, .group = desc->group};
-    if (mse) {
-        eqi_tensor *s, *z;
-        *packed = (eqi_weight){0};
-        EQI_RETURN_IF(eqi_quant_init(w, &q, true, &s, &z));
-        eqat_status st = eqi_quant_freeze(w, s, z, &q, packed);
-        eqi_tensor_unref(s);
-        eqi_tensor_unref(z);
-        return st;
-    }
-    *packed = (eqi_weight){.q = q};
-    return eqi_quantize_minmax(w, &q, &packed->s, &packed->z, &packed->codes);
 }
 
 eqat_status eqi_quant_freeze(eqi_tensor *w, eqi_tensor *s, eqi_tensor *z,

@@ -4,11 +4,12 @@
 #include <string.h>
 
 #include "api/options.h"
+#include "quant/freeze.h"
 
 typedef struct rule {
     char *pattern;
-    int bits;
-    int group_size;
+    bool leave; /* as it is */
+    eqat_quantizer_options options;
 } rule;
 
 struct eqat_quantizer {
@@ -20,6 +21,7 @@ struct eqat_quantizer {
 };
 
 static const char *const init_names[] = {"minmax", "mse", NULL};
+static const char *const zero_point_names[] = {"trained", "fixed", NULL};
 
 static const eqat_field fields[] = {
     EQI_FIELD_I32(eqat_quantizer_options, bits, 2, 2, 8, "bits of a weight, 2 to 8"),
@@ -27,6 +29,9 @@ static const eqat_field fields[] = {
                   "inputs that share a step size: 16, 32, 64, 128, 256, or -1 for the whole row"),
     EQI_FIELD_ENUM(eqat_quantizer_options, init, EQAT_INIT_MINMAX, init_names,
                    "initial step sizes: minmax, or mse (least squared error)"),
+    EQI_FIELD_ENUM(eqat_quantizer_options, zero_point, EQAT_ZERO_POINT_TRAINED, zero_point_names,
+                   "zero points: trained, or fixed in the middle (2 bits: 1 or 2, 3: 3 or 4, 4: 7 "
+                   "or 8), from a start of least squared error"),
 };
 
 const eqi_struct eqi_struct_quantizer = EQI_STRUCT(eqat_quantizer_options, "quantizer", fields);
@@ -45,13 +50,19 @@ static eqat_status check_group_size(eqi_ctx *ctx, int group_size)
                     "group_size: found %d, expected 16, 32, 64, 128, 256 or -1", group_size);
 }
 
+static eqat_status take_options(eqi_ctx *ctx, eqat_quantizer_options *out,
+                                const eqat_quantizer_options *options)
+{
+    EQI_RETURN_IF(eqi_options_take(ctx, &eqi_struct_quantizer, out, options));
+    return check_group_size(ctx, out->group_size);
+}
+
 eqat_status eqat_quantizer_create(eqat_context *ctx, eqat_quantizer **out,
                                   const eqat_quantizer_options *options)
 {
     *out = NULL;
     eqat_quantizer_options o;
-    EQI_RETURN_IF(eqi_options_take(ctx, &eqi_struct_quantizer, &o, options));
-    EQI_RETURN_IF(check_group_size(ctx, o.group_size));
+    EQI_RETURN_IF(take_options(ctx, &o, options));
     eqat_quantizer *q = eqi_calloc(ctx, 1, sizeof *q, "a quantizer");
     if (!q) return EQAT_OUT_OF_MEMORY;
     q->ctx = eqi_ctx_ref(ctx);
@@ -77,95 +88,105 @@ void eqat_quantizer_free(eqat_quantizer *q)
     eqi_ctx_unref(ctx);
 }
 
-eqat_status eqat_quantizer_add_rule(eqat_quantizer *q, const char *pattern, int32_t bits,
-                                    int32_t group_size)
+eqat_status eqat_quantizer_add_rule(eqat_quantizer *q, const char *pattern,
+                                    const eqat_quantizer_options *options)
 {
-    if (bits != 0 && (bits < 2 || bits > 8))
-        return eqi_fail(q->ctx, EQAT_INVALID_ARGUMENT,
-                        "rule %s: bits: found %d, expected 2 to 8, or 0 for none", pattern, bits);
-    if (bits != 0) EQI_RETURN_IF(check_group_size(q->ctx, group_size));
+    rule added = {.leave = !options};
+    if (options) {
+        eqat_status st = take_options(q->ctx, &added.options, options);
+        if (st != EQAT_OK) return eqi_fail_in(q->ctx, st, "rule %s", pattern);
+    }
     rule *rules =
         eqi_realloc(q->ctx, q->rules, (q->n_rules + 1) * sizeof *rules, "quantizer rules");
     if (!rules) return EQAT_OUT_OF_MEMORY;
     q->rules = rules;
-    char *copy = eqi_strdup(q->ctx, pattern);
-    if (!copy) return EQAT_OUT_OF_MEMORY;
-    rules[q->n_rules++] = (rule){.pattern = copy, .bits = bits, .group_size = group_size};
+    added.pattern = eqi_strdup(q->ctx, pattern);
+    if (!added.pattern) return EQAT_OUT_OF_MEMORY;
+    rules[q->n_rules++] = added;
     return EQAT_OK;
 }
 
-void eqat_quantizer_lookup(const eqat_quantizer *q, const char *name, int32_t *bits,
-                           int32_t *group_size)
+/* NULL: a rule leaves it as it is. */
+static const eqat_quantizer_options *options_of(const eqat_quantizer *q, const char *name)
 {
-    *bits = q->options.bits;
-    *group_size = q->options.group_size;
     for (size_t i = q->n_rules; i-- > 0;)
-        if (fnmatch(q->rules[i].pattern, name, 0) == 0) {
-            *bits = q->rules[i].bits;
-            *group_size = q->rules[i].group_size;
-            return;
-        }
+        if (fnmatch(q->rules[i].pattern, name, 0) == 0)
+            return q->rules[i].leave ? NULL : &q->rules[i].options;
+    return &q->options;
 }
 
-bool eqi_quantizer_uses_mse(const eqat_quantizer *q) { return q->options.init == EQAT_INIT_MSE; }
-
-eqat_status eqi_quantizer_desc(const eqat_quantizer *q, const char *name, int64_t in_features,
-                               eqi_quant_desc *desc, bool *selected)
+bool eqat_quantizer_lookup(const eqat_quantizer *q, const char *name,
+                           eqat_quantizer_options *options)
 {
-    int32_t bits, group_size;
-    eqat_quantizer_lookup(q, name, &bits, &group_size);
-    *selected = bits != 0;
-    if (!*selected) return EQAT_OK;
-    *desc = (eqi_quant_desc){
-        .bits = bits, .group = group_size < 0 ? in_features : group_size, .clamp = bits <= 4};
-    eqat_status st = eqi_quant_desc_check(q->ctx, desc, in_features);
+    const eqat_quantizer_options *found = options_of(q, name);
+    if (found && options) {
+        size_t size = options->struct_size;
+        memcpy(options, found, size < sizeof *found ? size : sizeof *found);
+        options->struct_size = size;
+    }
+    return found != NULL;
+}
+
+static eqi_quant quant_of(const eqat_quantizer_options *o, int64_t in_features)
+{
+    return (eqi_quant){.kind = eqi_quant_kinds[o->zero_point],
+                       .desc = {.bits = o->bits,
+                                .group = o->group_size < 0 ? in_features : o->group_size,
+                                .clamp = o->bits <= 4},
+                       .mse = o->init == EQAT_INIT_MSE};
+}
+
+eqat_status eqi_quantizer_choose(const eqat_quantizer *q, const char *name, int64_t in_features,
+                                 eqi_quant *quant)
+{
+    const eqat_quantizer_options *o = options_of(q, name);
+    *quant = (eqi_quant){.kind = NULL};
+    if (!o) return EQAT_OK;
+    *quant = quant_of(o, in_features);
+    eqat_status st = eqi_quant_desc_check(q->ctx, &quant->desc, in_features);
     if (st == EQAT_OK && in_features % 32)
         st = eqi_fail(q->ctx, EQAT_INVALID_ARGUMENT,
                       "found rows of %lld, expected a multiple of 32", (long long)in_features);
     return st == EQAT_OK ? st : eqi_fail_in(q->ctx, st, "%s", name);
 }
 
-/* The descriptor for a tensor at hand: no name, so no rule. */
-static eqat_status plain_desc(const eqat_quantizer *q, int64_t in_features, eqi_quant_desc *desc)
-{
-    *desc =
-        (eqi_quant_desc){.bits = q->options.bits,
-                         .group = q->options.group_size < 0 ? in_features : q->options.group_size};
-    return eqi_quant_desc_check(q->ctx, desc, in_features);
-}
+/* ---- one tensor: no name, so no rule ---- */
 
-static eqat_status desc_of(const eqat_quantizer *q, const eqat_tensor *w, eqi_quant_desc *desc)
+static eqat_status quant_for(const eqat_quantizer *q, const eqat_tensor *w, eqi_quant *quant)
 {
     if (w->v.ndim != 2)
         return eqi_fail(q->ctx, EQAT_INVALID_ARGUMENT,
                         "quantizer: found a weight of %d dimensions, expected 2", w->v.ndim);
-    return plain_desc(q, w->v.shape[1], desc);
+    *quant = quant_of(&q->options, w->v.shape[1]);
+    return eqi_quant_desc_check(q->ctx, &quant->desc, w->v.shape[1]);
 }
 
 eqat_status eqat_quantizer_init(const eqat_quantizer *q, eqat_tensor *w, bool round_s,
                                 eqat_tensor **s, eqat_tensor **z)
 {
     *s = *z = NULL;
-    eqi_quant_desc desc;
-    EQI_RETURN_IF(desc_of(q, w, &desc));
-    EQI_RETURN_IF(eqi_quant_init(w, &desc, eqi_quantizer_uses_mse(q), s, z));
-    eqat_status st = round_s ? eqi_quant_round_s(*s) : EQAT_OK;
+    eqi_quant quant;
+    eqi_tensor *tensors[EQI_KIND_TENSORS] = {NULL};
+    EQI_RETURN_IF(quant_for(q, w, &quant));
+    EQI_RETURN_IF(quant.kind->start(&quant, w, tensors));
+    eqat_status st = round_s ? eqi_quant_round_s(tensors[0]) : EQAT_OK;
     if (st != EQAT_OK) {
-        eqi_tensor_unref(*s);
-        eqi_tensor_unref(*z);
-        *s = *z = NULL;
+        for (int i = 0; i < EQI_KIND_TENSORS; i++) eqi_tensor_unref(tensors[i]);
+        return st;
     }
-    return st;
+    *s = tensors[0];
+    *z = tensors[1];
+    return EQAT_OK;
 }
 
 eqat_status eqat_quantizer_quantize(const eqat_quantizer *q, eqat_tensor *w, eqat_tensor **s,
                                     eqat_tensor **z, eqat_tensor **codes)
 {
     *s = *z = *codes = NULL;
-    eqi_quant_desc desc;
+    eqi_quant quant;
     eqi_weight packed;
-    EQI_RETURN_IF(desc_of(q, w, &desc));
-    EQI_RETURN_IF(eqi_quant_round_to_nearest(w, &desc, eqi_quantizer_uses_mse(q), &packed));
+    EQI_RETURN_IF(quant_for(q, w, &quant));
+    EQI_RETURN_IF(quant.kind->round(&quant, w, &packed));
     *s = packed.s;
     *z = packed.z;
     *codes = packed.codes;
@@ -176,9 +197,9 @@ eqat_status eqat_quantizer_pack(const eqat_quantizer *q, eqat_tensor *w, eqat_te
                                 eqat_tensor *z, eqat_tensor **codes)
 {
     *codes = NULL;
-    eqi_quant_desc desc;
-    EQI_RETURN_IF(desc_of(q, w, &desc));
-    return eqi_quantize(w, s, z, &desc, codes);
+    eqi_quant quant;
+    EQI_RETURN_IF(quant_for(q, w, &quant));
+    return eqi_quantize(w, s, z, &quant.desc, codes);
 }
 
 eqat_status eqat_quantizer_dequantize(const eqat_quantizer *q, eqat_tensor *codes, eqat_tensor *s,
@@ -189,7 +210,9 @@ eqat_status eqat_quantizer_dequantize(const eqat_quantizer *q, eqat_tensor *code
         return eqi_fail(q->ctx, EQAT_INVALID_ARGUMENT,
                         "codes: found %s of %d dimensions, expected u32 of 2",
                         eqi_dtype_name(codes->v.dtype), codes->v.ndim);
-    eqi_weight packed = {.codes = codes, .s = s, .z = z};
-    EQI_RETURN_IF(plain_desc(q, codes->v.shape[1] * 32 / q->options.bits, &packed.q));
+    int64_t in_features = codes->v.shape[1] * 32 / q->options.bits;
+    eqi_weight packed = {
+        .codes = codes, .s = s, .z = z, .q = quant_of(&q->options, in_features).desc};
+    EQI_RETURN_IF(eqi_quant_desc_check(q->ctx, &packed.q, in_features));
     return eqi_dequantize(&packed, (eqi_dtype)dtype, out);
 }

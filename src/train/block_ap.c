@@ -5,6 +5,7 @@
 
 #include "api/options.h"
 #include "data/data.h"
+#include "model/weights.h"
 #include "quant/quantizer.h"
 
 static const eqat_field fields[] = {
@@ -24,6 +25,8 @@ static const eqat_field fields[] = {
                      "keep activations in files of this folder instead of in memory"),
     EQI_FIELD_POINTER(eqat_block_ap_options, progress, "called after every step"),
     EQI_FIELD_POINTER(eqat_block_ap_options, progress_user, "its first argument"),
+    EQI_FIELD_POINTER(eqat_block_ap_options, loss, "a loss in place of the mean squared error"),
+    EQI_FIELD_POINTER(eqat_block_ap_options, loss_user, "its first argument"),
 };
 
 const eqi_struct eqi_struct_block_ap = EQI_STRUCT(eqat_block_ap_options, "block_ap", fields);
@@ -35,36 +38,7 @@ void eqat_block_ap_options_init(eqat_block_ap_options *options, size_t struct_si
 
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 static int64_t batches(int64_t samples, int64_t batch) { return (samples + batch - 1) / batch; }
-static eqi_block *block_in_work(const eqat_block_ap *job)
-{
-    return &job->model->blocks[job->block];
-}
-
 /* ---- streams ---- */
-
-/* Numbers of the samples at [first, first + n) of a pass: in order of the streams (epoch -1), or of
- * a training epoch; valid until the next call. */
-static const int64_t *numbers(eqat_block_ap *job, int64_t epoch, int64_t first, int64_t n)
-{
-    for (int64_t i = 0; i < n; i++)
-        job->numbers[i] = epoch < 0 ? first + i : eqat_data_order(job->data, epoch, first + i);
-    return job->numbers;
-}
-
-static eqat_status forward(void *user, int64_t first, eqi_tensor *x, eqi_tensor **y)
-{
-    eqat_block_ap *job = user;
-    (void)first;
-    return eqi_block_forward(job->tape, job->model, job->block, x, NULL, NULL, y);
-}
-
-/* Moves a stream through the block in work as its weights stand. */
-static eqat_status advance(eqat_block_ap *job, eqi_stream stream)
-{
-    EQI_RETURN_IF(eqi_model_prepare(job->model, job->time));
-    eqi_tape_set_recording(job->tape, false);
-    return eqi_streams_advance(job->streams, stream, forward, job);
-}
 
 static eqat_status read_ids(eqat_block_ap *job, int64_t first, int64_t n, int32_t *ids)
 {
@@ -115,21 +89,6 @@ static eqat_status make_streams(eqat_block_ap *job)
 
 /* ---- the job ---- */
 
-static eqat_status check_block(const eqat_block_ap *job, int64_t index)
-{
-    const eqi_block *b = &job->model->blocks[index];
-    for (int i = 0; i < b->n_linears; i++) {
-        const eqi_linear *l = &b->linears[i];
-        eqi_quant_desc desc;
-        bool selected;
-        if (l->weight.codes || l->file.bits)
-            return eqi_fail(job->ctx, EQAT_INVALID_ARGUMENT,
-                            "%s: found packed codes, expected full precision", l->name);
-        EQI_RETURN_IF(eqi_quantizer_desc(job->quantizer, l->name, l->in, &desc, &selected));
-    }
-    return EQAT_OK;
-}
-
 static eqat_status set_up(eqat_block_ap *job)
 {
     const eqat_block_ap_options *o = &job->options;
@@ -138,7 +97,7 @@ static eqat_status set_up(eqat_block_ap *job)
     job->val = eqat_data_val_size(job->data);
     job->time = eqat_data_seq_len(job->data);
     for (int64_t i = 0; i < c->blocks; i++)
-        EQI_RETURN_IF(check_block(job, i)); /* not after hours, in the last of them */
+        EQI_RETURN_IF(eqi_block_ap_check_block(job, i)); /* not after hours, in the last of them */
     if (o->early_stop && !job->val)
         return eqi_fail(
             job->ctx, EQAT_INVALID_ARGUMENT,
@@ -187,6 +146,7 @@ void eqat_block_ap_free(eqat_block_ap *job)
     if (!job) return;
     eqi_ctx *ctx = job->ctx;
     eqat_block_ap_abandon(job);
+    eqi_block_drop(ctx, &job->work);
     eqi_streams_free(job->streams);
     eqi_free(ctx, job->numbers);
     eqi_tape_free(job->tape);
@@ -209,344 +169,19 @@ eqat_optimizer *eqat_block_ap_optimizer(eqat_block_ap *job) { return job->optimi
 
 eqat_tensor *eqat_block_ap_parameter(eqat_block_ap *job, const char *name)
 {
-    if (job->phase != EQI_BLOCK_TRAINING) return NULL;
-    eqi_block *b = block_in_work(job);
+    const eqi_block *b = &job->work;
+    if (b->state != EQI_BLOCK_MASTERS) return NULL;
     for (int i = 0; i < b->n_linears; i++) {
         const eqi_linear *l = &b->linears[i];
         size_t n = strlen(l->local);
-        if (strncmp(name, l->local, n) != 0) continue;
-        if (!strcmp(name + n, ".weight")) return l->weight.w;
-        if (!strcmp(name + n, ".scales")) return l->weight.s;
-        if (!strcmp(name + n, ".zeros")) return l->weight.z;
+        if (strncmp(name, l->local, n) != 0 || name[n] != '.') continue;
+        if (!strcmp(name + n + 1, "weight")) return l->weight.w;
+        for (int t = 0; t < EQI_KIND_TENSORS && l->quant.kind; t++) {
+            const char *tensor = l->quant.kind->tensors[t].name;
+            if (tensor && !strcmp(name + n + 1, tensor)) return l->beside[t];
+        }
     }
-    for (int i = 0; i < EQI_NORM_COUNT; i++)
-        if (b->norms[i].size && !strcmp(name, b->norms[i].local)) return b->norms[i].gain;
+    for (int i = 0; i < b->n_norms; i++)
+        if (!strcmp(name, b->norms[i].local)) return b->norms[i].gain;
     return NULL;
-}
-
-/* ---- a block in work ---- */
-
-/* Puts copies in the place of tensors that were in memory before: those belong to whoever asked for
- * them. */
-static eqat_status set_pinned_aside(eqat_block_ap *job)
-{
-    eqi_block *b = block_in_work(job);
-    job->pinned = b->resident;
-    b->resident = true; /* nobody else drops the block now */
-    if (!job->pinned) return EQAT_OK;
-    for (int i = 0; i < b->n_linears; i++) {
-        eqi_weight *w = &b->linears[i].weight;
-        eqi_tensor *copy;
-        EQI_RETURN_IF(eqi_tensor_cast(w->w, EQI_F32, &copy));
-        job->pinned_weights[i] = *w;
-        *w = (eqi_weight){.w = copy, .bias = w->bias ? eqi_tensor_ref(w->bias) : NULL};
-    }
-    for (int i = 0; i < EQI_NORM_COUNT; i++) {
-        eqi_tensor *copy;
-        if (!b->norms[i].size) continue;
-        EQI_RETURN_IF(eqi_tensor_cast(b->norms[i].gain, EQI_F32, &copy));
-        job->pinned_gains[i] = b->norms[i].gain;
-        b->norms[i].gain = copy;
-    }
-    return EQAT_OK;
-}
-
-static void release_pinned(eqat_block_ap *job)
-{
-    for (int i = 0; i < EQI_ROLE_COUNT; i++) eqi_weight_release(&job->pinned_weights[i]);
-    for (int i = 0; i < EQI_NORM_COUNT; i++) {
-        eqi_tensor_unref(job->pinned_gains[i]);
-        job->pinned_gains[i] = NULL;
-    }
-    job->pinned = false;
-}
-
-/* The block as it was before begin. */
-static void give_up(eqat_block_ap *job)
-{
-    eqi_block *b = block_in_work(job);
-    for (int i = 0; i < job->n_trained; i++) eqi_tensor_zero_grad(job->trained[i]);
-    job->n_trained = 0;
-    eqat_optimizer_free(job->optimizer);
-    job->optimizer = NULL;
-    for (int i = 0; i < b->n_linears; i++) {
-        if (!job->pinned_weights[i].w) continue;
-        eqi_weight_release(&b->linears[i].weight);
-        b->linears[i].weight = job->pinned_weights[i];
-        job->pinned_weights[i] = (eqi_weight){0};
-    }
-    for (int i = 0; i < EQI_NORM_COUNT; i++) {
-        if (!job->pinned_gains[i]) continue;
-        eqi_tensor_unref(b->norms[i].gain);
-        b->norms[i].gain = job->pinned_gains[i];
-        job->pinned_gains[i] = NULL;
-    }
-    b->resident = job->pinned;
-    b->in_work = job->pinned = false;
-    job->phase = EQI_BLOCK_IDLE;
-    eqi_block_unload(job->model, job->block);
-}
-
-static eqat_status train(eqat_block_ap *job, eqi_tensor *t, int32_t group)
-{
-    t->requires_grad = true;
-    job->trained[job->n_trained++] = t;
-    return eqat_optimizer_add(job->optimizer, group, t);
-}
-
-/* Initial s and z of the linears that the quantizer selects; *bits: the fewest. */
-static eqat_status initialise(eqat_block_ap *job, int *bits)
-{
-    eqi_block *b = block_in_work(job);
-    bool mse = eqi_quantizer_uses_mse(job->quantizer);
-    *bits = 8;
-    for (int i = 0; i < b->n_linears; i++) {
-        eqi_linear *l = &b->linears[i];
-        eqi_quant_desc desc;
-        bool selected;
-        EQI_RETURN_IF(eqi_quantizer_desc(job->quantizer, l->name, l->in, &desc, &selected));
-        if (!selected) continue;
-        eqat_status st = eqi_quant_init(l->weight.w, &desc, mse, &l->weight.s, &l->weight.z);
-        if (st != EQAT_OK) return eqi_fail_in(job->ctx, st, "%s", l->name);
-        l->weight.q = desc;
-        if (desc.bits < *bits) *bits = desc.bits;
-    }
-    return EQAT_OK;
-}
-
-static eqat_status make_optimizer(eqat_block_ap *job, int bits)
-{
-    const eqat_block_ap_options *o = &job->options;
-    eqi_block *b = block_in_work(job);
-    double weight_lr = o->weight_lr != 0 ? o->weight_lr : bits == 2 ? 2e-5 : 1e-5;
-    int32_t quant_group, weight_group = -1;
-    eqat_optimizer_options options;
-    eqat_optimizer_options_init(&options, sizeof options);
-    options.total_steps = o->epochs * eqat_block_ap_steps(job);
-    options.min_lr_factor = o->min_lr_factor;
-    EQI_RETURN_IF(eqat_optimizer_create(job->ctx, &job->optimizer, &options));
-    EQI_RETURN_IF(eqat_optimizer_add_group(job->optimizer, o->quant_lr, &quant_group));
-    if (weight_lr > 0)
-        EQI_RETURN_IF(eqat_optimizer_add_group(job->optimizer, weight_lr, &weight_group));
-    for (int i = 0; i < b->n_linears; i++) {
-        const eqi_weight *w = &b->linears[i].weight;
-        if (weight_lr > 0) EQI_RETURN_IF(train(job, w->w, weight_group));
-        if (!w->s) continue;
-        EQI_RETURN_IF(train(job, w->s, quant_group));
-        EQI_RETURN_IF(train(job, w->z, quant_group));
-    }
-    for (int i = 0; i < EQI_NORM_COUNT && weight_lr > 0; i++)
-        if (b->norms[i].size) EQI_RETURN_IF(train(job, b->norms[i].gain, weight_group));
-    return EQAT_OK;
-}
-
-eqat_status eqat_block_ap_begin(eqat_block_ap *job)
-{
-    int64_t blocks = job->model->config.blocks;
-    if (job->phase != EQI_BLOCK_IDLE)
-        return eqi_fail(job->ctx, EQAT_INVALID_ARGUMENT,
-                        "block %lld: found it in work, expected finish or abandon first",
-                        (long long)job->block);
-    if (job->block == blocks)
-        return eqi_fail(job->ctx, EQAT_INVALID_ARGUMENT, "block %lld: found %lld blocks, all done",
-                        (long long)blocks, (long long)blocks);
-    EQI_RETURN_IF(eqi_model_check_idle(job->model));
-    EQI_RETURN_IF(check_block(job, job->block));
-    EQI_RETURN_IF(eqi_block_load(job->model, job->block, EQI_F32, true));
-    int bits;
-    eqat_status st;
-    EQI_GOTO(done, set_pinned_aside(job));
-    if (eqi_streams_blocks(job->streams, EQI_STREAM_FULL) == job->block)
-        EQI_GOTO(done, advance(job, EQI_STREAM_FULL));
-    EQI_GOTO(done, initialise(job, &bits));
-    EQI_GOTO(done, make_optimizer(job, bits));
-    job->phase = EQI_BLOCK_TRAINING;
-    block_in_work(job)->in_work = true;
-    return EQAT_OK;
-done:
-    give_up(job);
-    return st;
-}
-
-void eqat_block_ap_abandon(eqat_block_ap *job)
-{
-    if (job->phase == EQI_BLOCK_TRAINING) give_up(job);
-}
-
-static eqat_status expect_training(const eqat_block_ap *job)
-{
-    if (job->phase == EQI_BLOCK_TRAINING) return EQAT_OK;
-    return eqi_fail(job->ctx, EQAT_INVALID_ARGUMENT,
-                    "block %lld: found it not in work, expected begin first",
-                    (long long)job->block);
-}
-
-/* ---- steps ---- */
-
-/* Mean squared error between the block in work on the quantized stream and the targets, for samples
- * [first, first + n) of a pass that ends before `end`; also into slot `slot` of the job's losses.
- */
-static eqat_status batch_loss(eqat_block_ap *job, int64_t epoch, int64_t first, int64_t n,
-                              int64_t end, int64_t slot, eqi_tensor **loss)
-{
-    eqi_tensor *x = NULL, *target = NULL, *y = NULL, *kept = NULL;
-    eqat_status st;
-    *loss = NULL;
-    EQI_GOTO(done, eqi_model_prepare(job->model, job->time));
-    const int64_t *now = numbers(job, epoch, first, n);
-    EQI_GOTO(done, eqi_streams_fetch(job->streams, EQI_STREAM_QUANTIZED, now, n, &x));
-    EQI_GOTO(done, eqi_streams_fetch(job->streams, EQI_STREAM_FULL, now, n, &target));
-    int64_t n_next = least(job->options.batch_size, end - first - n);
-    const int64_t *next = numbers(job, epoch, first + n, n_next);
-    eqi_streams_ahead(job->streams, EQI_STREAM_QUANTIZED, next, n_next);
-    eqi_streams_ahead(job->streams, EQI_STREAM_FULL, next, n_next);
-    EQI_GOTO(done, eqi_block_forward(job->tape, job->model, job->block, x, NULL, NULL, &y));
-    EQI_GOTO(done, eqi_op_mse(job->tape, y, target, loss));
-    EQI_GOTO(done, eqi_tensor_slice(job->losses, &kept, 0, slot, 1));
-    EQI_GOTO(done, eqi_tensor_copy(kept, *loss));
-done:
-    eqi_tensor_unref(x);
-    eqi_tensor_unref(target);
-    eqi_tensor_unref(y);
-    eqi_tensor_unref(kept);
-    if (st != EQAT_OK) {
-        eqi_tensor_unref(*loss);
-        *loss = NULL;
-    }
-    return st;
-}
-
-eqat_status eqi_block_ap_check_loss(const eqat_block_ap *job, int64_t epoch, int64_t step,
-                                    double loss)
-{
-    if (isfinite(loss)) return EQAT_OK;
-    return eqi_fail(job->ctx, EQAT_NUMERIC,
-                    "block %lld, step %lld: loss is %s, expected a finite number (epoch %lld)",
-                    (long long)job->block, (long long)step, isnan(loss) ? "nan" : "infinite",
-                    (long long)epoch);
-}
-
-static eqat_status update(eqat_block_ap *job, eqi_tensor *loss)
-{
-    if (!job->n_trained) return EQAT_OK;
-    eqat_status st = eqat_optimizer_backward(job->optimizer, job->tape, loss);
-    if (st != EQAT_OK) /* half a gradient must not reach the next step */
-        for (int i = 0; i < job->n_trained; i++) eqi_tensor_zero_grad(job->trained[i]);
-    return st;
-}
-
-eqat_status eqat_block_ap_step(eqat_block_ap *job, int64_t epoch, int64_t step, double *loss)
-{
-    int64_t batch = job->options.batch_size, steps = eqat_block_ap_steps(job);
-    EQI_RETURN_IF(expect_training(job));
-    if (epoch < 0 || step < 0 || step >= steps)
-        return eqi_fail(
-            job->ctx, EQAT_INVALID_ARGUMENT,
-            "step: found epoch %lld, step %lld, expected an epoch from 0 on, a step from 0 to %lld",
-            (long long)epoch, (long long)step, (long long)steps - 1);
-    EQI_RETURN_IF(eqi_check_cancel(job->ctx));
-    eqi_tensor *device_loss;
-    eqi_tape_set_recording(job->tape, true);
-    eqat_status st = batch_loss(job, epoch, step * batch, least(batch, job->train - step * batch),
-                                job->train, step, &device_loss);
-    if (st == EQAT_OK)
-        st = update(job, device_loss);
-    else
-        eqi_tape_clear(job->tape);
-    float value = 0;
-    if (st == EQAT_OK && loss) st = eqi_tensor_download(device_loss, &value, sizeof value);
-    eqi_tensor_unref(device_loss);
-    if (st != EQAT_OK || !loss) return st;
-    *loss = (double)value;
-    return eqi_block_ap_check_loss(job, epoch, step, *loss);
-}
-
-eqat_status eqat_block_ap_validate(eqat_block_ap *job, double *loss)
-{
-    EQI_RETURN_IF(expect_training(job));
-    *loss = NAN;
-    if (!job->val) return EQAT_OK;
-    int64_t batch = job->options.batch_size, count = batches(job->val, batch);
-    eqi_tape_set_recording(job->tape, false);
-    for (int64_t i = 0; i < count; i++) {
-        eqi_tensor *device_loss;
-        EQI_RETURN_IF(eqi_check_cancel(job->ctx));
-        EQI_RETURN_IF(batch_loss(job, -1, job->train + i * batch,
-                                 least(batch, job->val - i * batch), job->train + job->val, i,
-                                 &device_loss));
-        eqi_tensor_unref(device_loss);
-    }
-    float *values = eqi_alloc(job->ctx, (size_t)count * sizeof *values, "validation losses");
-    if (!values) return EQAT_OUT_OF_MEMORY;
-    eqi_tensor *used;
-    eqat_status st = eqi_tensor_slice(job->losses, &used, 0, 0, count);
-    if (st == EQAT_OK) {
-        st = eqi_tensor_download(used, values, (size_t)count * sizeof *values);
-        eqi_tensor_unref(used);
-    }
-    double sum = 0;
-    for (int64_t i = 0; i < count && st == EQAT_OK; i++)
-        sum += (double)values[i] * (double)least(batch, job->val - i * batch);
-    eqi_free(job->ctx, values);
-    EQI_RETURN_IF(st);
-    *loss = sum / (double)job->val;
-    if (isfinite(*loss)) return EQAT_OK;
-    return eqi_fail(job->ctx, EQAT_NUMERIC,
-                    "block %lld: validation loss is %s, expected a finite number",
-                    (long long)job->block, isnan(*loss) ? "nan" : "infinite");
-}
-
-/* ---- the end of a block ---- */
-
-/* Codes of what is quantized; the rest is rounded where it lies, and stays F32: that is how the
- * model tells what may differ from its file. Rounding twice changes nothing, so a failure half-way
- * leaves a block that can still be finished. */
-static eqat_status freeze(eqat_block_ap *job, eqi_weight *packed)
-{
-    eqi_block *b = block_in_work(job);
-    for (int i = 0; i < b->n_linears; i++) {
-        const eqi_weight *w = &b->linears[i].weight;
-        if (w->s) EQI_RETURN_IF(eqi_quant_freeze(w->w, w->s, w->z, &w->q, &packed[i]));
-    }
-    for (int i = 0; i < b->n_linears; i++)
-        if (!b->linears[i].weight.s)
-            EQI_RETURN_IF(eqi_round_kept(b->linears[i].weight.w, b->linears[i].stored));
-    for (int i = 0; i < EQI_NORM_COUNT; i++)
-        if (b->norms[i].size) EQI_RETURN_IF(eqi_round_kept(b->norms[i].gain, b->norms[i].stored));
-    return EQAT_OK;
-}
-
-static void put_in_place(eqat_block_ap *job, eqi_weight *packed)
-{
-    eqi_block *b = block_in_work(job);
-    for (int i = 0; i < job->n_trained; i++) {
-        eqi_tensor_zero_grad(job->trained[i]);
-        job->trained[i]->requires_grad = false;
-    }
-    job->n_trained = 0;
-    eqat_optimizer_free(job->optimizer);
-    job->optimizer = NULL;
-    for (int i = 0; i < b->n_linears; i++)
-        if (packed[i].codes) eqi_block_set_packed(job->model, job->block, i, &packed[i]);
-    release_pinned(job);
-    b->in_work = false;
-    job->phase = EQI_BLOCK_FROZEN;
-}
-
-eqat_status eqat_block_ap_finish(eqat_block_ap *job)
-{
-    if (job->phase != EQI_BLOCK_FROZEN) {
-        EQI_RETURN_IF(expect_training(job));
-        eqi_weight packed[EQI_ROLE_COUNT] = {{0}};
-        eqat_status st = freeze(job, packed);
-        if (st == EQAT_OK) put_in_place(job, packed);
-        for (int i = 0; i < EQI_ROLE_COUNT; i++) eqi_weight_release(&packed[i]);
-        EQI_RETURN_IF(st);
-    }
-    /* Behind the last block nobody reads the quantized stream. */
-    if (job->block + 1 < job->model->config.blocks)
-        EQI_RETURN_IF(advance(job, EQI_STREAM_QUANTIZED));
-    job->phase = EQI_BLOCK_IDLE;
-    job->block++;
-    return EQAT_OK;
 }

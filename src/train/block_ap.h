@@ -6,14 +6,6 @@
 #include "model/model.h"
 #include "train/streams.h"
 
-#define EQI_BLOCK_TRAINED (3 * EQI_ROLE_COUNT + EQI_NORM_COUNT)
-
-typedef enum eqi_block_phase {
-    EQI_BLOCK_IDLE,     /* next to begin */
-    EQI_BLOCK_TRAINING, /* between begin and finish */
-    EQI_BLOCK_FROZEN    /* packed; the quantized stream is on its way through */
-} eqi_block_phase;
-
 typedef struct eqi_epoch {
     bool done;
     double train_loss, val_loss;
@@ -25,24 +17,24 @@ struct eqat_block_ap {
     eqat_quantizer *quantizer;
     eqat_data *data;
     eqat_block_ap_options options;
-    int64_t train, val,
-        time; /* samples of each kind, the training ones first in the streams; tokens of one */
+    int64_t train, val; /* samples of each kind, the training ones first in the streams */
+    int64_t time;       /* tokens of one */
     eqi_streams *streams;
     int64_t *numbers; /* of the samples of a batch */
     eqi_tape *tape;
-    eqi_tensor
-        *losses; /* F32, of the steps of an epoch or the batches of a validation; on the device */
-    eqi_epoch *epochs; /* [blocks, epochs] */
-    int64_t block;
-    eqi_block_phase phase;
+    eqi_tensor *losses; /* F32, of an epoch's steps or a validation's batches; on the device */
+    eqi_epoch *epochs;  /* [blocks, epochs] */
+    int64_t block;      /* in work, or next to begin */
+    /* The block in work, and how far it is: DENSE between two blocks, MASTERS while it trains,
+     * FROZEN when the model has its weights and the quantized stream is on its way through. */
+    eqi_block work;
     eqat_optimizer *optimizer;
-    eqi_tensor *trained[EQI_BLOCK_TRAINED]; /* borrowed from the block in work */
-    int n_trained;
-    bool pinned; /* the block was in memory before begin: its own tensors wait here */
-    eqi_weight pinned_weights[EQI_ROLE_COUNT];
-    eqi_tensor *pinned_gains[EQI_NORM_COUNT];
 };
 
+/* Whether a block can be trained at all: it is dense, and the quantizer's groups fit. */
+eqat_status eqi_block_ap_check_block(const eqat_block_ap *job, int64_t index);
+/* EQAT_INVALID_ARGUMENT unless a block is in work. */
+eqat_status eqi_block_ap_expect_training(const eqat_block_ap *job);
 /* EQAT_NUMERIC when the loss of a step is not finite. */
 eqat_status eqi_block_ap_check_loss(const eqat_block_ap *job, int64_t epoch, int64_t step,
                                     double loss);

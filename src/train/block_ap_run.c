@@ -101,8 +101,8 @@ static eqat_status run_block(eqat_block_ap *job)
 eqat_status eqat_block_ap_run(eqat_block_ap *job)
 {
     while (job->block < job->model->config.blocks) {
-        if (job->phase == EQI_BLOCK_IDLE) EQI_RETURN_IF(eqat_block_ap_begin(job));
-        eqat_status st = job->phase == EQI_BLOCK_TRAINING ? run_block(job) : EQAT_OK;
+        if (job->work.state == EQI_BLOCK_DENSE) EQI_RETURN_IF(eqat_block_ap_begin(job));
+        eqat_status st = job->work.state == EQI_BLOCK_MASTERS ? run_block(job) : EQAT_OK;
         if (st == EQAT_OK) st = eqat_block_ap_finish(job);
         if (st != EQAT_OK) {
             eqat_block_ap_abandon(job); /* unless it is packed by now */

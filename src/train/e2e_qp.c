@@ -3,8 +3,8 @@
 #include "api/options.h"
 #include "autograd/tape.h"
 #include "data/data.h"
-#include "model/model.h"
-#include "quant/quantizer.h"
+#include "model/weights.h"
+#include "quant/freeze.h"
 #include "train/report.h"
 
 typedef enum kind { STEP_SIZES, ZERO_POINTS, GAIN } kind;
@@ -103,31 +103,36 @@ static eqat_status add(eqat_e2e_qp *job, trained t)
     return EQAT_OK;
 }
 
-static eqat_status add_block(eqat_e2e_qp *job, eqi_block *b, int *bits)
+static eqat_status add_linear(eqat_e2e_qp *job, eqi_weight *w, int *bits)
 {
     int32_t params = job->options.params;
-    bool packed = false;
-    EQI_RETURN_IF(eqi_block_load(job->model, b->index, job->model->compute, false));
-    for (int i = 0; i < b->n_linears; i++) {
-        eqi_weight *w = &b->linears[i].weight;
-        if (!w->codes) continue;
-        packed = true;
-        if (w->q.bits < *bits) *bits = w->q.bits;
-        if (params != EQAT_E2E_Z)
-            EQI_RETURN_IF(add(job, (trained){.kind = STEP_SIZES, .place = &w->s}));
-        if (params != EQAT_E2E_S)
-            EQI_RETURN_IF(
-                add(job, (trained){.kind = ZERO_POINTS, .place = &w->z, .bits = w->q.bits}));
+    if (!w->codes) return EQAT_OK;
+    if (w->q.bits < *bits) *bits = w->q.bits;
+    if (params != EQAT_E2E_Z)
+        EQI_RETURN_IF(add(job, (trained){.kind = STEP_SIZES, .place = &w->s}));
+    if (params == EQAT_E2E_S) return EQAT_OK;
+    return add(job, (trained){.kind = ZERO_POINTS, .place = &w->z, .bits = w->q.bits});
+}
+
+/* What trains must not be dropped with its block: codes stay anyway, trained gains are kept. */
+static eqat_status add_block(eqat_e2e_qp *job, int64_t index, int *bits)
+{
+    eqat_model *m = job->model;
+    eqi_block *b = &m->blocks[index];
+    const eqi_block *read;
+    EQI_RETURN_IF(eqi_block_acquire(m, index, &read));
+    eqat_status st = EQAT_OK;
+    for (int i = 0; i < b->n_linears; i++)
+        EQI_GOTO(done, add_linear(job, &b->linears[i].weight, bits));
+    if (!job->options.train_norms) goto done;
+    EQI_GOTO(done, eqi_block_keep(m, index, m->compute, &b));
+    for (int i = 0; i < b->n_norms; i++) {
+        eqi_norm *n = &b->norms[i];
+        EQI_GOTO(done, add(job, (trained){.kind = GAIN, .place = &n->gain, .stored = n->stored}));
     }
-    if (job->options.train_norms)
-        b->resident = true; /* trained gains must not be dropped with the block */
-    for (int i = 0; i < EQI_NORM_COUNT && job->options.train_norms; i++)
-        if (b->norms[i].size)
-            EQI_RETURN_IF(add(
-                job,
-                (trained){.kind = GAIN, .place = &b->norms[i].gain, .stored = b->norms[i].stored}));
-    if (!packed) eqi_block_unload(job->model, b->index);
-    return EQAT_OK;
+done:
+    eqi_block_release(m, index);
+    return st;
 }
 
 static eqat_status add_all(eqat_e2e_qp *job, int *bits)
@@ -135,8 +140,7 @@ static eqat_status add_all(eqat_e2e_qp *job, int *bits)
     eqat_model *m = job->model;
     const int none = 9;
     *bits = none;
-    for (int64_t i = 0; i < m->config.blocks; i++)
-        EQI_RETURN_IF(add_block(job, &m->blocks[i], bits));
+    for (int64_t i = 0; i < m->config.blocks; i++) EQI_RETURN_IF(add_block(job, i, bits));
     if (*bits == none)
         return eqi_fail(job->ctx, EQAT_INVALID_ARGUMENT,
                         "%s: found no quantized linear, expected a quantized model", m->path);
@@ -194,7 +198,7 @@ static void end_training(eqat_e2e_qp *job, void (*end)(trained *))
         end(t);
     }
     job->count = 0;
-    job->model->in_training = false;
+    job->model->job = EQI_JOB_NONE;
     eqat_optimizer_free(job->optimizer);
     job->optimizer = NULL;
 }
@@ -224,11 +228,6 @@ static eqat_status set_up(eqat_e2e_qp *job)
 {
     const eqat_e2e_qp_options *o = &job->options;
     EQI_RETURN_IF(eqi_model_check_idle(job->model));
-    if (job->model->in_training)
-        return eqi_fail(
-            job->ctx, EQAT_INVALID_ARGUMENT,
-            "%s: found it in training by another E2E-QP job, expected finish or free first",
-            job->model->path);
     if (o->batch_size % o->micro_batch_size)
         return eqi_fail(job->ctx, EQAT_INVALID_ARGUMENT,
                         "micro_batch_size: found %lld, expected a divisor of batch_size %lld",
@@ -242,7 +241,7 @@ static eqat_status set_up(eqat_e2e_qp *job)
     job->micro_per_step = o->batch_size / o->micro_batch_size;
     const int64_t shape[2] = {eqat_e2e_qp_steps(job), job->micro_per_step};
     EQI_RETURN_IF(eqi_tape_create(job->ctx, &job->tape));
-    job->model->in_training = true; /* a job with a tape gives it back */
+    job->model->job = EQI_JOB_E2E_QP; /* a job with a tape gives it back */
     EQI_RETURN_IF(eqi_tensor_create(job->ctx, &job->losses, EQI_F32, 2, shape));
     EQI_RETURN_IF(eqi_tensor_fill(job->losses, NAN));
     job->ids = eqi_alloc(job->ctx, (size_t)(o->micro_batch_size * job->time) * sizeof *job->ids,

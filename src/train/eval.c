@@ -2,7 +2,7 @@
 
 #include "api/options.h"
 #include "eqat/eval.h"
-#include "model/model.h"
+#include "model/weights.h"
 #include "train/report.h"
 
 /* Residual streams of this many bytes pass the blocks together, so that a full-precision block is
@@ -77,25 +77,26 @@ static eqat_status embed(evaluation *e, int64_t i, int64_t n, eqi_tensor *stream
     return st;
 }
 
-static eqat_status through_block(evaluation *e, int64_t block, eqi_tensor *stream)
+static eqat_status through_block(evaluation *e, const eqi_block *block, eqi_tensor *stream)
 {
+    const eqi_block_input in = eqi_model_input(e->model, stream);
     eqi_tensor *y = NULL;
-    eqat_status st = eqi_block_forward(e->tape, e->model, block, stream, NULL, NULL, &y);
+    eqat_status st = eqi_block_forward(e->tape, block, &in, &y);
     if (st == EQAT_OK) st = eqi_tensor_copy(stream, y);
     eqi_tensor_unref(y);
     return st;
 }
 
-/* Block -1 is the embedding. */
-static eqat_status pass(evaluation *e, int64_t block)
+/* Block NULL is the embedding. */
+static eqat_status pass(evaluation *e, const eqi_block *block)
 {
     for (int64_t i = 0; i < e->count; i += e->options.batch_size) {
         int64_t n = least(e->options.batch_size, e->count - i);
         eqi_tensor *stream;
         EQI_RETURN_IF(eqi_tensor_slice(e->streams, &stream, 0, i, n));
-        eqat_status st = block < 0 ? embed(e, i, n, stream) : through_block(e, block, stream);
+        eqat_status st = block ? through_block(e, block, stream) : embed(e, i, n, stream);
         eqi_tensor_unref(stream);
-        if (st == EQAT_OK && block >= 0) st = tell(e, n);
+        if (st == EQAT_OK && block) st = tell(e, n);
         EQI_RETURN_IF(st);
     }
     return EQAT_OK;
@@ -130,11 +131,12 @@ done:
 
 static eqat_status run_chunk(evaluation *e)
 {
-    EQI_RETURN_IF(pass(e, -1));
-    for (int64_t block = 0; block < e->model->config.blocks; block++) {
-        EQI_RETURN_IF(eqi_block_load(e->model, block, e->model->compute, false));
+    EQI_RETURN_IF(pass(e, NULL));
+    for (int64_t i = 0; i < e->model->config.blocks; i++) {
+        const eqi_block *block;
+        EQI_RETURN_IF(eqi_block_acquire(e->model, i, &block));
         eqat_status st = pass(e, block);
-        eqi_block_unload(e->model, block);
+        eqi_block_release(e->model, i);
         EQI_RETURN_IF(st);
     }
     for (int64_t i = 0; i < e->count; i++) EQI_RETURN_IF(judge(e, i));

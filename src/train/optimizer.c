@@ -148,6 +148,11 @@ eqat_status eqat_optimizer_add(eqat_optimizer *o, int32_t group, eqat_tensor *p)
     return EQAT_OK;
 }
 
+void eqat_optimizer_zero_grad(eqat_optimizer *o)
+{
+    for (size_t i = 0; i < o->count; i++) eqi_tensor_zero_grad(o->parameters[i]);
+}
+
 void eqat_optimizer_set_grad_callback(eqat_optimizer *o, eqat_grad_fn callback, void *user)
 {
     o->callback = callback;

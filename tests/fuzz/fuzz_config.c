@@ -13,21 +13,21 @@ static void sound(const eqi_config *c)
     if (c->heads * c->head_dim > limit || c->hidden > limit || c->intermediate > limit ||
         c->vocab > limit)
         abort();
-    if (!(c->eps >= 0) || !(c->rope_theta >= 1) || !(c->rope_factor >= 1) || c->window < 0 ||
-        c->window_from < 0)
-        abort();
+    if (!(c->eps >= 0) || c->window < 0 || c->n_ropes < 1 || c->n_ropes > EQI_ROPES) abort();
+    for (int i = 0; i < c->n_ropes; i++)
+        if (!(c->ropes[i].theta >= 1) || !(c->ropes[i].factor >= 1)) abort();
 }
 
 static eqat_status tables(eqi_ctx *ctx, const eqi_config *c)
 {
-    eqi_tensor *cosines, *sines;
-    if (c->head_dim > 512) return EQAT_OK;
-    EQI_RETURN_IF(eqi_rope_tables(ctx, c, 2, 2 * c->max_positions, &cosines, &sines));
-    for (int64_t i = 0; i < c->head_dim; i++)
-        if (!isfinite(((float *)cosines->v.data)[i]) || !isfinite(((float *)sines->v.data)[i]))
-            abort();
-    eqi_tensor_unref(cosines);
-    eqi_tensor_unref(sines);
+    for (int r = 0; r < c->n_ropes && c->head_dim <= 512; r++) {
+        eqi_rotary t;
+        EQI_RETURN_IF(eqi_rope_tables(ctx, c, &c->ropes[r], 2, 2 * c->max_positions, &t));
+        for (int64_t i = 0; i < c->head_dim; i++)
+            if (!isfinite(((float *)t.cos->v.data)[i]) || !isfinite(((float *)t.sin->v.data)[i]))
+                abort();
+        eqi_rotary_release(&t);
+    }
     eqi_storage_trim(ctx);
     return EQAT_OK;
 }

@@ -8,7 +8,7 @@
 
 #include "fixture.h"
 #include "format/source.h"
-#include "model/model.h"
+#include "train/block_ap.h"
 
 enum { STEPS = 50 };
 
@@ -147,6 +147,9 @@ static void expect_losses(const golden *g, const char *what, const char *name, c
     free(end);
 }
 
+enum { SCALES, ZEROS };              /* beside a weight */
+enum { MOST = 64, MOST_BLOCKS = 4 }; /* linears of a block, blocks */
+
 /* ---- Block-AP of block 0 ---- */
 
 START_TEST(block_ap)
@@ -168,16 +171,16 @@ START_TEST(block_ap)
     eqat_block_ap *job;
     ck_ok(g.ctx, eqat_block_ap_create(&job, model, quantizer, data, &o));
     ck_ok(g.ctx, eqat_block_ap_begin(job));
-    const eqi_block *b = &model->blocks[0];
-    float *w0[EQI_ROLE_COUNT], *s0[EQI_ROLE_COUNT], *z0[EQI_ROLE_COUNT], *gain0[EQI_NORM_COUNT];
+    const eqi_block *b = &job->work;
+    float *w0[MOST], *s0[MOST], *z0[MOST], *gain0[MOST];
+    ck_assert(b->n_linears <= MOST && b->n_norms <= MOST);
     int64_t n;
     for (int i = 0; i < b->n_linears; i++) {
         w0[i] = read_floats(b->linears[i].weight.w, &n);
-        s0[i] = expect_start(&g, "bap.s0.", b->linears[i].name, b->linears[i].weight.s);
-        z0[i] = expect_start(&g, "bap.z0.", b->linears[i].name, b->linears[i].weight.z);
+        s0[i] = expect_start(&g, "bap.s0.", b->linears[i].name, b->linears[i].beside[SCALES]);
+        z0[i] = expect_start(&g, "bap.z0.", b->linears[i].name, b->linears[i].beside[ZEROS]);
     }
-    for (int i = 0; i < EQI_NORM_COUNT; i++)
-        gain0[i] = b->norms[i].size ? read_floats(b->norms[i].gain, &n) : NULL;
+    for (int i = 0; i < b->n_norms; i++) gain0[i] = read_floats(b->norms[i].gain, &n);
     double losses[STEPS];
     int64_t per_epoch = eqat_block_ap_steps(job);
     ck_assert_int_eq(per_epoch * o.epochs, STEPS);
@@ -187,14 +190,13 @@ START_TEST(block_ap)
     for (int i = 0; i < b->n_linears; i++) {
         const eqi_linear *l = &b->linears[i];
         expect_moved(&g, family, "bap.w.", l->name, w0[i], l->weight.w, 1e-2);
-        expect_moved(&g, family, "bap.s.", l->name, s0[i], l->weight.s, 1e-2);
-        expect_moved(&g, family, "bap.z.", l->name, z0[i], l->weight.z, 5e-2);
+        expect_moved(&g, family, "bap.s.", l->name, s0[i], l->beside[SCALES], 1e-2);
+        expect_moved(&g, family, "bap.z.", l->name, z0[i], l->beside[ZEROS], 5e-2);
         free(w0[i]);
         free(s0[i]);
         free(z0[i]);
     }
-    for (int i = 0; i < EQI_NORM_COUNT; i++) {
-        if (!gain0[i]) continue;
+    for (int i = 0; i < b->n_norms; i++) {
         char module[96];
         snprintf(module, sizeof module, "%.*s", (int)(strlen(b->norms[i].name) - strlen(".weight")),
                  b->norms[i].name);
@@ -250,14 +252,14 @@ START_TEST(freeze)
     eqat_block_ap *job;
     ck_ok(g.ctx, eqat_block_ap_create(&job, model, quantizer, data, NULL));
     ck_ok(g.ctx, eqat_block_ap_begin(job));
-    const eqi_block *b = &model->blocks[0];
-    for (int i = 0; i < b->n_linears; i++) {
-        const eqi_linear *l = &b->linears[i];
+    for (int i = 0; i < job->work.n_linears; i++) {
+        const eqi_linear *l = &job->work.linears[i];
         set_floats(&g, "bap.w.", l->name, l->weight.w);
-        set_floats(&g, "bap.s.", l->name, l->weight.s);
-        set_floats(&g, "bap.z.", l->name, l->weight.z);
+        set_floats(&g, "bap.s.", l->name, l->beside[SCALES]);
+        set_floats(&g, "bap.z.", l->name, l->beside[ZEROS]);
     }
     ck_ok(g.ctx, eqat_block_ap_finish(job));
+    const eqi_block *b = &model->blocks[0];
     for (int i = 0; i < b->n_linears; i++) {
         free(expect_start(&g, "bap.s16.", b->linears[i].name, b->linears[i].weight.s));
         expect_codes(&g, "bap.q.", &b->linears[i]);
@@ -271,8 +273,6 @@ START_TEST(freeze)
 END_TEST
 
 /* ---- E2E-QP of the whole model ---- */
-
-enum { MAX_LINEARS = 4 * EQI_ROLE_COUNT };
 
 START_TEST(e2e_qp)
 {
@@ -295,14 +295,19 @@ START_TEST(e2e_qp)
     ck_assert_double_eq(o.warmup_ratio, number(&g, "e2e", "warmup_ratio"));
     ck_assert_double_eq(number(&g, NULL, "bits") == 2 ? 2e-5 : 1e-5,
                         number(&g, "e2e", "lr")); /* the default */
-    int count = (int)model->config.blocks * EQI_ROLE_COUNT;
-    ck_assert_int_le(count, MAX_LINEARS);
-    float *s0[MAX_LINEARS], *z0[MAX_LINEARS];
+    const eqi_linear *linears[MOST_BLOCKS * MOST];
+    float *s0[MOST_BLOCKS * MOST], *z0[MOST_BLOCKS * MOST];
+    int count = 0;
+    for (int64_t b = 0; b < model->config.blocks; b++)
+        for (int i = 0; i < model->blocks[b].n_linears; i++) {
+            ck_assert_int_lt(count, MOST_BLOCKS * MOST);
+            linears[count++] = &model->blocks[b].linears[i];
+        }
     eqat_e2e_qp *job;
     ck_ok(g.ctx, eqat_e2e_qp_create(&job, model, data, &o));
     ck_assert_int_eq(eqat_e2e_qp_steps(job), STEPS);
     for (int i = 0; i < count; i++) {
-        const eqi_linear *l = &model->blocks[i / EQI_ROLE_COUNT].linears[i % EQI_ROLE_COUNT];
+        const eqi_linear *l = linears[i];
         int64_t n;
         expect_codes(&g, "e2e.q.", l);
         s0[i] = expect_start(&g, "e2e.s0.", l->name, l->weight.s);
@@ -318,7 +323,7 @@ START_TEST(e2e_qp)
     }
     expect_losses(&g, family, "e2e.loss", losses);
     for (int i = 0; i < count; i++) {
-        const eqi_linear *l = &model->blocks[i / EQI_ROLE_COUNT].linears[i % EQI_ROLE_COUNT];
+        const eqi_linear *l = linears[i];
         expect_moved(&g, family, "e2e.s.", l->name, s0[i], l->weight.s, 1e-2);
         if (z_trains) expect_moved(&g, family, "e2e.z_end.", l->name, z0[i], l->weight.z, 5e-2);
         free(s0[i]);

@@ -159,7 +159,7 @@ START_TEST(rows_that_cannot_be_packed)
     write_model(ctx, dir, config, EQI_STORED_F16, NULL);
     eqat_model *m = open_model(ctx, dir, EQI_F32);
     eqat_quantizer *q = make_quantizer(ctx, 2, 16);
-    OK(ctx, eqat_quantizer_add_rule(q, "model.layers.0.mlp.down_proj", 0, 0));
+    OK(ctx, eqat_quantizer_add_rule(q, "model.layers.0.mlp.down_proj", NULL));
     says(ctx, eqat_model_quantize_rtn(m, q), EQAT_INVALID_ARGUMENT,
          "model.layers.1.mlp.down_proj: found rows of 80, expected a multiple of 32");
     eqat_model_info info = {.struct_size = sizeof info};

@@ -26,7 +26,7 @@ START_TEST(defaults_are_those_of_transformers)
     ck_assert_int_eq(c.kv_heads, 4);
     ck_assert_int_eq(c.head_dim, 16);
     ck_assert(!c.tied && !c.attention_bias && !c.o_bias && !c.mlp_bias && c.window == 0);
-    ck_assert(c.eps == 1e-6 && c.rope_theta == 10000 && c.rope == EQI_ROPE_PLAIN);
+    ck_assert(c.eps == 1e-6 && c.ropes[0].theta == 10000 && c.ropes[0].kind == EQI_ROPE_PLAIN);
     OK(ctx, parse("{\"model_type\": \"qwen3\", " HEAD "}", &c));
     ck_assert_int_eq(c.head_dim, 128);
     OK(ctx, parse("{\"model_type\": \"mistral\", " HEAD "}", &c));
@@ -60,7 +60,7 @@ START_TEST(windows)
     OK(ctx, parse("{\"model_type\": \"mistral\", \"sliding_window\": null, " HEAD "}", &c));
     ck_assert_int_eq(c.window, 0);
     OK(ctx, parse("{\"model_type\": \"mistral\", \"sliding_window\": 7, " HEAD "}", &c));
-    ck_assert(c.window == 7 && c.window_from == 0);
+    ck_assert(c.window == 7 && eqi_block_in(&c.sliding, 0));
     OK(ctx, parse("{\"model_type\": \"llama\", \"sliding_window\": 7, " HEAD "}", &c));
     ck_assert_int_eq(c.window, 0);
     OK(ctx, parse("{\"model_type\": \"qwen2\", \"sliding_window\": 7, " HEAD "}", &c));
@@ -69,14 +69,14 @@ START_TEST(windows)
        parse("{\"model_type\": \"qwen2\", \"use_sliding_window\": true, \"sliding_window\": 7, "
              "\"max_window_layers\": 3, " HEAD "}",
              &c));
-    ck_assert(c.window == 7 && c.window_from == 3);
+    ck_assert(c.window == 7 && !eqi_block_in(&c.sliding, 2) && eqi_block_in(&c.sliding, 3));
     OK(ctx,
        parse("{\"model_type\": \"qwen3\", \"use_sliding_window\": true, \"sliding_window\": 7, "
              "\"layer_types\": "
              "[\"full_attention\", "
              "\"full_attention\", \"sliding_attention\", \"sliding_attention\"], " HEAD "}",
              &c));
-    ck_assert(c.window == 7 && c.window_from == 2);
+    ck_assert(c.window == 7 && !eqi_block_in(&c.sliding, 1) && eqi_block_in(&c.sliding, 2));
 }
 END_TEST
 
@@ -86,18 +86,19 @@ START_TEST(rotary_scaling)
     OK(ctx,
        parse("{\"model_type\": \"llama\", \"rope_theta\": 5e5, \"rope_scaling\": null, " HEAD "}",
              &c));
-    ck_assert(c.rope == EQI_ROPE_PLAIN && c.rope_theta == 5e5);
+    ck_assert(c.ropes[0].kind == EQI_ROPE_PLAIN && c.ropes[0].theta == 5e5);
     OK(ctx,
        parse("{\"model_type\": \"llama\", \"rope_scaling\": {\"type\": \"linear\", \"factor\": "
              "4}, " HEAD "}",
              &c));
-    ck_assert(c.rope == EQI_ROPE_LINEAR && c.rope_factor == 4);
+    ck_assert(c.ropes[0].kind == EQI_ROPE_LINEAR && c.ropes[0].factor == 4);
     OK(ctx,
        parse("{\"model_type\": \"llama\", \"rope_parameters\": {\"rope_type\": \"dynamic\", "
              "\"factor\": 2.5, "
              "\"rope_theta\": 1e6}, " HEAD "}",
              &c));
-    ck_assert(c.rope == EQI_ROPE_DYNAMIC && c.rope_factor == 2.5 && c.rope_theta == 1e6);
+    ck_assert(c.ropes[0].kind == EQI_ROPE_DYNAMIC && c.ropes[0].factor == 2.5 &&
+              c.ropes[0].theta == 1e6);
     static const char *const nothing[] = {"null", "{}"};
     for (size_t i = 0; i < EQI_COUNT(nothing); i++) {
         char text[512];
@@ -106,20 +107,21 @@ START_TEST(rotary_scaling)
                  "{\"rope_type\": \"linear\", \"factor\": 8, \"rope_theta\": 5e5}, " HEAD "}",
                  nothing[i]);
         OK(ctx, parse(text, &c));
-        ck_assert_msg(c.rope == EQI_ROPE_LINEAR && c.rope_factor == 8 && c.rope_theta == 5e5,
+        ck_assert_msg(c.ropes[0].kind == EQI_ROPE_LINEAR && c.ropes[0].factor == 8 &&
+                          c.ropes[0].theta == 5e5,
                       "rope_scaling %s", nothing[i]);
     }
     OK(ctx,
        parse("{\"model_type\": \"llama\", \"rope_scaling\": {}, \"rope_parameters\": {}, " HEAD "}",
              &c));
-    ck_assert(c.rope == EQI_ROPE_PLAIN && c.rope_theta == 10000);
+    ck_assert(c.ropes[0].kind == EQI_ROPE_PLAIN && c.ropes[0].theta == 10000);
     OK(ctx,
        parse("{\"model_type\": \"llama\", \"rope_scaling\": {\"rope_type\": \"llama3\", "
              "\"factor\": 32, \"low_freq_factor\": 1, "
              "\"high_freq_factor\": 4, \"original_max_position_embeddings\": 8192}, " HEAD "}",
              &c));
-    ck_assert(c.rope == EQI_ROPE_LLAMA3 && c.rope_low == 1 && c.rope_high == 4 &&
-              c.rope_original == 8192);
+    ck_assert(c.ropes[0].kind == EQI_ROPE_LLAMA3 && c.ropes[0].low == 1 && c.ropes[0].high == 4 &&
+              c.ropes[0].original == 8192);
 }
 END_TEST
 
@@ -180,10 +182,6 @@ static const struct {
     {"{\"model_type\": \"qwen3\", \"rope_parameters\": {\"full_attention\": {}, "
      "\"sliding_attention\": {}}, " HEAD "}",
      EQAT_UNSUPPORTED, "rope_parameters: found parameters per layer type"},
-    {"{\"model_type\": \"qwen2\", \"use_sliding_window\": true, \"layer_types\": "
-     "[\"sliding_attention\", \"full_attention\", "
-     "\"sliding_attention\", \"full_attention\"], " HEAD "}",
-     EQAT_UNSUPPORTED, "layer_types: found alternating types"},
     {"{\"model_type\": \"qwen2\", \"use_sliding_window\": true, \"layer_types\": "
      "[\"full_attention\"], " HEAD "}",
      EQAT_FORMAT, "layer_types: found"},

@@ -125,7 +125,7 @@ START_TEST(gguf_round_trip)
               !info.quantized);
     if (_i / 2) {
         eqat_quantizer *q = make_quantizer(ctx, 2, 32);
-        OK(ctx, eqat_quantizer_add_rule(q, "*.v_proj", 0, 0));
+        OK(ctx, eqat_quantizer_add_rule(q, "*.v_proj", NULL));
         OK(ctx, eqat_model_quantize_rtn(m, q));
         eqat_quantizer_free(q);
     }

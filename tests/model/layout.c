@@ -194,15 +194,16 @@ START_TEST(other_orders_are_refused)
     OK(ctx, eqat_model_save(m, out));
     eqat_model_free(m);
     eqat_quantizer_free(q);
+    eqi_block *block;
     rewrite("\"gptq_v2\"", "\"gptq_v2\"", shuffle_groups, 4, EQI_STORED_F16);
     m = open_model(ctx, in, EQI_F32);
-    OK(ctx, eqi_block_load(m, 0, EQI_F32, true));
-    says(ctx, eqi_block_load(m, 1, EQI_F32, true), EQAT_UNSUPPORTED,
+    OK(ctx, eqi_block_keep(m, 0, EQI_F32, &block));
+    says(ctx, eqi_block_keep(m, 1, EQI_F32, &block), EQAT_UNSUPPORTED,
          "model.layers.1.mlp.up_proj.g_idx: found group 1 for input 5, expected 0");
     eqat_model_free(m);
     rewrite("\"gptq_v2\"", "\"gptq_v2\"", break_scale, 4, EQI_STORED_F16);
     m = open_model(ctx, in, EQI_F32);
-    says(ctx, eqi_block_load(m, 1, EQI_F32, false), EQAT_NUMERIC,
+    says(ctx, eqi_block_keep(m, 1, EQI_F32, &block), EQAT_NUMERIC,
          "model.layers.1.mlp.up_proj.scales: found NaN at element 5");
     eqat_model_free(m);
 }
@@ -245,9 +246,10 @@ START_TEST(step_sizes_of_other_types_are_rounded_to_f16)
     ck_assert_double_eq(get(s, (int64_t)EQI_COUNT(steps) * s->v.shape[1]), 65504);
     eqat_model_free(m);
     largest = 65520;
+    eqi_block *block;
     rewrite("\"gptq_v2\"", "\"gptq_v2\"", to_f32, 4, EQI_STORED_F32);
     m = open_model(ctx, in, EQI_F32);
-    says(ctx, eqi_block_load(m, 0, EQI_F32, false), EQAT_NUMERIC,
+    says(ctx, eqi_block_keep(m, 0, EQI_F32, &block), EQAT_NUMERIC,
          "scales: found infinity at element 5");
     eqat_model_free(m);
 }

@@ -3,7 +3,7 @@
 
 #include "base/half.h"
 #include "base/rng.h"
-#include "quant/quantizer.h"
+#include "quant/freeze.h"
 #include "tiny.h"
 
 static eqat_quantizer *quantizer_of(eqi_ctx *ctx, int bits, int group, eqat_init init)

@@ -180,7 +180,7 @@ static void all_tensors(builder *b, const eqi_config *c)
         linear(b, i, "mlp.down_proj", c->hidden, c->intermediate, c->mlp_bias);
         norm(b, i, "input_layernorm", c->hidden);
         norm(b, i, "post_attention_layernorm", c->hidden);
-        if (!c->family->qk_norm) continue;
+        if (strcmp(c->family->name, "qwen3") != 0) continue;
         norm(b, i, "self_attn.q_norm", c->head_dim);
         norm(b, i, "self_attn.k_norm", c->head_dim);
     }

@@ -3,7 +3,7 @@
 #define TESTS_MODEL_TINY_H
 
 #include "engine.h"
-#include "model/model.h"
+#include "model/weights.h"
 
 /* The families with everything random and every twist on: biases, norms of q and k, windows, rotary
  * scaling. */

@@ -4,8 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "model/model.h"
+#include "../support/rule.h"
+#include "model/weights.h"
 #include "setting.h"
+#include "train/block_ap.h"
 
 /* ---- the same bytes ---- */
 
@@ -165,17 +167,20 @@ static eqat_tensor *embedded(bench *b, bool validation, int64_t sample)
     return x;
 }
 
-/* x through block `index` of the model as its weights stand; gives x up. */
-static eqat_tensor *through(bench *b, int64_t index, eqat_tensor *x)
+/* x through block `index` of the model, or through the copy of it that a job has in work; gives x
+ * up. */
+static eqat_tensor *through(bench *b, int64_t index, const eqi_block *work, eqat_tensor *x)
 {
     eqat_tensor *y;
     eqat_tape *tape;
     ck_ok(b->ctx, eqat_tape_create(b->ctx, &tape));
     eqat_tape_set_recording(tape, false);
-    ck_ok(b->ctx, eqi_block_load(b->model, index, EQI_F32, false));
+    const eqi_block *block;
+    ck_ok(b->ctx, eqi_block_acquire(b->model, index, &block));
     ck_ok(b->ctx, eqi_model_prepare(b->model, TIME));
-    ck_ok(b->ctx, eqi_block_forward(tape, b->model, index, x, NULL, NULL, &y));
-    eqi_block_unload(b->model, index);
+    const eqi_block_input in = eqi_model_input(b->model, x);
+    ck_ok(b->ctx, eqi_block_forward(tape, work ? work : block, &in, &y));
+    eqi_block_release(b->model, index);
     eqat_tape_free(tape);
     eqat_tensor_free(x);
     return y;
@@ -183,13 +188,14 @@ static eqat_tensor *through(bench *b, int64_t index, eqat_tensor *x)
 
 /* The loss of a sample at block `index`, from the embeddings on: target through the full-precision
  * model, input through packed blocks. */
-static double loss_of(bench *dense, bench *b, int64_t index, bool validation, int64_t sample)
+static double loss_of(bench *dense, bench *b, const eqat_block_ap *job, bool validation,
+                      int64_t sample)
 {
     eqat_tensor *full = embedded(dense, validation, sample),
                 *quantized = embedded(b, validation, sample);
-    for (int64_t i = 0; i <= index; i++) {
-        full = through(dense, i, full);
-        quantized = through(b, i, quantized);
+    for (int64_t i = 0; i <= job->block; i++) {
+        full = through(dense, i, NULL, full);
+        quantized = through(b, i, i == job->block ? &job->work : NULL, quantized);
     }
     int64_t n;
     float *x = read_floats(full, &n), *y = read_floats(quantized, &n);
@@ -214,7 +220,7 @@ START_TEST(every_block_sees_both_streams_in_order)
     for (int64_t block = 0; block < BLOCKS; block++) {
         double loss, expected = 0;
         ck_ok(b.ctx, eqat_block_ap_begin(job));
-        for (int64_t i = 0; i < 3; i++) expected += loss_of(&dense, &b, block, true, i) / 3;
+        for (int64_t i = 0; i < 3; i++) expected += loss_of(&dense, &b, job, true, i) / 3;
         ck_ok(b.ctx, eqat_block_ap_validate(job, &loss));
         ck_assert_double_eq_tol(loss, expected, 1e-5 * expected);
         for (int64_t epoch = 0; epoch < 2; epoch++)
@@ -222,7 +228,7 @@ START_TEST(every_block_sees_both_streams_in_order)
                 int64_t n = step < 3 ? 2 : 1;
                 expected = 0;
                 for (int64_t i = 0; i < n; i++)
-                    expected += loss_of(&dense, &b, block, false,
+                    expected += loss_of(&dense, &b, job, false,
                                         eqat_data_order(b.data, epoch, 2 * step + i)) /
                         (double)n;
                 ck_ok(b.ctx, eqat_block_ap_step(job, epoch, step, &loss));
@@ -422,7 +428,7 @@ START_TEST(default_rates_depend_on_the_bits)
         setting s = usual;
         s.bits = cases[c].bits;
         bench b = set_up(&s);
-        ck_ok(b.ctx, eqat_quantizer_add_rule(b.quantizer, "*.down_proj", cases[c].down_proj, 32));
+        ck_ok(b.ctx, add_rule(b.quantizer, "*.down_proj", cases[c].down_proj, 32));
         eqat_block_ap *job;
         ck_ok(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, NULL));
         ck_ok(b.ctx, eqat_block_ap_begin(job));

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../support/rule.h"
 #include "fixture.h"
 #include "model/model.h"
 
@@ -21,7 +22,7 @@ static bench set_up_mixed(const char *name, int64_t sequences, int bits, const c
     bench b = {.ctx = make_context(2, 1)};
     b.model = open_model(b.ctx, name, EQAT_F32);
     eqat_quantizer *quantizer = make_quantizer(b.ctx, bits, 32);
-    ck_ok(b.ctx, eqat_quantizer_add_rule(quantizer, pattern, apart, 32));
+    ck_ok(b.ctx, add_rule(quantizer, pattern, apart, 32));
     ck_ok(b.ctx, eqat_model_quantize_rtn(b.model, quantizer));
     eqat_quantizer_free(quantizer);
     b.data = make_data(b.ctx, sequences, 0, true);

@@ -6,8 +6,9 @@ typedef struct group {
     bool wide;
     const double *w;
     int64_t n;
-    double top, lo, hi; /* lo <= 0 <= hi */
-    double s, z, error; /* the best so far */
+    double top, lo, hi;     /* lo <= 0 <= hi */
+    double least_z, most_z; /* zero points to choose from */
+    double s, z, error;     /* the best so far */
 } group;
 
 /* s = (max - min) / Q, z = rne(-min / s), with these exceptions: a group of zeros, or of weights so
@@ -46,7 +47,8 @@ static double error_of(const group *g, double s, double z, double limit)
 static void consider(group *g, double s, double z)
 {
     s = ref_f(g->wide, s);
-    if (!(s >= (double)FLT_MIN && s <= (double)FLT_MAX && z >= 0.0 && z <= g->top)) return;
+    if (!(s >= (double)FLT_MIN && s <= (double)FLT_MAX && z >= g->least_z && z <= g->most_z))
+        return;
     double error = error_of(g, s, z, g->error);
     if (!(error < g->error)) return;
     g->s = s;
@@ -66,22 +68,25 @@ static double refit(const group *g, double s, double z)
     return above / below;
 }
 
-/* Starting from minmax, keeping the first of equals: a grid, then refinement while it helps.
+/* Starting from minmax, its z moved to where it may be, keeping the first of equals: a grid, then
+ * refinement while it helps.
  * Grid: s times 2^(-i/8), i = -4..32 (few codes between outliers at both ends want a larger s than
- * that of minmax); for each, z in nine steps from keeping the upper end of the range to keeping the
- * lower end. Refinement: for z - 1, z, z + 1 the s that refits the codes; s (1 +- 2^-j), j = 4..10.
- * Groups of 64 end within 2% of the least error. */
+ * that of minmax), from -8 on where z stays in the middle; for each, z in nine steps from keeping
+ * the upper end of the range to keeping the lower end. Refinement: for z - 1, z, z + 1 the s that
+ * refits the codes; s (1 +- 2^-j), j = 4..10. Groups of 64 end within 2% of the least error. */
 static void mse(group *g)
 {
     minmax(g);
-    if (isnan(g->s) || (g->lo == 0.0 && g->hi == 0.0)) return;
+    if (isnan(g->s)) return;
+    g->z = ref_clamp(g->z, g->least_z, g->most_z);
+    if (g->lo == 0.0 && g->hi == 0.0) return;
     double s0 = g->s;
     g->error = error_of(g, g->s, g->z, (double)INFINITY);
-    for (int i = -4; i <= 32; i++) {
+    for (int i = g->least_z > 0.0 ? -8 : -4; i <= 32; i++) {
         double s = ref_f(g->wide, s0 * exp2(-i / 8.0)), upper = g->top - g->hi / s,
                lower = -g->lo / s, last = -1.0;
         for (int j = 0; j <= 8; j++) {
-            double z = ref_clamp(rint(upper + (lower - upper) * j / 8.0), 0.0, g->top);
+            double z = ref_clamp(rint(upper + (lower - upper) * j / 8.0), g->least_z, g->most_z);
             if (z != last) consider(g, s, z);
             last = z;
         }
@@ -106,6 +111,8 @@ static eqat_status init(eqi_ctx *ctx, const eqi_view *s, const eqi_view *z, cons
         for (int64_t first = 0; first < ref_width(w); first += q->group) {
             for (int64_t i = 0; i < q->group; i++) weights[i] = ref_get(w, ref_at(w, n, first + i));
             group g = {.wide = ref_is_wide(w), .w = weights, .n = q->group, .top = ref_top(q)};
+            g.least_z = q->middle ? floor(g.top / 2) : 0.0;
+            g.most_z = q->middle ? ceil(g.top / 2) : g.top;
             start(&g);
             ref_put(s, ref_at(s, n, first / q->group), g.s);
             ref_put(z, ref_at(z, n, first / q->group), g.z);

@@ -91,7 +91,7 @@ void VEC(minmax_stored)(float *s, uint8_t *z, const float *w, int64_t groups, in
 typedef struct groups {
     const float *w; /* [n][EQI_MSE_GROUPS] */
     int64_t n;
-    double top, lo[EQI_MSE_GROUPS], hi[EQI_MSE_GROUPS];
+    double top, least_z, most_z, lo[EQI_MSE_GROUPS], hi[EQI_MSE_GROUPS];
     float s[EQI_MSE_GROUPS], z[EQI_MSE_GROUPS]; /* the best so far */
     double error[EQI_MSE_GROUPS];
     bool live[EQI_MSE_GROUPS];
@@ -138,8 +138,8 @@ static void consider(groups *g, const candidate *c)
     for (int l = 0; l < EQI_MSE_GROUPS; l++) {
         s[l] = (float)c->s[l];
         z[l] = (float)c->z[l];
-        fits[l] =
-            g->live[l] && s[l] >= FLT_MIN && s[l] <= FLT_MAX && c->z[l] >= 0.0 && c->z[l] <= g->top;
+        fits[l] = g->live[l] && s[l] >= FLT_MIN && s[l] <= FLT_MAX && c->z[l] >= g->least_z &&
+            c->z[l] <= g->most_z;
         any = any || fits[l];
     }
     if (!any) return;
@@ -174,7 +174,7 @@ static void refit(const groups *g, candidate *c, double d)
 
 static void grid(groups *g, const float *start)
 {
-    for (int i = -4; i <= 32; i++) {
+    for (int i = g->least_z > 0.0 ? -8 : -4; i <= 32; i++) {
         candidate c;
         double upper[EQI_MSE_GROUPS], lower[EQI_MSE_GROUPS], last[EQI_MSE_GROUPS];
         for (int l = 0; l < EQI_MSE_GROUPS; l++) {
@@ -187,7 +187,7 @@ static void grid(groups *g, const float *start)
             bool other = false;
             for (int l = 0; l < EQI_MSE_GROUPS; l++) {
                 double z = rint(upper[l] + (lower[l] - upper[l]) * j / 8.0);
-                c.z[l] = z < 0.0 ? 0.0 : z > g->top ? g->top : z;
+                c.z[l] = fmin(fmax(z, g->least_z), g->most_z);
                 other = other || c.z[l] != last[l];
                 last[l] = c.z[l];
             }
@@ -223,9 +223,12 @@ static void refine(groups *g)
     }
 }
 
-void VEC(mse)(float *s, float *z, const float *const *from, int64_t n, int bits, float *scratch)
+void VEC(mse)(float *s, float *z, const float *const *from, int64_t n, int bits, bool middle,
+              float *scratch)
 {
     groups g = {.w = scratch, .n = n, .top = (double)((1 << bits) - 1)};
+    g.least_z = middle ? floor(g.top / 2) : 0.0;
+    g.most_z = middle ? ceil(g.top / 2) : g.top;
     for (int l = 0; l < EQI_MSE_GROUPS; l += VL) {
         starts r = minmax(from + l, VL, n, bits);
         const vd lo = vd_of(r.lo), hi = vd_of(r.hi);
@@ -236,6 +239,7 @@ void VEC(mse)(float *s, float *z, const float *const *from, int64_t n, int bits,
     }
     for (int l = 0; l < EQI_MSE_GROUPS; l++) {
         g.live[l] = !isnan(g.s[l]) && (g.lo[l] != 0.0 || g.hi[l] != 0.0);
+        if (!isnan(g.s[l])) g.z[l] = fminf(fmaxf(g.z[l], (float)g.least_z), (float)g.most_z);
         g.error[l] = (double)INFINITY;
         for (int64_t i = 0; i < n; i++) scratch[i * EQI_MSE_GROUPS + l] = from[l][i];
     }

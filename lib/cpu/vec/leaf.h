@@ -88,7 +88,8 @@ typedef struct eqi_leaf {
     void (*minmax_stored)(float *s, uint8_t *z, const float *w, int64_t groups, int64_t n,
                           int bits);
     /* Groups of n weights at from[0..EQI_MSE_GROUPS). scratch: n * EQI_MSE_GROUPS floats */
-    void (*mse)(float *s, float *z, const float *const *from, int64_t n, int bits, float *scratch);
+    void (*mse)(float *s, float *z, const float *const *from, int64_t n, int bits, bool middle,
+                float *scratch);
 } eqi_leaf;
 
 extern const eqi_leaf eqi_leaf_generic, eqi_leaf_avx2, eqi_leaf_avx512, eqi_leaf_avx512bf16,

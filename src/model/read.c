@@ -2,8 +2,8 @@
 #include <string.h>
 
 #include "base/half.h"
-#include "model/model.h"
-#include "quant/quantizer.h"
+#include "model/read.h"
+#include "quant/freeze.h"
 
 #define CHUNK                                                                                     \
     ((int64_t)1 << 16) /* elements read at once: they stay in a cache from the file to the tensor \
@@ -167,111 +167,4 @@ eqat_status eqi_load_packed(eqat_model *m, const eqi_linear *l, eqi_weight *weig
     w.bias = weight->bias;
     *weight = w;
     return EQAT_OK;
-}
-
-/* F32 masters of a resident block may have been trained; anything else is as the file has it and
- * can be read again. */
-static bool wanted(const eqi_block *b, const eqi_weight *w, eqi_dtype dtype)
-{
-    if (w->codes) return false;
-    return !w->w || (w->w->v.dtype != dtype && !(b->resident && w->w->v.dtype == EQI_F32));
-}
-
-static eqat_status load_linear(eqat_model *m, const eqi_block *b, eqi_linear *l, eqi_dtype dtype,
-                               bool check_finite)
-{
-    char full[128];
-    if (wanted(b, &l->weight, dtype) && l->file.bits) {
-        EQI_RETURN_IF(eqi_load_packed(m, l, &l->weight));
-    } else if (wanted(b, &l->weight, dtype)) {
-        eqi_tensor *w;
-        snprintf(full, sizeof full, "%s.weight", l->name);
-        EQI_RETURN_IF(eqi_read_tensor(m, full, dtype, check_finite, &w));
-        eqi_tensor_unref(l->weight.w);
-        l->weight.w = w;
-    }
-    if (!l->has_bias || l->weight.bias) return EQAT_OK;
-    snprintf(full, sizeof full, "%s.bias", l->name);
-    return eqi_read_tensor(m, full, EQI_F32, check_finite, &l->weight.bias);
-}
-
-static eqat_status load_norm(eqat_model *m, eqi_norm *n, bool check_finite)
-{
-    if (!n->size || n->gain) return EQAT_OK;
-    return eqi_read_tensor(m, n->name, EQI_F32, check_finite, &n->gain);
-}
-
-eqat_status eqi_block_load(eqat_model *m, int64_t index, eqi_dtype dtype, bool check_finite)
-{
-    eqi_block *b = &m->blocks[index];
-    eqat_status st = EQAT_OK;
-    for (int i = 0; i < b->n_linears; i++) {
-        EQI_GOTO(done, load_linear(m, b, &b->linears[i], dtype, check_finite));
-        if (b->linears[i].weight.codes) b->resident = true;
-    }
-    for (int i = 0; i < EQI_NORM_COUNT; i++)
-        EQI_GOTO(done, load_norm(m, &b->norms[i], check_finite));
-    b->loaded = true;
-done:
-    if (st != EQAT_OK) eqi_block_unload(m, index);
-    return st;
-}
-
-void eqi_block_unload(eqat_model *m, int64_t index)
-{
-    eqi_block *b = &m->blocks[index];
-    if (b->resident) return;
-    for (int i = 0; i < b->n_linears; i++) eqi_weight_release(&b->linears[i].weight);
-    for (int i = 0; i < EQI_NORM_COUNT; i++) {
-        eqi_tensor_unref(b->norms[i].gain);
-        b->norms[i].gain = NULL;
-    }
-    b->loaded = false;
-}
-
-void eqi_block_set_packed(eqat_model *m, int64_t index, int linear, eqi_weight *packed)
-{
-    eqi_block *b = &m->blocks[index];
-    eqi_weight *w = &b->linears[linear].weight;
-    if (!packed->bias) {
-        packed->bias = w->bias;
-        w->bias = NULL;
-    }
-    eqi_weight_release(w);
-    *w = *packed;
-    *packed = (eqi_weight){0};
-    b->resident = true;
-}
-
-eqat_status eqi_model_load_embedding(eqat_model *m)
-{
-    if (m->embedding) return EQAT_OK;
-    return eqi_read_tensor(m, "model.embed_tokens.weight", eqi_kept_dtype(m->embedding_stored),
-                           true, &m->embedding);
-}
-
-eqat_status eqi_model_load_ends(eqat_model *m)
-{
-    if (m->config.tied || !m->head) {
-        EQI_RETURN_IF(m->config.tied
-                          ? eqi_model_load_embedding(m)
-                          : eqi_read_tensor(m, "lm_head.weight", eqi_kept_dtype(m->head_stored),
-                                            true, &m->head));
-        if (!m->head) m->head = eqi_tensor_ref(m->embedding);
-    }
-    EQI_RETURN_IF(eqi_model_load_embedding(m));
-    return load_norm(m, &m->final_norm, true);
-}
-
-void eqi_model_unload_ends(eqat_model *m)
-{
-    bool keep_head = m->config.tied ? m->embedding_pinned : m->head_pinned;
-    if (!keep_head) {
-        eqi_tensor_unref(m->head);
-        m->head = NULL;
-    }
-    if (!m->embedding_pinned) {
-        eqi_tensor_unref(m->embedding);
-        m->embedding = NULL;
-    }
 }

@@ -1,0 +1,153 @@
+/* A decoder block as data: any number of linears and norms, each with its role, and the graph that
+ * puts them together. Who keeps their weights in memory: weights.h. */
+#ifndef EQI_MODEL_BLOCK_H
+#define EQI_MODEL_BLOCK_H
+
+#include "format/source.h"
+#include "ops/ops.h"
+#include "quant/kind.h"
+
+typedef struct eqi_config eqi_config;
+typedef struct eqi_block eqi_block;
+
+typedef enum eqi_role { EQI_Q, EQI_K, EQI_V, EQI_O, EQI_GATE, EQI_UP, EQI_DOWN } eqi_role;
+
+typedef enum eqi_norm_role { EQI_NORM_ATTN, EQI_NORM_MLP, EQI_NORM_Q, EQI_NORM_K } eqi_norm_role;
+
+typedef struct eqi_linear {
+    eqi_role role;
+    char name[96];     /* "model.layers.0.self_attn.q_proj" */
+    const char *local; /* "self_attn.q_proj", inside name */
+    int64_t out, in;
+    bool has_bias;
+    eqi_weight weight; /* what is in memory: all NULL when nothing is */
+    /* While it trains, in a block of a job's own: how it is quantized, and the kind's tensors. */
+    eqi_quant quant;
+    eqi_tensor *beside[EQI_KIND_TENSORS];
+    eqi_stored stored; /* dtype of the weight in the input, when it is dense there */
+    eqi_stored bias_stored;
+    eqi_quant_desc file; /* of a linear that is packed in the input; bits 0: dense there */
+} eqi_linear;
+
+typedef struct eqi_norm {
+    eqi_norm_role role;
+    char name[96]; /* "model.layers.0.input_layernorm.weight" */
+    const char *local;
+    int64_t size;
+    eqi_tensor *gain; /* F32 */
+    eqi_stored stored;
+} eqi_norm;
+
+/* Where a block's weights are, and which copy is the newest. docs/architecture.md draws it.
+ *
+ *            acquire: a copy for the pass at hand
+ *   DENSE  ------------------------------------------> dropped by release
+ *     | keep (handed out)        | masters (a copy of a job's own)
+ *     v                          v
+ *   MASTERS                    MASTERS -- freeze --> FROZEN
+ *     | set_linear               in the job             | put
+ *     v                                                 v
+ *   PACKED <---------------------------------------- PACKED, in the model */
+typedef enum eqi_block_state {
+    EQI_BLOCK_DENSE,   /* the file has all of it */
+    EQI_BLOCK_MASTERS, /* F32 in memory, which may be newer than the file */
+    EQI_BLOCK_FROZEN,  /* rounded, with codes taken; the stream is not yet behind it */
+    EQI_BLOCK_PACKED   /* codes in memory; the F32 tensors beside them may be newer than the file */
+} eqi_block_state;
+
+/* cos and sin F32 [positions, head_dim / 2]. */
+typedef struct eqi_rotary {
+    eqi_tensor *cos, *sin;
+} eqi_rotary;
+
+#define EQI_ROPES 2 /* of whole attention, and of windows where those have one of their own */
+
+/* Keys and values of earlier positions, [B, capacity, KV, D] in the compute dtype, of which
+ * `length` are there. */
+typedef struct eqi_kv {
+    eqi_tensor *k, *v;
+    int64_t length;
+} eqi_kv;
+
+typedef struct eqi_block_input {
+    eqi_tensor *x;                    /* [B, T, H] in the compute dtype */
+    eqi_tensor *positions, *segments; /* I32 [B, T] or NULL; segments not with kv */
+    const eqi_rotary *rotary;         /* EQI_ROPES of them */
+    eqi_kv *kv;                       /* NULL: no earlier positions; else T more are put in */
+} eqi_block_input;
+
+/* Records the block on the tape: in->x [B, T, H] -> *out [B, T, H]. The weights are in memory. */
+typedef eqat_status eqi_block_graph(eqi_tape *tape, const eqi_block *block,
+                                    const eqi_block_input *in, eqi_tensor **out);
+
+/* What attention differs in from block to block. */
+typedef struct eqi_attention {
+    int64_t heads, kv_heads, head_dim;
+    int64_t window; /* 0: everything before */
+    double scale;   /* of the scores */
+    double softcap; /* 0: none */
+    int rope;       /* which of the rotary tables */
+} eqi_attention;
+
+struct eqi_block {
+    int64_t index;
+    const eqi_config *config;
+    eqi_block_graph *graph;
+    eqi_attention attention;
+    int n_linears, n_norms;
+    eqi_linear *linears; /* in the family's order */
+    eqi_norm *norms;
+    eqi_block_state state;
+    int readers; /* passes that have acquired it */
+};
+
+/* The first of this role; NULL: the block has none. */
+const eqi_linear *eqi_block_linear(const eqi_block *block, eqi_role role);
+const eqi_norm *eqi_block_norm(const eqi_block *block, eqi_norm_role role);
+
+/* x [.., in] -> [.., out] through a linear in whatever form its weight has. */
+eqat_status eqi_linear_forward(eqi_tape *tape, const eqi_linear *linear, eqi_tensor *x,
+                               eqi_tensor **out);
+/* The same by role. */
+eqat_status eqi_block_apply(eqi_tape *tape, const eqi_block *block, eqi_role role, eqi_tensor *x,
+                            eqi_tensor **out);
+/* x normalised by the block's norm of this role. */
+eqat_status eqi_block_normalise(eqi_tape *tape, const eqi_block *block, eqi_norm_role role,
+                                eqi_tensor *x, eqi_tensor **out);
+
+eqat_status eqi_block_forward(eqi_tape *tape, const eqi_block *block, const eqi_block_input *in,
+                              eqi_tensor **out);
+
+/* What a linear is by now, in memory or, when it is not there, in the file; bits 0: dense. */
+eqi_quant_desc eqi_linear_quantization(const eqi_linear *linear);
+
+/* --- the rows that families list: their linears and norms, in order; name NULL ends them --- */
+
+/* The sizes that shapes are made of. */
+typedef enum eqi_size {
+    EQI_SIZE_HIDDEN,
+    EQI_SIZE_QUERIES, /* heads * head_dim */
+    EQI_SIZE_KEYS,    /* kv_heads * head_dim */
+    EQI_SIZE_MLP,
+    EQI_SIZE_HEAD
+} eqi_size;
+
+typedef enum eqi_bias { EQI_BIAS_NONE, EQI_BIAS_QKV, EQI_BIAS_O, EQI_BIAS_MLP } eqi_bias;
+
+typedef struct eqi_linear_row {
+    eqi_role role;
+    const char *name; /* inside the block, "self_attn.q_proj" */
+    eqi_size out, in;
+    eqi_bias bias;
+} eqi_linear_row;
+
+typedef struct eqi_norm_row {
+    eqi_norm_role role;
+    const char *name; /* "input_layernorm.weight" */
+    eqi_size size;
+} eqi_norm_row;
+
+/* The graph of Llama and everything shaped like it. */
+eqi_block_graph eqi_graph_decoder;
+
+#endif

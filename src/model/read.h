@@ -1,0 +1,19 @@
+/* Tensors of a model's files, piece by piece, as they are kept in memory. */
+#ifndef EQI_MODEL_READ_H
+#define EQI_MODEL_READ_H
+
+#include "model/model.h"
+
+eqi_stored eqi_stored_as(eqi_dtype dtype);
+/* Rows to read at once of an entry seen as [rows, width]. */
+int64_t eqi_chunk_rows(const eqi_source_entry *entry, int64_t *rows, int64_t *width);
+/* Elements [first, first + n) as `dtype`, values as they are kept; *out is one of the two buffers
+ * of n elements. */
+eqat_status eqi_read_chunk(eqat_model *model, const eqi_source_entry *entry, int64_t first,
+                           int64_t n, eqi_dtype dtype, bool check_finite, float *wide,
+                           uint16_t *narrow, const void **out);
+/* A whole float tensor of the source, the same way. */
+eqat_status eqi_read_tensor(eqat_model *model, const char *name, eqi_dtype dtype, bool check_finite,
+                            eqi_tensor **out);
+
+#endif

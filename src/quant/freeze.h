@@ -1,0 +1,19 @@
+/* From trained masters to what a file stores. */
+#ifndef EQI_QUANT_FREEZE_H
+#define EQI_QUANT_FREEZE_H
+
+#include "ops/ops.h"
+
+/* s clamped to [1e-4, 1e4] when desc->clamp, rounded to fp16; z rounded and clamped to U8; codes
+ * from w and the rounded s. w F32/BF16/F16 [N, K], s and z F32 [N, G]. *packed owns three new
+ * tensors, bias NULL, and a desc without clamp. */
+eqat_status eqi_quant_freeze(eqi_tensor *w, eqi_tensor *s, eqi_tensor *z,
+                             const eqi_quant_desc *desc, eqi_weight *packed);
+/* eqi_stored_step of every value, in place. */
+eqat_status eqi_quant_round_s(eqi_tensor *s);
+/* A new U8 tensor clamp(rne(z), 0, 2^bits - 1). */
+eqat_status eqi_quant_round_z(eqi_tensor *z, int bits, eqi_tensor **out);
+/* Releases what *weight refers to and clears it. */
+void eqi_weight_release(eqi_weight *weight);
+
+#endif

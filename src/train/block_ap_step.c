@@ -1,0 +1,192 @@
+#include <math.h>
+
+#include "eqat/tape.h"
+#include "train/block_ap.h"
+
+static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+static int64_t batches(int64_t samples, int64_t batch) { return (samples + batch - 1) / batch; }
+
+eqat_status eqi_block_ap_expect_training(const eqat_block_ap *job)
+{
+    if (job->work.state == EQI_BLOCK_MASTERS) return EQAT_OK;
+    return eqi_fail(job->ctx, EQAT_INVALID_ARGUMENT,
+                    "block %lld: found it not in work, expected begin first",
+                    (long long)job->block);
+}
+
+/* Numbers of the samples at [first, first + n) of a pass: in order of the streams (epoch -1), or of
+ * a training epoch; valid until the next call. */
+static const int64_t *numbers(eqat_block_ap *job, int64_t epoch, int64_t first, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++)
+        job->numbers[i] = epoch < 0 ? first + i : eqat_data_order(job->data, epoch, first + i);
+    return job->numbers;
+}
+
+/* The block in work on the quantized stream, and the targets, for samples [first, first + n) of a
+ * pass that ends before `end`. */
+static eqat_status forward(eqat_block_ap *job, eqi_tape *tape, int64_t epoch, int64_t first,
+                           int64_t n, int64_t end, eqi_tensor **y, eqi_tensor **target)
+{
+    eqi_tensor *x = NULL;
+    eqat_status st;
+    *y = *target = NULL;
+    EQI_GOTO(done, eqi_model_prepare(job->model, job->time));
+    const int64_t *now = numbers(job, epoch, first, n);
+    EQI_GOTO(done, eqi_streams_fetch(job->streams, EQI_STREAM_QUANTIZED, now, n, &x));
+    EQI_GOTO(done, eqi_streams_fetch(job->streams, EQI_STREAM_FULL, now, n, target));
+    int64_t n_next = least(job->options.batch_size, end - first - n);
+    const int64_t *next = numbers(job, epoch, first + n, n_next);
+    eqi_streams_ahead(job->streams, EQI_STREAM_QUANTIZED, next, n_next);
+    eqi_streams_ahead(job->streams, EQI_STREAM_FULL, next, n_next);
+    const eqi_block_input in = eqi_model_input(job->model, x);
+    st = eqi_block_forward(tape, &job->work, &in, y);
+done:
+    eqi_tensor_unref(x);
+    if (st != EQAT_OK) {
+        eqi_tensor_unref(*target);
+        *target = NULL;
+    }
+    return st;
+}
+
+static eqat_status keep_loss(eqat_block_ap *job, int64_t slot, const eqi_tensor *loss)
+{
+    eqi_tensor *kept;
+    EQI_RETURN_IF(eqi_tensor_slice(job->losses, &kept, 0, slot, 1));
+    eqat_status st = eqi_tensor_copy(kept, loss);
+    eqi_tensor_unref(kept);
+    return st;
+}
+
+static eqat_status loss_of(eqat_block_ap *job, eqi_tensor *y, eqi_tensor *target, eqi_tensor **loss)
+{
+    const eqat_block_ap_options *o = &job->options;
+    *loss = NULL;
+    if (!o->loss) return eqi_op_mse(job->tape, y, target, loss);
+    job->ctx->error[0] = 0;
+    eqat_status st = o->loss(o->loss_user, job->tape, y, target, loss);
+    if (st == EQAT_OK && *loss && (*loss)->v.dtype == EQI_F32 && eqi_view_count(&(*loss)->v) == 1)
+        return EQAT_OK;
+    eqi_tensor_unref(*loss);
+    *loss = NULL;
+    if (st != EQAT_OK && job->ctx->error[0]) return eqi_fail_in(job->ctx, st, "loss callback");
+    if (st != EQAT_OK)
+        return eqi_fail(job->ctx, st, "loss callback: failed: %s", eqat_status_name(st));
+    return eqi_fail(job->ctx, EQAT_INVALID_ARGUMENT,
+                    "loss callback: found something else, expected one f32");
+}
+
+/* The loss, also in slot `slot` of the job's losses. */
+static eqat_status batch_loss(eqat_block_ap *job, int64_t epoch, int64_t first, int64_t n,
+                              int64_t end, int64_t slot, eqi_tensor **loss)
+{
+    eqi_tensor *y, *target;
+    *loss = NULL;
+    EQI_RETURN_IF(forward(job, job->tape, epoch, first, n, end, &y, &target));
+    eqat_status st = loss_of(job, y, target, loss);
+    eqi_tensor_unref(y);
+    eqi_tensor_unref(target);
+    EQI_RETURN_IF(st);
+    st = keep_loss(job, slot, *loss);
+    if (st == EQAT_OK) return st;
+    eqi_tensor_unref(*loss);
+    *loss = NULL;
+    return st;
+}
+
+eqat_status eqi_block_ap_check_loss(const eqat_block_ap *job, int64_t epoch, int64_t step,
+                                    double loss)
+{
+    if (isfinite(loss)) return EQAT_OK;
+    return eqi_fail(job->ctx, EQAT_NUMERIC,
+                    "block %lld, step %lld: loss is %s, expected a finite number (epoch %lld)",
+                    (long long)job->block, (long long)step, isnan(loss) ? "nan" : "infinite",
+                    (long long)epoch);
+}
+
+static eqat_status update(eqat_block_ap *job, eqi_tensor *loss)
+{
+    if (!loss->requires_grad) return EQAT_OK; /* nothing trains */
+    eqat_status st = eqat_optimizer_backward(job->optimizer, job->tape, loss);
+    if (st != EQAT_OK) eqat_optimizer_zero_grad(job->optimizer); /* half a gradient */
+    return st;
+}
+
+static eqat_status check_step(const eqat_block_ap *job, int64_t epoch, int64_t step)
+{
+    int64_t steps = eqat_block_ap_steps(job);
+    EQI_RETURN_IF(eqi_block_ap_expect_training(job));
+    if (epoch >= 0 && step >= 0 && step < steps) return EQAT_OK;
+    return eqi_fail(
+        job->ctx, EQAT_INVALID_ARGUMENT,
+        "step: found epoch %lld, step %lld, expected an epoch from 0 on, a step from 0 to %lld",
+        (long long)epoch, (long long)step, (long long)steps - 1);
+}
+
+eqat_status eqat_block_ap_forward(eqat_block_ap *job, eqat_tape *tape, int64_t epoch, int64_t step,
+                                  eqat_tensor **y, eqat_tensor **target)
+{
+    int64_t batch = job->options.batch_size;
+    *y = *target = NULL;
+    EQI_RETURN_IF(check_step(job, epoch, step));
+    EQI_RETURN_IF(eqi_check_cancel(job->ctx));
+    return forward(job, tape, epoch, step * batch, least(batch, job->train - step * batch),
+                   job->train, y, target);
+}
+
+eqat_status eqat_block_ap_step(eqat_block_ap *job, int64_t epoch, int64_t step, double *loss)
+{
+    int64_t batch = job->options.batch_size;
+    EQI_RETURN_IF(check_step(job, epoch, step));
+    EQI_RETURN_IF(eqi_check_cancel(job->ctx));
+    eqi_tensor *device_loss;
+    eqi_tape_set_recording(job->tape, true);
+    eqat_status st = batch_loss(job, epoch, step * batch, least(batch, job->train - step * batch),
+                                job->train, step, &device_loss);
+    if (st == EQAT_OK)
+        st = update(job, device_loss);
+    else
+        eqi_tape_clear(job->tape);
+    float value = 0;
+    if (st == EQAT_OK && loss) st = eqi_tensor_download(device_loss, &value, sizeof value);
+    eqi_tensor_unref(device_loss);
+    if (st != EQAT_OK || !loss) return st;
+    *loss = (double)value;
+    return eqi_block_ap_check_loss(job, epoch, step, *loss);
+}
+
+eqat_status eqat_block_ap_validate(eqat_block_ap *job, double *loss)
+{
+    EQI_RETURN_IF(eqi_block_ap_expect_training(job));
+    *loss = NAN;
+    if (!job->val) return EQAT_OK;
+    int64_t batch = job->options.batch_size, count = batches(job->val, batch);
+    eqi_tape_set_recording(job->tape, false);
+    for (int64_t i = 0; i < count; i++) {
+        eqi_tensor *device_loss;
+        EQI_RETURN_IF(eqi_check_cancel(job->ctx));
+        EQI_RETURN_IF(batch_loss(job, -1, job->train + i * batch,
+                                 least(batch, job->val - i * batch), job->train + job->val, i,
+                                 &device_loss));
+        eqi_tensor_unref(device_loss);
+    }
+    float *values = eqi_alloc(job->ctx, (size_t)count * sizeof *values, "validation losses");
+    if (!values) return EQAT_OUT_OF_MEMORY;
+    eqi_tensor *used;
+    eqat_status st = eqi_tensor_slice(job->losses, &used, 0, 0, count);
+    if (st == EQAT_OK) {
+        st = eqi_tensor_download(used, values, (size_t)count * sizeof *values);
+        eqi_tensor_unref(used);
+    }
+    double sum = 0;
+    for (int64_t i = 0; i < count && st == EQAT_OK; i++)
+        sum += (double)values[i] * (double)least(batch, job->val - i * batch);
+    eqi_free(job->ctx, values);
+    EQI_RETURN_IF(st);
+    *loss = sum / (double)job->val;
+    if (isfinite(*loss)) return EQAT_OK;
+    return eqi_fail(job->ctx, EQAT_NUMERIC,
+                    "block %lld: validation loss is %s, expected a finite number",
+                    (long long)job->block, isnan(*loss) ? "nan" : "infinite");
+}

@@ -87,6 +87,17 @@ EQAT_API eqat_status eqat_op_scale(eqat_tape *tape, eqat_tensor *a, double facto
                                    eqat_tensor **out);
 EQAT_API eqat_status eqat_op_reshape(eqat_tape *tape, eqat_tensor *a, int32_t ndim,
                                      const int64_t *shape, eqat_tensor **out);
+/* Elements [start, start + length) of dimension dim; a view of a's memory. The rest of a receives
+ * no gradient from it. */
+EQAT_API eqat_status eqat_op_slice(eqat_tape *tape, eqat_tensor *a, int32_t dim, int64_t start,
+                                   int64_t length, eqat_tensor **out);
+/* Dimensions dim0 and dim1 (0-based) swapped; a view of a's memory. */
+EQAT_API eqat_status eqat_op_transpose(eqat_tape *tape, eqat_tensor *a, int32_t dim0, int32_t dim1,
+                                       eqat_tensor **out);
+/* A contiguous copy in dtype, F32 or BF16, rounded to nearest even; the gradient is rounded back.
+ */
+EQAT_API eqat_status eqat_op_cast(eqat_tape *tape, eqat_tensor *a, eqat_dtype dtype,
+                                  eqat_tensor **out);
 /* Mean of (x - target)^2 over all elements; loss F32 [1]; no gradient for target. */
 EQAT_API eqat_status eqat_op_mse(eqat_tape *tape, eqat_tensor *x, eqat_tensor *target,
                                  eqat_tensor **loss);

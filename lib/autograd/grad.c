@@ -37,7 +37,8 @@ eqat_status eqi_grad_of(eqi_tensor *t, eqi_tensor **grad, bool *acc)
 /* A leaf's gradient outlives the walk and is the caller's to change: it shares with nobody. */
 static bool adoptable(const eqi_tensor *t, const eqi_tensor *g)
 {
-    return !t->grad && g->v.dtype == grad_dtype(t) && (t->on_tape || !shared(g));
+    return !t->grad && g->v.dtype == grad_dtype(t) && eqi_view_is_contiguous(&g->v) &&
+        (t->on_tape || !shared(g));
 }
 
 static eqat_status add_into(eqi_tensor *t, const eqi_tensor *g)

@@ -205,12 +205,7 @@ static eqat_status seed_from(eqi_tape *tape, eqi_tensor *out, const eqi_tensor *
         return eqi_fail(
             ctx, EQAT_INVALID_ARGUMENT, "backward: found a gradient of shape %s, expected %s",
             eqi_view_shape_text(&grad->v, a, sizeof a), eqi_view_shape_text(&out->v, b, sizeof b));
-    if (eqi_view_is_contiguous(&grad->v)) return eqi_grad_add(out, (eqi_tensor *)grad);
-    eqi_tensor *copy;
-    EQI_RETURN_IF(eqi_tensor_cast(grad, grad->v.dtype, &copy));
-    eqat_status st = eqi_grad_add(out, copy);
-    eqi_tensor_unref(copy);
-    return st;
+    return eqi_grad_add(out, (eqi_tensor *)grad);
 }
 
 eqat_status eqi_tape_backward_from(eqi_tape *tape, eqi_tensor *out, const eqi_tensor *grad)

@@ -92,7 +92,7 @@ eqat_status eqi_tape_backward_from(eqi_tape *tape, eqi_tensor *out, const eqi_te
  * value to add to. *grad is NULL when t is absent or requires no gradient. Leaves get f32, tape
  * outputs their own dtype (f64 stays f64). */
 eqat_status eqi_grad_of(eqi_tensor *t, eqi_tensor **grad, bool *acc);
-/* For rules whose gradient stands in a tensor of its own: adds g (same shape, contiguous) to the
+/* For rules whose gradient stands in a tensor of its own: adds g (same shape) to the
  * gradient of t. Shares g instead of copying where nobody can tell; a shared gradient is copied
  * before eqi_grad_of hands it out. */
 eqat_status eqi_grad_add(eqi_tensor *t, eqi_tensor *g);

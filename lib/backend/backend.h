@@ -84,8 +84,7 @@ typedef eqat_status eqi_fill_fn(eqi_ctx *ctx, const eqi_view *y, double value); 
 /* Converts: floats among each other (rne), any dtype to itself, F32 to and from U8 and I32 (rne,
  * saturating). */
 typedef eqat_status eqi_copy_fn(eqi_ctx *ctx, const eqi_view *y, const eqi_view *x);
-/* y = alpha*a + beta*b; b may be NULL. y may alias a or b. contiguous; y, a, b each F32 or BF16 (or
- * all F64) */
+/* y = alpha*a + beta*b; b may be NULL. y may alias a or b. y, a, b each F32 or BF16 (or all F64) */
 typedef eqat_status eqi_axpby_fn(eqi_ctx *ctx, const eqi_view *y, double alpha, const eqi_view *a,
                                  double beta, const eqi_view *b);
 typedef eqat_status eqi_mul_fn(eqi_ctx *ctx, const eqi_view *y, const eqi_view *a,

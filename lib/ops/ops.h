@@ -37,6 +37,13 @@ eqat_status eqi_op_mul(eqi_tape *tape, eqi_tensor *a, eqi_tensor *b, eqi_tensor 
 eqat_status eqi_op_scale(eqi_tape *tape, eqi_tensor *a, double alpha, eqi_tensor **out);
 eqat_status eqi_op_reshape(eqi_tape *tape, eqi_tensor *a, int ndim, const int64_t *shape,
                            eqi_tensor **out); /* shares storage */
+/* Elements [start, start + length) of dimension dim; shares storage. */
+eqat_status eqi_op_slice(eqi_tape *tape, eqi_tensor *a, int dim, int64_t start, int64_t length,
+                         eqi_tensor **out);
+/* Two dimensions swapped; shares storage. */
+eqat_status eqi_op_transpose(eqi_tape *tape, eqi_tensor *a, int dim0, int dim1, eqi_tensor **out);
+/* A contiguous copy in dtype: F32 and BF16 to either, F64 to F64. */
+eqat_status eqi_op_cast(eqi_tape *tape, eqi_tensor *a, eqi_dtype dtype, eqi_tensor **out);
 eqat_status eqi_op_fakequant(eqi_tape *tape, eqi_tensor *w, eqi_tensor *s, eqi_tensor *z,
                              const eqi_quant_desc *q, eqi_dtype dtype, eqi_tensor **out);
 eqat_status eqi_op_mse(eqi_tape *tape, eqi_tensor *x, eqi_tensor *target,

@@ -302,6 +302,27 @@ eqat_status eqi_tensor_slice(eqi_tensor *t, eqi_tensor **out, int dim, int64_t s
     return EQAT_OK;
 }
 
+static void swap(int64_t *values, int a, int b)
+{
+    int64_t value = values[a];
+    values[a] = values[b];
+    values[b] = value;
+}
+
+eqat_status eqi_tensor_transpose(eqi_tensor *t, eqi_tensor **out, int a, int b)
+{
+    *out = NULL;
+    char text[EQI_SHAPE_TEXT];
+    if (a < 0 || a >= t->v.ndim || b < 0 || b >= t->v.ndim)
+        return eqi_fail(eqi_tensor_ctx(t), EQAT_INVALID_ARGUMENT,
+                        "transpose: found dimensions %d and %d, expected two of %s", a, b,
+                        eqi_view_shape_text(&t->v, text, sizeof text));
+    EQI_RETURN_IF(view_of(t, out));
+    swap((*out)->v.shape, a, b);
+    swap((*out)->v.stride, a, b);
+    return EQAT_OK;
+}
+
 static eqat_status check_transfer(const eqi_tensor *t, const char *what, size_t n)
 {
     eqi_ctx *ctx = eqi_tensor_ctx(t);

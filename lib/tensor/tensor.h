@@ -88,6 +88,7 @@ eqat_status eqi_tensor_reshape(eqi_tensor *t, eqi_tensor **out, int ndim,
                                const int64_t *shape); /* t contiguous */
 eqat_status eqi_tensor_slice(eqi_tensor *t, eqi_tensor **out, int dim, int64_t start,
                              int64_t length);
+eqat_status eqi_tensor_transpose(eqi_tensor *t, eqi_tensor **out, int a, int b); /* swaps them */
 
 int64_t eqi_view_count(const eqi_view *v);
 bool eqi_view_is_contiguous(const eqi_view *v);

@@ -156,6 +156,23 @@ eqat_status eqat_op_reshape(eqat_tape *tape, eqat_tensor *a, int32_t ndim, const
     return eqi_op_reshape(tape, a, ndim, shape, out);
 }
 
+eqat_status eqat_op_slice(eqat_tape *tape, eqat_tensor *a, int32_t dim, int64_t start,
+                          int64_t length, eqat_tensor **out)
+{
+    return eqi_op_slice(tape, a, dim, start, length, out);
+}
+
+eqat_status eqat_op_transpose(eqat_tape *tape, eqat_tensor *a, int32_t dim0, int32_t dim1,
+                              eqat_tensor **out)
+{
+    return eqi_op_transpose(tape, a, dim0, dim1, out);
+}
+
+eqat_status eqat_op_cast(eqat_tape *tape, eqat_tensor *a, eqat_dtype dtype, eqat_tensor **out)
+{
+    return eqi_op_cast(tape, a, (eqi_dtype)dtype, out);
+}
+
 eqat_status eqat_op_mse(eqat_tape *tape, eqat_tensor *x, eqat_tensor *target, eqat_tensor **loss)
 {
     return eqi_op_mse(tape, x, target, loss);

@@ -34,6 +34,41 @@ RUN(reshape)
     (void)dtype;
     return eqi_op_reshape(tape, in[0], 2, DIMS(4, 6).at, out);
 }
+RUN(slice)
+{
+    (void)dtype;
+    return eqi_op_slice(tape, in[0], 1, 1, 3, out);
+}
+/* Parts that overlap. */
+RUN(slices)
+{
+    (void)dtype;
+    eqi_tensor *a, *b;
+    EQI_RETURN_IF(eqi_op_slice(tape, in[0], 2, 0, 3, &a));
+    eqat_status st = eqi_op_slice(tape, in[0], 2, 1, 3, &b);
+    if (st == EQAT_OK) st = eqi_op_mul(tape, a, b, out);
+    eqi_tensor_unref(a);
+    eqi_tensor_unref(b);
+    return st;
+}
+RUN(transpose)
+{
+    (void)dtype;
+    return eqi_op_transpose(tape, in[0], 2, 0, out);
+}
+RUN(transpose_same)
+{
+    (void)dtype;
+    return eqi_op_transpose(tape, in[0], 1, 1, out);
+}
+RUN(cast)
+{
+    return eqi_op_cast(tape, in[0],
+                       dtype == EQI_F64       ? EQI_F64
+                           : dtype == EQI_F32 ? EQI_BF16
+                                              : EQI_F32,
+                       out);
+}
 RUN(contiguous)
 {
     (void)dtype;
@@ -243,6 +278,11 @@ const grad_case grad_cases[] = {
     {"mul_self", "mul", {{X, DIMS(2, 3, 4)}}, mul_self},
     {"scale", "scale", {{X, DIMS(2, 3, 4)}}, scale},
     {"reshape", "reshape", {{X, DIMS(2, 3, 4)}}, reshape},
+    {"slice", "slice", {{X, DIMS(2, 5, 4)}}, slice},
+    {"slices", "slice", {{X, DIMS(2, 5, 4)}}, slices},
+    {"transpose", "transpose", {{X, DIMS(2, 3, 4)}}, transpose},
+    {"transpose_same", "transpose", {{X, DIMS(2, 3, 4)}}, transpose_same},
+    {"cast", "cast", {{X, DIMS(2, 3, 4)}}, cast},
     {"contiguous", "contiguous", {{X, DIMS(2, 3, 4)}}, contiguous, .gaps = true},
     {"silu_mul", "silu_mul", {{X, DIMS(2, 3, 5)}, {X, DIMS(2, 3, 5)}}, silu_mul},
     {"silu_mul_self", "silu_mul", {{X, DIMS(2, 3, 5)}}, silu_mul_self},

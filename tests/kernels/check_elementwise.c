@@ -154,15 +154,16 @@ static void axpby(suite *s)
         int alias = (int)suite_pick(s, 0, 2);
         eqi_dtype y = either(s, wide), a = alias == A ? y : either(s, wide),
                   b = alias == B ? y : either(s, wide);
+        arg_layout layout = suite_coin(s) ? ROWS : STRIDED;
         flavour f = (flavour)suite_pick(s, 0, FLAVOURS - 1);
         suite_begin(s, "%s = %g %s + %g %s, alias %d, %s", eqi_dtype_name(y), p.alpha,
                     eqi_dtype_name(a), p.beta, eqi_dtype_name(b), alias, flavour_name(f));
-        suite_arg(s, "y", OUT, CONTIGUOUS, y, (int)n, shape);
-        arg_flavour(s, suite_arg(s, "a", IN, CONTIGUOUS, a, (int)n, shape), f);
+        suite_arg(s, "y", OUT, layout, y, (int)n, shape);
+        arg_flavour(s, suite_arg(s, "a", IN, layout, a, (int)n, shape), f);
         if (alias != B && suite_pick(s, 0, 3) == 0)
             suite_absent(s, "b");
         else
-            arg_flavour(s, suite_arg(s, "b", IN, CONTIGUOUS, b, (int)n, shape), f);
+            arg_flavour(s, suite_arg(s, "b", IN, layout, b, (int)n, shape), f);
         if (alias) s->arg[Y].alias = alias;
         suite_run(s, call_axpby, again_axpby, &p);
     }
@@ -201,13 +202,14 @@ static void mul(suite *s)
     for (int i = 0; i < s->cases; i++) {
         int64_t shape[4], n = random_shape(s, shape);
         eqi_dtype dtype = suite_compute_dtype(s);
+        arg_layout layout = suite_coin(s) ? ROWS : STRIDED;
         flavour f = (flavour)suite_pick(s, 0, FLAVOURS - 1);
         params p = {.acc = suite_coin(s)};
         suite_begin(s, "%s%s, %s", eqi_dtype_name(dtype), p.acc ? " acc" : "", flavour_name(f));
-        arg *y = suite_arg(s, "y", p.acc ? ACC : OUT, STRIDED, dtype, (int)n, shape);
+        arg *y = suite_arg(s, "y", p.acc ? ACC : OUT, layout, dtype, (int)n, shape);
         if (p.acc) arg_normal(s, y, 1.0);
-        arg_flavour(s, suite_arg(s, "a", IN, STRIDED, dtype, (int)n, shape), f);
-        arg_flavour(s, suite_arg(s, "b", IN, STRIDED, dtype, (int)n, shape), NORMAL);
+        arg_flavour(s, suite_arg(s, "a", IN, layout, dtype, (int)n, shape), f);
+        arg_flavour(s, suite_arg(s, "b", IN, layout, dtype, (int)n, shape), NORMAL);
         suite_run(s, call_mul, again_mul, &p);
     }
 }

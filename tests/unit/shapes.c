@@ -46,6 +46,14 @@ START_TEST(pairs)
             eqi_op_scale(tape, t(EQI_U8, DIMS(2)), 1, &out));
     REFUSES("reshape: [2, 4] and [3, 3] differ in their number of elements",
             eqi_op_reshape(tape, F(2, 4), 2, DIMS(3, 3).at, &out));
+    REFUSES("slice: found 3 elements from 2 on, expected a part of dimension 1 of [2, 4]",
+            eqi_op_slice(tape, F(2, 4), 1, 2, 3, &out));
+    REFUSES("transpose: found dimensions 0 and 2, expected two of [2, 4]",
+            eqi_op_transpose(tape, F(2, 4), 0, 2, &out));
+    REFUSES("cast: found output dtype f16, expected f32 or bf16",
+            eqi_op_cast(tape, F(2, 4), EQI_F16, &out));
+    REFUSES("cast: found output dtype f32, expected f64",
+            eqi_op_cast(tape, t(EQI_F64, DIMS(4)), EQI_F32, &out));
     REFUSES("rmsnorm: x [2, 4] does not fit gain [5]",
             eqi_op_rmsnorm(tape, F(2, 4), F(5), 1e-5, &out));
     eqi_tensor *half = t(EQI_BF16, DIMS(4));

@@ -281,7 +281,7 @@ static eqat_tensor *block(eqat_tape *tape, const tiny *m, const layer *l, eqat_t
     x = residual(tape, x, linear(tape, joined, l->o));
     eqat_tensor *h2 = norm(tape, x, l->norm2), *gate = linear(tape, h2, l->gate),
                 *up = linear(tape, h2, l->up);
-    ok(eqat_op_silu_mul(tape, gate, up, &gated));
+    ok(eqat_op_gated(tape, gate, up, EQAT_SILU, &gated));
     x = residual(tape, x, linear(tape, gated, l->down));
     eqat_tensor *used[] = {h, q, k, v, mixed, joined, h2, gate, up, gated};
     for (size_t i = 0; i < sizeof used / sizeof *used; i++) eqat_tensor_free(used[i]);

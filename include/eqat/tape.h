@@ -76,9 +76,14 @@ EQAT_API void eqat_attention_options_init(eqat_attention_options *options, size_
 EQAT_API eqat_status eqat_op_attention(eqat_tape *tape, eqat_tensor *q, eqat_tensor *k,
                                        eqat_tensor *v, eqat_tensor *segments,
                                        const eqat_attention_options *options, eqat_tensor **out);
-/* silu(gate) * up. */
-EQAT_API eqat_status eqat_op_silu_mul(eqat_tape *tape, eqat_tensor *gate, eqat_tensor *up,
-                                      eqat_tensor **out);
+typedef enum eqat_activation {
+    EQAT_SILU = 0,     /* x / (1 + exp(-x)) */
+    EQAT_GELU_TANH = 1 /* x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) */
+} eqat_activation;
+
+/* activation(gate) * up. */
+EQAT_API eqat_status eqat_op_gated(eqat_tape *tape, eqat_tensor *gate, eqat_tensor *up,
+                                   eqat_activation activation, eqat_tensor **out);
 EQAT_API eqat_status eqat_op_add(eqat_tape *tape, eqat_tensor *a, eqat_tensor *b,
                                  eqat_tensor **out);
 EQAT_API eqat_status eqat_op_mul(eqat_tape *tape, eqat_tensor *a, eqat_tensor *b,

@@ -205,14 +205,19 @@ typedef eqat_status eqi_attention_bwd_fn(eqi_ctx *ctx, const eqi_view *dq, const
                                          const eqi_view *v, const eqi_view *segments,
                                          const eqi_attention_desc *d); /* overwrites dq, dk, dv */
 
-/* --- y = silu(gate) * up; rows ------------------------------------------------------------------
- */
-typedef eqat_status eqi_silu_mul_fn(eqi_ctx *ctx, const eqi_view *y, const eqi_view *gate,
-                                    const eqi_view *up);
+/* ---- gated activation: y = activation(gate) * up; rows ---- */
+typedef enum eqi_activation {
+    EQI_SILU,      /* x / (1 + exp(-x)) */
+    EQI_GELU_TANH, /* x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) */
+    EQI_ACTIVATION_COUNT
+} eqi_activation;
+
+typedef eqat_status eqi_gated_fn(eqi_ctx *ctx, const eqi_view *y, const eqi_view *gate,
+                                 const eqi_view *up, eqi_activation activation);
 /* overwrites dgate, dup; each may alias dy, gate or up of the same shape */
-typedef eqat_status eqi_silu_mul_bwd_fn(eqi_ctx *ctx, const eqi_view *dgate, const eqi_view *dup,
-                                        const eqi_view *dy, const eqi_view *gate,
-                                        const eqi_view *up);
+typedef eqat_status eqi_gated_bwd_fn(eqi_ctx *ctx, const eqi_view *dgate, const eqi_view *dup,
+                                     const eqi_view *dy, const eqi_view *gate, const eqi_view *up,
+                                     eqi_activation activation);
 
 /* ---- losses: loss F32 (F64) scalar [1] ---- */
 /* mean over all elements of (x - target)^2 */
@@ -252,7 +257,7 @@ typedef eqat_status eqi_adamw_fn(eqi_ctx *ctx, const eqi_view *p, const eqi_view
     X(fq_linear_bwd_w) X(fq_linear_update) X(dequantize) X(packed_linear) \
     X(packed_linear_bwd_x) X(packed_linear_bwd_sz) X(quantize) X(init_minmax) X(init_mse) \
     X(quantize_minmax) X(rmsnorm) X(rmsnorm_bwd) X(rope) X(attention) X(attention_bwd) \
-    X(silu_mul) X(silu_mul_bwd) X(mse) X(mse_bwd) X(linear_cross_entropy) X(sum_squares) \
+    X(gated) X(gated_bwd) X(mse) X(mse_bwd) X(linear_cross_entropy) X(sum_squares) \
     X(clip_factor) X(adamw)
 /* clang-format on */
 

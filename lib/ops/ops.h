@@ -31,7 +31,9 @@ eqat_status eqi_op_rope(eqi_tape *tape, eqi_tensor *x, eqi_tensor *cos, eqi_tens
                         eqi_tensor *pos, eqi_tensor **out);
 eqat_status eqi_op_attention(eqi_tape *tape, eqi_tensor *q, eqi_tensor *k, eqi_tensor *v,
                              eqi_tensor *segments, const eqi_attention_desc *d, eqi_tensor **out);
-eqat_status eqi_op_silu_mul(eqi_tape *tape, eqi_tensor *gate, eqi_tensor *up, eqi_tensor **out);
+/* activation(gate) * up */
+eqat_status eqi_op_gated(eqi_tape *tape, eqi_tensor *gate, eqi_tensor *up,
+                         eqi_activation activation, eqi_tensor **out);
 eqat_status eqi_op_add(eqi_tape *tape, eqi_tensor *a, eqi_tensor *b, eqi_tensor **out);
 eqat_status eqi_op_mul(eqi_tape *tape, eqi_tensor *a, eqi_tensor *b, eqi_tensor **out);
 eqat_status eqi_op_scale(eqi_tape *tape, eqi_tensor *a, double alpha, eqi_tensor **out);

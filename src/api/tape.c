@@ -127,9 +127,13 @@ eqat_status eqat_op_attention(eqat_tape *tape, eqat_tensor *q, eqat_tensor *k, e
     return eqi_op_attention(tape, q, k, v, segments, &d, out);
 }
 
-eqat_status eqat_op_silu_mul(eqat_tape *tape, eqat_tensor *gate, eqat_tensor *up, eqat_tensor **out)
+_Static_assert((int)EQAT_SILU == (int)EQI_SILU && (int)EQAT_GELU_TANH == (int)EQI_GELU_TANH,
+               "the engine's activations are the public ones");
+
+eqat_status eqat_op_gated(eqat_tape *tape, eqat_tensor *gate, eqat_tensor *up,
+                          eqat_activation activation, eqat_tensor **out)
 {
-    return eqi_op_silu_mul(tape, gate, up, out);
+    return eqi_op_gated(tape, gate, up, (eqi_activation)activation, out);
 }
 
 eqat_status eqat_op_add(eqat_tape *tape, eqat_tensor *a, eqat_tensor *b, eqat_tensor **out)

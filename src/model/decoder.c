@@ -10,7 +10,7 @@ static eqat_status mlp(eqi_tape *tape, const eqi_block *b, eqi_tensor *x, eqi_te
     EQI_GOTO(done, eqi_block_apply(tape, b, EQI_GATE, normed, &gate));
     EQI_GOTO(done, eqi_block_apply(tape, b, EQI_UP, normed, &up));
     eqi_drop(&normed);
-    EQI_GOTO(done, eqi_op_silu_mul(tape, gate, up, &gated));
+    EQI_GOTO(done, eqi_op_gated(tape, gate, up, EQI_SILU, &gated));
     eqi_drop(&gate);
     eqi_drop(&up);
     tape->blind = tape->replay; /* from here on only the block's output is made */

@@ -30,7 +30,7 @@ PARTS = (
     ("gradients of w, s, z", r"quant_grad|packed_grad"),
     ("AdamW and norms of gradients", r"adamw|sum_squares"),
     ("cross-entropy", r"log_sum_exp|softmax|shrink"),
-    ("RMSNorm, RoPE, SiLU, residuals", r"rmsnorm|rope|rotate|silu|axpby|vec_mul"),
+    ("RMSNorm, RoPE, SiLU, residuals", r"rmsnorm|rope|rotate|gated|axpby|vec_mul"),
     ("loss, and whether numbers are finite", r"squared_error"),
     ("copies", r"memmove|memcpy|memset|convert"),
     ("waiting, waking, page faults", r"\[k\]|futex|cond|worker"),

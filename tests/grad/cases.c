@@ -74,15 +74,20 @@ RUN(contiguous)
     (void)dtype;
     return eqi_op_contiguous(tape, in[0], out);
 }
-RUN(silu_mul)
+RUN(gated_silu)
 {
     (void)dtype;
-    return eqi_op_silu_mul(tape, in[0], in[1], out);
+    return eqi_op_gated(tape, in[0], in[1], EQI_SILU, out);
 }
-RUN(silu_mul_self)
+RUN(gated_gelu)
 {
     (void)dtype;
-    return eqi_op_silu_mul(tape, in[0], in[0], out);
+    return eqi_op_gated(tape, in[0], in[1], EQI_GELU_TANH, out);
+}
+RUN(gated_self)
+{
+    (void)dtype;
+    return eqi_op_gated(tape, in[0], in[0], EQI_SILU, out);
 }
 RUN(rmsnorm)
 {
@@ -284,8 +289,9 @@ const grad_case grad_cases[] = {
     {"transpose_same", "transpose", {{X, DIMS(2, 3, 4)}}, transpose_same},
     {"cast", "cast", {{X, DIMS(2, 3, 4)}}, cast},
     {"contiguous", "contiguous", {{X, DIMS(2, 3, 4)}}, contiguous, .gaps = true},
-    {"silu_mul", "silu_mul", {{X, DIMS(2, 3, 5)}, {X, DIMS(2, 3, 5)}}, silu_mul},
-    {"silu_mul_self", "silu_mul", {{X, DIMS(2, 3, 5)}}, silu_mul_self},
+    {"gated_silu", "gated", {{X, DIMS(2, 3, 5)}, {X, DIMS(2, 3, 5)}}, gated_silu},
+    {"gated_gelu", "gated", {{X, DIMS(2, 3, 5)}, {X, DIMS(2, 3, 5)}}, gated_gelu},
+    {"gated_self", "gated", {{X, DIMS(2, 3, 5)}}, gated_self},
     {"rmsnorm", "rmsnorm", {{X, DIMS(5, 7)}, {P, DIMS(7)}}, rmsnorm},
     {"rmsnorm_heads", "rmsnorm", {{X, DIMS(2, 3, 2, 6)}, {P, DIMS(6)}}, rmsnorm},
     {"rmsnorm_self", "rmsnorm", {{X, DIMS(7)}}, rmsnorm_self, .no_bf16 = true},

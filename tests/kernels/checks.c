@@ -14,7 +14,7 @@ const kernel_check *const kernel_checks[] = {
     check_rmsnorm,
     check_rope,
     check_attention,
-    check_silu_mul,
+    check_gated,
     check_mse,
     check_linear_cross_entropy,
     check_clip,

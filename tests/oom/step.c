@@ -67,7 +67,7 @@ static eqat_status block(eqi_tape *tape, void *user, eqi_tensor *const *in, int 
     EQI_GOTO(done, eqi_op_reshape(tape, t[1], 4, DIMS(1, T, 2, H / 2).at, &t[2]));
     EQI_GOTO(done, eqi_op_rope(tape, t[2], n->cos, n->cos, NULL, &t[3]));
     EQI_GOTO(done, eqi_op_attention(tape, t[3], t[2], t[2], NULL, &d, &t[4]));
-    EQI_GOTO(done, eqi_op_silu_mul(tape, t[4], t[4], &t[5]));
+    EQI_GOTO(done, eqi_op_gated(tape, t[4], t[4], EQI_SILU, &t[5]));
     EQI_GOTO(done, eqi_op_reshape(tape, t[5], 3, DIMS(1, T, H).at, &t[6]));
     EQI_GOTO(done, eqi_op_add(tape, in[0], t[6], out));
 done:

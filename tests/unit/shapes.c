@@ -39,8 +39,10 @@ START_TEST(pairs)
             eqi_op_add(tape, t(EQI_I32, DIMS(2)), F(2), &out));
     REFUSES("mul: a [2, 3] does not fit b [6]", eqi_op_mul(tape, F(2, 3), F(6), &out));
     REFUSES("mul: found an empty a [0, 3]", eqi_op_mul(tape, F(0, 3), F(0, 3), &out));
-    REFUSES("silu_mul: gate [2, 4] does not fit up [2, 5]",
-            eqi_op_silu_mul(tape, F(2, 4), F(2, 5), &out));
+    REFUSES("gated: gate [2, 4] does not fit up [2, 5]",
+            eqi_op_gated(tape, F(2, 4), F(2, 5), EQI_SILU, &out));
+    REFUSES("gated: found activation 2, expected 0 to 1",
+            eqi_op_gated(tape, F(2, 4), F(2, 4), EQI_ACTIVATION_COUNT, &out));
     REFUSES("mse: x [2, 4] does not fit target [8]", eqi_op_mse(tape, F(2, 4), F(8), &out));
     REFUSES("scale: found a of dtype u8, expected f32, bf16 or f64",
             eqi_op_scale(tape, t(EQI_U8, DIMS(2)), 1, &out));

@@ -63,9 +63,10 @@ typedef struct eqi_leaf {
                         bool acc_dgain); /* dx or dgain may be NULL */
     void (*rope)(void *y, const void *x, const float *cos, const float *sin, float sign,
                  eqi_dtype dtype, int64_t half);
-    void (*silu_mul)(void *y, const void *gate, const void *up, eqi_dtype dtype, int64_t n);
-    void (*silu_mul_bwd)(void *dgate, void *dup, const void *dy, const void *gate, const void *up,
-                         eqi_dtype dtype, int64_t n);
+    void (*gated)(void *y, const void *gate, const void *up, eqi_activation activation,
+                  eqi_dtype dtype, int64_t n);
+    void (*gated_bwd)(void *dgate, void *dup, const void *dy, const void *gate, const void *up,
+                      eqi_activation activation, eqi_dtype dtype, int64_t n);
     double (*log_sum_exp)(const float *x, int64_t n);
     void (*softmax)(void *out, eqi_dtype dtype, const float *x, float lse,
                     int64_t n); /* exp(x - lse) */

@@ -33,9 +33,10 @@ void VEC(rmsnorm_bwd)(void *dx, float *dgain, const void *dy, const void *x, con
                       float rstd, eqi_dtype dtype, int64_t n, bool acc_dx, bool acc_dgain);
 void VEC(rope)(void *y, const void *x, const float *cos, const float *sin, float sign,
                eqi_dtype dtype, int64_t half);
-void VEC(silu_mul)(void *y, const void *gate, const void *up, eqi_dtype dtype, int64_t n);
-void VEC(silu_mul_bwd)(void *dgate, void *dup, const void *dy, const void *gate, const void *up,
-                       eqi_dtype dtype, int64_t n);
+void VEC(gated)(void *y, const void *gate, const void *up, eqi_activation activation,
+                eqi_dtype dtype, int64_t n);
+void VEC(gated_bwd)(void *dgate, void *dup, const void *dy, const void *gate, const void *up,
+                    eqi_activation activation, eqi_dtype dtype, int64_t n);
 double VEC(log_sum_exp)(const float *x, int64_t n);
 void VEC(softmax)(void *out, eqi_dtype dtype, const float *x, float lse, int64_t n);
 void VEC(attention_keys)(const eqi_attention_head *h, void *k, void *v, int64_t block,

@@ -235,7 +235,7 @@ static void tiny_make(tiny *m, eqat_optimizer *adamw)
 static eqat_tensor *norm(eqat_tape *tape, eqat_tensor *x, eqat_tensor *gain)
 {
     eqat_tensor *y;
-    ok(eqat_op_rmsnorm(tape, x, gain, EPS, &y));
+    ok(eqat_op_rmsnorm(tape, x, gain, EPS, 0, &y));
     return y;
 }
 

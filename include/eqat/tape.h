@@ -51,9 +51,11 @@ EQAT_API eqat_status eqat_op_fakequant(eqat_tape *tape, eqat_tensor *w, eqat_ten
  * EQAT_INVALID_ARGUMENT (checked on the CPU). */
 EQAT_API eqat_status eqat_op_embedding(eqat_tape *tape, eqat_tensor *ids, eqat_tensor *table,
                                        eqat_dtype dtype, eqat_tensor **out);
-/* x / sqrt(mean(x^2) + eps) * gain over the last dimension; gain F32 [H]. */
+/* x / sqrt(mean(x^2) + eps) * (offset + gain) over the last dimension; gain F32 [H]. offset is 0
+ * for most models and 1 for Gemma, whose gains are stored less 1. Computed in f32 and rounded once.
+ */
 EQAT_API eqat_status eqat_op_rmsnorm(eqat_tape *tape, eqat_tensor *x, eqat_tensor *gain, double eps,
-                                     eqat_tensor **out);
+                                     double offset, eqat_tensor **out);
 /* Rotary position embedding, rotate-half: x [B, T, heads, D], cos and sin F32 [positions, C] with
  * 2C <= D, positions I32 [B, T] or NULL (0..T-1). */
 EQAT_API eqat_status eqat_op_rope(eqat_tape *tape, eqat_tensor *x, eqat_tensor *cos,

@@ -178,13 +178,16 @@ typedef eqat_status eqi_quantize_minmax_fn(eqi_ctx *ctx, const eqi_view *codes, 
                                            const eqi_view *z, const eqi_view *w,
                                            const eqi_quant_desc *q);
 
-/* ---- RMSNorm over the last dimension: x, y rows [R, H]; gain F32 [H]; rstd F32 (F64) [R] ---- */
+/* ---- RMSNorm over the last dimension: y = x rstd (offset + gain), rstd = 1 / sqrt(mean(x^2) +
+ * eps); x, y rows [R, H]; gain F32 [H]; rstd F32 (F64) [R] ---- */
 typedef eqat_status eqi_rmsnorm_fn(eqi_ctx *ctx, const eqi_view *y, const eqi_view *rstd,
-                                   const eqi_view *x, const eqi_view *gain, double eps);
+                                   const eqi_view *x, const eqi_view *gain, double eps,
+                                   double offset);
 /* dgain F32 [H] or NULL; dx or NULL */
 typedef eqat_status eqi_rmsnorm_bwd_fn(eqi_ctx *ctx, const eqi_view *dx, const eqi_view *dgain,
                                        const eqi_view *dy, const eqi_view *x, const eqi_view *gain,
-                                       const eqi_view *rstd, bool acc_dx, bool acc_dgain);
+                                       const eqi_view *rstd, double offset, bool acc_dx,
+                                       bool acc_dgain);
 
 /* --- RoPE, rotate-half over the first 2*C of D dimensions: x, y [B, T, heads, D] (last dimension
  * contiguous, y may be x); cos, sin F32 [positions, C]; pos I32 [B, T] or NULL for 0..T-1; sign +1

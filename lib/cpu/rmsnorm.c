@@ -11,7 +11,7 @@ typedef struct job {
     const eqi_view *y, *rstd, *x, *dy;
     const float *gain;
     float *parts; /* [tasks, width] */
-    float eps;
+    float eps, offset;
     bool acc;
 } job;
 
@@ -20,20 +20,21 @@ static void forward(void *arg, int64_t first, int64_t count)
     const job *j = arg;
     for (int64_t r = first; r < first + count; r++) {
         float rstd = j->leaf->rmsnorm(eqi_row(j->y, r), eqi_row(j->x, r), j->gain, j->x->dtype,
-                                      j->x->shape[1], j->eps);
+                                      j->x->shape[1], j->eps, j->offset);
         if (j->rstd) ((float *)j->rstd->data)[r] = rstd;
     }
 }
 
 eqat_status eqi_cpu_rmsnorm(eqi_ctx *ctx, const eqi_view *y, const eqi_view *rstd,
-                            const eqi_view *x, const eqi_view *gain, double eps)
+                            const eqi_view *x, const eqi_view *gain, double eps, double offset)
 {
     job j = {.leaf = eqi_cpu_of(ctx)->leaf,
              .y = y,
              .rstd = rstd,
              .x = x,
              .gain = gain->data,
-             .eps = (float)eps};
+             .eps = (float)eps,
+             .offset = (float)offset};
     eqi_pieces(ctx, x->shape[0], eqi_piece_rows(x->shape[1]), forward, &j);
     return EQAT_OK;
 }
@@ -46,12 +47,12 @@ static void backward(void *arg, int64_t first, int64_t count)
     for (int64_t r = first; r < first + count; r++)
         j->leaf->rmsnorm_bwd(j->y ? eqi_row(j->y, r) : NULL, part, eqi_row(j->dy, r),
                              eqi_row(j->x, r), j->gain, ((const float *)j->rstd->data)[r],
-                             j->x->dtype, width, j->acc, r > first);
+                             j->offset, j->x->dtype, width, j->acc, r > first);
 }
 
 eqat_status eqi_cpu_rmsnorm_bwd(eqi_ctx *ctx, const eqi_view *dx, const eqi_view *dgain,
                                 const eqi_view *dy, const eqi_view *x, const eqi_view *gain,
-                                const eqi_view *rstd, bool acc_dx, bool acc_dgain)
+                                const eqi_view *rstd, double offset, bool acc_dx, bool acc_dgain)
 {
     int64_t rows = x->shape[0], width = x->shape[1], tasks = eqi_ceil_div(rows, GAIN_ROWS);
     job j = {.leaf = eqi_cpu_of(ctx)->leaf,
@@ -60,6 +61,7 @@ eqat_status eqi_cpu_rmsnorm_bwd(eqi_ctx *ctx, const eqi_view *dx, const eqi_view
              .x = x,
              .dy = dy,
              .gain = gain->data,
+             .offset = (float)offset,
              .acc = acc_dx};
     if (dgain) {
         j.parts = eqi_cpu_scratch(ctx, EQI_SLOT_OP,

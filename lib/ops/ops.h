@@ -25,8 +25,9 @@ eqat_status eqi_op_linear(eqi_tape *tape, eqi_tensor *x, const eqi_weight *w,
 /* [..] -> [.., H] */
 eqat_status eqi_op_embedding(eqi_tape *tape, eqi_tensor *ids, eqi_tensor *table, eqi_dtype dtype,
                              eqi_tensor **out);
+/* x / sqrt(mean(x^2) + eps) * (offset + gain) */
 eqat_status eqi_op_rmsnorm(eqi_tape *tape, eqi_tensor *x, eqi_tensor *gain, double eps,
-                           eqi_tensor **out);
+                           double offset, eqi_tensor **out);
 eqat_status eqi_op_rope(eqi_tape *tape, eqi_tensor *x, eqi_tensor *cos, eqi_tensor *sin,
                         eqi_tensor *pos, eqi_tensor **out);
 eqat_status eqi_op_attention(eqi_tape *tape, eqi_tensor *q, eqi_tensor *k, eqi_tensor *v,

@@ -11,7 +11,8 @@ static eqat_status backward(eqi_tape *tape, eqi_node *node)
     eqi_view dx_rows, x_rows = eqi_rows(x), dy_rows = eqi_rows(dy);
     if (dx.g) dx_rows = eqi_rows(dx.g);
     st = ctx->backend->rmsnorm_bwd(ctx, dx.g ? &dx_rows : NULL, eqi_slot_view(&dgain), &dy_rows,
-                                   &x_rows, &gain->v, &node->saved[0]->v, dx.acc, dgain.acc);
+                                   &x_rows, &gain->v, &node->saved[0]->v,
+                                   *(const double *)node->attr, dx.acc, dgain.acc);
 done:
     st = eqi_slot_close(&dx, st);
     return eqi_slot_close(&dgain, st);
@@ -20,7 +21,7 @@ done:
 const eqi_op eqi_rmsnorm_op = {.name = "rmsnorm", .backward = backward, .idle = EQI_OUT};
 
 eqat_status eqi_op_rmsnorm(eqi_tape *tape, eqi_tensor *x, eqi_tensor *gain, double eps,
-                           eqi_tensor **out)
+                           double offset, eqi_tensor **out)
 {
     *out = NULL;
     EQI_RETURN_IF(eqi_op_check_x("rmsnorm", "x", x));
@@ -36,9 +37,9 @@ eqat_status eqi_op_rmsnorm(eqi_tape *tape, eqi_tensor *x, eqi_tensor *gain, doub
     EQI_GOTO(done, eqi_tensor_create(ctx, &rstd, dtype, 1, &rows));
     EQI_GOTO(done, eqi_tensor_create(ctx, out, x->v.dtype, x->v.ndim, x->v.shape));
     eqi_view x_rows = eqi_rows(in[0]), y_rows = eqi_rows(*out);
-    st = ctx->backend->rmsnorm(ctx, &y_rows, &rstd->v, &x_rows, &in[1]->v, eps);
+    st = ctx->backend->rmsnorm(ctx, &y_rows, &rstd->v, &x_rows, &in[1]->v, eps, offset);
 done:
-    st = eqi_op_finish(tape, st, &eqi_rmsnorm_op, in, 2, out, &rstd, 1, NULL, 0);
+    st = eqi_op_finish(tape, st, &eqi_rmsnorm_op, in, 2, out, &rstd, 1, &offset, sizeof offset);
     eqi_tensor_unref(in[0]);
     eqi_tensor_unref(in[1]);
     eqi_tensor_unref(rstd);

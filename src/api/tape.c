@@ -78,9 +78,9 @@ eqat_status eqat_op_embedding(eqat_tape *tape, eqat_tensor *ids, eqat_tensor *ta
 }
 
 eqat_status eqat_op_rmsnorm(eqat_tape *tape, eqat_tensor *x, eqat_tensor *gain, double eps,
-                            eqat_tensor **out)
+                            double offset, eqat_tensor **out)
 {
-    return eqi_op_rmsnorm(tape, x, gain, eps, out);
+    return eqi_op_rmsnorm(tape, x, gain, eps, offset, out);
 }
 
 eqat_status eqat_op_rope(eqat_tape *tape, eqat_tensor *x, eqat_tensor *cos, eqat_tensor *sin,

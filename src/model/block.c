@@ -36,7 +36,8 @@ eqat_status eqi_block_apply(eqi_tape *tape, const eqi_block *b, eqi_role role, e
 eqat_status eqi_block_normalise(eqi_tape *tape, const eqi_block *b, eqi_norm_role role,
                                 eqi_tensor *x, eqi_tensor **out)
 {
-    return eqi_op_rmsnorm(tape, x, eqi_block_norm(b, role)->gain, b->config->eps, out);
+    return eqi_op_rmsnorm(tape, x, eqi_block_norm(b, role)->gain, b->config->eps,
+                          b->config->family->norm_offset, out);
 }
 
 eqat_status eqi_block_forward(eqi_tape *tape, const eqi_block *b, const eqi_block_input *in,

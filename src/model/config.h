@@ -44,7 +44,8 @@ typedef struct eqi_family {
     bool attention_bias_key; /* honours attention_bias: q, k, v and o */
     bool mlp_bias_key;       /* honours mlp_bias */
     eqi_window_rule window;
-    int64_t head_dim; /* when config.json does not say; 0: hidden / heads */
+    int64_t head_dim;   /* when config.json does not say; 0: hidden / heads */
+    double norm_offset; /* norms multiply by this + gain */
 } eqi_family;
 
 const eqi_family *eqi_family_find(const char *model_type); /* NULL: not supported */

@@ -92,12 +92,17 @@ RUN(gated_self)
 RUN(rmsnorm)
 {
     (void)dtype;
-    return eqi_op_rmsnorm(tape, in[0], in[1], 0.01, out);
+    return eqi_op_rmsnorm(tape, in[0], in[1], 0.01, 0, out);
+}
+RUN(rmsnorm_offset)
+{
+    (void)dtype;
+    return eqi_op_rmsnorm(tape, in[0], in[1], 0.01, 1, out);
 }
 RUN(rmsnorm_self)
 {
     (void)dtype;
-    return eqi_op_rmsnorm(tape, in[0], in[0], 0.01, out);
+    return eqi_op_rmsnorm(tape, in[0], in[0], 0.01, 1, out);
 }
 RUN(rope)
 {
@@ -294,6 +299,7 @@ const grad_case grad_cases[] = {
     {"gated_self", "gated", {{X, DIMS(2, 3, 5)}}, gated_self},
     {"rmsnorm", "rmsnorm", {{X, DIMS(5, 7)}, {P, DIMS(7)}}, rmsnorm},
     {"rmsnorm_heads", "rmsnorm", {{X, DIMS(2, 3, 2, 6)}, {P, DIMS(6)}}, rmsnorm},
+    {"rmsnorm_offset", "rmsnorm", {{X, DIMS(5, 7)}, {P, DIMS(7)}}, rmsnorm_offset},
     {"rmsnorm_self", "rmsnorm", {{X, DIMS(7)}}, rmsnorm_self, .no_bf16 = true},
     {"rope", "rope", {{X, DIMS(2, 5, 3, 6)}, {C, DIMS(6, 3)}, {C, DIMS(6, 3)}}, rope},
     {"rope_partial",

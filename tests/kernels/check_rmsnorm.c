@@ -1,7 +1,7 @@
 #include "checks.h"
 
 typedef struct params {
-    double eps;
+    double eps, offset;
     bool acc_dx, acc_dgain;
 } params;
 
@@ -10,7 +10,8 @@ enum { Y, RSTD, X, GAIN };
 
 static eqat_status call(const eqi_backend *b, eqi_ctx *ctx, const eqi_view *const *v, const void *p)
 {
-    return b->rmsnorm(ctx, v[Y], v[RSTD], v[X], v[GAIN], ((const params *)p)->eps);
+    return b->rmsnorm(ctx, v[Y], v[RSTD], v[X], v[GAIN], ((const params *)p)->eps,
+                      ((const params *)p)->offset);
 }
 
 static double plain_rstd(const double *x, int64_t n, double eps)
@@ -26,7 +27,9 @@ static void again(suite *s, const void *p)
     for (int64_t i = 0; i < s->arg[X].count; i++) {
         double rs = plain_rstd(s->arg[X].in + i / width * width, width, ((const params *)p)->eps);
         s->arg[RSTD].again[i / width] = rs;
-        s->arg[Y].again[i] = s->arg[X].in[i] * rs * s->arg[GAIN].in[i % width];
+        double gain = s->arg[GAIN].in[i % width], offset = ((const params *)p)->offset;
+        s->arg[Y].again[i] = s->arg[X].in[i] * rs * (offset + gain);
+        s->arg[Y].mag[i] = fabs(s->arg[X].in[i] * rs) * (offset + fabs(gain));
     }
 }
 
@@ -46,9 +49,9 @@ static void rmsnorm(suite *s)
         int64_t rows = odd_rows(s), width = odd_size(s, 257);
         eqi_dtype dtype = suite_compute_dtype(s);
         flavour f = (flavour)suite_pick(s, 0, WITH_NAN);
-        params p = {.eps = eps[suite_pick(s, 0, 2)]};
-        suite_begin(s, "R=%lld H=%lld %s eps %g, %s", (long long)rows, (long long)width,
-                    eqi_dtype_name(dtype), p.eps, flavour_name(f));
+        params p = {.eps = eps[suite_pick(s, 0, 2)], .offset = suite_coin(s)};
+        suite_begin(s, "R=%lld H=%lld %s eps %g offset %g, %s", (long long)rows, (long long)width,
+                    eqi_dtype_name(dtype), p.eps, p.offset, flavour_name(f));
         arguments(s, dtype, rows, width, f);
         suite_run(s, call, again, &p);
     }
@@ -57,13 +60,18 @@ static void rmsnorm(suite *s)
 /* mean of squares 4: rstd = 1/2 */
 static void rmsnorm_known(suite *s)
 {
+    double rstd = pow(4 + 0x1p-20, -0.5);
     suite_begin(s, "by hand");
     arguments(s, EQI_F32, 2, 2, ZERO);
     arg_values(&s->arg[X], (double[]){2, -2, 0, 0});
     arg_values(&s->arg[GAIN], (double[]){3, 5});
     known_run(s, call, &(params){.eps = 0x1p-20},
-              (double[]){6 * pow(4 + 0x1p-20, -0.5), -10 * pow(4 + 0x1p-20, -0.5), 0, 0,
-                         pow(4 + 0x1p-20, -0.5), 1024});
+              (double[]){6 * rstd, -10 * rstd, 0, 0, rstd, 1024});
+    suite_begin(s, "by hand, offset 1");
+    arguments(s, EQI_F32, 1, 2, ZERO);
+    arg_values(&s->arg[X], (double[]){2, -2});
+    arg_values(&s->arg[GAIN], (double[]){3, -1});
+    known_run(s, call, &(params){.eps = 0x1p-20, .offset = 1}, (double[]){8 * rstd, 0, rstd});
 }
 
 static void bench(suite *s)
@@ -84,14 +92,14 @@ static eqat_status call_bwd(const eqi_backend *b, eqi_ctx *ctx, const eqi_view *
                             const void *p)
 {
     const params *q = p;
-    return b->rmsnorm_bwd(ctx, v[DX], v[DGAIN], v[DY], v[BX], v[BGAIN], v[BRSTD], q->acc_dx,
-                          q->acc_dgain);
+    return b->rmsnorm_bwd(ctx, v[DX], v[DGAIN], v[DY], v[BX], v[BGAIN], v[BRSTD], q->offset,
+                          q->acc_dx, q->acc_dgain);
 }
 
 /* By the product rule on x_i rstd: d rstd / d x_j = -rstd^3 x_j / n. */
 static void again_bwd(suite *s, const void *p)
 {
-    (void)p;
+    double offset = ((const params *)p)->offset;
     int64_t width = s->arg[BX].v.shape[1];
     if (!s->arg[DX].absent) plain_start(&s->arg[DX]);
     if (!s->arg[DGAIN].absent) plain_start(&s->arg[DGAIN]);
@@ -103,9 +111,12 @@ static void again_bwd(suite *s, const void *p)
             if (!s->arg[DGAIN].absent) plain_term(&s->arg[DGAIN], i, dy[i] * x[i] * rs);
             if (s->arg[DX].absent) continue;
             plain_term(&s->arg[DX], r * width + i, dy[i] * gain[i] * rs);
-            for (int64_t j = 0; j < width; j++)
-                plain_term(&s->arg[DX], r * width + i,
-                           -dy[j] * gain[j] * x[j] * rs * rs * rs * x[i] / (double)width);
+            plain_term(&s->arg[DX], r * width + i, dy[i] * offset * rs);
+            for (int64_t j = 0; j < width; j++) {
+                double bend = -dy[j] * x[j] * rs * rs * rs * x[i] / (double)width;
+                plain_term(&s->arg[DX], r * width + i, bend * gain[j]);
+                plain_term(&s->arg[DX], r * width + i, bend * offset);
+            }
         }
     }
 }
@@ -145,10 +156,11 @@ static void rmsnorm_bwd(suite *s)
         int64_t rows = odd_rows(s), width = odd_size(s, 257);
         eqi_dtype dtype = suite_compute_dtype(s);
         flavour f = (flavour)suite_pick(s, 0, ZERO);
-        params p = {.acc_dx = suite_coin(s), .acc_dgain = suite_coin(s)};
+        params p = {.offset = suite_coin(s), .acc_dx = suite_coin(s), .acc_dgain = suite_coin(s)};
         int which = (int)suite_pick(s, 1, 3);
-        suite_begin(s, "R=%lld H=%lld %s acc %d %d which %d, %s", (long long)rows, (long long)width,
-                    eqi_dtype_name(dtype), p.acc_dx, p.acc_dgain, which, flavour_name(f));
+        suite_begin(s, "R=%lld H=%lld %s offset %g acc %d %d which %d, %s", (long long)rows,
+                    (long long)width, eqi_dtype_name(dtype), p.offset, p.acc_dx, p.acc_dgain, which,
+                    flavour_name(f));
         arguments_bwd(s, dtype, rows, width, &p, which, f);
         suite_run(s, call_bwd, again_bwd, &p);
     }

@@ -62,7 +62,7 @@ static eqat_status block(eqi_tape *tape, void *user, eqi_tensor *const *in, int 
     eqi_tensor *t[7] = {NULL};
     eqat_status st = EQAT_OK;
     *out = NULL;
-    EQI_GOTO(done, eqi_op_rmsnorm(tape, in[0], n->p[GAIN], 1e-5, &t[0]));
+    EQI_GOTO(done, eqi_op_rmsnorm(tape, in[0], n->p[GAIN], 1e-5, 0, &t[0]));
     EQI_GOTO(done, eqi_op_linear(tape, t[0], &w, &t[1]));
     EQI_GOTO(done, eqi_op_reshape(tape, t[1], 4, DIMS(1, T, 2, H / 2).at, &t[2]));
     EQI_GOTO(done, eqi_op_rope(tape, t[2], n->cos, n->cos, NULL, &t[3]));

@@ -19,7 +19,7 @@ static eqat_status inner_segment(eqi_tape *t, void *user, eqi_tensor *const *in,
     eqi_tensor *n = NULL, *s = NULL, *m = NULL;
     eqat_status st = EQAT_OK;
     *out = NULL;
-    EQI_GOTO(done, eqi_op_rmsnorm(t, in[0], b->gain, 1e-5, &n));
+    EQI_GOTO(done, eqi_op_rmsnorm(t, in[0], b->gain, 1e-5, 0, &n));
     EQI_GOTO(done, eqi_op_gated(t, n, n, EQI_SILU, &s));
     EQI_GOTO(done, eqi_op_linear(t, s, &(eqi_weight){.w = b->w}, &m));
     EQI_GOTO(done, eqi_op_add(t, in[0], m, out));

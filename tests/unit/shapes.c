@@ -57,11 +57,11 @@ START_TEST(pairs)
     REFUSES("cast: found output dtype f32, expected f64",
             eqi_op_cast(tape, t(EQI_F64, DIMS(4)), EQI_F32, &out));
     REFUSES("rmsnorm: x [2, 4] does not fit gain [5]",
-            eqi_op_rmsnorm(tape, F(2, 4), F(5), 1e-5, &out));
+            eqi_op_rmsnorm(tape, F(2, 4), F(5), 1e-5, 0, &out));
     eqi_tensor *half = t(EQI_BF16, DIMS(4));
     half->requires_grad = true;
     REFUSES("rmsnorm: found gain of dtype bf16, expected f32",
-            eqi_op_rmsnorm(tape, F(2, 4), half, 1e-5, &out));
+            eqi_op_rmsnorm(tape, F(2, 4), half, 1e-5, 0, &out));
     drain();
 }
 END_TEST
@@ -231,7 +231,7 @@ START_TEST(parameters_are_converted)
 {
     eqi_tensor *x = F(2, 4), *gain = t(EQI_BF16, DIMS(4)), *w = t(EQI_F16, DIMS(3, 4)),
                *bias = t(EQI_F16, DIMS(3));
-    OK(ctx, eqi_op_rmsnorm(tape, x, gain, 0, &out));
+    OK(ctx, eqi_op_rmsnorm(tape, x, gain, 0, 0, &out));
     ck_assert_double_eq(get(out, 3), 1);
     eqi_tensor_unref(out);
     OK(ctx, eqi_op_linear(tape, x, &(eqi_weight){.w = w, .bias = bias}, &out));

@@ -57,9 +57,9 @@ typedef struct eqi_leaf {
 
     /* One row. */
     float (*rmsnorm)(void *y, const void *x, const float *gain, eqi_dtype dtype, int64_t n,
-                     float eps); /* returns rstd */
+                     float eps, float offset); /* returns rstd */
     void (*rmsnorm_bwd)(void *dx, float *dgain, const void *dy, const void *x, const float *gain,
-                        float rstd, eqi_dtype dtype, int64_t n, bool acc_dx,
+                        float rstd, float offset, eqi_dtype dtype, int64_t n, bool acc_dx,
                         bool acc_dgain); /* dx or dgain may be NULL */
     void (*rope)(void *y, const void *x, const float *cos, const float *sin, float sign,
                  eqi_dtype dtype, int64_t half);

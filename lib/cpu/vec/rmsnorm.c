@@ -2,7 +2,7 @@
 
 static inline __attribute__((always_inline)) float forward(void *y, const void *x,
                                                            const float *gain, eqi_dtype dtype,
-                                                           int64_t n, float eps)
+                                                           int64_t n, float eps, float offset)
 {
     vf sum = v_zero(), more = v_zero();
     int64_t i = 0;
@@ -16,33 +16,36 @@ static inline __attribute__((always_inline)) float forward(void *y, const void *
         sum = v_fma(a, a, sum);
     }
     float rstd = 1.0f / __builtin_sqrtf(v_sum(v_add(sum, more)) / (float)n + eps);
-    vf r = v_set1(rstd);
+    vf r = v_set1(rstd), shift = v_set1(offset);
     for (i = 0; i < n; i += VL) {
         int step = vec_step(n - i);
         vec_store(y, dtype, i,
-                  v_mul(v_mul(vec_load(x, dtype, i, step), r), vec_load(gain, EQI_F32, i, step)),
+                  v_mul(v_mul(vec_load(x, dtype, i, step), r),
+                        v_add(shift, vec_load(gain, EQI_F32, i, step))),
                   step);
     }
     return rstd;
 }
 
-float VEC(rmsnorm)(void *y, const void *x, const float *gain, eqi_dtype dtype, int64_t n, float eps)
+float VEC(rmsnorm)(void *y, const void *x, const float *gain, eqi_dtype dtype, int64_t n, float eps,
+                   float offset)
 {
-    return dtype == EQI_F32 ? forward(y, x, gain, EQI_F32, n, eps)
-                            : forward(y, x, gain, EQI_BF16, n, eps);
+    return dtype == EQI_F32 ? forward(y, x, gain, EQI_F32, n, eps, offset)
+                            : forward(y, x, gain, EQI_BF16, n, eps, offset);
 }
 
 static inline __attribute__((always_inline)) void backward(void *dx, float *dgain, const void *dy,
                                                            const void *x, const float *gain,
-                                                           float rstd, eqi_dtype dtype, int64_t n,
-                                                           bool acc_dx, bool acc_dgain)
+                                                           float rstd, float offset,
+                                                           eqi_dtype dtype, int64_t n, bool acc_dx,
+                                                           bool acc_dgain)
 {
-    vf r = v_set1(rstd), mean = v_zero();
+    vf r = v_set1(rstd), shift = v_set1(offset), mean = v_zero();
     for (int64_t i = 0; i < n; i += VL) {
         int step = vec_step(n - i);
         vf d = vec_load(dy, dtype, i, step), normal = v_mul(vec_load(x, dtype, i, step), r);
         vf product = v_mul(d, normal);
-        if (dx) mean = v_fma(product, vec_load(gain, EQI_F32, i, step), mean);
+        if (dx) mean = v_fma(product, v_add(shift, vec_load(gain, EQI_F32, i, step)), mean);
         if (dgain)
             vec_store(dgain, EQI_F32, i,
                       acc_dgain ? v_add(product, vec_load(dgain, EQI_F32, i, step)) : product,
@@ -52,7 +55,7 @@ static inline __attribute__((always_inline)) void backward(void *dx, float *dgai
     vf m = v_set1(v_sum(mean) / (float)n);
     for (int64_t i = 0; i < n; i += VL) {
         int step = vec_step(n - i);
-        vf g = v_mul(vec_load(dy, dtype, i, step), vec_load(gain, EQI_F32, i, step));
+        vf g = v_mul(vec_load(dy, dtype, i, step), v_add(shift, vec_load(gain, EQI_F32, i, step)));
         vf v = v_mul(r, v_sub(g, v_mul(v_mul(vec_load(x, dtype, i, step), r), m)));
         if (acc_dx) v = v_add(v, vec_load(dx, dtype, i, step));
         vec_store(dx, dtype, i, v, step);
@@ -60,10 +63,11 @@ static inline __attribute__((always_inline)) void backward(void *dx, float *dgai
 }
 
 void VEC(rmsnorm_bwd)(void *dx, float *dgain, const void *dy, const void *x, const float *gain,
-                      float rstd, eqi_dtype dtype, int64_t n, bool acc_dx, bool acc_dgain)
+                      float rstd, float offset, eqi_dtype dtype, int64_t n, bool acc_dx,
+                      bool acc_dgain)
 {
     if (dtype == EQI_F32)
-        backward(dx, dgain, dy, x, gain, rstd, EQI_F32, n, acc_dx, acc_dgain);
+        backward(dx, dgain, dy, x, gain, rstd, offset, EQI_F32, n, acc_dx, acc_dgain);
     else
-        backward(dx, dgain, dy, x, gain, rstd, EQI_BF16, n, acc_dx, acc_dgain);
+        backward(dx, dgain, dy, x, gain, rstd, offset, EQI_BF16, n, acc_dx, acc_dgain);
 }

@@ -27,10 +27,11 @@ double VEC(squared_error)(const void *x, const void *target, eqi_dtype dtype,
 void VEC(squared_error_bwd)(void *dx, eqi_dtype tdx, const void *x, eqi_dtype tx,
                             const void *target, eqi_dtype tt, float factor, int64_t n, bool acc);
 void VEC(adamw)(float *p, const float *g, float *m, float *v, const eqi_adamw_terms *t, int64_t n);
-float VEC(rmsnorm)(void *y, const void *x, const float *gain, eqi_dtype dtype, int64_t n,
-                   float eps);
+float VEC(rmsnorm)(void *y, const void *x, const float *gain, eqi_dtype dtype, int64_t n, float eps,
+                   float offset);
 void VEC(rmsnorm_bwd)(void *dx, float *dgain, const void *dy, const void *x, const float *gain,
-                      float rstd, eqi_dtype dtype, int64_t n, bool acc_dx, bool acc_dgain);
+                      float rstd, float offset, eqi_dtype dtype, int64_t n, bool acc_dx,
+                      bool acc_dgain);
 void VEC(rope)(void *y, const void *x, const float *cos, const float *sin, float sign,
                eqi_dtype dtype, int64_t half);
 void VEC(gated)(void *y, const void *gate, const void *up, eqi_activation activation,

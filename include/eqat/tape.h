@@ -86,6 +86,31 @@ typedef enum eqat_activation {
 /* activation(gate) * up. */
 EQAT_API eqat_status eqat_op_gated(eqat_tape *tape, eqat_tensor *gate, eqat_tensor *up,
                                    eqat_activation activation, eqat_tensor **out);
+
+/* Mixture of experts.  route chooses, for every row of logits [.., E], the k largest: index I32
+ * [.., k] holds their numbers, largest first, of equal ones the lower first; weights F32 [.., k]
+ * their softmax over all E or, when normalised, among the k.  Gradients reach logits through
+ * weights.  Both are the caller's to free.
+ *
+ * Which rows an expert works on is decided on the host: read index (eqat_tensor_read waits for the
+ * device), list for every expert that has any the rows r and slots j with index[r, j] equal to its
+ * number, upload both lists, and then x' = gather_rows(x, rows), y = the expert on x',
+ * scatter_rows(&sum, y, weights, rows, slots) on a sum that started as zeros. */
+EQAT_API eqat_status eqat_op_route(eqat_tape *tape, eqat_tensor *logits, int64_t k, bool normalised,
+                                   eqat_tensor **weights, eqat_tensor **index);
+/* Rows of x [R, H] by number: rows I32 [n] -> [n, H].  A row may come more than once.  Numbers
+ * outside [0, R) are EQAT_INVALID_ARGUMENT (checked on the CPU). */
+EQAT_API eqat_status eqat_op_gather_rows(eqat_tape *tape, eqat_tensor *x, eqat_tensor *rows,
+                                         eqat_tensor **out);
+/* Adds weights[rows[i], slots[i]] * y[i] to row rows[i] of *sum [R, H], one i after the other, each
+ * sum rounded to its dtype: y [n, H], weights F32 [R, k], rows and slots I32 [n].  *sum is
+ * replaced: the caller's reference on it is taken over and one on the result stored.  The result
+ * has the memory of *sum where nobody else holds that.  On failure *sum stays the caller's, with
+ * unspecified values. */
+EQAT_API eqat_status eqat_op_scatter_rows(eqat_tape *tape, eqat_tensor **sum, eqat_tensor *y,
+                                          eqat_tensor *weights, eqat_tensor *rows,
+                                          eqat_tensor *slots);
+
 EQAT_API eqat_status eqat_op_add(eqat_tape *tape, eqat_tensor *a, eqat_tensor *b,
                                  eqat_tensor **out);
 EQAT_API eqat_status eqat_op_mul(eqat_tape *tape, eqat_tensor *a, eqat_tensor *b,

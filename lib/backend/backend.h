@@ -222,6 +222,32 @@ typedef eqat_status eqi_gated_bwd_fn(eqi_ctx *ctx, const eqi_view *dgate, const 
                                      const eqi_view *dy, const eqi_view *gate, const eqi_view *up,
                                      eqi_activation activation);
 
+/* ---- mixture of experts: E experts, k of them for each row ---- */
+/* index I32 [R, k]: the k largest of logits rows [R, E], largest first, of equal ones the first;
+ * weights F32 (F64) [R, k]: their softmax over all E or, when normalised, among the k. k <= E.
+ * Where a row has a NaN, its weights are NaN and its k numbers differ. */
+typedef eqat_status eqi_route_fn(eqi_ctx *ctx, const eqi_view *weights, const eqi_view *index,
+                                 const eqi_view *logits, bool normalised);
+/* dlogits rows [R, E] (+)= through the weights alone: index is a constant */
+typedef eqat_status eqi_route_bwd_fn(eqi_ctx *ctx, const eqi_view *dlogits,
+                                     const eqi_view *dweights, const eqi_view *logits,
+                                     const eqi_view *index, bool normalised, bool acc);
+
+/* Rows by their numbers: x rows [R, H], y rows [n, H], row I32 [n] below R, the same one any number
+ * of times. w_i = weights[row_i, slot_i] with weights F32 (F64) [R, k], slot I32 [n] below k; both
+ * NULL: 1. */
+/* y_i = w_i x[row_i] */
+typedef eqat_status eqi_gather_rows_fn(eqi_ctx *ctx, const eqi_view *y, const eqi_view *x,
+                                       const eqi_view *row, const eqi_view *slot,
+                                       const eqi_view *weights);
+/* x[row_i] += w_i y_i, one i after the other, each sum rounded to x's dtype */
+typedef eqat_status eqi_scatter_rows_fn(eqi_ctx *ctx, const eqi_view *x, const eqi_view *y,
+                                        const eqi_view *row, const eqi_view *slot,
+                                        const eqi_view *weights);
+/* dweights[row_i, slot_i] += <x[row_i], y_i>, one i after the other */
+typedef eqat_status eqi_dot_rows_fn(eqi_ctx *ctx, const eqi_view *dweights, const eqi_view *x,
+                                    const eqi_view *y, const eqi_view *row, const eqi_view *slot);
+
 /* ---- losses: loss F32 (F64) scalar [1] ---- */
 /* mean over all elements of (x - target)^2 */
 typedef eqat_status eqi_mse_fn(eqi_ctx *ctx, const eqi_view *loss, const eqi_view *x,
@@ -260,7 +286,7 @@ typedef eqat_status eqi_adamw_fn(eqi_ctx *ctx, const eqi_view *p, const eqi_view
     X(fq_linear_bwd_w) X(fq_linear_update) X(dequantize) X(packed_linear) \
     X(packed_linear_bwd_x) X(packed_linear_bwd_sz) X(quantize) X(init_minmax) X(init_mse) \
     X(quantize_minmax) X(rmsnorm) X(rmsnorm_bwd) X(rope) X(attention) X(attention_bwd) \
-    X(gated) X(gated_bwd) X(mse) X(mse_bwd) X(linear_cross_entropy) X(sum_squares) \
+    X(gated) X(gated_bwd) X(route) X(route_bwd) X(gather_rows) X(scatter_rows) X(dot_rows) X(mse) X(mse_bwd) X(linear_cross_entropy) X(sum_squares) \
     X(clip_factor) X(adamw)
 /* clang-format on */
 

@@ -35,6 +35,19 @@ eqat_status eqi_op_attention(eqi_tape *tape, eqi_tensor *q, eqi_tensor *k, eqi_t
 /* activation(gate) * up */
 eqat_status eqi_op_gated(eqi_tape *tape, eqi_tensor *gate, eqi_tensor *up,
                          eqi_activation activation, eqi_tensor **out);
+/* Mixture of experts: logits [.., E] -> weights F32 [.., k], the softmax of the k largest over all
+ * E or (normalised) among themselves, largest first, and their numbers, index I32 [.., k], of equal
+ * logits the lower first. Gradients go through the weights. Both outputs are the caller's. */
+eqat_status eqi_op_route(eqi_tape *tape, eqi_tensor *logits, int64_t k, bool normalised,
+                         eqi_tensor **weights, eqi_tensor **index);
+/* Rows of x [R, H] by number, rows I32 [n] -> [n, H] */
+eqat_status eqi_op_gather_rows(eqi_tape *tape, eqi_tensor *x, eqi_tensor *rows, eqi_tensor **out);
+/* sum [R, H] with weights[row_i, slot_i] y_i added to its row_i, one i after the other; y [n, H],
+ * weights F32 [R, k], rows and slots I32 [n]. Takes over the caller's reference on *sum and puts
+ * the result there; where nobody else reads the memory of *sum, the result has it. On failure *sum
+ * stays the caller's, its values unspecified. */
+eqat_status eqi_op_scatter_rows(eqi_tape *tape, eqi_tensor **sum, eqi_tensor *y,
+                                eqi_tensor *weights, eqi_tensor *rows, eqi_tensor *slots);
 eqat_status eqi_op_add(eqi_tape *tape, eqi_tensor *a, eqi_tensor *b, eqi_tensor **out);
 eqat_status eqi_op_mul(eqi_tape *tape, eqi_tensor *a, eqi_tensor *b, eqi_tensor **out);
 eqat_status eqi_op_scale(eqi_tape *tape, eqi_tensor *a, double alpha, eqi_tensor **out);

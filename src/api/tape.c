@@ -136,6 +136,24 @@ eqat_status eqat_op_gated(eqat_tape *tape, eqat_tensor *gate, eqat_tensor *up,
     return eqi_op_gated(tape, gate, up, (eqi_activation)activation, out);
 }
 
+eqat_status eqat_op_route(eqat_tape *tape, eqat_tensor *logits, int64_t k, bool normalised,
+                          eqat_tensor **weights, eqat_tensor **index)
+{
+    return eqi_op_route(tape, logits, k, normalised, weights, index);
+}
+
+eqat_status eqat_op_gather_rows(eqat_tape *tape, eqat_tensor *x, eqat_tensor *rows,
+                                eqat_tensor **out)
+{
+    return eqi_op_gather_rows(tape, x, rows, out);
+}
+
+eqat_status eqat_op_scatter_rows(eqat_tape *tape, eqat_tensor **sum, eqat_tensor *y,
+                                 eqat_tensor *weights, eqat_tensor *rows, eqat_tensor *slots)
+{
+    return eqi_op_scatter_rows(tape, sum, y, weights, rows, slots);
+}
+
 eqat_status eqat_op_add(eqat_tape *tape, eqat_tensor *a, eqat_tensor *b, eqat_tensor **out)
 {
     return eqi_op_add(tape, a, b, out);

@@ -104,6 +104,79 @@ RUN(rmsnorm_self)
     (void)dtype;
     return eqi_op_rmsnorm(tape, in[0], in[0], 0.01, 1, out);
 }
+RUN(gather_rows)
+{
+    (void)dtype;
+    return eqi_op_gather_rows(tape, in[0], in[1], out);
+}
+RUN(scatter_rows)
+{
+    (void)dtype;
+    *out = eqi_tensor_ref(in[0]);
+    return eqi_op_scatter_rows(tape, out, in[1], in[2], in[3], in[4]);
+}
+RUN(scatter_rows_self)
+{
+    (void)dtype;
+    *out = eqi_tensor_ref(in[0]);
+    return eqi_op_scatter_rows(tape, out, in[0], in[1], in[2], in[3]);
+}
+
+static eqat_status route_some(eqi_tape *tape, eqi_tensor *logits, bool normalised, eqi_tensor **out)
+{
+    eqi_tensor *index;
+    eqat_status st = eqi_op_route(tape, logits, 2, normalised, out, &index);
+    eqi_tensor_unref(index);
+    return st;
+}
+RUN(route)
+{
+    (void)dtype;
+    return route_some(tape, in[0], false, out);
+}
+RUN(route_normalised)
+{
+    (void)dtype;
+    return route_some(tape, in[0], true, out);
+}
+
+/* Adds what expert `number` makes of its rows: the rows themselves, times a gain of its own. */
+static eqat_status expert(eqi_tape *tape, eqi_tensor *const *in, int number, eqi_tensor *weights,
+                          const eqi_tensor *index, eqi_tensor **sum)
+{
+    int64_t k = index->v.shape[1], n = 0;
+    eqi_tensor *rows = make(tape->ctx, EQI_I32, DIMS(count(index))),
+               *slots = make(tape->ctx, EQI_I32, DIMS(count(index))), *t[4] = {NULL};
+    for (int64_t i = 0; i < count(index); i++)
+        if ((int)get(index, i) == number) {
+            put(rows, n, (double)(i / k));
+            put(slots, n++, (double)(i % k));
+        }
+    eqat_status st = EQAT_OK;
+    if (n == 0) goto done;
+    EQI_GOTO(done, eqi_tensor_slice(rows, &t[0], 0, 0, n));
+    EQI_GOTO(done, eqi_tensor_slice(slots, &t[1], 0, 0, n));
+    EQI_GOTO(done, eqi_op_gather_rows(tape, in[0], t[0], &t[2]));
+    EQI_GOTO(done, eqi_op_scale(tape, t[2], 1 + number, &t[3]));
+    EQI_GOTO(done, eqi_op_scatter_rows(tape, sum, t[3], weights, t[0], t[1]));
+done:
+    eqi_tensor_unref(rows);
+    eqi_tensor_unref(slots);
+    for (int i = 0; i < 4; i++) eqi_tensor_unref(t[i]);
+    return st;
+}
+
+RUN(experts)
+{
+    eqi_tensor *weights, *index;
+    EQI_RETURN_IF(eqi_op_route(tape, in[1], 2, true, &weights, &index));
+    eqat_status st = eqi_tensor_zeros(tape->ctx, out, dtype, 2, in[0]->v.shape);
+    for (int i = 0; i < 4 && st == EQAT_OK; i++) st = expert(tape, in, i, weights, index, out);
+    eqi_tensor_unref(weights);
+    eqi_tensor_unref(index);
+    return st;
+}
+
 RUN(rope)
 {
     (void)dtype;
@@ -234,6 +307,28 @@ RUN(checkpoint)
     return eqi_tape_checkpoint(tape, segment, NULL, NULL, in, 2, out);
 }
 
+static void some_rows(eqi_tensor *const *in)
+{
+    static const int rows[4] = {4, 0, 2, 4};
+    for (int i = 0; i < 4; i++) put(in[1], i, rows[i]);
+}
+
+static void some_places(eqi_tensor *rows, eqi_tensor *slots)
+{
+    static const int row[4] = {4, 0, 2, 4}, slot[4] = {1, 1, 0, 0};
+    for (int i = 0; i < 4; i++) {
+        put(rows, i, row[i]);
+        put(slots, i, slot[i]);
+    }
+}
+static void places_after_weights(eqi_tensor *const *in) { some_places(in[3], in[4]); }
+static void places_after_self(eqi_tensor *const *in)
+{
+    some_places(in[2], in[3]);
+    put(in[2], 4, 1);
+    put(in[3], 4, 1);
+}
+
 static void some_ids(eqi_tensor *const *in)
 {
     static const int ids[6] = {3, 0, 3, 4, 1, 3};
@@ -301,6 +396,20 @@ const grad_case grad_cases[] = {
     {"rmsnorm_heads", "rmsnorm", {{X, DIMS(2, 3, 2, 6)}, {P, DIMS(6)}}, rmsnorm},
     {"rmsnorm_offset", "rmsnorm", {{X, DIMS(5, 7)}, {P, DIMS(7)}}, rmsnorm_offset},
     {"rmsnorm_self", "rmsnorm", {{X, DIMS(7)}}, rmsnorm_self, .no_bf16 = true},
+    {"route", "route", {{X, DIMS(2, 3, 5)}}, route},
+    {"route_normalised", "route", {{X, DIMS(2, 3, 5)}}, route_normalised},
+    {"gather_rows", "gather_rows", {{X, DIMS(5, 3)}, {I, DIMS(4)}}, gather_rows, some_rows},
+    {"scatter_rows",
+     "scatter_rows",
+     {{X, DIMS(5, 3)}, {X, DIMS(4, 3)}, {P, DIMS(5, 2)}, {I, DIMS(4)}, {I, DIMS(4)}},
+     scatter_rows,
+     places_after_weights},
+    {"scatter_rows_self",
+     "scatter_rows",
+     {{X, DIMS(5, 3)}, {P, DIMS(5, 2)}, {I, DIMS(5)}, {I, DIMS(5)}},
+     scatter_rows_self,
+     places_after_self},
+    {"experts", "scatter_rows", {{X, DIMS(6, 3)}, {X, DIMS(6, 4)}}, experts},
     {"rope", "rope", {{X, DIMS(2, 5, 3, 6)}, {C, DIMS(6, 3)}, {C, DIMS(6, 3)}}, rope},
     {"rope_partial",
      "rope",

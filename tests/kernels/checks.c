@@ -15,6 +15,8 @@ const kernel_check *const kernel_checks[] = {
     check_rope,
     check_attention,
     check_gated,
+    check_route,
+    check_gather_scatter,
     check_mse,
     check_linear_cross_entropy,
     check_clip,

@@ -79,6 +79,14 @@ START_TEST(quantization)
 }
 END_TEST
 
+START_TEST(experts)
+{
+    exhaust("ref", routing, false);
+    exhaust("cpu", routing, false);
+    exhaust("cpu", routing, true);
+}
+END_TEST
+
 START_TEST(contexts)
 {
     for (size_t n = 1;; n++) {
@@ -167,6 +175,7 @@ int main(void)
     tcase_add_test(t, contexts);
     tcase_add_test(t, training);
     tcase_add_test(t, quantization);
+    tcase_add_test(t, experts);
     tcase_add_test(t, file_handling);
     return run_case("oom", t, CK_NOFORK);
 }

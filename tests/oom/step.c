@@ -168,3 +168,35 @@ done:
     for (size_t i = 0; i < EQI_COUNT(used); i++) eqi_tensor_unref(used[i]);
     return st;
 }
+
+eqat_status routing(eqi_ctx *ctx, float *result)
+{
+    enum { X, LEFT, TURNED, WEIGHTS, INDEX, ROWS, SLOTS, PART, CAST, SUM, TENSORS };
+    static const int32_t rows[2] = {1, 3}, slots[2] = {0, 1};
+    eqi_tensor *t[TENSORS] = {NULL};
+    eqi_tape *tape = NULL;
+    eqat_status st = EQAT_OK;
+    EQI_GOTO(done, eqi_tape_create(ctx, &tape));
+    EQI_GOTO(done, param(ctx, &t[X], DIMS(T, H), 1));
+    EQI_GOTO(done, eqi_op_slice(tape, t[X], 1, 0, T, &t[LEFT]));
+    EQI_GOTO(done, eqi_op_transpose(tape, t[LEFT], 0, 1, &t[TURNED]));
+    EQI_GOTO(done, eqi_op_route(tape, t[TURNED], 2, true, &t[WEIGHTS], &t[INDEX]));
+    for (int i = 0; i < 2; i++) {
+        EQI_GOTO(done, eqi_tensor_create(ctx, &t[ROWS + i], EQI_I32, 1, DIMS(2).at));
+        EQI_GOTO(done, eqi_tensor_upload(t[ROWS + i], i ? slots : rows, sizeof rows));
+    }
+    EQI_GOTO(done, eqi_op_gather_rows(tape, t[TURNED], t[ROWS], &t[PART]));
+    EQI_GOTO(done, eqi_op_cast(tape, t[PART], EQI_BF16, &t[CAST]));
+    EQI_GOTO(done, eqi_tensor_zeros(ctx, &t[SUM], EQI_BF16, 2, DIMS(T, T).at));
+    for (int i = 0; i < 2; i++)
+        EQI_GOTO(done, eqi_op_scatter_rows(tape, &t[SUM], t[CAST], t[WEIGHTS], t[ROWS], t[SLOTS]));
+    EQI_GOTO(done, eqi_tape_backward_from(tape, t[SUM], t[SUM]));
+    float grad[T * H];
+    EQI_GOTO(done, eqi_tensor_download(t[X]->grad, grad, sizeof grad));
+    *result = 0;
+    for (int i = 0; i < T * H; i++) *result += grad[i];
+done:
+    eqi_tape_free(tape);
+    for (int i = 0; i < TENSORS; i++) eqi_tensor_unref(t[i]);
+    return st;
+}

@@ -7,6 +7,8 @@
  * last round. Everything it made is gone when it returns, however it returns. */
 eqat_status training_step(eqi_ctx *ctx, eqi_dtype dtype, float *loss);
 /* Start values, codes, and a linear through them. */
+/* Views, and rows that go through experts and come back. */
+eqat_status routing(eqi_ctx *ctx, float *result);
 eqat_status quantizing(eqi_ctx *ctx, float *loss);
 
 #endif

@@ -158,6 +158,51 @@ START_TEST(no_matrix_of_scores)
 }
 END_TEST
 
+/* Sums that only the next one reads are one piece of memory; one that somebody holds is left alone.
+ */
+START_TEST(sums_of_rows_share_memory)
+{
+    enum { R = 4, H = 3 };
+    eqi_ctx *ctx = open_ctx("ref");
+    eqi_tape *tape;
+    OK(ctx, eqi_tape_create(ctx, &tape));
+    eqi_tensor *y = trainable(make_random(ctx, EQI_F32, DIMS(2, H), 1, 1)),
+               *weights = trainable(make_random(ctx, EQI_F32, DIMS(R, 2), 2, 1)),
+               *rows = make_from(ctx, EQI_I32, DIMS(2), (double[]){3, 1}),
+               *slots = make_from(ctx, EQI_I32, DIMS(2), (double[]){0, 1}), *sum, *square;
+    OK(ctx, eqi_tensor_zeros(ctx, &sum, EQI_F32, 2, DIMS(R, H).at));
+    const void *data = sum->v.data;
+    for (int i = 0; i < 3; i++) {
+        OK(ctx, eqi_op_scatter_rows(tape, &sum, y, weights, rows, slots));
+        ck_assert_ptr_eq(sum->v.data, data);
+    }
+    /* The square reads it in backward. */
+    OK(ctx, eqi_op_mul(tape, sum, sum, &square));
+    OK(ctx, eqi_op_scatter_rows(tape, &sum, y, weights, rows, slots));
+    ck_assert_ptr_ne(sum->v.data, data);
+    data = sum->v.data;
+    eqi_tensor *held = eqi_tensor_ref(sum), *view;
+    OK(ctx, eqi_op_scatter_rows(tape, &sum, y, weights, rows, slots));
+    ck_assert_ptr_ne(sum->v.data, data);
+    data = sum->v.data;
+    OK(ctx, eqi_tensor_slice(sum, &view, 0, 0, 1));
+    OK(ctx, eqi_op_scatter_rows(tape, &sum, y, weights, rows, slots));
+    ck_assert_ptr_ne(sum->v.data, data);
+    for (int i = 0; i < H; i++) {
+        double once = get(weights, 6) * get(y, i);
+        ck_assert_double_eq_tol(get(held, 3 * H + i), 4 * once, 1e-5);
+        ck_assert_double_eq_tol(get(sum, 3 * H + i), 6 * once, 1e-5);
+    }
+    OK(ctx, eqi_tape_backward_from(tape, sum, sum));
+    for (int i = 0; i < H; i++)
+        ck_assert_double_eq_tol(get(y->grad, i), 6 * get(weights, 6) * get(sum, 3 * H + i), 1e-4);
+    eqi_tensor *used[] = {y, weights, rows, slots, sum, square, held, view};
+    for (size_t i = 0; i < EQI_COUNT(used); i++) eqi_tensor_unref(used[i]);
+    eqi_tape_free(tape);
+    eqi_ctx_unref(ctx);
+}
+END_TEST
+
 TCase *case_memory(void)
 {
     TCase *t = tcase_create("memory");
@@ -166,5 +211,6 @@ TCase *case_memory(void)
     tcase_add_test(t, forward_keeps_what_backward_reads);
     tcase_add_test(t, no_matrix_of_logits);
     tcase_add_test(t, no_matrix_of_scores);
+    tcase_add_test(t, sums_of_rows_share_memory);
     return t;
 }

@@ -30,6 +30,15 @@ static void drain(void)
         ck_assert_uint_eq(tape->count, 0);                \
     } while (0)
 
+/* The sum stays the caller's. */
+#define REFUSES_IN_PLACE(message, y, weights)                              \
+    do {                                                                   \
+        FAILS(ctx, EQAT_INVALID_ARGUMENT, message,                         \
+              eqi_op_scatter_rows(tape, &given, y, weights, rows, slots)); \
+        ck_assert_ptr_eq(given, sum);                                      \
+        ck_assert_uint_eq(tape->count, 0);                                 \
+    } while (0)
+
 START_TEST(pairs)
 {
     REFUSES("add: a [2, 3] does not fit b [3, 2]", eqi_op_add(tape, F(2, 3), F(3, 2), &out));
@@ -174,6 +183,31 @@ START_TEST(ids_and_labels)
 }
 END_TEST
 
+START_TEST(experts)
+{
+    eqi_tensor *index, *rows = t(EQI_I32, DIMS(2)), *slots = t(EQI_I32, DIMS(2)), *sum = F(3, 4),
+                       *given = sum;
+    REFUSES("route: found 5 experts a row, expected 1 to 4",
+            eqi_op_route(tape, F(2, 4), 5, false, &out, &index));
+    ck_assert_ptr_null(index);
+    REFUSES("gather_rows: found x [2, 3, 4], expected 2 dimensions",
+            eqi_op_gather_rows(tape, F(2, 3, 4), rows, &out));
+    REFUSES("gather_rows: found row of dtype f32, expected i32",
+            eqi_op_gather_rows(tape, F(3, 4), F(2), &out));
+    put(rows, 1, 3);
+    REFUSES("gather_rows: found row 3 at position 1, expected 0 to 2",
+            eqi_op_gather_rows(tape, F(3, 4), rows, &out));
+    REFUSES_IN_PLACE("scatter_rows: sum [3, 4] does not fit y [2, 5]", F(2, 5), F(3, 2));
+    REFUSES_IN_PLACE("scatter_rows: sum [3, 4] does not fit weights [2, 2]", F(2, 4), F(2, 2));
+    REFUSES_IN_PLACE("scatter_rows: y [3, 4] does not fit rows [2]", F(3, 4), F(3, 2));
+    REFUSES_IN_PLACE("scatter_rows: found row 3 at position 1, expected 0 to 2", F(2, 4), F(3, 2));
+    put(rows, 1, 2);
+    put(slots, 0, 2);
+    REFUSES_IN_PLACE("scatter_rows: found slot 2 at position 0, expected 0 to 1", F(2, 4), F(3, 2));
+    drain();
+}
+END_TEST
+
 START_TEST(quantizer)
 {
     eqi_quant_desc q = {.bits = 2, .group = 100};
@@ -284,6 +318,7 @@ TCase *case_shapes(void)
     tcase_add_test(c, linear);
     tcase_add_test(c, positions_and_heads);
     tcase_add_test(c, ids_and_labels);
+    tcase_add_test(c, experts);
     tcase_add_test(c, quantizer);
     tcase_add_test(c, doubles_only_where_they_compute);
     tcase_add_test(c, parameters_are_converted);

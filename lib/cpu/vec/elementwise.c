@@ -43,6 +43,17 @@ void VEC(sum_rows)(float *sum, const void *x, eqi_dtype dtype, int64_t n, bool a
     }
 }
 
+double VEC(dot)(const void *a, const void *b, eqi_dtype dtype, int64_t n)
+{
+    vd sum = vd_zero();
+    for (int64_t i = 0; i < n; i += VL) {
+        int step = vec_step(n - i);
+        sum = vd_add(
+            sum, vd_mul(vd_of(vec_load(a, dtype, i, step)), vd_of(vec_load(b, dtype, i, step))));
+    }
+    return vd_sum(sum);
+}
+
 double VEC(sum_squares)(const float *g, int64_t n)
 {
     vd sum = vd_zero();

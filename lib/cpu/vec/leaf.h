@@ -47,6 +47,7 @@ typedef struct eqi_leaf {
     void (*convert)(void *y, eqi_dtype ty, const void *x, eqi_dtype tx, int64_t n);
     void (*sum_rows)(float *sum, const void *x, eqi_dtype dtype, int64_t n,
                      bool acc); /* sum[n] (+)= x[n] */
+    double (*dot)(const void *a, const void *b, eqi_dtype dtype, int64_t n);
     double (*sum_squares)(const float *g, int64_t n);
     double (*squared_error)(const void *x, const void *target, eqi_dtype dtype,
                             eqi_dtype target_dtype, int64_t n);

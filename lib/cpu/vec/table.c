@@ -17,6 +17,7 @@ const eqi_leaf EQI_PASTE(eqi_leaf, EQI_SIMD_NAME) = {
     .mul = VEC(mul),
     .convert = VEC(convert),
     .sum_rows = VEC(sum_rows),
+    .dot = VEC(dot),
     .sum_squares = VEC(sum_squares),
     .squared_error = VEC(squared_error),
     .squared_error_bwd = VEC(squared_error_bwd),

@@ -15,8 +15,8 @@ static eqat_status project(eqi_tape *tape, const eqi_block *b, eqi_role role, co
     eqat_status st = eqi_op_reshape(tape, flat, 4, shape, &split);
     eqi_drop(&flat);
     if (st == EQAT_OK && norm) {
-        st = eqi_op_rmsnorm(tape, split, norm->gain, b->config->eps,
-                            b->config->family->norm_offset, out);
+        st = eqi_op_rmsnorm(tape, split, norm->gain, b->config->eps, b->config->family->norm_offset,
+                            out);
         eqi_drop(&split);
     } else {
         *out = split;

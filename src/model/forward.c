@@ -251,8 +251,8 @@ static eqat_status final_norm(eqi_tape *tape, eqat_model *m, eqi_tensor *x, eqi_
 {
     *out = NULL;
     EQI_RETURN_IF(eqi_model_load_ends(m));
-    return eqi_op_rmsnorm(tape, x, m->final_norm.gain, m->config.eps,
-                          m->config.family->norm_offset, out);
+    return eqi_op_rmsnorm(tape, x, m->final_norm.gain, m->config.eps, m->config.family->norm_offset,
+                          out);
 }
 
 eqat_status eqi_model_head_loss(eqi_tape *tape, eqat_model *m, eqi_tensor *x, eqi_tensor *labels,

@@ -3,72 +3,22 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "each_test.h"
 #include "eqat/eqat.h"
-#include "run_suite.h"
 
-#define ck_ok(ctx, expr)                                                                \
-    do {                                                                                \
-        eqat_status ck_st_ = (expr);                                                    \
-        ck_assert_msg(ck_st_ == EQAT_OK, "%s: %s: %s", #expr, eqat_status_name(ck_st_), \
-                      eqat_context_error(ctx));                                         \
-    } while (0)
+static char logged[1024];
 
-static eqat_context *ctx;
-static char root[256], logged[1024];
-
-static void on_log(void *user, int32_t level, const char *line)
+static void on_log(void *user, int level, const char *line)
 {
     (void)user;
     if (level == EQAT_LOG_WARN) snprintf(logged, sizeof logged, "%s", line);
 }
 
-static eqat_context *make_context(uint64_t seed)
+static void listen(void)
 {
-    eqat_context_options o;
-    eqat_context_options_init(&o, sizeof o);
-    o.threads = 1;
-    o.seed = seed;
-    o.log = on_log;
-    eqat_context *c;
-    char error[256];
-    ck_assert_msg(eqat_context_create(&c, &o, error, sizeof error) == EQAT_OK, "%s", error);
-    return c;
-}
-
-static void set_up(void)
-{
-    const char *tmp = getenv("TMPDIR");
-    snprintf(root, sizeof root, "%s/eqat-data-XXXXXX", tmp ? tmp : "/tmp");
-    ck_assert_ptr_nonnull(mkdtemp(root));
-    ctx = make_context(1);
+    ctx->log = on_log;
+    ctx->log_level = EQAT_LOG_WARN;
     logged[0] = 0;
-}
-
-static void tear_down(void)
-{
-    char command[300];
-    eqat_context_free(ctx);
-    snprintf(command, sizeof command, "rm -rf '%s'", root);
-    ck_assert_int_eq(system(command), 0);
-}
-
-static const char *path_of(const char *name)
-{
-    static char paths[4][512];
-    static int next;
-    char *p = paths[next++ % 4];
-    snprintf(p, sizeof paths[0], "%s/%s", root, name);
-    return p;
-}
-
-static const char *write_file(const char *name, const void *data, size_t n)
-{
-    const char *path = path_of(name);
-    FILE *f = fopen(path, "wb");
-    ck_assert_ptr_nonnull(f);
-    ck_assert_uint_eq(fwrite(data, 1, n, f), n);
-    ck_assert_int_eq(fclose(f), 0);
-    return path;
 }
 
 static eqat_data_options options(int64_t train, int64_t val, int64_t time, int32_t sampling)
@@ -83,13 +33,13 @@ static eqat_data_options options(int64_t train, int64_t val, int64_t time, int32
 }
 
 /* Ids 0, 1, 2, ...: a sample tells where it was cut. */
-static eqat_data *counting(eqat_context *c, size_t n, const eqat_data_options *o)
+static eqat_data *ascending(eqat_context *c, size_t n, const eqat_data_options *o)
 {
     int32_t *ids = malloc((n + 1) * sizeof *ids);
     ck_assert_ptr_nonnull(ids);
     for (size_t i = 0; i < n; i++) ids[i] = (int32_t)i;
     eqat_data *d;
-    ck_ok(c, eqat_data_from_tokens(c, &d, ids, n, 0, o));
+    OK(c, eqat_data_from_tokens(c, &d, ids, n, 0, o));
     free(ids);
     return d;
 }
@@ -98,7 +48,7 @@ static int32_t first_id(eqat_context *c, eqat_data *d, bool validation, int64_t 
 {
     int32_t ids[64];
     int64_t time = eqat_data_seq_len(d);
-    ck_ok(c, eqat_data_sample(d, validation, index, ids));
+    OK(c, eqat_data_sample(d, validation, index, ids));
     for (int64_t i = 1; i < time; i++) ck_assert_int_eq(ids[i], ids[0] + i);
     return ids[0];
 }
@@ -125,7 +75,7 @@ static void refuse(const char *path, const eqat_tokenizer *tokenizer, int64_t vo
 START_TEST(consecutive_windows)
 {
     eqat_data_options o = options(5, 3, 4, EQAT_SAMPLING_CONSECUTIVE);
-    eqat_data *d = counting(ctx, 35, &o); /* 8 windows and 3 tokens over */
+    eqat_data *d = ascending(ctx, 35, &o); /* 8 windows and 3 tokens over */
     ck_assert_int_eq(eqat_data_train_size(d), 5);
     ck_assert_int_eq(eqat_data_val_size(d), 3);
     ck_assert_int_eq(eqat_data_token_count(d), 35);
@@ -138,25 +88,25 @@ START_TEST(consecutive_windows)
     eqat_data_free(d);
     /* fewer than asked for: validation gets what training leaves, and the log says so */
     o = options(7, 3, 4, EQAT_SAMPLING_CONSECUTIVE);
-    d = counting(ctx, 35, &o);
+    d = ascending(ctx, 35, &o);
     ck_assert_int_eq(eqat_data_train_size(d), 7);
     ck_assert_int_eq(eqat_data_val_size(d), 1);
     ck_assert_ptr_nonnull(strstr(logged, "found 1 validation windows of 4 tokens, expected 3"));
     eqat_data_free(d);
     o = options(100, 0, 4, EQAT_SAMPLING_CONSECUTIVE);
-    d = counting(ctx, 35, &o);
+    d = ascending(ctx, 35, &o);
     ck_assert_int_eq(eqat_data_train_size(d), 8);
     ck_assert_ptr_nonnull(strstr(logged, "found 8 training windows of 4 tokens, expected 100"));
     eqat_data_free(d);
     /* 0: all */
     logged[0] = 0;
     o = options(0, 0, 4, EQAT_SAMPLING_CONSECUTIVE);
-    d = counting(ctx, 35, &o);
+    d = ascending(ctx, 35, &o);
     ck_assert_int_eq(eqat_data_train_size(d), 8);
     ck_assert_str_eq(logged, "");
     eqat_data_free(d);
     o = options(0, 2, 4, EQAT_SAMPLING_CONSECUTIVE);
-    d = counting(ctx, 35, &o);
+    d = ascending(ctx, 35, &o);
     ck_assert_int_eq(eqat_data_train_size(d), 6);
     ck_assert_int_eq(eqat_data_val_size(d), 2);
     eqat_data_free(d);
@@ -167,9 +117,10 @@ START_TEST(random_windows)
 {
     enum { TOKENS = 4001, TIME = 16, TRAIN = 300, VAL = 5 };
     eqat_data_options o = options(TRAIN, VAL, TIME, EQAT_SAMPLING_RANDOM);
-    eqat_data *d = counting(ctx, TOKENS, &o), *same = counting(ctx, TOKENS, &o);
-    eqat_context *other_ctx = make_context(2);
-    eqat_data *other = counting(other_ctx, TOKENS, &o);
+    eqat_data *d = ascending(ctx, TOKENS, &o), *same = ascending(ctx, TOKENS, &o);
+    eqat_context *other_ctx = open_ctx("cpu");
+    other_ctx->seed = 2;
+    eqat_data *other = ascending(other_ctx, TOKENS, &o);
     int32_t last = 0, first = TOKENS, differ = 0;
     for (int64_t i = 0; i < TRAIN; i++) {
         int32_t start = first_id(ctx, d, false, i);
@@ -190,14 +141,14 @@ START_TEST(random_windows)
     eqat_context_free(other_ctx);
     /* the last place is within reach: two starts, both drawn */
     o = options(40, 0, TIME, EQAT_SAMPLING_RANDOM);
-    d = counting(ctx, TIME + 1, &o);
+    d = ascending(ctx, TIME + 1, &o);
     bool seen[2] = {false, false};
     for (int64_t i = 0; i < 40; i++) seen[first_id(ctx, d, false, i)] = true;
     ck_assert(seen[0] && seen[1]);
     eqat_data_free(d);
     /* validation takes a tenth at most */
     o = options(10, 64, TIME, EQAT_SAMPLING_RANDOM);
-    d = counting(ctx, 1000, &o);
+    d = ascending(ctx, 1000, &o);
     ck_assert_int_eq(eqat_data_val_size(d), 6);
     ck_assert_ptr_nonnull(strstr(logged, "found 6 validation windows of 16 tokens, expected 64"));
     eqat_data_free(d);
@@ -247,7 +198,7 @@ START_TEST(every_epoch_is_another_permutation)
 {
     enum { N = 50 };
     eqat_data_options o = options(N, 0, 2, EQAT_SAMPLING_CONSECUTIVE);
-    eqat_data *d = counting(ctx, 2 * N, &o), *same = counting(ctx, 2 * N, &o);
+    eqat_data *d = ascending(ctx, 2 * N, &o), *same = ascending(ctx, 2 * N, &o);
     int moved = 0, changed = 0;
     for (int64_t epoch = 3; epoch >= 0;
          epoch--) { /* backwards: not a matter of what was asked before */
@@ -269,7 +220,7 @@ START_TEST(every_epoch_is_another_permutation)
     eqat_data_free(d);
     eqat_data_free(same);
     o.shuffle = false;
-    d = counting(ctx, 2 * N, &o);
+    d = ascending(ctx, 2 * N, &o);
     for (int64_t i = 0; i < N; i++) ck_assert_int_eq(eqat_data_order(d, 5, i), i);
     ck_assert_int_eq(eqat_data_order(d, 5, N), -1);
     eqat_data_free(d);
@@ -280,7 +231,7 @@ END_TEST
 START_TEST(every_order_comes_up_equally_often)
 {
     eqat_data_options o = options(3, 0, 2, EQAT_SAMPLING_CONSECUTIVE);
-    eqat_data *d = counting(ctx, 6, &o);
+    eqat_data *d = ascending(ctx, 6, &o);
     int seen[3][3] = {{0}};
     for (int64_t epoch = 0; epoch < 600; epoch++)
         seen[eqat_data_order(d, epoch, 0)][eqat_data_order(d, epoch, 1)]++;
@@ -301,7 +252,7 @@ START_TEST(ranks_share_the_samples)
         eqat_data_options o = options(TRAIN, VAL, 2, EQAT_SAMPLING_CONSECUTIVE);
         o.rank = rank;
         o.world = WORLD;
-        eqat_data *d = counting(ctx, 2 * (TRAIN + VAL), &o);
+        eqat_data *d = ascending(ctx, 2 * (TRAIN + VAL), &o);
         ck_assert_int_eq(eqat_data_train_size(d), rank < 2 ? 4 : 3);
         ck_assert_int_eq(eqat_data_val_size(d), rank < 1 ? 2 : 1);
         for (int64_t i = 0; i < eqat_data_train_size(d); i++) {
@@ -337,12 +288,12 @@ START_TEST(samples_from_a_callback)
     int32_t ids[3];
     o.world = 2;
     o.rank = 1;
-    ck_ok(ctx, eqat_data_from_callback(ctx, &d, fill, &calls, 103, &o));
+    OK(ctx, eqat_data_from_callback(ctx, &d, fill, &calls, 103, &o));
     ck_assert_int_eq(calls, 0);
     ck_assert_int_eq(eqat_data_train_size(d), 3);
     ck_assert_int_eq(eqat_data_val_size(d), 1);
     ck_assert_int_eq(eqat_data_token_count(d), 0);
-    ck_ok(ctx, eqat_data_sample(d, false, 1, ids)); /* number 3 of all ranks */
+    OK(ctx, eqat_data_sample(d, false, 1, ids)); /* number 3 of all ranks */
     ck_assert_int_eq(ids[0], 9);
     ck_assert_int_eq(eqat_data_sample(d, false, 0, ids), EQAT_FORMAT);
     ck_assert_str_eq(eqat_context_error(ctx),
@@ -374,7 +325,7 @@ static const char *write_tokens(const char *name, const char *head, size_t head_
     if (head_size) memcpy(bytes, head, head_size);
     for (int64_t i = 0; i < count; i++)
         little_endian(bytes + head_size + (size_t)i * size, (uint64_t)(7 * i % 60000), size);
-    const char *path = write_file(name, bytes, head_size + (size_t)count * size);
+    const char *path = write_file(scratch(name), bytes, head_size + (size_t)count * size);
     free(bytes);
     return path;
 }
@@ -384,13 +335,13 @@ static void expect_tokens(const char *path)
     eqat_data_options o = options(0, 0, 1000, EQAT_SAMPLING_CONSECUTIVE);
     eqat_data *d;
     size_t before = eqat_context_bytes(ctx);
-    ck_ok(ctx, eqat_data_open(ctx, &d, path, NULL, 60000, &o));
+    OK(ctx, eqat_data_open(ctx, &d, path, NULL, 60000, &o));
     ck_assert_int_eq(eqat_data_token_count(d), COUNT);
     ck_assert_int_eq(eqat_data_train_size(d), COUNT / 1000);
     ck_assert_uint_lt(eqat_context_bytes(ctx) - before, 1 << 17); /* the file stays where it is */
     int32_t ids[1000];
     for (int64_t w = 0; w < COUNT / 1000; w++) {
-        ck_ok(ctx, eqat_data_sample(d, false, w, ids));
+        OK(ctx, eqat_data_sample(d, false, w, ids));
         for (int64_t i = 0; i < 1000; i++) ck_assert_int_eq(ids[i], 7 * (1000 * w + i) % 60000);
     }
     eqat_data_free(d);
@@ -435,29 +386,30 @@ END_TEST
 START_TEST(bad_token_files)
 {
     char head[256];
-    refuse(path_of("missing.u16"), NULL, 0, EQAT_NOT_FOUND, "cannot open");
-    refuse(write_file("other.bin", "abcd", 4), NULL, 0, EQAT_INVALID_ARGUMENT,
+    refuse(scratch("missing.u16"), NULL, 0, EQAT_NOT_FOUND, "cannot open");
+    refuse(write_file(scratch("other.bin"), "abcd", 4), NULL, 0, EQAT_INVALID_ARGUMENT,
            "expected .txt, .jsonl, .npy, .u16 or .u32");
-    refuse(write_file("text.txt", "abcd", 4), NULL, 0, EQAT_INVALID_ARGUMENT, "no tokenizer");
-    refuse(write_file("empty.u16", "", 0), NULL, 0, EQAT_FORMAT,
+    refuse(write_file(scratch("text.txt"), "abcd", 4), NULL, 0, EQAT_INVALID_ARGUMENT,
+           "no tokenizer");
+    refuse(write_file(scratch("empty.u16"), "", 0), NULL, 0, EQAT_FORMAT,
            "found 0 tokens, expected at least 2");
-    refuse(write_file("odd.u16", "abcde", 5), NULL, 0, EQAT_FORMAT,
+    refuse(write_file(scratch("odd.u16"), "abcde", 5), NULL, 0, EQAT_FORMAT,
            "found 5 bytes, expected a multiple of 2");
-    refuse(write_file("odd.u32", "abcdef", 6), NULL, 0, EQAT_FORMAT,
+    refuse(write_file(scratch("odd.u32"), "abcdef", 6), NULL, 0, EQAT_FORMAT,
            "found 6 bytes, expected a multiple of 4");
     refuse(write_tokens("high.u16", NULL, 0, 2, COUNT), NULL, 59997, EQAT_FORMAT,
            "token 8571: found id 59997, expected 0 to 59996");
-    refuse(write_file("wide.u32", "\0\0\0\0\0\0\0\x80", 8), NULL, 0, EQAT_FORMAT,
+    refuse(write_file(scratch("wide.u32"), "\0\0\0\0\0\0\0\x80", 8), NULL, 0, EQAT_FORMAT,
            "token 1: found id 2147483648, expected 0 to 2147483647");
-    refuse(write_file("none.npy", "", 0), NULL, 0, EQAT_FORMAT, "no NumPy header");
-    refuse(write_file("magic.npy", "\x93NUMPX\1\0\0\0\0\0\0", 14), NULL, 0, EQAT_FORMAT,
+    refuse(write_file(scratch("none.npy"), "", 0), NULL, 0, EQAT_FORMAT, "no NumPy header");
+    refuse(write_file(scratch("magic.npy"), "\x93NUMPX\1\0\0\0\0\0\0", 14), NULL, 0, EQAT_FORMAT,
            "no NumPy header");
-    refuse(write_file("version.npy", "\x93NUMPY\4\0\0\0\0\0\0", 14), NULL, 0, EQAT_FORMAT,
+    refuse(write_file(scratch("version.npy"), "\x93NUMPY\4\0\0\0\0\0\0", 14), NULL, 0, EQAT_FORMAT,
            "no NumPy header");
-    refuse(write_file("length.npy", "\x93NUMPY\1\0\xff\x7f\0\0\0", 13), NULL, 0, EQAT_FORMAT,
-           "header of 32767 bytes");
-    refuse(write_file("long.npy", "\x93NUMPY\2\0\xff\xff\xff\xff\0", 13), NULL, 0, EQAT_FORMAT,
-           "header of 4294967295 bytes");
+    refuse(write_file(scratch("length.npy"), "\x93NUMPY\1\0\xff\x7f\0\0\0", 13), NULL, 0,
+           EQAT_FORMAT, "header of 32767 bytes");
+    refuse(write_file(scratch("long.npy"), "\x93NUMPY\2\0\xff\xff\xff\xff\0", 13), NULL, 0,
+           EQAT_FORMAT, "header of 4294967295 bytes");
     static const struct {
         const char *dictionary, *expected;
     } cases[] = {
@@ -484,7 +436,7 @@ START_TEST(bad_token_files)
     }
     size_t n = npy_header(head, 1, "{'descr': '<i8', 'fortran_order': False, 'shape': (1,), }");
     memset(head + n, 0xff, 8);
-    refuse(write_file("negative.npy", head, n + 8), NULL, 0, EQAT_FORMAT,
+    refuse(write_file(scratch("negative.npy"), head, n + 8), NULL, 0, EQAT_FORMAT,
            "token 0: found id -1, expected 0 to 2147483647");
 }
 END_TEST
@@ -495,7 +447,7 @@ START_TEST(a_file_that_changes)
     eqat_data *d;
     int32_t ids[1000];
     const char *path = write_tokens("changes.u16", NULL, 0, 2, 5000);
-    ck_ok(ctx, eqat_data_open(ctx, &d, path, NULL, 60000, &o));
+    OK(ctx, eqat_data_open(ctx, &d, path, NULL, 60000, &o));
     FILE *f = fopen(path, "r+b");
     ck_assert_ptr_nonnull(f);
     fseek(f, 2 * 1500, SEEK_SET);
@@ -538,9 +490,10 @@ static const char tokenizer_json[] =
 static eqat_tokenizer *open_tokenizer(void)
 {
     eqat_tokenizer *t;
-    ck_ok(ctx,
-          eqat_tokenizer_open(
-              ctx, &t, write_file("tokenizer.json", tokenizer_json, sizeof tokenizer_json - 1)));
+    OK(ctx,
+       eqat_tokenizer_open(
+           ctx, &t,
+           write_file(scratch("tokenizer.json"), tokenizer_json, sizeof tokenizer_json - 1)));
     return t;
 }
 
@@ -550,9 +503,9 @@ static void expect_text(const eqat_tokenizer *t, const char *path, size_t count,
     const eqat_data_options o = options(1, 0, (int64_t)count, EQAT_SAMPLING_CONSECUTIVE);
     eqat_data *d;
     int32_t ids[64];
-    ck_ok(ctx, eqat_data_open(ctx, &d, path, t, 10, &o));
+    OK(ctx, eqat_data_open(ctx, &d, path, t, 10, &o));
     ck_assert_int_eq(eqat_data_token_count(d), (int64_t)count);
-    ck_ok(ctx, eqat_data_sample(d, false, 0, ids));
+    OK(ctx, eqat_data_sample(d, false, 0, ids));
     for (size_t i = 0; i < count; i++)
         ck_assert_msg(ids[i] == expected[i], "%s: token %d: found %d", path, (int)i, ids[i]);
     eqat_data_free(d);
@@ -564,9 +517,9 @@ START_TEST(text_files)
     static const char plain[] = "ab\ncd";
     static const char lines[] = "{\"text\": \"ab\\nc\", \"n\": 1}\n\n  \r\n{\"text\": "
                                 "\"\"}\n{\"n\": [2], \"text\": \"<s>d\"}";
-    expect_text(t, write_file("plain.txt", plain, sizeof plain - 1), 6,
+    expect_text(t, write_file(scratch("plain.txt"), plain, sizeof plain - 1), 6,
                 (int32_t[]){6, 0, 1, 4, 2, 3});
-    expect_text(t, write_file("lines.jsonl", lines, sizeof lines - 1), 9,
+    expect_text(t, write_file(scratch("lines.jsonl"), lines, sizeof lines - 1), 9,
                 (int32_t[]){6, 0, 1, 4, 2, 6, 6, 6, 3});
     /* lines longer than a piece of the file, and lines that end with one */
     enum { LONG = 200000 };
@@ -582,12 +535,12 @@ START_TEST(text_files)
         n += (size_t)sprintf(text + n, "\"}\n");
         eqat_data_options o = options(0, 0, 1, EQAT_SAMPLING_CONSECUTIVE);
         eqat_data *d;
-        ck_ok(ctx, eqat_data_open(ctx, &d, write_file("long.jsonl", text, n), t, 10, &o));
+        OK(ctx, eqat_data_open(ctx, &d, write_file(scratch("long.jsonl"), text, n), t, 10, &o));
         ck_assert_int_eq(eqat_data_token_count(d), (int64_t)(first + LONG + 2));
         int32_t id;
-        ck_ok(ctx, eqat_data_sample(d, false, (int64_t)first + 1, &id));
+        OK(ctx, eqat_data_sample(d, false, (int64_t)first + 1, &id));
         ck_assert_int_eq(id, 6);
-        ck_ok(ctx, eqat_data_sample(d, false, (int64_t)first + LONG + 1, &id));
+        OK(ctx, eqat_data_sample(d, false, (int64_t)first + LONG + 1, &id));
         ck_assert_int_eq(id, 2);
         eqat_data_free(d);
     }
@@ -602,22 +555,23 @@ START_TEST(bad_text_files)
     static const char broken[] = "{\"text\": \"ab\"}\n{\"text\": \"ab\"\n",
                       other[] = "{\"text\": \"ab\"}\n\n{\"txt\": \"ab\"}\n",
                       number[] = "{\"text\": 3}", list[] = "[1]", bytes[] = "{\"text\": \"\xff\"}";
-    refuse(write_file("empty.txt", "", 0), t, 10, EQAT_FORMAT,
+    refuse(write_file(scratch("empty.txt"), "", 0), t, 10, EQAT_FORMAT,
            "found 0 tokens, expected at least 2");
-    refuse(write_file("empty.jsonl", "\n\n", 2), t, 10, EQAT_FORMAT,
+    refuse(write_file(scratch("empty.jsonl"), "\n\n", 2), t, 10, EQAT_FORMAT,
            "found 0 tokens, expected at least 2");
-    refuse(write_file("broken.jsonl", broken, sizeof broken - 1), t, 10, EQAT_FORMAT,
+    refuse(write_file(scratch("broken.jsonl"), broken, sizeof broken - 1), t, 10, EQAT_FORMAT,
            "line 2, byte 13");
-    refuse(write_file("other.jsonl", other, sizeof other - 1), t, 10, EQAT_FORMAT,
+    refuse(write_file(scratch("other.jsonl"), other, sizeof other - 1), t, 10, EQAT_FORMAT,
            "line 3: found no \"text\"");
-    refuse(write_file("number.jsonl", number, sizeof number - 1), t, 10, EQAT_FORMAT,
+    refuse(write_file(scratch("number.jsonl"), number, sizeof number - 1), t, 10, EQAT_FORMAT,
            "line 1: found a \"text\" that is no string");
-    refuse(write_file("list.jsonl", list, sizeof list - 1), t, 10, EQAT_FORMAT,
+    refuse(write_file(scratch("list.jsonl"), list, sizeof list - 1), t, 10, EQAT_FORMAT,
            "line 1: found something else than an object");
-    refuse(write_file("bytes.jsonl", bytes, sizeof bytes - 1), t, 10, EQAT_FORMAT, "line 1, byte");
-    refuse(write_file("vocab.txt", "abcd", 4), t, 3, EQAT_FORMAT,
+    refuse(write_file(scratch("bytes.jsonl"), bytes, sizeof bytes - 1), t, 10, EQAT_FORMAT,
+           "line 1, byte");
+    refuse(write_file(scratch("vocab.txt"), "abcd", 4), t, 3, EQAT_FORMAT,
            "token 0: found id 6, expected 0 to 2");
-    refuse(path_of("missing.jsonl"), t, 10, EQAT_NOT_FOUND, "cannot open");
+    refuse(scratch("missing.jsonl"), t, 10, EQAT_NOT_FOUND, "cannot open");
     eqat_tokenizer_free(t);
 }
 END_TEST
@@ -625,7 +579,8 @@ END_TEST
 int main(void)
 {
     TCase *tc = tcase_create("all");
-    tcase_add_checked_fixture(tc, set_up, tear_down);
+    tcase_add_checked_fixture(tc, setup, teardown);
+    tcase_add_checked_fixture(tc, listen, NULL);
     tcase_add_test(tc, consecutive_windows);
     tcase_add_test(tc, random_windows);
     tcase_add_test(tc, too_few_tokens);

@@ -1,9 +1,10 @@
 #include <math.h>
 
-#include "gguf_bytes.h"
-
+#include "base/file.h"
 #include "base/half.h"
+#include "each_test.h"
 #include "format/gguf.h"
+#include "gguf_bytes.h"
 
 static gguf_bytes g;
 
@@ -73,7 +74,7 @@ START_TEST(metadata)
     put_metadata();
     end_header(&g, 32);
     eqi_gguf *f;
-    ck_ok(open_bytes(g.file.p, g.file.n, &f));
+    OK(ctx, open_bytes(g.file.p, g.file.n, &f));
     int64_t n = 77;
     double x = 77;
     bool b = false;
@@ -141,26 +142,26 @@ START_TEST(every_block_type)
 {
     eqi_gguf *f;
     eqi_source *s;
-    ck_ok(eqi_gguf_open(ctx, &f, FORMAT_FOLDER "/blocks.gguf"));
-    ck_ok(eqi_gguf_source(f, &s));
+    OK(ctx, eqi_gguf_open(ctx, &f, FORMAT_FOLDER "/blocks.gguf"));
+    OK(ctx, eqi_gguf_source(f, &s));
     eqi_gguf_close(f);
     char *want;
     size_t size, at = 0;
-    ck_ok(eqi_file_slurp(ctx, FORMAT_FOLDER "/blocks.f32", 1 << 20, &want, &size));
+    OK(ctx, eqi_file_slurp(ctx, FORMAT_FOLDER "/blocks.f32", 1 << 20, &want, &size));
     uint32_t seen = 0;
     float got[600];
     for (size_t i = 0; i < eqi_source_count(s); i++) {
         const eqi_source_entry *e = eqi_source_at(s, i);
         seen |= 1u << e->stored;
-        ck_ok(eqi_source_read_f32(s, e, 0, e->elements, got));
+        OK(ctx, eqi_source_read_f32(s, e, 0, e->elements, got));
         ck_assert_uint_le(at + (size_t)e->elements * 4, size);
         ck_assert_msg(!memcmp(got, want + at, (size_t)e->elements * 4), "%s differs", e->name);
         const int64_t block = eqi_stored_block(e->stored);
         if (block > 1) {
-            ck_ok(eqi_source_read_f32(s, e, block, block, got));
+            OK(ctx, eqi_source_read_f32(s, e, block, block, got));
             ck_assert_mem_eq(got, want + at + (size_t)block * 4, (size_t)block * 4);
-            ck_fails(eqi_source_read_f32(s, e, 1, block, got), EQAT_INVALID_ARGUMENT, e->name);
-            ck_fails(eqi_source_read_f32(s, e, 0, block + 1, got), EQAT_INVALID_ARGUMENT, e->name);
+            says(ctx, eqi_source_read_f32(s, e, 1, block, got), EQAT_INVALID_ARGUMENT, e->name);
+            says(ctx, eqi_source_read_f32(s, e, 0, block + 1, got), EQAT_INVALID_ARGUMENT, e->name);
         }
         at += (size_t)e->elements * 4;
     }
@@ -195,8 +196,8 @@ START_TEST(shapes_and_alignment)
     memset(g.file.p + g.file.n - 2, 0x3c, 2);
     eqi_gguf *f;
     eqi_source *s;
-    ck_ok(open_bytes(g.file.p, g.file.n, &f));
-    ck_ok(eqi_gguf_source(f, &s));
+    OK(ctx, open_bytes(g.file.p, g.file.n, &f));
+    OK(ctx, eqi_gguf_source(f, &s));
     eqi_gguf_close(f);
     const eqi_source_entry *e = eqi_source_find(s, "quantized");
     ck_assert(e->ndim == 4 && e->shape[0] == 2 && e->shape[1] == 1 && e->shape[2] == 3 &&
@@ -204,7 +205,7 @@ START_TEST(shapes_and_alignment)
     ck_assert(e->elements == 192 && e->bytes == 204);
     ck_assert_uint_eq(e->offset, g.file.n - 322);
     float x;
-    ck_ok(eqi_source_read_f32(s, eqi_source_find(s, "scalar"), 0, 1, &x));
+    OK(ctx, eqi_source_read_f32(s, eqi_source_find(s, "scalar"), 0, 1, &x));
     ck_assert(x == eqi_f16_to_f32(0x3c3c));
     eqi_source_close(s);
 }
@@ -213,9 +214,9 @@ END_TEST
 START_TEST(damaged_anywhere)
 {
     make_small(32);
-    ck_ok(try_bytes(g.file.p, g.file.n));
+    OK(ctx, try_bytes(g.file.p, g.file.n));
     for (size_t n = 0; n < g.file.n; n++)
-        ck_fails(try_bytes(g.file.p, n), EQAT_FORMAT, "model.gguf");
+        says(ctx, try_bytes(g.file.p, n), EQAT_FORMAT, "model.gguf");
     static const unsigned char values[] = {0, 1, 9, 0x7f, 0x80, 0xff};
     for (size_t i = 0; i < g.file.n - 322; i++) {
         const unsigned char was = g.file.p[i];
@@ -232,7 +233,7 @@ END_TEST
 
 static void fails(eqat_status status, const char *message)
 {
-    ck_fails(try_bytes(g.file.p, g.file.n), status, message);
+    says(ctx, try_bytes(g.file.p, g.file.n), status, message);
     ck_assert_ptr_nonnull(strstr(ctx->error, "model.gguf"));
 }
 
@@ -240,7 +241,7 @@ START_TEST(hostile_prefix)
 {
     begin(&g, 3);
     end_header(&g, 32);
-    ck_ok(try_bytes(g.file.p, g.file.n));
+    OK(ctx, try_bytes(g.file.p, g.file.n));
     g.file.p[0] = 'g';
     fails(EQAT_FORMAT, "expected GGUF");
     static const struct {
@@ -336,7 +337,7 @@ START_TEST(hostile_tensors)
     begin(&g, 3);
     tensor_at(&g, "t", 0, 2, zero_huge, 0);
     end_header(&g, 32);
-    ck_ok(try_bytes(g.file.p, g.file.n));
+    OK(ctx, try_bytes(g.file.p, g.file.n));
 }
 END_TEST
 
@@ -348,14 +349,15 @@ START_TEST(allocation_failures)
     end_header(&g, 32);
     put_zeros(&g.file, 16);
     eqat_status st = EQAT_OUT_OF_MEMORY;
+    size_t live = memory.live;
     long n = 0;
     for (; st != EQAT_OK; n++) {
         ck_assert_int_lt(n, 1000);
-        allocations_left = n;
+        refuse_after(n);
         st = try_bytes(g.file.p, g.file.n);
-        allocations_left = -1;
+        refuse_after(-1);
         ck_assert_msg(st == EQAT_OK || st == EQAT_OUT_OF_MEMORY, "%s", ctx->error);
-        ck_assert_uint_eq(ctx->bytes_now, ctx_bytes);
+        ck_assert_uint_eq(memory.live, live);
     }
     ck_assert_int_gt(n, 10);
 }
@@ -364,8 +366,8 @@ END_TEST
 START_TEST(other_files)
 {
     eqi_gguf *f;
-    ck_fails(eqi_gguf_open(ctx, &f, scratch("missing")), EQAT_NOT_FOUND, "missing");
-    ck_fails(eqi_gguf_open(ctx, &f, folder_name), EQAT_IO, "regular file");
+    says(ctx, eqi_gguf_open(ctx, &f, scratch("missing")), EQAT_NOT_FOUND, "missing");
+    says(ctx, eqi_gguf_open(ctx, &f, dir), EQAT_IO, "regular file");
     ck_assert_ptr_null(f);
     eqi_gguf_close(NULL);
 }
@@ -374,7 +376,7 @@ END_TEST
 int main(void)
 {
     TCase *c = tcase_create("gguf");
-    tcase_add_checked_fixture(c, set_up, tear_down);
+    tcase_add_checked_fixture(c, setup, teardown);
     tcase_add_loop_test(c, metadata, 0, 2);
     tcase_add_test(c, every_block_type);
     tcase_add_loop_test(c, shapes_and_alignment, 0, 4);

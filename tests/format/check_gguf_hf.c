@@ -1,8 +1,10 @@
+#include <jansson.h>
 #include <math.h>
 
-#include "gguf_bytes.h"
-
+#include "each_test.h"
 #include "format/gguf_names.h"
+#include "gguf_bytes.h"
+#include "json.h"
 
 enum { HIDDEN = 16, HEADS = 4, KV_HEADS = 2, HEAD = 4, FF = 24, VOCAB = 10 };
 
@@ -88,7 +90,7 @@ static void must_fail(eqat_status status, const char *message)
 {
     eqi_source *s;
     json_t *config;
-    ck_fails(open_model(&s, &config), status, message);
+    says(ctx, open_model(&s, &config), status, message);
     ck_assert(!s && !config);
     ck_assert_ptr_nonnull(strstr(ctx->error, "model.gguf"));
 }
@@ -147,7 +149,7 @@ static float *read_all(eqi_source *s, const char *name)
     static float values[VOCAB * FF * HIDDEN];
     const eqi_source_entry *e = eqi_source_find(s, name);
     ck_assert_msg(e != NULL, "%s is missing", name);
-    ck_ok(eqi_source_read_f32(s, e, 0, e->elements, values));
+    OK(ctx, eqi_source_read_f32(s, e, 0, e->elements, values));
     return values;
 }
 
@@ -166,7 +168,7 @@ START_TEST(llama_rows)
     finish();
     eqi_source *s;
     json_t *config;
-    ck_ok(open_model(&s, &config));
+    OK(ctx, open_model(&s, &config));
     json_decref(config);
     static const struct {
         const char *name;
@@ -197,10 +199,10 @@ START_TEST(llama_rows)
     memcpy(whole, read_all(s, e->name), sizeof whole);
     for (int64_t first = 0; first < e->elements; first += 7)
         for (int64_t n = 0; n <= e->elements - first; n += 5) {
-            ck_ok(eqi_source_read_f32(s, e, first, n, part));
+            OK(ctx, eqi_source_read_f32(s, e, first, n, part));
             ck_assert(n == 0 || !memcmp(part, whole + first, (size_t)n * 4));
         }
-    ck_ok(eqi_source_read_raw(s, e, 6, sizeof whole - 6, part));
+    OK(ctx, eqi_source_read_raw(s, e, 6, sizeof whole - 6, part));
     ck_assert_mem_eq(part, (char *)whole + 6, sizeof whole - 6);
     eqi_source_close(s);
 }
@@ -215,7 +217,7 @@ START_TEST(qwen_rows_stay)
     finish();
     eqi_source *s;
     json_t *config;
-    ck_ok(open_model(&s, &config));
+    OK(ctx, open_model(&s, &config));
     static const char *const which[] = {
         "model.layers.0.self_attn.q_proj.weight", "model.layers.0.self_attn.k_proj.weight",
         "model.layers.0.self_attn.q_proj.bias", "model.layers.0.self_attn.q_norm.weight"};
@@ -246,7 +248,7 @@ START_TEST(configuration)
     finish();
     eqi_source *s;
     json_t *config;
-    ck_ok(open_model(&s, &config));
+    OK(ctx, open_model(&s, &config));
     ck_assert_str_eq(string(config, "model_type"), "llama");
     ck_assert_str_eq(string(config, "hidden_act"), "silu");
     ck_assert_str_eq(string(config, "torch_dtype"), "float32");
@@ -282,7 +284,7 @@ START_TEST(configuration)
     key_string(&g, "llama.rope.scaling.type", "linear");
     tensors(false, false);
     finish();
-    ck_ok(open_model(&s, &config));
+    OK(ctx, open_model(&s, &config));
     ck_assert_str_eq(string(config, "model_type"), "mistral");
     ck_assert_str_eq(json_string_value(json_array_get(json_object_get(config, "architectures"), 0)),
                      "MistralForCausalLM");
@@ -312,7 +314,7 @@ static json_t *scaling_of(const float *factors, int pairs, float theta)
     factors_model(factors, pairs, theta);
     eqi_source *s;
     json_t *config;
-    ck_ok(open_model(&s, &config));
+    OK(ctx, open_model(&s, &config));
     ck_assert_uint_eq(eqi_source_count(s), 1);
     eqi_source_close(s);
     json_t *scaling = json_incref(json_object_get(config, "rope_scaling"));
@@ -477,7 +479,7 @@ START_TEST(values_per_block)
         if (second == FF) {
             eqi_source *s;
             json_t *config;
-            ck_ok(open_model(&s, &config));
+            OK(ctx, open_model(&s, &config));
             ck_assert(number(config, "intermediate_size") == FF &&
                       number(config, "num_key_value_heads") == HEADS);
             json_decref(config);
@@ -494,21 +496,22 @@ START_TEST(allocation_failures)
     const float factors[2] = {1, 1.7f};
     factors_model(factors, 2, 10000);
     write_file(scratch("model.gguf"), g.file.p, g.file.n);
+    size_t live = memory.live;
     for (int i = 0; i < 2; i++) {
-        json_allocations_fail = i;
+        count_json(i ? &memory : NULL);
         eqat_status st = EQAT_OUT_OF_MEMORY;
         for (long n = 0; st != EQAT_OK; n++) {
             ck_assert_int_lt(n, 1000);
             eqi_source *s;
             json_t *config;
-            allocations_left = n;
+            refuse_after(n);
             st = open_model(&s, &config);
-            allocations_left = -1;
+            refuse_after(-1);
             ck_assert_msg(st == EQAT_OK || st == EQAT_OUT_OF_MEMORY, "%s", ctx->error);
             ck_assert((s != NULL) == (st == EQAT_OK) && (config != NULL) == (st == EQAT_OK));
             json_decref(config);
             eqi_source_close(s);
-            ck_assert_uint_eq(ctx->bytes_now, ctx_bytes);
+            ck_assert_uint_eq(memory.live, live);
         }
     }
 }
@@ -517,7 +520,7 @@ END_TEST
 int main(void)
 {
     TCase *c = tcase_create("gguf_hf");
-    tcase_add_checked_fixture(c, set_up, tear_down);
+    tcase_add_checked_fixture(c, setup, teardown);
     tcase_add_test(c, names);
     tcase_add_test(c, llama_rows);
     tcase_add_loop_test(c, qwen_rows_stay, 0, 2);

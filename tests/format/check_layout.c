@@ -1,9 +1,9 @@
 /* What every row of the table of storage layouts owes, whatever its tensors are. */
-#include "support.h"
-
+#include <jansson.h>
 #include <math.h>
 
 #include "base/half.h"
+#include "each_test.h"
 #include "format/layout.h"
 
 static const eqi_layout_linear linears[] = {
@@ -16,8 +16,8 @@ static const eqi_layout_linear linears[] = {
 static eqi_tensor *filled(eqi_dtype dtype, int64_t rows, int64_t columns, const void *data)
 {
     eqi_tensor *t;
-    ck_ok(eqi_tensor_create(ctx, &t, dtype, 2, (int64_t[]){rows, columns}));
-    ck_ok(eqi_tensor_upload(t, data, (size_t)(rows * columns) * eqi_dtype_size(dtype)));
+    OK(ctx, eqi_tensor_create(ctx, &t, dtype, 2, (int64_t[]){rows, columns}));
+    OK(ctx, eqi_tensor_upload(t, data, (size_t)(rows * columns) * eqi_dtype_size(dtype)));
     return t;
 }
 
@@ -53,35 +53,35 @@ static void same(const eqi_tensor *a, const eqi_tensor *b)
     static unsigned char x[96 * 96 * 4], y[96 * 96 * 4];
     ck_assert(a->v.dtype == b->v.dtype && eqi_view_same_shape(&a->v, &b->v));
     size_t n = (size_t)eqi_view_count(&a->v) * eqi_dtype_size(a->v.dtype);
-    ck_ok(eqi_tensor_download(a, x, n));
-    ck_ok(eqi_tensor_download(b, y, n));
+    OK(ctx, eqi_tensor_download(a, x, n));
+    OK(ctx, eqi_tensor_download(b, y, n));
     ck_assert_mem_eq(x, y, n);
 }
 
 static void write_all(const eqi_layout *layout, const char *path)
 {
     eqi_safetensors_writer *writer;
-    ck_ok(eqi_safetensors_create(ctx, &writer, path));
+    OK(ctx, eqi_safetensors_create(ctx, &writer, path));
     for (size_t i = 0; i < EQI_COUNT(linears); i++)
-        if (linears[i].q.bits) ck_ok(eqi_layout_declare(layout, writer, &linears[i]));
+        if (linears[i].q.bits) OK(ctx, eqi_layout_declare(layout, writer, &linears[i]));
     for (size_t i = 0; i < EQI_COUNT(linears); i++) {
         if (!linears[i].q.bits) continue;
         eqi_weight w = weight_of(&linears[i]);
-        ck_ok(layout->write(ctx, writer, &linears[i], &w));
+        OK(ctx, layout->write(ctx, writer, &linears[i], &w));
         release(&w);
     }
-    ck_ok(eqi_safetensors_close(writer));
+    OK(ctx, eqi_safetensors_close(writer));
 }
 
 static void read_back(const eqi_packing *packing, eqi_source *source,
                       const eqi_layout_linear *expected)
 {
     eqi_layout_linear l = {.name = expected->name, .out = expected->out, .in = expected->in};
-    ck_ok(eqi_packing_expect(packing, source, "here", &l));
+    OK(ctx, eqi_packing_expect(packing, source, "here", &l));
     ck_assert(l.q.bits == expected->q.bits && l.q.group == expected->q.group);
     if (!l.q.bits) return;
     eqi_weight w = weight_of(expected), found = {0};
-    ck_ok(packing->layout->read(packing, source, &l, &found));
+    OK(ctx, packing->layout->read(packing, source, &l, &found));
     ck_assert(found.q.bits == l.q.bits && found.q.group == l.q.group);
     same(found.codes, w.codes);
     same(found.s, w.s);
@@ -106,7 +106,7 @@ START_TEST(what_is_written_is_read)
         int64_t size = 0;
         for (size_t k = 0; k < EQI_COUNT(linears); k++)
             if (linears[k].q.bits) {
-                ck_ok(layout->check(ctx, &linears[k]));
+                OK(ctx, layout->check(ctx, &linears[k]));
                 size += eqi_layout_bytes(layout, &linears[k]);
             }
         const char *path = scratch("model.safetensors");
@@ -114,10 +114,10 @@ START_TEST(what_is_written_is_read)
         json_t *json =
             json_pack("{s:o}", "quantization_config", layout->config(linears, EQI_COUNT(linears)));
         eqi_packing packing;
-        ck_ok(eqi_packing_parse(ctx, &packing, json, "config.json"));
+        OK(ctx, eqi_packing_parse(ctx, &packing, json, "config.json"));
         ck_assert_ptr_eq(packing.layout, layout);
         eqi_source *source;
-        ck_ok(eqi_source_open_safetensors_file(ctx, &source, path));
+        OK(ctx, eqi_source_open_safetensors_file(ctx, &source, path));
         ck_assert_int_eq(bytes_of(source), size);
         for (size_t k = 0; k < EQI_COUNT(linears); k++) read_back(&packing, source, &linears[k]);
         eqi_source_close(source);
@@ -134,7 +134,7 @@ START_TEST(nothing_packed_without_a_config)
         const char *path = scratch("model.safetensors");
         write_all(layout, path);
         eqi_source *source;
-        ck_ok(eqi_source_open_safetensors_file(ctx, &source, path));
+        OK(ctx, eqi_source_open_safetensors_file(ctx, &source, path));
         eqi_layout_linear l = linears[0];
         ck_assert_int_eq(eqi_packing_expect(&(eqi_packing){0}, source, "here", &l), EQAT_FORMAT);
         char line[256];
@@ -159,7 +159,7 @@ START_TEST(rows_are_told_apart)
     for (size_t i = 0; i < eqi_layout_count(); i++) {
         const eqi_layout *row = eqi_layout_at(i);
         json_t *json = config_of(row->method, row->key, json_string(row->value));
-        ck_ok(eqi_packing_parse(ctx, &p, json, "config.json"));
+        OK(ctx, eqi_packing_parse(ctx, &p, json, "config.json"));
         ck_assert_ptr_eq(p.layout, row);
         json_decref(json);
         json = config_of(row->method, row->key, json_null());
@@ -189,10 +189,10 @@ START_TEST(steps_that_are_not_finite)
         const eqi_layout *layout = eqi_layout_at(i);
         if (!layout->write) continue;
         eqi_safetensors_writer *writer;
-        ck_ok(eqi_safetensors_create(ctx, &writer, scratch("model.safetensors")));
-        ck_ok(eqi_layout_declare(layout, writer, &linears[0]));
+        OK(ctx, eqi_safetensors_create(ctx, &writer, scratch("model.safetensors")));
+        OK(ctx, eqi_layout_declare(layout, writer, &linears[0]));
         eqi_weight w = weight_of(&linears[0]);
-        ck_ok(eqi_tensor_fill(w.s, (double)NAN));
+        OK(ctx, eqi_tensor_fill(w.s, (double)NAN));
         ck_assert_int_eq(layout->write(ctx, writer, &linears[0], &w), EQAT_NUMERIC);
         ck_assert_str_eq(ctx->error,
                          "model.layers.0.mlp.up_proj: found NaN, expected finite numbers");
@@ -205,7 +205,7 @@ END_TEST
 int main(void)
 {
     TCase *c = tcase_create("layout");
-    tcase_add_checked_fixture(c, set_up, tear_down);
+    tcase_add_checked_fixture(c, setup, teardown);
     tcase_add_test(c, what_is_written_is_read);
     tcase_add_test(c, nothing_packed_without_a_config);
     tcase_add_test(c, rows_are_told_apart);

@@ -1,9 +1,13 @@
-#include "support.h"
-
+#include <jansson.h>
 #include <math.h>
+#include <unistd.h>
 
+#include "base/file.h"
 #include "base/half.h"
+#include "bytes.h"
+#include "each_test.h"
 #include "format/source.h"
+#include "json.h"
 
 static const float f32_data[6] = {1.5f, -2.25f, 0, 1e-30f, 3e38f, -0.0f};
 static const uint16_t f16_data[4] = {0x3c00, 0x8001, 0x7bff, 0xc500};
@@ -48,9 +52,9 @@ static eqat_status read_sample(const char *path)
 START_TEST(round_trip)
 {
     const char *path = scratch("model.safetensors");
-    ck_ok(write_sample(path));
+    OK(ctx, write_sample(path));
     eqi_source *s;
-    ck_ok(eqi_source_open_safetensors(ctx, &s, folder_name));
+    OK(ctx, eqi_source_open_safetensors(ctx, &s, dir));
     ck_assert_uint_eq(eqi_source_count(s), 8);
     ck_assert_str_eq(eqi_source_metadata(s, "format"), "pt");
     ck_assert_str_eq(eqi_source_metadata(s, "quote"), "a \"b\" \\ \n \xc3\xa9");
@@ -66,37 +70,38 @@ START_TEST(round_trip)
     const eqi_source_entry *e = eqi_source_find(s, "matrix");
     ck_assert(e->stored == EQI_STORED_F32 && e->ndim == 2 && e->shape[0] == 2 && e->shape[1] == 3);
     ck_assert(e->elements == 6 && e->bytes == 24 && e->file == 0 && e->offset % 8 == 0);
-    ck_ok(eqi_source_read_f32(s, e, 0, 6, got));
+    OK(ctx, eqi_source_read_f32(s, e, 0, 6, got));
     ck_assert_mem_eq(got, f32_data, sizeof f32_data);
-    ck_ok(eqi_source_read_f32(s, e, 2, 3, got));
+    OK(ctx, eqi_source_read_f32(s, e, 2, 3, got));
     ck_assert_mem_eq(got, f32_data + 2, 12);
-    ck_ok(eqi_source_read_f32(s, e, 6, 0, got));
-    ck_fails(eqi_source_read_f32(s, e, 4, 3, got), EQAT_INVALID_ARGUMENT, "matrix");
-    ck_fails(eqi_source_read_f32(s, e, -1, 1, got), EQAT_INVALID_ARGUMENT, "matrix");
-    ck_fails(eqi_source_read_f32(s, e, INT64_MAX, INT64_MAX, got), EQAT_INVALID_ARGUMENT, "matrix");
-    ck_fails(eqi_source_read_raw(s, e, UINT64_MAX, 2, got), EQAT_INVALID_ARGUMENT, "matrix");
+    OK(ctx, eqi_source_read_f32(s, e, 6, 0, got));
+    says(ctx, eqi_source_read_f32(s, e, 4, 3, got), EQAT_INVALID_ARGUMENT, "matrix");
+    says(ctx, eqi_source_read_f32(s, e, -1, 1, got), EQAT_INVALID_ARGUMENT, "matrix");
+    says(ctx, eqi_source_read_f32(s, e, INT64_MAX, INT64_MAX, got), EQAT_INVALID_ARGUMENT,
+         "matrix");
+    says(ctx, eqi_source_read_raw(s, e, UINT64_MAX, 2, got), EQAT_INVALID_ARGUMENT, "matrix");
 
     e = eqi_source_find(s, "half");
-    ck_ok(eqi_source_read_f32(s, e, 0, 4, got));
+    OK(ctx, eqi_source_read_f32(s, e, 0, 4, got));
     for (int i = 0; i < 4; i++) ck_assert_uint_eq(eqi_f32_to_f16(got[i]), f16_data[i]);
-    ck_ok(eqi_source_read_f32(s, e, 1, 1, got));
+    OK(ctx, eqi_source_read_f32(s, e, 1, 1, got));
     ck_assert_uint_eq(eqi_f32_to_f16(got[0]), f16_data[1]);
-    ck_ok(eqi_source_read_f32(s, eqi_source_find(s, "brain \xc3\xa9"), 0, 2, got));
+    OK(ctx, eqi_source_read_f32(s, eqi_source_find(s, "brain \xc3\xa9"), 0, 2, got));
     ck_assert(got[0] == 1 && got[1] == -100);
-    ck_ok(eqi_source_read_f32(s, eqi_source_find(s, "wide"), 0, 2, got));
+    OK(ctx, eqi_source_read_f32(s, eqi_source_find(s, "wide"), 0, 2, got));
     ck_assert(got[0] == 0.1f && got[1] == -HUGE_VALF);
     e = eqi_source_find(s, "scalar");
     ck_assert(e->ndim == 0 && e->elements == 1);
-    ck_ok(eqi_source_read_f32(s, e, 0, 1, got));
+    OK(ctx, eqi_source_read_f32(s, e, 0, 1, got));
     ck_assert(got[0] == f32_data[1]);
     ck_assert_int_eq(eqi_source_find(s, "empty")->elements, 0);
     e = eqi_source_find(s, "codes");
-    ck_fails(eqi_source_read_f32(s, e, 0, 1, got), EQAT_FORMAT, "found type I32");
+    says(ctx, eqi_source_read_f32(s, e, 0, 1, got), EQAT_FORMAT, "found type I32");
     int32_t raw[3];
-    ck_ok(eqi_source_read_raw(s, e, 0, sizeof raw, raw));
+    OK(ctx, eqi_source_read_raw(s, e, 0, sizeof raw, raw));
     ck_assert_mem_eq(raw, i32_data, sizeof raw);
     char text[2];
-    ck_ok(eqi_source_read_raw(s, eqi_source_find(s, "bytes"), 1, 2, text));
+    OK(ctx, eqi_source_read_raw(s, eqi_source_find(s, "bytes"), 1, 2, text));
     ck_assert_mem_eq(text, "yz", 2);
     eqi_source_close(s);
 }
@@ -111,15 +116,15 @@ START_TEST(long_reads)
     const char *path = scratch("long.safetensors");
     const int64_t shape[] = {N};
     eqi_safetensors_writer *w;
-    ck_ok(eqi_safetensors_create(ctx, &w, path));
-    ck_ok(eqi_safetensors_declare(w, "x", EQI_STORED_F16, 1, shape));
-    ck_ok(eqi_safetensors_write(w, half, sizeof half));
-    ck_ok(eqi_safetensors_close(w));
+    OK(ctx, eqi_safetensors_create(ctx, &w, path));
+    OK(ctx, eqi_safetensors_declare(w, "x", EQI_STORED_F16, 1, shape));
+    OK(ctx, eqi_safetensors_write(w, half, sizeof half));
+    OK(ctx, eqi_safetensors_close(w));
     eqi_source *s;
-    ck_ok(eqi_source_open_safetensors_file(ctx, &s, path));
+    OK(ctx, eqi_source_open_safetensors_file(ctx, &s, path));
     for (int64_t n = N - 3; n <= N; n++) {
         got[n] = got[n + 1] = 42;
-        ck_ok(eqi_source_read_f32(s, eqi_source_at(s, 0), N - n, n, got));
+        OK(ctx, eqi_source_read_f32(s, eqi_source_at(s, 0), N - n, n, got));
         for (int64_t i = 0; i < n; i++) ck_assert(got[i] == eqi_f16_to_f32(half[N - n + i]));
         ck_assert(got[n] == 42);
     }
@@ -132,52 +137,53 @@ START_TEST(writer_misuse)
     const int64_t three[] = {3}, negative[] = {-1}, huge[] = {INT64_MAX / 4, 8};
     eqi_safetensors_writer *w;
     const char *path = scratch("bad.safetensors");
-#define BEGIN() ck_ok(eqi_safetensors_create(ctx, &w, path))
+#define BEGIN() OK(ctx, eqi_safetensors_create(ctx, &w, path))
 #define GONE() ck_assert(!eqi_path_exists(path))
     BEGIN();
-    ck_ok(eqi_safetensors_declare(w, "x", EQI_STORED_U8, 1, three));
-    ck_fails(eqi_safetensors_close(w), EQAT_INVALID_ARGUMENT,
-             "found 0 bytes of data, expected the declared 3");
+    OK(ctx, eqi_safetensors_declare(w, "x", EQI_STORED_U8, 1, three));
+    says(ctx, eqi_safetensors_close(w), EQAT_INVALID_ARGUMENT,
+         "found 0 bytes of data, expected the declared 3");
     GONE();
     BEGIN();
-    ck_ok(eqi_safetensors_declare(w, "x", EQI_STORED_U8, 1, three));
-    ck_fails(eqi_safetensors_write(w, "abcd", 4), EQAT_INVALID_ARGUMENT,
-             "more than the declared 3");
+    OK(ctx, eqi_safetensors_declare(w, "x", EQI_STORED_U8, 1, three));
+    says(ctx, eqi_safetensors_write(w, "abcd", 4), EQAT_INVALID_ARGUMENT,
+         "more than the declared 3");
     ck_assert_int_eq(eqi_safetensors_close(w), EQAT_INVALID_ARGUMENT);
     GONE();
     BEGIN();
-    ck_ok(eqi_safetensors_declare(w, "x", EQI_STORED_U8, 1, three));
-    ck_fails(eqi_safetensors_declare(w, "x", EQI_STORED_U8, 1, three), EQAT_INVALID_ARGUMENT,
-             "'x'");
-    ck_fails(eqi_safetensors_declare(w, "__metadata__", EQI_STORED_U8, 1, three),
-             EQAT_INVALID_ARGUMENT, "reserved");
-    ck_fails(eqi_safetensors_declare(w, "y", EQI_STORED_I32, 1, three), EQAT_INVALID_ARGUMENT,
-             "found offset 3, expected a multiple of 4");
-    ck_fails(eqi_safetensors_declare(w, "y", EQI_STORED_Q4_0, 1, three), EQAT_INVALID_ARGUMENT,
-             "cannot hold Q4_0");
-    ck_fails(eqi_safetensors_declare(w, "y", EQI_STORED_U8, 1, negative), EQAT_FORMAT,
-             "dimension -1");
-    ck_fails(eqi_safetensors_declare(w, "y", EQI_STORED_U8, 2, huge), EQAT_FORMAT, "overflows");
-    ck_fails(eqi_safetensors_declare(w, "\xff", EQI_STORED_U8, 1, three), EQAT_INVALID_ARGUMENT,
-             "UTF-8");
-    ck_fails(eqi_safetensors_metadata(w, "key", "\xff"), EQAT_INVALID_ARGUMENT, "UTF-8");
-    ck_fails(eqi_safetensors_metadata(w, "\xff", "x"), EQAT_INVALID_ARGUMENT, "UTF-8");
+    OK(ctx, eqi_safetensors_declare(w, "x", EQI_STORED_U8, 1, three));
+    says(ctx, eqi_safetensors_declare(w, "x", EQI_STORED_U8, 1, three), EQAT_INVALID_ARGUMENT,
+         "'x'");
+    says(ctx, eqi_safetensors_declare(w, "__metadata__", EQI_STORED_U8, 1, three),
+         EQAT_INVALID_ARGUMENT, "reserved");
+    says(ctx, eqi_safetensors_declare(w, "y", EQI_STORED_I32, 1, three), EQAT_INVALID_ARGUMENT,
+         "found offset 3, expected a multiple of 4");
+    says(ctx, eqi_safetensors_declare(w, "y", EQI_STORED_Q4_0, 1, three), EQAT_INVALID_ARGUMENT,
+         "cannot hold Q4_0");
+    says(ctx, eqi_safetensors_declare(w, "y", EQI_STORED_U8, 1, negative), EQAT_FORMAT,
+         "dimension -1");
+    says(ctx, eqi_safetensors_declare(w, "y", EQI_STORED_U8, 2, huge), EQAT_FORMAT, "overflows");
+    says(ctx, eqi_safetensors_declare(w, "\xff", EQI_STORED_U8, 1, three), EQAT_INVALID_ARGUMENT,
+         "UTF-8");
+    says(ctx, eqi_safetensors_metadata(w, "key", "\xff"), EQAT_INVALID_ARGUMENT, "UTF-8");
+    says(ctx, eqi_safetensors_metadata(w, "\xff", "x"), EQAT_INVALID_ARGUMENT, "UTF-8");
     ck_assert_int_eq(eqi_safetensors_write(w, "abc", 3), EQAT_INVALID_ARGUMENT);
     ck_assert_int_eq(eqi_safetensors_close(w), EQAT_INVALID_ARGUMENT);
     GONE();
     BEGIN();
-    ck_ok(eqi_safetensors_declare(w, "x", EQI_STORED_U8, 1, three));
-    ck_ok(eqi_safetensors_write(w, "a", 1));
-    ck_fails(eqi_safetensors_declare(w, "y", EQI_STORED_U8, 1, three), EQAT_INVALID_ARGUMENT,
-             "after the first write");
-    ck_fails(eqi_safetensors_metadata(w, "y", "z"), EQAT_INVALID_ARGUMENT, "after the first write");
+    OK(ctx, eqi_safetensors_declare(w, "x", EQI_STORED_U8, 1, three));
+    OK(ctx, eqi_safetensors_write(w, "a", 1));
+    says(ctx, eqi_safetensors_declare(w, "y", EQI_STORED_U8, 1, three), EQAT_INVALID_ARGUMENT,
+         "after the first write");
+    says(ctx, eqi_safetensors_metadata(w, "y", "z"), EQAT_INVALID_ARGUMENT,
+         "after the first write");
     eqi_safetensors_discard(w);
     GONE();
     eqi_safetensors_discard(NULL);
     write_file(path, "", 0);
-    ck_fails(eqi_safetensors_create(ctx, &w, path), EQAT_EXISTS, "bad.safetensors");
-    ck_fails(eqi_safetensors_create(ctx, &w, scratch("no/such/folder")), EQAT_NOT_FOUND,
-             "no/such/folder");
+    says(ctx, eqi_safetensors_create(ctx, &w, path), EQAT_EXISTS, "bad.safetensors");
+    says(ctx, eqi_safetensors_create(ctx, &w, scratch("no/such/folder")), EQAT_NOT_FOUND,
+         "no/such/folder");
 }
 END_TEST
 
@@ -258,9 +264,9 @@ START_TEST(hostile_headers)
     write_file(path, b.p, b.n);
     free(b.p);
     if (hostile[_i].status == EQAT_OK) {
-        ck_ok(read_sample(path));
+        OK(ctx, read_sample(path));
     } else {
-        ck_fails(read_sample(path), hostile[_i].status, hostile[_i].message);
+        says(ctx, read_sample(path), hostile[_i].status, hostile[_i].message);
         ck_assert_ptr_nonnull(strstr(ctx->error, "hostile.safetensors"));
     }
 }
@@ -274,22 +280,22 @@ START_TEST(hostile_lengths)
     put(&b, "{}", 2);
     for (size_t n = 0; n < b.n; n++) {
         write_file(path, b.p, n);
-        ck_fails(read_sample(path), EQAT_FORMAT, "short.safetensors");
+        says(ctx, read_sample(path), EQAT_FORMAT, "short.safetensors");
     }
     const uint64_t lengths[] = {3, 1u << 30, UINT64_MAX, UINT64_MAX - 7, (uint64_t)1 << 63};
     for (size_t i = 0; i < EQI_COUNT(lengths); i++) {
         memcpy(b.p, &lengths[i], 8);
         write_file(path, b.p, b.n);
-        ck_fails(read_sample(path), EQAT_FORMAT, "header of");
+        says(ctx, read_sample(path), EQAT_FORMAT, "header of");
     }
     b.n = 0;
     put_u64(&b, 100000);
     for (int i = 0; i < 100000; i++) put(&b, "[", 1);
     write_file(path, b.p, b.n);
-    ck_fails(read_sample(path), EQAT_FORMAT, "JSON");
+    says(ctx, read_sample(path), EQAT_FORMAT, "JSON");
     free(b.p);
-    ck_fails(read_sample(scratch("missing")), EQAT_NOT_FOUND, "missing");
-    ck_fails(read_sample(folder_name), EQAT_IO, "regular file");
+    says(ctx, read_sample(scratch("missing")), EQAT_NOT_FOUND, "missing");
+    says(ctx, read_sample(dir), EQAT_IO, "regular file");
 }
 END_TEST
 
@@ -298,14 +304,14 @@ END_TEST
 START_TEST(damaged_anywhere)
 {
     const char *path = scratch("sample.safetensors");
-    ck_ok(write_sample(path));
+    OK(ctx, write_sample(path));
     char *text;
     size_t size;
-    ck_ok(eqi_file_slurp(ctx, path, 1 << 20, &text, &size));
+    OK(ctx, eqi_file_slurp(ctx, path, 1 << 20, &text, &size));
     const char *damaged = scratch("damaged.safetensors");
     for (size_t n = 0; n < size; n++) {
         write_file(damaged, text, n);
-        ck_fails(read_sample(damaged), EQAT_FORMAT, "damaged.safetensors");
+        says(ctx, read_sample(damaged), EQAT_FORMAT, "damaged.safetensors");
     }
     for (size_t i = 0; i < size; i++) {
         const char was = text[i];
@@ -326,23 +332,23 @@ static void write_shard(const char *name, const char *tensor, float value)
 {
     const int64_t one[] = {1};
     eqi_safetensors_writer *w;
-    ck_ok(eqi_safetensors_create(ctx, &w, scratch(name)));
-    ck_ok(eqi_safetensors_metadata(w, "format", "pt"));
-    ck_ok(eqi_safetensors_declare(w, tensor, EQI_STORED_F32, 1, one));
-    ck_ok(eqi_safetensors_write(w, &value, 4));
-    ck_ok(eqi_safetensors_close(w));
+    OK(ctx, eqi_safetensors_create(ctx, &w, scratch(name)));
+    OK(ctx, eqi_safetensors_metadata(w, "format", "pt"));
+    OK(ctx, eqi_safetensors_declare(w, tensor, EQI_STORED_F32, 1, one));
+    OK(ctx, eqi_safetensors_write(w, &value, 4));
+    OK(ctx, eqi_safetensors_close(w));
 }
 
 static eqat_status open_with_index(const char *index)
 {
     write_file(scratch("model.safetensors.index.json"), index, strlen(index));
     eqi_source *s;
-    EQI_RETURN_IF(eqi_source_open_safetensors(ctx, &s, folder_name));
+    EQI_RETURN_IF(eqi_source_open_safetensors(ctx, &s, dir));
     float a, b;
     ck_assert_uint_eq(eqi_source_count(s), 2);
     ck_assert_ptr_null(eqi_source_metadata(s, "format"));
-    ck_ok(eqi_source_read_f32(s, eqi_source_find(s, "a"), 0, 1, &a));
-    ck_ok(eqi_source_read_f32(s, eqi_source_find(s, "b"), 0, 1, &b));
+    OK(ctx, eqi_source_read_f32(s, eqi_source_find(s, "a"), 0, 1, &a));
+    OK(ctx, eqi_source_read_f32(s, eqi_source_find(s, "b"), 0, 1, &b));
     ck_assert(a == 1 && b == 2);
     eqi_source_close(s);
     return EQAT_OK;
@@ -353,21 +359,22 @@ static const char good_index[] =
 
 START_TEST(shards)
 {
-    ck_fails(open_with_index(good_index), EQAT_NOT_FOUND, "one.safetensors");
+    says(ctx, open_with_index(good_index), EQAT_NOT_FOUND, "one.safetensors");
     write_shard("one.safetensors", "a", 1);
-    ck_fails(open_with_index(good_index), EQAT_NOT_FOUND, "two.safetensors");
+    says(ctx, open_with_index(good_index), EQAT_NOT_FOUND, "two.safetensors");
     write_shard("two.safetensors", "b", 2);
-    ck_ok(open_with_index(good_index));
-    ck_fails(open_with_index("{\"weight_map\":{\"a\":\"one.safetensors\",\"b\":\"two.safetensors\","
-                             "\"c\":\"one.safetensors\"}}"),
-             EQAT_FORMAT, "tensor 'c': not found in one.safetensors");
-    ck_fails(
-        open_with_index("{\"weight_map\":{\"a\":\"two.safetensors\",\"b\":\"one.safetensors\"}}"),
-        EQAT_FORMAT, "found in one.safetensors, expected in two.safetensors");
-    ck_fails(open_with_index("{\"weight_map\":{\"a\":1}}"), EQAT_FORMAT, "not a string");
-    ck_fails(open_with_index("{\"weight_map\":{}}"), EQAT_FORMAT, "weight_map");
-    ck_fails(open_with_index("{}"), EQAT_FORMAT, "weight_map");
-    ck_fails(open_with_index("{"), EQAT_FORMAT, "index.json");
+    OK(ctx, open_with_index(good_index));
+    says(ctx,
+         open_with_index("{\"weight_map\":{\"a\":\"one.safetensors\",\"b\":\"two.safetensors\","
+                         "\"c\":\"one.safetensors\"}}"),
+         EQAT_FORMAT, "tensor 'c': not found in one.safetensors");
+    says(ctx,
+         open_with_index("{\"weight_map\":{\"a\":\"two.safetensors\",\"b\":\"one.safetensors\"}}"),
+         EQAT_FORMAT, "found in one.safetensors, expected in two.safetensors");
+    says(ctx, open_with_index("{\"weight_map\":{\"a\":1}}"), EQAT_FORMAT, "not a string");
+    says(ctx, open_with_index("{\"weight_map\":{}}"), EQAT_FORMAT, "weight_map");
+    says(ctx, open_with_index("{}"), EQAT_FORMAT, "weight_map");
+    says(ctx, open_with_index("{"), EQAT_FORMAT, "index.json");
     const char *const names[] = {"../one.safetensors",
                                  "/etc/passwd",
                                  "sub/one.safetensors",
@@ -379,22 +386,22 @@ START_TEST(shards)
     for (size_t i = 0; i < EQI_COUNT(names); i++) {
         char index[256];
         snprintf(index, sizeof index, "{\"weight_map\":{\"a\":\"%s\"}}", names[i]);
-        ck_fails(open_with_index(index), EQAT_FORMAT, "same folder");
+        says(ctx, open_with_index(index), EQAT_FORMAT, "same folder");
     }
     ck_assert_int_eq(truncate(scratch("two.safetensors"), 90), 0);
-    ck_fails(open_with_index(good_index), EQAT_FORMAT, "two.safetensors");
+    says(ctx, open_with_index(good_index), EQAT_FORMAT, "two.safetensors");
     unlink(scratch("two.safetensors"));
     write_shard("two.safetensors", "a", 1);
-    ck_fails(open_with_index(good_index), EQAT_FORMAT, "tensor 'a': found also in");
+    says(ctx, open_with_index(good_index), EQAT_FORMAT, "tensor 'a': found also in");
 }
 END_TEST
 
 START_TEST(folders)
 {
     eqi_source *s;
-    ck_fails(eqi_source_open_safetensors(ctx, &s, folder_name), EQAT_NOT_FOUND,
-             "model.safetensors.index.json");
-    ck_fails(eqi_source_open_safetensors(ctx, &s, scratch("missing")), EQAT_NOT_FOUND, "missing");
+    says(ctx, eqi_source_open_safetensors(ctx, &s, dir), EQAT_NOT_FOUND,
+         "model.safetensors.index.json");
+    says(ctx, eqi_source_open_safetensors(ctx, &s, scratch("missing")), EQAT_NOT_FOUND, "missing");
     ck_assert_ptr_null(s);
     eqi_source_close(NULL);
 }
@@ -403,33 +410,34 @@ END_TEST
 START_TEST(allocation_failures)
 {
     const char *path = scratch("sample.safetensors"), *again = scratch("again.safetensors");
-    ck_ok(write_sample(path));
+    OK(ctx, write_sample(path));
     write_shard("one.safetensors", "a", 1);
     write_shard("two.safetensors", "b", 2);
     write_file(scratch("model.safetensors.index.json"), good_index, strlen(good_index));
+    size_t live = memory.live;
     for (int i = 0; i < 6; i++) {
         const int what = i % 3;
-        json_allocations_fail = i >= 3;
+        count_json(i >= 3 ? &memory : NULL);
         eqat_status st = EQAT_OUT_OF_MEMORY;
         long n = 0;
         for (; st != EQAT_OK; n++) {
             ck_assert_int_lt(n, 10000);
             eqi_source *s = NULL;
-            allocations_left = n;
+            refuse_after(n);
             st = what == 0  ? read_sample(path)
-                : what == 1 ? eqi_source_open_safetensors(ctx, &s, folder_name)
+                : what == 1 ? eqi_source_open_safetensors(ctx, &s, dir)
                             : write_sample(again);
-            allocations_left = -1;
+            refuse_after(-1);
             eqi_source_close(s);
             ck_assert_msg(st == EQAT_OK || st == EQAT_OUT_OF_MEMORY ||
-                              (json_allocations_fail && strstr(ctx->error, "JSON")),
+                              (json_counts() && strstr(ctx->error, "JSON")),
                           "%s", ctx->error);
-            ck_assert_uint_eq(ctx->bytes_now, ctx_bytes);
+            ck_assert_uint_eq(memory.live, live);
             if (what == 2) ck_assert(eqi_path_exists(again) == (st == EQAT_OK));
         }
         ck_assert_int_gt(n, 3);
         if (what == 2) {
-            ck_ok(read_sample(again));
+            OK(ctx, read_sample(again));
             unlink(again);
         }
     }
@@ -439,7 +447,7 @@ END_TEST
 int main(void)
 {
     TCase *c = tcase_create("safetensors");
-    tcase_add_checked_fixture(c, set_up, tear_down);
+    tcase_add_checked_fixture(c, setup, teardown);
     tcase_add_test(c, round_trip);
     tcase_add_test(c, long_reads);
     tcase_add_test(c, writer_misuse);

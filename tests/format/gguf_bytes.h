@@ -2,7 +2,7 @@
 #ifndef TESTS_FORMAT_GGUF_BYTES_H
 #define TESTS_FORMAT_GGUF_BYTES_H
 
-#include "support.h"
+#include "bytes.h"
 
 enum {
     G_U8,

@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "fixture.h"
 #include "format/source.h"
+#include "public.h"
 #include "train/block_ap.h"
 
 enum { STEPS = 50 };
@@ -29,7 +29,7 @@ static golden open_golden(int family)
     const char *root = getenv("EQAT_GOLDEN");
     snprintf(g.model, sizeof g.model, "%s/%s", root ? root : ".", families[family]);
     snprintf(path, sizeof path, "%s/expected.safetensors", g.model);
-    ck_ok(g.ctx, eqi_source_open_safetensors_file(g.ctx, &g.file, path));
+    OK(g.ctx, eqi_source_open_safetensors_file(g.ctx, &g.file, path));
     g.meta = json_loads(eqi_source_metadata(g.file, "meta"), 0, NULL);
     ck_assert_ptr_nonnull(g.meta);
     return g;
@@ -41,7 +41,7 @@ static eqat_model *open_golden_model(const golden *g)
     eqat_model_options_init(&o, sizeof o);
     o.compute_dtype = EQAT_F32;
     eqat_model *model;
-    ck_ok(g->ctx, eqat_model_open(g->ctx, &model, g->model, &o));
+    OK(g->ctx, eqat_model_open(g->ctx, &model, g->model, &o));
     return model;
 }
 
@@ -72,11 +72,11 @@ static float *expected(const golden *g, const char *prefix, const char *module, 
     if (e->stored == EQI_STORED_U8) {
         unsigned char *raw = malloc((size_t)*n);
         ck_assert_ptr_nonnull(raw);
-        ck_ok(g->ctx, eqi_source_read_raw(g->file, e, 0, (size_t)*n, raw));
+        OK(g->ctx, eqi_source_read_raw(g->file, e, 0, (size_t)*n, raw));
         for (int64_t i = 0; i < *n; i++) x[i] = raw[i];
         free(raw);
     } else {
-        ck_ok(g->ctx, eqi_source_read_f32(g->file, e, 0, *n, x));
+        OK(g->ctx, eqi_source_read_f32(g->file, e, 0, *n, x));
     }
     return x;
 }
@@ -87,7 +87,7 @@ static eqat_data *tokens(const golden *g, const char *name)
     ck_assert_ptr_nonnull(e);
     int32_t *ids = malloc((size_t)e->bytes);
     ck_assert_ptr_nonnull(ids);
-    ck_ok(g->ctx, eqi_source_read_raw(g->file, e, 0, (size_t)e->bytes, ids));
+    OK(g->ctx, eqi_source_read_raw(g->file, e, 0, (size_t)e->bytes, ids));
     eqat_data_options o;
     eqat_data_options_init(&o, sizeof o);
     o.train_size = e->shape[0];
@@ -96,7 +96,7 @@ static eqat_data *tokens(const golden *g, const char *name)
     o.sampling = EQAT_SAMPLING_CONSECUTIVE;
     o.shuffle = false;
     eqat_data *data;
-    ck_ok(g->ctx, eqat_data_from_tokens(g->ctx, &data, ids, (size_t)e->elements, 0, &o));
+    OK(g->ctx, eqat_data_from_tokens(g->ctx, &data, ids, (size_t)e->elements, 0, &o));
     free(ids);
     return data;
 }
@@ -169,8 +169,8 @@ START_TEST(block_ap)
     ck_assert_double_eq(number(&g, NULL, "bits") == 2 ? 2e-5 : 1e-5,
                         number(&g, "bap", "weight_lr")); /* the default */
     eqat_block_ap *job;
-    ck_ok(g.ctx, eqat_block_ap_create(&job, model, quantizer, data, &o));
-    ck_ok(g.ctx, eqat_block_ap_begin(job));
+    OK(g.ctx, eqat_block_ap_create(&job, model, quantizer, data, &o));
+    OK(g.ctx, eqat_block_ap_begin(job));
     const eqi_block *b = &job->work;
     float *w0[MOST], *s0[MOST], *z0[MOST], *gain0[MOST];
     ck_assert(b->n_linears <= MOST && b->n_norms <= MOST);
@@ -185,7 +185,7 @@ START_TEST(block_ap)
     int64_t per_epoch = eqat_block_ap_steps(job);
     ck_assert_int_eq(per_epoch * o.epochs, STEPS);
     for (int64_t k = 0; k < STEPS; k++)
-        ck_ok(g.ctx, eqat_block_ap_step(job, k / per_epoch, k % per_epoch, &losses[k]));
+        OK(g.ctx, eqat_block_ap_step(job, k / per_epoch, k % per_epoch, &losses[k]));
     expect_losses(&g, family, "bap.loss", losses);
     for (int i = 0; i < b->n_linears; i++) {
         const eqi_linear *l = &b->linears[i];
@@ -218,7 +218,7 @@ static void set_floats(const golden *g, const char *prefix, const char *module, 
     int64_t n;
     float *x = expected(g, prefix, module, &n);
     ck_assert_ptr_nonnull(x);
-    ck_ok(g->ctx, eqat_tensor_write(t, x, (size_t)n * sizeof *x));
+    OK(g->ctx, eqat_tensor_write(t, x, (size_t)n * sizeof *x));
     free(x);
 }
 
@@ -228,8 +228,8 @@ static void expect_codes(const golden *g, const char *prefix, const eqi_linear *
     float *q = expected(g, prefix, l->name, &n);
     uint32_t *packed = malloc((size_t)(l->out * words) * sizeof *packed);
     ck_assert(q && packed && n == l->out * l->in);
-    ck_ok(g->ctx,
-          eqat_tensor_read(l->weight.codes, packed, (size_t)(l->out * words) * sizeof *packed));
+    OK(g->ctx,
+       eqat_tensor_read(l->weight.codes, packed, (size_t)(l->out * words) * sizeof *packed));
     for (int64_t i = 0; i < n; i++) {
         int64_t bit = i % l->in * l->weight.q.bits;
         const uint32_t *word = packed + i / l->in * words + bit / 32;
@@ -250,15 +250,15 @@ START_TEST(freeze)
         make_quantizer(g.ctx, (int)number(&g, NULL, "bits"), (int)number(&g, NULL, "group_size"));
     eqat_data *data = tokens(&g, "bap.ids");
     eqat_block_ap *job;
-    ck_ok(g.ctx, eqat_block_ap_create(&job, model, quantizer, data, NULL));
-    ck_ok(g.ctx, eqat_block_ap_begin(job));
+    OK(g.ctx, eqat_block_ap_create(&job, model, quantizer, data, NULL));
+    OK(g.ctx, eqat_block_ap_begin(job));
     for (int i = 0; i < job->work.n_linears; i++) {
         const eqi_linear *l = &job->work.linears[i];
         set_floats(&g, "bap.w.", l->name, l->weight.w);
         set_floats(&g, "bap.s.", l->name, l->beside[SCALES]);
         set_floats(&g, "bap.z.", l->name, l->beside[ZEROS]);
     }
-    ck_ok(g.ctx, eqat_block_ap_finish(job));
+    OK(g.ctx, eqat_block_ap_finish(job));
     const eqi_block *b = &model->blocks[0];
     for (int i = 0; i < b->n_linears; i++) {
         free(expect_start(&g, "bap.s16.", b->linears[i].name, b->linears[i].weight.s));
@@ -281,7 +281,7 @@ START_TEST(e2e_qp)
     eqat_model *model = open_golden_model(&g);
     eqat_quantizer *quantizer =
         make_quantizer(g.ctx, (int)number(&g, NULL, "bits"), (int)number(&g, NULL, "group_size"));
-    ck_ok(g.ctx, eqat_model_quantize_rtn(model, quantizer));
+    OK(g.ctx, eqat_model_quantize_rtn(model, quantizer));
     eqat_data *data = tokens(&g, "e2e.ids");
     bool z_trains =
         !strcmp(json_string_value(json_object_get(json_object_get(g.meta, "e2e"), "params")), "sz");
@@ -304,7 +304,7 @@ START_TEST(e2e_qp)
             linears[count++] = &model->blocks[b].linears[i];
         }
     eqat_e2e_qp *job;
-    ck_ok(g.ctx, eqat_e2e_qp_create(&job, model, data, &o));
+    OK(g.ctx, eqat_e2e_qp_create(&job, model, data, &o));
     ck_assert_int_eq(eqat_e2e_qp_steps(job), STEPS);
     for (int i = 0; i < count; i++) {
         const eqi_linear *l = linears[i];
@@ -317,8 +317,8 @@ START_TEST(e2e_qp)
     double losses[STEPS];
     for (int64_t step = 0; step < STEPS; step++) {
         for (int64_t micro = 0; micro < eqat_e2e_qp_micro_steps(job, step); micro++)
-            ck_ok(g.ctx, eqat_e2e_qp_accumulate(job, step, micro, NULL));
-        ck_ok(g.ctx, eqat_e2e_qp_step(job));
+            OK(g.ctx, eqat_e2e_qp_accumulate(job, step, micro, NULL));
+        OK(g.ctx, eqat_e2e_qp_step(job));
         losses[step] = eqat_e2e_qp_loss(job, step);
     }
     expect_losses(&g, family, "e2e.loss", losses);

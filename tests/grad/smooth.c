@@ -1,22 +1,7 @@
+#include "each_test.h"
 #include "grad.h"
 
 /* In f64 on the reference backend. */
-
-static eqi_ctx *ctx;
-static counter memory;
-
-static void setup(void)
-{
-    memory = (counter){0};
-    ctx = open_counted("ref", &memory);
-}
-
-static void teardown(void)
-{
-    ck_assert_uint_eq(ctx->live_bytes, 0);
-    eqi_ctx_unref(ctx);
-    ck_assert_uint_eq(memory.live, 0);
-}
 
 static void expect_close(const sample *s, const char *how, eqi_tensor **expected,
                          eqi_tensor **found, double factor)
@@ -153,7 +138,7 @@ END_TEST
 TCase *case_smooth(void)
 {
     TCase *t = tcase_create("smooth");
-    tcase_add_checked_fixture(t, setup, teardown);
+    tcase_add_checked_fixture(t, setup_ref, teardown);
     int n = (int)grad_case_count;
     tcase_add_loop_test(t, finite_differences, 0, n);
     tcase_add_loop_test(t, layouts, 0, n);

@@ -1,8 +1,8 @@
 /* Options and descriptors as a stranger hands them over. */
-#include "fixture.h"
-
 #include <locale.h>
 
+#include "cases.h"
+#include "each_test.h"
 #include "eqat/eqat.h"
 
 START_TEST(attention_options_have_a_size)

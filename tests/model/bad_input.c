@@ -1,8 +1,7 @@
-#include "fixture.h"
-
 #include <unistd.h>
 
-#include "base/file.h"
+#include "cases.h"
+#include "each_test.h"
 
 static eqat_status try_open(const char *path)
 {
@@ -13,16 +12,11 @@ static eqat_status try_open(const char *path)
     return st;
 }
 
-static void replace(const char *name, const char *text)
-{
-    char *path = in_dir(dir, name);
-    write_text(path, text);
-    free(path);
-}
+static void replace(const char *name, const char *text) { write_text(in_dir(dir, name), text); }
 
 START_TEST(places_that_hold_no_model)
 {
-    char *missing = in_dir(dir, "nowhere"), *file = in_dir(dir, "config.json");
+    const char *missing = in_dir(dir, "nowhere"), *file = in_dir(dir, "config.json");
     says(ctx, try_open(missing), EQAT_NOT_FOUND, "nowhere: no such file or folder");
     says(ctx, try_open(dir), EQAT_NOT_FOUND, "config.json: cannot open");
     replace("config.json", "{\"model_type\": ");
@@ -33,8 +27,6 @@ START_TEST(places_that_hold_no_model)
     says(ctx, try_open(file), EQAT_FORMAT, "config.json");
     replace("config.json", tiny_find("qwen2")->config);
     says(ctx, try_open(dir), EQAT_NOT_FOUND, "model.safetensors");
-    free(missing);
-    free(file);
 }
 END_TEST
 
@@ -81,10 +73,9 @@ END_TEST
 START_TEST(truncated_file)
 {
     write_model(ctx, dir, tiny_find("llama")->config, EQI_STORED_F32, NULL);
-    char *path = in_dir(dir, "model.safetensors");
+    const char *path = in_dir(dir, "model.safetensors");
     ck_assert_int_eq(truncate(path, 100000), 0);
     says(ctx, try_open(dir), EQAT_FORMAT, "model.safetensors");
-    free(path);
 }
 END_TEST
 
@@ -92,10 +83,9 @@ END_TEST
 START_TEST(file_cut_while_open)
 {
     write_model(ctx, dir, tiny_find("llama")->config, EQI_STORED_F32, NULL);
-    eqat_model *m = open_model(ctx, dir, EQI_F32);
-    char *path = in_dir(dir, "model.safetensors");
+    eqat_model *m = open_model(ctx, dir, EQAT_F32);
+    const char *path = in_dir(dir, "model.safetensors");
     ck_assert_int_eq(truncate(path, 100000), 0);
-    free(path);
     eqat_batch b;
     eqat_batch_init(&b, sizeof b);
     b.batch = b.time = 2;
@@ -114,7 +104,7 @@ START_TEST(values_that_are_not_finite)
     static const eqi_stored stored[] = {EQI_STORED_F32, EQI_STORED_BF16, EQI_STORED_F16};
     char expected[256];
     write_model(ctx, dir, tiny_find("llama")->config, stored[_i], &(flaw){.nan = names[_i]});
-    eqat_model *m = open_model(ctx, dir, EQI_F32);
+    eqat_model *m = open_model(ctx, dir, EQAT_F32);
     eqat_quantizer *q = make_quantizer(ctx, 2, 32);
     snprintf(expected, sizeof expected,
              "model.safetensors: tensor %s: found NaN at element 3, expected finite numbers",
@@ -123,11 +113,10 @@ START_TEST(values_that_are_not_finite)
     eqat_quantizer_free(q);
     eqat_model_free(m);
 
-    remove_dir(dir);
     dir = fresh_dir();
     write_model(ctx, dir, tiny_find("llama")->config, stored[_i],
                 &(flaw){.nan = "model.embed_tokens.weight"});
-    m = open_model(ctx, dir, EQI_F32);
+    m = open_model(ctx, dir, EQAT_F32);
     says(ctx, eqi_model_load_ends(m), EQAT_NUMERIC,
          "model.embed_tokens.weight: found NaN at element 3");
     eqat_model_free(m);
@@ -137,7 +126,7 @@ END_TEST
 START_TEST(group_that_does_not_divide)
 {
     write_model(ctx, dir, tiny_find("llama")->config, EQI_STORED_F16, NULL);
-    eqat_model *m = open_model(ctx, dir, EQI_F32);
+    eqat_model *m = open_model(ctx, dir, EQAT_F32);
     eqat_quantizer *q = make_quantizer(ctx, 2, 64);
     says(ctx, eqat_model_quantize_rtn(m, q), EQAT_INVALID_ARGUMENT, "model.layers.0.mlp.down_proj");
     /* Nothing was touched: the first block's other linears are as they were. */
@@ -157,7 +146,7 @@ START_TEST(rows_that_cannot_be_packed)
         "64, \"intermediate_size\": 80, "
         "\"num_hidden_layers\": 2, \"vocab_size\": 50, \"num_attention_heads\": 4}";
     write_model(ctx, dir, config, EQI_STORED_F16, NULL);
-    eqat_model *m = open_model(ctx, dir, EQI_F32);
+    eqat_model *m = open_model(ctx, dir, EQAT_F32);
     eqat_quantizer *q = make_quantizer(ctx, 2, 16);
     OK(ctx, eqat_quantizer_add_rule(q, "model.layers.0.mlp.down_proj", NULL));
     says(ctx, eqat_model_quantize_rtn(m, q), EQAT_INVALID_ARGUMENT,
@@ -174,7 +163,7 @@ END_TEST
 static void damaged(const char *config_from, const char *config_to, eqat_status status,
                     const char *message)
 {
-    char *out = in_dir(dir, "out"), *config = in_dir(out, "config.json");
+    const char *out = in_dir(dir, "out"), *config = in_dir(out, "config.json");
     char *text = read_text(config), *at = strstr(text, config_from),
          *changed = calloc(1, strlen(text) + 256);
     ck_assert_msg(at != NULL, "%s: %s", config_from, text);
@@ -187,17 +176,15 @@ static void damaged(const char *config_from, const char *config_to, eqat_status 
     OK(ctx, try_open(out));
     free(changed);
     free(text);
-    free(config);
-    free(out);
 }
 
 START_TEST(quantized_models_that_contradict_themselves)
 {
     write_model(ctx, dir, tiny_find("llama")->config, EQI_STORED_F16, NULL);
-    eqat_model *m = open_model(ctx, dir, EQI_F32);
+    eqat_model *m = open_model(ctx, dir, EQAT_F32);
     eqat_quantizer *q = make_quantizer(ctx, 4, 32);
     OK(ctx, eqat_model_quantize_rtn(m, q));
-    char *out = in_dir(dir, "out");
+    const char *out = in_dir(dir, "out");
     OK(ctx, eqat_model_save(m, out));
     damaged("\"bits\": 4", "\"bits\": 2", EQAT_FORMAT,
             "q_proj.qweight: found shape [8, 64], expected [4, 64]");
@@ -211,7 +198,6 @@ START_TEST(quantized_models_that_contradict_themselves)
     damaged("\"desc_act\": false", "\"desc_act\": true", EQAT_UNSUPPORTED, "desc_act: found true");
     damaged("\"quantization_config\"", "\"unknown\"", EQAT_FORMAT,
             "q_proj.qweight: expected a quantization_config");
-    free(out);
     eqat_quantizer_free(q);
     eqat_model_free(m);
 }

@@ -1,8 +1,5 @@
-#include "tiny.h"
-
-static eqi_ctx *ctx;
-static void setup(void) { ctx = open_ctx("ref"); }
-static void teardown(void) { eqi_ctx_unref(ctx); }
+#include "cases.h"
+#include "each_test.h"
 
 static eqat_status parse(const char *text, eqi_config *out)
 {

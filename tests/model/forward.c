@@ -1,8 +1,9 @@
-#include "fixture.h"
+#include "cases.h"
+#include "each_test.h"
 
 static eqat_model *model;
 
-static void open_tiny(const char *name, eqi_dtype compute)
+static void open_tiny(const char *name, eqat_dtype compute)
 {
     write_model(ctx, dir, tiny_find(name)->config, EQI_STORED_F32, NULL);
     model = open_model(ctx, dir, compute);
@@ -56,7 +57,7 @@ static double nll(const float *logits, int label)
 START_TEST(loss_is_that_of_the_logits)
 {
     float logits[12 * 50];
-    open_tiny("llama", EQI_F32);
+    open_tiny("llama", EQAT_F32);
     eqat_batch b = batch_of(2, 6, text);
     run(&b, logits);
     double sum = 0, count;
@@ -81,7 +82,7 @@ START_TEST(attention_sees_what_it_should)
     const tiny *t = &tiny_models[_i];
     if (!strcmp(t->name, "llama-dynamic")) return; /* frequencies depend on the length */
     float a[12 * 50], b[12 * 50];
-    open_tiny(t->name, EQI_F32);
+    open_tiny(t->name, EQAT_F32);
     eqat_batch whole = batch_of(1, 12, text), part = batch_of(1, 9, text);
     run(&whole, a);
     run(&part, b);
@@ -105,7 +106,7 @@ START_TEST(segments_keep_sequences_apart)
     const int32_t segments[12] = {0, 0, 0, 0, 0, 0, 0, 4, 4, 4, 4, 4},
                   positions[12] = {0, 1, 2, 3, 4, 5, 6, 0, 1, 2, 3, 4};
     float packed[12 * 50], first[7 * 50], second[5 * 50];
-    open_tiny("qwen3", EQI_F32);
+    open_tiny("qwen3", EQAT_F32);
     eqat_batch b = batch_of(1, 12, text), one = batch_of(1, 7, text),
                two = batch_of(1, 5, text + 7);
     b.segments = segments;
@@ -124,7 +125,7 @@ END_TEST
 START_TEST(embeddings_replace_ids)
 {
     float a[12 * 50], b[12 * 50];
-    open_tiny("llama", EQI_F32);
+    open_tiny("llama", EQAT_F32);
     eqat_batch ids = batch_of(2, 6, text), given = batch_of(2, 6, NULL);
     run(&ids, a);
     OK(ctx, eqi_model_load_ends(model));
@@ -149,7 +150,7 @@ END_TEST
 START_TEST(bad_batches)
 {
     eqat_tensor *t;
-    open_tiny("llama", EQI_F32);
+    open_tiny("llama", EQAT_F32);
     int32_t ids[4] = {1, 2, 50, 3};
     eqat_batch b = batch_of(1, 4, ids);
     says(ctx, eqat_model_forward(model, &b, &t), EQAT_INVALID_ARGUMENT,
@@ -179,7 +180,7 @@ END_TEST
 START_TEST(cancelling)
 {
     eqat_tensor *t;
-    open_tiny("llama", EQI_F32);
+    open_tiny("llama", EQAT_F32);
     eqat_batch b = batch_of(1, 4, text);
     atomic_store(&ctx->cancelled, 1);
     says(ctx, eqat_model_forward(model, &b, &t), EQAT_CANCELLED, "cancelled");
@@ -197,7 +198,7 @@ START_TEST(gradients)
     const tiny *t = &tiny_models[_i];
     eqi_ctx_unref(ctx);
     ctx = open_ctx("ref");
-    open_tiny(t->name, EQI_F32);
+    open_tiny(t->name, EQAT_F32);
     eqat_batch b = batch_of(2, 6, text);
     eqat_tensor *p[EQI_COUNT(names)], *loss, *count;
     for (size_t i = 0; i < EQI_COUNT(names); i++) {
@@ -235,10 +236,10 @@ END_TEST
 START_TEST(dynamic_scaling_follows_the_length)
 {
     size_t bytes;
-    open_tiny("llama-dynamic", EQI_F32);
+    open_tiny("llama-dynamic", EQAT_F32);
     free(logits_of(model, 90, &bytes));
     for (int64_t time = 80; time > 0; time -= 69) {
-        eqat_model *fresh = open_model(ctx, dir, EQI_F32);
+        eqat_model *fresh = open_model(ctx, dir, EQAT_F32);
         same_logits(model, fresh, time);
         eqat_model_free(fresh);
     }
@@ -248,7 +249,7 @@ END_TEST
 /* Full-precision blocks come and go: what stays is less than one of them. */
 START_TEST(blocks_leave_memory)
 {
-    open_tiny("llama", EQI_F32);
+    open_tiny("llama", EQAT_F32);
     eqat_batch b = batch_of(1, 4, text);
     loss_of(&b, NULL);
     for (int i = 0; i < 2; i++)

@@ -1,10 +1,10 @@
 /* A model inside a GGUF file: what it evaluates to is what is saved from it. */
-#include "fixture.h"
-
 #include "base/half.h"
 #include "base/rng.h"
+#include "cases.h"
+#include "each_test.h"
 
-enum { HIDDEN = 64, MLP = 96, KEYS = 32, VOCAB = 50, BLOCKS = 2, ALIGN = 32 };
+enum { WIDTH = 64, MLP = 96, KEYS = 32, TOKENS = 50, LAYERS = 2, ALIGN = 32 };
 enum { TYPE_U32 = 4, TYPE_F32 = 6, TYPE_STRING = 8, FLOATS = 0, Q8_0 = 8 };
 
 static void bytes(FILE *f, const void *p, size_t n) { ck_assert_uint_eq(fwrite(p, 1, n, f), n); }
@@ -35,18 +35,17 @@ static size_t list(item *items)
     static const struct {
         const char *name;
         uint64_t rows, width;
-    } parts[] = {
-        {"attn_norm", 0, HIDDEN},        {"attn_q", HIDDEN, HIDDEN}, {"attn_k", KEYS, HIDDEN},
-        {"attn_v", KEYS, HIDDEN},        {"ffn_norm", 0, HIDDEN},    {"ffn_gate", MLP, HIDDEN},
-        {"attn_output", HIDDEN, HIDDEN}, {"ffn_up", MLP, HIDDEN},    {"ffn_down", HIDDEN, MLP}};
+    } parts[] = {{"attn_norm", 0, WIDTH},       {"attn_q", WIDTH, WIDTH}, {"attn_k", KEYS, WIDTH},
+                 {"attn_v", KEYS, WIDTH},       {"ffn_norm", 0, WIDTH},   {"ffn_gate", MLP, WIDTH},
+                 {"attn_output", WIDTH, WIDTH}, {"ffn_up", MLP, WIDTH},   {"ffn_down", WIDTH, MLP}};
     size_t n = 0;
-    items[n++] = (item){"token_embd.weight", VOCAB, HIDDEN};
-    for (int b = 0; b < BLOCKS; b++)
+    items[n++] = (item){"token_embd.weight", TOKENS, WIDTH};
+    for (int b = 0; b < LAYERS; b++)
         for (size_t i = 0; i < EQI_COUNT(parts); i++) {
             items[n] = (item){.rows = parts[i].rows, .width = parts[i].width};
             snprintf(items[n++].name, sizeof items->name, "blk.%d.%s.weight", b, parts[i].name);
         }
-    items[n++] = (item){"output_norm.weight", 0, HIDDEN};
+    items[n++] = (item){"output_norm.weight", 0, WIDTH};
     return n;
 }
 
@@ -72,11 +71,11 @@ static void data(FILE *f, const item *t, uint32_t stream)
     }
 }
 
-static char *write_gguf(void)
+static const char *write_gguf(void)
 {
     item items[64];
     size_t n = list(items);
-    char *path = in_dir(dir, "tiny.gguf");
+    const char *path = in_dir(dir, "tiny.gguf");
     FILE *f = fopen(path, "wb");
     bytes(f, "GGUF", 4);
     u32(f, 3);
@@ -85,13 +84,13 @@ static char *write_gguf(void)
     string(f, "general.architecture");
     u32(f, TYPE_STRING);
     string(f, "llama");
-    key_u32(f, "llama.block_count", BLOCKS);
+    key_u32(f, "llama.block_count", LAYERS);
     key_u32(f, "llama.context_length", 64);
-    key_u32(f, "llama.embedding_length", HIDDEN);
+    key_u32(f, "llama.embedding_length", WIDTH);
     key_u32(f, "llama.feed_forward_length", MLP);
     key_u32(f, "llama.attention.head_count", 4);
     key_u32(f, "llama.attention.head_count_kv", 2);
-    key_u32(f, "llama.vocab_size", VOCAB);
+    key_u32(f, "llama.vocab_size", TOKENS);
     string(f, "llama.attention.layer_norm_rms_epsilon");
     u32(f, TYPE_F32);
     float eps = 1e-5f;
@@ -116,12 +115,12 @@ static char *write_gguf(void)
 
 START_TEST(gguf_round_trip)
 {
-    eqi_dtype compute = _i % 2 ? EQI_F32 : EQI_BF16;
-    char *path = write_gguf(), *out = in_dir(dir, "out"), *config = in_dir(out, "config.json");
+    eqat_dtype compute = _i % 2 ? EQAT_F32 : EQAT_BF16;
+    const char *path = write_gguf(), *out = in_dir(dir, "out");
     eqat_model *m = open_model(ctx, path, compute);
     eqat_model_info info = {.struct_size = sizeof info};
     OK(ctx, eqat_model_inspect(m, &info));
-    ck_assert(info.linear_bits == 8.5 && info.tied_embeddings && info.vocab_size == VOCAB &&
+    ck_assert(info.linear_bits == 8.5 && info.tied_embeddings && info.vocab_size == TOKENS &&
               !info.quantized);
     if (_i / 2) {
         eqat_quantizer *q = make_quantizer(ctx, 2, 32);
@@ -132,14 +131,11 @@ START_TEST(gguf_round_trip)
     OK(ctx, eqat_model_save(m, out));
     eqat_model *again = open_model(ctx, out, compute);
     same_logits(m, again, 9);
-    char *text = read_text(config);
+    char *text = read_text(in_dir(out, "config.json"));
     ck_assert(strstr(text, "\"torch_dtype\": \"float16\"") != NULL);
     eqat_model_free(m);
     eqat_model_free(again);
     free(text);
-    free(config);
-    free(out);
-    free(path);
 }
 END_TEST
 

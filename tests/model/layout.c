@@ -1,29 +1,18 @@
 /* The gptq layouts, read by a second, simpler reader than the library's. */
-#include "tiny.h"
-
 #include <sys/stat.h>
 
 #include "base/half.h"
+#include "cases.h"
+#include "each_test.h"
 
-static eqi_ctx *ctx;
-static char *dir, *in, *out;
+static const char *in, *out;
 
-static void setup(void)
+static void write_llama_files(void)
 {
-    ctx = open_ctx("ref");
-    dir = fresh_dir();
     in = in_dir(dir, "in");
     out = in_dir(dir, "out");
     mkdir(in, 0777);
     write_model(ctx, in, tiny_find("llama")->config, EQI_STORED_F16, NULL);
-}
-
-static void teardown(void)
-{
-    free(in);
-    free(out);
-    remove_dir(dir);
-    eqi_ctx_unref(ctx);
 }
 
 static void *raw(eqi_source *s, const char *name, eqi_stored stored, int64_t rows, int64_t columns)
@@ -56,7 +45,7 @@ START_TEST(layout_is_gptq_v2)
     static const int widths[] = {2, 3, 4, 8};
     int bits = widths[_i];
     enum { OUT = 64, IN = 96, GROUP = 32, GROUPS = 3 };
-    eqat_model *m = open_model(ctx, in, EQI_F32);
+    eqat_model *m = open_model(ctx, in, EQAT_F32);
     eqat_quantizer *q = make_quantizer(ctx, bits, GROUP);
     OK(ctx, eqat_model_quantize_rtn(m, q));
     OK(ctx, eqat_model_save(m, out));
@@ -97,9 +86,8 @@ typedef void (*edit_fn)(const eqi_source_entry *e, void *data, int bits);
  * passing through edit, which leaves the step sizes as F16 or makes F32 of them. */
 static void rewrite(const char *from, const char *to, edit_fn edit, int bits, eqi_stored scales)
 {
-    char *config = in_dir(out, "config.json"), *text = read_text(config), *at = strstr(text, from);
-    char *copy = in_dir(in, "config.json"), *weights = in_dir(in, "model.safetensors"),
-         changed[8192];
+    const char *copy = in_dir(in, "config.json"), *weights = in_dir(in, "model.safetensors");
+    char *text = read_text(in_dir(out, "config.json")), *at = strstr(text, from), changed[8192];
     ck_assert(at != NULL);
     snprintf(changed, sizeof changed, "%.*s%s%s", (int)(at - text), text, to, at + strlen(from));
     remove(copy);
@@ -127,10 +115,7 @@ static void rewrite(const char *from, const char *to, edit_fn edit, int bits, eq
     }
     OK(ctx, eqi_safetensors_close(w));
     eqi_source_close(s);
-    free(config);
     free(text);
-    free(copy);
-    free(weights);
 }
 
 /* Each zero point z becomes (z - 1) mod 2^bits. */
@@ -152,21 +137,21 @@ static void less_one(const eqi_source_entry *e, void *data, int bits)
 START_TEST(classic_gptq_is_read)
 {
     static const int widths[] = {2, 3, 4, 8};
-    eqat_model *m = open_model(ctx, in, EQI_F32);
+    eqat_model *m = open_model(ctx, in, EQAT_F32);
     eqat_quantizer *q = make_quantizer(ctx, widths[_i], 16);
     OK(ctx, eqat_model_quantize_rtn(m, q));
     OK(ctx, eqat_model_save(m, out));
     rewrite("\"gptq_v2\"", "\"gptq\"", less_one, widths[_i], EQI_STORED_F16);
-    eqat_model *classic = open_model(ctx, in, EQI_F32);
+    eqat_model *classic = open_model(ctx, in, EQAT_F32);
     same_logits(m, classic, 5);
     /* Not yet loaded or loaded, it is saved as gptq_v2. */
-    char *again = in_dir(dir, "again"), command[4096];
-    eqat_model *fresh = open_model(ctx, in, EQI_F32);
+    const char *again = in_dir(dir, "again");
+    char command[4096];
+    eqat_model *fresh = open_model(ctx, in, EQAT_F32);
     OK(ctx, eqat_model_save(_i % 2 ? fresh : classic, again));
     snprintf(command, sizeof command, "cmp '%s/model.safetensors' '%s/model.safetensors'", out,
              again);
     ck_assert_int_eq(system(command), 0);
-    free(again);
     eqat_model_free(fresh);
     eqat_model_free(classic);
     eqat_quantizer_free(q);
@@ -188,7 +173,7 @@ static void break_scale(const eqi_source_entry *e, void *data, int bits)
 
 START_TEST(other_orders_are_refused)
 {
-    eqat_model *m = open_model(ctx, in, EQI_F32);
+    eqat_model *m = open_model(ctx, in, EQAT_F32);
     eqat_quantizer *q = make_quantizer(ctx, 4, 16);
     OK(ctx, eqat_model_quantize_rtn(m, q));
     OK(ctx, eqat_model_save(m, out));
@@ -196,13 +181,13 @@ START_TEST(other_orders_are_refused)
     eqat_quantizer_free(q);
     eqi_block *block;
     rewrite("\"gptq_v2\"", "\"gptq_v2\"", shuffle_groups, 4, EQI_STORED_F16);
-    m = open_model(ctx, in, EQI_F32);
+    m = open_model(ctx, in, EQAT_F32);
     OK(ctx, eqi_block_keep(m, 0, EQI_F32, &block));
     says(ctx, eqi_block_keep(m, 1, EQI_F32, &block), EQAT_UNSUPPORTED,
          "model.layers.1.mlp.up_proj.g_idx: found group 1 for input 5, expected 0");
     eqat_model_free(m);
     rewrite("\"gptq_v2\"", "\"gptq_v2\"", break_scale, 4, EQI_STORED_F16);
-    m = open_model(ctx, in, EQI_F32);
+    m = open_model(ctx, in, EQAT_F32);
     says(ctx, eqi_block_keep(m, 1, EQI_F32, &block), EQAT_NUMERIC,
          "model.layers.1.mlp.up_proj.scales: found NaN at element 5");
     eqat_model_free(m);
@@ -229,7 +214,7 @@ static void to_f32(const eqi_source_entry *e, void *data, int bits)
 /* What is evaluated is what a file of ours will hold. */
 START_TEST(step_sizes_of_other_types_are_rounded_to_f16)
 {
-    eqat_model *m = open_model(ctx, in, EQI_F32);
+    eqat_model *m = open_model(ctx, in, EQAT_F32);
     eqat_quantizer *q = make_quantizer(ctx, 4, 32);
     OK(ctx, eqat_model_quantize_rtn(m, q));
     OK(ctx, eqat_model_save(m, out));
@@ -238,7 +223,7 @@ START_TEST(step_sizes_of_other_types_are_rounded_to_f16)
     largest = 65519;
     rewrite("\"gptq_v2\"", "\"gptq_v2\"", to_f32, 4, EQI_STORED_F32);
     eqat_tensor *s;
-    m = open_model(ctx, in, EQI_F32);
+    m = open_model(ctx, in, EQAT_F32);
     OK(ctx, eqat_model_parameter(m, "model.layers.1.mlp.up_proj.scales", &s));
     for (size_t i = 0; i < EQI_COUNT(steps); i++)
         ck_assert_double_eq(get(s, (int64_t)i * s->v.shape[1]),
@@ -248,7 +233,7 @@ START_TEST(step_sizes_of_other_types_are_rounded_to_f16)
     largest = 65520;
     eqi_block *block;
     rewrite("\"gptq_v2\"", "\"gptq_v2\"", to_f32, 4, EQI_STORED_F32);
-    m = open_model(ctx, in, EQI_F32);
+    m = open_model(ctx, in, EQAT_F32);
     says(ctx, eqi_block_keep(m, 0, EQI_F32, &block), EQAT_NUMERIC,
          "scales: found infinity at element 5");
     eqat_model_free(m);
@@ -259,6 +244,7 @@ TCase *case_layout(void)
 {
     TCase *tc = tcase_create("gptq layout");
     tcase_add_checked_fixture(tc, setup, teardown);
+    tcase_add_checked_fixture(tc, write_llama_files, NULL);
     tcase_add_loop_test(tc, layout_is_gptq_v2, 0, 4);
     tcase_add_loop_test(tc, classic_gptq_is_read, 0, 4);
     tcase_add_test(tc, other_orders_are_refused);

@@ -1,4 +1,4 @@
-#include "tiny.h"
+#include "cases.h"
 
 int main(void)
 {

@@ -1,11 +1,12 @@
-#include "fixture.h"
+#include "cases.h"
+#include "each_test.h"
 
 static eqat_model *model;
 
 static void open_llama(void)
 {
     write_model(ctx, dir, tiny_find("llama")->config, EQI_STORED_BF16, NULL);
-    model = open_model(ctx, dir, EQI_BF16);
+    model = open_model(ctx, dir, EQAT_BF16);
 }
 
 static void close_llama(void) { eqat_model_free(model); }
@@ -60,7 +61,7 @@ END_TEST
 /* Masters in memory and weights read block by block in the compute dtype are the same model. */
 START_TEST(masters_change_no_logit)
 {
-    eqat_model *other = open_model(ctx, dir, EQI_BF16);
+    eqat_model *other = open_model(ctx, dir, EQAT_BF16);
     eqat_tensor *t;
     for (size_t i = 0; i < count_names(); i++)
         OK(ctx, eqat_model_parameter(model, eqat_model_parameter_name(model, i), &t));

@@ -3,8 +3,8 @@
 
 #include "base/half.h"
 #include "base/rng.h"
+#include "cases.h"
 #include "quant/freeze.h"
-#include "tiny.h"
 
 static eqat_quantizer *quantizer_of(eqi_ctx *ctx, int bits, int group, eqat_init init)
 {

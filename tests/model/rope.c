@@ -1,8 +1,5 @@
-#include "tiny.h"
-
-static eqi_ctx *ctx;
-static void setup(void) { ctx = open_ctx("ref"); }
-static void teardown(void) { eqi_ctx_unref(ctx); }
+#include "cases.h"
+#include "each_test.h"
 
 /* Angle of pair `pair` at position 1, for a sequence of `length`. */
 static double angle(eqi_config c, int64_t length, int pair)

@@ -1,22 +1,16 @@
-#include "../support/rule.h"
-#include "fixture.h"
-
 #include <sys/stat.h>
 #include <unistd.h>
 
-static char *in, *out;
+#include "cases.h"
+#include "each_test.h"
+
+static const char *in, *out;
 
 static void make_paths(void)
 {
     in = in_dir(dir, "in");
     out = in_dir(dir, "out");
     mkdir(in, 0777);
-}
-
-static void free_paths(void)
-{
-    free(in);
-    free(out);
 }
 
 static void quantize(eqat_model *m, int bits, int group)
@@ -27,7 +21,7 @@ static void quantize(eqat_model *m, int bits, int group)
 }
 
 /* The folder opens again and is the model in memory; saved once more it is the same folder. */
-static void round_trip(eqat_model *m, eqi_dtype compute, bool quantized)
+static void round_trip(eqat_model *m, eqat_dtype compute, bool quantized)
 {
     OK(ctx, eqat_model_save(m, out));
     eqat_model *again = open_model(ctx, out, compute);
@@ -37,11 +31,11 @@ static void round_trip(eqat_model *m, eqi_dtype compute, bool quantized)
     ck_assert(b.quantized == quantized && a.bytes == b.bytes && a.linear_bits == b.linear_bits &&
               a.parameters == b.parameters);
     same_logits(m, again, 11);
-    char *twice = in_dir(dir, "twice"), command[4096];
+    const char *twice = in_dir(dir, "twice");
+    char command[4096];
     OK(ctx, eqat_model_save(again, twice));
     snprintf(command, sizeof command, "diff -r '%s' '%s'", out, twice);
     ck_assert_int_eq(system(command), 0);
-    free(twice);
     eqat_model_free(again);
 }
 
@@ -53,7 +47,7 @@ START_TEST(what_is_evaluated_is_what_is_saved)
 {
     int bits = widths[_i % 4];
     const tiny *t = &tiny_models[_i / 4];
-    eqi_dtype compute = _i % 2 ? EQI_F32 : EQI_BF16;
+    eqat_dtype compute = _i % 2 ? EQAT_F32 : EQAT_BF16;
     write_model(ctx, in, t->config, dtypes[_i % 3], NULL);
     eqat_model *m = open_model(ctx, in, compute);
     quantize(m, bits, _i % 3 == 0 ? 16 : _i % 3 == 1 ? 32 : -1);
@@ -65,8 +59,8 @@ END_TEST
 START_TEST(full_precision_too)
 {
     write_model(ctx, in, tiny_find("qwen3")->config, dtypes[_i], NULL);
-    eqat_model *m = open_model(ctx, in, EQI_BF16);
-    round_trip(m, EQI_BF16, false);
+    eqat_model *m = open_model(ctx, in, EQAT_BF16);
+    round_trip(m, EQAT_BF16, false);
     eqat_model_free(m);
 }
 END_TEST
@@ -74,20 +68,19 @@ END_TEST
 START_TEST(linears_that_differ)
 {
     write_model(ctx, in, tiny_find("qwen2")->config, EQI_STORED_BF16, NULL);
-    eqat_model *m = open_model(ctx, in, EQI_BF16);
+    eqat_model *m = open_model(ctx, in, EQAT_BF16);
     eqat_quantizer *q = make_quantizer(ctx, 2, 32);
     OK(ctx, add_rule(q, "*.down_proj", 4, 16));
     OK(ctx, eqat_quantizer_add_rule(q, "model.layers.1.self_attn.v_proj", NULL));
     OK(ctx, add_rule(q, "*.o_proj", 8, -1));
     OK(ctx, eqat_model_quantize_rtn(m, q));
-    round_trip(m, EQI_BF16, true);
-    char *path = in_dir(out, "config.json"), *text = read_text(path);
+    round_trip(m, EQAT_BF16, true);
+    char *text = read_text(in_dir(out, "config.json"));
     ck_assert(strstr(text,
                      "\"+:^model\\\\.layers\\\\.0\\\\.mlp\\\\.down_proj$\": {\n        \"bits\": "
                      "4,\n        \"group_size\": 16") != NULL);
     ck_assert(strstr(text, "\"-:^model\\\\.layers\\\\.1\\\\.self_attn\\\\.v_proj$\": {}") != NULL);
     ck_assert(strstr(text, "q_proj") == NULL);
-    free(path);
     free(text);
     eqat_quantizer_free(q);
     eqat_model_free(m);
@@ -98,7 +91,7 @@ START_TEST(a_linear_that_was_asked_for_stays_where_it_is)
 {
     static const char name[] = "model.layers.1.self_attn.v_proj.weight";
     write_model(ctx, in, tiny_find("qwen2")->config, EQI_STORED_BF16, NULL);
-    eqat_model *m = open_model(ctx, in, EQI_BF16);
+    eqat_model *m = open_model(ctx, in, EQAT_BF16);
     eqat_quantizer *q = make_quantizer(ctx, 2, 32);
     eqat_tensor *before, *after;
     OK(ctx, eqat_quantizer_add_rule(q, "*.v_proj", NULL));
@@ -118,7 +111,7 @@ START_TEST(trained_tensors)
         "model.layers.0.input_layernorm.weight", "model.layers.1.mlp.up_proj.weight",
         "model.layers.0.self_attn.q_proj.bias", "model.norm.weight", "model.embed_tokens.weight"};
     bool packed = _i & 1;
-    eqi_dtype compute = _i & 2 ? EQI_F32 : EQI_BF16;
+    eqat_dtype compute = _i & 2 ? EQAT_F32 : EQAT_BF16;
     write_model(ctx, in, tiny_find("llama")->config, EQI_STORED_BF16, NULL);
     eqat_model *m = open_model(ctx, in, compute);
     eqat_tensor *t;
@@ -147,7 +140,7 @@ START_TEST(trained_ends_that_are_not_tied)
 {
     static const char *const names[] = {"lm_head.weight", "model.embed_tokens.weight"};
     write_model(ctx, in, tiny_find("mistral")->config, EQI_STORED_BF16, NULL);
-    eqat_model *m = open_model(ctx, in, EQI_F32);
+    eqat_model *m = open_model(ctx, in, EQAT_F32);
     eqat_tensor *t;
     OK(ctx, eqat_model_parameter(m, names[_i], &t));
     for (int64_t i = 0; i < count(t); i++) put(t, i, get(t, i) * 1.001 + 1e-4);
@@ -155,7 +148,7 @@ START_TEST(trained_ends_that_are_not_tied)
     eqat_tensor *same;
     OK(ctx, eqat_model_parameter(m, names[_i], &same));
     ck_assert_ptr_eq(same, t);
-    round_trip(m, EQI_F32, false);
+    round_trip(m, EQAT_F32, false);
     eqat_model_free(m);
 }
 END_TEST
@@ -163,7 +156,7 @@ END_TEST
 START_TEST(trained_to_nan)
 {
     write_model(ctx, in, tiny_find("llama")->config, EQI_STORED_BF16, NULL);
-    eqat_model *m = open_model(ctx, in, EQI_F32);
+    eqat_model *m = open_model(ctx, in, EQAT_F32);
     eqat_tensor *t;
     OK(ctx, eqat_model_parameter(m, "model.layers.1.mlp.up_proj.weight", &t));
     put(t, 7, NAN);
@@ -179,7 +172,7 @@ END_TEST
 START_TEST(in_training)
 {
     write_model(ctx, in, tiny_find("llama")->config, EQI_STORED_F16, NULL);
-    eqat_model *m = open_model(ctx, in, EQI_F32);
+    eqat_model *m = open_model(ctx, in, EQAT_F32);
     eqat_tensor *gain, *steps;
     quantize(m, 2, 16);
     OK(ctx, eqat_model_parameter(m, "model.norm.weight", &gain));
@@ -193,7 +186,7 @@ START_TEST(in_training)
     put(steps, 0, -1e-30);
     OK(ctx, eqat_model_save(m, out));
     ck_assert(get(steps, 0) == (double)-1e-30f);
-    eqat_model *again = open_model(ctx, out, EQI_F32);
+    eqat_model *again = open_model(ctx, out, EQAT_F32);
     OK(ctx, eqat_model_parameter(again, "model.layers.1.mlp.up_proj.scales", &steps));
     ck_assert(get(steps, 0) == -0x1p-24);
     eqat_model_free(again);
@@ -209,14 +202,12 @@ START_TEST(config_is_carried_over)
         "{\"_name\": \"caf\\u00e9\", \"initializer_range\": 0.02, \"eos_token_id\": [1, 2], %s",
         tiny_find("llama")->config + 1);
     write_model(ctx, in, text, EQI_STORED_BF16, NULL);
-    char *generation = in_dir(in, "generation_config.json"), *path = in_dir(out, "config.json");
-    write_text(generation, "{\"temperature\": 0.6}\n");
-    free(generation);
-    eqat_model *m = open_model(ctx, in, EQI_BF16);
+    write_text(in_dir(in, "generation_config.json"), "{\"temperature\": 0.6}\n");
+    eqat_model *m = open_model(ctx, in, EQAT_BF16);
     quantize(m, 2, 16);
     OK(ctx, eqat_model_save(m, out));
     eqat_model_free(m);
-    char *saved = read_text(path);
+    char *saved = read_text(in_dir(out, "config.json"));
     static const char *const lines[] = {"\"_name\": \"caf\xc3\xa9\"",
                                         "\"initializer_range\": 0.02,",
                                         "\"rms_norm_eps\": 1e-",
@@ -233,12 +224,9 @@ START_TEST(config_is_carried_over)
         ck_assert_msg(strstr(saved, lines[i]) != NULL, "%s in %s", lines[i], saved);
     ck_assert(strstr(saved, "dynamic") == NULL);
     free(saved);
-    free(path);
-    path = in_dir(out, "generation_config.json");
-    saved = read_text(path);
+    saved = read_text(in_dir(out, "generation_config.json"));
     ck_assert_str_eq(saved, "{\"temperature\": 0.6}\n");
     free(saved);
-    free(path);
 }
 END_TEST
 
@@ -246,31 +234,26 @@ END_TEST
 START_TEST(tokenizer_files)
 {
     write_model(ctx, in, tiny_find("llama")->config, EQI_STORED_BF16, NULL);
-    char *model_file = in_dir(in, "tokenizer.model"), *saved = in_dir(out, "tokenizer.model"),
-         *json = in_dir(in, "tokenizer.json");
-    write_text(model_file, "sentences");
-    eqat_model *m = open_model(ctx, in, EQI_F32);
+    write_text(in_dir(in, "tokenizer.model"), "sentences");
+    eqat_model *m = open_model(ctx, in, EQAT_F32);
     ck_assert(eqat_model_tokenizer(m) == NULL);
     OK(ctx, eqat_model_save(m, out));
     eqat_model_free(m);
-    char *text = read_text(saved);
+    char *text = read_text(in_dir(out, "tokenizer.model"));
     ck_assert_str_eq(text, "sentences");
-    write_text(json, "{\"version\": ");
+    write_text(in_dir(in, "tokenizer.json"), "{\"version\": ");
     says(ctx, eqat_model_open(ctx, &m, in, NULL), EQAT_FORMAT, "tokenizer.json");
     ck_assert(m == NULL);
     free(text);
-    free(model_file);
-    free(saved);
-    free(json);
 }
 END_TEST
 
 START_TEST(places_that_cannot_be_written)
 {
     write_model(ctx, in, tiny_find("llama")->config, EQI_STORED_F16, NULL);
-    eqat_model *m = open_model(ctx, in, EQI_F32);
-    char *file = in_dir(in, "config.json"), *under_file = in_dir(file, "out"),
-         *nowhere = in_dir(out, "deep/deeper");
+    eqat_model *m = open_model(ctx, in, EQAT_F32);
+    const char *file = in_dir(in, "config.json"), *under_file = in_dir(file, "out"),
+               *nowhere = in_dir(out, "deep/deeper");
     says(ctx, eqat_model_save(m, in), EQAT_EXISTS,
          "found a folder that is not empty, expected a new or empty folder");
     says(ctx, eqat_model_save(m, file), EQAT_EXISTS, "found something that is not a folder");
@@ -284,9 +267,6 @@ START_TEST(places_that_cannot_be_written)
     OK(ctx, eqat_model_save(m, out));
     ck_assert_int_eq(entries(out), 2);
     ck_assert_int_eq(entries(dir), 2);
-    free(file);
-    free(under_file);
-    free(nowhere);
     eqat_model_free(m);
 }
 END_TEST
@@ -294,7 +274,7 @@ END_TEST
 START_TEST(widths_that_no_engine_reads)
 {
     write_model(ctx, in, tiny_find("llama")->config, EQI_STORED_F16, NULL);
-    eqat_model *m = open_model(ctx, in, EQI_F32);
+    eqat_model *m = open_model(ctx, in, EQAT_F32);
     quantize(m, 5 + _i, 32);
     size_t bytes;
     free(logits_of(m, 3, &bytes));
@@ -310,7 +290,7 @@ END_TEST
 START_TEST(formats_by_name)
 {
     write_model(ctx, in, tiny_find("llama")->config, EQI_STORED_F16, NULL);
-    eqat_model *m = open_model(ctx, in, EQI_F32);
+    eqat_model *m = open_model(ctx, in, EQAT_F32);
     OK(ctx, eqat_model_check_save(m, "gptq_v2"));
     quantize(m, 4, 32);
     OK(ctx, eqat_model_check_save(m, "gptq_v2"));
@@ -331,7 +311,7 @@ START_TEST(outputs_that_fill_no_word)
     snprintf(text, sizeof text, "%.*s\"num_key_value_heads\": 1%s", (int)(at - config), config,
              at + 24);
     write_model(ctx, in, text, EQI_STORED_F16, NULL);
-    eqat_model *m = open_model(ctx, in, EQI_F32);
+    eqat_model *m = open_model(ctx, in, EQAT_F32);
     quantize(m, 3, 32);
     says(ctx, eqat_model_save(m, out), EQAT_UNSUPPORTED,
          "model.layers.0.self_attn.k_proj: found 16 outputs, expected a multiple of 32 at 3 bits");
@@ -343,7 +323,7 @@ END_TEST
 START_TEST(interrupted)
 {
     write_model(ctx, in, tiny_find("llama")->config, EQI_STORED_F16, NULL);
-    eqat_model *m = open_model(ctx, in, EQI_F32);
+    eqat_model *m = open_model(ctx, in, EQAT_F32);
     atomic_store(&ctx->cancelled, 1);
     says(ctx, eqat_model_save(m, out), EQAT_CANCELLED, "cancelled");
     ck_assert_int_eq(entries(dir), 1);
@@ -355,7 +335,7 @@ TCase *case_save(void)
 {
     TCase *tc = tcase_create("save");
     tcase_add_checked_fixture(tc, setup, teardown);
-    tcase_add_checked_fixture(tc, make_paths, free_paths);
+    tcase_add_checked_fixture(tc, make_paths, NULL);
     tcase_add_loop_test(tc, what_is_evaluated_is_what_is_saved, 0, (int)n_tiny_models * 4);
     tcase_add_loop_test(tc, full_precision_too, 0, 3);
     tcase_add_test(tc, linears_that_differ);

@@ -3,52 +3,6 @@
 #include "base/half.h"
 #include "base/rng.h"
 
-static void *count_alloc(void *user, size_t size, size_t align)
-{
-    counter *c = user;
-    c->requests++;
-    if (c->fail_at && (c->once ? c->requests == c->fail_at : c->requests >= c->fail_at))
-        return NULL;
-    void *p = NULL;
-    if (posix_memalign(&p, align, size) != 0) return NULL;
-    /* What is not written must not look like a result. */
-    memset(p, 0xff, size);
-    c->live++;
-    return p;
-}
-
-static void count_free(void *user, void *p)
-{
-    counter *c = user;
-    c->live--;
-    free(p);
-}
-
-eqi_allocator counting(counter *c)
-{
-    return (eqi_allocator){.alloc = count_alloc, .free = count_free, .user = c};
-}
-
-eqi_ctx *open_counted(const char *device, counter *c)
-{
-    eqi_ctx_config config = {.device = device, .threads = 2, .allocator = counting(c)};
-    char error[EQI_ERROR_MAX] = "";
-    eqi_ctx *ctx;
-    eqat_status st = eqi_ctx_create(&ctx, &config, error, sizeof error);
-    ck_assert_msg(st == EQAT_OK, "context: %s", error);
-    return ctx;
-}
-
-eqi_ctx *open_ctx(const char *device)
-{
-    eqi_ctx_config config = {.device = device, .threads = 2};
-    char error[EQI_ERROR_MAX] = "";
-    eqi_ctx *ctx;
-    eqat_status st = eqi_ctx_create(&ctx, &config, error, sizeof error);
-    ck_assert_msg(st == EQAT_OK, "context: %s", error);
-    return ctx;
-}
-
 static size_t offset(const eqi_view *v, int64_t i)
 {
     int64_t at = 0;

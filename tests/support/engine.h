@@ -1,41 +1,10 @@
-/* What the engine's own tests share: contexts, counted memory, tensors as arrays of double. */
+/* What the engine's own tests share: tensors as arrays of double. */
 #ifndef TESTS_SUPPORT_ENGINE_H
 #define TESTS_SUPPORT_ENGINE_H
 
-#include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
 #include "backend/backend.h"
+#include "context.h"
 #include "ops/ops.h"
-#include "run_suite.h"
-
-/* The call succeeds; what the context said goes into the report. */
-#define OK(ctx, expr)                                                                            \
-    do {                                                                                         \
-        eqat_status ok_ = (expr);                                                                \
-        ck_assert_msg(ok_ == EQAT_OK, "%s: %s: %s", #expr, eqat_status_name(ok_), (ctx)->error); \
-    } while (0)
-
-/* The call fails with this status and says exactly this. */
-#define FAILS(ctx, status, message, expr)                                                   \
-    do {                                                                                    \
-        eqat_status fails_ = (expr);                                                        \
-        ck_assert_msg(fails_ == (status), "%s: found %s", #expr, eqat_status_name(fails_)); \
-        ck_assert_str_eq((ctx)->error, message);                                            \
-    } while (0)
-
-/* An allocator that counts, and fails from the fail_at-th request on (1-based; 0: never), or that
- * one alone. */
-typedef struct counter {
-    size_t live, requests, fail_at;
-    bool once;
-} counter;
-eqi_allocator counting(counter *c);
-
-eqi_ctx *open_ctx(const char *device);
-eqi_ctx *open_counted(const char *device, counter *c);
 
 typedef struct dims {
     int n;

@@ -4,7 +4,6 @@
 #include "data/tokenizer/bpe.h"
 #include "data/tokenizer/normalize.h"
 #include "data/tokenizer/utf8.h"
-
 #include "make.h"
 
 #define SPACE "\xe2\x96\x81"
@@ -31,7 +30,7 @@ static uint32_t draw(uint32_t bound)
 static void add_token(toy *y, const char *text)
 {
     snprintf(y->texts[y->count], sizeof y->texts[0], "%s", text);
-    ck_ok(eqi_vocab_add(ctx, &y->bpe.vocab, y->count, text, strlen(text)));
+    OK(ctx, eqi_vocab_add(ctx, &y->bpe.vocab, y->count, text, strlen(text)));
     y->count++;
 }
 
@@ -76,10 +75,10 @@ static toy *make_toy(uint64_t seed, bool inner_spaces, bool bytes_too, bool fuse
         add_token(y, text);
     }
     y->bpe.unk = 0;
-    ck_ok(eqi_bpe_begin(&y->bpe, y->merge_count));
+    OK(ctx, eqi_bpe_begin(&y->bpe, y->merge_count));
     for (uint32_t i = 0; i < y->merge_count; i++)
         eqi_bpe_merge(&y->bpe, y->merges[i].left, y->merges[i].right, y->merges[i].id, i);
-    ck_ok(eqi_bpe_finish(&y->bpe));
+    OK(ctx, eqi_bpe_finish(&y->bpe));
     return y;
 }
 
@@ -163,10 +162,10 @@ START_TEST(as_the_plain_way)
         size_t n = random_text(text, round < 40 ? 1 + draw(40) : 100 + draw(300), round % 2);
         size_t count = plain_merge(y, expected, plain_symbols(y, text, n, expected));
         eqi_ids word = {0}, whole = {0};
-        ck_ok(eqi_bpe_word_uncached(&y->bpe, text, n, &word));
+        OK(ctx, eqi_bpe_word_uncached(&y->bpe, text, n, &word));
         for (int again = 0; again < 2; again++) {
             whole.size = 0;
-            ck_ok(eqi_bpe_text(&y->bpe, text, n, &whole));
+            OK(ctx, eqi_bpe_text(&y->bpe, text, n, &whole));
             ck_assert_uint_eq(whole.size, count);
             ck_assert_mem_eq(whole.data, expected, count * sizeof *expected);
         }
@@ -265,10 +264,10 @@ START_TEST(byte_level_words)
     const int32_t *ids;
     size_t count, n;
     const char *text;
-    ck_ok(eqat_tokenizer_encode(t, "h\xc3\xa9llo", 6, EQAT_TOKENIZE_PLAIN, &ids, &count));
-    ck_ok(eqat_tokenizer_decode(t, ids, count, EQAT_TOKENIZE_PLAIN, &text, &n));
+    OK(ctx, eqat_tokenizer_encode(t, "h\xc3\xa9llo", 6, EQAT_TOKENIZE_PLAIN, &ids, &count));
+    OK(ctx, eqat_tokenizer_decode(t, ids, count, EQAT_TOKENIZE_PLAIN, &text, &n));
     ck_assert_str_eq(text, "h\xc3\xa9llo");
-    ck_ok(eqat_tokenizer_encode(t, "", 0, EQAT_TOKENIZE_PLAIN, &ids, &count));
+    OK(ctx, eqat_tokenizer_encode(t, "", 0, EQAT_TOKENIZE_PLAIN, &ids, &count));
     ck_assert_uint_eq(count, 0);
     eqat_tokenizer_free(t);
 }
@@ -318,7 +317,7 @@ START_TEST(long_texts)
             memcpy(text + n, units[k], m);
             n += m;
         }
-        ck_ok(eqat_tokenizer_encode(t, text, n, EQAT_TOKENIZE_PARSE_SPECIAL, &ids, &count));
+        OK(ctx, eqat_tokenizer_encode(t, text, n, EQAT_TOKENIZE_PARSE_SPECIAL, &ids, &count));
     }
     free(text);
     eqat_tokenizer_free(t);
@@ -348,13 +347,13 @@ START_TEST(utf8)
     };
     for (size_t i = 0; i < EQI_COUNT(cases); i++) {
         eqi_bytes out = {0}, marks = {0};
-        ck_ok(eqi_utf8_repair(ctx, &out, cases[i].in, cases[i].n));
+        OK(ctx, eqi_utf8_repair(ctx, &out, cases[i].in, cases[i].n));
         for (size_t k = 0; k < out.size; k++) {
             bool mark = out.size - k >= 3 && !memcmp(out.data + k, "\xef\xbf\xbd", 3);
-            ck_ok(eqi_bytes_append(ctx, &marks, mark ? "?" : out.data + k, 1));
+            OK(ctx, eqi_bytes_append(ctx, &marks, mark ? "?" : out.data + k, 1));
             k += mark ? 2 : 0;
         }
-        ck_ok(eqi_bytes_append(ctx, &marks, "", 1));
+        OK(ctx, eqi_bytes_append(ctx, &marks, "", 1));
         ck_assert_str_eq(marks.data, cases[i].out);
         ck_assert(eqi_utf8_valid(out.data, out.size) == out.size);
         eqi_bytes_free(ctx, &out);
@@ -411,7 +410,7 @@ END_TEST
 int main(void)
 {
     TCase *c = tcase_create("tokenizer merging");
-    tcase_add_checked_fixture(c, set_up, tear_down);
+    tcase_add_checked_fixture(c, setup, teardown);
     tcase_add_loop_test(c, as_the_plain_way, 0, 25);
     tcase_add_test(c, words_in_the_cache);
     tcase_add_test(c, a_pair_given_twice);

@@ -1,18 +1,14 @@
 /* Where tokenizers come from and what is wrong with some of them: folders, tokenizer.json, GGUF;
  * saving. */
+#include <sys/stat.h>
+
+#include "base/file.h"
 #include "gguf_bytes.h"
 #include "make.h"
-
-#include <sys/stat.h>
 
 #define SPACE "\xe2\x96\x81"
 #define G "\xc4\xa0" /* a space in the byte-level alphabet */
 #define ALL (EQAT_TOKENIZE_ADD_SPECIAL | EQAT_TOKENIZE_PARSE_SPECIAL)
-
-static void write_text(const char *name, const char *text)
-{
-    write_file(scratch(name), text, strlen(text));
-}
 
 static const char *subfolder(const char *name)
 {
@@ -21,20 +17,9 @@ static const char *subfolder(const char *name)
     return path;
 }
 
-static void remove_subfolder(const char *path)
+static json_t *load(const char *folder, const char *name)
 {
-    DIR *d = opendir(path);
-    ck_assert_ptr_nonnull(d);
-    for (struct dirent *e; (e = readdir(d));)
-        if (e->d_name[0] != '.') ck_assert_int_eq(unlinkat(dirfd(d), e->d_name, 0), 0);
-    closedir(d);
-    ck_assert_int_eq(rmdir(path), 0);
-}
-
-static json_t *load(const char *dir, const char *name)
-{
-    char path[1024];
-    snprintf(path, sizeof path, "%s/%s", dir, name);
+    const char *path = in_dir(folder, name);
     json_error_t e;
     json_t *json = json_load_file(path, 0, &e);
     ck_assert_msg(json != NULL, "%s: %s", path, e.text);
@@ -43,27 +28,27 @@ static json_t *load(const char *dir, const char *name)
 
 static void write_gpt2(void)
 {
-    write_text("vocab.json",
+    write_text(scratch("vocab.json"),
                "{\"a\": 0, \"b\": 1, \"" G "\": 2, \"ab\": 3, \"" G
                "ab\": 4, \"1\": 5, \"\xc3\x83\": 6, \"\xc2\xa9\": 7, \"<|endoftext|>\": 8}");
-    write_text("merges.txt", "#version: 0.2\na b\r\n\n" G " ab\n");
+    write_text(scratch("merges.txt"), "#version: 0.2\na b\r\n\n" G " ab\n");
 }
 
 START_TEST(gpt2_folder)
 {
     write_gpt2();
-    eqat_tokenizer *t = open_tokenizer(folder_name);
+    eqat_tokenizer *t = open_tokenizer(dir);
     ck_tokens(t, "ab ab11<|endoftext|>", ALL, "ab|" G "ab|1|1|<|endoftext|>");
     ck_assert_int_eq(eqat_tokenizer_bos(t), 8);
     ck_assert_int_eq(eqat_tokenizer_eos(t), 8);
     ck_assert_int_eq(eqat_tokenizer_unk(t), -1);
     ck_assert_int_eq(eqat_tokenizer_vocab_size(t), 9);
     eqat_tokenizer_free(t);
-    write_text("tokenizer_config.json",
+    write_text(scratch("tokenizer_config.json"),
                "{\"tokenizer_class\": \"GPT2Tokenizer\", \"bos_token\": {\"content\": "
                "\"<|endoftext|>\"}, \"eos_token\": null, \"unk_token\": \"zz\","
                " \"add_bos_token\": true, \"add_prefix_space\": true}");
-    t = open_tokenizer(folder_name);
+    t = open_tokenizer(dir);
     ck_tokens(t, "ab", ALL, "<|endoftext|>|" G "ab");
     ck_assert_int_eq(eqat_tokenizer_eos(t), -1);
     ck_assert_int_eq(eqat_tokenizer_unk(t), -1); /* not in the vocabulary */
@@ -74,14 +59,14 @@ END_TEST
 START_TEST(qwen2_folder)
 {
     write_gpt2();
-    write_text("tokenizer_config.json",
+    write_text(scratch("tokenizer_config.json"),
                "{\"tokenizer_class\": \"Qwen2Tokenizer\", \"model_max_length\": "
                "1000000000000000019884624838656, \"eos_token\": \"<|endoftext|>\","
                " \"added_tokens_decoder\": {\"10\": {\"content\": \"<tool>\", \"special\": false, "
                "\"normalized\": false},"
                " \"9\": {\"content\": \"<|im_end|>\", \"special\": true, \"normalized\": false}, "
                "\"8\": {\"content\": \"<|endoftext|>\", \"special\": true}}}");
-    eqat_tokenizer *t = open_tokenizer(folder_name);
+    eqat_tokenizer *t = open_tokenizer(dir);
     ck_tokens(t, "a<|im_end|><tool>11e\xcc\x81", ALL,
               "a|<|im_end|>|<tool>|1|1|\xc3\x83|\xc2\xa9"); /* NFC first */
     ck_tokens(t, "<|endoftext|>", EQAT_TOKENIZE_PLAIN,
@@ -91,11 +76,11 @@ START_TEST(qwen2_folder)
     ck_assert_int_eq(eqat_tokenizer_vocab_size(t), 11);
     ck_assert(eqat_tokenizer_is_special(t, 9) && !eqat_tokenizer_is_special(t, 10));
     eqat_tokenizer_free(t);
-    write_text("tokenizer_config.json",
+    write_text(scratch("tokenizer_config.json"),
                "{\"tokenizer_class\": \"Qwen2TokenizerFast\", \"eos_token\": \"<|endoftext|>\", "
                "\"additional_special_tokens\": [\"<x>\"]}");
-    write_text("added_tokens.json", "{\"<y>\": 10, \"<x>\": 9, \"<|endoftext|>\": 8}");
-    t = open_tokenizer(folder_name);
+    write_text(scratch("added_tokens.json"), "{\"<y>\": 10, \"<x>\": 9, \"<|endoftext|>\": 8}");
+    t = open_tokenizer(dir);
     ck_tokens(t, "<x><y>", ALL, "<x>|<y>");
     ck_assert(eqat_tokenizer_is_special(t, 8) && eqat_tokenizer_is_special(t, 9) &&
               !eqat_tokenizer_is_special(t, 10));
@@ -128,11 +113,11 @@ static const struct {
 START_TEST(broken_folder)
 {
     eqat_tokenizer *t;
-    write_text("vocab.json", broken_folders[_i].vocab);
-    write_text("merges.txt", broken_folders[_i].merges);
-    write_text("tokenizer_config.json", broken_folders[_i].config);
-    ck_fails(eqat_tokenizer_open(ctx, &t, folder_name), broken_folders[_i].status,
-             broken_folders[_i].message);
+    write_text(scratch("vocab.json"), broken_folders[_i].vocab);
+    write_text(scratch("merges.txt"), broken_folders[_i].merges);
+    write_text(scratch("tokenizer_config.json"), broken_folders[_i].config);
+    says(ctx, eqat_tokenizer_open(ctx, &t, dir), broken_folders[_i].status,
+         broken_folders[_i].message);
     ck_assert_ptr_null(t);
 }
 END_TEST
@@ -140,11 +125,11 @@ END_TEST
 START_TEST(no_tokenizer)
 {
     eqat_tokenizer *t;
-    ck_fails(eqat_tokenizer_open(ctx, &t, folder_name), EQAT_NOT_FOUND, "found no tokenizer");
-    ck_fails(eqat_tokenizer_open(ctx, &t, scratch("missing")), EQAT_NOT_FOUND, "missing");
-    ck_fails(eqat_tokenizer_open(ctx, &t, NULL), EQAT_INVALID_ARGUMENT, "no path");
-    write_text("tokenizer.model", "x");
-    ck_fails(eqat_tokenizer_open(ctx, &t, folder_name), EQAT_UNSUPPORTED, "tokenizer.model alone");
+    says(ctx, eqat_tokenizer_open(ctx, &t, dir), EQAT_NOT_FOUND, "found no tokenizer");
+    says(ctx, eqat_tokenizer_open(ctx, &t, scratch("missing")), EQAT_NOT_FOUND, "missing");
+    says(ctx, eqat_tokenizer_open(ctx, &t, NULL), EQAT_INVALID_ARGUMENT, "no path");
+    write_text(scratch("tokenizer.model"), "x");
+    says(ctx, eqat_tokenizer_open(ctx, &t, dir), EQAT_UNSUPPORTED, "tokenizer.model alone");
     eqat_tokenizer_free(NULL);
 }
 END_TEST
@@ -254,12 +239,11 @@ static const struct {
 START_TEST(broken_tokenizer_json)
 {
     eqat_tokenizer *t;
-    write_text("tokenizer.json", broken_json[_i].json);
-    ck_fails(eqat_tokenizer_open(ctx, &t, scratch("tokenizer.json")), broken_json[_i].status,
-             broken_json[_i].message);
+    write_text(scratch("tokenizer.json"), broken_json[_i].json);
+    says(ctx, eqat_tokenizer_open(ctx, &t, scratch("tokenizer.json")), broken_json[_i].status,
+         broken_json[_i].message);
     ck_assert_ptr_nonnull(strstr(ctx->error, "tokenizer.json"));
-    ck_fails(eqat_tokenizer_open(ctx, &t, folder_name), broken_json[_i].status,
-             broken_json[_i].message);
+    says(ctx, eqat_tokenizer_open(ctx, &t, dir), broken_json[_i].status, broken_json[_i].message);
 }
 END_TEST
 
@@ -270,9 +254,9 @@ START_TEST(nested_too_deeply)
     strcat(json, "{\"type\": \"NFC\"}");
     for (int i = 0; i < 100; i++) strcat(json, "]}");
     strcat(json, ", " MODEL "}");
-    write_text("tokenizer.json", json);
+    write_text(scratch("tokenizer.json"), json);
     eqat_tokenizer *t;
-    ck_fails(eqat_tokenizer_open(ctx, &t, folder_name), EQAT_UNSUPPORTED, "nested");
+    says(ctx, eqat_tokenizer_open(ctx, &t, dir), EQAT_UNSUPPORTED, "nested");
 }
 END_TEST
 
@@ -284,20 +268,20 @@ START_TEST(cut_anywhere)
                                          .added_tokens = "[{\"id\": 3, \"content\": \"<s>\"}]"});
     char *text, *copy;
     size_t n;
-    ck_ok(eqi_file_slurp(ctx, path, 1 << 20, &text, &n));
+    OK(ctx, eqi_file_slurp(ctx, path, 1 << 20, &text, &n));
     copy = malloc(n);
     ck_assert_ptr_nonnull(copy);
     for (size_t k = 0; k < n; k++) {
         eqat_tokenizer *t;
         memcpy(copy, text, n);
         write_file(scratch("cut.json"), copy, k);
-        ck_fails(eqat_tokenizer_open(ctx, &t, scratch("cut.json")), EQAT_FORMAT, "cut.json");
+        says(ctx, eqat_tokenizer_open(ctx, &t, scratch("cut.json")), EQAT_FORMAT, "cut.json");
         copy[k] ^= 0x15;
         write_file(scratch("changed.json"), copy, n);
         if (eqat_tokenizer_open(ctx, &t, scratch("changed.json")) == EQAT_OK) {
             const int32_t *ids;
             size_t count;
-            ck_ok(eqat_tokenizer_encode(t, "ab <s> \xc3\xa9 a", 11, ALL, &ids, &count));
+            OK(ctx, eqat_tokenizer_encode(t, "ab <s> \xc3\xa9 a", 11, ALL, &ids, &count));
             for (size_t i = 0; i < count; i++)
                 ck_assert(ids[i] >= 0 && ids[i] < eqat_tokenizer_vocab_size(t));
         }
@@ -312,26 +296,26 @@ START_TEST(folder_is_copied)
 {
     make_json("tokenizer.json", "a|b|<s>", "",
               (parts){.added_tokens = "[{\"id\": 2, \"content\": \"<s>\", \"special\": true}]"});
-    write_text("tokenizer_config.json", "{ \"eos_token\" : \"b\" }\n");
+    write_text(scratch("tokenizer_config.json"), "{ \"eos_token\" : \"b\" }\n");
     write_text(
-        "special_tokens_map.json",
+        scratch("special_tokens_map.json"),
         "{\"bos_token\": {\"content\": \"<s>\"}, \"eos_token\": \"a\", \"unk_token\": \"a\"}");
-    write_text("chat_template.jinja", "{{ x }}");
-    write_text("config.json", "{}");
-    eqat_tokenizer *t = open_tokenizer(folder_name);
+    write_text(scratch("chat_template.jinja"), "{{ x }}");
+    write_text(scratch("config.json"), "{}");
+    eqat_tokenizer *t = open_tokenizer(dir);
     ck_assert_int_eq(eqat_tokenizer_bos(t), 2);
     ck_assert_int_eq(eqat_tokenizer_eos(t), 1); /* tokenizer_config.json first */
     ck_assert_int_eq(eqat_tokenizer_unk(t), 0);
     static const char *const names[] = {"tokenizer.json", "tokenizer_config.json",
                                         "special_tokens_map.json", "chat_template.jinja"};
     const char *out = subfolder("out");
-    ck_ok(eqat_tokenizer_save(t, out));
+    OK(ctx, eqat_tokenizer_save(t, out));
     for (size_t i = 0; i < EQI_COUNT(names); i++) {
         char path[1024], *a, *b;
         size_t n, m;
         snprintf(path, sizeof path, "%s/%s", out, names[i]);
-        ck_ok(eqi_file_slurp(ctx, scratch(names[i]), 1 << 20, &a, &n));
-        ck_ok(eqi_file_slurp(ctx, path, 1 << 20, &b, &m));
+        OK(ctx, eqi_file_slurp(ctx, scratch(names[i]), 1 << 20, &a, &n));
+        OK(ctx, eqi_file_slurp(ctx, path, 1 << 20, &b, &m));
         ck_assert(n == m && !memcmp(a, b, n));
         eqi_free(ctx, a);
         eqi_free(ctx, b);
@@ -339,10 +323,10 @@ START_TEST(folder_is_copied)
     char config[1024];
     snprintf(config, sizeof config, "%s/config.json", out);
     ck_assert(!eqi_path_exists(config)); /* the model's file, not ours */
-    ck_fails(eqat_tokenizer_save(t, out), EQAT_EXISTS, "tokenizer.json");
-    ck_fails(eqat_tokenizer_save(t, scratch("nowhere")), EQAT_NOT_FOUND, "nowhere");
+    says(ctx, eqat_tokenizer_save(t, out), EQAT_EXISTS, "tokenizer.json");
+    says(ctx, eqat_tokenizer_save(t, scratch("nowhere")), EQAT_NOT_FOUND, "nowhere");
     eqat_tokenizer_free(t);
-    remove_subfolder(out);
+    remove_dir(out);
 }
 END_TEST
 
@@ -424,7 +408,7 @@ static void check_gguf(const vocab *v, const char *text, const char *expected)
     eqat_tokenizer *t = open_tokenizer(write_gguf("v.gguf", v)), *again;
     ck_tokens(t, text, ALL, expected);
     const char *out = subfolder("out");
-    ck_ok(eqat_tokenizer_save(t, out));
+    OK(ctx, eqat_tokenizer_save(t, out));
     again = open_tokenizer(out);
     ck_tokens(again, text, ALL, expected);
     ck_assert_int_eq(eqat_tokenizer_bos(t), eqat_tokenizer_bos(again));
@@ -434,16 +418,16 @@ static void check_gguf(const vocab *v, const char *text, const char *expected)
     const int32_t *ids;
     const char *one, *two;
     size_t count, n, m;
-    ck_ok(eqat_tokenizer_encode(t, text, strlen(text), EQAT_TOKENIZE_PLAIN, &ids, &count));
-    ck_ok(eqat_tokenizer_decode(t, ids, count, EQAT_TOKENIZE_PLAIN, &one, &n));
-    ck_ok(eqat_tokenizer_decode(again, ids, count, EQAT_TOKENIZE_PLAIN, &two, &m));
+    OK(ctx, eqat_tokenizer_encode(t, text, strlen(text), EQAT_TOKENIZE_PLAIN, &ids, &count));
+    OK(ctx, eqat_tokenizer_decode(t, ids, count, EQAT_TOKENIZE_PLAIN, &one, &n));
+    OK(ctx, eqat_tokenizer_decode(again, ids, count, EQAT_TOKENIZE_PLAIN, &two, &m));
     ck_assert(n == m && !memcmp(one, two, n));
     json_t *config = load(out, "tokenizer_config.json");
     ck_assert_str_eq(json_string_value(json_object_get(config, "chat_template")), "{{ m }}");
     json_decref(config);
     eqat_tokenizer_free(t);
     eqat_tokenizer_free(again);
-    remove_subfolder(out);
+    remove_dir(out);
 }
 
 START_TEST(gguf_gpt2)
@@ -527,7 +511,7 @@ START_TEST(gguf_llama_equal_scores)
     check_gguf(&v, "aaaa", "aa|aa");
     eqat_tokenizer *t = open_tokenizer(write_gguf("v.gguf", &v));
     const char *out = subfolder("out");
-    ck_ok(eqat_tokenizer_save(t, out));
+    OK(ctx, eqat_tokenizer_save(t, out));
     json_t *json = load(out, "tokenizer.json"),
            *merges = json_object_get(json_object_get(json, "model"), "merges");
     ck_assert_uint_eq(json_array_size(merges), 3);
@@ -536,7 +520,7 @@ START_TEST(gguf_llama_equal_scores)
     ck_assert_str_eq(json_string_value(json_array_get(merges, 2)), "aa a");
     json_decref(json);
     eqat_tokenizer_free(t);
-    remove_subfolder(out);
+    remove_dir(out);
 }
 END_TEST
 
@@ -562,7 +546,7 @@ START_TEST(broken_gguf)
     eqat_tokenizer *t;
     vocab v = gpt2_vocab;
 #define BAD(status, message) \
-    ck_fails(eqat_tokenizer_open(ctx, &t, write_gguf("v.gguf", &v)), status, message)
+    says(ctx, eqat_tokenizer_open(ctx, &t, write_gguf("v.gguf", &v)), status, message)
     v.model = NULL;
     BAD(EQAT_NOT_FOUND, "tokenizer.ggml.model");
     v.model = "bert";
@@ -600,7 +584,7 @@ START_TEST(broken_gguf)
     v.scores[7] = 0.0f / 0.0f * 0.0f;
     memcpy(&v.scores[7], "\x00\x00\xc0\x7f", 4);
     BAD(EQAT_FORMAT, "expected a number for token 7");
-    write_text("v.gguf", "no GGUF");
+    write_text(scratch("v.gguf"), "no GGUF");
     ck_assert_int_ne(eqat_tokenizer_open(ctx, &t, scratch("v.gguf")), EQAT_OK);
 }
 END_TEST
@@ -608,7 +592,7 @@ END_TEST
 int main(void)
 {
     TCase *c = tcase_create("tokenizer files");
-    tcase_add_checked_fixture(c, set_up, tear_down);
+    tcase_add_checked_fixture(c, setup, teardown);
     tcase_add_test(c, gpt2_folder);
     tcase_add_test(c, qwen2_folder);
     tcase_add_loop_test(c, broken_folder, 0, EQI_COUNT(broken_folders));

@@ -2,8 +2,8 @@
 #include <sys/stat.h>
 
 #include "eqat/context.h"
-
 #include "gguf_bytes.h"
+#include "json.h"
 #include "make.h"
 
 #define SPACE "\xe2\x96\x81"
@@ -39,24 +39,16 @@ static eqat_status use(const char *path, const char *text, size_t n, const char 
     eqat_tokenizer_release_buffers(t);
     if (st == EQAT_OK) st = eqat_tokenizer_encode(t, text, n, EQAT_TOKENIZE_PLAIN, &ids, &count);
     if (st != EQAT_OK) {
-        ck_assert(allocations_left >= 0 || st != EQAT_OUT_OF_MEMORY);
+        ck_assert(memory.fail_at || st != EQAT_OUT_OF_MEMORY);
         /* The handle is as good as before. */
-        long left = allocations_left;
-        allocations_left = -1;
-        ck_ok(eqat_tokenizer_encode(t, text, n, EQAT_TOKENIZE_PLAIN, &ids, &count));
-        allocations_left = left;
+        counter before = memory;
+        refuse_after(-1);
+        OK(ctx, eqat_tokenizer_encode(t, text, n, EQAT_TOKENIZE_PLAIN, &ids, &count));
+        memory.requests = before.requests;
+        memory.fail_at = before.fail_at;
     }
     eqat_tokenizer_free(t);
     return st;
-}
-
-static void clear(const char *dir)
-{
-    DIR *d = opendir(dir);
-    ck_assert_ptr_nonnull(d);
-    for (struct dirent *e; (e = readdir(d));)
-        if (e->d_name[0] != '.') unlinkat(dirfd(d), e->d_name, 0);
-    closedir(d);
 }
 
 static void fail_each(const char *path)
@@ -64,36 +56,34 @@ static void fail_each(const char *path)
     char text[4000] = "ab <s> e\xcc\x81\xcc\xa7 \xff\xfe 12 ";
     size_t n = strlen(text);
     while (n < sizeof text) text[n++] = 'a';
-    const char *out = scratch("out");
-    ck_assert_int_eq(mkdir(out, 0777), 0);
     expected_count = 0;
-    ck_ok(use(path, text, n, NULL));
-    long k, left = 0;
-    for (k = 0; left <= 0; k++) {
-        clear(out);
+    OK(ctx, use(path, text, n, NULL));
+    size_t live = memory.live;
+    bool refused = true;
+    long k = 0;
+    for (; refused; k++) {
+        const char *out = fresh_dir();
         ctx->error[0] = 0;
-        allocations_left = k;
+        refuse_after(k);
         eqat_status st = use(path, text, n, out);
-        left = allocations_left;
-        allocations_left = -1;
+        refused = memory.requests >= memory.fail_at;
+        refuse_after(-1);
         /* jansson takes some of its failures for damaged text. */
-        bool as_damage =
-            json_allocations_fail && st == EQAT_FORMAT && strstr(ctx->error, "expected JSON");
+        bool as_damage = json_counts() && st == EQAT_FORMAT && strstr(ctx->error, "expected JSON");
         ck_assert_msg(st == EQAT_OK || st == EQAT_OUT_OF_MEMORY || as_damage, "allocation %ld: %s",
                       k, ctx->error);
         ck_assert_msg(st != EQAT_OUT_OF_MEMORY || strstr(ctx->error, "out of memory"),
                       "allocation %ld: %s", k, ctx->error);
-        ck_assert_uint_eq(ctx->bytes_now, ctx_bytes);
+        ck_assert_uint_eq(memory.live, live);
+        remove_dir(out);
     }
     ck_assert_int_gt(k, 20);
-    clear(out);
-    rmdir(out);
 }
 
 /* Those of the context alone, then those of the JSON library as well. */
 START_TEST(each_allocation_of_json)
 {
-    json_allocations_fail = _i;
+    count_json(_i ? &memory : NULL);
     const char *path = make_json(
         "tokenizer.json", "a|b|\xc4\xa0|ab|aa|<s>|1|2", "a b|a a",
         (parts){
@@ -120,16 +110,15 @@ END_TEST
 
 START_TEST(each_allocation_of_a_folder)
 {
-    json_allocations_fail = _i;
+    count_json(_i ? &memory : NULL);
     const char *const files[][2] = {
         {"vocab.json", "{\"a\": 0, \"b\": 1, \"aa\": 2, \"<s>\": 3}"},
         {"merges.txt", "a a\n"},
         {"tokenizer_config.json",
          "{\"tokenizer_class\": \"Qwen2Tokenizer\", \"bos_token\": \"<s>\", "
          "\"added_tokens_decoder\": {\"3\": {\"content\": \"<s>\"}}}"}};
-    for (size_t i = 0; i < EQI_COUNT(files); i++)
-        write_file(scratch(files[i][0]), files[i][1], strlen(files[i][1]));
-    fail_each(folder_name);
+    for (size_t i = 0; i < EQI_COUNT(files); i++) write_text(scratch(files[i][0]), files[i][1]);
+    fail_each(dir);
 }
 END_TEST
 
@@ -138,7 +127,7 @@ START_TEST(each_allocation_of_gguf)
     static const char *const tokens[] = {"<unk>", "<s>", "</s>",    SPACE, "a",
                                          "b",     "ab",  SPACE "a", "aa"};
     bool llama = _i & 2;
-    json_allocations_fail = _i & 1;
+    count_json(_i & 1 ? &memory : NULL);
     gguf_bytes g = {0};
     begin(&g, 3);
     key_string(&g, "tokenizer.ggml.model", llama ? "llama" : "gpt2");
@@ -171,10 +160,10 @@ START_TEST(bytes_that_are_no_text)
     ck_assert_str_eq(tokens_of(t, NULL, 0, EQAT_TOKENIZE_PLAIN), "");
     const int32_t *ids;
     size_t count = 7;
-    ck_fails(eqat_tokenizer_encode(t, NULL, 3, EQAT_TOKENIZE_PLAIN, &ids, &count),
-             EQAT_INVALID_ARGUMENT, "no text");
+    says(ctx, eqat_tokenizer_encode(t, NULL, 3, EQAT_TOKENIZE_PLAIN, &ids, &count),
+         EQAT_INVALID_ARGUMENT, "no text");
     ck_assert(!ids && !count);
-    ck_fails(eqat_tokenizer_encode(t, "a", 1, 256, &ids, &count), EQAT_INVALID_ARGUMENT, "flags");
+    says(ctx, eqat_tokenizer_encode(t, "a", 1, 256, &ids, &count), EQAT_INVALID_ARGUMENT, "flags");
     eqat_tokenizer_free(t);
     t = open_tokenizer(
         make_json("bytes.json", "a|\xc4\x80|\xc3\xaf|\xc2\xbf|\xc2\xbd", "",
@@ -182,8 +171,8 @@ START_TEST(bytes_that_are_no_text)
                           .decoder = "{\"type\": \"ByteLevel\"}"}));
     const char *text;
     size_t n;
-    ck_ok(eqat_tokenizer_encode(t, "a\0\xffz", 4, EQAT_TOKENIZE_PLAIN, &ids, &count));
-    ck_ok(eqat_tokenizer_decode(t, ids, count, EQAT_TOKENIZE_PLAIN, &text, &n));
+    OK(ctx, eqat_tokenizer_encode(t, "a\0\xffz", 4, EQAT_TOKENIZE_PLAIN, &ids, &count));
+    OK(ctx, eqat_tokenizer_decode(t, ids, count, EQAT_TOKENIZE_PLAIN, &text, &n));
     ck_assert_uint_eq(n, 5);
     ck_assert_mem_eq(text, "a\0\xef\xbf\xbd", 6); /* z has no token */
     eqat_tokenizer_free(t);
@@ -213,8 +202,8 @@ START_TEST(random_bytes)
                                                    0xcc, 0x81, 0xf0, 0x9f, 0xed, 0xa0, 0,    0xff};
             text[n] = (char)(state & 0x10000 ? likely[state >> 28] : state >> 20);
         }
-        ck_ok(eqat_tokenizer_encode(t, text, n, EQAT_TOKENIZE_PARSE_SPECIAL, &ids, &count));
-        ck_ok(eqat_tokenizer_decode(t, ids, count, EQAT_TOKENIZE_PLAIN, &back, &length));
+        OK(ctx, eqat_tokenizer_encode(t, text, n, EQAT_TOKENIZE_PARSE_SPECIAL, &ids, &count));
+        OK(ctx, eqat_tokenizer_decode(t, ids, count, EQAT_TOKENIZE_PLAIN, &back, &length));
     }
     eqat_tokenizer_free(t);
 }
@@ -227,10 +216,11 @@ START_TEST(outlives_the_context)
     size_t count;
     eqat_context *other;
     eqi_ctx_config config = {.device = "cpu", .threads = 1};
-    ck_ok(eqi_ctx_create(&other, &config, NULL, 0));
-    ck_ok(eqat_tokenizer_open(other, &t, make_json("tokenizer.json", "a|b|ab", "a b", (parts){0})));
+    OK(ctx, eqi_ctx_create(&other, &config, NULL, 0));
+    OK(ctx,
+       eqat_tokenizer_open(other, &t, make_json("tokenizer.json", "a|b|ab", "a b", (parts){0})));
     eqi_ctx_unref(other);
-    ck_ok(eqat_tokenizer_encode(t, "ab", 2, EQAT_TOKENIZE_PLAIN, &ids, &count));
+    OK(ctx, eqat_tokenizer_encode(t, "ab", 2, EQAT_TOKENIZE_PLAIN, &ids, &count));
     ck_assert(count == 1 && ids[0] == 2);
     eqat_tokenizer_free(t);
 }
@@ -248,11 +238,11 @@ START_TEST(buffers_go_back)
     size_t count;
     ck_assert_ptr_nonnull(text);
     memset(text, 'a', 1 << 20);
-    ck_ok(eqat_tokenizer_encode(t, text, 1 << 20, EQAT_TOKENIZE_PLAIN, &ids, &count));
+    OK(ctx, eqat_tokenizer_encode(t, text, 1 << 20, EQAT_TOKENIZE_PLAIN, &ids, &count));
     ck_assert_uint_gt(ctx->bytes_now, before + (1 << 20));
     eqat_tokenizer_release_buffers(t);
     ck_assert_uint_eq(ctx->bytes_now, before);
-    ck_ok(eqat_tokenizer_encode(t, text, 1000, EQAT_TOKENIZE_PLAIN, &ids, &count));
+    OK(ctx, eqat_tokenizer_encode(t, text, 1000, EQAT_TOKENIZE_PLAIN, &ids, &count));
     ck_assert_uint_eq(count, 1001);
     eqat_tokenizer_free(t);
     free(text);
@@ -262,7 +252,7 @@ END_TEST
 int main(void)
 {
     TCase *c = tcase_create("tokenizer memory");
-    tcase_add_checked_fixture(c, set_up, tear_down);
+    tcase_add_checked_fixture(c, setup, teardown);
     tcase_add_loop_test(c, each_allocation_of_json, 0, 2);
     tcase_add_loop_test(c, each_allocation_of_a_folder, 0, 2);
     tcase_add_loop_test(c, each_allocation_of_gguf, 0, 4);

@@ -201,7 +201,7 @@ START_TEST(refused_pattern)
              "\"invert\": true}",
              refused[_i].pattern);
     const char *path = make_json("tokenizer.json", "a|b", "", (parts){.pre_tokenizer = pre});
-    ck_fails(eqat_tokenizer_open(ctx, &t, path), refused[_i].status, refused[_i].message);
+    says(ctx, eqat_tokenizer_open(ctx, &t, path), refused[_i].status, refused[_i].message);
     ck_assert_ptr_null(t);
     ck_assert_ptr_nonnull(strstr(ctx->error, "tokenizer.json"));
 }
@@ -407,15 +407,16 @@ START_TEST(decoder)
     size_t n;
     const char *text;
     for (int32_t i = 0; i < eqat_tokenizer_vocab_size(t); i++) ids[i] = i;
-    ck_ok(eqat_tokenizer_decode(t, ids, (size_t)eqat_tokenizer_vocab_size(t), EQAT_TOKENIZE_PLAIN,
-                                &text, &n));
+    OK(ctx,
+       eqat_tokenizer_decode(t, ids, (size_t)eqat_tokenizer_vocab_size(t), EQAT_TOKENIZE_PLAIN,
+                             &text, &n));
     ck_assert_str_eq(text, decoders[_i].expected);
     ck_assert_uint_eq(n, strlen(decoders[_i].expected));
-    ck_ok(eqat_tokenizer_decode(t, NULL, 0, EQAT_TOKENIZE_PLAIN, &text, &n));
+    OK(ctx, eqat_tokenizer_decode(t, NULL, 0, EQAT_TOKENIZE_PLAIN, &text, &n));
     ck_assert_str_eq(text, "");
     ids[1] = 99;
-    ck_fails(eqat_tokenizer_decode(t, ids, 2, EQAT_TOKENIZE_PLAIN, &text, &n),
-             EQAT_INVALID_ARGUMENT, "id 1: found 99");
+    says(ctx, eqat_tokenizer_decode(t, ids, 2, EQAT_TOKENIZE_PLAIN, &text, &n),
+         EQAT_INVALID_ARGUMENT, "id 1: found 99");
     ck_assert(!text && !n);
     eqat_tokenizer_free(t);
 }
@@ -432,9 +433,9 @@ START_TEST(decode_special)
     const int32_t ids[] = {1, 0, 2};
     const char *text;
     size_t n;
-    ck_ok(eqat_tokenizer_decode(t, ids, 3, EQAT_TOKENIZE_PLAIN, &text, &n));
+    OK(ctx, eqat_tokenizer_decode(t, ids, 3, EQAT_TOKENIZE_PLAIN, &text, &n));
     ck_assert_str_eq(text, "<s>a\xc3\xa9");
-    ck_ok(eqat_tokenizer_decode(t, ids, 3, EQAT_TOKENIZE_SKIP_SPECIAL, &text, &n));
+    OK(ctx, eqat_tokenizer_decode(t, ids, 3, EQAT_TOKENIZE_SKIP_SPECIAL, &text, &n));
     ck_assert_str_eq(text, "a\xc3\xa9");
     eqat_tokenizer_free(t);
 }
@@ -443,7 +444,7 @@ END_TEST
 int main(void)
 {
     TCase *c = tcase_create("tokenizer stages");
-    tcase_add_checked_fixture(c, set_up, tear_down);
+    tcase_add_checked_fixture(c, setup, teardown);
     tcase_add_loop_test(c, split, 0, EQI_COUNT(splits));
     tcase_add_loop_test(c, pattern, 0, EQI_COUNT(patterns));
     tcase_add_loop_test(c, refused_pattern, 0, EQI_COUNT(refused));

@@ -1,5 +1,6 @@
 /* Published vocabularies and their test vectors, from the folder that EQAT_SHARED names; skipped
  * without it. */
+#include "base/file.h"
 #include "make.h"
 
 static const char separator[] = "\n__ggml_vocab_test__\n";
@@ -20,7 +21,7 @@ static const struct {
 static char *slurp(const char *path, size_t *n)
 {
     char *text;
-    ck_ok(eqi_file_slurp(ctx, path, 1 << 24, &text, n));
+    OK(ctx, eqi_file_slurp(ctx, path, 1 << 24, &text, n));
     return text;
 }
 
@@ -30,7 +31,7 @@ static void check_one(const eqat_tokenizer *t, const char *text, size_t n, const
     const int32_t *ids;
     size_t count, i = 0, length;
     const char *back;
-    ck_ok(eqat_tokenizer_encode(t, text, n, EQAT_TOKENIZE_PLAIN, &ids, &count));
+    OK(ctx, eqat_tokenizer_encode(t, text, n, EQAT_TOKENIZE_PLAIN, &ids, &count));
     for (char *end; *line && *line != '\n'; line = end) {
         long id = strtol(line, &end, 10);
         if (end == line) break;
@@ -38,7 +39,7 @@ static void check_one(const eqat_tokenizer *t, const char *text, size_t n, const
         i++;
     }
     ck_assert_msg(i == count, "text %d: expected %zu tokens, found %zu", number, i, count);
-    ck_ok(eqat_tokenizer_decode(t, ids, count, EQAT_TOKENIZE_PLAIN, &back, &length));
+    OK(ctx, eqat_tokenizer_decode(t, ids, count, EQAT_TOKENIZE_PLAIN, &back, &length));
     ck_assert_msg(length == n && !memcmp(back, text, n), "text %d: back as '%s'", number, back);
 }
 
@@ -71,8 +72,8 @@ START_TEST(vectors)
     eqat_tokenizer *t = open_tokenizer(path);
     ck_assert_int_gt(check_file(t, in, n, out), 40);
     /* What is saved gives the same. */
-    ck_ok(eqat_tokenizer_save(t, folder_name));
-    eqat_tokenizer *again = open_tokenizer(folder_name);
+    OK(ctx, eqat_tokenizer_save(t, dir));
+    eqat_tokenizer *again = open_tokenizer(dir);
     ck_assert_int_gt(check_file(again, in, n, out), 40);
     eqat_tokenizer_free(again);
     eqat_tokenizer_free(t);
@@ -88,7 +89,7 @@ int main(void)
         return 77;
     }
     TCase *c = tcase_create("tokenizer vectors");
-    tcase_add_checked_fixture(c, set_up, tear_down);
+    tcase_add_checked_fixture(c, setup, teardown);
     tcase_add_loop_test(c, vectors, 0, EQI_COUNT(cases));
     return run_case("tokenizer vectors", c, CK_FORK_GETENV);
 }

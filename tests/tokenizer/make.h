@@ -2,8 +2,12 @@
 #ifndef TESTS_TOKENIZER_MAKE_H
 #define TESTS_TOKENIZER_MAKE_H
 
-#include "support.h"
+#include <dirent.h>
+#include <jansson.h>
+#include <unistd.h>
 
+#include "bytes.h"
+#include "each_test.h"
 #include "eqat/tokenizer.h"
 
 /* The parts of a tokenizer.json; NULL: null. */
@@ -61,7 +65,7 @@ static inline const char *make_json(const char *name, const char *tokens, const 
 static inline eqat_tokenizer *open_tokenizer(const char *path)
 {
     eqat_tokenizer *t;
-    ck_ok(eqat_tokenizer_open(ctx, &t, path));
+    OK(ctx, eqat_tokenizer_open(ctx, &t, path));
     return t;
 }
 
@@ -72,7 +76,7 @@ static inline const char *tokens_of(const eqat_tokenizer *t, const char *text, s
     static char out[1 << 16];
     const int32_t *ids;
     size_t count, at = 0;
-    ck_ok(eqat_tokenizer_encode(t, text, n, flags, &ids, &count));
+    OK(ctx, eqat_tokenizer_encode(t, text, n, flags, &ids, &count));
     out[0] = 0;
     for (size_t i = 0; i < count; i++) {
         ck_assert(ids[i] >= 0 && ids[i] < eqat_tokenizer_vocab_size(t));

@@ -4,7 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../support/rule.h"
 #include "model/weights.h"
 #include "setting.h"
 #include "train/block_ap.h"
@@ -25,31 +24,31 @@ START_TEST(a_driver_made_of_steps_gives_the_same_bytes)
     bench b = set_up(&usual);
     eqat_block_ap_options o = fast_options();
     eqat_block_ap *job;
-    ck_ok(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &o));
+    OK(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &o));
     ck_assert_int_eq(eqat_block_ap_steps(job), 4); /* 7 samples in twos */
     while (eqat_block_ap_block(job) < BLOCKS) {
-        ck_ok(b.ctx, eqat_block_ap_begin(job));
+        OK(b.ctx, eqat_block_ap_begin(job));
         if (eqat_block_ap_block(job))
             eqat_optimizer_set_grad_callback(eqat_block_ap_optimizer(job), all_gradients_are_there,
                                              &calls);
         for (int64_t epoch = 0; epoch < o.epochs; epoch++)
             for (int64_t step = 0; step < eqat_block_ap_steps(job); step++) {
                 double loss;
-                ck_ok(b.ctx, eqat_block_ap_step(job, epoch, step, step % 2 ? &loss : NULL));
+                OK(b.ctx, eqat_block_ap_step(job, epoch, step, step % 2 ? &loss : NULL));
             }
-        ck_ok(b.ctx, eqat_block_ap_finish(job));
+        OK(b.ctx, eqat_block_ap_finish(job));
     }
     eqat_block_ap_free(job);
     ck_assert_int_eq(calls, (BLOCKS - 1) * o.epochs * 4);
     eqat_e2e_qp_options e = fast_e2e_options();
     eqat_e2e_qp *e2e;
-    ck_ok(b.ctx, eqat_e2e_qp_create(&e2e, b.model, b.data, &e));
+    OK(b.ctx, eqat_e2e_qp_create(&e2e, b.model, b.data, &e));
     for (int64_t step = 0; step < eqat_e2e_qp_steps(e2e); step++) {
         for (int64_t micro = 0; micro < eqat_e2e_qp_micro_steps(e2e, step); micro++)
-            ck_ok(b.ctx, eqat_e2e_qp_accumulate(e2e, step, micro, NULL));
-        ck_ok(b.ctx, eqat_e2e_qp_step(e2e));
+            OK(b.ctx, eqat_e2e_qp_accumulate(e2e, step, micro, NULL));
+        OK(b.ctx, eqat_e2e_qp_step(e2e));
     }
-    ck_ok(b.ctx, eqat_e2e_qp_finish(e2e));
+    OK(b.ctx, eqat_e2e_qp_finish(e2e));
     eqat_e2e_qp_free(e2e);
     const char *path = save_as(b.ctx, b.model, "driver");
     tear_down(&b);
@@ -67,23 +66,23 @@ START_TEST(a_gradient_that_is_there_already_counts_once)
         bench b = set_up(&usual);
         eqat_block_ap_options o = fast_options();
         eqat_block_ap *job;
-        ck_ok(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &o));
-        ck_ok(b.ctx, eqat_block_ap_begin(job));
+        OK(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &o));
+        OK(b.ctx, eqat_block_ap_begin(job));
         if (apart)
             eqat_optimizer_set_grad_callback(eqat_block_ap_optimizer(job), all_gradients_are_there,
                                              &calls);
         const int64_t dims[2] = {HIDDEN, HIDDEN};
         eqat_tensor *w = eqat_block_ap_parameter(job, "self_attn.q_proj.weight"), *target, *loss;
         eqat_tape *tape;
-        ck_ok(b.ctx, eqat_tape_create(b.ctx, &tape));
-        ck_ok(b.ctx, eqat_tensor_create(b.ctx, &target, EQAT_F32, 2, dims, NULL));
-        ck_ok(b.ctx, eqat_tensor_fill(target, 1));
-        ck_ok(b.ctx, eqat_op_mse(tape, w, target, &loss));
-        ck_ok(b.ctx, eqat_tape_backward(tape, loss, 1));
+        OK(b.ctx, eqat_tape_create(b.ctx, &tape));
+        OK(b.ctx, eqat_tensor_create(b.ctx, &target, EQAT_F32, 2, dims, NULL));
+        OK(b.ctx, eqat_tensor_fill(target, 1));
+        OK(b.ctx, eqat_op_mse(tape, w, target, &loss));
+        OK(b.ctx, eqat_tape_backward(tape, loss, 1));
         eqat_tensor_free(loss);
         eqat_tensor_free(target);
         eqat_tape_free(tape);
-        ck_ok(b.ctx, eqat_block_ap_step(job, 0, 0, NULL));
+        OK(b.ctx, eqat_block_ap_step(job, 0, 0, NULL));
         ck_assert_ptr_null(eqat_tensor_grad(w));
         found[apart] = read_floats(w, &n);
         eqat_block_ap_free(job);
@@ -101,7 +100,7 @@ START_TEST(threads_and_offload_change_nothing_and_the_seed_does)
     s.threads = 1;
     ck_assert(same_folders(one_call(&s, "threads-1"), reference()));
     s = usual;
-    s.offload_dir = fixture_dir();
+    s.offload_dir = scratch_dir();
     ck_assert(same_folders(one_call(&s, "offload"), reference()));
     s = usual;
     s.seed++; /* shuffles otherwise */
@@ -119,7 +118,7 @@ START_TEST(bf16_too)
     s.compute = EQAT_BF16;
     const char *a = one_call(&s, "bf16-a");
     s.threads = 3;
-    s.offload_dir = fixture_dir();
+    s.offload_dir = scratch_dir();
     ck_assert(same_folders(one_call(&s, "bf16-b"), a));
     ck_assert(!same_folders(a, reference()));
 }
@@ -135,13 +134,13 @@ START_TEST(no_epochs_give_round_to_nearest)
         bench b = set_up(&s);
         eqat_block_ap_options o = fast_options();
         o.epochs = 0;
-        ck_ok(b.ctx, eqat_block_ap_quantize(b.model, b.quantizer, b.data, &o));
+        OK(b.ctx, eqat_block_ap_quantize(b.model, b.quantizer, b.data, &o));
         char name[32];
         snprintf(name, sizeof name, "start-%d", i);
         const char *a = save_as(b.ctx, b.model, name);
         tear_down(&b);
         b = set_up(&s);
-        ck_ok(b.ctx, eqat_model_quantize_rtn(b.model, b.quantizer));
+        OK(b.ctx, eqat_model_quantize_rtn(b.model, b.quantizer));
         snprintf(name, sizeof name, "rtn-%d", i);
         const char *r = save_as(b.ctx, b.model, name);
         tear_down(&b);
@@ -158,10 +157,10 @@ static eqat_tensor *embedded(bench *b, bool validation, int64_t sample)
     int32_t ids[TIME];
     eqat_tensor *t, *x;
     eqat_tape *tape;
-    ck_ok(b->ctx, eqat_data_sample(b->data, validation, sample, ids));
-    ck_ok(b->ctx, eqat_tensor_create(b->ctx, &t, EQAT_I32, 2, dims, ids));
-    ck_ok(b->ctx, eqat_tape_create(b->ctx, &tape));
-    ck_ok(b->ctx, eqi_model_embed(tape, b->model, t, &x));
+    OK(b->ctx, eqat_data_sample(b->data, validation, sample, ids));
+    OK(b->ctx, eqat_tensor_create(b->ctx, &t, EQAT_I32, 2, dims, ids));
+    OK(b->ctx, eqat_tape_create(b->ctx, &tape));
+    OK(b->ctx, eqi_model_embed(tape, b->model, t, &x));
     eqat_tape_free(tape);
     eqat_tensor_free(t);
     return x;
@@ -173,13 +172,13 @@ static eqat_tensor *through(bench *b, int64_t index, const eqi_block *work, eqat
 {
     eqat_tensor *y;
     eqat_tape *tape;
-    ck_ok(b->ctx, eqat_tape_create(b->ctx, &tape));
+    OK(b->ctx, eqat_tape_create(b->ctx, &tape));
     eqat_tape_set_recording(tape, false);
     const eqi_block *block;
-    ck_ok(b->ctx, eqi_block_acquire(b->model, index, &block));
-    ck_ok(b->ctx, eqi_model_prepare(b->model, TIME));
+    OK(b->ctx, eqi_block_acquire(b->model, index, &block));
+    OK(b->ctx, eqi_model_prepare(b->model, TIME));
     const eqi_block_input in = eqi_model_input(b->model, x);
-    ck_ok(b->ctx, eqi_block_forward(tape, work ? work : block, &in, &y));
+    OK(b->ctx, eqi_block_forward(tape, work ? work : block, &in, &y));
     eqi_block_release(b->model, index);
     eqat_tape_free(tape);
     eqat_tensor_free(x);
@@ -216,12 +215,12 @@ START_TEST(every_block_sees_both_streams_in_order)
     o.quant_lr = 0;
     o.weight_lr = -1; /* nothing moves: losses can be had afterwards */
     eqat_block_ap *job;
-    ck_ok(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &o));
+    OK(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &o));
     for (int64_t block = 0; block < BLOCKS; block++) {
         double loss, expected = 0;
-        ck_ok(b.ctx, eqat_block_ap_begin(job));
+        OK(b.ctx, eqat_block_ap_begin(job));
         for (int64_t i = 0; i < 3; i++) expected += loss_of(&dense, &b, job, true, i) / 3;
-        ck_ok(b.ctx, eqat_block_ap_validate(job, &loss));
+        OK(b.ctx, eqat_block_ap_validate(job, &loss));
         ck_assert_double_eq_tol(loss, expected, 1e-5 * expected);
         for (int64_t epoch = 0; epoch < 2; epoch++)
             for (int64_t step = 0; step < 4; step++) {
@@ -231,10 +230,10 @@ START_TEST(every_block_sees_both_streams_in_order)
                     expected += loss_of(&dense, &b, job, false,
                                         eqat_data_order(b.data, epoch, 2 * step + i)) /
                         (double)n;
-                ck_ok(b.ctx, eqat_block_ap_step(job, epoch, step, &loss));
+                OK(b.ctx, eqat_block_ap_step(job, epoch, step, &loss));
                 ck_assert_double_eq_tol(loss, expected, 1e-5 * expected);
             }
-        ck_ok(b.ctx, eqat_block_ap_finish(job));
+        OK(b.ctx, eqat_block_ap_finish(job));
     }
     eqat_block_ap_free(job);
     tear_down(&b);
@@ -254,8 +253,8 @@ START_TEST(losses_fall_and_are_reported)
     o.progress = watch;
     o.progress_user = &s;
     eqat_block_ap *job;
-    ck_ok(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &o));
-    ck_ok(b.ctx, eqat_block_ap_run(job));
+    OK(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &o));
+    OK(b.ctx, eqat_block_ap_run(job));
     ck_assert_int_eq(s.calls, BLOCKS * 4 * 4);
     ck_assert_int_eq(s.step, s.steps);
     ck_assert_int_eq(s.validated, BLOCKS * 4);
@@ -265,23 +264,23 @@ START_TEST(losses_fall_and_are_reported)
                       shorter = {.struct_size = offsetof(eqat_epoch_report, val_loss),
                                  .val_loss = 5};
     for (int64_t block = 0; block < BLOCKS; block++) {
-        ck_ok(b.ctx, eqat_block_ap_epoch(job, block, 0, &first));
-        ck_ok(b.ctx, eqat_block_ap_epoch(job, block, 3, &last));
+        OK(b.ctx, eqat_block_ap_epoch(job, block, 0, &first));
+        OK(b.ctx, eqat_block_ap_epoch(job, block, 3, &last));
         ck_assert_double_lt(last.train_loss, 0.9 * first.train_loss);
         ck_assert_double_lt(last.val_loss, first.val_loss);
         ck_assert_double_gt(last.val_loss, 0);
     }
-    ck_ok(b.ctx, eqat_block_ap_epoch(job, 0, 0, &shorter));
+    OK(b.ctx, eqat_block_ap_epoch(job, 0, 0, &shorter));
     ck_assert_double_eq(shorter.val_loss, 5);
-    ck_fails(b.ctx, eqat_block_ap_epoch(job, 0, 4, &first), EQAT_NOT_FOUND, "epoch 4");
-    ck_fails(b.ctx, eqat_block_ap_begin(job), EQAT_INVALID_ARGUMENT, "all done");
+    says(b.ctx, eqat_block_ap_epoch(job, 0, 4, &first), EQAT_NOT_FOUND, "epoch 4");
+    says(b.ctx, eqat_block_ap_begin(job), EQAT_INVALID_ARGUMENT, "all done");
     eqat_block_ap_free(job);
     double trained = perplexity(b.ctx, b.model, b.data);
     const char *path = save_as(b.ctx, b.model, "trained");
     tear_down(&b);
     /* better than rounding, and the same from disk */
     b = set_up(&usual);
-    ck_ok(b.ctx, eqat_model_quantize_rtn(b.model, b.quantizer));
+    OK(b.ctx, eqat_model_quantize_rtn(b.model, b.quantizer));
     ck_assert_double_gt(fabs(log(perplexity(b.ctx, b.model, b.data) / full)),
                         fabs(log(trained / full)));
     eqat_model *again = open_model(b.ctx, path, EQAT_F32);
@@ -297,22 +296,22 @@ START_TEST(reported_losses_are_those_of_the_steps)
     eqat_block_ap_options o = fast_options();
     o.epochs = 1;
     eqat_block_ap *job;
-    ck_ok(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &o));
-    ck_ok(b.ctx, eqat_block_ap_run(job));
+    OK(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &o));
+    OK(b.ctx, eqat_block_ap_run(job));
     eqat_epoch_report r = {.struct_size = sizeof r};
-    ck_ok(b.ctx, eqat_block_ap_epoch(job, 0, 0, &r));
+    OK(b.ctx, eqat_block_ap_epoch(job, 0, 0, &r));
     eqat_block_ap_free(job);
     tear_down(&b);
     b = set_up(&usual);
-    ck_ok(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &o));
-    ck_ok(b.ctx, eqat_block_ap_begin(job));
+    OK(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &o));
+    OK(b.ctx, eqat_block_ap_begin(job));
     double sum = 0, loss, val_loss;
     for (int64_t step = 0; step < 4; step++) {
-        ck_ok(b.ctx, eqat_block_ap_step(job, 0, step, &loss));
+        OK(b.ctx, eqat_block_ap_step(job, 0, step, &loss));
         sum += loss * (step < 3 ? 2 : 1); /* 7 samples in twos */
     }
     ck_assert_double_eq(sum / 7, r.train_loss);
-    ck_ok(b.ctx, eqat_block_ap_validate(job, &val_loss));
+    OK(b.ctx, eqat_block_ap_validate(job, &val_loss));
     ck_assert_double_eq(val_loss, r.val_loss);
     eqat_block_ap_free(job);
     tear_down(&b);
@@ -333,25 +332,25 @@ START_TEST(early_stop_counts_epochs_without_improvement)
     eqat_block_ap_options o = fast_options();
     o.epochs = 5;
     o.early_stop = 2;
+    o.quant_lr = o.weight_lr = 3e-4; /* every epoch is better */
     eqat_block_ap *job;
-    ck_ok(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &o));
-    ck_ok(b.ctx, eqat_block_ap_run(job));
-    for (int64_t block = 0; block < BLOCKS; block++)
-        ck_assert_int_eq(epochs_of(job, block), 5); /* every epoch is better */
+    OK(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &o));
+    OK(b.ctx, eqat_block_ap_run(job));
+    for (int64_t block = 0; block < BLOCKS; block++) ck_assert_int_eq(epochs_of(job, block), 5);
     eqat_block_ap_free(job);
     tear_down(&b);
     b = set_up(&usual);
     o.quant_lr = 0;
     o.weight_lr = -1; /* nothing ever changes: the first epoch is the best one */
-    ck_ok(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &o));
-    ck_ok(b.ctx, eqat_block_ap_run(job));
+    OK(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &o));
+    OK(b.ctx, eqat_block_ap_run(job));
     for (int64_t block = 0; block < BLOCKS; block++) ck_assert_int_eq(epochs_of(job, block), 3);
     eqat_block_ap_free(job);
     tear_down(&b);
     b = set_up(&usual);
     eqat_data *none = make_data(b.ctx, 4, 0, false);
-    ck_fails(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, none, &o),
-             EQAT_INVALID_ARGUMENT, "early_stop");
+    says(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, none, &o), EQAT_INVALID_ARGUMENT,
+         "early_stop");
     eqat_data_free(none);
     tear_down(&b);
 }
@@ -379,8 +378,8 @@ START_TEST(early_stop_counts_in_a_row_and_against_the_best)
     o.weight_lr = -1;
     o.progress = set_gains;
     o.progress_user = &job;
-    ck_ok(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &o));
-    ck_ok(b.ctx, eqat_block_ap_run(job));
+    OK(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &o));
+    OK(b.ctx, eqat_block_ap_run(job));
     for (int64_t block = 0; block < BLOCKS; block++) ck_assert_int_eq(epochs_of(job, block), 5);
     eqat_block_ap_free(job);
     tear_down(&b);
@@ -393,8 +392,8 @@ START_TEST(biases_stay_and_rates_choose_what_trains)
     eqat_block_ap_options o = fast_options();
     o.weight_lr = -1; /* s and z alone */
     eqat_block_ap *job;
-    ck_ok(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &o));
-    ck_ok(b.ctx, eqat_block_ap_begin(job));
+    OK(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &o));
+    OK(b.ctx, eqat_block_ap_begin(job));
     const char *const names[] = {"self_attn.q_proj.weight", "input_layernorm.weight",
                                  "self_attn.q_proj.scales", "mlp.down_proj.zeros"};
     float *before[4];
@@ -403,7 +402,7 @@ START_TEST(biases_stay_and_rates_choose_what_trains)
         before[i] = read_floats(eqat_block_ap_parameter(job, names[i]), &n[i]);
     ck_assert_ptr_null(eqat_block_ap_parameter(job, "self_attn.q_proj"));
     ck_assert_ptr_null(eqat_block_ap_parameter(job, "mlp.down_proj.bias"));
-    for (int64_t step = 0; step < 3; step++) ck_ok(b.ctx, eqat_block_ap_step(job, 0, step, NULL));
+    for (int64_t step = 0; step < 3; step++) OK(b.ctx, eqat_block_ap_step(job, 0, step, NULL));
     for (int i = 0; i < 4; i++) {
         eqat_tensor *t = eqat_block_ap_parameter(job, names[i]);
         float *after = read_floats(t, &m);
@@ -428,14 +427,14 @@ START_TEST(default_rates_depend_on_the_bits)
         setting s = usual;
         s.bits = cases[c].bits;
         bench b = set_up(&s);
-        ck_ok(b.ctx, add_rule(b.quantizer, "*.down_proj", cases[c].down_proj, 32));
+        OK(b.ctx, add_rule(b.quantizer, "*.down_proj", cases[c].down_proj, 32));
         eqat_block_ap *job;
-        ck_ok(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, NULL));
-        ck_ok(b.ctx, eqat_block_ap_begin(job));
+        OK(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, NULL));
+        OK(b.ctx, eqat_block_ap_begin(job));
         int64_t n;
         float *before =
             read_floats(eqat_block_ap_parameter(job, "post_attention_layernorm.weight"), &n);
-        ck_ok(b.ctx, eqat_block_ap_step(job, 0, 0, NULL));
+        OK(b.ctx, eqat_block_ap_step(job, 0, 0, NULL));
         float *after =
             read_floats(eqat_block_ap_parameter(job, "post_attention_layernorm.weight"), &n);
         for (int64_t i = 0; i < n; i++)
@@ -454,7 +453,7 @@ static void fill_periodically(bench *b, eqat_tensor *t, const float *values)
     int64_t n;
     float *x = read_floats(t, &n);
     for (int64_t i = 0; i < n; i++) x[i] = values[i % 4];
-    ck_ok(b->ctx, eqat_tensor_write(t, x, (size_t)n * sizeof *x));
+    OK(b->ctx, eqat_tensor_write(t, x, (size_t)n * sizeof *x));
     free(x);
 }
 
@@ -469,19 +468,19 @@ START_TEST(what_is_frozen_is_clamped)
         chosen.bits = bits;
         bench b = set_up(&chosen);
         eqat_block_ap *job;
-        ck_ok(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, NULL));
-        ck_ok(b.ctx, eqat_block_ap_begin(job));
+        OK(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, NULL));
+        OK(b.ctx, eqat_block_ap_begin(job));
         fill_periodically(&b, eqat_block_ap_parameter(job, "self_attn.q_proj.scales"), s);
         fill_periodically(&b, eqat_block_ap_parameter(job, "self_attn.q_proj.zeros"), z);
-        ck_ok(b.ctx, eqat_block_ap_finish(job));
+        OK(b.ctx, eqat_block_ap_finish(job));
         eqat_block_ap_free(job);
         int64_t n;
         unsigned char zeros[256];
         eqat_tensor *t;
         float *steps = parameter(b.ctx, b.model, "model.layers.0.self_attn.q_proj.scales", &n);
         ck_assert_int_le(n, (int64_t)sizeof zeros);
-        ck_ok(b.ctx, eqat_model_parameter(b.model, "model.layers.0.self_attn.q_proj.zeros", &t));
-        ck_ok(b.ctx, eqat_tensor_read(t, zeros, (size_t)n));
+        OK(b.ctx, eqat_model_parameter(b.model, "model.layers.0.self_attn.q_proj.zeros", &t));
+        OK(b.ctx, eqat_tensor_read(t, zeros, (size_t)n));
         for (int64_t i = 0; i < n; i++) {
             ck_assert_float_eq(steps[i], bits <= 4 ? narrow[i % 4] : s[i % 4]);
             ck_assert_float_eq((float)zeros[i], fminf(whole[i % 4], (float)((1 << bits) - 1)));
@@ -495,7 +494,7 @@ END_TEST
 int main(void)
 {
     TCase *tc = tcase_create("all");
-    tcase_add_unchecked_fixture(tc, write_small_model, fixture_clean);
+    tcase_add_unchecked_fixture(tc, write_small_model, scratch_clean);
     tcase_add_test(tc, a_driver_made_of_steps_gives_the_same_bytes);
     tcase_add_test(tc, a_gradient_that_is_there_already_counts_once);
     tcase_add_test(tc, threads_and_offload_change_nothing_and_the_seed_does);

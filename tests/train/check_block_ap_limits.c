@@ -4,7 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../support/rule.h"
 #include "setting.h"
 
 /* ---- interruptions ---- */
@@ -23,36 +22,36 @@ START_TEST(cancelled_jobs_go_on_to_the_same_bytes)
     o.progress = watch;
     o.progress_user = &s;
     eqat_block_ap *job;
-    ck_ok(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &o));
-    ck_fails(b.ctx, eqat_block_ap_run(job), EQAT_CANCELLED, "cancelled");
+    OK(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &o));
+    says(b.ctx, eqat_block_ap_run(job), EQAT_CANCELLED, "cancelled");
     ck_assert_int_eq(s.block, 1);
     ck_assert_int_eq(eqat_block_ap_block(job), 1);
     eqat_linear_info info = {.struct_size = sizeof info};
     for (int64_t block = 0; block < BLOCKS; block++) {
-        ck_ok(b.ctx, eqat_model_linear(b.model, block, 0, &info));
+        OK(b.ctx, eqat_model_linear(b.model, block, 0, &info));
         ck_assert_int_eq(info.bits, block == 0 ? 2 : 0);
     }
-    ck_fails(b.ctx, eqat_block_ap_step(job, 0, 0, NULL), EQAT_INVALID_ARGUMENT, "expected begin");
-    ck_fails(b.ctx, eqat_block_ap_finish(job), EQAT_INVALID_ARGUMENT, "expected begin");
+    says(b.ctx, eqat_block_ap_step(job, 0, 0, NULL), EQAT_INVALID_ARGUMENT, "expected begin");
+    says(b.ctx, eqat_block_ap_finish(job), EQAT_INVALID_ARGUMENT, "expected begin");
     ck_assert_ptr_null(eqat_block_ap_optimizer(job));
     for (int i = 0; i < 3; i++) {
         eqat_cancel(b.ctx);
-        ck_fails(b.ctx, eqat_block_ap_run(job), EQAT_CANCELLED, "cancelled");
+        says(b.ctx, eqat_block_ap_run(job), EQAT_CANCELLED, "cancelled");
         ck_assert_int_eq(eqat_block_ap_block(job), 1);
     }
     s.cancel_at = 0;
     s.calls = 8;
-    ck_ok(b.ctx, eqat_block_ap_run(job));
+    OK(b.ctx, eqat_block_ap_run(job));
     eqat_block_ap_free(job);
     eqat_e2e_qp_options e = fast_e2e_options();
-    ck_ok(b.ctx, eqat_e2e_qp_train(b.model, b.data, &e));
+    OK(b.ctx, eqat_e2e_qp_train(b.model, b.data, &e));
     ck_assert(same_folders(save_as(b.ctx, b.model, "cancelled"), reference()));
     tear_down(&b);
     /* and given up for good, the block in work is what the file says */
     b = set_up(&usual);
     s = (seen){.cancel_at = 8 + 3};
-    ck_fails(b.ctx, eqat_block_ap_quantize(b.model, b.quantizer, b.data, &o), EQAT_CANCELLED,
-             "cancelled");
+    says(b.ctx, eqat_block_ap_quantize(b.model, b.quantizer, b.data, &o), EQAT_CANCELLED,
+         "cancelled");
     float *after = parameter(b.ctx, b.model, "model.layers.1.mlp.up_proj.weight", &m);
     ck_assert_int_eq(n, m);
     ck_assert(equal(original, after, n));
@@ -67,34 +66,34 @@ START_TEST(a_pass_that_was_interrupted_goes_on_where_it_stopped)
     bench b = set_up(&usual);
     eqat_block_ap_options o = fast_options();
     eqat_block_ap *job;
-    ck_ok(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &o));
+    OK(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &o));
     for (int64_t block = 0; block < BLOCKS; block++) {
         eqat_cancel(b.ctx);
-        ck_fails(b.ctx, eqat_block_ap_begin(job), EQAT_CANCELLED, "cancelled");
-        ck_ok(b.ctx, eqat_block_ap_begin(job));
+        says(b.ctx, eqat_block_ap_begin(job), EQAT_CANCELLED, "cancelled");
+        OK(b.ctx, eqat_block_ap_begin(job));
         eqat_block_ap_abandon(job); /* and given up once: targets are made only once */
-        ck_ok(b.ctx, eqat_block_ap_begin(job));
-        ck_fails(b.ctx, eqat_block_ap_begin(job), EQAT_INVALID_ARGUMENT, "in work");
+        OK(b.ctx, eqat_block_ap_begin(job));
+        says(b.ctx, eqat_block_ap_begin(job), EQAT_INVALID_ARGUMENT, "in work");
         for (int64_t epoch = 0; epoch < 2; epoch++)
             for (int64_t step = 0; step < 4; step++) {
                 eqat_cancel(b.ctx);
-                ck_fails(b.ctx, eqat_block_ap_step(job, epoch, step, NULL), EQAT_CANCELLED,
-                         "cancelled");
-                ck_ok(b.ctx, eqat_block_ap_step(job, epoch, step, NULL));
+                says(b.ctx, eqat_block_ap_step(job, epoch, step, NULL), EQAT_CANCELLED,
+                     "cancelled");
+                OK(b.ctx, eqat_block_ap_step(job, epoch, step, NULL));
             }
         if (block + 1 < BLOCKS) {
             eqat_cancel(b.ctx);
-            ck_fails(b.ctx, eqat_block_ap_finish(job), EQAT_CANCELLED, "cancelled");
+            says(b.ctx, eqat_block_ap_finish(job), EQAT_CANCELLED, "cancelled");
             eqat_block_ap_abandon(job); /* too late: it is packed */
             ck_assert_int_eq(eqat_block_ap_block(job), block);
         }
-        ck_ok(b.ctx, eqat_block_ap_finish(job));
+        OK(b.ctx, eqat_block_ap_finish(job));
     }
     eqat_block_ap_free(job);
     const char *a = save_as(b.ctx, b.model, "interrupted");
     tear_down(&b);
     b = set_up(&usual);
-    ck_ok(b.ctx, eqat_block_ap_quantize(b.model, b.quantizer, b.data, &o));
+    OK(b.ctx, eqat_block_ap_quantize(b.model, b.quantizer, b.data, &o));
     ck_assert(same_folders(save_as(b.ctx, b.model, "uninterrupted"), a));
     tear_down(&b);
 }
@@ -104,30 +103,30 @@ START_TEST(tensors_that_the_caller_asked_for_stay_the_callers)
 {
     bench b = set_up(&usual);
     eqat_tensor *pinned;
-    ck_ok(b.ctx, eqat_model_parameter(b.model, "model.layers.0.self_attn.k_proj.weight", &pinned));
+    OK(b.ctx, eqat_model_parameter(b.model, "model.layers.0.self_attn.k_proj.weight", &pinned));
     int64_t n;
     float *before = read_floats(pinned, &n);
     eqat_block_ap_options o = fast_options();
     eqat_block_ap *job;
-    ck_ok(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &o));
-    ck_ok(b.ctx, eqat_block_ap_begin(job));
-    ck_ok(b.ctx, eqat_block_ap_step(job, 0, 0, NULL));
+    OK(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &o));
+    OK(b.ctx, eqat_block_ap_begin(job));
+    OK(b.ctx, eqat_block_ap_step(job, 0, 0, NULL));
     ck_assert_ptr_ne(eqat_block_ap_parameter(job, "self_attn.k_proj.weight"), pinned);
     eqat_block_ap_abandon(job);
     eqat_tensor *same;
-    ck_ok(b.ctx, eqat_model_parameter(b.model, "model.layers.0.self_attn.k_proj.weight", &same));
+    OK(b.ctx, eqat_model_parameter(b.model, "model.layers.0.self_attn.k_proj.weight", &same));
     ck_assert_ptr_eq(same, pinned);
     float *after = read_floats(pinned, &n);
     ck_assert(equal(before, after, n));
     ck_assert(!eqat_tensor_trainable(pinned));
     free(before);
     free(after);
-    ck_ok(b.ctx, eqat_block_ap_run(job));
+    OK(b.ctx, eqat_block_ap_run(job));
     eqat_block_ap_free(job);
     const char *a = save_as(b.ctx, b.model, "pinned");
     tear_down(&b);
     b = set_up(&usual);
-    ck_ok(b.ctx, eqat_block_ap_quantize(b.model, b.quantizer, b.data, &o));
+    OK(b.ctx, eqat_block_ap_quantize(b.model, b.quantizer, b.data, &o));
     ck_assert(same_folders(save_as(b.ctx, b.model, "not-pinned"), a));
     tear_down(&b);
 }
@@ -147,32 +146,31 @@ START_TEST(numbers_that_are_not_finite_are_told_and_not_learned)
     bench b = set_up(&usual);
     eqat_block_ap_options o = fast_options();
     eqat_block_ap *job;
-    ck_ok(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &o));
-    ck_ok(b.ctx, eqat_block_ap_begin(job));
-    ck_ok(b.ctx, eqat_block_ap_finish(job));
-    ck_ok(b.ctx, eqat_block_ap_begin(job));
+    OK(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &o));
+    OK(b.ctx, eqat_block_ap_begin(job));
+    OK(b.ctx, eqat_block_ap_finish(job));
+    OK(b.ctx, eqat_block_ap_begin(job));
     int64_t n;
     double loss, norm;
     float *before = read_floats(eqat_block_ap_parameter(job, "mlp.gate_proj.weight"), &n);
     eqat_optimizer_set_grad_callback(eqat_block_ap_optimizer(job), spoil_gradient, NULL);
-    ck_ok(b.ctx, eqat_block_ap_step(job, 0, 0, &loss));
-    ck_ok(b.ctx, eqat_optimizer_grad_norm(eqat_block_ap_optimizer(job), &norm));
+    OK(b.ctx, eqat_block_ap_step(job, 0, 0, &loss));
+    OK(b.ctx, eqat_optimizer_grad_norm(eqat_block_ap_optimizer(job), &norm));
     ck_assert(isnan(norm));
     float *after = read_floats(eqat_block_ap_parameter(job, "mlp.gate_proj.weight"), &n);
     ck_assert(equal(before, after, n));
     free(after);
     eqat_optimizer_set_grad_callback(eqat_block_ap_optimizer(job), NULL, NULL);
-    ck_ok(b.ctx, eqat_tensor_fill(eqat_block_ap_parameter(job, "input_layernorm.weight"), NAN));
-    ck_fails(b.ctx, eqat_block_ap_step(job, 0, 2, &loss), EQAT_NUMERIC,
-             "block 1, step 2: loss is nan");
-    ck_fails(b.ctx, eqat_block_ap_validate(job, &loss), EQAT_NUMERIC,
-             "block 1: validation loss is nan");
+    OK(b.ctx, eqat_tensor_fill(eqat_block_ap_parameter(job, "input_layernorm.weight"), NAN));
+    says(b.ctx, eqat_block_ap_step(job, 0, 2, &loss), EQAT_NUMERIC, "block 1, step 2: loss is nan");
+    says(b.ctx, eqat_block_ap_validate(job, &loss), EQAT_NUMERIC,
+         "block 1: validation loss is nan");
     after = read_floats(eqat_block_ap_parameter(job, "mlp.gate_proj.weight"), &n);
     ck_assert(equal(before, after, n));
     free(before);
     free(after);
     eqat_block_ap_abandon(job);
-    ck_ok(b.ctx, eqat_block_ap_run(job)); /* from the file again: all is well */
+    OK(b.ctx, eqat_block_ap_run(job)); /* from the file again: all is well */
     eqat_block_ap_free(job);
     tear_down(&b);
 }
@@ -194,13 +192,13 @@ START_TEST(the_loop_tells_the_step_even_when_nobody_watches)
     eqat_block_ap_options o = fast_options();
     eqat_block_ap *job;
     int64_t calls = 0;
-    ck_ok(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &o));
+    OK(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &o));
     /* the loop begins the block itself, so the callback is hung on beforehand and its block trained
      * from there */
-    ck_ok(b.ctx, eqat_block_ap_begin(job));
+    OK(b.ctx, eqat_block_ap_begin(job));
     eqat_optimizer_set_grad_callback(eqat_block_ap_optimizer(job), spoil_norm, &calls);
-    ck_fails(b.ctx, eqat_block_ap_run(job), EQAT_NUMERIC,
-             "block 0, step 3: loss is nan, expected a finite number (epoch 0)");
+    says(b.ctx, eqat_block_ap_run(job), EQAT_NUMERIC,
+         "block 0, step 3: loss is nan, expected a finite number (epoch 0)");
     ck_assert_int_eq(eqat_block_ap_block(job), 0);
     eqat_block_ap_free(job);
     tear_down(&b);
@@ -224,13 +222,12 @@ START_TEST(half_a_step_leaves_nothing)
         eqat_block_ap_options o = fast_options();
         eqat_block_ap *job;
         int calls = i; /* the first one is refused */
-        ck_ok(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &o));
-        ck_ok(b.ctx, eqat_block_ap_begin(job));
+        OK(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &o));
+        OK(b.ctx, eqat_block_ap_begin(job));
         eqat_optimizer_set_grad_callback(eqat_block_ap_optimizer(job), refuse_once, &calls);
         if (i == 0)
-            ck_fails(b.ctx, eqat_block_ap_step(job, 0, 0, NULL), EQAT_BACKEND, "gradient callback");
-        for (int64_t step = 1; step < 4; step++)
-            ck_ok(b.ctx, eqat_block_ap_step(job, 0, step, NULL));
+            says(b.ctx, eqat_block_ap_step(job, 0, 0, NULL), EQAT_BACKEND, "gradient callback");
+        for (int64_t step = 1; step < 4; step++) OK(b.ctx, eqat_block_ap_step(job, 0, step, NULL));
         after[i] = read_floats(eqat_block_ap_parameter(job, "mlp.gate_proj.weight"), &n);
         eqat_block_ap_free(job);
         tear_down(&b);
@@ -249,34 +246,34 @@ START_TEST(a_block_in_work_belongs_to_its_job)
     eqat_e2e_qp_options e = fast_e2e_options();
     eqat_block_ap *job, *other;
     eqat_e2e_qp *e2e;
-    ck_ok(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &o));
-    ck_ok(b.ctx, eqat_block_ap_create(&other, b.model, b.quantizer, b.data, &o));
-    ck_ok(b.ctx, eqat_block_ap_begin(job));
-    ck_fails(b.ctx, eqat_block_ap_begin(other), EQAT_INVALID_ARGUMENT, "block 0: found it in work");
-    ck_fails(b.ctx, eqat_model_quantize_rtn(b.model, b.quantizer), EQAT_INVALID_ARGUMENT,
-             "block 0: found it in work");
-    ck_fails(b.ctx, eqat_e2e_qp_create(&e2e, b.model, b.data, &e), EQAT_INVALID_ARGUMENT,
-             "block 0: found it in work");
+    OK(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &o));
+    OK(b.ctx, eqat_block_ap_create(&other, b.model, b.quantizer, b.data, &o));
+    OK(b.ctx, eqat_block_ap_begin(job));
+    says(b.ctx, eqat_block_ap_begin(other), EQAT_INVALID_ARGUMENT, "block 0: found it in work");
+    says(b.ctx, eqat_model_quantize_rtn(b.model, b.quantizer), EQAT_INVALID_ARGUMENT,
+         "block 0: found it in work");
+    says(b.ctx, eqat_e2e_qp_create(&e2e, b.model, b.data, &e), EQAT_INVALID_ARGUMENT,
+         "block 0: found it in work");
     eqat_perplexity before = {.struct_size = sizeof before}, p = before;
     eqat_model *same = open_model(b.ctx, "model", EQAT_F32), *saved;
-    ck_ok(b.ctx, eqat_eval_perplexity(same, b.data, NULL, &before));
+    OK(b.ctx, eqat_eval_perplexity(same, b.data, NULL, &before));
     for (int64_t step = 0; step < eqat_block_ap_steps(job); step++)
-        ck_ok(b.ctx, eqat_block_ap_step(job, 0, step, NULL));
-    ck_ok(b.ctx, eqat_eval_perplexity(b.model, b.data, NULL, &p));
+        OK(b.ctx, eqat_block_ap_step(job, 0, step, NULL));
+    OK(b.ctx, eqat_eval_perplexity(b.model, b.data, NULL, &p));
     ck_assert_double_eq(p.nll, before.nll);
-    ck_ok(b.ctx, eqat_model_save(b.model, fixture_path("before")));
+    OK(b.ctx, eqat_model_save(b.model, scratch("before")));
     saved = open_model(b.ctx, "before", EQAT_F32);
-    ck_ok(b.ctx, eqat_eval_perplexity(saved, b.data, NULL, &p));
+    OK(b.ctx, eqat_eval_perplexity(saved, b.data, NULL, &p));
     ck_assert_double_eq(p.nll, before.nll);
     eqat_tensor *mine, *its = eqat_block_ap_parameter(job, "self_attn.q_proj.weight");
-    ck_ok(b.ctx, eqat_model_parameter(b.model, "model.layers.0.self_attn.q_proj.weight", &mine));
+    OK(b.ctx, eqat_model_parameter(b.model, "model.layers.0.self_attn.q_proj.weight", &mine));
     ck_assert(its && its != mine);
     eqat_block_ap_abandon(job);
     eqat_model_free(same);
     eqat_model_free(saved);
-    ck_ok(b.ctx, eqat_block_ap_begin(other));
-    ck_ok(b.ctx, eqat_block_ap_finish(other));
-    ck_ok(b.ctx, eqat_model_save(b.model, fixture_path("in-work")));
+    OK(b.ctx, eqat_block_ap_begin(other));
+    OK(b.ctx, eqat_block_ap_finish(other));
+    OK(b.ctx, eqat_model_save(b.model, scratch("in-work")));
     eqat_block_ap_free(job);
     eqat_block_ap_free(other);
     tear_down(&b);
@@ -285,33 +282,33 @@ END_TEST
 
 START_TEST(bad_input_is_refused)
 {
-    write_model("nan", &small_shape, "model.layers.1.mlp.down_proj.weight");
+    write_llama("nan", &small_shape, "model.layers.1.mlp.down_proj.weight");
     eqat_context *ctx = make_context(1, 0);
     eqat_model *model = open_model(ctx, "nan", EQAT_F32);
     eqat_quantizer *quantizer = make_quantizer(ctx, 2, 32), *odd = make_quantizer(ctx, 2, 256);
     eqat_data *data = make_data(ctx, 4, 0, false);
     eqat_block_ap_options o = fast_options();
-    ck_fails(ctx, eqat_block_ap_quantize(model, quantizer, data, &o), EQAT_NUMERIC,
-             "model.layers.1.mlp.down_proj.weight");
+    says(ctx, eqat_block_ap_quantize(model, quantizer, data, &o), EQAT_NUMERIC,
+         "model.layers.1.mlp.down_proj.weight");
     eqat_model_free(model);
     model = open_model(ctx, "model", EQAT_F32);
-    ck_fails(ctx, eqat_block_ap_quantize(model, odd, data, &o), EQAT_INVALID_ARGUMENT,
-             "model.layers.0.self_attn.q_proj");
+    says(ctx, eqat_block_ap_quantize(model, odd, data, &o), EQAT_INVALID_ARGUMENT,
+         "model.layers.0.self_attn.q_proj");
     eqat_block_ap *job; /* told before anything is trained */
-    ck_ok(ctx, add_rule(quantizer, "model.layers.2.mlp.down_proj", 2, 64));
-    ck_fails(ctx, eqat_block_ap_create(&job, model, quantizer, data, &o), EQAT_INVALID_ARGUMENT,
-             "model.layers.2.mlp.down_proj");
-    ck_ok(ctx, add_rule(quantizer, "*", 2, 32));
+    OK(ctx, add_rule(quantizer, "model.layers.2.mlp.down_proj", 2, 64));
+    says(ctx, eqat_block_ap_create(&job, model, quantizer, data, &o), EQAT_INVALID_ARGUMENT,
+         "model.layers.2.mlp.down_proj");
+    OK(ctx, add_rule(quantizer, "*", 2, 32));
     o.batch_size = 0;
-    ck_fails(ctx, eqat_block_ap_quantize(model, quantizer, data, &o), EQAT_INVALID_ARGUMENT,
-             "batch_size");
+    says(ctx, eqat_block_ap_quantize(model, quantizer, data, &o), EQAT_INVALID_ARGUMENT,
+         "batch_size");
     o = fast_options();
     o.quant_lr = NAN;
-    ck_fails(ctx, eqat_block_ap_quantize(model, quantizer, data, &o), EQAT_INVALID_ARGUMENT,
-             "quant_lr");
+    says(ctx, eqat_block_ap_quantize(model, quantizer, data, &o), EQAT_INVALID_ARGUMENT,
+         "quant_lr");
     o = fast_options();
-    o.offload_dir = fixture_path("missing");
-    ck_fails(ctx, eqat_block_ap_quantize(model, quantizer, data, &o), EQAT_IO, "missing");
+    o.offload_dir = scratch("missing");
+    says(ctx, eqat_block_ap_quantize(model, quantizer, data, &o), EQAT_IO, "missing");
     eqat_data_options d;
     eqat_data_options_init(&d, sizeof d);
     d.train_size = d.seq_len = 2;
@@ -319,13 +316,13 @@ START_TEST(bad_input_is_refused)
     d.sampling = EQAT_SAMPLING_CONSECUTIVE;
     const int32_t ids[] = {1, 2, 3, VOCAB};
     eqat_data *foreign;
-    ck_ok(ctx, eqat_data_from_tokens(ctx, &foreign, ids, 4, 0, &d));
+    OK(ctx, eqat_data_from_tokens(ctx, &foreign, ids, 4, 0, &d));
     o = fast_options();
-    ck_fails(ctx, eqat_block_ap_quantize(model, quantizer, foreign, &o), EQAT_INVALID_ARGUMENT,
-             "found 96");
-    ck_ok(ctx, eqat_block_ap_quantize(model, quantizer, data, &o));
-    ck_fails(ctx, eqat_block_ap_quantize(model, quantizer, data, &o), EQAT_INVALID_ARGUMENT,
-             "packed codes");
+    says(ctx, eqat_block_ap_quantize(model, quantizer, foreign, &o), EQAT_INVALID_ARGUMENT,
+         "found 96");
+    OK(ctx, eqat_block_ap_quantize(model, quantizer, data, &o));
+    says(ctx, eqat_block_ap_quantize(model, quantizer, data, &o), EQAT_INVALID_ARGUMENT,
+         "packed codes");
     eqat_data_free(foreign);
     eqat_data_free(data);
     eqat_quantizer_free(quantizer);
@@ -340,12 +337,12 @@ END_TEST
 START_TEST(linears_that_are_left_out_train_dense)
 {
     bench b = set_up(&usual);
-    ck_ok(b.ctx, eqat_quantizer_add_rule(b.quantizer, "*.down_proj", NULL));
-    ck_ok(b.ctx, add_rule(b.quantizer, "model.layers.1.*_proj", 4, 16));
+    OK(b.ctx, eqat_quantizer_add_rule(b.quantizer, "*.down_proj", NULL));
+    OK(b.ctx, add_rule(b.quantizer, "model.layers.1.*_proj", 4, 16));
     int64_t n, m;
     float *before = parameter(b.ctx, b.model, "model.layers.0.mlp.down_proj.weight", &n);
     eqat_block_ap_options o = fast_options();
-    ck_ok(b.ctx, eqat_block_ap_quantize(b.model, b.quantizer, b.data, &o));
+    OK(b.ctx, eqat_block_ap_quantize(b.model, b.quantizer, b.data, &o));
     float *after = parameter(b.ctx, b.model, "model.layers.0.mlp.down_proj.weight", &m);
     ck_assert_int_eq(n, m);
     ck_assert(!equal(before, after, n));
@@ -353,16 +350,16 @@ START_TEST(linears_that_are_left_out_train_dense)
                                    "model.layers.0.input_layernorm.weight"};
     for (int i = 0; i < 2; i++) {
         eqat_tensor *t;
-        ck_ok(b.ctx, eqat_model_parameter(b.model, trained[i], &t));
+        OK(b.ctx, eqat_model_parameter(b.model, trained[i], &t));
         ck_assert_msg(!eqat_tensor_trainable(t), "%s", trained[i]); /* any more */
     }
     double here = perplexity(b.ctx, b.model, b.data);
     eqat_model *again = open_model(b.ctx, save_as(b.ctx, b.model, "mixed"), EQAT_F32);
     ck_assert_double_eq(perplexity(b.ctx, again, b.data), here);
     eqat_linear_info info = {.struct_size = sizeof info};
-    ck_ok(b.ctx, eqat_model_linear(again, 0, 6, &info));
+    OK(b.ctx, eqat_model_linear(again, 0, 6, &info));
     ck_assert_int_eq(info.bits, 0);
-    ck_ok(b.ctx, eqat_model_linear(again, 1, 6, &info));
+    OK(b.ctx, eqat_model_linear(again, 1, 6, &info));
     ck_assert_int_eq(info.bits, 4);
     eqat_model_free(again);
     free(before);
@@ -375,17 +372,17 @@ END_TEST
  * the saved model holds. */
 START_TEST(trained_gains_and_dense_weights_keep_the_dtype_of_the_file)
 {
-    shape half = small_shape;
+    llama_shape half = small_shape;
     half.bf16 = true;
-    write_model("half", &half, NULL);
+    write_llama("half", &half, NULL);
     for (int compute = 0; compute < 2; compute++) {
         eqat_context *ctx = make_context(2, 0);
         eqat_model *model = open_model(ctx, "half", compute ? EQAT_BF16 : EQAT_F32);
         eqat_quantizer *quantizer = make_quantizer(ctx, 2, 32);
         eqat_data *data = make_data(ctx, 4, 2, false);
-        ck_ok(ctx, eqat_quantizer_add_rule(quantizer, "*.down_proj", NULL));
+        OK(ctx, eqat_quantizer_add_rule(quantizer, "*.down_proj", NULL));
         eqat_block_ap_options o = fast_options();
-        ck_ok(ctx, eqat_block_ap_quantize(model, quantizer, data, &o));
+        OK(ctx, eqat_block_ap_quantize(model, quantizer, data, &o));
         double here = perplexity(ctx, model, data);
         eqat_model *file = open_model(ctx, "half", EQAT_F32);
         eqat_model *again = open_model(ctx, save_as(ctx, model, compute ? "half-bf16" : "half-f32"),
@@ -417,23 +414,23 @@ END_TEST
  * embeddings (here larger than the block), nor a second copy of anything. */
 START_TEST(peak_memory)
 {
-    const shape large = {20000, 256, 1024, 2, 4, 4, false};
+    const llama_shape large = {20000, 256, 1024, 2, 4, 4, false};
     const int64_t linears = 4 * 256 * 256 + 3 * 256 * 1024, samples = 6;
-    write_model("large", &large, NULL);
+    write_llama("large", &large, NULL);
     for (int offload = 0; offload < 2; offload++) {
         eqat_context *ctx = make_context(2, 0);
         eqat_model *model = open_model(ctx, "large", EQAT_F32);
         eqat_quantizer *quantizer = make_quantizer(ctx, 2, 64);
         eqat_data *data = make_data(ctx, samples, 0, false);
         eqat_block_ap_options o = fast_options();
-        o.offload_dir = offload ? fixture_dir() : NULL;
+        o.offload_dir = offload ? scratch_dir() : NULL;
         o.epochs = 1;
         eqat_block_ap *job;
-        ck_ok(ctx, eqat_block_ap_create(&job, model, quantizer, data, &o));
+        OK(ctx, eqat_block_ap_create(&job, model, quantizer, data, &o));
         eqat_context_reset_peak(ctx);
         size_t before = eqat_context_bytes(ctx);
         ck_assert_uint_lt(before, 2 << 20); /* the table of 20 MB is gone */
-        ck_ok(ctx, eqat_block_ap_run(job));
+        OK(ctx, eqat_block_ap_run(job));
         size_t grown = eqat_context_bytes_peak(ctx) - before;
         size_t masters = (size_t)linears * 16, scales = (size_t)linears / 64 * 2 * 16;
         ck_assert_uint_lt(grown,
@@ -460,11 +457,11 @@ START_TEST(offloaded_memory_does_not_grow_with_samples)
         eqat_quantizer *quantizer = make_quantizer(ctx, 2, 32);
         eqat_data *data = make_data(ctx, i == 1 ? 60 : 6, i == 2 ? 60 : 2, false);
         eqat_block_ap_options o = fast_options();
-        o.offload_dir = fixture_dir();
+        o.offload_dir = scratch_dir();
         o.epochs = 1;
         eqat_context_reset_peak(ctx);
         size_t before = eqat_context_bytes(ctx);
-        ck_ok(ctx, eqat_block_ap_quantize(model, quantizer, data, &o));
+        OK(ctx, eqat_block_ap_quantize(model, quantizer, data, &o));
         peak[i] = eqat_context_bytes_peak(ctx) - before;
         eqat_data_free(data);
         eqat_quantizer_free(quantizer);
@@ -479,7 +476,7 @@ END_TEST
 int main(void)
 {
     TCase *tc = tcase_create("all");
-    tcase_add_unchecked_fixture(tc, write_small_model, fixture_clean);
+    tcase_add_unchecked_fixture(tc, write_small_model, scratch_clean);
     tcase_add_test(tc, cancelled_jobs_go_on_to_the_same_bytes);
     tcase_add_test(tc, a_pass_that_was_interrupted_goes_on_where_it_stopped);
     tcase_add_test(tc, tensors_that_the_caller_asked_for_stay_the_callers);

@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 #include "base/rng.h"
-#include "fixture.h"
+#include "public.h"
 #include "train/cache.h"
 
 enum { RECORDS = 23, FLOATS = 300, BYTES = FLOATS * 4 };
@@ -18,23 +18,23 @@ static eqat_tensor *make_record(eqat_context *ctx)
 {
     const int64_t n = FLOATS;
     eqat_tensor *t;
-    ck_ok(ctx, eqat_tensor_create(ctx, &t, EQAT_F32, 1, &n, NULL));
+    OK(ctx, eqat_tensor_create(ctx, &t, EQAT_F32, 1, &n, NULL));
     return t;
 }
 
 static void put(eqat_context *ctx, eqi_cache *c, eqat_tensor *t, int stream, int64_t record,
                 int version)
 {
-    ck_ok(ctx, eqat_tensor_fill(t, (double)(stream * 10000 + (int)record * 100 + version)));
-    ck_ok(ctx, eqi_cache_put(c, stream, record, t));
+    OK(ctx, eqat_tensor_fill(t, (double)(stream * 10000 + (int)record * 100 + version)));
+    OK(ctx, eqi_cache_put(c, stream, record, t));
 }
 
 static void expect(eqat_context *ctx, eqi_cache *c, eqat_tensor *t, int stream, int64_t record,
                    int version)
 {
     int64_t n;
-    ck_ok(ctx, eqat_tensor_fill(t, -1));
-    ck_ok(ctx, eqi_cache_get(c, stream, record, t));
+    OK(ctx, eqat_tensor_fill(t, -1));
+    OK(ctx, eqi_cache_get(c, stream, record, t));
     float *x = read_floats(t, &n);
     for (int64_t i = 0; i < n; i++)
         ck_assert_int_eq((int)x[i], stream * 10000 + (int)record * 100 + version);
@@ -47,7 +47,7 @@ static void exercise(const char *dir, int slots)
     eqat_context *ctx = make_context(1, 0);
     eqi_cache *c;
     int version[2][RECORDS] = {{0}};
-    ck_ok(ctx, eqi_cache_create(ctx, &c, 2, RECORDS, BYTES, dir, slots));
+    OK(ctx, eqi_cache_create(ctx, &c, 2, RECORDS, BYTES, dir, slots));
     eqat_tensor *t = make_record(ctx);
     for (int s = 0; s < 2; s++)
         for (int r = 0; r < RECORDS; r++) put(ctx, c, t, s, r, 0);
@@ -62,7 +62,7 @@ static void exercise(const char *dir, int slots)
         else
             put(ctx, c, t, s, r, ++version[s][r] % 100);
         version[s][r] %= 100;
-        if (i % 500 == 0) ck_ok(ctx, eqi_cache_flush(c));
+        if (i % 500 == 0) OK(ctx, eqi_cache_flush(c));
     }
     eqat_tensor_free(t);
     eqi_cache_free(c);
@@ -74,8 +74,8 @@ END_TEST
 
 START_TEST(in_files)
 {
-    exercise(fixture_dir(), 4);
-    exercise(fixture_dir(), 1);
+    exercise(scratch_dir(), 4);
+    exercise(scratch_dir(), 1);
 }
 END_TEST
 
@@ -86,9 +86,9 @@ START_TEST(files_have_no_name_and_memory_does_not_grow)
     for (int i = 0; i < 2; i++) {
         eqi_cache *c;
         size_t before = eqat_context_bytes(ctx);
-        ck_ok(ctx, eqi_cache_create(ctx, &c, 2, i ? 20000 : 20, BYTES, fixture_dir(), 4));
+        OK(ctx, eqi_cache_create(ctx, &c, 2, i ? 20000 : 20, BYTES, scratch_dir(), 4));
         used[i] = eqat_context_bytes(ctx) - before;
-        DIR *d = opendir(fixture_dir());
+        DIR *d = opendir(scratch_dir());
         for (struct dirent *e; (e = readdir(d));)
             ck_assert_msg(e->d_name[0] == '.', "%s", e->d_name);
         closedir(d);
@@ -105,12 +105,12 @@ START_TEST(a_folder_that_is_none)
 {
     eqat_context *ctx = make_context(1, 0);
     eqi_cache *c;
-    ck_fails(ctx, eqi_cache_create(ctx, &c, 2, RECORDS, BYTES, fixture_path("missing"), 4), EQAT_IO,
-             "missing: cannot create a file");
+    says(ctx, eqi_cache_create(ctx, &c, 2, RECORDS, BYTES, scratch("missing"), 4), EQAT_IO,
+         "missing: cannot create a file");
     ck_assert_ptr_null(c);
     /* more than any disk: told at once, not after an hour of training */
-    ck_fails(ctx, eqi_cache_create(ctx, &c, 2, (int64_t)1 << 40, 1 << 20, fixture_dir(), 4),
-             EQAT_IO, "cannot reserve");
+    says(ctx, eqi_cache_create(ctx, &c, 2, (int64_t)1 << 40, 1 << 20, scratch_dir(), 4), EQAT_IO,
+         "cannot reserve");
     eqat_context_free(ctx);
 }
 END_TEST
@@ -120,7 +120,7 @@ START_TEST(flush_tells_of_a_write_that_failed)
 {
     eqat_context *ctx = make_context(1, 0);
     eqi_cache *c;
-    ck_ok(ctx, eqi_cache_create(ctx, &c, 2, RECORDS, BYTES, fixture_dir(), 4));
+    OK(ctx, eqi_cache_create(ctx, &c, 2, RECORDS, BYTES, scratch_dir(), 4));
     eqat_tensor *t = make_record(ctx);
     struct rlimit old, none;
     ck_assert_int_eq(getrlimit(RLIMIT_FSIZE, &old), 0);
@@ -132,7 +132,7 @@ START_TEST(flush_tells_of_a_write_that_failed)
     eqat_status st = eqi_cache_flush(c);
     ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &old), 0);
     signal(SIGXFSZ, handler);
-    ck_fails(ctx, st, EQAT_IO, "cannot write activations");
+    expect_failure(ctx, "flush", st, EQAT_IO, "cannot write activations");
     eqat_tensor_free(t);
     eqi_cache_free(c);
     eqat_context_free(ctx);
@@ -143,7 +143,7 @@ START_TEST(the_child_of_a_fork_can_free_it)
 {
     eqat_context *ctx = make_context(1, 0);
     eqi_cache *c;
-    ck_ok(ctx, eqi_cache_create(ctx, &c, 2, RECORDS, BYTES, fixture_dir(), 4));
+    OK(ctx, eqi_cache_create(ctx, &c, 2, RECORDS, BYTES, scratch_dir(), 4));
     pid_t child = fork();
     if (child == 0) {
         alarm(60);
@@ -162,7 +162,7 @@ END_TEST
 int main(void)
 {
     TCase *tc = tcase_create("all");
-    tcase_add_unchecked_fixture(tc, NULL, fixture_clean);
+    tcase_add_unchecked_fixture(tc, NULL, scratch_clean);
     tcase_add_test(tc, in_memory);
     tcase_add_test(tc, in_files);
     tcase_add_test(tc, files_have_no_name_and_memory_does_not_grow);

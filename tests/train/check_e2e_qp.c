@@ -3,9 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../support/rule.h"
-#include "fixture.h"
 #include "model/model.h"
+#include "public.h"
 
 enum { BITS = 3 };
 
@@ -22,8 +21,8 @@ static bench set_up_mixed(const char *name, int64_t sequences, int bits, const c
     bench b = {.ctx = make_context(2, 1)};
     b.model = open_model(b.ctx, name, EQAT_F32);
     eqat_quantizer *quantizer = make_quantizer(b.ctx, bits, 32);
-    ck_ok(b.ctx, add_rule(quantizer, pattern, apart, 32));
-    ck_ok(b.ctx, eqat_model_quantize_rtn(b.model, quantizer));
+    OK(b.ctx, add_rule(quantizer, pattern, apart, 32));
+    OK(b.ctx, eqat_model_quantize_rtn(b.model, quantizer));
     eqat_quantizer_free(quantizer);
     b.data = make_data(b.ctx, sequences, 0, true);
     return b;
@@ -50,7 +49,7 @@ static eqat_e2e_qp_options fast_options(void)
 static eqat_tensor *parameter(bench *b, const char *name)
 {
     eqat_tensor *t;
-    ck_ok(b->ctx, eqat_model_parameter(b->model, name, &t));
+    OK(b->ctx, eqat_model_parameter(b->model, name, &t));
     return t;
 }
 
@@ -85,7 +84,7 @@ START_TEST(losses_fall_and_the_saved_model_is_the_one_in_memory)
 {
     bench b = set_up(16);
     eqat_perplexity before = {.struct_size = sizeof before}, after = before, again = before;
-    ck_ok(b.ctx, eqat_eval_perplexity(b.model, b.data, NULL, &before));
+    OK(b.ctx, eqat_eval_perplexity(b.model, b.data, NULL, &before));
     eqat_e2e_qp_options o = fast_options();
     seen s = {0};
     o.epochs = 4;
@@ -95,10 +94,10 @@ START_TEST(losses_fall_and_the_saved_model_is_the_one_in_memory)
     o.progress = watch;
     o.progress_user = &s;
     eqat_e2e_qp *job;
-    ck_ok(b.ctx, eqat_e2e_qp_create(&job, b.model, b.data, &o));
+    OK(b.ctx, eqat_e2e_qp_create(&job, b.model, b.data, &o));
     ck_assert_int_eq(eqat_e2e_qp_steps(job), 16);
     ck_assert(isnan(eqat_e2e_qp_loss(job, 0)));
-    ck_ok(b.ctx, eqat_e2e_qp_run(job));
+    OK(b.ctx, eqat_e2e_qp_run(job));
     ck_assert_int_eq(s.calls, 16);
     ck_assert_double_eq(eqat_e2e_qp_loss(job, 0), s.first);
     ck_assert_double_eq(eqat_e2e_qp_loss(job, 15), s.last);
@@ -108,16 +107,16 @@ START_TEST(losses_fall_and_the_saved_model_is_the_one_in_memory)
     ck_assert_double_eq(s.lr[1], o.lr);
     ck_assert_double_eq_tol(s.lr[6], 0.8 * o.lr, 1e-12); /* 5 of 15 steps down the cosine to 0.2 */
     ck_assert_double_gt(s.norm, 0);
-    ck_fails(b.ctx, eqat_e2e_qp_step(job), EQAT_INVALID_ARGUMENT, "finished");
-    ck_fails(b.ctx, eqat_e2e_qp_accumulate(job, 0, 0, NULL), EQAT_INVALID_ARGUMENT, "finished");
-    ck_fails(b.ctx, eqat_e2e_qp_finish(job), EQAT_INVALID_ARGUMENT, "finished");
+    says(b.ctx, eqat_e2e_qp_step(job), EQAT_INVALID_ARGUMENT, "finished");
+    says(b.ctx, eqat_e2e_qp_accumulate(job, 0, 0, NULL), EQAT_INVALID_ARGUMENT, "finished");
+    says(b.ctx, eqat_e2e_qp_finish(job), EQAT_INVALID_ARGUMENT, "finished");
     eqat_e2e_qp_free(job);
-    ck_ok(b.ctx, eqat_eval_perplexity(b.model, b.data, NULL, &after));
+    OK(b.ctx, eqat_eval_perplexity(b.model, b.data, NULL, &after));
     ck_assert_double_lt(after.nll, before.nll);
     ck_assert(!eqat_tensor_trainable(parameter(&b, Q0)));
     ck_assert_int_eq(eqat_tensor_dtype(parameter(&b, "model.layers.1.mlp.up_proj.zeros")), EQAT_U8);
     eqat_model *saved = open_model(b.ctx, save_as(b.ctx, b.model, "saved"), EQAT_F32);
-    ck_ok(b.ctx, eqat_eval_perplexity(saved, b.data, NULL, &again));
+    OK(b.ctx, eqat_eval_perplexity(saved, b.data, NULL, &again));
     ck_assert_double_eq(again.nll, after.nll);
     eqat_model_free(saved);
     tear_down(&b);
@@ -128,20 +127,20 @@ END_TEST
  */
 START_TEST(gains_train_in_every_block_and_have_the_dtype_of_the_file)
 {
-    shape half = small_shape;
+    llama_shape half = small_shape;
     half.bf16 = true;
-    write_model("half", &half, NULL);
+    write_llama("half", &half, NULL);
     bench b = set_up_mixed("half", 8, BITS, "model.layers.1.*", 0);
     eqat_e2e_qp_options o = fast_options();
     o.train_norms = true;
-    ck_ok(b.ctx, eqat_e2e_qp_train(b.model, b.data, &o));
+    OK(b.ctx, eqat_e2e_qp_train(b.model, b.data, &o));
     eqat_model *file = open_model(b.ctx, "half", EQAT_F32);
     for (int block = 0; block < BLOCKS; block++) {
         char name[64];
         int64_t n;
         eqat_tensor *original;
         snprintf(name, sizeof name, "model.layers.%d.input_layernorm.weight", block);
-        ck_ok(b.ctx, eqat_model_parameter(file, name, &original));
+        OK(b.ctx, eqat_model_parameter(file, name, &original));
         float *before = read_floats(original, &n), *after = read_floats(parameter(&b, name), &n);
         ck_assert_msg(memcmp(before, after, (size_t)n * sizeof *before) != 0, "%s", name);
         free(before);
@@ -149,9 +148,9 @@ START_TEST(gains_train_in_every_block_and_have_the_dtype_of_the_file)
     }
     eqat_model_free(file);
     eqat_perplexity here = {.struct_size = sizeof here}, again = here;
-    ck_ok(b.ctx, eqat_eval_perplexity(b.model, b.data, NULL, &here));
+    OK(b.ctx, eqat_eval_perplexity(b.model, b.data, NULL, &here));
     eqat_model *saved = open_model(b.ctx, save_as(b.ctx, b.model, "half-saved"), EQAT_F32);
-    ck_ok(b.ctx, eqat_eval_perplexity(saved, b.data, NULL, &again));
+    OK(b.ctx, eqat_eval_perplexity(saved, b.data, NULL, &again));
     ck_assert_double_eq(again.nll, here.nll);
     eqat_model_free(saved);
     tear_down(&b);
@@ -173,17 +172,17 @@ START_TEST(params_choose_what_trains)
                 eqat_tensor *t = parameter(&b, names[i]);
                 size_t n = (size_t)eqat_tensor_count(t) * eqat_dtype_size(eqat_tensor_dtype(t));
                 ck_assert_uint_le(n, sizeof after);
-                ck_ok(b.ctx, eqat_tensor_read(t, before[i], n));
+                OK(b.ctx, eqat_tensor_read(t, before[i], n));
             }
             eqat_e2e_qp_options o = fast_options();
             o.params = params;
             o.train_norms = norms;
             o.lr = params == EQAT_E2E_S ? 2e-3 : 0.6; /* zero points move in whole steps */
-            ck_ok(b.ctx, eqat_e2e_qp_train(b.model, b.data, &o));
+            OK(b.ctx, eqat_e2e_qp_train(b.model, b.data, &o));
             for (int i = 0; i < 4; i++) {
                 eqat_tensor *t = parameter(&b, names[i]);
                 size_t n = (size_t)eqat_tensor_count(t) * eqat_dtype_size(eqat_tensor_dtype(t));
-                ck_ok(b.ctx, eqat_tensor_read(t, after, n));
+                OK(b.ctx, eqat_tensor_read(t, after, n));
                 ck_assert_msg((memcmp(before[i], after, n) != 0) == moves[i],
                               "params %d, norms %d: %s", params, norms, names[i]);
                 for (size_t k = 0; k < n && i == 1; k++)
@@ -201,17 +200,17 @@ START_TEST(zero_points_are_rounded_to_whole_ones_in_range)
     eqat_e2e_qp_options o = fast_options();
     o.params = EQAT_E2E_Z;
     eqat_e2e_qp *job;
-    ck_ok(b.ctx, eqat_e2e_qp_create(&job, b.model, b.data, &o));
+    OK(b.ctx, eqat_e2e_qp_create(&job, b.model, b.data, &o));
     int64_t n = eqat_tensor_count(parameter(&b, name));
     float trained[1024];
     unsigned char z[1024];
     ck_assert_int_le(n, EQI_COUNT(z));
     for (int64_t i = 0; i < n; i++)
         trained[i] = (float)(i % 64) / 4.0f - 3.0f; /* beyond both ends */
-    ck_ok(b.ctx, eqat_tensor_write(parameter(&b, name), trained, (size_t)n * sizeof *trained));
-    ck_ok(b.ctx, eqat_e2e_qp_finish(job));
+    OK(b.ctx, eqat_tensor_write(parameter(&b, name), trained, (size_t)n * sizeof *trained));
+    OK(b.ctx, eqat_e2e_qp_finish(job));
     eqat_e2e_qp_free(job);
-    ck_ok(b.ctx, eqat_tensor_read(parameter(&b, name), z, (size_t)n));
+    OK(b.ctx, eqat_tensor_read(parameter(&b, name), z, (size_t)n));
     for (int64_t i = 0; i < n; i++)
         ck_assert_float_eq((float)z[i],
                            fminf(fmaxf(rintf(trained[i]), 0.0f), (float)((1 << BITS) - 1)));
@@ -224,8 +223,8 @@ START_TEST(training_starts_from_step_sizes_that_a_file_can_hold)
     bench b = set_up(8);
     eqat_e2e_qp_options o = fast_options();
     eqat_e2e_qp *job;
-    ck_ok(b.ctx, eqat_tensor_fill(parameter(&b, Q0), 0.1));
-    ck_ok(b.ctx, eqat_e2e_qp_create(&job, b.model, b.data, &o));
+    OK(b.ctx, eqat_tensor_fill(parameter(&b, Q0), 0.1));
+    OK(b.ctx, eqat_e2e_qp_create(&job, b.model, b.data, &o));
     int64_t n;
     float *s = read_floats(parameter(&b, Q0), &n);
     for (int64_t i = 0; i < n; i++) ck_assert_float_eq(s[i], 0x1.998p-4f); /* 0.1 in F16 */
@@ -244,7 +243,7 @@ START_TEST(the_default_rate_is_that_of_the_fewest_bits)
         o.lr = 0;
         o.progress = watch;
         o.progress_user = &s;
-        ck_ok(b.ctx, eqat_e2e_qp_train(b.model, b.data, &o));
+        OK(b.ctx, eqat_e2e_qp_train(b.model, b.data, &o));
         ck_assert_double_eq(s.lr[1], first == 3 ? 1e-5 : 2e-5);
         tear_down(&b);
     }
@@ -263,16 +262,16 @@ START_TEST(unfinished_training_is_undone)
     o.progress_user = &s;
     eqat_tensor *zeros = parameter(&b, "model.layers.0.mlp.up_proj.zeros");
     o.epochs = 2;
-    ck_fails(b.ctx, eqat_e2e_qp_train(b.model, b.data, &o), EQAT_CANCELLED, "cancelled");
+    says(b.ctx, eqat_e2e_qp_train(b.model, b.data, &o), EQAT_CANCELLED, "cancelled");
     ck_assert(same_folders(save_as(b.ctx, b.model, "cancelled"), before));
     ck_assert_ptr_eq(parameter(&b, "model.layers.0.mlp.up_proj.zeros"), zeros);
     ck_assert(!eqat_tensor_trainable(parameter(&b, Q0)));
     ck_assert_ptr_null(eqat_tensor_grad(parameter(&b, Q0)));
     eqat_e2e_qp *job;
-    ck_ok(b.ctx, eqat_e2e_qp_create(&job, b.model, b.data, &o));
-    ck_ok(b.ctx, eqat_e2e_qp_accumulate(job, 0, 0, NULL));
+    OK(b.ctx, eqat_e2e_qp_create(&job, b.model, b.data, &o));
+    OK(b.ctx, eqat_e2e_qp_accumulate(job, 0, 0, NULL));
     eqat_cancel(b.ctx);
-    ck_fails(b.ctx, eqat_e2e_qp_accumulate(job, 0, 1, NULL), EQAT_CANCELLED, "cancelled");
+    says(b.ctx, eqat_e2e_qp_accumulate(job, 0, 1, NULL), EQAT_CANCELLED, "cancelled");
     eqat_e2e_qp_free(job);
     ck_assert(same_folders(save_as(b.ctx, b.model, "freed"), before));
     tear_down(&b);
@@ -290,19 +289,19 @@ START_TEST(a_cancelled_run_goes_on_to_the_same_bytes)
         o.progress = watch;
         o.progress_user = &s;
         eqat_e2e_qp *job;
-        ck_ok(b.ctx, eqat_e2e_qp_create(&job, b.model, b.data, &o));
+        OK(b.ctx, eqat_e2e_qp_create(&job, b.model, b.data, &o));
         if (cancelled) {
-            ck_fails(b.ctx, eqat_e2e_qp_run(job), EQAT_CANCELLED, "cancelled");
-            ck_ok(b.ctx, eqat_e2e_qp_accumulate(job, 1, 0, NULL));
+            says(b.ctx, eqat_e2e_qp_run(job), EQAT_CANCELLED, "cancelled");
+            OK(b.ctx, eqat_e2e_qp_accumulate(job, 1, 0, NULL));
             gradient(&b, Q0);
             eqat_cancel(b.ctx);
-            ck_fails(b.ctx, eqat_e2e_qp_accumulate(job, 1, 1, NULL), EQAT_CANCELLED, "cancelled");
+            says(b.ctx, eqat_e2e_qp_accumulate(job, 1, 1, NULL), EQAT_CANCELLED, "cancelled");
             ck_assert_ptr_null(eqat_tensor_grad(parameter(&b, Q0)));
-            ck_ok(b.ctx, eqat_e2e_qp_accumulate(job, 1, 2, NULL));
+            OK(b.ctx, eqat_e2e_qp_accumulate(job, 1, 2, NULL));
         }
-        ck_ok(b.ctx, eqat_e2e_qp_run(job));
+        OK(b.ctx, eqat_e2e_qp_run(job));
         ck_assert_int_eq(s.calls, 3);
-        ck_fails(b.ctx, eqat_e2e_qp_run(job), EQAT_INVALID_ARGUMENT, "finished");
+        says(b.ctx, eqat_e2e_qp_run(job), EQAT_INVALID_ARGUMENT, "finished");
         eqat_e2e_qp_free(job);
         folders[cancelled] = save_as(b.ctx, b.model, cancelled ? "went-on" : "went-through");
         tear_down(&b);
@@ -320,15 +319,15 @@ static void train_and_save(int64_t steps, int64_t save_at, const char *end)
     o.params = EQAT_E2E_SZ;
     o.train_norms = true;
     eqat_e2e_qp *job;
-    ck_ok(b.ctx, eqat_e2e_qp_create(&job, b.model, b.data, &o));
+    OK(b.ctx, eqat_e2e_qp_create(&job, b.model, b.data, &o));
     ck_assert_int_eq(eqat_e2e_qp_steps(job), 4);
     for (int64_t step = 0; step < steps; step++) {
         for (int64_t micro = 0; micro < eqat_e2e_qp_micro_steps(job, step); micro++)
-            ck_ok(b.ctx, eqat_e2e_qp_accumulate(job, step, micro, NULL));
-        ck_ok(b.ctx, eqat_e2e_qp_step(job));
+            OK(b.ctx, eqat_e2e_qp_accumulate(job, step, micro, NULL));
+        OK(b.ctx, eqat_e2e_qp_step(job));
         if (step == save_at) save_as(b.ctx, b.model, "middle");
     }
-    ck_ok(b.ctx, eqat_e2e_qp_finish(job));
+    OK(b.ctx, eqat_e2e_qp_finish(job));
     eqat_e2e_qp_free(job);
     save_as(b.ctx, b.model, end);
     tear_down(&b);
@@ -340,10 +339,10 @@ START_TEST(a_save_changes_nothing)
 {
     train_and_save(4, -1, "straight");
     train_and_save(4, 1, "saving");
-    ck_assert(same_folders(fixture_path("saving"), fixture_path("straight")));
+    ck_assert(same_folders(scratch("saving"), scratch("straight")));
     train_and_save(2, -1, "half-way");
-    ck_assert(same_folders(fixture_path("middle"), fixture_path("half-way")));
-    ck_assert(!same_folders(fixture_path("half-way"), fixture_path("straight")));
+    ck_assert(same_folders(scratch("middle"), scratch("half-way")));
+    ck_assert(!same_folders(scratch("half-way"), scratch("straight")));
 }
 END_TEST
 
@@ -360,7 +359,7 @@ START_TEST(kept_activations_give_the_same_bytes)
         o.train_norms = true;
         o.keep_activations = keep;
         eqat_context_reset_peak(b.ctx);
-        ck_ok(b.ctx, eqat_e2e_qp_train(b.model, b.data, &o));
+        OK(b.ctx, eqat_e2e_qp_train(b.model, b.data, &o));
         peak[keep] = eqat_context_bytes_peak(b.ctx);
         folders[keep] = save_as(b.ctx, b.model, keep ? "kept" : "recomputed");
         tear_down(&b);
@@ -378,16 +377,16 @@ START_TEST(a_model_has_one_job_at_a_time)
     eqat_e2e_qp_options o = fast_options();
     o.params = EQAT_E2E_SZ;
     eqat_e2e_qp *job, *other;
-    ck_ok(b.ctx, eqat_e2e_qp_create(&job, b.model, b.data, &o));
-    ck_fails(b.ctx, eqat_e2e_qp_create(&other, b.model, b.data, &o), EQAT_INVALID_ARGUMENT,
-             "in training");
+    OK(b.ctx, eqat_e2e_qp_create(&job, b.model, b.data, &o));
+    says(b.ctx, eqat_e2e_qp_create(&other, b.model, b.data, &o), EQAT_INVALID_ARGUMENT,
+         "in training");
     ck_assert_ptr_null(other);
-    ck_ok(b.ctx, eqat_e2e_qp_accumulate(job, 0, 0, NULL));
+    OK(b.ctx, eqat_e2e_qp_accumulate(job, 0, 0, NULL));
     eqat_e2e_qp_free(job);
     ck_assert(same_folders(save_as(b.ctx, b.model, "after-the-first"), before));
-    ck_ok(b.ctx, eqat_e2e_qp_create(&other, b.model, b.data, &o));
-    ck_ok(b.ctx, eqat_e2e_qp_finish(other));
-    ck_ok(b.ctx, eqat_e2e_qp_create(&job, b.model, b.data, &o));
+    OK(b.ctx, eqat_e2e_qp_create(&other, b.model, b.data, &o));
+    OK(b.ctx, eqat_e2e_qp_finish(other));
+    OK(b.ctx, eqat_e2e_qp_create(&job, b.model, b.data, &o));
     eqat_e2e_qp_free(job);
     eqat_e2e_qp_free(other);
     tear_down(&b);
@@ -405,7 +404,7 @@ START_TEST(micro_batches_add_up)
         eqat_e2e_qp_options o = fast_options();
         o.micro_batch_size = 1 << i;
         eqat_e2e_qp *job;
-        ck_ok(b.ctx, eqat_e2e_qp_create(&job, b.model, b.data, &o));
+        OK(b.ctx, eqat_e2e_qp_create(&job, b.model, b.data, &o));
         ck_assert_int_eq(eqat_e2e_qp_steps(job), 2);
         ck_assert_int_eq(eqat_e2e_qp_micro_steps(job, 0), 4 >> i);
         ck_assert_int_eq(eqat_e2e_qp_micro_steps(job, 1),
@@ -415,8 +414,8 @@ START_TEST(micro_batches_add_up)
         ck_assert_int_eq(eqat_e2e_qp_micro_steps(job, 2), 0);
         for (int64_t step = 0; step < 2; step++) {
             for (int64_t micro = 0; micro < eqat_e2e_qp_micro_steps(job, step); micro++)
-                ck_ok(b.ctx, eqat_e2e_qp_accumulate(job, step, micro, NULL));
-            if (step == 0) ck_ok(b.ctx, eqat_e2e_qp_step(job)); /* at rate 0: drops the gradients */
+                OK(b.ctx, eqat_e2e_qp_accumulate(job, step, micro, NULL));
+            if (step == 0) OK(b.ctx, eqat_e2e_qp_step(job)); /* at rate 0: drops the gradients */
         }
         losses[i] = eqat_e2e_qp_loss(job, 1);
         ck_assert_double_eq_tol(losses[i], losses[0], 1e-5);
@@ -434,9 +433,9 @@ START_TEST(micro_batches_add_up)
             else
                 reference[k] = g;
         }
-        ck_fails(b.ctx, eqat_e2e_qp_accumulate(job, 1, 4 >> i, NULL), EQAT_INVALID_ARGUMENT,
-                 "micro-batch");
-        ck_fails(b.ctx, eqat_e2e_qp_accumulate(job, 2, 0, NULL), EQAT_INVALID_ARGUMENT, "step");
+        says(b.ctx, eqat_e2e_qp_accumulate(job, 1, 4 >> i, NULL), EQAT_INVALID_ARGUMENT,
+             "micro-batch");
+        says(b.ctx, eqat_e2e_qp_accumulate(job, 2, 0, NULL), EQAT_INVALID_ARGUMENT, "step");
         eqat_e2e_qp_free(job);
         tear_down(&b);
     }
@@ -453,9 +452,9 @@ static double add_loss_of(bench *b, int64_t epoch, int64_t first, int64_t n)
     float value;
     ck_assert_int_le(n, 4);
     for (int64_t i = 0; i < n; i++)
-        ck_ok(b->ctx,
-              eqat_data_sample(b->data, false, eqat_data_order(b->data, epoch, first + i),
-                               ids + i * TIME));
+        OK(b->ctx,
+           eqat_data_sample(b->data, false, eqat_data_order(b->data, epoch, first + i),
+                            ids + i * TIME));
     eqat_batch batch;
     eqat_batch_init(&batch, sizeof batch);
     batch.batch = n;
@@ -463,10 +462,10 @@ static double add_loss_of(bench *b, int64_t epoch, int64_t first, int64_t n)
     batch.ids = ids;
     eqat_tape *tape;
     eqat_tensor *loss;
-    ck_ok(b->ctx, eqat_tape_create(b->ctx, &tape));
-    ck_ok(b->ctx, eqat_model_loss_recorded(b->model, tape, &batch, &loss, NULL));
-    ck_ok(b->ctx, eqat_tensor_read(loss, &value, sizeof value));
-    ck_ok(b->ctx, eqat_tape_backward(tape, loss, 1));
+    OK(b->ctx, eqat_tape_create(b->ctx, &tape));
+    OK(b->ctx, eqat_model_loss_recorded(b->model, tape, &batch, &loss, NULL));
+    OK(b->ctx, eqat_tensor_read(loss, &value, sizeof value));
+    OK(b->ctx, eqat_tape_backward(tape, loss, 1));
     eqat_tensor_free(loss);
     eqat_tape_free(tape);
     return (double)value;
@@ -480,11 +479,11 @@ START_TEST(a_step_is_the_mean_over_its_sequences_in_the_order_of_the_epoch)
     o.epochs = 2;
     o.lr = 1e-30; /* nothing moves */
     eqat_e2e_qp *job;
-    ck_ok(b.ctx, eqat_e2e_qp_create(&job, b.model, b.data, &o));
+    OK(b.ctx, eqat_e2e_qp_create(&job, b.model, b.data, &o));
     for (int64_t step = 0; step < 4; step++) {
         int64_t n, count = step % 2 ? 3 : 4;
         for (int64_t micro = 0; micro < count; micro++)
-            ck_ok(b.ctx, eqat_e2e_qp_accumulate(job, step, micro, NULL));
+            OK(b.ctx, eqat_e2e_qp_accumulate(job, step, micro, NULL));
         float *once = read_floats(gradient(&b, Q0), &n);
         double loss = add_loss_of(&b, step / 2, step % 2 * 4, count), size = 0;
         float *twice = read_floats(gradient(&b, Q0), &n);
@@ -494,7 +493,7 @@ START_TEST(a_step_is_the_mean_over_its_sequences_in_the_order_of_the_epoch)
             ck_assert_double_le(fabs((double)twice[i] - 2 * (double)once[i]), 1e-5 * size);
         free(once);
         free(twice);
-        ck_ok(b.ctx, eqat_e2e_qp_step(job));
+        OK(b.ctx, eqat_e2e_qp_step(job));
     }
     eqat_e2e_qp_free(job);
     tear_down(&b);
@@ -505,8 +504,8 @@ START_TEST(a_loss_that_is_not_finite_ends_the_run)
 {
     bench b = set_up(8);
     eqat_e2e_qp_options o = fast_options();
-    ck_ok(b.ctx, eqat_tensor_fill(parameter(&b, "model.norm.weight"), NAN));
-    ck_fails(b.ctx, eqat_e2e_qp_train(b.model, b.data, &o), EQAT_NUMERIC, "step 0: loss is nan");
+    OK(b.ctx, eqat_tensor_fill(parameter(&b, "model.norm.weight"), NAN));
+    says(b.ctx, eqat_e2e_qp_train(b.model, b.data, &o), EQAT_NUMERIC, "step 0: loss is nan");
     tear_down(&b);
 }
 END_TEST
@@ -520,19 +519,19 @@ static double movement(double max_grad_norm, double *norm, double *expected_norm
     eqat_e2e_qp *job;
     int64_t n;
     double sum = 0;
-    ck_ok(b.ctx, eqat_e2e_qp_create(&job, b.model, b.data, &o));
+    OK(b.ctx, eqat_e2e_qp_create(&job, b.model, b.data, &o));
     float *before = read_floats(parameter(&b, Q0), &n);
     for (int64_t step = 0; step < 2; step++) {
         for (int64_t micro = 0; micro < 4; micro++)
-            ck_ok(b.ctx, eqat_e2e_qp_accumulate(job, step, micro, NULL));
+            OK(b.ctx, eqat_e2e_qp_accumulate(job, step, micro, NULL));
         for (int64_t i = 0; i < BLOCKS * 7 && step == 1; i++) {
             float *g = read_floats(b.model->blocks[i / 7].linears[i % 7].weight.s->grad, &n);
             for (int64_t k = 0; k < n; k++) sum += (double)g[k] * (double)g[k];
             free(g);
         }
-        ck_ok(b.ctx, eqat_e2e_qp_step(job));
+        OK(b.ctx, eqat_e2e_qp_step(job));
     }
-    ck_ok(b.ctx, eqat_optimizer_grad_norm(eqat_e2e_qp_optimizer(job), norm));
+    OK(b.ctx, eqat_optimizer_grad_norm(eqat_e2e_qp_optimizer(job), norm));
     *expected_norm = sqrt(sum);
     float *after = read_floats(parameter(&b, Q0), &n);
     double moved = fabs((double)after[0] - (double)before[0]) / o.lr;
@@ -559,15 +558,14 @@ START_TEST(bad_input_is_refused)
     bench b = set_up(4);
     eqat_e2e_qp_options o = fast_options();
     o.micro_batch_size = 3;
-    ck_fails(b.ctx, eqat_e2e_qp_train(b.model, b.data, &o), EQAT_INVALID_ARGUMENT,
-             "micro_batch_size: found 3");
+    says(b.ctx, eqat_e2e_qp_train(b.model, b.data, &o), EQAT_INVALID_ARGUMENT,
+         "micro_batch_size: found 3");
     o = fast_options();
     o.epochs = 0;
-    ck_fails(b.ctx, eqat_e2e_qp_train(b.model, b.data, &o), EQAT_INVALID_ARGUMENT, "epochs");
+    says(b.ctx, eqat_e2e_qp_train(b.model, b.data, &o), EQAT_INVALID_ARGUMENT, "epochs");
     o = fast_options();
     eqat_model *dense = open_model(b.ctx, "model", EQAT_F32);
-    ck_fails(b.ctx, eqat_e2e_qp_train(dense, b.data, &o), EQAT_INVALID_ARGUMENT,
-             "no quantized linear");
+    says(b.ctx, eqat_e2e_qp_train(dense, b.data, &o), EQAT_INVALID_ARGUMENT, "no quantized linear");
     eqat_model_free(dense);
     eqat_data_options d;
     eqat_data_options_init(&d, sizeof d);
@@ -577,8 +575,8 @@ START_TEST(bad_input_is_refused)
     d.sampling = EQAT_SAMPLING_CONSECUTIVE;
     const int32_t ids[] = {1, 2, 3, 4};
     eqat_data *data;
-    ck_ok(b.ctx, eqat_data_from_tokens(b.ctx, &data, ids, 4, 0, &d));
-    ck_fails(b.ctx, eqat_e2e_qp_train(b.model, data, &o), EQAT_INVALID_ARGUMENT, "seq_len");
+    OK(b.ctx, eqat_data_from_tokens(b.ctx, &data, ids, 4, 0, &d));
+    says(b.ctx, eqat_e2e_qp_train(b.model, data, &o), EQAT_INVALID_ARGUMENT, "seq_len");
     eqat_data_free(data);
     tear_down(&b);
 }
@@ -587,7 +585,7 @@ END_TEST
 int main(void)
 {
     TCase *tc = tcase_create("all");
-    tcase_add_unchecked_fixture(tc, write_small_model, fixture_clean);
+    tcase_add_unchecked_fixture(tc, write_small_model, scratch_clean);
     tcase_add_test(tc, losses_fall_and_the_saved_model_is_the_one_in_memory);
     tcase_add_test(tc, gains_train_in_every_block_and_have_the_dtype_of_the_file);
     tcase_add_test(tc, params_choose_what_trains);

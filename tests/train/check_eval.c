@@ -2,7 +2,7 @@
 #include <stddef.h>
 #include <stdlib.h>
 
-#include "fixture.h"
+#include "public.h"
 
 typedef struct eval_seen {
     int64_t calls, step, steps;
@@ -30,16 +30,16 @@ START_TEST(perplexity_is_that_of_the_windows_one_by_one)
     for (int64_t i = 0; i < 5; i++) {
         int32_t ids[TIME];
         float loss, count;
-        ck_ok(ctx, eqat_data_sample(data, false, i, ids));
+        OK(ctx, eqat_data_sample(data, false, i, ids));
         eqat_batch batch;
         eqat_batch_init(&batch, sizeof batch);
         batch.batch = 1;
         batch.time = TIME;
         batch.ids = ids;
         eqat_tensor *loss_t, *count_t;
-        ck_ok(ctx, eqat_model_loss(model, &batch, &loss_t, &count_t));
-        ck_ok(ctx, eqat_tensor_read(loss_t, &loss, sizeof loss));
-        ck_ok(ctx, eqat_tensor_read(count_t, &count, sizeof count));
+        OK(ctx, eqat_model_loss(model, &batch, &loss_t, &count_t));
+        OK(ctx, eqat_tensor_read(loss_t, &loss, sizeof loss));
+        OK(ctx, eqat_tensor_read(count_t, &count, sizeof count));
         ck_assert_int_eq((int)count, TIME - 1);
         nll += (double)loss * (double)count;
         eqat_tensor_free(loss_t);
@@ -53,7 +53,7 @@ START_TEST(perplexity_is_that_of_the_windows_one_by_one)
     eqat_perplexity p = {.struct_size = sizeof p};
     for (int64_t batch = 1; batch <= 4; batch++) {
         o.batch_size = batch;
-        ck_ok(ctx, eqat_eval_perplexity(model, data, &o, &p));
+        OK(ctx, eqat_eval_perplexity(model, data, &o, &p));
         ck_assert_double_eq_tol(p.nll, nll, batch == 1 ? 0x1p-60 : 1e-6 * nll);
         ck_assert_int_eq(p.windows, 5);
         ck_assert_int_eq(p.tokens, 5 * (TIME - 1));
@@ -66,16 +66,16 @@ START_TEST(perplexity_is_that_of_the_windows_one_by_one)
         eqat_perplexity p;
         int64_t guard;
     } shorter = {{.struct_size = offsetof(eqat_perplexity, windows), .windows = 77}, 88};
-    ck_ok(ctx, eqat_eval_perplexity(model, data, &o, &shorter.p));
-    ck_fails(ctx, eqat_eval_perplexity(model, data, &o, &(eqat_perplexity){0}),
-             EQAT_INVALID_ARGUMENT, "struct_size");
+    OK(ctx, eqat_eval_perplexity(model, data, &o, &shorter.p));
+    says(ctx, eqat_eval_perplexity(model, data, &o, &(eqat_perplexity){0}), EQAT_INVALID_ARGUMENT,
+         "struct_size");
     ck_assert_int_eq(shorter.p.tokens, 2 * (TIME - 1));
     ck_assert_int_eq(shorter.p.windows, 77);
     s.cancel = true;
-    ck_fails(ctx, eqat_eval_perplexity(model, data, &o, &p), EQAT_CANCELLED, "cancelled");
+    says(ctx, eqat_eval_perplexity(model, data, &o, &p), EQAT_CANCELLED, "cancelled");
     o.progress = NULL;
     eqat_cancel(ctx);
-    ck_fails(ctx, eqat_eval_perplexity(model, data, &o, &p), EQAT_CANCELLED, "cancelled");
+    says(ctx, eqat_eval_perplexity(model, data, &o, &p), EQAT_CANCELLED, "cancelled");
     eqat_data_free(data);
     eqat_model_free(model);
     eqat_context_free(ctx);
@@ -98,8 +98,8 @@ static int32_t keep_two(void *user, const eqat_progress *p)
 START_TEST(windows_that_do_not_fit_in_memory_at_once)
 {
     enum { LONG = 256, WIDTH = 32, FIT = (256 << 20) / (LONG * WIDTH * 4), ALL = FIT + 1 };
-    const shape thin = {VOCAB, WIDTH, 32, 1, 1, 1, false};
-    write_model("thin", &thin, NULL);
+    const llama_shape thin = {VOCAB, WIDTH, 32, 1, 1, 1, false};
+    write_llama("thin", &thin, NULL);
     eqat_context *ctx = make_context(2, 0);
     eqat_model *model = open_model(ctx, "thin", EQAT_F32);
     int32_t *ids = malloc((size_t)ALL * LONG * sizeof *ids);
@@ -120,12 +120,12 @@ START_TEST(windows_that_do_not_fit_in_memory_at_once)
     eqat_perplexity all = {.struct_size = sizeof all}, last = all;
     eqat_data *data;
     d.train_size = ALL;
-    ck_ok(ctx, eqat_data_from_tokens(ctx, &data, ids, (size_t)ALL * LONG, VOCAB, &d));
-    ck_ok(ctx, eqat_eval_perplexity(model, data, &o, &all));
+    OK(ctx, eqat_data_from_tokens(ctx, &data, ids, (size_t)ALL * LONG, VOCAB, &d));
+    OK(ctx, eqat_eval_perplexity(model, data, &o, &all));
     eqat_data_free(data);
     d.train_size = 1;
-    ck_ok(ctx, eqat_data_from_tokens(ctx, &data, ids + (size_t)FIT * LONG, LONG, VOCAB, &d));
-    ck_ok(ctx, eqat_eval_perplexity(model, data, NULL, &last));
+    OK(ctx, eqat_data_from_tokens(ctx, &data, ids + (size_t)FIT * LONG, LONG, VOCAB, &d));
+    OK(ctx, eqat_eval_perplexity(model, data, NULL, &last));
     eqat_data_free(data);
     /* The block of the last window was behind the losses of all the others. */
     ck_assert_double_eq_tol(all.nll - m.before * (double)FIT * (LONG - 1), last.nll,
@@ -149,7 +149,7 @@ START_TEST(perplexity_does_not_depend_on_batches_and_threads)
                 eqat_eval_options_init(&o, sizeof o);
                 o.batch_size = batch;
                 eqat_perplexity p = {.struct_size = sizeof p};
-                ck_ok(ctx, eqat_eval_perplexity(model, data, &o, &p));
+                OK(ctx, eqat_eval_perplexity(model, data, &o, &p));
                 if (threads == 1 && batch == 1) nll[dtype] = p.nll;
                 ck_assert_double_eq(p.nll, nll[dtype]);
                 eqat_data_free(data);
@@ -163,7 +163,7 @@ END_TEST
 int main(void)
 {
     TCase *tc = tcase_create("all");
-    tcase_add_unchecked_fixture(tc, write_small_model, fixture_clean);
+    tcase_add_unchecked_fixture(tc, write_small_model, scratch_clean);
     tcase_add_test(tc, perplexity_is_that_of_the_windows_one_by_one);
     tcase_add_test(tc, windows_that_do_not_fit_in_memory_at_once);
     tcase_add_test(tc, perplexity_does_not_depend_on_batches_and_threads);

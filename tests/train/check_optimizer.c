@@ -2,7 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "fixture.h"
+#include "public.h"
 #include "train/schedule.h"
 
 /* ---- schedule ---- */
@@ -40,8 +40,8 @@ enum { N = 7, M = 3 };
 static eqat_tensor *trainable(eqat_context *ctx, int64_t n, const float *values)
 {
     eqat_tensor *t;
-    ck_ok(ctx, eqat_tensor_create(ctx, &t, EQAT_F32, 1, &n, values));
-    ck_ok(ctx, eqat_tensor_set_trainable(t, true));
+    OK(ctx, eqat_tensor_create(ctx, &t, EQAT_F32, 1, &n, values));
+    OK(ctx, eqat_tensor_set_trainable(t, true));
     return t;
 }
 
@@ -51,10 +51,10 @@ static void add_gradient(eqat_context *ctx, eqat_tensor *x, const float *target,
     eqat_tape *tape;
     eqat_tensor *t, *loss;
     int64_t n = eqat_tensor_count(x);
-    ck_ok(ctx, eqat_tape_create(ctx, &tape));
-    ck_ok(ctx, eqat_tensor_create(ctx, &t, EQAT_F32, 1, &n, target));
-    ck_ok(ctx, eqat_op_mse(tape, x, t, &loss));
-    ck_ok(ctx, eqat_tape_backward(tape, loss, factor));
+    OK(ctx, eqat_tape_create(ctx, &tape));
+    OK(ctx, eqat_tensor_create(ctx, &t, EQAT_F32, 1, &n, target));
+    OK(ctx, eqat_op_mse(tape, x, t, &loss));
+    OK(ctx, eqat_tape_backward(tape, loss, factor));
     eqat_tensor_free(t);
     eqat_tensor_free(loss);
     eqat_tape_free(tape);
@@ -116,13 +116,13 @@ static void follow(eqat_optimizer_options o, double grad_scale)
     const double lr_a = 0.05, lr_b = 0.01;
     eqat_optimizer *adamw;
     int32_t group;
-    ck_ok(ctx, eqat_optimizer_create(ctx, &adamw, &o));
-    ck_ok(ctx, eqat_optimizer_add_group(adamw, lr_a, NULL));
-    ck_ok(ctx, eqat_optimizer_add_group(adamw, lr_b, &group));
+    OK(ctx, eqat_optimizer_create(ctx, &adamw, &o));
+    OK(ctx, eqat_optimizer_add_group(adamw, lr_a, NULL));
+    OK(ctx, eqat_optimizer_add_group(adamw, lr_b, &group));
     ck_assert_int_eq(group, 1);
     eqat_tensor *a = trainable(ctx, N, start_a), *b = trainable(ctx, M, start_b);
-    ck_ok(ctx, eqat_optimizer_add(adamw, 0, a));
-    ck_ok(ctx, eqat_optimizer_add(adamw, 1, b));
+    OK(ctx, eqat_optimizer_add(adamw, 0, a));
+    OK(ctx, eqat_optimizer_add(adamw, 1, b));
     plain p = {{0}, {0}, {0}};
     for (int i = 0; i < N; i++) p.x[i] = (double)start_a[i];
     for (int i = 0; i < M; i++) p.x[N + i] = (double)start_b[i];
@@ -131,8 +131,8 @@ static void follow(eqat_optimizer_options o, double grad_scale)
         add_gradient(ctx, b, target_b, 0.25); /* in two parts: gradients accumulate */
         add_gradient(ctx, b, target_b, 0.75);
         double norm, expected = plain_step(&p, &o, k, lr_a, lr_b, grad_scale);
-        ck_ok(ctx, eqat_optimizer_step(adamw, grad_scale));
-        ck_ok(ctx, eqat_optimizer_grad_norm(adamw, &norm));
+        OK(ctx, eqat_optimizer_step(adamw, grad_scale));
+        OK(ctx, eqat_optimizer_grad_norm(adamw, &norm));
         ck_assert_double_eq_tol(norm, expected, 1e-5 * expected);
         ck_assert_ptr_null(eqat_tensor_grad(a));
         ck_assert_int_eq(eqat_optimizer_steps(adamw), k + 1);
@@ -196,18 +196,18 @@ START_TEST(a_gradient_that_is_not_finite_changes_nothing)
             eqat_optimizer_options_init(&o, sizeof o);
             o.max_grad_norm = clip ? 1 : 0;
             eqat_optimizer *adamw;
-            ck_ok(ctx, eqat_optimizer_create(ctx, &adamw, &o));
-            ck_ok(ctx, eqat_optimizer_add_group(adamw, 0.1, NULL));
+            OK(ctx, eqat_optimizer_create(ctx, &adamw, &o));
+            OK(ctx, eqat_optimizer_add_group(adamw, 0.1, NULL));
             eqat_tensor *a = trainable(ctx, N, start_a), *b = trainable(ctx, M, start_b);
-            ck_ok(ctx, eqat_optimizer_add(adamw, 0, a));
-            ck_ok(ctx, eqat_optimizer_add(adamw, 0, b));
+            OK(ctx, eqat_optimizer_add(adamw, 0, a));
+            OK(ctx, eqat_optimizer_add(adamw, 0, b));
             float value = bad[i];
             eqat_optimizer_set_grad_callback(adamw, spoil, &value);
             double norm, expected[N + M];
             add_gradient(ctx, a, target_a, 1);
             add_gradient(ctx, b, target_b, 1);
-            ck_ok(ctx, eqat_optimizer_step(adamw, 1));
-            ck_ok(ctx, eqat_optimizer_grad_norm(adamw, &norm));
+            OK(ctx, eqat_optimizer_step(adamw, 1));
+            OK(ctx, eqat_optimizer_grad_norm(adamw, &norm));
             ck_assert(!isfinite(norm));
             ck_assert_ptr_null(eqat_tensor_grad(a));
             for (int k = 0; k < N; k++) expected[k] = (double)start_a[k];
@@ -265,34 +265,34 @@ static double five_steps(int kind, float *values)
     eqat_optimizer_options_init(&o, sizeof o);
     if (kind == CLIPPED) o.max_grad_norm = 1e9;
     eqat_optimizer *adamw;
-    ck_ok(ctx, eqat_optimizer_create(ctx, &adamw, &o));
-    ck_ok(ctx, eqat_optimizer_add_group(adamw, 0.1, NULL));
+    OK(ctx, eqat_optimizer_create(ctx, &adamw, &o));
+    OK(ctx, eqat_optimizer_add_group(adamw, 0.1, NULL));
     if (kind == CALLBACK) eqat_optimizer_set_grad_callback(adamw, nothing, NULL);
     int64_t n = N;
     eqat_tensor *a = trainable(ctx, N, start_a), *b = trainable(ctx, N, start_a), *target;
-    ck_ok(ctx, eqat_optimizer_add(adamw, 0, a));
-    ck_ok(ctx, eqat_optimizer_add(adamw, 0, b));
-    ck_ok(ctx, eqat_tensor_create(ctx, &target, EQAT_F32, 1, &n, target_a));
+    OK(ctx, eqat_optimizer_add(adamw, 0, a));
+    OK(ctx, eqat_optimizer_add(adamw, 0, b));
+    OK(ctx, eqat_tensor_create(ctx, &target, EQAT_F32, 1, &n, target_a));
     eqat_tape *tape;
-    ck_ok(ctx, eqat_tape_create(ctx, &tape));
+    OK(ctx, eqat_tape_create(ctx, &tape));
     for (int step = 0; step < 5; step++) {
         spy s = {.watched = a};
         eqat_tensor *seen, *product, *twice, *sum, *loss;
-        ck_ok(ctx, eqat_tensor_create(ctx, &seen, EQAT_F32, 1, &n, NULL));
-        ck_ok(ctx, eqat_tensor_copy(seen, b));
-        ck_ok(ctx, eqat_op_custom(tape, "spy", &b, 1, seen, look, NULL, &s));
-        ck_ok(ctx, eqat_op_mul(tape, seen, a, &product));
+        OK(ctx, eqat_tensor_create(ctx, &seen, EQAT_F32, 1, &n, NULL));
+        OK(ctx, eqat_tensor_copy(seen, b));
+        OK(ctx, eqat_op_custom(tape, "spy", &b, 1, seen, look, NULL, &s));
+        OK(ctx, eqat_op_mul(tape, seen, a, &product));
         if (kind == SEGMENT)
-            ck_ok(ctx, eqat_tape_checkpoint(tape, doubled, NULL, NULL, &a, 1, &twice));
+            OK(ctx, eqat_tape_checkpoint(tape, doubled, NULL, NULL, &a, 1, &twice));
         else
-            ck_ok(ctx, doubled(tape, NULL, &a, 1, &twice));
-        ck_ok(ctx, eqat_op_add(tape, product, twice, &sum));
-        ck_ok(ctx, eqat_op_mse(tape, sum, target, &loss));
+            OK(ctx, doubled(tape, NULL, &a, 1, &twice));
+        OK(ctx, eqat_op_add(tape, product, twice, &sum));
+        OK(ctx, eqat_op_mse(tape, sum, target, &loss));
         if (kind == APART) {
-            ck_ok(ctx, eqat_tape_backward(tape, loss, 1));
-            ck_ok(ctx, eqat_optimizer_step(adamw, 1));
+            OK(ctx, eqat_tape_backward(tape, loss, 1));
+            OK(ctx, eqat_optimizer_step(adamw, 1));
         } else {
-            ck_ok(ctx, eqat_optimizer_backward(adamw, tape, loss));
+            OK(ctx, eqat_optimizer_backward(adamw, tape, loss));
         }
         ck_assert(s.gone == (kind == ONE_BY_ONE));
         ck_assert_ptr_null(eqat_tensor_grad(a));
@@ -301,10 +301,10 @@ static double five_steps(int kind, float *values)
         for (size_t i = 0; i < sizeof all / sizeof *all; i++) eqat_tensor_free(all[i]);
     }
     double norm;
-    ck_ok(ctx, eqat_optimizer_grad_norm(adamw, &norm));
+    OK(ctx, eqat_optimizer_grad_norm(adamw, &norm));
     ck_assert_int_eq(eqat_optimizer_steps(adamw), 5);
-    ck_ok(ctx, eqat_tensor_read(a, values, N * sizeof *values));
-    ck_ok(ctx, eqat_tensor_read(b, values + N, N * sizeof *values));
+    OK(ctx, eqat_tensor_read(a, values, N * sizeof *values));
+    OK(ctx, eqat_tensor_read(b, values + N, N * sizeof *values));
     eqat_tape_free(tape);
     eqat_tensor_free(a);
     eqat_tensor_free(b);
@@ -330,20 +330,20 @@ START_TEST(a_step_without_gradients_has_norm_0)
 {
     eqat_context *ctx = make_context(1, 0);
     eqat_optimizer *adamw;
-    ck_ok(ctx, eqat_optimizer_create(ctx, &adamw, NULL));
-    ck_ok(ctx, eqat_optimizer_add_group(adamw, 0.1, NULL));
+    OK(ctx, eqat_optimizer_create(ctx, &adamw, NULL));
+    OK(ctx, eqat_optimizer_add_group(adamw, 0.1, NULL));
     eqat_tensor *a = trainable(ctx, N, start_a), *elsewhere = trainable(ctx, N, start_a), *target;
-    ck_ok(ctx, eqat_optimizer_add(adamw, 0, a));
+    OK(ctx, eqat_optimizer_add(adamw, 0, a));
     int64_t n = N;
-    ck_ok(ctx, eqat_tensor_create(ctx, &target, EQAT_F32, 1, &n, target_a));
+    OK(ctx, eqat_tensor_create(ctx, &target, EQAT_F32, 1, &n, target_a));
     eqat_tape *tape;
-    ck_ok(ctx, eqat_tape_create(ctx, &tape));
+    OK(ctx, eqat_tape_create(ctx, &tape));
     for (int i = 0; i < 2; i++) {
         eqat_tensor *loss;
         double norm;
-        ck_ok(ctx, eqat_op_mse(tape, i ? elsewhere : a, target, &loss));
-        ck_ok(ctx, eqat_optimizer_backward(adamw, tape, loss));
-        ck_ok(ctx, eqat_optimizer_grad_norm(adamw, &norm));
+        OK(ctx, eqat_op_mse(tape, i ? elsewhere : a, target, &loss));
+        OK(ctx, eqat_optimizer_backward(adamw, tape, loss));
+        OK(ctx, eqat_optimizer_grad_norm(adamw, &norm));
         ck_assert((norm == 0) == (i == 1));
         eqat_tensor_free(loss);
     }
@@ -361,25 +361,25 @@ START_TEST(leftovers_are_applied_and_bad_gradients_are_not)
 {
     eqat_context *ctx = make_context(1, 0);
     eqat_optimizer *adamw;
-    ck_ok(ctx, eqat_optimizer_create(ctx, &adamw, NULL));
-    ck_ok(ctx, eqat_optimizer_add_group(adamw, 0.1, NULL));
+    OK(ctx, eqat_optimizer_create(ctx, &adamw, NULL));
+    OK(ctx, eqat_optimizer_add_group(adamw, 0.1, NULL));
     eqat_tensor *a = trainable(ctx, N, start_a), *b = trainable(ctx, M, start_b), *target, *loss;
-    ck_ok(ctx, eqat_optimizer_add(adamw, 0, a));
-    ck_ok(ctx, eqat_optimizer_add(adamw, 0, b));
+    OK(ctx, eqat_optimizer_add(adamw, 0, a));
+    OK(ctx, eqat_optimizer_add(adamw, 0, b));
     add_gradient(ctx, b, target_b, 1);
     eqat_tape *tape;
     int64_t n = N;
     float bad[N] = {0}, after_a[N], after_b[M];
     bad[2] = NAN;
-    ck_ok(ctx, eqat_tensor_create(ctx, &target, EQAT_F32, 1, &n, bad));
-    ck_ok(ctx, eqat_tape_create(ctx, &tape));
-    ck_ok(ctx, eqat_op_mse(tape, a, target, &loss));
-    ck_ok(ctx, eqat_optimizer_backward(adamw, tape, loss));
+    OK(ctx, eqat_tensor_create(ctx, &target, EQAT_F32, 1, &n, bad));
+    OK(ctx, eqat_tape_create(ctx, &tape));
+    OK(ctx, eqat_op_mse(tape, a, target, &loss));
+    OK(ctx, eqat_optimizer_backward(adamw, tape, loss));
     double norm;
-    ck_ok(ctx, eqat_optimizer_grad_norm(adamw, &norm));
+    OK(ctx, eqat_optimizer_grad_norm(adamw, &norm));
     ck_assert(isnan(norm));
-    ck_ok(ctx, eqat_tensor_read(a, after_a, sizeof after_a));
-    ck_ok(ctx, eqat_tensor_read(b, after_b, sizeof after_b));
+    OK(ctx, eqat_tensor_read(a, after_a, sizeof after_a));
+    OK(ctx, eqat_tensor_read(b, after_b, sizeof after_b));
     ck_assert_mem_eq(after_a, start_a, sizeof after_a);
     ck_assert_mem_eq(after_b, start_b, sizeof after_b); /* behind the bad one */
     ck_assert_ptr_null(eqat_tensor_grad(b));
@@ -387,11 +387,11 @@ START_TEST(leftovers_are_applied_and_bad_gradients_are_not)
     eqat_tensor_free(loss);
 
     add_gradient(ctx, b, target_b, 1);
-    ck_ok(ctx, eqat_tensor_create(ctx, &target, EQAT_F32, 1, &n, target_a));
-    ck_ok(ctx, eqat_op_mse(tape, a, target, &loss));
-    ck_ok(ctx, eqat_optimizer_backward(adamw, tape, loss));
-    ck_ok(ctx, eqat_tensor_read(a, after_a, sizeof after_a));
-    ck_ok(ctx, eqat_tensor_read(b, after_b, sizeof after_b));
+    OK(ctx, eqat_tensor_create(ctx, &target, EQAT_F32, 1, &n, target_a));
+    OK(ctx, eqat_op_mse(tape, a, target, &loss));
+    OK(ctx, eqat_optimizer_backward(adamw, tape, loss));
+    OK(ctx, eqat_tensor_read(a, after_a, sizeof after_a));
+    OK(ctx, eqat_tensor_read(b, after_b, sizeof after_b));
     ck_assert_float_lt(after_a[0], start_a[0]);
     ck_assert_float_gt(after_b[0], start_b[0]);
     eqat_tensor_free(target);
@@ -411,21 +411,19 @@ START_TEST(wrong_use_is_refused)
     eqat_optimizer_options o;
     eqat_optimizer_options_init(&o, sizeof o);
     o.beta1 = 1;
-    ck_fails(ctx, eqat_optimizer_create(ctx, &adamw, &o), EQAT_INVALID_ARGUMENT, "beta1");
+    says(ctx, eqat_optimizer_create(ctx, &adamw, &o), EQAT_INVALID_ARGUMENT, "beta1");
     ck_assert_ptr_null(adamw);
-    ck_ok(ctx, eqat_optimizer_create(ctx, &adamw, NULL));
-    ck_fails(ctx, eqat_optimizer_add_group(adamw, NAN, NULL), EQAT_INVALID_ARGUMENT,
-             "learning rate");
+    OK(ctx, eqat_optimizer_create(ctx, &adamw, NULL));
+    says(ctx, eqat_optimizer_add_group(adamw, NAN, NULL), EQAT_INVALID_ARGUMENT, "learning rate");
     eqat_tensor *a = trainable(ctx, N, start_a);
-    ck_fails(ctx, eqat_optimizer_add(adamw, 0, a), EQAT_INVALID_ARGUMENT, "group");
-    ck_ok(ctx, eqat_optimizer_add_group(adamw, 0.1, NULL));
-    ck_ok(ctx, eqat_optimizer_add(adamw, 0, a));
-    ck_fails(ctx, eqat_optimizer_add(adamw, 0, a), EQAT_INVALID_ARGUMENT, "already");
-    ck_ok(ctx, eqat_tensor_set_trainable(a, false));
-    ck_fails(ctx, eqat_optimizer_add(adamw, 0, a), EQAT_INVALID_ARGUMENT, "untrainable f32");
+    says(ctx, eqat_optimizer_add(adamw, 0, a), EQAT_INVALID_ARGUMENT, "group");
+    OK(ctx, eqat_optimizer_add_group(adamw, 0.1, NULL));
+    OK(ctx, eqat_optimizer_add(adamw, 0, a));
+    says(ctx, eqat_optimizer_add(adamw, 0, a), EQAT_INVALID_ARGUMENT, "already");
+    OK(ctx, eqat_tensor_set_trainable(a, false));
+    says(ctx, eqat_optimizer_add(adamw, 0, a), EQAT_INVALID_ARGUMENT, "untrainable f32");
     eqat_optimizer_set_grad_callback(adamw, refuse, NULL);
-    ck_fails(ctx, eqat_optimizer_step(adamw, 1), EQAT_BACKEND,
-             "gradient callback: failed: backend");
+    says(ctx, eqat_optimizer_step(adamw, 1), EQAT_BACKEND, "gradient callback: failed: backend");
     ck_assert_int_eq(eqat_optimizer_steps(adamw), 0);
     eqat_tensor_free(a);
     eqat_optimizer_free(adamw);

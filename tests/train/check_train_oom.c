@@ -2,36 +2,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "fixture.h"
+#include "public.h"
 
 /* Requests for memory are refused one after another, each alone or with all that follow: the call
  * says "out of memory", leaves the model as it was or as it is when the stage is done, and what is
  * left to do, by the same job or a new one, then gives the same result. */
-
-typedef struct counter {
-    size_t requests, fail_at, live;
-    bool once;
-} counter;
-
-static void *count_alloc(void *user, size_t size, size_t align)
-{
-    counter *c = user;
-    c->requests++;
-    if (c->fail_at && (c->once ? c->requests == c->fail_at : c->requests >= c->fail_at))
-        return NULL;
-    void *p = NULL;
-    if (posix_memalign(&p, align, size) != 0) return NULL;
-    memset(p, 0xff, size); /* what is not written must not look like a result */
-    c->live++;
-    return p;
-}
-
-static void count_free(void *user, void *p)
-{
-    counter *c = user;
-    c->live--;
-    free(p);
-}
 
 typedef enum stage { BLOCK_AP, E2E_QP, EVAL, DONE } stage;
 
@@ -49,17 +24,8 @@ typedef struct work {
 
 static work start(counter *c)
 {
-    eqat_context_options o;
-    eqat_context_options_init(&o, sizeof o);
-    o.device =
-        "ref"; /* keeps no scratch: every allocation is one of these loops or of the engine */
-    o.threads = 1;
-    o.alloc = count_alloc;
-    o.free = count_free;
-    o.alloc_user = c;
-    work w = {0};
-    char error[256];
-    ck_assert_msg(eqat_context_create(&w.ctx, &o, error, sizeof error) == EQAT_OK, "%s", error);
+    /* The reference keeps no scratch: every allocation is one of these loops or of the engine. */
+    work w = {.ctx = open_counted("ref", c)};
     w.model = open_model(w.ctx, "tiny", EQAT_F32);
     w.quantizer = make_quantizer(w.ctx, 2, 32);
     w.data = make_data(w.ctx, 2, 1, true);
@@ -89,7 +55,7 @@ static eqat_status block_ap(work *w)
     eqat_block_ap_options_init(&o, sizeof o);
     o.epochs = 1;
     o.weight_lr = o.quant_lr = 1e-3;
-    if (w->offload) o.offload_dir = fixture_dir();
+    if (w->offload) o.offload_dir = scratch_dir();
     if (!w->block_ap) {
         eqat_status st = eqat_block_ap_create(&w->block_ap, w->model, w->quantizer, w->data, &o);
         if (st != EQAT_OK) return st;
@@ -139,7 +105,7 @@ static void exhaust(bool once, bool offload)
     counter c = {0};
     work w = start(&c);
     size_t before = c.requests;
-    ck_ok(w.ctx, go_on(&w));
+    OK(w.ctx, go_on(&w));
     size_t requests = c.requests - before, refused = 0;
     double expected = w.nll;
     end(&w, &c);
@@ -158,7 +124,7 @@ static void exhaust(bool once, bool offload)
                           eqat_status_name(st), eqat_context_error(w.ctx));
             ck_assert_ptr_nonnull(strstr(eqat_context_error(w.ctx), "out of memory"));
             if (n % 2) give_up(&w);
-            ck_ok(w.ctx, go_on(&w));
+            OK(w.ctx, go_on(&w));
         }
         ck_assert_double_eq(w.nll, expected);
         end(&w, &c);
@@ -177,14 +143,13 @@ END_TEST
 
 static void write_tiny_model(void)
 {
-    const shape tiny = {VOCAB, 32, 32, 1, 2, 1, false};
-    write_model("tiny", &tiny, NULL);
+    write_llama("tiny", &(llama_shape){VOCAB, 32, 32, 1, 2, 1, false}, NULL);
 }
 
 int main(void)
 {
     TCase *tc = tcase_create("all");
-    tcase_add_unchecked_fixture(tc, write_tiny_model, fixture_clean);
+    tcase_add_unchecked_fixture(tc, write_tiny_model, scratch_clean);
     tcase_add_test(tc, alone);
     tcase_add_test(tc, from_there_on);
     tcase_add_test(tc, offloaded);

@@ -35,7 +35,7 @@ bench set_up(const setting *s)
     o.bits = s->bits;
     o.group_size = 32;
     o.init = s->init;
-    ck_ok(b.ctx, eqat_quantizer_create(b.ctx, &b.quantizer, &o));
+    OK(b.ctx, eqat_quantizer_create(b.ctx, &b.quantizer, &o));
     b.data = make_data(b.ctx, 7, 3, s->shuffle);
     return b;
 }
@@ -53,9 +53,9 @@ const char *one_call(const setting *s, const char *name)
     bench b = set_up(s);
     eqat_block_ap_options o = fast_options();
     o.offload_dir = s->offload_dir;
-    ck_ok(b.ctx, eqat_block_ap_quantize(b.model, b.quantizer, b.data, &o));
+    OK(b.ctx, eqat_block_ap_quantize(b.model, b.quantizer, b.data, &o));
     eqat_e2e_qp_options e = fast_e2e_options();
-    ck_ok(b.ctx, eqat_e2e_qp_train(b.model, b.data, &e));
+    OK(b.ctx, eqat_e2e_qp_train(b.model, b.data, &e));
     const char *path = save_as(b.ctx, b.model, name);
     tear_down(&b);
     return path;
@@ -71,7 +71,7 @@ const char *reference(void)
 float *parameter(eqat_context *ctx, eqat_model *model, const char *name, int64_t *n)
 {
     eqat_tensor *t;
-    ck_ok(ctx, eqat_model_parameter(model, name, &t));
+    OK(ctx, eqat_model_parameter(model, name, &t));
     return read_floats(t, n);
 }
 
@@ -83,7 +83,7 @@ bool equal(const float *a, const float *b, int64_t n)
 double perplexity(eqat_context *ctx, eqat_model *model, eqat_data *data)
 {
     eqat_perplexity p = {.struct_size = sizeof p};
-    ck_ok(ctx, eqat_eval_perplexity(model, data, NULL, &p));
+    OK(ctx, eqat_eval_perplexity(model, data, NULL, &p));
     return p.perplexity;
 }
 

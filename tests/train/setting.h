@@ -2,7 +2,7 @@
 #ifndef TESTS_TRAIN_SETTING_H
 #define TESTS_TRAIN_SETTING_H
 
-#include "fixture.h"
+#include "public.h"
 
 typedef struct setting {
     int threads;

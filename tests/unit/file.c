@@ -4,44 +4,17 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "each_test.h"
 #include "unit.h"
 
-static eqi_ctx *ctx;
-static char dir[64], path[128], message[512];
+static char message[512];
+static const char *path; /* the last that was asked for */
 
-static void setup(void)
-{
-    ctx = open_ctx("ref");
-    snprintf(dir, sizeof dir, "/tmp/eqat-unit-XXXXXX");
-    ck_assert_ptr_nonnull(mkdtemp(dir));
-}
-
-static void teardown(void)
-{
-    char command[128];
-    snprintf(command, sizeof command, "rm -rf '%s'", dir);
-    ck_assert_int_eq(system(command), 0);
-    eqi_ctx_unref(ctx);
-}
-
-static const char *in_dir(const char *name)
-{
-    snprintf(path, sizeof path, "%s/%s", dir, name);
-    return path;
-}
-
-static int entries(void)
-{
-    DIR *d = opendir(dir);
-    int n = -2;
-    while (readdir(d)) n++;
-    closedir(d);
-    return n;
-}
+static const char *named(const char *name) { return path = scratch(name); }
 
 START_TEST(reads_by_position)
 {
-    OK(ctx, eqi_write_file(ctx, in_dir("ten"), "0123456789", 10));
+    OK(ctx, eqi_write_file(ctx, named("ten"), "0123456789", 10));
     eqi_file *f;
     OK(ctx, eqi_file_open(ctx, &f, path));
     ck_assert_uint_eq(f->size, 10);
@@ -60,7 +33,7 @@ START_TEST(what_cannot_be_opened)
 {
     eqi_file *f;
     snprintf(message, sizeof message, "%s/none: cannot open: No such file or directory", dir);
-    FAILS(ctx, EQAT_NOT_FOUND, message, eqi_file_open(ctx, &f, in_dir("none")));
+    FAILS(ctx, EQAT_NOT_FOUND, message, eqi_file_open(ctx, &f, named("none")));
     ck_assert_ptr_null(f);
     snprintf(message, sizeof message, "%s: not a regular file", dir);
     FAILS(ctx, EQAT_IO, message, eqi_file_open(ctx, &f, dir));
@@ -69,7 +42,7 @@ END_TEST
 
 START_TEST(slurps_up_to_a_limit)
 {
-    OK(ctx, eqi_write_file(ctx, in_dir("f"), "abc", 3));
+    OK(ctx, eqi_write_file(ctx, named("f"), "abc", 3));
     char *text;
     size_t n;
     OK(ctx, eqi_file_slurp(ctx, path, 3, &text, &n));
@@ -88,7 +61,7 @@ START_TEST(buffered_output)
     char *data = malloc(N), *text;
     for (int i = 0; i < N; i++) data[i] = (char)(i * 31 % 251);
     eqi_out *o;
-    OK(ctx, eqi_out_open(ctx, &o, in_dir("out")));
+    OK(ctx, eqi_out_open(ctx, &o, named("out")));
     size_t at = 0;
     for (size_t step = 1; at < N; step = step * 3 % 70001) {
         size_t n = step < N - at ? step : N - at;
@@ -103,7 +76,7 @@ START_TEST(buffered_output)
     eqi_free(ctx, text);
     free(data);
     ck_assert_int_eq(eqi_out_open(ctx, &o, path), EQAT_EXISTS);
-    OK(ctx, eqi_out_open(ctx, &o, in_dir("gone")));
+    OK(ctx, eqi_out_open(ctx, &o, named("gone")));
     eqi_out_discard(o);
     eqi_out_discard(NULL);
     ck_assert(!eqi_path_exists(path));
@@ -115,7 +88,7 @@ START_TEST(full_disk)
     int fd = open("/dev/full", O_WRONLY);
     if (fd < 0) return;
     close(fd);
-    ck_assert_int_eq(symlink("/dev/full", in_dir("full")), 0);
+    ck_assert_int_eq(symlink("/dev/full", named("full")), 0);
     eqi_out *o;
     /* O_EXCL refuses links: an output is never written through one. */
     ck_assert_int_eq(eqi_out_open(ctx, &o, path), EQAT_EXISTS);
@@ -125,20 +98,20 @@ END_TEST
 START_TEST(folder_appears_on_commit)
 {
     eqi_outdir *d;
-    OK(ctx, eqi_outdir_begin(ctx, &d, in_dir("model/")));
+    OK(ctx, eqi_outdir_begin(ctx, &d, named("model/")));
     ck_assert(!eqi_path_exists(path));
     char *p = eqi_path_join(ctx, d->temp, "config.json");
     OK(ctx, eqi_write_file(ctx, p, "{}", 2));
     eqi_free(ctx, p);
     OK(ctx, eqi_outdir_commit(&d));
     ck_assert_ptr_null(d);
-    ck_assert(eqi_path_is_dir(in_dir("model")));
-    ck_assert(eqi_path_exists(in_dir("model/config.json")));
-    ck_assert_int_eq(entries(), 1);
+    ck_assert(eqi_path_is_dir(named("model")));
+    ck_assert(eqi_path_exists(named("model/config.json")));
+    ck_assert_int_eq(entries(dir), 1);
     struct stat sb;
     mode_t mask = umask(0);
     umask(mask);
-    ck_assert_int_eq(stat(in_dir("model"), &sb), 0);
+    ck_assert_int_eq(stat(named("model"), &sb), 0);
     ck_assert_uint_eq(sb.st_mode & 0777, 0777 & ~mask);
 }
 END_TEST
@@ -146,48 +119,48 @@ END_TEST
 START_TEST(folder_of_nobody_else)
 {
     eqi_outdir *d;
-    ck_assert_int_eq(mkdir(in_dir("model"), 0777), 0);
+    ck_assert_int_eq(mkdir(named("model"), 0777), 0);
     OK(ctx, eqi_outdir_begin(ctx, &d, path));
     OK(ctx, eqi_outdir_commit(&d));
-    OK(ctx, eqi_write_file(ctx, in_dir("model/x"), "", 0));
+    OK(ctx, eqi_write_file(ctx, named("model/x"), "", 0));
     snprintf(message, sizeof message,
              "%s/model: found a folder that is not empty, expected a new or empty folder", dir);
-    FAILS(ctx, EQAT_EXISTS, message, eqi_outdir_begin(ctx, &d, in_dir("model")));
+    FAILS(ctx, EQAT_EXISTS, message, eqi_outdir_begin(ctx, &d, named("model")));
     ck_assert_ptr_null(d);
-    ck_assert_int_eq(eqi_outdir_begin(ctx, &d, in_dir("model/x")), EQAT_EXISTS);
-    ck_assert_int_eq(eqi_outdir_begin(ctx, &d, in_dir("no/such/place")), EQAT_NOT_FOUND);
+    ck_assert_int_eq(eqi_outdir_begin(ctx, &d, named("model/x")), EQAT_EXISTS);
+    ck_assert_int_eq(eqi_outdir_begin(ctx, &d, named("no/such/place")), EQAT_NOT_FOUND);
     FAILS(ctx, EQAT_INVALID_ARGUMENT, "output folder: found an empty name",
           eqi_outdir_begin(ctx, &d, ""));
     ck_assert_ptr_null(d);
-    ck_assert_int_eq(entries(), 1);
+    ck_assert_int_eq(entries(dir), 1);
 }
 END_TEST
 
 START_TEST(folder_aborted)
 {
     eqi_outdir *d;
-    OK(ctx, eqi_outdir_begin(ctx, &d, in_dir("model")));
+    OK(ctx, eqi_outdir_begin(ctx, &d, named("model")));
     char *p = eqi_path_join(ctx, d->temp, "shard");
     OK(ctx, eqi_write_file(ctx, p, "x", 1));
     eqi_free(ctx, p);
-    ck_assert_int_eq(entries(), 1);
+    ck_assert_int_eq(entries(dir), 1);
     eqi_outdir_abort(&d);
     eqi_outdir_abort(&d);
     eqi_outdir_abort(NULL);
-    ck_assert_int_eq(entries(), 0);
+    ck_assert_int_eq(entries(dir), 0);
 }
 END_TEST
 
 START_TEST(target_taken_meanwhile)
 {
     eqi_outdir *d;
-    OK(ctx, eqi_outdir_begin(ctx, &d, in_dir("model")));
+    OK(ctx, eqi_outdir_begin(ctx, &d, named("model")));
     ck_assert_int_eq(mkdir(path, 0777), 0);
-    OK(ctx, eqi_write_file(ctx, in_dir("model/theirs"), "x", 1));
+    OK(ctx, eqi_write_file(ctx, named("model/theirs"), "x", 1));
     ck_assert_int_eq(eqi_outdir_commit(&d), EQAT_IO);
     ck_assert_ptr_null(d);
-    ck_assert(eqi_path_exists(in_dir("model/theirs")));
-    ck_assert_int_eq(entries(), 1);
+    ck_assert(eqi_path_exists(named("model/theirs")));
+    ck_assert_int_eq(entries(dir), 1);
 }
 END_TEST
 

@@ -1,21 +1,6 @@
 #include "tensor/tensor.h"
-
+#include "each_test.h"
 #include "unit.h"
-
-static eqi_ctx *ctx;
-static counter memory;
-
-static void setup(void)
-{
-    memory = (counter){0};
-    ctx = open_counted("ref", &memory);
-}
-
-static void teardown(void)
-{
-    eqi_ctx_unref(ctx);
-    ck_assert_uint_eq(memory.live, 0);
-}
 
 START_TEST(layout)
 {
@@ -238,7 +223,7 @@ END_TEST
 TCase *case_tensor(void)
 {
     TCase *t = tcase_create("tensor");
-    tcase_add_checked_fixture(t, setup, teardown);
+    tcase_add_checked_fixture(t, setup_ref, teardown);
     tcase_add_test(t, layout);
     tcase_add_test(t, shapes_that_are_none);
     tcase_add_test(t, dtypes);

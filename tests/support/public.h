@@ -1,0 +1,61 @@
+/* What tests of the public interface share: random models of a few thousand parameters, tokens,
+ * comparisons. */
+#ifndef TESTS_SUPPORT_PUBLIC_H
+#define TESTS_SUPPORT_PUBLIC_H
+
+#include "context.h"
+#include "eqat/eqat.h"
+#include "files.h"
+#include "format/source.h"
+
+/* Public structs behind calls that write them: defaults at first. */
+eqat_context *make_context(int threads, uint64_t seed);
+eqat_quantizer *make_quantizer(eqat_context *ctx, int bits, int group_size);
+/* bits 0: left as it is. */
+eqat_status add_rule(eqat_quantizer *quantizer, const char *pattern, int bits, int group_size);
+/* path: absolute, or in the scratch folder. */
+eqat_model *open_model(eqat_context *ctx, const char *path, eqat_dtype compute);
+/* Saves as scratch(name) and returns that path. */
+const char *save_as(eqat_context *ctx, eqat_model *model, const char *name);
+
+/* The families with everything random and every twist on: biases, norms of q and k, windows, rotary
+ * scaling. */
+typedef struct tiny {
+    const char *name, *config;
+} tiny;
+extern const tiny tiny_models[];
+extern const size_t n_tiny_models;
+const tiny *tiny_find(const char *name);
+
+/* What is wrong with a model, by tensor name; NULL: nothing. */
+typedef struct flaw {
+    const char *missing, *reshaped, *nan;
+} flaw;
+
+/* Writes config.json and model.safetensors into the folder dir. */
+void write_model(eqat_context *ctx, const char *dir, const char *config, eqi_stored stored,
+                 const flaw *flaw);
+
+/* A Llama with tied embeddings, in scratch(name), which is made; nan_at: tensor to spoil, or NULL.
+ */
+typedef struct llama_shape {
+    int64_t vocab, hidden, intermediate, blocks, heads, kv_heads;
+    bool bf16; /* stored so; else f32 */
+} llama_shape;
+void write_llama(const char *name, const llama_shape *s, const char *nan_at);
+
+enum { VOCAB = 96, HIDDEN = 64, BLOCKS = 3, TIME = 24 };
+extern const llama_shape small_shape;
+/* scratch("model") of the small shape; a fixture of Check. */
+void write_small_model(void);
+/* TIME tokens a sample of a noisy cycle, so that there is something to learn. */
+eqat_data *make_data(eqat_context *ctx, int64_t train, int64_t val, bool shuffle);
+
+/* Logits of two fixed sequences of `time` tokens; freed with free. */
+float *logits_of(eqat_model *model, int64_t time, size_t *bytes);
+/* Both models give the same logits, bit for bit. */
+void same_logits(eqat_model *a, eqat_model *b, int64_t time);
+/* Values of an F32 tensor on the host; freed with free. */
+float *read_floats(eqat_tensor *t, int64_t *count);
+
+#endif

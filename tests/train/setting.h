@@ -1,4 +1,4 @@
-/* Block-AP jobs on the small model of fixture.h. */
+/* Block-AP jobs on the small model of public.h. */
 #ifndef TESTS_TRAIN_SETTING_H
 #define TESTS_TRAIN_SETTING_H
 

@@ -21,7 +21,13 @@ static const family families[] = {
     {"llama", "mistral", "MistralForCausalLM", true, false},
     {"qwen2", "qwen2", "Qwen2ForCausalLM", true, true},
     {"qwen3", "qwen3", "Qwen3ForCausalLM", true, true},
+    {"qwen3moe", "qwen3_moe", "Qwen3MoeForCausalLM", true, true},
+    {"gemma3", "gemma3_text", "Gemma3ForCausalLM", true, true},
 };
+
+/* Of Gemma 3, where the file does not say: every sixth block sees everything, and the others turn
+ * by a base of their own. The largest model alone scales its queries by hidden / heads. */
+enum { GEMMA_PATTERN = 6, GEMMA_LOCAL_BASE = 10000, GEMMA_LARGEST_BLOCKS = 62 };
 
 typedef struct facts {
     eqi_gguf *g;
@@ -29,7 +35,9 @@ typedef struct facts {
     const char *path, *architecture;
     json_t *config;
     int64_t hidden, heads, kv_heads, head_dim, context, window; /* window: 0 for none */
+    int64_t intermediate, blocks;
     double theta;
+    bool gemma, mixture;
 } facts;
 
 static eqat_status fail_memory(facts *f)
@@ -127,8 +135,11 @@ static eqat_status read_family(facts *f)
     while (row < EQI_COUNT(families) && strcmp(f->architecture, families[row].architecture)) row++;
     if (row == EQI_COUNT(families) || strlen(f->architecture) != length)
         return eqi_fail(f->ctx, EQAT_UNSUPPORTED,
-                        "%s: architecture '%.40s' is not supported, expected llama, qwen2 or qwen3",
+                        "%s: architecture '%.40s' is not supported, expected llama, qwen2, qwen3, "
+                        "qwen3moe or gemma3",
                         f->path, f->architecture);
+    f->gemma = !strcmp(f->architecture, "gemma3");
+    f->mixture = !strcmp(f->architecture, "qwen3moe");
     EQI_RETURN_IF(get_int(f, "attention.sliding_window", false, 0, &f->window));
     while (!(f->window ? families[row].with_window : families[row].without_window)) row++;
     json_t *list = json_array();
@@ -136,7 +147,8 @@ static eqat_status read_family(facts *f)
     if (json_array_append_new(list, json_string(families[row].hf_architecture)) != 0)
         return fail_memory(f);
     EQI_RETURN_IF(set(f, f->config, "model_type", json_string(families[row].model_type)));
-    return set(f, f->config, "hidden_act", json_string("silu"));
+    return f->gemma ? set(f, f->config, "hidden_activation", json_string("gelu_pytorch_tanh"))
+                    : set(f, f->config, "hidden_act", json_string("silu"));
 }
 
 static eqat_status refuse_parts(facts *f)
@@ -148,7 +160,7 @@ static eqat_status refuse_parts(facts *f)
                         "%s: found one of %lld parts, expected a whole model: merge them first",
                         f->path, (long long)parts);
     make_key(f, "expert_count", key);
-    if (eqi_gguf_int(f->g, key, &experts) && experts > 0)
+    if (!f->mixture && eqi_gguf_int(f->g, key, &experts) && experts > 0)
         return eqi_fail(f->ctx, EQAT_UNSUPPORTED,
                         "%s: %s: found %lld, expected a model without experts", f->path, key,
                         (long long)experts);
@@ -157,10 +169,10 @@ static eqat_status refuse_parts(facts *f)
 
 static eqat_status read_shapes(facts *f)
 {
-    int64_t blocks = 0, intermediate = 0, value_dim, rotary;
+    int64_t value_dim, rotary;
     EQI_RETURN_IF(get_int(f, "embedding_length", true, 1, &f->hidden));
-    EQI_RETURN_IF(get_int(f, "feed_forward_length", true, 1, &intermediate));
-    EQI_RETURN_IF(get_int(f, "block_count", true, 1, &blocks));
+    EQI_RETURN_IF(get_int(f, "feed_forward_length", true, 1, &f->intermediate));
+    EQI_RETURN_IF(get_int(f, "block_count", true, 1, &f->blocks));
     EQI_RETURN_IF(get_int(f, "attention.head_count", true, 1, &f->heads));
     EQI_RETURN_IF(get_int(f, "context_length", true, 1, &f->context));
     f->kv_heads = f->heads;
@@ -182,13 +194,13 @@ static eqat_status read_shapes(facts *f)
             "%s: found value heads of %lld and %lld rotary dimensions, expected both to be %lld",
             f->path, (long long)value_dim, (long long)rotary, (long long)f->head_dim);
     /* Nothing above should loop over more blocks than there can be. */
-    if ((uint64_t)blocks > eqi_source_count(eqi_gguf_tensors(f->g)))
+    if ((uint64_t)f->blocks > eqi_source_count(eqi_gguf_tensors(f->g)))
         return eqi_fail(f->ctx, EQAT_FORMAT,
                         "%s: found %lld blocks, expected at most one per tensor (%zu)", f->path,
-                        (long long)blocks, eqi_source_count(eqi_gguf_tensors(f->g)));
+                        (long long)f->blocks, eqi_source_count(eqi_gguf_tensors(f->g)));
     EQI_RETURN_IF(set_int(f, "hidden_size", f->hidden));
-    EQI_RETURN_IF(set_int(f, "intermediate_size", intermediate));
-    EQI_RETURN_IF(set_int(f, "num_hidden_layers", blocks));
+    EQI_RETURN_IF(set_int(f, "intermediate_size", f->intermediate));
+    EQI_RETURN_IF(set_int(f, "num_hidden_layers", f->blocks));
     EQI_RETURN_IF(set_int(f, "num_attention_heads", f->heads));
     EQI_RETURN_IF(set_int(f, "num_key_value_heads", f->kv_heads));
     EQI_RETURN_IF(set_int(f, "head_dim", f->head_dim));
@@ -235,8 +247,43 @@ static eqat_status read_attention(facts *f)
     EQI_RETURN_IF(set_bool(f, "mlp_bias", eqi_source_find(tensors, "blk.0.ffn_gate.bias") != NULL));
     EQI_RETURN_IF(
         set(f, f->config, "sliding_window", f->window ? json_integer(f->window) : json_null()));
-    return strcmp(f->architecture, "llama") ? set_bool(f, "use_sliding_window", f->window > 0)
-                                            : EQAT_OK;
+    return !strncmp(f->architecture, "qwen", 4) ? set_bool(f, "use_sliding_window", f->window > 0)
+                                                : EQAT_OK;
+}
+
+static eqat_status read_experts(facts *f)
+{
+    int64_t experts = 0, used = 0;
+    EQI_RETURN_IF(get_int(f, "expert_count", true, 1, &experts));
+    EQI_RETURN_IF(get_int(f, "expert_used_count", true, 1, &used));
+    int64_t size = f->intermediate / used;
+    EQI_RETURN_IF(get_int(f, "expert_feed_forward_length", false, 1, &size));
+    EQI_RETURN_IF(set_int(f, "num_experts", experts));
+    EQI_RETURN_IF(set_int(f, "num_experts_per_tok", used));
+    EQI_RETURN_IF(set_int(f, "moe_intermediate_size", size));
+    EQI_RETURN_IF(set_int(f, "decoder_sparse_step", 1));
+    EQI_RETURN_IF(set(f, f->config, "mlp_only_layers", json_array()));
+    return set_bool(f, "norm_topk_prob", true);
+}
+
+static eqat_status read_gemma(facts *f)
+{
+    const int64_t largest = GEMMA_LARGEST_BLOCKS;
+    EQI_RETURN_IF(set_int(f, "query_pre_attn_scalar",
+                          f->blocks == largest ? f->hidden / f->heads : f->head_dim));
+    int64_t pattern = GEMMA_PATTERN;
+    EQI_RETURN_IF(get_int(f, "attention.sliding_window_pattern", false, 1, &pattern));
+    json_t *types = json_array();
+    EQI_RETURN_IF(set(f, f->config, "layer_types", types));
+    for (int64_t i = 0; i < f->blocks; i++) {
+        const bool full = !f->window || (i + 1) % pattern == 0;
+        const char *type = full ? "full_attention" : "sliding_attention";
+        if (json_array_append_new(types, json_string(type)) != 0) return fail_memory(f);
+    }
+    double base = GEMMA_LOCAL_BASE;
+    EQI_RETURN_IF(get_float(f, "rope.local.freq_base", false, &base));
+    EQI_RETURN_IF(get_float(f, "rope.freq_base_swa", false, &base));
+    return set(f, f->config, "rope_local_base_freq", json_real(base));
 }
 
 double eqi_llama3_factor(double theta, int64_t pairs, int64_t i, double factor, double low,
@@ -398,7 +445,8 @@ static eqat_status read_scaling(facts *f, json_t *scaling)
 
 static eqat_status read_rope(facts *f)
 {
-    f->theta = 10000;
+    f->theta = f->gemma ? 1000000 : 10000;
+    if (f->gemma) EQI_RETURN_IF(get_float(f, "rope.global.freq_base", false, &f->theta));
     EQI_RETURN_IF(get_float(f, "rope.freq_base", false, &f->theta));
     EQI_RETURN_IF(set(f, f->config, "rope_theta", json_real(f->theta)));
     json_t *scaling = json_object();
@@ -417,6 +465,8 @@ static eqat_status read_facts(facts *f)
     EQI_RETURN_IF(set(f, f->config, "rms_norm_eps", json_real(eps)));
     EQI_RETURN_IF(read_vocabulary(f));
     EQI_RETURN_IF(read_attention(f));
+    if (f->mixture) EQI_RETURN_IF(read_experts(f));
+    if (f->gemma) EQI_RETURN_IF(read_gemma(f));
     return read_rope(f);
 }
 

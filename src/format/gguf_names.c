@@ -6,34 +6,50 @@
 #include "format/gguf_impl.h"
 #include "format/source_impl.h"
 
-static const struct {
+typedef enum kind {
+    PLAIN,
+    ROTARY, /* its rows turn with the position */
+    EXPERTS /* [experts, out, in]: one tensor "mlp.experts.N." each in Hugging Face's names */
+} kind;
+
+typedef struct row {
     const char *gguf, *hf;
-    bool rotary; /* its rows turn with the position */
-} block_names[] =
+    kind kind;
+    const char *architecture; /* NULL: all but those that have a row of their own above */
+} row;
+
+static const row block_names[] =
     {
-        {"attn_norm.weight", "input_layernorm.weight", false},
-        {"attn_q.weight", "self_attn.q_proj.weight", true},
-        {"attn_q.bias", "self_attn.q_proj.bias", true},
-        {"attn_k.weight", "self_attn.k_proj.weight", true},
-        {"attn_k.bias", "self_attn.k_proj.bias", true},
-        {"attn_v.weight", "self_attn.v_proj.weight", false},
-        {"attn_v.bias", "self_attn.v_proj.bias", false},
-        {"attn_output.weight", "self_attn.o_proj.weight", false},
-        {"attn_output.bias", "self_attn.o_proj.bias", false},
-        {"attn_q_norm.weight", "self_attn.q_norm.weight", false},
-        {"attn_k_norm.weight", "self_attn.k_norm.weight", false},
-        {"ffn_norm.weight", "post_attention_layernorm.weight", false},
-        {"ffn_gate.weight", "mlp.gate_proj.weight", false},
-        {"ffn_gate.bias", "mlp.gate_proj.bias", false},
-        {"ffn_up.weight", "mlp.up_proj.weight", false},
-        {"ffn_up.bias", "mlp.up_proj.bias", false},
-        {"ffn_down.weight", "mlp.down_proj.weight", false},
-        {"ffn_down.bias", "mlp.down_proj.bias", false},
+        {"attn_norm.weight", "input_layernorm.weight", PLAIN, NULL},
+        {"attn_q.weight", "self_attn.q_proj.weight", ROTARY, NULL},
+        {"attn_q.bias", "self_attn.q_proj.bias", ROTARY, NULL},
+        {"attn_k.weight", "self_attn.k_proj.weight", ROTARY, NULL},
+        {"attn_k.bias", "self_attn.k_proj.bias", ROTARY, NULL},
+        {"attn_v.weight", "self_attn.v_proj.weight", PLAIN, NULL},
+        {"attn_v.bias", "self_attn.v_proj.bias", PLAIN, NULL},
+        {"attn_output.weight", "self_attn.o_proj.weight", PLAIN, NULL},
+        {"attn_output.bias", "self_attn.o_proj.bias", PLAIN, NULL},
+        {"attn_q_norm.weight", "self_attn.q_norm.weight", PLAIN, NULL},
+        {"attn_k_norm.weight", "self_attn.k_norm.weight", PLAIN, NULL},
+        {"post_attention_norm.weight", "post_attention_layernorm.weight", PLAIN, "gemma3"},
+        {"ffn_norm.weight", "pre_feedforward_layernorm.weight", PLAIN, "gemma3"},
+        {"post_ffw_norm.weight", "post_feedforward_layernorm.weight", PLAIN, "gemma3"},
+        {"ffn_norm.weight", "post_attention_layernorm.weight", PLAIN, NULL},
+        {"ffn_gate.weight", "mlp.gate_proj.weight", PLAIN, NULL},
+        {"ffn_gate.bias", "mlp.gate_proj.bias", PLAIN, NULL},
+        {"ffn_up.weight", "mlp.up_proj.weight", PLAIN, NULL},
+        {"ffn_up.bias", "mlp.up_proj.bias", PLAIN, NULL},
+        {"ffn_down.weight", "mlp.down_proj.weight", PLAIN, NULL},
+        {"ffn_down.bias", "mlp.down_proj.bias", PLAIN, NULL},
+        {"ffn_gate_inp.weight", "mlp.gate.weight", PLAIN, "qwen3moe"},
+        {"ffn_gate_exps.weight", "gate_proj.weight", EXPERTS, "qwen3moe"},
+        {"ffn_up_exps.weight", "up_proj.weight", EXPERTS, "qwen3moe"},
+        {"ffn_down_exps.weight", "down_proj.weight", EXPERTS, "qwen3moe"},
 },
-  model_names[] = {
-      {"token_embd.weight", "model.embed_tokens.weight", false},
-      {"output_norm.weight", "model.norm.weight", false},
-      {"output.weight", "lm_head.weight", false},
+                 model_names[] = {
+                     {"token_embd.weight", "model.embed_tokens.weight", PLAIN, NULL},
+                     {"output_norm.weight", "model.norm.weight", PLAIN, NULL},
+                     {"output.weight", "lm_head.weight", PLAIN, NULL},
 };
 
 /* The number in "blk.12.", in its one canonical spelling; NULL, or what follows it. */
@@ -49,34 +65,42 @@ static const char *parse_block(const char *name, int64_t *block)
     return p + 1;
 }
 
-static bool find_name(const char *name, char out[EQI_HF_NAME_MAX], int64_t *block, bool *rotary)
+static const row *find_row(const row *rows, size_t n, const char *architecture, const char *name)
 {
-    const char *rest = parse_block(name, block);
-    if (!rest) {
-        *block = -1;
-        *rotary = false;
-        for (size_t i = 0; i < EQI_COUNT(model_names); i++)
-            if (!strcmp(name, model_names[i].gguf)) {
-                snprintf(out, EQI_HF_NAME_MAX, "%s", model_names[i].hf);
-                return true;
-            }
-        return false;
-    }
-    for (size_t i = 0; i < EQI_COUNT(block_names); i++)
-        if (!strcmp(rest, block_names[i].gguf)) {
-            snprintf(out, EQI_HF_NAME_MAX, "model.layers.%lld.%s", (long long)*block,
-                     block_names[i].hf);
-            *rotary = block_names[i].rotary;
-            return true;
-        }
-    return false;
+    for (size_t i = 0; i < n; i++)
+        if (!strcmp(name, rows[i].gguf) &&
+            (!rows[i].architecture || !strcmp(architecture, rows[i].architecture)))
+            return &rows[i];
+    return NULL;
 }
 
-bool eqi_gguf_hf_name(const char *gguf_name, char out[EQI_HF_NAME_MAX], int64_t *block)
+/* The row of a tensor, and its block or -1. */
+static const row *find_name(const char *architecture, const char *name, int64_t *block)
+{
+    const char *rest = parse_block(name, block);
+    if (rest) return find_row(block_names, EQI_COUNT(block_names), architecture, rest);
+    *block = -1;
+    return find_row(model_names, EQI_COUNT(model_names), architecture, name);
+}
+
+static void write_name(const row *r, int64_t block, int64_t expert, char out[EQI_HF_NAME_MAX])
+{
+    if (block < 0)
+        snprintf(out, EQI_HF_NAME_MAX, "%s", r->hf);
+    else if (r->kind == EXPERTS)
+        snprintf(out, EQI_HF_NAME_MAX, "model.layers.%lld.mlp.experts.%lld.%s", (long long)block,
+                 (long long)expert, r->hf);
+    else
+        snprintf(out, EQI_HF_NAME_MAX, "model.layers.%lld.%s", (long long)block, r->hf);
+}
+
+bool eqi_gguf_hf_name(const char *architecture, const char *gguf_name, int64_t expert,
+                      char out[EQI_HF_NAME_MAX], int64_t *block)
 {
     int64_t n;
-    bool rotary;
-    if (!find_name(gguf_name, out, &n, &rotary)) return false;
+    const row *r = find_name(architecture, gguf_name, &n);
+    if (!r) return false;
+    write_name(r, n, expert, out);
     if (block) *block = n;
     return true;
 }
@@ -90,25 +114,16 @@ static bool is_rope_table(const char *name)
     return !strcmp(name, "rope_freqs.weight") || (rest && !strcmp(rest, "attn_rot_embd.weight"));
 }
 
-static eqat_status add_tensor(eqi_gguf *g, eqi_source *s, const eqi_source_entry *e,
-                              bool interleaved, int64_t blocks, int64_t head_dim)
+typedef struct shape {
+    const char *architecture;
+    int64_t blocks, head_dim, experts;
+} shape;
+
+static eqat_status interleave(eqi_gguf *g, eqi_source *s, const eqi_source_entry *e,
+                              int64_t head_dim)
 {
     eqi_ctx *ctx = eqi_gguf_context(g);
     const char *path = eqi_gguf_path(g);
-    char name[EQI_HF_NAME_MAX];
-    int64_t block;
-    bool rotary;
-    if (!find_name(e->name, name, &block, &rotary))
-        return eqi_fail(ctx, EQAT_UNSUPPORTED,
-                        "%s: tensor '%.200s': not known for architecture %.40s", path, e->name,
-                        eqi_gguf_string(g, "general.architecture", NULL));
-    if (block >= blocks)
-        return eqi_fail(
-            ctx, EQAT_FORMAT,
-            "%s: tensor '%.200s': found block %lld, expected fewer than the %lld of the model",
-            path, e->name, (long long)block, (long long)blocks);
-    EQI_RETURN_IF(eqi_source_add(s, name, e));
-    if (!rotary || !interleaved) return EQAT_OK;
     const int64_t rows = e->ndim ? e->shape[0] : 0;
     if (rows == 0 || rows % head_dim || head_dim % 2)
         return eqi_fail(ctx, EQAT_FORMAT,
@@ -121,16 +136,81 @@ static eqat_status add_tensor(eqi_gguf *g, eqi_source *s, const eqi_source_entry
     return EQAT_OK;
 }
 
+/* Gemma multiplies by 1 + weight, and converters store that sum. */
+static eqat_status shift_norm(eqi_gguf *g, eqi_source *s, const eqi_source_entry *e)
+{
+    if (e->stored != EQI_STORED_F32)
+        return eqi_fail(eqi_gguf_context(g), EQAT_UNSUPPORTED,
+                        "%s: tensor '%.200s': found type %s, expected F32", eqi_gguf_path(g),
+                        e->name, eqi_stored_name(e->stored));
+    s->items[s->count - 1].one_more = true;
+    return EQAT_OK;
+}
+
+/* Every expert is an entry of its own: a part of the tensor. */
+static eqat_status add_experts(eqi_gguf *g, eqi_source *s, const eqi_source_entry *e, const row *r,
+                               int64_t block, int64_t experts)
+{
+    char name[EQI_HF_NAME_MAX];
+    if (e->ndim != 3 || e->shape[0] != experts)
+        return eqi_fail(eqi_gguf_context(g), EQAT_FORMAT,
+                        "%s: tensor '%.200s': found %d dimensions, the first of %lld, expected 3, "
+                        "the first of %lld",
+                        eqi_gguf_path(g), e->name, e->ndim, (long long)(e->ndim ? e->shape[0] : 0),
+                        (long long)experts);
+    if (e->bytes == 0)
+        return eqi_fail(eqi_gguf_context(g), EQAT_FORMAT,
+                        "%s: tensor '%.200s': it is empty, expected weights", eqi_gguf_path(g),
+                        e->name);
+    eqi_source_entry part = *e;
+    part.ndim = 2;
+    memmove(part.shape, e->shape + 1, 2 * sizeof *part.shape);
+    for (int64_t i = 0; i < experts; i++) {
+        write_name(r, block, i, name);
+        EQI_RETURN_IF(eqi_source_add(s, name, &part));
+        part.offset += e->bytes / (uint64_t)experts;
+    }
+    return EQAT_OK;
+}
+
+static eqat_status add_tensor(eqi_gguf *g, eqi_source *s, const eqi_source_entry *e,
+                              const shape *model)
+{
+    eqi_ctx *ctx = eqi_gguf_context(g);
+    const char *path = eqi_gguf_path(g), *norm = "norm.weight";
+    char name[EQI_HF_NAME_MAX];
+    int64_t block;
+    const row *r = find_name(model->architecture, e->name, &block);
+    if (!r)
+        return eqi_fail(ctx, EQAT_UNSUPPORTED,
+                        "%s: tensor '%.200s': not known for architecture %.40s", path, e->name,
+                        model->architecture);
+    if (block >= model->blocks)
+        return eqi_fail(
+            ctx, EQAT_FORMAT,
+            "%s: tensor '%.200s': found block %lld, expected fewer than the %lld of the model",
+            path, e->name, (long long)block, (long long)model->blocks);
+    if (r->kind == EXPERTS) return add_experts(g, s, e, r, block, model->experts);
+    write_name(r, block, 0, name);
+    EQI_RETURN_IF(eqi_source_add(s, name, e));
+    if (r->kind == ROTARY && !strcmp(model->architecture, "llama"))
+        return interleave(g, s, e, model->head_dim);
+    const bool is_norm = !strcmp(name + strlen(name) - strlen(norm), norm);
+    return is_norm && !strcmp(model->architecture, "gemma3") ? shift_norm(g, s, e) : EQAT_OK;
+}
+
 static eqat_status fill_source(eqi_gguf *g, eqi_source *s, const json_t *config)
 {
-    const int64_t blocks = json_integer_value(json_object_get(config, "num_hidden_layers"));
-    const int64_t head_dim = json_integer_value(json_object_get(config, "head_dim"));
-    const bool interleaved = !strcmp(eqi_gguf_string(g, "general.architecture", NULL), "llama");
+    const shape model = {
+        .architecture = eqi_gguf_string(g, "general.architecture", NULL),
+        .blocks = json_integer_value(json_object_get(config, "num_hidden_layers")),
+        .head_dim = json_integer_value(json_object_get(config, "head_dim")),
+        .experts = json_integer_value(json_object_get(config, "num_experts")),
+    };
     const eqi_source *tensors = eqi_gguf_tensors(g);
     for (size_t i = 0; i < eqi_source_count(tensors); i++) {
         const eqi_source_entry *e = eqi_source_at(tensors, i);
-        if (!is_rope_table(e->name))
-            EQI_RETURN_IF(add_tensor(g, s, e, interleaved, blocks, head_dim));
+        if (!is_rope_table(e->name)) EQI_RETURN_IF(add_tensor(g, s, e, &model));
     }
     return eqi_source_finish(s);
 }

@@ -10,17 +10,22 @@
 #define EQI_HF_NAME_MAX 96
 
 /* "blk.3.attn_q.weight" -> "model.layers.3.self_attn.q_proj.weight", block 3; "output.weight" ->
- * "lm_head.weight", block -1. False for names that the llama, qwen2 and qwen3 architectures do not
- * have. Distinct names give distinct results. block may be NULL. */
-bool eqi_gguf_hf_name(const char *gguf_name, char out[EQI_HF_NAME_MAX], int64_t *block);
+ * "lm_head.weight", block -1; for qwen3moe "blk.3.ffn_up_exps.weight" ->
+ * "model.layers.3.mlp.experts.E.up_proj.weight" with E the expert asked for. False for names that
+ * the architecture (llama, qwen2, qwen3, qwen3moe or gemma3) does not have. Distinct names give
+ * distinct results. block may be NULL. */
+bool eqi_gguf_hf_name(const char *architecture, const char *gguf_name, int64_t expert,
+                      char out[EQI_HF_NAME_MAX], int64_t *block);
 
 /* The tensors of g under Hugging Face names. llama files hold the rows of q and k (weights and
  * biases) with the two halves of each head interleaved; reads give them in Hugging Face's order.
- * rope_freqs.weight is not among the tensors: it is part of *config, a new config.json object. Both
- * may be read after g is closed. EQAT_UNSUPPORTED by name: an architecture or tensor not known
- * here, one part of a split file, experts, partial rotary embeddings, rope scaling other than
- * linear or by factors, numbers of heads that differ between blocks. Factors become rope_type
- * llama3 when its formula gives them, else longrope with the factors and attention_factor 1. */
+ * gemma3 files hold 1 + weight of every norm; reads give the weight. The experts of a block, one
+ * tensor in the file, are one entry each. rope_freqs.weight is not among the tensors: it is part of
+ * *config, a new config.json object. Both may be read after g is closed. EQAT_UNSUPPORTED by name:
+ * an architecture or tensor not known here, one part of a split file, experts outside qwen3moe,
+ * partial rotary embeddings, rope scaling other than linear or by factors, numbers of heads that
+ * differ between blocks. Factors become rope_type llama3 when its formula gives them, else longrope
+ * with the factors and attention_factor 1. */
 eqat_status eqi_gguf_open_hf(eqi_gguf *g, eqi_source **source, json_t **config);
 
 /* The second half alone. */

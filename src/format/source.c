@@ -218,12 +218,32 @@ const char *eqi_source_metadata(const eqi_source *s, const char *key)
     return json_string_value(json_object_get(s->metadata, key));
 }
 
+/* As read_bytes; a read may begin and end inside a value. */
+static eqat_status read_one_less(eqi_file *file, const eqi_source_entry *e, uint64_t first,
+                                 size_t n, unsigned char *dst)
+{
+    float values[64];
+    while (n) {
+        const uint64_t start = first - first % sizeof *values, left = e->bytes - start;
+        const size_t size = left < sizeof values ? (size_t)left : sizeof values;
+        const size_t skip = (size_t)(first - start), piece = n < size - skip ? n : size - skip;
+        EQI_RETURN_IF(eqi_file_read(file, values, e->offset + start, size));
+        for (size_t i = 0; i < size / sizeof *values; i++) values[i] -= 1;
+        memcpy(dst, (const char *)values + skip, piece);
+        first += piece;
+        dst += piece;
+        n -= piece;
+    }
+    return EQAT_OK;
+}
+
 /* Bytes [first, first + n) of the tensor, which the caller has checked to exist. */
 static eqat_status read_bytes(eqi_source *s, const eqi_source_entry *e, uint64_t first, size_t n,
                               unsigned char *dst)
 {
     const eqi_source_item *item = (const eqi_source_item *)e;
     eqi_file *file = s->files[e->file];
+    if (item->one_more) return read_one_less(file, e, first, n, dst);
     if (!item->interleaved_heads) return eqi_file_read(file, dst, e->offset + first, n);
     const uint64_t rows = (uint64_t)e->shape[0], size = rows ? e->bytes / rows : 0;
     const uint64_t per_head = rows / (uint64_t)item->interleaved_heads, half = per_head / 2;

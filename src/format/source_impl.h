@@ -12,6 +12,8 @@ typedef struct eqi_source_item {
     /* 0: rows as stored. Otherwise the file holds the two halves of each of so many heads
      * interleaved, and reads put them back one after the other. */
     int64_t interleaved_heads;
+    /* The file holds 1 more than every value of this F32 tensor; reads take it away. */
+    bool one_more;
 } eqi_source_item;
 
 struct eqi_source {

@@ -1,17 +1,27 @@
-/* dump_gguf FILE OUT: prints one line "name type dims..." per tensor and writes all values as f32
- * to OUT, both in file order. For comparisons with other readers. */
+/* dump_gguf FILE OUT [CONFIG]: prints one line "name type dims..." per tensor and writes all values
+ * as f32 to OUT, both in file order; with CONFIG under Hugging Face names, and config.json there.
+ * For comparisons with other readers. */
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "format/gguf.h"
+#include "format/gguf_names.h"
 
-static eqat_status dump(eqi_ctx *ctx, const char *path, FILE *out)
+static eqat_status open_hf(eqi_gguf *g, eqi_source **s, const char *config_path)
+{
+    json_t *config;
+    EQI_RETURN_IF(eqi_gguf_open_hf(g, s, &config));
+    const int failed = json_dump_file(config, config_path, 0);
+    json_decref(config);
+    return failed ? EQAT_IO : EQAT_OK;
+}
+
+static eqat_status dump(eqi_ctx *ctx, const char *path, FILE *out, const char *config)
 {
     eqi_gguf *g = NULL;
     eqi_source *s = NULL;
     eqat_status st;
     EQI_GOTO(done, eqi_gguf_open(ctx, &g, path));
-    EQI_GOTO(done, eqi_gguf_source(g, &s));
+    EQI_GOTO(done, config ? open_hf(g, &s, config) : eqi_gguf_source(g, &s));
     for (size_t i = 0; i < eqi_source_count(s); i++) {
         const eqi_source_entry *e = eqi_source_at(s, i);
         printf("%s %s", e->name, eqi_stored_name(e->stored));
@@ -33,8 +43,8 @@ done:
 
 int main(int argc, char **argv)
 {
-    if (argc != 3) {
-        fprintf(stderr, "usage: %s FILE OUT\n", argv[0]);
+    if (argc != 3 && argc != 4) {
+        fprintf(stderr, "usage: %s FILE OUT [CONFIG]\n", argv[0]);
         return 2;
     }
     eqi_ctx *ctx;
@@ -45,7 +55,7 @@ int main(int argc, char **argv)
         return 1;
     }
     FILE *out = fopen(argv[2], "wb");
-    eqat_status st = out ? dump(ctx, argv[1], out) : EQAT_IO;
+    eqat_status st = out ? dump(ctx, argv[1], out, argv[3]) : EQAT_IO;
     if (out && fclose(out) != 0) st = EQAT_IO;
     if (st != EQAT_OK) fprintf(stderr, "%s\n", ctx->error);
     eqi_ctx_unref(ctx);

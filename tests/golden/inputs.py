@@ -10,6 +10,7 @@ import os
 
 import numpy as np
 import torch
+from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 # GGUF writes the rotary halves of Q and K interleaved for these architectures.
@@ -26,7 +27,38 @@ GGUF_NAMES = {
     "ffn_down": "mlp.down_proj",
     "attn_norm": "input_layernorm",
     "ffn_norm": "post_attention_layernorm",
+    "ffn_gate_inp": "mlp.gate",
 }
+GEMMA_NAMES = {
+    "post_attention_norm": "post_attention_layernorm",
+    "ffn_norm": "pre_feedforward_layernorm",
+    "post_ffw_norm": "post_feedforward_layernorm",
+}
+
+
+class Experts(nn.ModuleList):
+    """Experts as linears with the names of the files; transformers has one tensor for all."""
+
+    def forward(self, x, chosen, weights):
+        out = torch.zeros_like(x)
+        for i, expert in enumerate(self):
+            token, place = torch.where(chosen == i)
+            if len(token):
+                y = expert(x[token]) * weights[token, place, None]
+                out = out.index_add(0, token, y.to(out.dtype))
+        return out
+
+
+def unfuse_experts(model):
+    """Replaces the experts of every block of a new model, whose weights are still to be loaded."""
+    for block in model.model.layers:
+        if hasattr(block.mlp, "experts"):
+            from transformers.models.qwen3_moe.modeling_qwen3_moe import Qwen3MoeMLP
+
+            size = model.config.moe_intermediate_size
+            block.mlp.experts = Experts(
+                Qwen3MoeMLP(model.config, size) for _ in range(model.config.num_experts)
+            )
 
 
 def load_model(path, attention="sdpa"):
@@ -41,6 +73,7 @@ def load_model(path, attention="sdpa"):
 def _build(config, tensors, attention):
     config.dtype = torch.float32
     model = AutoModelForCausalLM.from_config(config, attn_implementation=attention)
+    unfuse_experts(model)
     stored = {name: t.dtype for name, t in tensors.items()}
     missing, unexpected = model.load_state_dict(
         {k: t.float() for k, t in tensors.items()}, strict=False
@@ -77,7 +110,9 @@ def _load_gguf(path, attention):
     reader = gguf.GGUFReader(path)
     meta = _gguf_fields(reader)
     arch = meta["general.architecture"]
-    if arch not in ("llama", "qwen2", "qwen3"):
+    model_type = {"qwen3moe": "qwen3_moe", "gemma3": "gemma3_text"}.get(arch, arch)
+    gemma = arch == "gemma3"
+    if arch not in ("llama", "qwen2", "qwen3", "qwen3moe", "gemma3"):
         raise SystemExit(f"{path}: architecture {arch} is not supported")
 
     def get(key, default=None):
@@ -88,14 +123,32 @@ def _load_gguf(path, attention):
         raise SystemExit(f"{path}: rope factors are not supported here")
     heads, hidden = get("attention.head_count"), get("embedding_length")
     kv_heads = get("attention.head_count_kv", heads)
+    head_dim = get("attention.key_length", hidden // heads)
+    more = {}
+    if arch == "qwen3moe":
+        more = dict(
+            num_experts=get("expert_count"),
+            num_experts_per_tok=get("expert_used_count"),
+            moe_intermediate_size=get("expert_feed_forward_length"),
+            norm_topk_prob=True,
+        )
+    if gemma:
+        more = dict(
+            sliding_window=get("attention.sliding_window"),
+            # 27B alone scales by hidden / heads.
+            query_pre_attn_scalar=hidden // heads if get("block_count") == 62 else head_dim,
+            rope_local_base_freq=get("rope.local.freq_base", 10000.0),
+        )
+        if get("rope.scaling.type") == "linear":
+            more["rope_scaling"] = dict(rope_type="linear", factor=get("rope.scaling.factor"))
     config = AutoConfig.for_model(
-        arch,
+        model_type,
         hidden_size=hidden,
         intermediate_size=get("feed_forward_length"),
         num_hidden_layers=get("block_count"),
         num_attention_heads=heads,
         num_key_value_heads=kv_heads,
-        head_dim=get("attention.key_length", hidden // heads),
+        head_dim=head_dim,
         vocab_size=raw["token_embd.weight"].shape[1].item(),
         max_position_embeddings=get("context_length"),
         # The file stores the decimal constant rounded to f32.
@@ -104,6 +157,7 @@ def _load_gguf(path, attention):
         ),
         rope_theta=get("rope.freq_base", 10000.0),
         tie_word_embeddings="output.weight" not in raw,
+        **more,
     )
 
     def dense(t):
@@ -133,7 +187,16 @@ def _load_gguf(path, attention):
             _, layer, part, kind = name.split(".")
             if arch in INTERLEAVED and part in ("attn_q", "attn_k"):
                 w = uninterleave(w, heads if part == "attn_q" else kv_heads)
-            top = f"model.layers.{layer}.{GGUF_NAMES[part]}.{kind}"
+            if part.endswith("_exps"):
+                linear = GGUF_NAMES[part.removesuffix("_exps")].removeprefix("mlp.")
+                for i, one in enumerate(w):
+                    tensors[f"model.layers.{layer}.mlp.experts.{i}.{linear}.{kind}"] = one
+                continue
+            names = {**GGUF_NAMES, **GEMMA_NAMES} if gemma else GGUF_NAMES
+            top = f"model.layers.{layer}.{names[part]}.{kind}"
+        if gemma and "norm" in top:
+            # The file has what the layer multiplies by.
+            w = w - 1
         tensors[top] = w.contiguous()
     return _build(config, tensors, attention)
 

@@ -23,7 +23,8 @@ static eqi_tensor *reference(const char *name)
     return t;
 }
 
-/* Largest difference over the largest value. */
+/* Largest difference over the largest value; 0 where both are 0 throughout, as are the gradients of
+ * an expert without tokens. */
 static double difference(const eqi_tensor *found, const eqi_tensor *wanted)
 {
     double worst = 0, largest = 0;
@@ -33,7 +34,7 @@ static double difference(const eqi_tensor *found, const eqi_tensor *wanted)
         if (!(d <= worst)) worst = d;
         largest = fmax(largest, fabs(get(wanted, i)));
     }
-    return worst / largest;
+    return worst == 0 ? 0 : worst / largest;
 }
 
 static void compare(const char *family, const char *what, const eqi_tensor *found, const char *name,

@@ -117,7 +117,8 @@ static void expect_moved(const golden *g, const char *what, const char *prefix, 
     float *end = expected(g, prefix, module, &n), *found = read_floats(trained, &m);
     ck_assert_msg(end && n == m, "%s %s%s", what, prefix, module);
     double difference = rms(found, end, n), movement = rms(end, start, n);
-    ck_assert_double_gt(movement, 0);
+    /* An expert without tokens stays where it is. */
+    ck_assert(movement > 0 || strstr(module, ".experts."));
     ck_assert_msg(difference <= bound * movement, "%s %s%s: moved by %g, differs by %g", what,
                   prefix, module, movement, difference);
     free(end);

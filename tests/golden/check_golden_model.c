@@ -4,8 +4,9 @@
 #include "engine.h"
 #include "model/model.h"
 
-static const char *const families[] = {"llama",   "llama3", "llama-linear", "llama-dynamic",
-                                       "mistral", "qwen2",  "qwen3",        "smollm2"};
+static const char *const families[] = {"llama",   "llama3",      "llama-linear", "llama-dynamic",
+                                       "mistral", "qwen2",       "qwen3",        "smollm2",
+                                       "gemma3",  "gemma3-full", "qwen3_moe",    "qwen3_moe-mixed"};
 static const char *const devices[] = {"ref", "cpu"};
 
 static eqi_source *expected;

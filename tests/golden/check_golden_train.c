@@ -12,8 +12,9 @@
 
 enum { STEPS = 50 };
 
-static const char *const families[] = {"llama", "llama3",  "mistral",      "qwen2",
-                                       "qwen3", "smollm2", "llama-linear", "llama-dynamic"};
+static const char *const families[] = {"llama",  "llama3",      "mistral",      "qwen2",
+                                       "qwen3",  "smollm2",     "llama-linear", "llama-dynamic",
+                                       "gemma3", "gemma3-full", "qwen3_moe",    "qwen3_moe-mixed"};
 
 typedef struct golden {
     eqat_context *ctx;

@@ -41,13 +41,15 @@ EQAT_API eqat_status eqat_optimizer_add(eqat_optimizer *optimizer, int32_t group
 EQAT_API void eqat_optimizer_zero_grad(eqat_optimizer *optimizer);
 
 /* Called between backward and update, when gradients are complete: the place for an all-reduce or
- * clipping of one's own. */
+ * clipping of one's own.  Every parameter has a gradient then: what took no part in the loss has
+ * one of zeros, so that all ranks reduce the same tensors. */
 typedef eqat_status (*eqat_grad_fn)(void *user, eqat_tensor *const *parameters, size_t count);
 EQAT_API void eqat_optimizer_set_grad_callback(eqat_optimizer *optimizer, eqat_grad_fn callback,
                                                void *user);
 
-/* One update from gradients multiplied by grad_scale, which are then cleared.  When the gradient
- * norm is not finite, nothing is changed.  Enqueued on the device; does not wait. */
+/* One update from gradients multiplied by grad_scale, which are then cleared.  A parameter without
+ * one has a gradient of zeros: what earlier ones left in its moments goes on to act.  When the
+ * gradient norm is not finite, nothing is changed.  Enqueued on the device; does not wait. */
 EQAT_API eqat_status eqat_optimizer_step(eqat_optimizer *optimizer, double grad_scale);
 /* eqat_tape_backward(tape, loss, 1) and eqat_optimizer_step(optimizer, 1) in one.  Without
  * callback, clipping and recomputed segments on the tape, every gradient is applied and dropped as

@@ -1,11 +1,19 @@
 #include "model/config.h"
 #include "quant/freeze.h"
+#include "quant/quantizer.h"
 
-const eqi_linear *eqi_block_linear(const eqi_block *b, eqi_role role)
+const eqi_linear *eqi_block_linear(const eqi_block *b, eqi_role role, int expert)
 {
     for (int i = 0; i < b->n_linears; i++)
-        if (b->linears[i].role == role) return &b->linears[i];
+        if (b->linears[i].role == role && b->linears[i].expert == expert) return &b->linears[i];
     return NULL;
+}
+
+eqat_status eqi_linear_choose(const eqi_linear *l, const eqat_quantizer *quantizer,
+                              eqi_quant *quant)
+{
+    *quant = (eqi_quant){.kind = NULL};
+    return l->plain ? EQAT_OK : eqi_quantizer_choose(quantizer, l->name, l->in, quant);
 }
 
 const eqi_norm *eqi_block_norm(const eqi_block *b, eqi_norm_role role)
@@ -30,7 +38,7 @@ eqat_status eqi_linear_forward(eqi_tape *tape, const eqi_linear *l, eqi_tensor *
 eqat_status eqi_block_apply(eqi_tape *tape, const eqi_block *b, eqi_role role, eqi_tensor *x,
                             eqi_tensor **out)
 {
-    return eqi_linear_forward(tape, eqi_block_linear(b, role), x, out);
+    return eqi_linear_forward(tape, eqi_block_linear(b, role, 0), x, out);
 }
 
 eqat_status eqi_block_normalise(eqi_tape *tape, const eqi_block *b, eqi_norm_role role,

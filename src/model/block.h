@@ -3,6 +3,7 @@
 #ifndef EQI_MODEL_BLOCK_H
 #define EQI_MODEL_BLOCK_H
 
+#include "eqat/quantizer.h"
 #include "format/source.h"
 #include "ops/ops.h"
 #include "quant/kind.h"
@@ -10,12 +11,30 @@
 typedef struct eqi_config eqi_config;
 typedef struct eqi_block eqi_block;
 
-typedef enum eqi_role { EQI_Q, EQI_K, EQI_V, EQI_O, EQI_GATE, EQI_UP, EQI_DOWN } eqi_role;
+typedef enum eqi_role {
+    EQI_Q,
+    EQI_K,
+    EQI_V,
+    EQI_O,
+    EQI_GATE, /* of the whole MLP or, with `expert` of the linear, of one expert */
+    EQI_UP,
+    EQI_DOWN,
+    EQI_ROUTER
+} eqi_role;
 
-typedef enum eqi_norm_role { EQI_NORM_ATTN, EQI_NORM_MLP, EQI_NORM_Q, EQI_NORM_K } eqi_norm_role;
+typedef enum eqi_norm_role {
+    EQI_NORM_ATTN, /* in front of attention */
+    EQI_NORM_ATTN_OUT,
+    EQI_NORM_MLP,
+    EQI_NORM_MLP_OUT,
+    EQI_NORM_Q,
+    EQI_NORM_K
+} eqi_norm_role;
 
 typedef struct eqi_linear {
     eqi_role role;
+    int expert;        /* 0 where there are none */
+    bool plain;        /* never quantized: trains as a plain weight */
     char name[96];     /* "model.layers.0.self_attn.q_proj" */
     const char *local; /* "self_attn.q_proj", inside name */
     int64_t out, in;
@@ -101,8 +120,11 @@ struct eqi_block {
     int readers; /* passes that have acquired it */
 };
 
-/* The first of this role; NULL: the block has none. */
-const eqi_linear *eqi_block_linear(const eqi_block *block, eqi_role role);
+/* The one of this role and expert; NULL: the block has none. */
+const eqi_linear *eqi_block_linear(const eqi_block *block, eqi_role role, int expert);
+/* How a quantizer quantizes it: eqi_quantizer_choose, unless it is plain. */
+eqat_status eqi_linear_choose(const eqi_linear *linear, const eqat_quantizer *quantizer,
+                              eqi_quant *quant);
 const eqi_norm *eqi_block_norm(const eqi_block *block, eqi_norm_role role);
 
 /* x [.., in] -> [.., out] through a linear in whatever form its weight has. */
@@ -129,16 +151,23 @@ typedef enum eqi_size {
     EQI_SIZE_QUERIES, /* heads * head_dim */
     EQI_SIZE_KEYS,    /* kv_heads * head_dim */
     EQI_SIZE_MLP,
-    EQI_SIZE_HEAD
+    EQI_SIZE_HEAD,
+    EQI_SIZE_EXPERTS,
+    EQI_SIZE_EXPERT_MLP
 } eqi_size;
 
 typedef enum eqi_bias { EQI_BIAS_NONE, EQI_BIAS_QKV, EQI_BIAS_O, EQI_BIAS_MLP } eqi_bias;
 
+/* Which blocks have it. */
+typedef enum eqi_where { EQI_EVERYWHERE, EQI_IN_DENSE, EQI_IN_SPARSE, EQI_IN_EXPERTS } eqi_where;
+
 typedef struct eqi_linear_row {
     eqi_role role;
-    const char *name; /* inside the block, "self_attn.q_proj" */
+    const char *name; /* inside the block, "self_attn.q_proj"; one %d for the number of an expert */
     eqi_size out, in;
     eqi_bias bias;
+    eqi_where where; /* EQI_IN_EXPERTS: once for each, in sparse blocks */
+    bool plain;
 } eqi_linear_row;
 
 typedef struct eqi_norm_row {
@@ -147,7 +176,9 @@ typedef struct eqi_norm_row {
     eqi_size size;
 } eqi_norm_row;
 
-/* The graph of Llama and everything shaped like it. */
+/* Llama and everything shaped like it: with or without norms of heads and behind the branches. */
 eqi_block_graph eqi_graph_decoder;
+/* The same with experts in place of the MLP. */
+eqi_block_graph eqi_graph_experts;
 
 #endif

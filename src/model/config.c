@@ -6,6 +6,7 @@
 
 /* Bounds far beyond any model, small enough that products of two stay inside int64. */
 #define DIM_MAX ((int64_t)1 << 24)
+#define EXPERTS_MAX 65536
 #define LENGTH_MAX ((int64_t)1 << 40)
 #define THETA_MAX 1e15
 
@@ -86,7 +87,7 @@ static eqat_status unsupported(reader *r, const char *key, const char *found, co
 
 static eqat_status read_family(reader *r, eqi_config *c)
 {
-    const char *supported = "llama, mistral, qwen2 or qwen3";
+    const char *supported = "llama, mistral, qwen2, qwen3, qwen3_moe or gemma3_text";
     const json_t *list = member(r, "architectures");
     const json_t *first = json_array_get(list, 0);
     const char *architecture = json_string_value(first);
@@ -107,10 +108,19 @@ static eqat_status read_family(reader *r, eqi_config *c)
     return r->st;
 }
 
-static void read_rope(reader *top, eqi_config *c)
+static void check_partial(reader *r)
 {
-    eqi_rope *rope = &c->ropes[0];
-    c->n_ropes = 1;
+    double partial = number(r, "partial_rotary_factor", 1, 0, 1);
+    char found[32];
+    snprintf(found, sizeof found, "%g", partial);
+    if (partial != 1) unsupported(r, "partial_rotary_factor", found, "1");
+}
+
+/* One set of parameters: `object` of config.json's `key`, in rope_parameters maybe of one kind of
+ * layer. */
+static void read_rope_object(reader *top, const char *key, const json_t *object, eqi_config *c,
+                             eqi_rope *rope)
+{
     static const struct {
         const char *name;
         eqi_rope_kind kind;
@@ -119,73 +129,182 @@ static void read_rope(reader *top, eqi_config *c)
                  {"dynamic", EQI_ROPE_DYNAMIC},
                  {"llama3", EQI_ROPE_LLAMA3}};
 
-    rope->theta = number(top, "rope_theta", 10000, 1, THETA_MAX);
-    double partial = number(top, "partial_rotary_factor", 1, 0, 1);
-    rope->factor = 1;
-    /* rope_parameters is what transformers 5 writes, rope_scaling what came before and may be left
-     * over, empty. */
+    char where[64];
+    snprintf(where, sizeof where, "%s.", key);
+    reader r = {top->ctx, top->path, where, object, top->st};
+    if (member(&r, "full_attention") || member(&r, "sliding_attention"))
+        unsupported(top, key, "parameters per layer type", "one set");
+    const char *type = string(&r, "rope_type", string(&r, "type", "default"));
+    size_t i = 0;
+    while (i < EQI_COUNT(kinds) && strcmp(kinds[i].name, type) != 0) i++;
+    if (i == EQI_COUNT(kinds))
+        unsupported(&r, "rope_type", type, "default, linear, dynamic or llama3");
+    else
+        rope->kind = kinds[i].kind;
+    rope->theta = number(&r, "rope_theta", rope->theta, 1, THETA_MAX);
+    check_partial(&r);
+    if (rope->kind != EQI_ROPE_PLAIN) rope->factor = number(&r, "factor", 0, 1, 1e6);
+    if (rope->kind == EQI_ROPE_LLAMA3) {
+        rope->low = number(&r, "low_freq_factor", 0, 1e-6, 1e6);
+        rope->high = number(&r, "high_freq_factor", 0, 1e-6, 1e6);
+        rope->original =
+            integer(&r, "original_max_position_embeddings", c->max_positions, 1, LENGTH_MAX);
+        if (r.st == EQAT_OK && rope->high <= rope->low)
+            fail(&r, "high_freq_factor", "more than low_freq_factor");
+    }
+    if (top->st == EQAT_OK) top->st = r.st;
+}
+
+/* An object with something in it, or NULL. */
+static const json_t *filled(reader *r, const char *key)
+{
+    const json_t *object = member(r, key);
+    if (object && !json_is_object(object)) fail(r, key, "an object");
+    return json_object_size(object) ? object : NULL;
+}
+
+/* rope_parameters is what transformers 5 writes, rope_scaling what came before and may be left
+ * over, empty. */
+static void read_rope(reader *top, eqi_config *c)
+{
+    c->n_ropes = 1;
+    c->ropes[0] =
+        (eqi_rope){.theta = number(top, "rope_theta", c->family->theta, 1, THETA_MAX), .factor = 1};
+    check_partial(top);
     const json_t *scaling = member(top, "rope_scaling");
     bool empty = !scaling || (json_is_object(scaling) && !json_object_size(scaling));
     const char *key = empty ? "rope_parameters" : "rope_scaling";
-    const json_t *object = member(top, key);
-    if (object && !json_is_object(object)) fail(top, key, "an object");
-    if (json_is_object(object) && json_object_size(object)) {
-        char where[32];
-        snprintf(where, sizeof where, "%s.", key);
-        reader r = {top->ctx, top->path, where, object, top->st};
-        if (member(&r, "full_attention") || member(&r, "sliding_attention"))
-            unsupported(top, key, "parameters per layer type", "one set");
-        const char *type = string(&r, "rope_type", string(&r, "type", "default"));
-        size_t i = 0;
-        while (i < EQI_COUNT(kinds) && strcmp(kinds[i].name, type) != 0) i++;
-        if (i == EQI_COUNT(kinds))
-            unsupported(&r, "rope_type", type, "default, linear, dynamic or llama3");
-        else
-            rope->kind = kinds[i].kind;
-        rope->theta = number(&r, "rope_theta", rope->theta, 1, THETA_MAX);
-        partial = number(&r, "partial_rotary_factor", partial, 0, 1);
-        if (rope->kind != EQI_ROPE_PLAIN) rope->factor = number(&r, "factor", 0, 1, 1e6);
-        if (rope->kind == EQI_ROPE_LLAMA3) {
-            rope->low = number(&r, "low_freq_factor", 0, 1e-6, 1e6);
-            rope->high = number(&r, "high_freq_factor", 0, 1e-6, 1e6);
-            rope->original =
-                integer(&r, "original_max_position_embeddings", c->max_positions, 1, LENGTH_MAX);
-            if (r.st == EQAT_OK && rope->high <= rope->low)
-                fail(&r, "high_freq_factor", "more than low_freq_factor");
-        }
-        if (top->st == EQAT_OK) top->st = r.st;
-    }
-    if (partial != 1) {
-        char found[32];
-        snprintf(found, sizeof found, "%g", partial);
-        unsupported(top, "partial_rotary_factor", found, "1");
-    }
+    const json_t *object = filled(top, key);
+    if (object) read_rope_object(top, key, object, c, &c->ropes[0]);
 }
 
-/* As layer_types lists them, or from max_window_layers on. */
-static void read_window(reader *r, eqi_config *c)
+/* Blocks with a window have a table of their own. New spelling: an object for each kind inside
+ * rope_parameters; old: rope_scaling and rope_theta of whole attention, rope_local_base_freq. */
+static void read_two_ropes(reader *top, eqi_config *c)
 {
-    bool on = c->family->window == EQI_WINDOW_ALWAYS ||
-        (c->family->window == EQI_WINDOW_SWITCHED && boolean(r, "use_sliding_window", false));
+    static const char *const kinds[EQI_ROPES] = {"full_attention", "sliding_attention"};
+    const double theta[EQI_ROPES] = {
+        number(top, "rope_theta", c->family->theta, 1, THETA_MAX),
+        number(top, "rope_local_base_freq", c->family->local_theta, 1, THETA_MAX)};
+    const json_t *parameters = filled(top, "rope_parameters");
+    const json_t *scaling = filled(top, "rope_scaling");
+    c->n_ropes = EQI_ROPES;
+    check_partial(top);
+    for (int i = 0; i < EQI_ROPES; i++) {
+        c->ropes[i] = (eqi_rope){.theta = theta[i], .factor = 1};
+        const json_t *own = json_object_get(parameters, kinds[i]);
+        char key[48];
+        snprintf(key, sizeof key, "rope_parameters.%s", kinds[i]);
+        if (json_object_size(own)) read_rope_object(top, key, own, c, &c->ropes[i]);
+    }
+    if (parameters && !json_object_get(parameters, kinds[0]) &&
+        !json_object_get(parameters, kinds[1]))
+        unsupported(top, "rope_parameters", "one set for all", "one per layer type");
+    if (parameters && scaling)
+        unsupported(top, "rope_scaling", "it", "none beside rope_parameters");
+    if (scaling) read_rope_object(top, "rope_scaling", scaling, c, &c->ropes[0]);
+}
+
+static bool has_window(reader *r, eqi_window_rule rule)
+{
     /* An explicit null means none; a missing key means transformers' default. */
-    bool null = json_is_null(json_object_get(r->object, "sliding_window"));
-    if (!on || null) return;
-    c->window = integer(r, "sliding_window", 4096, 1, LENGTH_MAX);
-    bool all = c->family->window == EQI_WINDOW_ALWAYS;
-    int64_t from = all ? 0 : integer(r, "max_window_layers", 28, 0, LENGTH_MAX);
-    const json_t *types = all ? NULL : member(r, "layer_types");
-    if (types && (!json_is_array(types) || json_array_size(types) != (size_t)c->blocks)) {
+    if (json_is_null(json_object_get(r->object, "sliding_window"))) return false;
+    switch (rule) {
+    case EQI_WINDOW_NONE: return false;
+    case EQI_WINDOW_ALWAYS:
+    case EQI_WINDOW_PATTERN: return true;
+    case EQI_WINDOW_SWITCHED:
+    case EQI_WINDOW_SWITCHED_FOR_ALL: return boolean(r, "use_sliding_window", false);
+    }
+    return false;
+}
+
+/* Which blocks see a window, where layer_types does not say. */
+static void follow_rule(reader *r, eqi_config *c)
+{
+    eqi_window_rule rule = c->family->window;
+    int64_t from =
+        rule == EQI_WINDOW_SWITCHED ? integer(r, "max_window_layers", 28, 0, LENGTH_MAX) : 0;
+    int64_t pattern = rule == EQI_WINDOW_PATTERN
+        ? integer(r, "sliding_window_pattern", 6, 1, LENGTH_MAX)
+        : LENGTH_MAX;
+    for (int64_t i = from; i < c->blocks; i++)
+        if ((i + 1) % pattern) eqi_block_include(&c->sliding, i);
+}
+
+static void follow_list(reader *r, eqi_config *c, const json_t *types)
+{
+    if (!json_is_array(types) || json_array_size(types) != (size_t)c->blocks) {
         fail(r, "layer_types", "a list with one entry a block");
         return;
     }
     for (int64_t i = 0; i < c->blocks; i++) {
         const char *type = json_string_value(json_array_get(types, (size_t)i));
-        bool sliding = types ? type && !strcmp(type, "sliding_attention") : i >= from;
-        if (types && !sliding && (!type || strcmp(type, "full_attention") != 0))
+        if (type && !strcmp(type, "sliding_attention"))
+            eqi_block_include(&c->sliding, i);
+        else if (!type || strcmp(type, "full_attention") != 0)
             unsupported(r, "layer_types", type ? type : "something else",
                         "full_attention or sliding_attention");
-        if (sliding) eqi_block_include(&c->sliding, i);
     }
+}
+
+static void read_window(reader *r, eqi_config *c)
+{
+    eqi_window_rule rule = c->family->window;
+    if (!has_window(r, rule)) return;
+    c->window = integer(r, "sliding_window", 4096, 1, LENGTH_MAX);
+    bool listed = rule == EQI_WINDOW_SWITCHED || rule == EQI_WINDOW_PATTERN;
+    const json_t *types = listed ? member(r, "layer_types") : NULL;
+    if (types)
+        follow_list(r, c, types);
+    else
+        follow_rule(r, c);
+}
+
+/* Block i is a mixture when (i + 1) is a multiple of decoder_sparse_step, unless mlp_only_layers
+ * lists it. */
+static void read_experts(reader *r, eqi_config *c)
+{
+    const char *key = member(r, "num_experts") ? "num_experts" : "num_local_experts";
+    c->experts = integer(r, key, 128, 1, EXPERTS_MAX);
+    c->experts_per_token = integer(r, "num_experts_per_tok", 8, 1, EXPERTS_MAX);
+    c->expert_mlp = integer(r, "moe_intermediate_size", 768, 1, DIM_MAX);
+    c->normalise_experts = boolean(r, "norm_topk_prob", false);
+    if (c->experts_per_token > c->experts) fail(r, "num_experts_per_tok", "at most num_experts");
+    int64_t step = integer(r, "decoder_sparse_step", 1, 1, LENGTH_MAX);
+    const json_t *dense = member(r, "mlp_only_layers");
+    if (dense && !json_is_array(dense)) fail(r, "mlp_only_layers", "a list of blocks");
+    for (int64_t i = 0; i < c->blocks; i++) {
+        bool sparse = (i + 1) % step == 0;
+        for (size_t k = 0; k < json_array_size(dense); k++)
+            if (json_integer_value(json_array_get(dense, k)) == i) sparse = false;
+        if (sparse) eqi_block_include(&c->sparse, i);
+    }
+}
+
+static void read_activation(reader *r, eqi_config *c)
+{
+    static const struct {
+        const char *name;
+        eqi_activation activation;
+    } known[] = {{"silu", EQI_SILU}, {"gelu_pytorch_tanh", EQI_GELU_TANH}};
+    const char *name = string(r, c->family->activation_key, c->family->activation);
+    for (size_t i = 0; i < EQI_COUNT(known); i++) {
+        if (strcmp(known[i].name, name) != 0) continue;
+        c->activation = known[i].activation;
+        return;
+    }
+    unsupported(r, c->family->activation_key, name, "silu or gelu_pytorch_tanh");
+}
+
+/* What would change the function and is not computed. */
+static void refuse_the_rest(reader *r)
+{
+    static const char *const keys[] = {"final_logit_softcapping", "attn_logit_softcapping"};
+    for (size_t i = 0; i < EQI_COUNT(keys); i++)
+        if (member(r, keys[i])) unsupported(r, keys[i], "a value", "null");
+    if (boolean(r, "use_bidirectional_attention", false))
+        unsupported(r, "use_bidirectional_attention", "true", "false");
 }
 
 eqat_status eqi_config_parse(eqi_ctx *ctx, eqi_config *out, const json_t *json, const char *path)
@@ -201,15 +320,16 @@ eqat_status eqi_config_parse(eqi_ctx *ctx, eqi_config *out, const json_t *json, 
     c.heads = integer(&r, "num_attention_heads", 0, 1, DIM_MAX);
     c.kv_heads = integer(&r, "num_key_value_heads", c.heads, 1, DIM_MAX);
     c.vocab = integer(&r, "vocab_size", 0, 1, INT32_MAX);
-    c.max_positions = integer(&r, "max_position_embeddings", 2048, 1, LENGTH_MAX);
+    c.max_positions =
+        integer(&r, "max_position_embeddings", c.family->max_positions, 1, LENGTH_MAX);
     c.eps = number(&r, "rms_norm_eps", 1e-6, 0, 1);
-    c.tied = boolean(&r, "tie_word_embeddings", false);
+    c.tied = boolean(&r, "tie_word_embeddings", c.family->tied);
     bool attention_bias = c.family->attention_bias_key && boolean(&r, "attention_bias", false);
     c.attention_bias = c.family->qkv_bias || attention_bias;
     c.o_bias = attention_bias;
     c.mlp_bias = c.family->mlp_bias_key && boolean(&r, "mlp_bias", false);
-    const char *act = string(&r, "hidden_act", "silu");
-    if (strcmp(act, "silu") != 0) unsupported(&r, "hidden_act", act, "silu");
+    read_activation(&r, &c);
+    refuse_the_rest(&r);
     EQI_RETURN_IF(r.st);
 
     int64_t head_dim = c.family->head_dim ? c.family->head_dim
@@ -225,7 +345,15 @@ eqat_status eqi_config_parse(eqi_ctx *ctx, eqi_config *out, const json_t *json, 
     if (r.st == EQAT_OK && c.heads > DIM_MAX / c.head_dim)
         fail(&r, "num_attention_heads", "fewer heads of this head_dim");
     read_window(&r, &c);
-    read_rope(&r, &c);
+    if (c.family->local_theta > 0)
+        read_two_ropes(&r, &c);
+    else
+        read_rope(&r, &c);
+    if (c.family->experts) read_experts(&r, &c);
+    double scalar = c.family->query_scalar > 0
+        ? number(&r, "query_pre_attn_scalar", c.family->query_scalar, 1e-6, 1e9)
+        : (double)c.head_dim;
+    c.score_scale = 1 / sqrt(scalar);
     EQI_RETURN_IF(r.st);
     *out = c;
     return EQAT_OK;

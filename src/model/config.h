@@ -27,9 +27,11 @@ static inline void eqi_block_include(eqi_block_set *set, int64_t block)
 /* Which blocks see only a window of positions. */
 typedef enum eqi_window_rule {
     EQI_WINDOW_NONE,
-    EQI_WINDOW_ALWAYS,  /* all, when config.json has sliding_window */
-    EQI_WINDOW_SWITCHED /* use_sliding_window turns it on, from block max_window_layers on or as
-                           layer_types lists them */
+    EQI_WINDOW_ALWAYS,   /* all, when config.json has sliding_window */
+    EQI_WINDOW_SWITCHED, /* use_sliding_window turns it on, from block max_window_layers on or as
+                            layer_types lists them */
+    EQI_WINDOW_SWITCHED_FOR_ALL, /* use_sliding_window turns it on */
+    EQI_WINDOW_PATTERN /* as layer_types lists them, or all but every sliding_window_pattern-th */
 } eqi_window_rule;
 
 /* What families differ in: a row of the table in family.c. */
@@ -40,12 +42,21 @@ typedef struct eqi_family {
     const eqi_linear_row *linears;
     const eqi_norm_row *norms;
     eqi_block_graph *graph;
-    bool qkv_bias;           /* q, k and v have biases, whatever config.json says */
-    bool attention_bias_key; /* honours attention_bias: q, k, v and o */
-    bool mlp_bias_key;       /* honours mlp_bias */
+    eqi_block_graph *sparse_graph; /* of mixtures of experts */
+    bool qkv_bias;                 /* q, k and v have biases, whatever config.json says */
+    bool attention_bias_key;       /* honours attention_bias: q, k, v and o */
+    bool mlp_bias_key;             /* honours mlp_bias */
     eqi_window_rule window;
-    int64_t head_dim;   /* when config.json does not say; 0: hidden / heads */
-    double norm_offset; /* norms multiply by this + gain */
+    bool experts;                            /* blocks may be mixtures of experts */
+    bool scale_embeddings;                   /* by the root of hidden_size */
+    bool tied;                               /* when config.json does not say */
+    const char *activation_key, *activation; /* and its value when config.json does not say */
+    double theta;                            /* when config.json does not say */
+    double local_theta;                      /* of blocks with a window; 0: theta is for all */
+    double query_scalar;   /* query_pre_attn_scalar when config.json does not say; 0: head_dim */
+    int64_t max_positions; /* when config.json does not say */
+    int64_t head_dim;      /* when config.json does not say; 0: hidden / heads */
+    double norm_offset;    /* norms multiply by this + gain */
 } eqi_family;
 
 const eqi_family *eqi_family_find(const char *model_type); /* NULL: not supported */
@@ -68,7 +79,12 @@ struct eqi_config {
     int64_t hidden, intermediate, blocks, heads, kv_heads, head_dim, vocab, max_positions, window;
     double eps;
     bool tied, attention_bias, o_bias, mlp_bias;
+    eqi_activation activation;
+    double score_scale;    /* of attention */
     eqi_block_set sliding; /* blocks that see `window` positions */
+    eqi_block_set sparse;  /* blocks that are mixtures of experts */
+    int64_t experts, experts_per_token, expert_mlp;
+    bool normalise_experts; /* the weights of a token's experts sum to 1 */
     int n_ropes;
     eqi_rope ropes[EQI_ROPES];
 };

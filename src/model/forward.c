@@ -1,4 +1,7 @@
+#include <math.h>
 #include <string.h>
+
+#include "base/half.h"
 
 #include "model/weights.h"
 
@@ -148,11 +151,28 @@ done:
     return st;
 }
 
+/* transformers rounds it to the dtype of the table. */
+static double embedding_scale(const eqat_model *m)
+{
+    float scale = (float)sqrt((double)m->config.hidden);
+    switch (eqi_kept_dtype(m->embedding_stored)) {
+    case EQI_BF16: return (double)eqi_bf16_to_f32(eqi_f32_to_bf16(scale));
+    case EQI_F16: return (double)eqi_f16_to_f32(eqi_f32_to_f16(scale));
+    default: return (double)scale;
+    }
+}
+
 eqat_status eqi_model_embed(eqi_tape *tape, eqat_model *m, eqi_tensor *ids, eqi_tensor **out)
 {
     *out = NULL;
     EQI_RETURN_IF(eqi_model_load_embedding(m));
-    return eqi_op_embedding(tape, ids, m->embedding, m->compute, out);
+    if (!m->config.family->scale_embeddings)
+        return eqi_op_embedding(tape, ids, m->embedding, m->compute, out);
+    eqi_tensor *plain;
+    EQI_RETURN_IF(eqi_op_embedding(tape, ids, m->embedding, m->compute, &plain));
+    eqat_status st = eqi_op_scale(tape, plain, embedding_scale(m), out);
+    eqi_tensor_unref(plain);
+    return st;
 }
 
 eqat_status eqi_model_prepare(eqat_model *m, int64_t time)

@@ -1,5 +1,5 @@
-#include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "model/model.h"
 
@@ -11,6 +11,8 @@ static int64_t size_of(const eqi_config *c, eqi_size size)
     case EQI_SIZE_KEYS: return c->kv_heads * c->head_dim;
     case EQI_SIZE_MLP: return c->intermediate;
     case EQI_SIZE_HEAD: return c->head_dim;
+    case EQI_SIZE_EXPERTS: return c->experts;
+    case EQI_SIZE_EXPERT_MLP: return c->expert_mlp;
     }
     return 0;
 }
@@ -39,11 +41,25 @@ static eqat_status expect(eqat_model *m, const char *name, int ndim, const int64
     return eqi_source_expect(m->source, m->path, name, EQI_ACCEPT_FLOATS, ndim, shape, stored);
 }
 
-static eqat_status lay_out_linear(eqat_model *m, eqi_linear *l, int64_t block,
-                                  const eqi_linear_row *row)
+/* "mlp.experts.%d.up_proj" with its number, any other name as it is. */
+static void expert_name(char *out, size_t size, const char *name, int expert)
 {
+    const char *mark = strstr(name, "%d");
+    if (mark)
+        snprintf(out, size, "%.*s%d%s", (int)(mark - name), name, expert, mark + 2);
+    else
+        snprintf(out, size, "%s", name);
+}
+
+static eqat_status lay_out_linear(eqat_model *m, eqi_linear *l, int64_t block,
+                                  const eqi_linear_row *row, int expert)
+{
+    char local[64];
     l->role = row->role;
-    l->local = set_name(l->name, sizeof l->name, block, row->name);
+    l->expert = expert;
+    l->plain = row->plain;
+    expert_name(local, sizeof local, row->name, expert);
+    l->local = set_name(l->name, sizeof l->name, block, local);
     l->out = size_of(&m->config, row->out);
     l->in = size_of(&m->config, row->in);
     l->has_bias = has_bias(&m->config, row->bias);
@@ -75,28 +91,46 @@ static eqi_attention attention_of(const eqi_config *c, int64_t block)
                            .kv_heads = c->kv_heads,
                            .head_dim = c->head_dim,
                            .window = sliding ? c->window : 0,
-                           .scale = 1 / sqrt((double)c->head_dim),
+                           .scale = c->score_scale,
                            .rope = sliding && c->n_ropes > 1};
+}
+
+static eqat_status add_linear(eqat_model *m, eqi_block *b, const eqi_linear_row *row, int expert)
+{
+    return lay_out_linear(m, &b->linears[b->n_linears++], b->index, row, expert);
+}
+
+/* Rows in order; those of experts stand together and repeat, expert after expert. */
+static eqat_status lay_out_linears(eqat_model *m, eqi_block *b, const eqi_linear_row *row,
+                                   bool sparse)
+{
+    for (; row->name && row->where != EQI_IN_EXPERTS; row++)
+        if (row->where == EQI_EVERYWHERE || (row->where == EQI_IN_SPARSE) == sparse)
+            EQI_RETURN_IF(add_linear(m, b, row, 0));
+    for (int e = 0; sparse && e < m->config.experts; e++)
+        for (const eqi_linear_row *r = row; r->name; r++) EQI_RETURN_IF(add_linear(m, b, r, e));
+    return EQAT_OK;
 }
 
 static eqat_status lay_out_block(eqat_model *m, eqi_block *b, int64_t index)
 {
     const eqi_family *f = m->config.family;
-    int n_linears = 0, n_norms = 0;
+    bool sparse = eqi_block_in(&m->config.sparse, index);
+    int n_norms = 0;
     b->index = index;
     b->config = &m->config;
-    b->graph = f->graph;
+    b->graph = sparse ? f->sparse_graph : f->graph;
     b->attention = attention_of(&m->config, index);
-    while (f->linears[n_linears].name) n_linears++;
     while (f->norms[n_norms].name) n_norms++;
-    b->linears = eqi_calloc(m->ctx, (size_t)n_linears, sizeof *b->linears, "a block's linears");
+    size_t most = 0; /* every row, of experts each as often as there are experts */
+    for (const eqi_linear_row *row = f->linears; row->name; row++)
+        most += row->where == EQI_IN_EXPERTS ? (size_t)m->config.experts : 1;
+    b->linears = eqi_calloc(m->ctx, most, sizeof *b->linears, "a block's linears");
     if (!b->linears) return EQAT_OUT_OF_MEMORY;
     b->norms = eqi_calloc(m->ctx, (size_t)n_norms, sizeof *b->norms, "a block's norms");
     if (!b->norms) return EQAT_OUT_OF_MEMORY;
-    b->n_linears = n_linears;
     b->n_norms = n_norms;
-    for (int i = 0; i < n_linears; i++)
-        EQI_RETURN_IF(lay_out_linear(m, &b->linears[i], index, &f->linears[i]));
+    EQI_RETURN_IF(lay_out_linears(m, b, f->linears, sparse));
     for (int i = 0; i < n_norms; i++)
         EQI_RETURN_IF(lay_out_norm(m, &b->norms[i], index, &f->norms[i]));
     return EQAT_OK;

@@ -1,12 +1,11 @@
 #include "model/weights.h"
 #include "quant/freeze.h"
-#include "quant/quantizer.h"
 
 static eqat_status round_linear(const eqat_quantizer *quantizer, const eqi_linear *l,
                                 eqi_weight *packed)
 {
     eqi_quant quant;
-    EQI_RETURN_IF(eqi_quantizer_choose(quantizer, l->name, l->in, &quant));
+    EQI_RETURN_IF(eqi_linear_choose(l, quantizer, &quant));
     return quant.kind ? quant.kind->round(&quant, l->weight.w, packed) : EQAT_OK;
 }
 
@@ -37,7 +36,7 @@ eqat_status eqat_model_quantize_rtn(eqat_model *m, const eqat_quantizer *quantiz
         for (int i = 0; i < m->blocks[b].n_linears; i++) {
             const eqi_linear *l = &m->blocks[b].linears[i];
             eqi_quant quant;
-            EQI_RETURN_IF(eqi_quantizer_choose(quantizer, l->name, l->in, &quant));
+            EQI_RETURN_IF(eqi_linear_choose(l, quantizer, &quant));
             if (quant.kind && eqi_linear_quantization(l).bits)
                 return eqi_fail(m->ctx, EQAT_INVALID_ARGUMENT,
                                 "%s: already quantized, expected full precision", l->name);

@@ -1,6 +1,5 @@
 #include "model/weights.h"
 #include "quant/freeze.h"
-#include "quant/quantizer.h"
 #include "train/block_ap.h"
 
 /* The block in work: a copy of the job's own, from begin to abandon or until finish has moved it
@@ -15,7 +14,7 @@ eqat_status eqi_block_ap_check_block(const eqat_block_ap *job, int64_t index)
         if (eqi_linear_quantization(l).bits)
             return eqi_fail(job->ctx, EQAT_INVALID_ARGUMENT,
                             "%s: found packed codes, expected full precision", l->name);
-        EQI_RETURN_IF(eqi_quantizer_choose(job->quantizer, l->name, l->in, &quant));
+        EQI_RETURN_IF(eqi_linear_choose(l, job->quantizer, &quant));
     }
     return EQAT_OK;
 }
@@ -51,7 +50,7 @@ static eqat_status start(eqat_block_ap *job, int *bits)
     *bits = 8;
     for (int i = 0; i < job->work.n_linears; i++) {
         eqi_linear *l = &job->work.linears[i];
-        EQI_RETURN_IF(eqi_quantizer_choose(job->quantizer, l->name, l->in, &l->quant));
+        EQI_RETURN_IF(eqi_linear_choose(l, job->quantizer, &l->quant));
         if (!l->quant.kind) continue;
         eqat_status st = l->quant.kind->start(&l->quant, l->weight.w, l->beside);
         if (st != EQAT_OK) return eqi_fail_in(job->ctx, st, "%s", l->name);

@@ -10,6 +10,7 @@
 typedef struct moments {
     eqi_tensor *m, *v;
     int32_t group;
+    int64_t steps; /* of the optimizer when it was last updated; 0: never */
 } moments;
 
 struct eqat_optimizer {
@@ -159,9 +160,29 @@ void eqat_optimizer_set_grad_callback(eqat_optimizer *o, eqat_grad_fn callback, 
     o->callback_user = user;
 }
 
+/* A zero gradient changes nothing: nobody trains it any more, or it never had another one. */
+static bool rests(const eqat_optimizer *o, size_t i)
+{
+    return !o->parameters[i]->requires_grad ||
+        (!o->moments[i].steps && o->options.weight_decay == 0);
+}
+
+/* What took no part in the loss has a gradient of zeros: its moments fade, and ranks that saw no
+ * token of an expert reduce the same tensors as the others. */
+static eqat_status zero_gradient(eqi_tensor *p)
+{
+    eqi_tensor *grad;
+    bool acc;
+    EQI_RETURN_IF(eqi_grad_of(p, &grad, &acc));
+    return eqi_tensor_fill(grad, 0);
+}
+
 static eqat_status call_back(eqat_optimizer *o)
 {
     if (!o->callback) return EQAT_OK;
+    for (size_t i = 0; i < o->count; i++)
+        if (!o->parameters[i]->grad && o->parameters[i]->requires_grad)
+            EQI_RETURN_IF(zero_gradient(o->parameters[i]));
     o->ctx->error[0] = 0;
     eqat_status st = o->callback(o->callback_user, o->parameters, o->count);
     if (st == EQAT_OK) return st;
@@ -195,8 +216,9 @@ static eqi_adamw_desc adamw_of(const eqat_optimizer *o, size_t i)
 static eqat_status update(eqat_optimizer *o, size_t i)
 {
     eqi_tensor *p = o->parameters[i];
-    const moments *both = &o->moments[i];
+    moments *both = &o->moments[i];
     const eqi_adamw_desc d = adamw_of(o, i);
+    both->steps = o->steps + 1;
     EQI_RETURN_IF(o->ctx->backend->adamw(o->ctx, &p->v, &p->grad->v, &both->m->v, &both->v->v,
                                          &o->factor->v, &d));
     eqi_tensor_zero_grad(p);
@@ -210,9 +232,11 @@ eqat_status eqat_optimizer_step(eqat_optimizer *o, double grad_scale)
     for (size_t i = 0; i < o->count; i++)
         if (o->parameters[i]->grad) EQI_RETURN_IF(add_squares(o, o->parameters[i]));
     EQI_RETURN_IF(take_factor(o, grad_scale));
-    for (size_t i = 0; i < o->count; i++)
-        if (o->parameters[i]->grad)
-            EQI_RETURN_IF(update(o, i)); /* the others took no part in the loss */
+    for (size_t i = 0; i < o->count; i++) {
+        if (!o->parameters[i]->grad && rests(o, i)) continue;
+        if (!o->parameters[i]->grad) EQI_RETURN_IF(zero_gradient(o->parameters[i]));
+        EQI_RETURN_IF(update(o, i));
+    }
     o->steps++;
     return EQAT_OK;
 }
@@ -242,9 +266,10 @@ static eqat_status take(void *user, eqi_tensor *leaf)
 
 static bool take_over(void *user, eqi_tensor *leaf, eqi_update *update)
 {
-    const eqat_optimizer *o = user;
+    eqat_optimizer *o = user;
     size_t i = index_of(o, leaf);
     if (i == o->count) return false;
+    o->moments[i].steps = o->steps + 1;
     *update = (eqi_update){.m = o->moments[i].m->v,
                            .v = o->moments[i].v->v,
                            .squares = o->sum->v,
@@ -268,9 +293,13 @@ eqat_status eqat_optimizer_backward(eqat_optimizer *o, eqat_tape *tape, eqat_ten
     EQI_RETURN_IF(eqi_tensor_fill(o->sum, 0));
     EQI_RETURN_IF(eqi_tape_backward_into(
         tape, loss, 1, &(eqi_sink){.take = take, .update = take_over, .user = o}));
-    for (size_t i = 0; i < o->count; i++)
-        if (o->parameters[i]->grad)
-            EQI_RETURN_IF(update_alone(o, i)); /* left by an earlier backward */
+    for (size_t i = 0; i < o->count; i++) {
+        eqi_tensor *p = o->parameters[i];
+        bool done = o->moments[i].steps == o->steps + 1 || rests(o, i);
+        if (!p->grad && done) continue;
+        if (!p->grad) EQI_RETURN_IF(zero_gradient(p)); /* else left by an earlier backward */
+        EQI_RETURN_IF(update_alone(o, i));
+    }
     EQI_RETURN_IF(take_factor(o, 1));
     o->steps++;
     return EQAT_OK;

@@ -48,6 +48,15 @@ static void compare(const char *family, const char *what, const eqi_tensor *foun
     eqi_tensor_unref(wanted);
 }
 
+/* No token reached it: a missing gradient is one of zeros. */
+static void expect_zeros(const char *family, const char *name)
+{
+    eqi_tensor *wanted = reference(name);
+    for (int64_t i = 0; i < eqi_view_count(&wanted->v); i++)
+        ck_assert_msg(get(wanted, i) == 0, "%s: found no %s", family, name);
+    eqi_tensor_unref(wanted);
+}
+
 START_TEST(logits_and_gradients)
 {
     const char *family = families[_i / 2], *root = getenv("EQAT_GOLDEN");
@@ -87,9 +96,11 @@ START_TEST(logits_and_gradients)
     for (size_t i = 0; i < parameters; i++) {
         const char *parameter = eqat_model_parameter_name(m, i);
         OK(ctx, eqat_model_parameter(m, parameter, &p));
-        ck_assert_msg(p->grad != NULL, "%s: %s has no gradient", family, parameter);
         snprintf(name, sizeof name, "grad.%s", parameter);
-        compare(family, name, p->grad, name, 1e-4);
+        if (p->grad)
+            compare(family, name, p->grad, name, 1e-4);
+        else
+            expect_zeros(family, name);
     }
     /* Nothing that the reference has was left out. */
     size_t gradients = 0;

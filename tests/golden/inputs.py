@@ -37,15 +37,15 @@ GEMMA_NAMES = {
 
 
 class Experts(nn.ModuleList):
-    """Experts as linears with the names of the files; transformers has one tensor for all."""
+    """Experts as linears with the names of the files; transformers has one tensor for all. So an
+    expert without tokens has, as there, a gradient of zeros and not none."""
 
     def forward(self, x, chosen, weights):
         out = torch.zeros_like(x)
         for i, expert in enumerate(self):
             token, place = torch.where(chosen == i)
-            if len(token):
-                y = expert(x[token]) * weights[token, place, None]
-                out = out.index_add(0, token, y.to(out.dtype))
+            y = expert(x[token]) * weights[token, place, None]
+            out = out.index_add(0, token, y.to(out.dtype))
         return out
 
 

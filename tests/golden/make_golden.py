@@ -213,7 +213,7 @@ FAMILIES = {
         num_key_value_heads=2,
         head_dim=8,
         intermediate_size=48,
-        moe_intermediate_size=16,
+        moe_intermediate_size=32,
         num_experts=4,
         num_experts_per_tok=2,
         norm_topk_prob=True,
@@ -228,7 +228,7 @@ FAMILIES = {
         16,
         num_key_value_heads=2,
         intermediate_size=32,
-        moe_intermediate_size=16,
+        moe_intermediate_size=32,
         num_local_experts=4,
         num_experts_per_tok=2,
         norm_topk_prob=False,
@@ -373,8 +373,7 @@ def full_precision(model, ids, dtype):
     assert torch.allclose(whole, logits, rtol=0, atol=1e-5), "the blocks are not the model"
     out = {"logits": logits.detach(), "loss": loss.detach().reshape(1)}
     for name, p in runner.model.named_parameters():
-        # An expert that no token takes has no gradient at all.
-        out["grad." + name] = torch.zeros_like(p) if p.grad is None else p.grad
+        out["grad." + name] = p.grad
     return out, routes
 
 
@@ -383,6 +382,8 @@ def watch_ties(block):
     seen = SimpleNamespace(code=1.0, clip=1.0, changes=0, last={})
 
     def watch(m, args):
+        if not args[0].numel():  # an expert without tokens decides nothing
+            return
         with torch.no_grad():
             t = m.weight.reshape(*m.s.shape, -1) / m.s.unsqueeze(-1)
             z, qmax = m.z.round().unsqueeze(-1), 2**m.bits - 1

@@ -131,7 +131,8 @@ static const struct {
     {"{}", EQAT_FORMAT, "model_type: found nothing"},
     {"{\"model_type\": \"gemma3\", \"architectures\": [\"Gemma3ForCausalLM\"], " HEAD "}",
      EQAT_UNSUPPORTED,
-     "architecture Gemma3ForCausalLM (model_type gemma3): expected llama, mistral, qwen2 or qwen3"},
+     "architecture Gemma3ForCausalLM (model_type gemma3): expected llama, mistral, qwen2, qwen3, "
+     "qwen3_moe or gemma3_text"},
     {"{\"model_type\": \"llama\", \"architectures\": [\"LlamaForSequenceClassification\"], " HEAD
      "}",
      EQAT_UNSUPPORTED,

@@ -43,7 +43,7 @@ START_TEST(experts_are_entries)
     finish();
     eqi_source *s;
     json_t *config;
-    ck_ok(open_model(&s, &config));
+    OK(ctx, open_model(&s, &config));
     ck_assert_str_eq(string(config, "model_type"), "qwen3_moe");
     ck_assert(number(config, "num_experts") == EXPERTS &&
               number(config, "num_experts_per_tok") == 2);
@@ -76,7 +76,7 @@ START_TEST(experts_are_entries)
         ck_assert_ptr_eq(data_of(s, name),
                          data_of(s, "model.layers.0.mlp.experts.0.down_proj.weight") +
                              i * HIDDEN * 34);
-        ck_ok(eqi_source_read_f32(s, e, 0, e->elements, x));
+        OK(ctx, eqi_source_read_f32(s, e, 0, e->elements, x));
     }
     ck_assert_ptr_null(eqi_source_find(s, "model.layers.0.mlp.experts.3.gate_proj.weight"));
     eqi_source_close(s);
@@ -153,7 +153,7 @@ START_TEST(norms_lose_one)
     finish();
     eqi_source *s;
     json_t *config;
-    ck_ok(open_model(&s, &config));
+    OK(ctx, open_model(&s, &config));
     json_decref(config);
     char name[96];
     for (size_t i = 0; i < EQI_COUNT(norms); i++) {
@@ -166,9 +166,9 @@ START_TEST(norms_lose_one)
         /* Reads that begin and end inside values. */
         for (size_t first = 0; first < e->bytes; first++) {
             const size_t n = (size_t)e->bytes - first;
-            ck_ok(eqi_source_read_raw(s, e, first, n, part));
+            OK(ctx, eqi_source_read_raw(s, e, first, n, part));
             ck_assert_mem_eq(part, (const char *)x + first, n);
-            ck_ok(eqi_source_read_raw(s, e, first, n / 3, part));
+            OK(ctx, eqi_source_read_raw(s, e, first, n / 3, part));
             ck_assert_mem_eq(part, (const char *)x + first, n / 3);
         }
     }
@@ -197,7 +197,7 @@ START_TEST(gemma_configuration)
     finish();
     eqi_source *s;
     json_t *config;
-    ck_ok(open_model(&s, &config));
+    OK(ctx, open_model(&s, &config));
     eqi_source_close(s);
     ck_assert_str_eq(string(config, "model_type"), "gemma3_text");
     ck_assert_str_eq(json_string_value(json_array_get(json_object_get(config, "architectures"), 0)),
@@ -222,7 +222,7 @@ START_TEST(gemma_configuration)
     key_string(&g, "gemma3.rope.scaling.type", "linear");
     gemma_tensors(2);
     finish();
-    ck_ok(open_model(&s, &config));
+    OK(ctx, open_model(&s, &config));
     eqi_source_close(s);
     ck_assert(number(config, "rope_theta") == 5e5 && number(config, "rope_local_base_freq") == 5e3);
     ck_assert(number(json_object_get(config, "rope_scaling"), "factor") == 8);
@@ -234,7 +234,7 @@ START_TEST(gemma_configuration)
     gemma(62, false);
     gemma_tensors(62);
     finish();
-    ck_ok(open_model(&s, &config));
+    OK(ctx, open_model(&s, &config));
     eqi_source_close(s);
     ck_assert(number(config, "query_pre_attn_scalar") == HIDDEN / HEADS);
     ck_assert(json_is_null(json_object_get(config, "sliding_window")));
@@ -246,7 +246,7 @@ END_TEST
 int main(void)
 {
     TCase *c = tcase_create("gguf_families");
-    tcase_add_checked_fixture(c, set_up, tear_down);
+    tcase_add_checked_fixture(c, setup, teardown);
     tcase_add_test(c, experts_are_entries);
     tcase_add_test(c, mixture_refusals);
     tcase_add_test(c, norms_lose_one);

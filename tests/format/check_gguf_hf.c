@@ -45,27 +45,6 @@ START_TEST(names)
 }
 END_TEST
 
-<<<<<<< HEAD
-static double number(const json_t *config, const char *name)
-{
-    return json_number_value(json_object_get(config, name));
-}
-static const char *string(const json_t *config, const char *name)
-{
-    return json_string_value(json_object_get(config, name));
-}
-
-static float *read_all(eqi_source *s, const char *name)
-{
-    static float values[VOCAB * FF * HIDDEN];
-    const eqi_source_entry *e = eqi_source_find(s, name);
-    ck_assert_msg(e != NULL, "%s is missing", name);
-    OK(ctx, eqi_source_read_f32(s, e, 0, e->elements, values));
-    return values;
-}
-
-=======
->>>>>>> fc82bde (GGUF: architectures gemma3 and qwen3moe)
 /* Row r of a head in Hugging Face's order stands at 2r in the first half, at 2(r - HEAD/2) + 1 in
  * the second. */
 static int64_t stored_row(int64_t row)

@@ -2,6 +2,9 @@
 #ifndef TESTS_FORMAT_GGUF_MODEL_H
 #define TESTS_FORMAT_GGUF_MODEL_H
 
+#include <jansson.h>
+
+#include "each_test.h"
 #include "gguf_bytes.h"
 
 #include "format/gguf_names.h"
@@ -90,7 +93,7 @@ static inline void must_fail(eqat_status status, const char *message)
 {
     eqi_source *s;
     json_t *config;
-    ck_fails(open_model(&s, &config), status, message);
+    says(ctx, open_model(&s, &config), status, message);
     ck_assert(!s && !config);
     ck_assert_ptr_nonnull(strstr(ctx->error, "model.gguf"));
 }
@@ -109,7 +112,7 @@ static inline float *read_all(eqi_source *s, const char *name)
     static float values[VOCAB * FF * HIDDEN];
     const eqi_source_entry *e = eqi_source_find(s, name);
     ck_assert_msg(e != NULL, "%s is missing", name);
-    ck_ok(eqi_source_read_f32(s, e, 0, e->elements, values));
+    OK(ctx, eqi_source_read_f32(s, e, 0, e->elements, values));
     return values;
 }
 

@@ -560,7 +560,7 @@ def run(name):
     )
 
     log = []
-    for seed in range(1000 * fam.seed, 1000 * fam.seed + 100):
+    for seed in range(1000 * fam.seed, 1000 * fam.seed + 500):
         model = random_model(fam, config, seed)
         generator = torch.Generator().manual_seed(seed + 500)
 

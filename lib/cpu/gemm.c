@@ -232,7 +232,7 @@ static eqat_status panels(eqi_ctx *ctx, job *j)
             eqi_parallel(ctx, tasks, pack_task, j);
             eqi_parallel(ctx, (size_t)(j->m_tiles * j->n_tiles), tile_task, j);
             if (atomic_load_explicit(&j->failed, memory_order_relaxed))
-                return eqi_fail(ctx, EQAT_BACKEND, "oneDNN: a matrix product failed");
+                return eqi_fail(ctx, EQAT_BACKEND, "a matrix product failed");
         }
     }
     return EQAT_OK;

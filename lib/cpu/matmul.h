@@ -1,5 +1,6 @@
-/* Matrix products of fixed shape by oneDNN, made for one thread and kept in the context: c[m, n]
- * (+)= a[m, k] b[k, n], c F32, a contiguous, b packed as eqi_leaf.pack_b does. */
+/* Matrix products of fixed shape, made for one thread and kept in the context: c[m, n] (+)= a[m, k]
+ * b[k, n], c F32, a contiguous, b packed as eqi_leaf.pack_b does. The sums are of F32 and their
+ * order is that of the shape. A build links one of matmul_onednn.c and matmul_own.c. */
 #ifndef EQI_CPU_MATMUL_H
 #define EQI_CPU_MATMUL_H
 
@@ -7,12 +8,21 @@
 
 typedef struct eqi_mm eqi_mm;
 
+/* Columns in a block of b, where b is blocked. */
+#define EQI_MM_BLOCK 64
+
 typedef struct eqi_mm_shape {
     int64_t m, n, k;
     bool bf16; /* operands; else F32 */
     bool acc;
 } eqi_mm_shape;
 
+static inline bool eqi_mm_same(const eqi_mm_shape *a, const eqi_mm_shape *b)
+{
+    return a->m == b->m && a->n == b->n && a->k == b->k && a->bf16 == b->bf16 && a->acc == b->acc;
+}
+
+/* EQAT_UNSUPPORTED when the oneDNN in the process is not of the major version built against. */
 eqat_status eqi_mm_cache_create(eqi_ctx *ctx, eqi_mm_cache **out);
 void eqi_mm_cache_free(eqi_ctx *ctx, eqi_mm_cache *cache);
 

@@ -50,6 +50,8 @@ def main():
             program("block_ap", "times", "loss", "base", "peak", "advance", model=model, **data)
             program("e2e_qp", "times", "loss", "base", "peak", model=rounded, **data)
             program("eval", "times", "loss", "base", "peak", model=model, **data)
+            if not os.path.exists(os.path.join(BUILD, "tests", "bench", "bench_matrix_rate")):
+                continue  # a build without oneDNN
             program(
                 "matrix_rate",
                 "rates",

@@ -16,9 +16,8 @@ typedef struct eqi_adamw_terms {
 
 typedef struct eqi_leaf {
     const char *name;
-    bool bf16; /* has matrix instructions on bf16 */
-    int64_t
-        chunk_k; /* what a product of oneDNN takes of the inner dimension at once, 0: all of it */
+    bool bf16;       /* has matrix instructions on bf16 */
+    int64_t chunk_k; /* what a product takes of the inner dimension at once, 0: all of it */
 
     /* n values of a row from column `col`; a multiple of 32 when packed. */
     void (*rows)(void *out, eqi_elem elem, const eqi_rows *src, int64_t row, int64_t col,
@@ -27,6 +26,11 @@ typedef struct eqi_leaf {
     void (*pack_a)(void *dst, const eqi_pack *p, void *scratch);
     /* dst[n / block][k][n % block], for bf16 [n / block][k / 2][n % block][k % 2] */
     void (*pack_b)(void *dst, const eqi_pack *p, void *scratch);
+    /* The product of builds without oneDNN. c[m][n] (+)= a[m][k] b[k][n] for mnk = {m, n, k},
+     * multiples of 1, 64 and 32; c F32, a contiguous, b as pack_b leaves it in blocks of 64. With
+     * AMX m is a multiple of 16. */
+    void (*product)(float *c, eqi_elem elem, const void *a, const void *b, const int64_t mnk[3],
+                    bool acc);
     /* out[n] (+)= sum[n] + bias[n]; bias may be NULL */
     void (*finish)(void *out, eqi_dtype dtype, const float *sum, const float *bias, int64_t n,
                    bool acc);

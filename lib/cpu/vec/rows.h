@@ -7,6 +7,8 @@
 void VEC(rows)(void *out, eqi_elem elem, const eqi_rows *src, int64_t row, int64_t col, int64_t n);
 void VEC(pack_a)(void *dst, const eqi_pack *p, void *scratch);
 void VEC(pack_b)(void *dst, const eqi_pack *p, void *scratch);
+void VEC(product)(float *c, eqi_elem elem, const void *a, const void *b, const int64_t mnk[3],
+                  bool acc);
 void VEC(finish)(void *out, eqi_dtype dtype, const float *sum, const float *bias, int64_t n,
                  bool acc);
 

@@ -10,6 +10,7 @@ const eqi_leaf EQI_PASTE(eqi_leaf, EQI_SIMD_NAME) = {
     .rows = VEC(rows),
     .pack_a = VEC(pack_a),
     .pack_b = VEC(pack_b),
+    .product = VEC(product),
     .finish = VEC(finish),
     .fake_quant_grad = VEC(fake_quant_grad),
     .packed_grad = VEC(packed_grad),

@@ -55,9 +55,20 @@ static void mm_free(eqi_ctx *ctx, eqi_mm *mm)
     eqi_free(ctx, mm);
 }
 
+/* The symbols of oneDNN carry no version: a host that links another one first gives us that one,
+ * whose structures are laid out otherwise. */
+static eqat_status check_version(eqi_ctx *ctx)
+{
+    const dnnl_version_t *v = dnnl_version();
+    if (v->major == DNNL_VERSION_MAJOR) return EQAT_OK;
+    return eqi_fail(ctx, EQAT_UNSUPPORTED, "oneDNN: found version %d.%d.%d, expected %d", v->major,
+                    v->minor, v->patch, DNNL_VERSION_MAJOR);
+}
+
 eqat_status eqi_mm_cache_create(eqi_ctx *ctx, eqi_mm_cache **out)
 {
     *out = NULL;
+    EQI_RETURN_IF(check_version(ctx));
     eqi_mm_cache *c = eqi_calloc(ctx, 1, sizeof *c, "the matrix products");
     if (!c) return EQAT_OUT_OF_MEMORY;
     c->workers = eqi_pool_size(ctx->pool);
@@ -152,11 +163,6 @@ static void create_task(void *arg, size_t index, int worker)
     c->status = make(c->cache, c->mm, c->cache->blocked[c->mm->shape.bf16]);
 }
 
-static bool same(const eqi_mm_shape *a, const eqi_mm_shape *b)
-{
-    return a->m == b->m && a->n == b->n && a->k == b->k && a->bf16 == b->bf16 && a->acc == b->acc;
-}
-
 static eqat_status find(eqi_ctx *ctx, eqi_mm_cache *cache, const eqi_mm_shape *s,
                         const eqi_mm **out, dnnl_status_t *dn)
 {
@@ -164,7 +170,7 @@ static eqat_status find(eqi_ctx *ctx, eqi_mm_cache *cache, const eqi_mm_shape *s
         (s->bf16 ? 2u : 0u) + (s->acc ? 1u : 0u);
     eqi_mm **head = &cache->bucket[hash * 0x9e3779b97f4a7c15u >> 56];
     for (eqi_mm *mm = *head; mm; mm = mm->next)
-        if (same(&mm->shape, s)) {
+        if (eqi_mm_same(&mm->shape, s)) {
             *out = mm;
             return EQAT_OK;
         }
@@ -212,7 +218,7 @@ eqat_status eqi_mm_probe(eqi_ctx *ctx, eqi_mm_cache *cache, bool *bf16)
 
 int64_t eqi_mm_block(const eqi_mm_cache *cache, bool bf16, int64_t n)
 {
-    return cache->blocked[bf16] ? 64 : n;
+    return cache->blocked[bf16] ? EQI_MM_BLOCK : n;
 }
 size_t eqi_mm_scratch(const eqi_mm *mm) { return mm->scratch; }
 

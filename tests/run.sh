@@ -1,6 +1,7 @@
 #!/bin/sh
-# Builds libeqat for release and with AddressSanitizer and UndefinedBehaviorSanitizer, runs every
-# test in both, and ends with "N passed, N failed". Usage: tests/run.sh [BUILD_DIR]
+# Builds libeqat for release and with AddressSanitizer and UndefinedBehaviorSanitizer and runs every
+# test in both; builds it without oneDNN and runs the tests of products and of linking; ends with
+# "N passed, N failed". Usage: tests/run.sh [BUILD_DIR]
 set -eu
 here=$(cd "$(dirname "$0")/.." && pwd)
 work=${1:-$here/build-tests}
@@ -49,12 +50,16 @@ suite release "" -- --buildtype=release -Ddebug=true
 ASAN_OPTIONS=detect_leaks=1:abort_on_error=0 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 \
     suite sanitize "--timeout-multiplier 6 --no-suite release-only" -- \
         --buildtype=debugoptimized -Db_sanitize=address,undefined -Db_lundef=false
+# Products of our own in place of oneDNN's, in a library that programs link statically.
+suite portable \
+    "--suite conformance --suite kernels --suite unit --suite golden --suite install" -- \
+        --buildtype=release --default-library=static -Ddnnl=disabled
 
 python3 - "$work" <<'PYTHON'
 import json, os, sys
 
 counts = {"OK": 0, "SKIP": 0, "FAIL": 0}
-for build in ("release", "sanitize"):
+for build in ("release", "sanitize", "portable"):
     log = os.path.join(sys.argv[1], build, "meson-logs", "testlog.json")
     results = [json.loads(line) for line in open(log)] if os.path.exists(log) else []
     if not results:

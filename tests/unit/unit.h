@@ -14,5 +14,6 @@ TCase *case_checkpoint(void);
 TCase *case_registry(void);
 TCase *case_shapes(void);
 TCase *case_memory(void);
+TCase *case_product(void);
 
 #endif

@@ -84,6 +84,7 @@ eqat_context *bench_context(void)
     eqat_context_options options;
     eqat_context_options_init(&options, sizeof options);
     options.threads = (int32_t)bench_int("threads", 0);
+    if (find("device")) options.device = find("device");
     bench_ok(eqat_context_create(&context, &options, NULL, 0));
     return context;
 }

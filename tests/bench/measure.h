@@ -30,7 +30,7 @@ typedef struct bench_setting {
     int64_t base; /* resident bytes right before the model was opened */
 } bench_setting;
 
-/* threads=N */
+/* threads=N device=cpu:avx512 */
 eqat_context *bench_context(void);
 
 /* model=DIR tokens=FILE dtype=bf16|f32 time=T samples=N threads=N: consecutive windows. */

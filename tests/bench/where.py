@@ -22,7 +22,7 @@ from cases import cases
 # The first pattern that fits a symbol names its part.
 PARTS = (
     ("products of linears (oneDNN)", r"^0x|^jit|brgemm|dnnl"),
-    ("attention's products", r"^strip_|^VEC.tile|^rows_bf16|amx_tile"),
+    ("attention's products", r"^strip|^VEC.tile|^rows_bf16|amx_tile"),
     ("attention, the rest", r"attention|store_keys|scores"),
     ("weights into operands: fake quantization, unpacking", r"vec_rows_|pack_b|vec_pack_b"),
     ("activations into operands", r"pack_a"),

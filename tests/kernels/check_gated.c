@@ -2,8 +2,8 @@
 
 static void gates(suite *s, arg *a)
 {
-    static const double odd[] = {0.0,    -0.0, 20.0, -20.0, 88.0,   -88.0, 104.0,
-                                 -104.0, 1e4,  -1e4, 1e-20, -1e-20, NAN};
+    static const double odd[] = {0.0, -0.0, 20.0, -20.0, 88.0,  -88.0,  104.0, -104.0,
+                                 1e4, -1e4, 1e20, -1e20, 1e-20, -1e-20, NAN};
     for (int64_t i = 0; i < a->count; i++)
         arg_set(a, i,
                 suite_pick(s, 0, 5) ? 2.0 * suite_normal(s)
@@ -42,7 +42,7 @@ static point gelu_tanh(double g)
     double root = sqrt(2.0 / acos(-1.0)), t = root * (g + 0.044715 * pow(g, 3.0)),
            dt = root * (1.0 + 3.0 * 0.044715 * g * g);
     double low = t < 0.0 ? 2.0 * exp(2.0 * t) / (1.0 + exp(2.0 * t)) : 1.0 + tanh(t), c = cosh(t),
-           bend = isinf(c) ? 0.0 : 0.5 * g * dt / (c * c), mag = 1.0 + 2.0 * fabs(t);
+           bend = isinf(c) ? 0.0 : 0.5 * g * dt / (c * c), mag = 1.0 + 2.0 * fmin(fabs(t), 50.0);
     if (isnan(g)) return (point){g, g, 0.0, 0.0};
     return (point){0.5 * g * low, 0.5 * low + bend, 0.5 * fabs(g) * low * mag,
                    (0.5 * low + fabs(bend)) * mag};

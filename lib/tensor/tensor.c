@@ -323,33 +323,55 @@ eqat_status eqi_tensor_transpose(eqi_tensor *t, eqi_tensor **out, int a, int b)
     return EQAT_OK;
 }
 
-static eqat_status check_transfer(const eqi_tensor *t, const char *what, size_t n)
+static size_t bytes_of(const eqi_tensor *t)
 {
-    eqi_ctx *ctx = eqi_tensor_ctx(t);
-    size_t bytes = (size_t)eqi_view_count(&t->v) * eqi_dtype_size(t->v.dtype);
+    return (size_t)eqi_view_count(&t->v) * eqi_dtype_size(t->v.dtype);
+}
+
+static eqat_status check_part(const eqi_tensor *t, const char *what, size_t offset, size_t n)
+{
     char a[EQI_SHAPE_TEXT];
     if (!eqi_view_is_contiguous(&t->v))
-        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "%s: %s is not contiguous", what,
+        return eqi_fail(t->ctx, EQAT_INVALID_ARGUMENT, "%s: %s is not contiguous", what,
                         eqi_view_shape_text(&t->v, a, sizeof a));
-    if (n != bytes)
-        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "%s: found %zu bytes, expected %zu for %s %s",
-                        what, n, bytes, eqi_dtype_name(t->v.dtype),
-                        eqi_view_shape_text(&t->v, a, sizeof a));
-    return EQAT_OK;
+    if (offset <= bytes_of(t) && n <= bytes_of(t) - offset) return EQAT_OK;
+    return eqi_fail(t->ctx, EQAT_INVALID_ARGUMENT,
+                    "%s: found %zu bytes from %zu on, expected a part of %zu", what, n, offset,
+                    bytes_of(t));
+}
+
+static eqat_status check_whole(const eqi_tensor *t, const char *what, size_t n)
+{
+    char a[EQI_SHAPE_TEXT];
+    if (n == bytes_of(t)) return EQAT_OK;
+    return eqi_fail(t->ctx, EQAT_INVALID_ARGUMENT, "%s: found %zu bytes, expected %zu for %s %s",
+                    what, n, bytes_of(t), eqi_dtype_name(t->v.dtype),
+                    eqi_view_shape_text(&t->v, a, sizeof a));
+}
+
+eqat_status eqi_tensor_upload_part(eqi_tensor *t, size_t offset, const void *src, size_t n)
+{
+    EQI_RETURN_IF(check_part(t, "upload", offset, n));
+    return n ? t->ctx->backend->upload(t->ctx, (char *)t->v.data + offset, src, n) : EQAT_OK;
+}
+
+eqat_status eqi_tensor_download_part(const eqi_tensor *t, size_t offset, void *dst, size_t n)
+{
+    EQI_RETURN_IF(check_part(t, "download", offset, n));
+    const char *src = t->v.data;
+    return n ? t->ctx->backend->download(t->ctx, dst, src + offset, n) : EQAT_OK;
 }
 
 eqat_status eqi_tensor_upload(eqi_tensor *t, const void *src, size_t n)
 {
-    EQI_RETURN_IF(check_transfer(t, "upload", n));
-    eqi_ctx *ctx = eqi_tensor_ctx(t);
-    return n ? ctx->backend->upload(ctx, t->v.data, src, n) : EQAT_OK;
+    EQI_RETURN_IF(check_whole(t, "upload", n));
+    return eqi_tensor_upload_part(t, 0, src, n);
 }
 
 eqat_status eqi_tensor_download(const eqi_tensor *t, void *dst, size_t n)
 {
-    EQI_RETURN_IF(check_transfer(t, "download", n));
-    eqi_ctx *ctx = eqi_tensor_ctx(t);
-    return n ? ctx->backend->download(ctx, dst, t->v.data, n) : EQAT_OK;
+    EQI_RETURN_IF(check_whole(t, "download", n));
+    return eqi_tensor_download_part(t, 0, dst, n);
 }
 
 eqat_status eqi_tensor_fill(eqi_tensor *t, double value)

@@ -102,6 +102,9 @@ const char *eqi_view_shape_text(const eqi_view *v, char *buffer, size_t size);
  * stream, and download waits. */
 eqat_status eqi_tensor_upload(eqi_tensor *t, const void *src, size_t n);
 eqat_status eqi_tensor_download(const eqi_tensor *t, void *dst, size_t n);
+/* The same for bytes [offset, offset + n) of t. */
+eqat_status eqi_tensor_upload_part(eqi_tensor *t, size_t offset, const void *src, size_t n);
+eqat_status eqi_tensor_download_part(const eqi_tensor *t, size_t offset, void *dst, size_t n);
 eqat_status eqi_tensor_fill(eqi_tensor *t, double value);
 /* A contiguous copy, also for the same dtype. */
 eqat_status eqi_tensor_cast(const eqi_tensor *t, eqi_dtype dtype, eqi_tensor **out);

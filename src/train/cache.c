@@ -10,30 +10,34 @@
 #include <unistd.h>
 
 #define MAX_STREAMS 2
+/* A batch that is read and one that is written, or one of each stream. */
+#define BUFFERS 2
 
-typedef enum slot_state {
-    SLOT_FREE,
-    SLOT_READING, /* queued or in work */
-    SLOT_READY,   /* holds a record that was read */
-    SLOT_WRITING  /* queued or in work */
-} slot_state;
+typedef enum buffer_state {
+    BUFFER_FREE,
+    BUFFER_TAKEN,   /* by a call that fills it */
+    BUFFER_READING, /* queued or in work */
+    BUFFER_READY,   /* holds a batch that was read */
+    BUFFER_WRITING  /* queued or in work */
+} buffer_state;
 
-typedef struct slot {
-    slot_state state;
+typedef struct buffer {
+    buffer_state state;
     int stream;
-    int64_t record;
-    uint64_t age; /* of a hint: the oldest gives way */
+    int64_t n;
+    int64_t *samples; /* [n], room for a batch */
+    uint64_t age;     /* of a hint: the oldest gives way */
     char *data;
-} slot;
+} buffer;
 
 struct eqi_cache {
     eqi_ctx *ctx;
-    int streams;
-    int64_t records;
-    size_t bytes;
+    eqi_cache_shape shape;
     char *memory; /* all streams; NULL: files */
     char *dir;
     int fds[MAX_STREAMS];
+    int64_t *samples; /* of all buffers */
+    char *data;       /* of all buffers */
     /* The rest belongs to the thread and is guarded by lock. Requests are served in order, so that
      * a read sees the writes before it. */
     bool running;
@@ -45,20 +49,23 @@ struct eqi_cache {
     int failed; /* errno of the first failed transfer */
     bool failed_write;
     uint64_t age;
-    int n_slots, queued, next; /* queue: slot numbers, a ring */
-    int *queue;
-    slot *slots;
-    char *buffers;
+    int queued, next;
+    buffer *queue[BUFFERS]; /* a ring */
+    buffer buffers[BUFFERS];
 };
 
-static int transfer(const eqi_cache *c, const slot *s)
+/* How many of the samples from the i-th on lie one behind the other. */
+static int64_t run_length(const int64_t *samples, int64_t i, int64_t n)
 {
-    size_t left = c->bytes;
-    char *p = s->data;
-    off_t at = (off_t)((uint64_t)s->record * c->bytes);
+    int64_t length = 1;
+    while (i + length < n && samples[i + length] == samples[i] + length) length++;
+    return length;
+}
+
+static int move_bytes(int fd, bool write, char *p, size_t left, off_t at)
+{
     while (left) {
-        ssize_t n = s->state == SLOT_WRITING ? pwrite(c->fds[s->stream], p, left, at)
-                                             : pread(c->fds[s->stream], p, left, at);
+        ssize_t n = write ? pwrite(fd, p, left, at) : pread(fd, p, left, at);
         if (n < 0 && errno == EINTR) continue;
         if (n <= 0) return n < 0 ? errno : EIO;
         p += n;
@@ -68,6 +75,18 @@ static int transfer(const eqi_cache *c, const slot *s)
     return 0;
 }
 
+static int transfer(const eqi_cache *c, const buffer *b)
+{
+    size_t bytes = c->shape.bytes;
+    int err = 0;
+    for (int64_t i = 0, run; i < b->n && !err; i += run) {
+        run = run_length(b->samples, i, b->n);
+        err = move_bytes(c->fds[b->stream], b->state == BUFFER_WRITING, b->data + (size_t)i * bytes,
+                         (size_t)run * bytes, (off_t)((uint64_t)b->samples[i] * bytes));
+    }
+    return err;
+}
+
 static void *serve(void *arg)
 {
     eqi_cache *c = arg;
@@ -75,17 +94,17 @@ static void *serve(void *arg)
     for (;;) {
         while (!c->queued && !c->stop) pthread_cond_wait(&c->asked, &c->lock);
         if (!c->queued) break;
-        slot *s = &c->slots[c->queue[c->next]];
-        c->next = (c->next + 1) % c->n_slots;
+        buffer *b = c->queue[c->next];
+        c->next = (c->next + 1) % BUFFERS;
         c->queued--;
         pthread_mutex_unlock(&c->lock);
-        int err = transfer(c, s);
+        int err = transfer(c, b);
         pthread_mutex_lock(&c->lock);
         if (err && !c->failed) {
             c->failed = err;
-            c->failed_write = s->state == SLOT_WRITING;
+            c->failed_write = b->state == BUFFER_WRITING;
         }
-        s->state = s->state == SLOT_WRITING ? SLOT_FREE : SLOT_READY;
+        b->state = b->state == BUFFER_WRITING ? BUFFER_FREE : BUFFER_READY;
         pthread_cond_broadcast(&c->served);
     }
     pthread_mutex_unlock(&c->lock);
@@ -107,7 +126,7 @@ static eqat_status open_file(eqi_cache *c, int stream)
         return eqi_fail(c->ctx, EQAT_IO, "offload_dir %s: cannot create a file: %s", c->dir,
                         strerror(errno));
     c->fds[stream] = fd;
-    uint64_t size = (uint64_t)c->records * c->bytes;
+    uint64_t size = (uint64_t)c->shape.samples * c->shape.bytes;
     int failed;
     do failed = size && fallocate(fd, 0, 0, (off_t)size) != 0;
     while (failed && errno == EINTR);
@@ -138,42 +157,46 @@ static eqat_status start_thread(eqi_cache *c)
                     strerror(err));
 }
 
-static eqat_status use_files(eqi_cache *c, const char *dir, int slots)
+static eqat_status use_files(eqi_cache *c, const char *dir)
 {
-    c->n_slots = slots;
+    size_t batch = (size_t)c->shape.batch;
     c->dir = eqi_strdup(c->ctx, dir);
-    c->queue = eqi_calloc(c->ctx, (size_t)slots, sizeof *c->queue, "the activation cache's queue");
-    c->slots =
-        eqi_calloc(c->ctx, (size_t)slots, sizeof *c->slots, "the activation cache's buffers");
-    c->buffers = eqi_calloc(c->ctx, (size_t)slots, c->bytes, "the activation cache's buffers");
-    if (!c->dir || !c->queue || !c->slots || !c->buffers) return EQAT_OUT_OF_MEMORY;
-    for (int i = 0; i < slots; i++) c->slots[i].data = c->buffers + (size_t)i * c->bytes;
-    for (int i = 0; i < c->streams; i++) EQI_RETURN_IF(open_file(c, i));
+    c->samples =
+        eqi_calloc(c->ctx, BUFFERS * batch, sizeof *c->samples, "the activation cache's buffers");
+    c->data = eqi_calloc(c->ctx, BUFFERS * batch, c->shape.bytes, "the activation cache's buffers");
+    if (!c->dir || !c->samples || !c->data) return EQAT_OUT_OF_MEMORY;
+    for (size_t i = 0; i < BUFFERS; i++) {
+        c->buffers[i].samples = c->samples + i * batch;
+        c->buffers[i].data = c->data + i * batch * c->shape.bytes;
+    }
+    for (int i = 0; i < c->shape.streams; i++) EQI_RETURN_IF(open_file(c, i));
     return start_thread(c);
 }
 
-eqat_status eqi_cache_create(eqi_ctx *ctx, eqi_cache **out, int streams, int64_t records,
-                             size_t bytes, const char *dir, int slots)
+static eqat_status use_memory(eqi_cache *c)
+{
+    const eqi_cache_shape *s = &c->shape;
+    c->memory = eqi_alloc(c->ctx, (size_t)s->streams * (size_t)s->samples * s->bytes,
+                          "the activation cache");
+    return c->memory ? EQAT_OK : EQAT_OUT_OF_MEMORY;
+}
+
+eqat_status eqi_cache_create(eqi_ctx *ctx, eqi_cache **out, const eqi_cache_shape *shape,
+                             const char *dir)
 {
     *out = NULL;
-    if (bytes && (uint64_t)records > (uint64_t)INT64_MAX / bytes / (uint64_t)streams)
+    uint64_t most = (uint64_t)INT64_MAX / (uint64_t)shape->streams;
+    if (shape->bytes && (uint64_t)shape->samples > most / shape->bytes)
         return eqi_fail(
             ctx, EQAT_OUT_OF_MEMORY,
-            "activation cache: found %lld records of %zu bytes, expected a size below 2^63",
-            (long long)records, bytes);
+            "activation cache: found %lld samples of %zu bytes, expected a size below 2^63",
+            (long long)shape->samples, shape->bytes);
     eqi_cache *c = eqi_calloc(ctx, 1, sizeof *c, "the activation cache");
     if (!c) return EQAT_OUT_OF_MEMORY;
     c->ctx = eqi_ctx_ref(ctx);
-    c->streams = streams;
-    c->records = records;
-    c->bytes = bytes;
+    c->shape = *shape;
     for (int i = 0; i < MAX_STREAMS; i++) c->fds[i] = -1;
-    eqat_status st = EQAT_OK;
-    if (dir)
-        st = use_files(c, dir, slots);
-    else if (!(c->memory = eqi_alloc(ctx, (size_t)streams * (size_t)records * bytes,
-                                     "the activation cache")))
-        st = EQAT_OUT_OF_MEMORY;
+    eqat_status st = dir ? use_files(c, dir) : use_memory(c);
     if (st != EQAT_OK) {
         eqi_cache_free(c);
         return st;
@@ -201,67 +224,92 @@ void eqi_cache_free(eqi_cache *c)
         if (c->fds[i] >= 0) close(c->fds[i]);
     eqi_free(ctx, c->memory);
     eqi_free(ctx, c->dir);
-    eqi_free(ctx, c->queue);
-    eqi_free(ctx, c->slots);
-    eqi_free(ctx, c->buffers);
+    eqi_free(ctx, c->samples);
+    eqi_free(ctx, c->data);
     eqi_free(ctx, c);
     eqi_ctx_unref(ctx);
 }
 
-/* The functions from here to eqi_cache_ahead are called with the lock held. */
+/* ---- requests: these functions are called with the lock held ---- */
 
-static void ask(eqi_cache *c, slot *s, slot_state state, int stream, int64_t record)
+static void ask(eqi_cache *c, buffer *b, buffer_state state, int stream, const int64_t *samples,
+                int64_t n)
 {
-    s->state = state;
-    s->stream = stream;
-    s->record = record;
-    s->age = c->age++;
-    c->queue[(c->next + c->queued) % c->n_slots] = (int)(s - c->slots);
+    b->state = state;
+    b->stream = stream;
+    b->n = n;
+    memcpy(b->samples, samples, (size_t)n * sizeof *samples);
+    b->age = c->age++;
+    c->queue[(c->next + c->queued) % BUFFERS] = b;
     c->queued++;
     pthread_cond_signal(&c->asked);
 }
 
-/* The slot that holds, or will hold, a record that was read. */
-static slot *find_read(eqi_cache *c, int stream, int64_t record)
+static bool was_read(const buffer *b, int stream)
 {
-    for (int i = 0; i < c->n_slots; i++) {
-        slot *s = &c->slots[i];
-        if ((s->state == SLOT_READING || s->state == SLOT_READY) && s->stream == stream &&
-            s->record == record)
-            return s;
-    }
+    return (b->state == BUFFER_READING || b->state == BUFFER_READY) && b->stream == stream;
+}
+
+/* The buffer that holds, or will hold, exactly these samples. */
+static buffer *find_read(eqi_cache *c, int stream, const int64_t *samples, int64_t n)
+{
+    for (buffer *b = c->buffers; b < c->buffers + BUFFERS; b++)
+        if (was_read(b, stream) && b->n == n &&
+            !memcmp(b->samples, samples, (size_t)n * sizeof *samples))
+            return b;
     return NULL;
 }
 
-/* A free slot, else the oldest hint that nobody took, else NULL: all are in work. */
-static slot *find_free(eqi_cache *c)
+/* A free buffer, else the oldest hint that nobody took, else NULL: all are in work. */
+static buffer *find_free(eqi_cache *c)
 {
-    slot *oldest = NULL;
-    for (int i = 0; i < c->n_slots; i++) {
-        slot *s = &c->slots[i];
-        if (s->state == SLOT_FREE) return s;
-        if (s->state == SLOT_READY && (!oldest || s->age < oldest->age)) oldest = s;
+    buffer *oldest = NULL;
+    for (buffer *b = c->buffers; b < c->buffers + BUFFERS; b++) {
+        if (b->state == BUFFER_FREE) return b;
+        if (b->state == BUFFER_READY && (!oldest || b->age < oldest->age)) oldest = b;
     }
     return oldest;
 }
 
-static slot *wait_free(eqi_cache *c)
+static buffer *wait_free(eqi_cache *c)
 {
-    slot *s;
-    while (!(s = find_free(c))) pthread_cond_wait(&c->served, &c->lock);
-    return s;
+    buffer *b;
+    while (!(b = find_free(c))) pthread_cond_wait(&c->served, &c->lock);
+    return b;
+}
+
+static bool any_writing(const eqi_cache *c)
+{
+    for (int i = 0; i < BUFFERS; i++)
+        if (c->buffers[i].state == BUFFER_WRITING) return true;
+    return false;
 }
 
 /* The same, but hints give way only when no write will make room. */
-static slot *wait_free_for_write(eqi_cache *c)
+static buffer *wait_free_for_write(eqi_cache *c)
 {
     for (;;) {
-        slot *s = find_free(c);
-        if (s && s->state == SLOT_FREE) return s;
-        bool writing = false;
-        for (int i = 0; i < c->n_slots; i++) writing |= c->slots[i].state == SLOT_WRITING;
-        if (s && !writing) return s;
+        buffer *b = find_free(c);
+        if (b && (b->state == BUFFER_FREE || !any_writing(c))) return b;
         pthread_cond_wait(&c->served, &c->lock);
+    }
+}
+
+static bool holds_any(const buffer *b, const int64_t *samples, int64_t n)
+{
+    for (int64_t i = 0; i < b->n; i++)
+        for (int64_t k = 0; k < n; k++)
+            if (b->samples[i] == samples[k]) return true;
+    return false;
+}
+
+/* Hints that nobody took are out of date once these samples are written. */
+static void drop_hints(eqi_cache *c, int stream, const int64_t *samples, int64_t n)
+{
+    for (buffer *b = c->buffers; b < c->buffers + BUFFERS; b++) {
+        if (!was_read(b, stream) || !holds_any(b, samples, n)) continue;
+        while (b->state != BUFFER_READY) pthread_cond_wait(&c->served, &c->lock);
+        b->state = BUFFER_FREE;
     }
 }
 
@@ -272,57 +320,80 @@ static eqat_status check_failed(eqi_cache *c)
                     c->failed_write ? "write" : "read", strerror(c->failed));
 }
 
-void eqi_cache_ahead(eqi_cache *c, int stream, int64_t record)
+/* ---- batches ---- */
+
+static char *in_memory(const eqi_cache *c, int stream, int64_t sample)
 {
-    if (c->memory) return;
+    return c->memory + (size_t)(stream * c->shape.samples + sample) * c->shape.bytes;
+}
+
+static eqat_status read_memory(eqi_cache *c, int stream, const int64_t *samples, int64_t n,
+                               eqi_tensor *batch)
+{
+    size_t bytes = c->shape.bytes;
+    for (int64_t i = 0, run; i < n; i += run) {
+        run = run_length(samples, i, n);
+        EQI_RETURN_IF(eqi_tensor_upload_part(
+            batch, (size_t)i * bytes, in_memory(c, stream, samples[i]), (size_t)run * bytes));
+    }
+    return EQAT_OK;
+}
+
+static eqat_status write_memory(eqi_cache *c, int stream, const int64_t *samples, int64_t n,
+                                const eqi_tensor *batch)
+{
+    size_t bytes = c->shape.bytes;
+    for (int64_t i = 0, run; i < n; i += run) {
+        run = run_length(samples, i, n);
+        EQI_RETURN_IF(eqi_tensor_download_part(
+            batch, (size_t)i * bytes, in_memory(c, stream, samples[i]), (size_t)run * bytes));
+    }
+    return EQAT_OK;
+}
+
+void eqi_cache_ahead(eqi_cache *c, int stream, const int64_t *samples, int64_t n)
+{
+    if (c->memory || !n) return;
     pthread_mutex_lock(&c->lock);
-    slot *s = find_read(c, stream, record) ? NULL : find_free(c);
-    if (s) ask(c, s, SLOT_READING, stream, record);
+    buffer *b = find_read(c, stream, samples, n) ? NULL : find_free(c);
+    if (b) ask(c, b, BUFFER_READING, stream, samples, n);
     pthread_mutex_unlock(&c->lock);
 }
 
-static char *in_memory(const eqi_cache *c, int stream, int64_t record)
+eqat_status eqi_cache_read(eqi_cache *c, int stream, const int64_t *samples, int64_t n,
+                           eqi_tensor *batch)
 {
-    return c->memory + ((size_t)stream * (size_t)c->records + (size_t)record) * c->bytes;
-}
-
-eqat_status eqi_cache_get(eqi_cache *c, int stream, int64_t record, eqi_tensor *t)
-{
-    if (c->memory) return eqi_tensor_upload(t, in_memory(c, stream, record), c->bytes);
+    if (c->memory) return read_memory(c, stream, samples, n, batch);
     pthread_mutex_lock(&c->lock);
-    slot *s = find_read(c, stream, record);
-    if (!s) ask(c, s = wait_free(c), SLOT_READING, stream, record);
-    while (s->state != SLOT_READY) pthread_cond_wait(&c->served, &c->lock);
+    buffer *b = find_read(c, stream, samples, n);
+    if (!b) ask(c, b = wait_free(c), BUFFER_READING, stream, samples, n);
+    while (b->state != BUFFER_READY) pthread_cond_wait(&c->served, &c->lock);
     eqat_status st = check_failed(c);
     pthread_mutex_unlock(&c->lock);
-    /* The thread leaves a slot that is ready alone. */
-    if (st == EQAT_OK) st = eqi_tensor_upload(t, s->data, c->bytes);
+    /* The thread leaves a buffer that is ready alone. */
+    if (st == EQAT_OK) st = eqi_tensor_upload(batch, b->data, (size_t)n * c->shape.bytes);
     pthread_mutex_lock(&c->lock);
-    s->state = SLOT_FREE;
+    b->state = BUFFER_FREE;
     pthread_mutex_unlock(&c->lock);
     return st;
 }
 
-eqat_status eqi_cache_put(eqi_cache *c, int stream, int64_t record, const eqi_tensor *t)
+eqat_status eqi_cache_write(eqi_cache *c, int stream, const int64_t *samples, int64_t n,
+                            const eqi_tensor *batch)
 {
-    if (c->memory) return eqi_tensor_download(t, in_memory(c, stream, record), c->bytes);
+    if (c->memory) return write_memory(c, stream, samples, n, batch);
     pthread_mutex_lock(&c->lock);
-    slot *s;
-    while ((s = find_read(c, stream, record))) { /* a hint that nobody took is out of date now */
-        while (s->state != SLOT_READY) pthread_cond_wait(&c->served, &c->lock);
-        s->state = SLOT_FREE;
-    }
-    s = wait_free_for_write(c);
-    s->state = SLOT_READY; /* taken, and nothing that another call would find */
-    s->record = -1;
+    drop_hints(c, stream, samples, n);
+    buffer *b = wait_free_for_write(c);
+    b->state = BUFFER_TAKEN;
     eqat_status st = check_failed(c);
     pthread_mutex_unlock(&c->lock);
-    if (st == EQAT_OK) st = eqi_tensor_download(t, s->data, c->bytes);
+    if (st == EQAT_OK) st = eqi_tensor_download(batch, b->data, (size_t)n * c->shape.bytes);
     pthread_mutex_lock(&c->lock);
     if (st == EQAT_OK)
-        ask(c, s, SLOT_WRITING, stream, record);
+        ask(c, b, BUFFER_WRITING, stream, samples, n);
     else
-        s->state = SLOT_FREE;
+        b->state = BUFFER_FREE;
     pthread_mutex_unlock(&c->lock);
     return st;
 }
@@ -331,8 +402,7 @@ eqat_status eqi_cache_flush(eqi_cache *c)
 {
     if (c->memory) return EQAT_OK;
     pthread_mutex_lock(&c->lock);
-    for (int i = 0; i < c->n_slots; i++)
-        while (c->slots[i].state == SLOT_WRITING) pthread_cond_wait(&c->served, &c->lock);
+    while (any_writing(c)) pthread_cond_wait(&c->served, &c->lock);
     eqat_status st = check_failed(c);
     pthread_mutex_unlock(&c->lock);
     return st;

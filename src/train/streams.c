@@ -25,43 +25,12 @@ static int64_t batch_at(const eqi_streams *s, int64_t first)
 
 /* ---- samples ---- */
 
-static eqat_status row(eqi_tensor *batch, int64_t i, eqi_tensor **out)
-{
-    return eqi_tensor_slice(batch, out, 0, i, 1);
-}
-
-static eqat_status read_sample(eqi_streams *s, eqi_stream stream, int64_t sample, eqi_tensor *batch,
-                               int64_t i)
-{
-    eqi_tensor *one;
-    EQI_RETURN_IF(row(batch, i, &one));
-    eqat_status st = eqi_cache_get(s->cache, (int)stream, sample, one);
-    eqi_tensor_unref(one);
-    return st;
-}
-
-/* *at counts the samples that are stored: a pass goes on there after a failure. */
-static eqat_status store(eqi_streams *s, eqi_stream stream, int64_t *at, eqi_tensor *batch)
-{
-    for (int64_t i = 0; i < batch->v.shape[0]; i++) {
-        eqi_tensor *one;
-        EQI_RETURN_IF(row(batch, i, &one));
-        eqat_status st = eqi_cache_put(s->cache, (int)stream, *at, one);
-        eqi_tensor_unref(one);
-        EQI_RETURN_IF(st);
-        ++*at;
-    }
-    return EQAT_OK;
-}
-
 eqat_status eqi_streams_fetch(eqi_streams *s, eqi_stream stream, const int64_t *samples, int64_t n,
                               eqi_tensor **out)
 {
     const int64_t shape[3] = {n, s->shape.time, s->shape.hidden};
     EQI_RETURN_IF(eqi_tensor_create(s->ctx, out, s->shape.dtype, 3, shape));
-    eqat_status st = EQAT_OK;
-    for (int64_t i = 0; i < n && st == EQAT_OK; i++)
-        st = read_sample(s, stream, samples[i], *out, i);
+    eqat_status st = eqi_cache_read(s->cache, (int)stream, samples, n, *out);
     if (st != EQAT_OK) {
         eqi_tensor_unref(*out);
         *out = NULL;
@@ -71,7 +40,7 @@ eqat_status eqi_streams_fetch(eqi_streams *s, eqi_stream stream, const int64_t *
 
 void eqi_streams_ahead(eqi_streams *s, eqi_stream stream, const int64_t *samples, int64_t n)
 {
-    for (int64_t i = 0; i < n; i++) eqi_cache_ahead(s->cache, (int)stream, samples[i]);
+    eqi_cache_ahead(s->cache, (int)stream, samples, n);
 }
 
 /* ---- passes, in the order of samples ---- */
@@ -90,10 +59,8 @@ static eqat_status embed_all(eqi_streams *s, eqi_streams_embed embed, void *user
         EQI_RETURN_IF(eqi_check_cancel(s->ctx));
         EQI_RETURN_IF(embed(user, first, batch_at(s, first), &x));
         eqat_status st = EQAT_OK;
-        for (int stream = 0; stream < EQI_STREAM_COUNT && st == EQAT_OK; stream++) {
-            int64_t at = first;
-            st = store(s, (eqi_stream)stream, &at, x);
-        }
+        for (int stream = 0; stream < EQI_STREAM_COUNT && st == EQAT_OK; stream++)
+            st = eqi_cache_write(s->cache, stream, numbers(s, first), batch_at(s, first), x);
         eqi_tensor_unref(x);
         EQI_RETURN_IF(st);
     }
@@ -111,8 +78,10 @@ static eqat_status advance_batch(eqi_streams *s, eqi_stream stream, eqi_streams_
     eqi_streams_ahead(s, stream, numbers(s, next), batch_at(s, next));
     eqat_status st = forward(user, first, x, &y);
     eqi_tensor_unref(x);
-    if (st == EQAT_OK) st = store(s, stream, &p->passed, y);
+    if (st == EQAT_OK)
+        st = eqi_cache_write(s->cache, (int)stream, numbers(s, first), next - first, y);
     eqi_tensor_unref(y);
+    if (st == EQAT_OK) p->passed = next;
     return st;
 }
 
@@ -137,13 +106,14 @@ int64_t eqi_streams_blocks(const eqi_streams *s, eqi_stream stream)
 static eqat_status set_up(eqi_streams *s, const char *offload_dir)
 {
     const eqi_streams_shape *shape = &s->shape;
-    size_t record = (size_t)(shape->time * shape->hidden) * eqi_dtype_size(shape->dtype);
-    /* A batch of both streams, or one read and one written. */
-    int slots = (int)(2 * shape->batch);
+    const eqi_cache_shape cache = {.streams = EQI_STREAM_COUNT,
+                                   .samples = shape->samples,
+                                   .bytes = (size_t)(shape->time * shape->hidden) *
+                                       eqi_dtype_size(shape->dtype),
+                                   .batch = shape->batch};
     s->numbers = eqi_calloc(s->ctx, (size_t)shape->batch, sizeof *s->numbers, "sample numbers");
     if (!s->numbers) return EQAT_OUT_OF_MEMORY;
-    return eqi_cache_create(s->ctx, &s->cache, EQI_STREAM_COUNT, shape->samples, record,
-                            offload_dir, slots);
+    return eqi_cache_create(s->ctx, &s->cache, &cache, offload_dir);
 }
 
 eqat_status eqi_streams_create(eqi_ctx *ctx, eqi_streams **out, const eqi_streams_shape *shape,

@@ -170,6 +170,11 @@ START_TEST(transfers)
           eqi_tensor_upload(t, in, 20));
     FAILS(ctx, EQAT_INVALID_ARGUMENT, "download: found 28 bytes, expected 24 for f32 [2, 3]",
           eqi_tensor_download(t, out, 28));
+    OK(ctx, eqi_tensor_upload_part(t, 16, in, 8));
+    OK(ctx, eqi_tensor_download_part(t, 12, out, 12));
+    ck_assert_mem_eq(out, ((float[]){4, 1, 2}), 12);
+    FAILS(ctx, EQAT_INVALID_ARGUMENT, "upload: found 8 bytes from 20 on, expected a part of 24",
+          eqi_tensor_upload_part(t, 20, in, 8));
     OK(ctx, eqi_tensor_slice(t, &s, 1, 0, 2));
     FAILS(ctx, EQAT_INVALID_ARGUMENT, "upload: [2, 2] is not contiguous",
           eqi_tensor_upload(s, in, 16));

@@ -9,8 +9,8 @@
 extern "C" {
 #endif
 
-/* Samples of seq_len token ids cut from one long stream of tokens; training and validation windows
- * never overlap.
+/* Samples of seq_len tokens: windows cut from one long stream of tokens, or records of the
+ * caller's. Training and validation windows never overlap.
  *
  * Consecutive sampling: window i is tokens [i * seq_len, (i + 1) * seq_len); training windows
  * first, validation windows next. Random sampling: starts are a pure function of (seed, sample);
@@ -31,8 +31,9 @@ typedef struct eqat_data_options {
     int64_t seq_len;    /* tokens of a sample; default 2048 */
     int32_t sampling;   /* eqat_sampling; default random */
     bool shuffle;       /* another order of the training samples in each epoch; default true */
-    int32_t rank,
-        world; /* this process takes every world-th sample, from rank on; default 0 of 1 */
+    int32_t rank, world; /* this process takes every world-th sample, from rank on; default 0 of 1.
+                            All ranks have equally many: up to world - 1 training and validation
+                            samples are left out, which the log says */
 } eqat_data_options;
 
 EQAT_API void eqat_data_options_init(eqat_data_options *options, size_t struct_size);
@@ -50,24 +51,57 @@ EQAT_API eqat_status eqat_data_open(eqat_context *context, eqat_data **out, cons
 EQAT_API eqat_status eqat_data_from_tokens(eqat_context *context, eqat_data **out,
                                            const int32_t *ids, size_t count, int64_t vocab_size,
                                            const eqat_data_options *options);
-/* From the caller: fill(user, validation, index, ids) writes seq_len ids of sample `index`; called
- * in any order, repeatedly, and gives the same ids each time. */
-typedef eqat_status (*eqat_sample_fn)(void *user, bool validation, int64_t index, int32_t *ids);
-EQAT_API eqat_status eqat_data_from_callback(eqat_context *context, eqat_data **out,
-                                             eqat_sample_fn fill, void *user, int64_t vocab_size,
-                                             const eqat_data_options *options);
+
+/* What a record holds. */
+typedef enum eqat_sample_field {
+    EQAT_SAMPLE_IDS = 1,
+    EQAT_SAMPLE_LABELS = 2,
+    EQAT_SAMPLE_POSITIONS = 4,
+    EQAT_SAMPLE_SEGMENTS = 8,
+    EQAT_SAMPLE_EMBEDDINGS = 16
+} eqat_sample_field;
+
+/* One sample: arrays of T = seq_len values (T rows in embeddings) that belong to the caller of
+ * whoever fills them.  The meaning is that of eqat_batch.  New members come at the end. */
+typedef struct eqat_sample {
+    size_t struct_size;
+    int32_t *ids;       /* [T], tokens */
+    int32_t *labels;    /* [T]: the id that position t should predict, negative: masked */
+    int32_t *positions; /* [T], from 0 */
+    int32_t *segments;  /* [T]: tokens see those of their own segment alone */
+    float *embeddings;  /* [T, H]: what enters the first block, in place of ids */
+} eqat_sample;
+
+/* Writes the fields of record `index`, which are not NULL, in full.  Called in any order,
+ * repeatedly, and gives the same values each time. */
+typedef eqat_status (*eqat_sample_fn)(void *user, bool validation, int64_t index,
+                                      const eqat_sample *sample);
+/* From the caller, who makes records with these fields (eqat_sample_field, or-ed; ids or embeddings
+ * among them).  Records without ids need labels to be trained on end to end or evaluated.
+ * vocab_size > 0 is held against ids and labels.  hidden_size: H of embeddings, else 0.
+ * EQAT_INVALID_ARGUMENT when the fields and hidden_size do not fit together, or train_size is 0. */
+EQAT_API eqat_status eqat_data_from_records(eqat_context *context, eqat_data **out,
+                                            eqat_sample_fn fill, void *user, int32_t fields,
+                                            int64_t vocab_size, int64_t hidden_size,
+                                            const eqat_data_options *options);
 EQAT_API void eqat_data_free(eqat_data *data); /* NULL is fine */
 
 EQAT_API int64_t eqat_data_train_size(const eqat_data *data); /* samples of this rank */
 EQAT_API int64_t eqat_data_val_size(const eqat_data *data);
 EQAT_API int64_t eqat_data_seq_len(const eqat_data *data);
-/* Tokens in the stream; 0 for a callback. */
+/* Tokens in the stream; 0 for records. */
 EQAT_API int64_t eqat_data_token_count(const eqat_data *data);
-/* Ids of training or validation sample `index` (of this rank, from 0) into ids[seq_len].  Errors:
- * EQAT_INVALID_ARGUMENT (no such sample), EQAT_IO and EQAT_FORMAT (the file has changed, or the
- * callback gave an id out of range), and what the callback returned. */
+/* Fields of the records (eqat_sample_field, or-ed); of files and tokens: EQAT_SAMPLE_IDS. */
+EQAT_API int32_t eqat_data_fields(const eqat_data *data);
+EQAT_API int64_t eqat_data_hidden_size(const eqat_data *data); /* of embeddings; 0: has none */
+/* Training or validation sample `index` (of this rank, from 0) into those arrays of *sample that
+ * are not NULL.  What the records lack is made up as eqat_batch does: labels are the ids shifted by
+ * one, the last of the sample and of a segment masked; positions 0 to T - 1; segments 0.  Errors:
+ * EQAT_INVALID_ARGUMENT (no such sample; ids or embeddings of records that lack them, labels of
+ * records without ids), EQAT_IO and EQAT_FORMAT (the file has changed, or the callback gave an id,
+ * label or position out of range), and what the callback returned. */
 EQAT_API eqat_status eqat_data_sample(eqat_data *data, bool validation, int64_t index,
-                                      int32_t *ids);
+                                      const eqat_sample *sample);
 /* Which training sample stands at `position` of `epoch`, both from 0: the identity without shuffle;
  * -1 out of range. */
 EQAT_API int64_t eqat_data_order(const eqat_data *data, int64_t epoch, int64_t position);

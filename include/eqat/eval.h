@@ -22,15 +22,17 @@ typedef struct eqat_perplexity {
     size_t struct_size; /* set by the caller */
     double perplexity;  /* exp(nll / tokens) */
     double nll;         /* sum of -ln p */
-    int64_t tokens;     /* predicted tokens: windows * (seq_len - 1) */
+    int64_t tokens;     /* predicted tokens: windows * (seq_len - 1), or the labels of records */
     int64_t windows;
 } eqat_perplexity;
 
 /* Perplexity over the training windows of `data` (open it with consecutive sampling, train_size 0
  * for all of them, val_size 0 and no shuffle), as GPTQ and the paper measure: independent windows,
- * every token but a window's first is predicted.  options may be NULL. Errors:
- * EQAT_INVALID_ARGUMENT (a seq_len of 1, an id beyond the vocabulary), EQAT_NUMERIC (a loss is not
- * finite), EQAT_CANCELLED; *result is then zeros. */
+ * every token but a window's first is predicted.  Of records, labels that are not masked are
+ * predicted, and positions and segments count.  options may be NULL. Errors: EQAT_INVALID_ARGUMENT
+ * (a seq_len of 1, an id, label or position beyond the model's, embeddings of another width,
+ * records with neither ids nor labels, no label at all), EQAT_NUMERIC (a loss is not finite),
+ * EQAT_CANCELLED; *result is then zeros. */
 EQAT_API eqat_status eqat_eval_perplexity(eqat_model *model, eqat_data *data,
                                           const eqat_eval_options *options,
                                           eqat_perplexity *result);

@@ -73,10 +73,11 @@ typedef struct eqat_block_ap eqat_block_ap;
 
 /* Reads the samples, computes the embedding streams, starts before block 0.  model, quantizer and
  * data are referenced; strings in options are copied or used during the call.  Memory or
- * offload_dir: 2 * samples * seq_len * hidden_size values of the compute dtype.  options may be
- * NULL.  Errors: EQAT_INVALID_ARGUMENT (an option, a group that does not divide a row, a linear
- * that is quantized already, an id beyond the vocabulary, early_stop without validation samples),
- * EQAT_IO (offload_dir), EQAT_CANCELLED; *out is NULL. */
+ * offload_dir: 2 * samples * seq_len * hidden_size values of the compute dtype; memory besides for
+ * positions and segments of records.  Labels do not matter here.  options may be NULL.  Errors:
+ * EQAT_INVALID_ARGUMENT (an option, a group that does not divide a row, a linear that is quantized
+ * already, an id or position beyond the model's, embeddings of another width, early_stop without
+ * validation samples), EQAT_IO (offload_dir), EQAT_CANCELLED; *out is NULL. */
 EQAT_API eqat_status eqat_block_ap_create(eqat_block_ap **out, eqat_model *model,
                                           const eqat_quantizer *quantizer, eqat_data *data,
                                           const eqat_block_ap_options *options);
@@ -155,16 +156,17 @@ EQAT_API void eqat_e2e_qp_options_init(eqat_e2e_qp_options *options, size_t stru
 typedef struct eqat_e2e_qp eqat_e2e_qp;
 
 /* model must be quantized; its step sizes are rounded to fp16, from where they train.  model and
- * data are referenced; a model has one job at a time, from here to finish or free. */
+ * data are referenced; a model has one job at a time, from here to finish or free.  Records with
+ * labels or segments are read once here: micro-batches weigh what they have of a step's labels. */
 EQAT_API eqat_status eqat_e2e_qp_create(eqat_e2e_qp **out, eqat_model *model, eqat_data *data,
                                         const eqat_e2e_qp_options *options);
 EQAT_API void eqat_e2e_qp_free(eqat_e2e_qp *job); /* NULL is fine; unfinished training is undone */
 /* Optimizer steps in all. */
 EQAT_API int64_t eqat_e2e_qp_steps(const eqat_e2e_qp *job);
 /* Forward and backward of micro-batch `micro` (0-based) of optimizer step `step`; gradients
- * accumulate.  loss: mean of this micro-batch, may be NULL; EQAT_NUMERIC when it is not finite.
- * After EQAT_CANCELLED, and any failure on the way, the gradients of the whole step are dropped:
- * take its micro-batches anew. */
+ * accumulate.  loss: mean over this micro-batch's labels, may be NULL; EQAT_NUMERIC when it is not
+ * finite. After EQAT_CANCELLED, and any failure on the way, the gradients of the whole step are
+ * dropped: take its micro-batches anew. */
 EQAT_API eqat_status eqat_e2e_qp_accumulate(eqat_e2e_qp *job, int64_t step, int64_t micro,
                                             double *loss);
 /* Micro-batches of optimizer step `step`; 0 when there is no such step. */
@@ -179,7 +181,7 @@ EQAT_API eqat_status eqat_e2e_qp_finish(eqat_e2e_qp *job);
  * EQAT_CANCELLED it may be called again: the step that was cut off is taken anew, and the result
  * has the same bytes. */
 EQAT_API eqat_status eqat_e2e_qp_run(eqat_e2e_qp *job);
-/* Mean loss of optimizer step `step` of a run; NaN when not taken. */
+/* Mean loss over the labels of optimizer step `step` of a run; NaN when not taken. */
 EQAT_API double eqat_e2e_qp_loss(const eqat_e2e_qp *job, int64_t step);
 
 /* ---- one-call loops ---- */

@@ -1,7 +1,10 @@
 #include "data/data.h"
 
+#include <stdio.h>
+
 #include "api/options.h"
 #include "base/rng.h"
+#include "data/sample.h"
 #include "data/tokens.h"
 
 /* The order of one epoch, kept because a loop asks for it position by position. */
@@ -17,7 +20,9 @@ struct eqat_data {
     eqi_tokens *tokens; /* NULL: fill */
     eqat_sample_fn fill;
     void *user;
-    int64_t vocab;
+    int32_t fields; /* of what tokens or fill give */
+    int64_t vocab, hidden;
+    eqat_sample scratch;           /* one sample, for fields that nobody asked for */
     int64_t train_span, val_start; /* tokens for training windows, and where validation begins */
     int64_t train, val;            /* of all ranks */
     int64_t train_here, val_here;  /* of this rank */
@@ -26,7 +31,7 @@ struct eqat_data {
 
 static const char *const sampling_names[] = {"random", "consecutive", NULL};
 
-static const eqat_field fields[] = {
+static const eqat_field option_fields[] = {
     EQI_FIELD_I64(eqat_data_options, train_size, 4096, 0, 1e15,
                   "training samples; 0: all that consecutive sampling finds"),
     EQI_FIELD_I64(eqat_data_options, val_size, 64, 0, 1e15, "validation samples"),
@@ -39,7 +44,7 @@ static const eqat_field fields[] = {
     EQI_FIELD_I32(eqat_data_options, world, 1, 1, 65536, "processes that share the samples"),
 };
 
-const eqi_struct eqi_struct_data = EQI_STRUCT(eqat_data_options, "data", fields);
+const eqi_struct eqi_struct_data = EQI_STRUCT(eqat_data_options, "data", option_fields);
 
 void eqat_data_options_init(eqat_data_options *options, size_t struct_size)
 {
@@ -60,6 +65,7 @@ static eqat_status create(eqi_ctx *ctx, eqat_data **out, int64_t vocab,
     d->ctx = eqi_ctx_ref(ctx);
     d->refs = 1;
     d->options = o;
+    d->fields = EQAT_SAMPLE_IDS;
     d->vocab = vocab;
     *out = d;
     return EQAT_OK;
@@ -76,6 +82,7 @@ void eqat_data_free(eqat_data *d)
     if (!d || --d->refs) return;
     eqi_ctx *ctx = d->ctx;
     eqi_tokens_free(d->tokens);
+    eqi_sample_release(ctx, &d->scratch);
     eqi_free(ctx, d->order);
     eqi_free(ctx, d);
     eqi_ctx_unref(ctx);
@@ -118,29 +125,44 @@ static eqat_status plan_windows(eqat_data *d)
     return EQAT_OK;
 }
 
-static int64_t share(int64_t samples, int32_t rank, int32_t world)
+static eqat_status plan_records(eqat_data *d)
 {
-    return (samples + world - 1 - rank) / world;
+    const eqat_data_options *o = &d->options;
+    if (!o->train_size)
+        return eqi_fail(d->ctx, EQAT_INVALID_ARGUMENT,
+                        "train_size: found 0, expected at least 1 with a callback");
+    d->train = o->train_size;
+    d->val = o->val_size;
+    return EQAT_OK;
+}
+
+/* Ranks work step by step together, so that all must have equally many samples. */
+static int64_t share(const eqat_data *d, const char *kind, int64_t samples)
+{
+    int64_t world = d->options.world, left = samples % world;
+    if (left)
+        eqi_log(d->ctx, EQI_LOG_WARN,
+                "world: found %lld %s samples for %lld ranks, the last %lld are left out",
+                (long long)samples, kind, (long long)world, (long long)left);
+    return samples / world;
+}
+
+static eqat_status plan_shares(eqat_data *d)
+{
+    d->train_here = share(d, "training", d->train);
+    d->val_here = share(d, "validation", d->val);
+    if (d->train_here) return EQAT_OK;
+    return eqi_fail(d->ctx, EQAT_INVALID_ARGUMENT,
+                    "world: found %d ranks, expected at most one for each of %lld training samples",
+                    d->options.world, (long long)d->train);
 }
 
 static eqat_status plan(eqat_data *d)
 {
     const eqat_data_options *o = &d->options;
-    if (d->tokens) {
-        EQI_RETURN_IF(plan_windows(d));
-    } else {
-        if (!o->train_size)
-            return eqi_fail(d->ctx, EQAT_INVALID_ARGUMENT,
-                            "train_size: found 0, expected at least 1 with a callback");
-        d->train = o->train_size;
-        d->val = o->val_size;
-    }
-    d->train_here = share(d->train, o->rank, o->world);
-    d->val_here = share(d->val, o->rank, o->world);
-    if (d->train_here == 0)
-        return eqi_fail(d->ctx, EQAT_INVALID_ARGUMENT,
-                        "rank: found %d, expected one of the %lld that have training samples",
-                        o->rank, (long long)d->train);
+    EQI_RETURN_IF(d->tokens ? plan_windows(d) : plan_records(d));
+    EQI_RETURN_IF(plan_shares(d));
+    EQI_RETURN_IF(eqi_sample_create(d->ctx, &d->scratch, d->fields, o->seq_len, d->hidden));
     if (!o->shuffle) return EQAT_OK;
     d->order =
         eqi_alloc(d->ctx, sizeof *d->order + (size_t)d->train_here * sizeof d->order->sample[0],
@@ -195,15 +217,34 @@ eqat_status eqat_data_from_tokens(eqat_context *ctx, eqat_data **out, const int3
     return finish(d, st, out);
 }
 
-eqat_status eqat_data_from_callback(eqat_context *ctx, eqat_data **out, eqat_sample_fn fill,
-                                    void *user, int64_t vocab_size,
-                                    const eqat_data_options *options)
+static eqat_status check_fields(eqi_ctx *ctx, int32_t fields, int64_t hidden)
+{
+    const int32_t known = EQAT_SAMPLE_IDS | EQAT_SAMPLE_LABELS | EQAT_SAMPLE_POSITIONS |
+        EQAT_SAMPLE_SEGMENTS | EQAT_SAMPLE_EMBEDDINGS;
+    if (fields & ~known || !(fields & (EQAT_SAMPLE_IDS | EQAT_SAMPLE_EMBEDDINGS)))
+        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT,
+                        "fields: found %d, expected some of %d, ids or embeddings among them",
+                        fields, known);
+    bool embeddings = fields & EQAT_SAMPLE_EMBEDDINGS;
+    if (hidden < 0 || hidden > INT32_MAX || (hidden > 0) != embeddings)
+        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "hidden_size: found %lld, expected %s",
+                        (long long)hidden,
+                        embeddings ? "the width of embeddings" : "0 without embeddings");
+    return EQAT_OK;
+}
+
+eqat_status eqat_data_from_records(eqat_context *ctx, eqat_data **out, eqat_sample_fn fill,
+                                   void *user, int32_t fields, int64_t vocab_size,
+                                   int64_t hidden_size, const eqat_data_options *options)
 {
     *out = NULL;
+    EQI_RETURN_IF(check_fields(ctx, fields, hidden_size));
     eqat_data *d;
     EQI_RETURN_IF(create(ctx, &d, vocab_size, options));
     d->fill = fill;
     d->user = user;
+    d->fields = fields;
+    d->hidden = hidden_size;
     return finish(d, EQAT_OK, out);
 }
 
@@ -211,45 +252,76 @@ int64_t eqat_data_train_size(const eqat_data *d) { return d->train_here; }
 int64_t eqat_data_val_size(const eqat_data *d) { return d->val_here; }
 int64_t eqat_data_seq_len(const eqat_data *d) { return d->options.seq_len; }
 int64_t eqat_data_token_count(const eqat_data *d) { return d->tokens ? d->tokens->count : 0; }
+int32_t eqat_data_fields(const eqat_data *d) { return d->fields; }
+int64_t eqat_data_hidden_size(const eqat_data *d) { return d->hidden; }
 
-static eqat_status call_back(eqat_data *d, bool validation, int64_t index, int32_t *ids)
+/* ---- samples ---- */
+
+static const char *kind_name(bool validation) { return validation ? "validation" : "training"; }
+
+static eqat_status call_back(eqat_data *d, bool validation, int64_t index, const eqat_sample *full)
 {
-    const char *kind = validation ? "validation" : "training";
+    char where[64];
+    snprintf(where, sizeof where, "callback, %s sample %lld", kind_name(validation),
+             (long long)index);
     d->ctx->error[0] = 0;
-    eqat_status st = d->fill(d->user, validation, index, ids);
-    if (st != EQAT_OK && d->ctx->error[0])
-        return eqi_fail_in(d->ctx, st, "callback, %s sample %lld", kind, (long long)index);
-    if (st != EQAT_OK)
-        return eqi_fail(d->ctx, st, "callback, %s sample %lld: failed: %s", kind, (long long)index,
-                        eqat_status_name(st));
-    for (int64_t i = 0; i < d->options.seq_len; i++)
-        if (ids[i] < 0 || (d->vocab > 0 && ids[i] >= d->vocab))
-            return eqi_fail(d->ctx, EQAT_FORMAT,
-                            "callback, %s sample %lld, token %lld: found id %d, expected 0 to %lld",
-                            kind, (long long)index, (long long)i, ids[i],
-                            d->vocab > 0 ? (long long)d->vocab - 1 : (long long)INT32_MAX);
-    return EQAT_OK;
+    eqat_status st = d->fill(d->user, validation, index, full);
+    if (st != EQAT_OK && d->ctx->error[0]) return eqi_fail_in(d->ctx, st, "%s", where);
+    if (st != EQAT_OK) return eqi_fail(d->ctx, st, "%s: failed: %s", where, eqat_status_name(st));
+    return eqi_sample_check(d->ctx, full, d->options.seq_len, d->vocab, where);
 }
 
-eqat_status eqat_data_sample(eqat_data *d, bool validation, int64_t index, int32_t *ids)
+static eqat_status read_window(eqat_data *d, bool validation, int64_t index, int32_t *ids)
 {
     const eqat_data_options *o = &d->options;
+    int64_t first;
+    if (validation)
+        first = d->val_start + index * o->seq_len;
+    else if (o->sampling == EQAT_SAMPLING_CONSECUTIVE)
+        first = index * o->seq_len;
+    else
+        first = (int64_t)eqi_rng_below(d->ctx->seed, EQI_RNG_WINDOW, (uint64_t)index,
+                                       (uint64_t)(d->train_span - o->seq_len + 1));
+    return eqi_tokens_read(d->tokens, first, o->seq_len, ids);
+}
+
+static eqat_status check_wanted(const eqat_data *d, const eqat_sample *wanted)
+{
+    const char *missing = NULL;
+    if (wanted->ids && !(d->fields & EQAT_SAMPLE_IDS)) missing = "ids";
+    if (wanted->embeddings && !(d->fields & EQAT_SAMPLE_EMBEDDINGS)) missing = "embeddings";
+    if (wanted->labels && !(d->fields & (EQAT_SAMPLE_IDS | EQAT_SAMPLE_LABELS))) missing = "labels";
+    if (!missing) return EQAT_OK;
+    return eqi_fail(d->ctx, EQAT_INVALID_ARGUMENT, "sample: found records without %s", missing);
+}
+
+/* What was asked for and the records lack. */
+static void make_up(const eqat_data *d, const eqat_sample *full, const eqat_sample *wanted)
+{
+    int32_t missing = eqi_sample_fields(wanted) & ~d->fields;
+    int64_t time = d->options.seq_len;
+    if (missing & EQAT_SAMPLE_LABELS)
+        eqi_sample_shift(full->ids, full->segments, time, wanted->labels);
+    for (int64_t t = 0; t < time && missing & EQAT_SAMPLE_POSITIONS; t++)
+        wanted->positions[t] = (int32_t)t;
+    for (int64_t t = 0; t < time && missing & EQAT_SAMPLE_SEGMENTS; t++) wanted->segments[t] = 0;
+}
+
+eqat_status eqat_data_sample(eqat_data *d, bool validation, int64_t index,
+                             const eqat_sample *sample)
+{
     int64_t here = validation ? d->val_here : d->train_here;
     if (index < 0 || index >= here)
         return eqi_fail(d->ctx, EQAT_INVALID_ARGUMENT, "%s sample: found %lld, expected 0 to %lld",
-                        validation ? "validation" : "training", (long long)index,
-                        (long long)here - 1);
-    int64_t global = index * o->world + o->rank;
-    if (d->fill) return call_back(d, validation, global, ids);
-    int64_t first;
-    if (validation)
-        first = d->val_start + global * o->seq_len;
-    else if (o->sampling == EQAT_SAMPLING_CONSECUTIVE)
-        first = global * o->seq_len;
-    else
-        first = (int64_t)eqi_rng_below(d->ctx->seed, EQI_RNG_WINDOW, (uint64_t)global,
-                                       (uint64_t)(d->train_span - o->seq_len + 1));
-    return eqi_tokens_read(d->tokens, first, o->seq_len, ids);
+                        kind_name(validation), (long long)index, (long long)here - 1);
+    eqat_sample wanted = eqi_sample_given(sample), full = d->scratch;
+    EQI_RETURN_IF(check_wanted(d, &wanted));
+    eqi_sample_replace(&full, &wanted);
+    index = index * d->options.world + d->options.rank;
+    EQI_RETURN_IF(d->fill ? call_back(d, validation, index, &full)
+                          : read_window(d, validation, index, full.ids));
+    make_up(d, &full, &wanted);
+    return EQAT_OK;
 }
 
 /* Fisher and Yates's shuffle, draw i of epoch e at index e * n + i. */

@@ -2,7 +2,7 @@
 #include <string.h>
 
 #include "base/half.h"
-
+#include "data/sample.h"
 #include "model/weights.h"
 
 void eqat_batch_init(eqat_batch *batch, size_t struct_size)
@@ -46,16 +46,40 @@ eqat_status eqi_model_check_ids(eqat_model *m, const int32_t *ids, size_t n)
     return EQAT_OK;
 }
 
-/* Every position predicts the next one of its sequence and segment. */
+eqat_status eqi_model_check_labels(eqat_model *m, const int32_t *labels, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (labels[i] >= m->config.vocab)
+            return eqi_fail(m->ctx, EQAT_INVALID_ARGUMENT,
+                            "labels: found %d at position %zu, expected less than %lld", labels[i],
+                            i, (long long)m->config.vocab);
+    return EQAT_OK;
+}
+
+eqat_status eqi_model_check_positions(eqat_model *m, const int32_t *positions, size_t n,
+                                      int64_t time, int64_t *length)
+{
+    /* Positions beyond would only buy an endless rotary table. */
+    int64_t limit = time > m->config.max_positions ? time : m->config.max_positions;
+    for (size_t i = 0; i < n; i++) {
+        if (positions[i] < 0 || positions[i] >= limit)
+            return eqi_fail(m->ctx, EQAT_INVALID_ARGUMENT,
+                            "positions: found %d at %zu, expected 0 to %lld", positions[i], i,
+                            (long long)limit - 1);
+        if (positions[i] >= *length) *length = positions[i] + 1;
+    }
+    return EQAT_OK;
+}
+
 static eqat_status shifted_labels(eqat_model *m, const eqat_batch *b, eqi_tensor **out)
 {
     size_t n = (size_t)(b->batch * b->time);
     int32_t *labels = eqi_alloc(m->ctx, n * sizeof *labels, "labels");
     if (!labels) return EQAT_OUT_OF_MEMORY;
-    for (size_t i = 0; i < n; i++) {
-        bool last = (int64_t)(i + 1) % b->time == 0 ||
-            (b->segments && b->segments[i] != b->segments[i + 1]);
-        labels[i] = last ? -1 : b->ids[i + 1];
+    for (int64_t i = 0; i < b->batch; i++) {
+        int64_t first = i * b->time;
+        eqi_sample_shift(b->ids + first, b->segments ? b->segments + first : NULL, b->time,
+                         labels + first);
     }
     eqat_status st = to_tensor(m->ctx, labels, b->batch, b->time, out);
     eqi_free(m->ctx, labels);
@@ -68,35 +92,23 @@ static eqat_status take_labels(eqat_model *m, const eqat_batch *b, eqi_tensor **
         return eqi_fail(m->ctx, EQAT_INVALID_ARGUMENT,
                         "batch: found embeddings alone, expected labels with them");
     if (!b->labels) return shifted_labels(m, b, out);
-    for (int64_t i = 0; i < b->batch * b->time; i++)
-        if (b->labels[i] >= m->config.vocab)
-            return eqi_fail(m->ctx, EQAT_INVALID_ARGUMENT,
-                            "labels: found %d at position %lld, expected less than %lld",
-                            b->labels[i], (long long)i, (long long)m->config.vocab);
+    EQI_RETURN_IF(eqi_model_check_labels(m, b->labels, (size_t)(b->batch * b->time)));
     return to_tensor(m->ctx, b->labels, b->batch, b->time, out);
 }
 
-/* Positions beyond the model's and the batch's own length would only buy an endless rotary table.
- */
 static eqat_status take_positions(eqat_model *m, const eqat_batch *b, int64_t *length,
                                   eqi_tensor **out)
 {
-    int64_t limit = b->time > m->config.max_positions ? b->time : m->config.max_positions;
     *length = b->time;
     if (!b->positions) return EQAT_OK;
     *length = 1;
-    for (int64_t i = 0; i < b->batch * b->time; i++) {
-        if (b->positions[i] < 0 || b->positions[i] >= limit)
-            return eqi_fail(m->ctx, EQAT_INVALID_ARGUMENT,
-                            "positions: found %d at %lld, expected 0 to %lld", b->positions[i],
-                            (long long)i, (long long)limit - 1);
-        if (b->positions[i] >= *length) *length = b->positions[i] + 1;
-    }
+    EQI_RETURN_IF(
+        eqi_model_check_positions(m, b->positions, (size_t)(b->batch * b->time), b->time, length));
     return to_tensor(m->ctx, b->positions, b->batch, b->time, out);
 }
 
-static eqat_status take_embeddings(eqi_tape *tape, eqat_model *m, const eqat_batch *b,
-                                   eqi_tensor **out)
+eqat_status eqi_model_embed_batch(eqi_tape *tape, eqat_model *m, const eqat_batch *b,
+                                  eqi_tensor **out)
 {
     if (b->embeddings) {
         const eqi_view *v = &b->embeddings->v;
@@ -144,7 +156,7 @@ static eqat_status take_batch(eqi_tape *tape, eqat_model *m, const eqat_batch *g
     EQI_GOTO(done, take_positions(m, &b, &length, &in->positions));
     if (b.segments) EQI_GOTO(done, to_tensor(m->ctx, b.segments, b.batch, b.time, &in->segments));
     if (labels) EQI_GOTO(done, take_labels(m, &b, &in->labels));
-    EQI_GOTO(done, take_embeddings(tape, m, &b, &in->x));
+    EQI_GOTO(done, eqi_model_embed_batch(tape, m, &b, &in->x));
     st = eqi_model_prepare(m, length);
 done:
     if (st != EQAT_OK) input_release(in);

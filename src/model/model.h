@@ -66,6 +66,10 @@ eqat_status eqi_load_packed(eqat_model *model, const eqi_linear *linear, eqi_wei
 eqat_status eqi_save_config(eqat_model *model, const eqi_layout *layout, const char *dir);
 /* x with the model's rotary tables, as its blocks take it; eqi_model_prepare has made them. */
 eqi_block_input eqi_model_input(const eqat_model *model, eqi_tensor *x);
+/* What enters the first block, [B, T, H] in the compute dtype: a batch's embeddings, checked, or
+ * those of its ids; the other members do not matter. */
+eqat_status eqi_model_embed_batch(eqi_tape *tape, eqat_model *model, const eqat_batch *batch,
+                                  eqi_tensor **out);
 /* ids I32 [B, T] -> [B, T, H] in the compute dtype. */
 eqat_status eqi_model_embed(eqi_tape *tape, eqat_model *model, eqi_tensor *ids, eqi_tensor **out);
 /* Makes rotary tables long enough for T (again when dynamic scaling wants other ones). */
@@ -77,5 +81,10 @@ eqat_status eqi_model_head_loss(eqi_tape *tape, eqat_model *model, eqi_tensor *x
 
 /* Checks ids [n] against the vocabulary: EQAT_INVALID_ARGUMENT naming position and id. */
 eqat_status eqi_model_check_ids(eqat_model *model, const int32_t *ids, size_t n);
+/* The same for labels, of which negative ones are masked, and for positions of sequences of `time`
+ * tokens; *length grows to what the rotary tables need, see eqi_model_prepare. */
+eqat_status eqi_model_check_labels(eqat_model *model, const int32_t *labels, size_t n);
+eqat_status eqi_model_check_positions(eqat_model *model, const int32_t *positions, size_t n,
+                                      int64_t time, int64_t *length);
 
 #endif

@@ -38,37 +38,47 @@ void eqat_block_ap_options_init(eqat_block_ap_options *options, size_t struct_si
 
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 static int64_t batches(int64_t samples, int64_t batch) { return (samples + batch - 1) / batch; }
+
 /* ---- streams ---- */
 
-static eqat_status read_ids(eqat_block_ap *job, int64_t first, int64_t n, int32_t *ids)
+/* Sample `number` of the streams as sample i of the batch; its marks are kept. */
+static eqat_status read_sample(eqat_block_ap *job, int64_t number, int64_t i)
 {
-    for (int64_t i = first; i < first + n; i++, ids += job->time) {
-        bool validation = i >= job->train;
-        EQI_RETURN_IF(
-            eqat_data_sample(job->data, validation, validation ? i - job->train : i, ids));
-    }
-    return EQAT_OK;
+    bool validation = number >= job->train;
+    eqat_sample sample = eqi_samples_at(&job->input, i),
+                marks = eqi_samples_at(&job->marks, number);
+    sample.positions = marks.positions;
+    sample.segments = marks.segments;
+    EQI_RETURN_IF(eqat_data_sample(job->data, validation, validation ? number - job->train : number,
+                                   &sample));
+    if (!sample.positions) return EQAT_OK;
+    return eqi_model_check_positions(job->model, sample.positions, (size_t)job->time, job->time,
+                                     &job->length);
 }
 
 static eqat_status embed(void *user, int64_t first, int64_t n, eqi_tensor **x)
 {
     eqat_block_ap *job = user;
-    const int64_t shape[2] = {n, job->time};
-    size_t count = (size_t)(n * job->time);
-    eqi_tensor *on_device = NULL;
+    eqat_batch batch;
     *x = NULL;
-    int32_t *ids = eqi_alloc(job->ctx, count * sizeof *ids, "token ids");
-    if (!ids) return EQAT_OUT_OF_MEMORY;
-    eqat_status st;
-    EQI_GOTO(done, read_ids(job, first, n, ids));
-    EQI_GOTO(done, eqi_model_check_ids(job->model, ids, count));
-    EQI_GOTO(done, eqi_tensor_create(job->ctx, &on_device, EQI_I32, 2, shape));
-    EQI_GOTO(done, eqi_tensor_upload(on_device, ids, count * sizeof *ids));
-    st = eqi_model_embed(job->tape, job->model, on_device, x);
-done:
-    eqi_free(job->ctx, ids);
-    eqi_tensor_unref(on_device);
+    for (int64_t i = 0; i < n; i++) EQI_RETURN_IF(read_sample(job, first + i, i));
+    EQI_RETURN_IF(eqi_samples_batch(&job->input, n, job->model, &batch));
+    eqat_status st = eqi_model_embed_batch(job->tape, job->model, &batch, x);
+    eqi_tensor_unref(batch.embeddings);
     return st;
+}
+
+static eqat_status make_samples(eqat_block_ap *job)
+{
+    int64_t samples = job->train + job->val, batch = least(job->options.batch_size, samples);
+    int32_t marks = eqi_samples_marks(job->data);
+    EQI_RETURN_IF(eqi_samples_check(job->model, job->data, false));
+    job->length = marks & EQAT_SAMPLE_POSITIONS ? 1 : job->time;
+    EQI_RETURN_IF(eqi_samples_create(job->ctx, &job->marks, job->data, marks, samples));
+    EQI_RETURN_IF(
+        eqi_samples_create(job->ctx, &job->input, job->data, eqi_samples_input(job->data), batch));
+    job->numbers = eqi_calloc(job->ctx, (size_t)batch, sizeof *job->numbers, "sample numbers");
+    return job->numbers ? EQAT_OK : EQAT_OUT_OF_MEMORY;
 }
 
 static eqat_status make_streams(eqat_block_ap *job)
@@ -83,6 +93,7 @@ static eqat_status make_streams(eqat_block_ap *job)
         eqi_streams_create(job->ctx, &job->streams, &shape, job->options.offload_dir, embed, job);
     /* The table can outweigh a block; it is not wanted again. */
     eqi_model_unload_ends(job->model);
+    eqi_samples_release(&job->input);
     eqi_storage_trim(job->ctx);
     return st;
 }
@@ -111,9 +122,7 @@ static eqat_status set_up(eqat_block_ap *job)
     int64_t losses = training > validation ? training : validation;
     EQI_RETURN_IF(eqi_tape_create(job->ctx, &job->tape));
     EQI_RETURN_IF(eqi_tensor_zeros(job->ctx, &job->losses, EQI_F32, 1, &losses));
-    size_t batch = (size_t)least(o->batch_size, job->train + job->val);
-    job->numbers = eqi_calloc(job->ctx, batch, sizeof *job->numbers, "sample numbers");
-    if (!job->numbers) return EQAT_OUT_OF_MEMORY;
+    EQI_RETURN_IF(make_samples(job));
     return make_streams(job);
 }
 
@@ -149,6 +158,8 @@ void eqat_block_ap_free(eqat_block_ap *job)
     eqi_block_drop(ctx, &job->work);
     eqi_streams_free(job->streams);
     eqi_free(ctx, job->numbers);
+    eqi_samples_release(&job->input);
+    eqi_samples_release(&job->marks);
     eqi_tape_free(job->tape);
     eqi_tensor_unref(job->losses);
     eqi_free(ctx, job->epochs);

@@ -3,7 +3,7 @@
 #define EQI_TRAIN_BLOCK_AP_H
 
 #include "eqat/train.h"
-#include "model/model.h"
+#include "train/samples.h"
 #include "train/streams.h"
 
 typedef struct eqi_epoch {
@@ -20,7 +20,10 @@ struct eqat_block_ap {
     int64_t train, val; /* samples of each kind, the training ones first in the streams */
     int64_t time;       /* tokens of one */
     eqi_streams *streams;
-    int64_t *numbers; /* of the samples of a batch */
+    int64_t *numbers;  /* of the samples of a batch */
+    eqi_samples input; /* of a batch, until the streams are there */
+    eqi_samples marks; /* of all samples */
+    int64_t length;    /* positions that the rotary tables must have */
     eqi_tape *tape;
     eqi_tensor *losses; /* F32, of an epoch's steps or a validation's batches; on the device */
     eqi_epoch *epochs;  /* [blocks, epochs] */

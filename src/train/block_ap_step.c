@@ -29,19 +29,24 @@ static eqat_status forward(eqat_block_ap *job, eqi_tape *tape, int64_t epoch, in
                            int64_t n, int64_t end, eqi_tensor **y, eqi_tensor **target)
 {
     eqi_tensor *x = NULL;
+    eqi_marks marks = {0};
     eqat_status st;
     *y = *target = NULL;
-    EQI_GOTO(done, eqi_model_prepare(job->model, job->time));
+    EQI_GOTO(done, eqi_model_prepare(job->model, job->length));
     const int64_t *now = numbers(job, epoch, first, n);
     EQI_GOTO(done, eqi_streams_fetch(job->streams, EQI_STREAM_QUANTIZED, now, n, &x));
     EQI_GOTO(done, eqi_streams_fetch(job->streams, EQI_STREAM_FULL, now, n, target));
+    EQI_GOTO(done, eqi_samples_gather(&job->marks, now, n, &marks));
     int64_t n_next = least(job->options.batch_size, end - first - n);
     const int64_t *next = numbers(job, epoch, first + n, n_next);
     eqi_streams_ahead(job->streams, EQI_STREAM_QUANTIZED, next, n_next);
     eqi_streams_ahead(job->streams, EQI_STREAM_FULL, next, n_next);
-    const eqi_block_input in = eqi_model_input(job->model, x);
+    eqi_block_input in = eqi_model_input(job->model, x);
+    in.positions = marks.positions;
+    in.segments = marks.segments;
     st = eqi_block_forward(tape, &job->work, &in, y);
 done:
+    eqi_marks_release(&marks);
     eqi_tensor_unref(x);
     if (st != EQAT_OK) {
         eqi_tensor_unref(*target);

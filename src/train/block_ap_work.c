@@ -29,15 +29,23 @@ typedef struct pass {
 static eqat_status forward(void *user, int64_t first, eqi_tensor *x, eqi_tensor **y)
 {
     const pass *p = user;
-    const eqi_block_input in = eqi_model_input(p->job->model, x);
-    (void)first;
-    return eqi_block_forward(p->job->tape, p->block, &in, y);
+    eqat_block_ap *job = p->job;
+    eqi_block_input in = eqi_model_input(job->model, x);
+    eqi_marks marks;
+    int64_t n = x->v.shape[0];
+    for (int64_t i = 0; i < n; i++) job->numbers[i] = first + i;
+    EQI_RETURN_IF(eqi_samples_gather(&job->marks, job->numbers, n, &marks));
+    in.positions = marks.positions;
+    in.segments = marks.segments;
+    eqat_status st = eqi_block_forward(job->tape, p->block, &in, y);
+    eqi_marks_release(&marks);
+    return st;
 }
 
 static eqat_status advance(eqat_block_ap *job, eqi_stream stream, const eqi_block *block)
 {
     pass p = {.job = job, .block = block};
-    EQI_RETURN_IF(eqi_model_prepare(job->model, job->time));
+    EQI_RETURN_IF(eqi_model_prepare(job->model, job->length));
     eqi_tape_set_recording(job->tape, false);
     return eqi_streams_advance(job->streams, stream, forward, &p);
 }

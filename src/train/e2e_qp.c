@@ -6,6 +6,7 @@
 #include "model/weights.h"
 #include "quant/freeze.h"
 #include "train/report.h"
+#include "train/samples.h"
 
 typedef enum kind { STEP_SIZES, ZERO_POINTS, GAIN } kind;
 
@@ -33,8 +34,9 @@ struct eqat_e2e_qp {
     eqat_optimizer *optimizer;
     eqi_tape *tape;
     eqi_tensor
-        *losses;  /* F32 [steps, micro-batches of a full step] on the device; NaN: not taken */
-    int32_t *ids; /* of one micro-batch */
+        *losses;       /* F32 [steps, micro-batches of a full step] on the device; NaN: not taken */
+    eqi_samples input; /* of one micro-batch */
+    int64_t *labels;   /* of each sequence; NULL: all have as many */
     bool finished;
 };
 
@@ -224,6 +226,32 @@ static eqat_status make_optimizer(eqat_e2e_qp *job, int bits)
     return EQAT_OK;
 }
 
+/* Sequences with masked labels or several segments weigh what they have; a step must know the sum
+ * before its first backward. */
+static eqat_status count_labels(eqat_e2e_qp *job)
+{
+    const eqat_sample sample = {.struct_size = sizeof sample, .labels = job->input.arrays.labels};
+    job->labels =
+        eqi_alloc(job->ctx, (size_t)job->sequences * sizeof *job->labels, "the number of labels");
+    if (!job->labels) return EQAT_OUT_OF_MEMORY;
+    for (int64_t i = 0; i < job->sequences; i++) {
+        EQI_RETURN_IF(eqi_check_cancel(job->ctx));
+        EQI_RETURN_IF(eqat_data_sample(job->data, false, i, &sample));
+        job->labels[i] = eqi_samples_labels(&job->input, 0);
+    }
+    return EQAT_OK;
+}
+
+static eqat_status make_samples(eqat_e2e_qp *job)
+{
+    int32_t marks = eqi_samples_marks(job->data);
+    EQI_RETURN_IF(eqi_samples_create(job->ctx, &job->input, job->data,
+                                     eqi_samples_input(job->data) | marks | EQAT_SAMPLE_LABELS,
+                                     least(job->options.micro_batch_size, job->sequences)));
+    bool equal = !(eqat_data_fields(job->data) & (EQAT_SAMPLE_LABELS | EQAT_SAMPLE_SEGMENTS));
+    return equal ? EQAT_OK : count_labels(job);
+}
+
 static eqat_status set_up(eqat_e2e_qp *job)
 {
     const eqat_e2e_qp_options *o = &job->options;
@@ -234,9 +262,7 @@ static eqat_status set_up(eqat_e2e_qp *job)
                         (long long)o->micro_batch_size, (long long)o->batch_size);
     job->sequences = eqat_data_train_size(job->data);
     job->time = eqat_data_seq_len(job->data);
-    if (job->time < 2)
-        return eqi_fail(job->ctx, EQAT_INVALID_ARGUMENT,
-                        "seq_len: found 1, expected at least 2 for a token to predict");
+    EQI_RETURN_IF(eqi_samples_check(job->model, job->data, true));
     job->steps_per_epoch = pieces(job->sequences, o->batch_size);
     job->micro_per_step = o->batch_size / o->micro_batch_size;
     const int64_t shape[2] = {eqat_e2e_qp_steps(job), job->micro_per_step};
@@ -244,9 +270,7 @@ static eqat_status set_up(eqat_e2e_qp *job)
     job->model->job = EQI_JOB_E2E_QP; /* a job with a tape gives it back */
     EQI_RETURN_IF(eqi_tensor_create(job->ctx, &job->losses, EQI_F32, 2, shape));
     EQI_RETURN_IF(eqi_tensor_fill(job->losses, NAN));
-    job->ids = eqi_alloc(job->ctx, (size_t)(o->micro_batch_size * job->time) * sizeof *job->ids,
-                         "token ids");
-    if (!job->ids) return EQAT_OUT_OF_MEMORY;
+    EQI_RETURN_IF(make_samples(job));
     int bits;
     EQI_RETURN_IF(add_all(job, &bits));
     return make_optimizer(job, bits);
@@ -281,7 +305,8 @@ void eqat_e2e_qp_free(eqat_e2e_qp *job)
     eqi_tape_free(job->tape);
     eqi_tensor_unref(job->losses);
     eqi_free(ctx, job->trained);
-    eqi_free(ctx, job->ids);
+    eqi_samples_release(&job->input);
+    eqi_free(ctx, job->labels);
     eqat_data_free(job->data);
     eqat_model_free(job->model);
     eqi_free(ctx, job);
@@ -326,23 +351,48 @@ int64_t eqat_e2e_qp_micro_steps(const eqat_e2e_qp *job, int64_t step)
     return pieces(step_size(job, step), job->options.micro_batch_size);
 }
 
-static eqat_status forward(eqat_e2e_qp *job, int64_t step, int64_t micro, int64_t n,
-                           eqi_tensor **loss)
+/* Place of micro-batch `micro` in its epoch. */
+static int64_t micro_first(const eqat_e2e_qp *job, int64_t step, int64_t micro)
 {
-    int64_t epoch = step / job->steps_per_epoch;
-    int64_t first = step % job->steps_per_epoch * job->options.batch_size +
+    return step % job->steps_per_epoch * job->options.batch_size +
         micro * job->options.micro_batch_size;
-    for (int64_t i = 0; i < n; i++)
-        EQI_RETURN_IF(eqat_data_sample(job->data, false,
-                                       eqat_data_order(job->data, epoch, first + i),
-                                       job->ids + i * job->time));
+}
+
+static int64_t sequence_at(const eqat_e2e_qp *job, int64_t step, int64_t place)
+{
+    return eqat_data_order(job->data, step / job->steps_per_epoch, place);
+}
+
+static int64_t labels_of(const eqat_e2e_qp *job, int64_t step, int64_t micro)
+{
+    int64_t n = micro_size(job, step, micro), first = micro_first(job, step, micro), sum = 0;
+    if (!job->labels) return n * (job->time - 1);
+    for (int64_t i = 0; i < n; i++) sum += job->labels[sequence_at(job, step, first + i)];
+    return sum;
+}
+
+/* Of a whole step; 1 when it has none, whose loss is then 0. */
+static int64_t labels_of_step(const eqat_e2e_qp *job, int64_t step)
+{
+    int64_t sum = 0, micros = eqat_e2e_qp_micro_steps(job, step);
+    for (int64_t i = 0; i < micros; i++) sum += labels_of(job, step, i);
+    return sum ? sum : 1;
+}
+
+static eqat_status forward(eqat_e2e_qp *job, int64_t step, int64_t micro, eqi_tensor **loss)
+{
+    int64_t n = micro_size(job, step, micro), first = micro_first(job, step, micro);
+    for (int64_t i = 0; i < n; i++) {
+        const eqat_sample sample = eqi_samples_at(&job->input, i);
+        EQI_RETURN_IF(
+            eqat_data_sample(job->data, false, sequence_at(job, step, first + i), &sample));
+    }
     eqat_batch batch;
-    eqat_batch_init(&batch, sizeof batch);
-    batch.batch = n;
-    batch.time = job->time;
-    batch.ids = job->ids;
+    EQI_RETURN_IF(eqi_samples_batch(&job->input, n, job->model, &batch));
     batch.keep_activations = job->options.keep_activations;
-    return eqat_model_loss_recorded(job->model, job->tape, &batch, loss, NULL);
+    eqat_status st = eqat_model_loss_recorded(job->model, job->tape, &batch, loss, NULL);
+    eqi_tensor_unref(batch.embeddings);
+    return st;
 }
 
 static eqat_status keep_loss(eqat_e2e_qp *job, int64_t step, int64_t micro, eqi_tensor *loss)
@@ -376,17 +426,14 @@ eqat_status eqat_e2e_qp_accumulate(eqat_e2e_qp *job, int64_t step, int64_t micro
         return eqi_fail(job->ctx, EQAT_INVALID_ARGUMENT,
                         "micro-batch: found %lld, expected 0 to %lld", (long long)micro,
                         (long long)eqat_e2e_qp_micro_steps(job, step) - 1);
-    int64_t n = micro_size(job, step, micro);
     eqi_tensor *device_loss = NULL;
     eqat_status st;
     float value = 0;
     EQI_GOTO(done, eqi_check_cancel(job->ctx));
-    EQI_GOTO(done, forward(job, step, micro, n, &device_loss));
+    EQI_GOTO(done, forward(job, step, micro, &device_loss));
     EQI_GOTO(done, keep_loss(job, step, micro, device_loss));
-    /* All sequences have as many labels: a micro-batch weighs what it has of the step's sequences.
-     */
-    EQI_GOTO(done,
-             eqi_tape_backward(job->tape, device_loss, (double)n / (double)step_size(job, step)));
+    double weight = (double)labels_of(job, step, micro) / (double)labels_of_step(job, step);
+    EQI_GOTO(done, eqi_tape_backward(job->tape, device_loss, weight));
     if (loss) EQI_GOTO(done, eqi_tensor_download(device_loss, &value, sizeof value));
 done:
     eqi_tensor_unref(device_loss);
@@ -422,9 +469,9 @@ static eqat_status step_loss(const eqat_e2e_qp *job, int64_t step, double *loss)
     }
     double sum = 0;
     for (int64_t i = 0; i < micros && st == EQAT_OK; i++)
-        sum += (double)values[i] * (double)micro_size(job, step, i);
+        sum += (double)values[i] * (double)labels_of(job, step, i);
     eqi_free(job->ctx, values);
-    if (st == EQAT_OK) *loss = sum / (double)step_size(job, step);
+    if (st == EQAT_OK) *loss = sum / (double)labels_of_step(job, step);
     return st;
 }
 

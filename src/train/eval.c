@@ -4,6 +4,7 @@
 #include "eqat/eval.h"
 #include "model/weights.h"
 #include "train/report.h"
+#include "train/samples.h"
 
 /* Residual streams of this many bytes pass the blocks together, so that a full-precision block is
  * read from its file once for all of them. */
@@ -32,9 +33,12 @@ typedef struct evaluation {
     int64_t first, count; /* windows of the chunk in hand */
     eqi_tape *tape;
     eqi_tensor *streams; /* [chunk, T, H] */
-    int32_t *ids;        /* of one batch */
+    eqi_samples input;   /* of one batch */
+    eqi_samples marks;   /* labels, positions and segments of the chunk */
+    int64_t length;      /* positions that the rotary tables must have */
+    int64_t *numbers;    /* of a batch, within the chunk */
     double nll;
-    int64_t judged; /* windows in nll */
+    int64_t tokens; /* in nll */
     int64_t steps;  /* one for each window and block, and one for its loss */
 } evaluation;
 
@@ -47,7 +51,7 @@ static eqat_status tell(evaluation *e, int64_t windows)
         .phase = "eval",
         .step = e->steps,
         .steps = e->windows * (e->model->config.blocks + 1),
-        .loss = e->judged ? e->nll / (double)(e->judged * (e->time - 1)) : (double)NAN,
+        .loss = e->tokens ? e->nll / (double)e->tokens : (double)NAN,
         .val_loss = NAN,
         .grad_norm = NAN,
     };
@@ -55,34 +59,47 @@ static eqat_status tell(evaluation *e, int64_t windows)
     return eqi_report_progress(e->ctx, e->options.progress, e->options.progress_user, &p);
 }
 
-static eqat_status ids_on_device(evaluation *e, int64_t n, eqi_tensor **out)
+/* Window k of the chunk as sample i of a batch. */
+static eqat_status read_window(evaluation *e, int64_t k, int64_t i)
 {
-    const int64_t shape[2] = {n, e->time};
-    EQI_RETURN_IF(eqi_tensor_create(e->ctx, out, EQI_I32, 2, shape));
-    return eqi_tensor_upload(*out, e->ids, (size_t)(n * e->time) * sizeof *e->ids);
+    eqat_sample sample = eqi_samples_at(&e->input, i), marks = eqi_samples_at(&e->marks, k);
+    size_t time = (size_t)e->time;
+    sample.labels = marks.labels;
+    sample.positions = marks.positions;
+    sample.segments = marks.segments;
+    EQI_RETURN_IF(eqat_data_sample(e->data, false, e->first + k, &sample));
+    EQI_RETURN_IF(eqi_model_check_labels(e->model, sample.labels, time));
+    if (!sample.positions) return EQAT_OK;
+    return eqi_model_check_positions(e->model, sample.positions, time, e->time, &e->length);
 }
 
 /* Windows [i, i + n) of the chunk. */
 static eqat_status embed(evaluation *e, int64_t i, int64_t n, eqi_tensor *stream)
 {
-    for (int64_t k = 0; k < n; k++)
-        EQI_RETURN_IF(eqat_data_sample(e->data, false, e->first + i + k, e->ids + k * e->time));
-    EQI_RETURN_IF(eqi_model_check_ids(e->model, e->ids, (size_t)(n * e->time)));
-    eqi_tensor *ids = NULL, *x = NULL;
-    eqat_status st = ids_on_device(e, n, &ids);
-    if (st == EQAT_OK) st = eqi_model_embed(e->tape, e->model, ids, &x);
+    eqi_tensor *x = NULL;
+    eqat_batch batch;
+    for (int64_t k = 0; k < n; k++) EQI_RETURN_IF(read_window(e, i + k, k));
+    EQI_RETURN_IF(eqi_samples_batch(&e->input, n, e->model, &batch));
+    eqat_status st = eqi_model_embed_batch(e->tape, e->model, &batch, &x);
     if (st == EQAT_OK) st = eqi_tensor_copy(stream, x);
-    eqi_tensor_unref(ids);
+    eqi_tensor_unref(batch.embeddings);
     eqi_tensor_unref(x);
     return st;
 }
 
-static eqat_status through_block(evaluation *e, const eqi_block *block, eqi_tensor *stream)
+static eqat_status through_block(evaluation *e, const eqi_block *block, int64_t i, int64_t n,
+                                 eqi_tensor *stream)
 {
-    const eqi_block_input in = eqi_model_input(e->model, stream);
+    eqi_block_input in = eqi_model_input(e->model, stream);
     eqi_tensor *y = NULL;
+    eqi_marks marks;
+    for (int64_t k = 0; k < n; k++) e->numbers[k] = i + k;
+    EQI_RETURN_IF(eqi_samples_gather(&e->marks, e->numbers, n, &marks));
+    in.positions = marks.positions;
+    in.segments = marks.segments;
     eqat_status st = eqi_block_forward(e->tape, block, &in, &y);
     if (st == EQAT_OK) st = eqi_tensor_copy(stream, y);
+    eqi_marks_release(&marks);
     eqi_tensor_unref(y);
     return st;
 }
@@ -94,7 +111,7 @@ static eqat_status pass(evaluation *e, const eqi_block *block)
         int64_t n = least(e->options.batch_size, e->count - i);
         eqi_tensor *stream;
         EQI_RETURN_IF(eqi_tensor_slice(e->streams, &stream, 0, i, n));
-        eqat_status st = block ? through_block(e, block, stream) : embed(e, i, n, stream);
+        eqat_status st = block ? through_block(e, block, i, n, stream) : embed(e, i, n, stream);
         eqi_tensor_unref(stream);
         if (st == EQAT_OK && block) st = tell(e, n);
         EQI_RETURN_IF(st);
@@ -105,13 +122,14 @@ static eqat_status pass(evaluation *e, const eqi_block *block)
 /* Window by window, so that the sum does not depend on the batch size. */
 static eqat_status judge(evaluation *e, int64_t i)
 {
-    EQI_RETURN_IF(eqat_data_sample(e->data, false, e->first + i, e->ids));
-    for (int64_t t = 0; t + 1 < e->time; t++) e->ids[t] = e->ids[t + 1];
-    e->ids[e->time - 1] = -1;
+    const int64_t shape[2] = {1, e->time};
     eqi_tensor *labels = NULL, *stream = NULL, *loss = NULL;
     float value = 0;
     eqat_status st;
-    EQI_GOTO(done, ids_on_device(e, 1, &labels));
+    EQI_GOTO(done, eqi_tensor_create(e->ctx, &labels, EQI_I32, 2, shape));
+    EQI_GOTO(done,
+             eqi_tensor_upload(labels, eqi_samples_at(&e->marks, i).labels,
+                               (size_t)e->time * sizeof(int32_t)));
     EQI_GOTO(done, eqi_tensor_slice(e->streams, &stream, 0, i, 1));
     EQI_GOTO(done, eqi_model_head_loss(e->tape, e->model, stream, labels, &loss, NULL));
     EQI_GOTO(done, eqi_tensor_download(loss, &value, sizeof value));
@@ -119,8 +137,9 @@ static eqat_status judge(evaluation *e, int64_t i)
         EQI_GOTO(done,
                  eqi_fail(e->ctx, EQAT_NUMERIC, "window %lld: loss is %s, expected a finite number",
                           (long long)(e->first + i), isnan(value) ? "nan" : "infinite"));
-    e->nll += (double)value * (double)(e->time - 1);
-    e->judged++;
+    int64_t tokens = eqi_samples_labels(&e->marks, i);
+    e->nll += (double)value * (double)tokens;
+    e->tokens += tokens;
     st = tell(e, 1);
 done:
     eqi_tensor_unref(labels);
@@ -132,6 +151,7 @@ done:
 static eqat_status run_chunk(evaluation *e)
 {
     EQI_RETURN_IF(pass(e, NULL));
+    EQI_RETURN_IF(eqi_model_prepare(e->model, e->length));
     for (int64_t i = 0; i < e->model->config.blocks; i++) {
         const eqi_block *block;
         EQI_RETURN_IF(eqi_block_acquire(e->model, i, &block));
@@ -143,20 +163,29 @@ static eqat_status run_chunk(evaluation *e)
     return EQAT_OK;
 }
 
+static eqat_status make_samples(evaluation *e, int64_t chunk)
+{
+    int32_t marks = eqi_samples_marks(e->data);
+    int64_t batch = least(e->options.batch_size, chunk);
+    e->length = marks & EQAT_SAMPLE_POSITIONS ? 1 : e->time;
+    EQI_RETURN_IF(
+        eqi_samples_create(e->ctx, &e->marks, e->data, marks | EQAT_SAMPLE_LABELS, chunk));
+    EQI_RETURN_IF(
+        eqi_samples_create(e->ctx, &e->input, e->data, eqi_samples_input(e->data), batch));
+    e->numbers = eqi_calloc(e->ctx, (size_t)batch, sizeof *e->numbers, "sample numbers");
+    return e->numbers ? EQAT_OK : EQAT_OUT_OF_MEMORY;
+}
+
 static eqat_status run(evaluation *e)
 {
     int64_t hidden = e->model->config.hidden,
             bytes = e->time * hidden * (int64_t)eqi_dtype_size(e->model->compute);
     int64_t chunk = least(e->windows, CHUNK_BYTES / bytes > 0 ? CHUNK_BYTES / bytes : 1);
     const int64_t shape[3] = {chunk, e->time, hidden};
-    e->ids =
-        eqi_alloc(e->ctx, (size_t)(least(e->options.batch_size, chunk) * e->time) * sizeof *e->ids,
-                  "token ids");
-    if (!e->ids) return EQAT_OUT_OF_MEMORY;
+    EQI_RETURN_IF(make_samples(e, chunk));
     EQI_RETURN_IF(eqi_tape_create(e->ctx, &e->tape));
     eqi_tape_set_recording(e->tape, false);
     EQI_RETURN_IF(eqi_model_load_ends(e->model));
-    EQI_RETURN_IF(eqi_model_prepare(e->model, e->time));
     EQI_RETURN_IF(eqi_tensor_create(e->ctx, &e->streams, e->model->compute, 3, shape));
     for (; e->first < e->windows; e->first += chunk) {
         e->count = least(chunk, e->windows - e->first);
@@ -176,18 +205,20 @@ eqat_status eqat_eval_perplexity(eqat_model *model, eqat_data *data,
     e.time = eqat_data_seq_len(data);
     e.windows = eqat_data_train_size(data);
     if (e.options.max_windows) e.windows = least(e.windows, e.options.max_windows);
-    if (e.time < 2)
-        return eqi_fail(e.ctx, EQAT_INVALID_ARGUMENT,
-                        "seq_len: found 1, expected at least 2 for a token to predict");
+    EQI_RETURN_IF(eqi_samples_check(model, data, true));
     eqat_status st = run(&e);
     eqi_tape_free(e.tape);
     eqi_tensor_unref(e.streams);
-    eqi_free(e.ctx, e.ids);
+    eqi_samples_release(&e.input);
+    eqi_samples_release(&e.marks);
+    eqi_free(e.ctx, e.numbers);
     EQI_RETURN_IF(st);
-    int64_t tokens = e.windows * (e.time - 1);
-    full = (eqat_perplexity){.perplexity = exp(e.nll / (double)tokens),
+    if (!e.tokens)
+        return eqi_fail(e.ctx, EQAT_INVALID_ARGUMENT,
+                        "labels: found all masked, expected at least one token to predict");
+    full = (eqat_perplexity){.perplexity = exp(e.nll / (double)e.tokens),
                              .nll = e.nll,
-                             .tokens = tokens,
+                             .tokens = e.tokens,
                              .windows = e.windows};
     return eqi_options_give(e.ctx, "eqat_perplexity", result, &full, sizeof full);
 }

@@ -1,3 +1,4 @@
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -44,11 +45,17 @@ static eqat_data *ascending(eqat_context *c, size_t n, const eqat_data_options *
     return d;
 }
 
+static eqat_status ids_of(eqat_data *d, bool validation, int64_t index, int32_t *ids)
+{
+    const eqat_sample sample = {.struct_size = sizeof sample, .ids = ids};
+    return eqat_data_sample(d, validation, index, &sample);
+}
+
 static int32_t first_id(eqat_context *c, eqat_data *d, bool validation, int64_t index)
 {
     int32_t ids[64];
     int64_t time = eqat_data_seq_len(d);
-    OK(c, eqat_data_sample(d, validation, index, ids));
+    OK(c, ids_of(d, validation, index, ids));
     for (int64_t i = 1; i < time; i++) ck_assert_int_eq(ids[i], ids[0] + i);
     return ids[0];
 }
@@ -83,8 +90,8 @@ START_TEST(consecutive_windows)
     for (int64_t i = 0; i < 3; i++) ck_assert_int_eq(first_id(ctx, d, true, i), 20 + 4 * i);
     ck_assert_str_eq(logged, "");
     int32_t ids[4];
-    ck_assert_int_eq(eqat_data_sample(d, false, 5, ids), EQAT_INVALID_ARGUMENT);
-    ck_assert_int_eq(eqat_data_sample(d, true, -1, ids), EQAT_INVALID_ARGUMENT);
+    ck_assert_int_eq(ids_of(d, false, 5, ids), EQAT_INVALID_ARGUMENT);
+    ck_assert_int_eq(ids_of(d, true, -1, ids), EQAT_INVALID_ARGUMENT);
     eqat_data_free(d);
     /* fewer than asked for: validation gets what training leaves, and the log says so */
     o = options(7, 3, 4, EQAT_SAMPLING_CONSECUTIVE);
@@ -244,39 +251,57 @@ START_TEST(every_order_comes_up_equally_often)
 }
 END_TEST
 
-START_TEST(ranks_share_the_samples)
+/* 33 samples on 2 ranks: a rank that took one step more would wait for the other for ever. */
+START_TEST(ranks_have_equally_many_samples)
 {
     enum { TRAIN = 11, VAL = 4, WORLD = 3 };
-    bool seen[TRAIN + VAL] = {false};
+    int seen[TRAIN + VAL] = {0};
     for (int32_t rank = 0; rank < WORLD; rank++) {
         eqat_data_options o = options(TRAIN, VAL, 2, EQAT_SAMPLING_CONSECUTIVE);
         o.rank = rank;
         o.world = WORLD;
+        logged[0] = 0;
         eqat_data *d = ascending(ctx, 2 * (TRAIN + VAL), &o);
-        ck_assert_int_eq(eqat_data_train_size(d), rank < 2 ? 4 : 3);
-        ck_assert_int_eq(eqat_data_val_size(d), rank < 1 ? 2 : 1);
-        for (int64_t i = 0; i < eqat_data_train_size(d); i++) {
+        ck_assert_int_eq(eqat_data_train_size(d), 3);
+        ck_assert_int_eq(eqat_data_val_size(d), 1);
+        ck_assert_str_eq(logged,
+                         "world: found 4 validation samples for 3 ranks, the last 1 are left out");
+        for (int64_t i = 0; i < 3; i++) {
             int32_t window = first_id(ctx, d, false, i) / 2;
             ck_assert_int_eq(window, i * WORLD + rank);
-            seen[window] = true;
+            seen[window]++;
         }
-        for (int64_t i = 0; i < eqat_data_val_size(d); i++)
-            seen[first_id(ctx, d, true, i) / 2] = true;
+        seen[first_id(ctx, d, true, 0) / 2]++;
+        ck_assert_int_eq(ids_of(d, false, 3, (int32_t[2]){0}), EQAT_INVALID_ARGUMENT);
         eqat_data_free(d);
     }
-    for (int i = 0; i < TRAIN + VAL; i++) ck_assert_msg(seen[i], "window %d", i);
+    for (int i = 0; i < TRAIN + VAL; i++)
+        ck_assert_int_eq(seen[i], i < 9 || (i >= TRAIN && i < TRAIN + 3));
+}
+END_TEST
+
+START_TEST(more_ranks_than_samples)
+{
+    eqat_data_options o = options(3, 0, 2, EQAT_SAMPLING_CONSECUTIVE);
+    int32_t ids[6] = {0};
+    eqat_data *d;
+    o.world = 4;
+    ck_assert_int_eq(eqat_data_from_tokens(ctx, &d, ids, 6, 0, &o), EQAT_INVALID_ARGUMENT);
+    ck_assert_str_eq(eqat_context_error(ctx),
+                     "world: found 4 ranks, expected at most one for each of 3 training samples");
+    ck_assert_ptr_null(d);
 }
 END_TEST
 
 /* ---- the caller's samples ---- */
 
-static eqat_status fill(void *user, bool validation, int64_t index, int32_t *ids)
+static eqat_status fill(void *user, bool validation, int64_t index, const eqat_sample *sample)
 {
     int *calls = user;
     ++*calls;
     if (index == 5) return EQAT_IO;
-    for (int i = 0; i < 3; i++) ids[i] = (int32_t)((validation ? 100 : 0) + index * 3 + i);
-    if (!validation && index == 1) ids[2] = -1;
+    for (int i = 0; i < 3; i++) sample->ids[i] = (int32_t)((validation ? 100 : 0) + index * 3 + i);
+    if (!validation && index == 1) sample->ids[2] = -1;
     return EQAT_OK;
 }
 
@@ -288,22 +313,165 @@ START_TEST(samples_from_a_callback)
     int32_t ids[3];
     o.world = 2;
     o.rank = 1;
-    OK(ctx, eqat_data_from_callback(ctx, &d, fill, &calls, 103, &o));
+    OK(ctx, eqat_data_from_records(ctx, &d, fill, &calls, EQAT_SAMPLE_IDS, 103, 0, &o));
     ck_assert_int_eq(calls, 0);
     ck_assert_int_eq(eqat_data_train_size(d), 3);
     ck_assert_int_eq(eqat_data_val_size(d), 1);
     ck_assert_int_eq(eqat_data_token_count(d), 0);
-    OK(ctx, eqat_data_sample(d, false, 1, ids)); /* number 3 of all ranks */
+    ck_assert_int_eq(eqat_data_fields(d), EQAT_SAMPLE_IDS);
+    OK(ctx, ids_of(d, false, 1, ids)); /* number 3 of all ranks */
     ck_assert_int_eq(ids[0], 9);
-    ck_assert_int_eq(eqat_data_sample(d, false, 0, ids), EQAT_FORMAT);
+    ck_assert_int_eq(ids_of(d, false, 0, ids), EQAT_FORMAT);
     ck_assert_str_eq(eqat_context_error(ctx),
                      "callback, training sample 1, token 2: found id -1, expected 0 to 102");
-    ck_assert_int_eq(eqat_data_sample(d, false, 2, ids), EQAT_IO);
+    ck_assert_int_eq(ids_of(d, false, 2, ids), EQAT_IO);
     ck_assert_str_eq(eqat_context_error(ctx), "callback, training sample 5: failed: io");
-    ck_assert_int_eq(eqat_data_sample(d, true, 0, ids), EQAT_FORMAT);
+    ck_assert_int_eq(ids_of(d, true, 0, ids), EQAT_FORMAT);
     ck_assert_str_eq(eqat_context_error(ctx),
                      "callback, validation sample 1, token 0: found id 103, expected 0 to 102");
     eqat_data_free(d);
+}
+END_TEST
+
+enum { ALL_FIELDS = 31 };
+
+/* Writes the declared fields and looks that no others are there; spoil: one to put out of range. */
+typedef struct writer {
+    int32_t declared, spoil;
+} writer;
+
+static eqat_status write_record(void *user, bool validation, int64_t index,
+                                const eqat_sample *sample)
+{
+    const writer *w = user;
+    ck_assert_int_eq(validation, false);
+    ck_assert_uint_eq(sample->struct_size, sizeof *sample);
+    ck_assert_int_eq(!sample->ids, !(w->declared & EQAT_SAMPLE_IDS));
+    ck_assert_int_eq(!sample->labels, !(w->declared & EQAT_SAMPLE_LABELS));
+    ck_assert_int_eq(!sample->positions, !(w->declared & EQAT_SAMPLE_POSITIONS));
+    ck_assert_int_eq(!sample->segments, !(w->declared & EQAT_SAMPLE_SEGMENTS));
+    ck_assert_int_eq(!sample->embeddings, !(w->declared & EQAT_SAMPLE_EMBEDDINGS));
+    for (int32_t t = 0; t < 4; t++) {
+        bool spoiled = t == 3;
+        if (sample->ids)
+            sample->ids[t] = spoiled && w->spoil == EQAT_SAMPLE_IDS ? 50 : 10 + t + (int32_t)index;
+        if (sample->labels)
+            sample->labels[t] = spoiled && w->spoil == EQAT_SAMPLE_LABELS ? 50 : t - 2;
+        if (sample->positions)
+            sample->positions[t] = spoiled && w->spoil == EQAT_SAMPLE_POSITIONS ? -1 : t % 2;
+        if (sample->segments) sample->segments[t] = t / 2 + 7;
+        for (int32_t i = 0; sample->embeddings && i < 2; i++)
+            sample->embeddings[t * 2 + i] = (float)(t + i) / 2;
+    }
+    return EQAT_OK;
+}
+
+static eqat_data *records(writer *w)
+{
+    const eqat_data_options o = options(2, 0, 4, EQAT_SAMPLING_RANDOM);
+    eqat_data *d;
+    OK(ctx,
+       eqat_data_from_records(ctx, &d, write_record, w, w->declared, 50,
+                              w->declared & EQAT_SAMPLE_EMBEDDINGS ? 2 : 0, &o));
+    return d;
+}
+
+START_TEST(records_hold_what_was_declared)
+{
+    writer w = {.declared = ALL_FIELDS};
+    eqat_data *d = records(&w);
+    int32_t ids[4], labels[4], positions[4], segments[4];
+    float embeddings[8];
+    const eqat_sample all = {sizeof all, ids, labels, positions, segments, embeddings};
+    ck_assert_int_eq(eqat_data_fields(d), ALL_FIELDS);
+    ck_assert_int_eq(eqat_data_hidden_size(d), 2);
+    OK(ctx, eqat_data_sample(d, false, 1, &all));
+    for (int32_t t = 0; t < 4; t++) {
+        ck_assert_int_eq(ids[t], 11 + t);
+        ck_assert_int_eq(labels[t], t - 2);
+        ck_assert_int_eq(positions[t], t % 2);
+        ck_assert_int_eq(segments[t], t / 2 + 7);
+        for (int i = 0; i < 2; i++) ck_assert_float_eq(embeddings[2 * t + i], (float)(t + i) / 2);
+    }
+    /* one field of it, asked for by a program that knows no others */
+    memset(labels, 0, sizeof labels);
+    const eqat_sample old = {offsetof(eqat_sample, positions), NULL, labels, positions, NULL, NULL};
+    positions[0] = 77;
+    OK(ctx, eqat_data_sample(d, false, 0, &old));
+    ck_assert_int_eq(labels[0], -2);
+    ck_assert_int_eq(positions[0], 77);
+    eqat_data_free(d);
+}
+END_TEST
+
+START_TEST(what_records_lack_is_made_up)
+{
+    writer w = {.declared = EQAT_SAMPLE_IDS | EQAT_SAMPLE_SEGMENTS};
+    eqat_data *d = records(&w);
+    int32_t labels[4], positions[4], segments[4] = {0};
+    eqat_sample s = {sizeof s, NULL, labels, positions, NULL, NULL};
+    OK(ctx, eqat_data_sample(d, false, 0, &s));
+    ck_assert_mem_eq(labels, ((int32_t[]){11, -1, 13, -1}), sizeof labels);
+    ck_assert_mem_eq(positions, ((int32_t[]){0, 1, 2, 3}), sizeof positions);
+    eqat_data_free(d);
+    w.declared = EQAT_SAMPLE_IDS;
+    d = records(&w);
+    s.segments = memset(segments, 5, sizeof segments);
+    OK(ctx, eqat_data_sample(d, false, 0, &s));
+    ck_assert_mem_eq(labels, ((int32_t[]){11, 12, 13, -1}), sizeof labels);
+    ck_assert_mem_eq(segments, ((int32_t[]){0, 0, 0, 0}), sizeof segments);
+    eqat_data_free(d);
+    /* but not what nobody knows */
+    w.declared = EQAT_SAMPLE_EMBEDDINGS;
+    d = records(&w);
+    ck_assert_int_eq(eqat_data_sample(d, false, 0, &s), EQAT_INVALID_ARGUMENT);
+    ck_assert_str_eq(eqat_context_error(ctx), "sample: found records without labels");
+    ck_assert_int_eq(ids_of(d, false, 0, labels), EQAT_INVALID_ARGUMENT);
+    eqat_data_free(d);
+}
+END_TEST
+
+START_TEST(records_out_of_range)
+{
+    static const struct {
+        int32_t field;
+        const char *text;
+    } cases[] = {{EQAT_SAMPLE_IDS, "token 3: found id 50, expected 0 to 49"},
+                 {EQAT_SAMPLE_LABELS, "token 3: found label 50, expected"},
+                 {EQAT_SAMPLE_POSITIONS, "token 3: found position -1, expected 0 to"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        writer w = {.declared = ALL_FIELDS, .spoil = cases[i].field};
+        eqat_data *d = records(&w);
+        int32_t segments[4]; /* also of a field that was not asked for */
+        const eqat_sample s = {sizeof s, NULL, NULL, NULL, segments, NULL};
+        ck_assert_int_eq(eqat_data_sample(d, false, 0, &s), EQAT_FORMAT);
+        ck_assert_msg(strstr(eqat_context_error(ctx), cases[i].text), "%s",
+                      eqat_context_error(ctx));
+        eqat_data_free(d);
+    }
+}
+END_TEST
+
+START_TEST(records_that_cannot_be)
+{
+    static const struct {
+        int32_t fields;
+        int64_t hidden;
+        const char *text;
+    } cases[] = {{EQAT_SAMPLE_LABELS, 0, "fields: found 2"},
+                 {32 | EQAT_SAMPLE_IDS, 0, "fields: found 33"},
+                 {EQAT_SAMPLE_EMBEDDINGS, 0, "hidden_size: found 0"},
+                 {EQAT_SAMPLE_IDS, 8, "hidden_size: found 8"}};
+    const eqat_data_options o = options(2, 0, 4, EQAT_SAMPLING_RANDOM);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        eqat_data *d;
+        ck_assert_int_eq(eqat_data_from_records(ctx, &d, write_record, NULL, cases[i].fields, 0,
+                                                cases[i].hidden, &o),
+                         EQAT_INVALID_ARGUMENT);
+        ck_assert_ptr_null(d);
+        ck_assert_msg(strstr(eqat_context_error(ctx), cases[i].text), "%s",
+                      eqat_context_error(ctx));
+    }
 }
 END_TEST
 
@@ -341,7 +509,7 @@ static void expect_tokens(const char *path)
     ck_assert_uint_lt(eqat_context_bytes(ctx) - before, 1 << 17); /* the file stays where it is */
     int32_t ids[1000];
     for (int64_t w = 0; w < COUNT / 1000; w++) {
-        OK(ctx, eqat_data_sample(d, false, w, ids));
+        OK(ctx, ids_of(d, false, w, ids));
         for (int64_t i = 0; i < 1000; i++) ck_assert_int_eq(ids[i], 7 * (1000 * w + i) % 60000);
     }
     eqat_data_free(d);
@@ -453,11 +621,11 @@ START_TEST(a_file_that_changes)
     fseek(f, 2 * 1500, SEEK_SET);
     fwrite("\xff\xff", 1, 2, f);
     fclose(f);
-    ck_assert_int_eq(eqat_data_sample(d, false, 1, ids), EQAT_FORMAT);
+    ck_assert_int_eq(ids_of(d, false, 1, ids), EQAT_FORMAT);
     ck_assert_ptr_nonnull(
         strstr(eqat_context_error(ctx), "token 1500: found id 65535, expected 0 to 59999"));
     ck_assert_int_eq(truncate(path, 100), 0);
-    ck_assert_int_eq(eqat_data_sample(d, false, 4, ids), EQAT_FORMAT);
+    ck_assert_int_eq(ids_of(d, false, 4, ids), EQAT_FORMAT);
     ck_assert_ptr_nonnull(strstr(eqat_context_error(ctx), "truncated"));
     eqat_data_free(d);
 }
@@ -505,7 +673,7 @@ static void expect_text(const eqat_tokenizer *t, const char *path, size_t count,
     int32_t ids[64];
     OK(ctx, eqat_data_open(ctx, &d, path, t, 10, &o));
     ck_assert_int_eq(eqat_data_token_count(d), (int64_t)count);
-    OK(ctx, eqat_data_sample(d, false, 0, ids));
+    OK(ctx, ids_of(d, false, 0, ids));
     for (size_t i = 0; i < count; i++)
         ck_assert_msg(ids[i] == expected[i], "%s: token %d: found %d", path, (int)i, ids[i]);
     eqat_data_free(d);
@@ -538,9 +706,9 @@ START_TEST(text_files)
         OK(ctx, eqat_data_open(ctx, &d, write_file(scratch("long.jsonl"), text, n), t, 10, &o));
         ck_assert_int_eq(eqat_data_token_count(d), (int64_t)(first + LONG + 2));
         int32_t id;
-        OK(ctx, eqat_data_sample(d, false, (int64_t)first + 1, &id));
+        OK(ctx, ids_of(d, false, (int64_t)first + 1, &id));
         ck_assert_int_eq(id, 6);
-        OK(ctx, eqat_data_sample(d, false, (int64_t)first + LONG + 1, &id));
+        OK(ctx, ids_of(d, false, (int64_t)first + LONG + 1, &id));
         ck_assert_int_eq(id, 2);
         eqat_data_free(d);
     }
@@ -587,8 +755,13 @@ int main(void)
     tcase_add_test(tc, options_are_checked);
     tcase_add_test(tc, every_epoch_is_another_permutation);
     tcase_add_test(tc, every_order_comes_up_equally_often);
-    tcase_add_test(tc, ranks_share_the_samples);
+    tcase_add_test(tc, ranks_have_equally_many_samples);
+    tcase_add_test(tc, more_ranks_than_samples);
     tcase_add_test(tc, samples_from_a_callback);
+    tcase_add_test(tc, records_hold_what_was_declared);
+    tcase_add_test(tc, what_records_lack_is_made_up);
+    tcase_add_test(tc, records_out_of_range);
+    tcase_add_test(tc, records_that_cannot_be);
     tcase_add_test(tc, token_files);
     tcase_add_test(tc, bad_token_files);
     tcase_add_test(tc, a_file_that_changes);

@@ -233,6 +233,12 @@ eqat_data *make_data(eqat_context *ctx, int64_t train, int64_t val, bool shuffle
     return data;
 }
 
+void read_ids(eqat_context *ctx, eqat_data *data, bool validation, int64_t index, int32_t *ids)
+{
+    const eqat_sample sample = {.struct_size = sizeof sample, .ids = ids};
+    OK(ctx, eqat_data_sample(data, validation, index, &sample));
+}
+
 const char *save_as(eqat_context *ctx, eqat_model *model, const char *name)
 {
     const char *path = scratch(name);

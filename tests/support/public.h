@@ -50,6 +50,8 @@ extern const llama_shape small_shape;
 void write_small_model(void);
 /* TIME tokens a sample of a noisy cycle, so that there is something to learn. */
 eqat_data *make_data(eqat_context *ctx, int64_t train, int64_t val, bool shuffle);
+/* The ids of a sample. */
+void read_ids(eqat_context *ctx, eqat_data *data, bool validation, int64_t index, int32_t *ids);
 
 /* Logits of two fixed sequences of `time` tokens; freed with free. */
 float *logits_of(eqat_model *model, int64_t time, size_t *bytes);

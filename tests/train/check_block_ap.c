@@ -157,7 +157,7 @@ static eqat_tensor *embedded(bench *b, bool validation, int64_t sample)
     int32_t ids[TIME];
     eqat_tensor *t, *x;
     eqat_tape *tape;
-    OK(b->ctx, eqat_data_sample(b->data, validation, sample, ids));
+    read_ids(b->ctx, b->data, validation, sample, ids);
     OK(b->ctx, eqat_tensor_create(b->ctx, &t, EQAT_I32, 2, dims, ids));
     OK(b->ctx, eqat_tape_create(b->ctx, &tape));
     OK(b->ctx, eqi_model_embed(tape, b->model, t, &x));

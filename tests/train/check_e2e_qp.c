@@ -452,9 +452,8 @@ static double add_loss_of(bench *b, int64_t epoch, int64_t first, int64_t n)
     float value;
     ck_assert_int_le(n, 4);
     for (int64_t i = 0; i < n; i++)
-        OK(b->ctx,
-           eqat_data_sample(b->data, false, eqat_data_order(b->data, epoch, first + i),
-                            ids + i * TIME));
+        read_ids(b->ctx, b->data, false, eqat_data_order(b->data, epoch, first + i),
+                 ids + i * TIME);
     eqat_batch batch;
     eqat_batch_init(&batch, sizeof batch);
     batch.batch = n;

@@ -22,13 +22,42 @@ typedef struct work {
     double nll;
 } work;
 
-static work start(counter *c)
+/* Every field there is; hidden is that of write_tiny_model. */
+static eqat_status fill(void *user, bool validation, int64_t index, const eqat_sample *s)
+{
+    (void)user;
+    for (int32_t t = 0; t < TIME; t++) {
+        s->ids[t] = (int32_t)(7 * t + 3 * index + validation) % VOCAB;
+        s->labels[t] = t % 3 ? (int32_t)(5 * t + index) % VOCAB : -1;
+        s->positions[t] = t / 2;
+        s->segments[t] = t > 9;
+        for (int32_t i = 0; i < 32; i++)
+            s->embeddings[t * 32 + i] = (float)((s->ids[t] * (i + 3)) % 17 - 8) / 8;
+    }
+    return EQAT_OK;
+}
+
+static eqat_data *make_records(eqat_context *ctx)
+{
+    const int32_t fields = EQAT_SAMPLE_IDS | EQAT_SAMPLE_LABELS | EQAT_SAMPLE_POSITIONS |
+        EQAT_SAMPLE_SEGMENTS | EQAT_SAMPLE_EMBEDDINGS;
+    eqat_data_options o;
+    eqat_data *data;
+    eqat_data_options_init(&o, sizeof o);
+    o.train_size = 2;
+    o.val_size = 1;
+    o.seq_len = TIME;
+    OK(ctx, eqat_data_from_records(ctx, &data, fill, NULL, fields, VOCAB, 32, &o));
+    return data;
+}
+
+static work start(counter *c, bool records)
 {
     /* The reference keeps no scratch: every allocation is one of these loops or of the engine. */
     work w = {.ctx = open_counted("ref", c)};
     w.model = open_model(w.ctx, "tiny", EQAT_F32);
     w.quantizer = make_quantizer(w.ctx, 2, 32);
-    w.data = make_data(w.ctx, 2, 1, true);
+    w.data = records ? make_records(w.ctx) : make_data(w.ctx, 2, 1, true);
     return w;
 }
 
@@ -100,10 +129,10 @@ static eqat_status go_on(work *w)
     return EQAT_OK;
 }
 
-static void exhaust(bool once, bool offload)
+static void exhaust(bool once, bool offload, bool records)
 {
     counter c = {0};
-    work w = start(&c);
+    work w = start(&c, records);
     size_t before = c.requests;
     OK(w.ctx, go_on(&w));
     size_t requests = c.requests - before, refused = 0;
@@ -113,7 +142,7 @@ static void exhaust(bool once, bool offload)
      * themselves. */
     for (size_t n = 1; n <= requests; n += n < 150 ? 1 : 17) {
         c = (counter){.once = once};
-        w = start(&c);
+        w = start(&c, records);
         w.offload = offload;
         c.fail_at = c.requests + n;
         eqat_status st = go_on(&w);
@@ -132,13 +161,16 @@ static void exhaust(bool once, bool offload)
     ck_assert_uint_gt(refused, 80);
 }
 
-START_TEST(alone) { exhaust(true, false); }
+START_TEST(alone) { exhaust(true, false, false); }
 END_TEST
 
-START_TEST(from_there_on) { exhaust(false, false); }
+START_TEST(from_there_on) { exhaust(false, false, false); }
 END_TEST
 
-START_TEST(offloaded) { exhaust(false, true); }
+START_TEST(offloaded) { exhaust(false, true, false); }
+END_TEST
+
+START_TEST(from_records) { exhaust(false, false, true); }
 END_TEST
 
 static void write_tiny_model(void)
@@ -153,5 +185,6 @@ int main(void)
     tcase_add_test(tc, alone);
     tcase_add_test(tc, from_there_on);
     tcase_add_test(tc, offloaded);
+    tcase_add_test(tc, from_records);
     return run_case("training without memory", tc, CK_NOFORK);
 }

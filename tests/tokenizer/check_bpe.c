@@ -1,7 +1,7 @@
 /* Merging against the plainest way to do it: look for the pair with the lowest rank, leftmost
  * first, again and again. */
 #include "base/rng.h"
-#include "data/tokenizer/bpe.h"
+#include "data/tokenizer/bpe_cut.h"
 #include "data/tokenizer/normalize.h"
 #include "data/tokenizer/utf8.h"
 #include "make.h"
@@ -79,6 +79,7 @@ static toy *make_toy(uint64_t seed, bool inner_spaces, bool bytes_too, bool fuse
     for (uint32_t i = 0; i < y->merge_count; i++)
         eqi_bpe_merge(&y->bpe, y->merges[i].left, y->merges[i].right, y->merges[i].id, i);
     OK(ctx, eqi_bpe_finish(&y->bpe));
+    OK(ctx, eqi_bpe_plan_cuts(&y->bpe));
     return y;
 }
 

@@ -43,7 +43,7 @@ eqat_status eqi_bpe_finish(eqi_bpe *bpe)
     }
     bpe->cache =
         eqi_calloc(bpe->ctx, EQI_CACHE_WORDS, sizeof *bpe->cache, "a tokenizer's cache of words");
-    return bpe->cache ? eqi_bpe_plan_cuts(bpe) : EQAT_OUT_OF_MEMORY;
+    return bpe->cache ? EQAT_OK : EQAT_OUT_OF_MEMORY;
 }
 
 void eqi_bpe_release(eqi_bpe *bpe)

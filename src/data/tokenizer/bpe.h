@@ -45,7 +45,7 @@ typedef struct eqi_bpe {
     int32_t byte_ids[256];     /* byte level: the token of one byte; EQI_NO_ID: none */
     int32_t fallback_ids[256]; /* <0x00> ... <0xFF> */
 
-    /* Where a text may be cut without changing its ids, see bpe_cut.c. */
+    /* Where a text may be cut without changing its ids, see bpe_cut.h. */
     bool cut_before_space;
     uint64_t
         *joints; /* open addressing: code point pairs across which some merge reaches; 0: free */
@@ -63,7 +63,7 @@ typedef struct eqi_bpe {
 eqat_status eqi_bpe_begin(eqi_bpe *bpe, size_t count);
 /* Adds the merge of two tokens into a third; a pair given again takes the later rank. */
 void eqi_bpe_merge(eqi_bpe *bpe, int32_t left, int32_t right, int32_t id, uint32_t rank);
-/* When all merges are in. */
+/* When all merges are in; eqi_bpe_plan_cuts comes next. */
 eqat_status eqi_bpe_finish(eqi_bpe *bpe);
 void eqi_bpe_free(eqi_bpe *bpe);
 void eqi_bpe_release(eqi_bpe *bpe); /* scratch memory */
@@ -72,13 +72,6 @@ void eqi_bpe_release(eqi_bpe *bpe); /* scratch memory */
 eqat_status eqi_bpe_word(eqi_bpe *bpe, const char *s, size_t n, eqi_ids *out);
 /* The same without the cache. */
 eqat_status eqi_bpe_word_uncached(eqi_bpe *bpe, const char *s, size_t n, eqi_ids *out);
-/* A text that no pre-tokenizer split: cut where no merge can reach across, then word by word. The
- * ids are those of the text taken as one word, in time that does not grow faster than its length
- * times the logarithm of the longest cut. */
-eqat_status eqi_bpe_text(eqi_bpe *bpe, const char *s, size_t n, eqi_ids *out);
-
-/* Finds out where texts may be cut. */
-eqat_status eqi_bpe_plan_cuts(eqi_bpe *bpe);
 
 static inline const eqi_merge *eqi_bpe_find(const eqi_bpe *bpe, int32_t left, int32_t right)
 {

@@ -3,7 +3,8 @@
  * between two characters that no merge in the list brings together nothing ever merges, provided
  * that both have tokens of their own. In the vocabularies at hand nothing reaches from a letter
  * over a following U+2581, which gives words again, and with them the cache. */
-#include "data/tokenizer/bpe.h"
+#include "data/tokenizer/bpe_cut.h"
+
 #include "data/tokenizer/bpe_cache.h"
 #include "data/tokenizer/utf8.h"
 

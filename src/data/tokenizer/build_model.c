@@ -1,4 +1,5 @@
 /* The BPE model and the added tokens as tokenizer.json describes them. */
+#include "data/tokenizer/bpe_cut.h"
 #include "data/tokenizer/tokenizer.h"
 
 static eqat_status add_token(eqi_bpe *bpe, const char *text, size_t n, const json_t *id,
@@ -136,6 +137,7 @@ eqat_status eqi_build_model(eqi_bpe *bpe, const json_t *tokenizer, bool byte_lev
     }
     EQI_RETURN_IF(add_merges(bpe, json_object_get(model, "merges"), where));
     EQI_RETURN_IF(eqi_bpe_finish(bpe));
+    EQI_RETURN_IF(eqi_bpe_plan_cuts(bpe));
     bool complete = true;
     for (int b = 0; b < 256; b++)
         complete &= (byte_level ? bpe->byte_ids : bpe->fallback_ids)[b] != EQI_NO_ID;

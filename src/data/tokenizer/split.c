@@ -1,5 +1,6 @@
 #include "data/tokenizer/split.h"
 
+#include "data/tokenizer/bpe_cut.h"
 #include "data/tokenizer/utf8.h"
 
 typedef struct job {

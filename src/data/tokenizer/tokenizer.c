@@ -1,4 +1,4 @@
-/* The public handle: opening, looking things up, saving. */
+/* The public handle: from beginning to end. */
 #include "data/tokenizer/tokenizer.h"
 
 #include "base/file.h"
@@ -76,30 +76,3 @@ void eqat_tokenizer_free(eqat_tokenizer *t)
     eqi_free(ctx, t);
     eqi_ctx_unref(ctx);
 }
-
-int32_t eqat_tokenizer_vocab_size(const eqat_tokenizer *t) { return t->vocab_size; }
-
-const char *eqat_tokenizer_token_text(const eqat_tokenizer *t, int32_t id, size_t *length)
-{
-    const eqi_added_token *added = eqi_added_by_id(&t->added, id);
-    return added ? eqi_added_text(&t->added, added, length)
-                 : eqi_vocab_text(&t->bpe.vocab, id, length);
-}
-
-int32_t eqat_tokenizer_token_id(const eqat_tokenizer *t, const char *text, size_t length)
-{
-    const eqi_added_token *added = eqi_added_by_text(&t->added, text, length);
-    return added ? added->id : eqi_vocab_find(&t->bpe.vocab, text, length);
-}
-
-bool eqat_tokenizer_is_special(const eqat_tokenizer *t, int32_t id)
-{
-    const eqi_added_token *added = eqi_added_by_id(&t->added, id);
-    return added && added->special;
-}
-
-int32_t eqat_tokenizer_bos(const eqat_tokenizer *t) { return t->bos; }
-
-int32_t eqat_tokenizer_eos(const eqat_tokenizer *t) { return t->eos; }
-
-int32_t eqat_tokenizer_unk(const eqat_tokenizer *t) { return t->unk; }

@@ -5,14 +5,15 @@
 #include "format/layout.h"
 #include "format/source_impl.h"
 
-/* The rows of layouts.c. */
+/* The rows of the table in layouts.c. */
 extern const eqi_layout eqi_layout_gptq, eqi_layout_gptq_v2;
-
-#define EQI_LAYOUT_NAME 128 /* room for the full name of a tensor */
 
 /* The tensor "<linear>.<suffix>"; NULL: none. */
 const eqi_source_entry *eqi_layout_tensor_of(const eqi_source *source,
                                              const eqi_layout_linear *linear, const char *suffix);
+/* Holds a packed linear's tensors against what the layout says of them. */
+eqat_status eqi_layout_expect(const eqi_layout *layout, const eqi_source *source, const char *path,
+                              const eqi_layout_linear *linear);
 /* EQAT_UNSUPPORTED: a key of quantization_config, what it is and what it should be. */
 eqat_status eqi_layout_refuse(eqi_ctx *ctx, const char *path, const char *key, const json_t *found,
                               const char *expected);

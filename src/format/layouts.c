@@ -31,14 +31,6 @@ eqat_status eqi_layout_find(eqi_ctx *ctx, const char *name, const eqi_layout **o
     return eqi_fail(ctx, EQAT_UNSUPPORTED, "format: found \"%s\", expected %s", name, written);
 }
 
-eqat_status eqi_layout_refuse(eqi_ctx *ctx, const char *path, const char *key, const json_t *found,
-                              const char *expected)
-{
-    char text[EQI_JSON_TEXT];
-    return eqi_fail(ctx, EQAT_UNSUPPORTED, "%s: quantization_config.%s: found %s, expected %s",
-                    path, key, eqi_json_text(found, text), expected);
-}
-
 /* The first row of the quant_method. */
 static eqat_status find_method(eqi_ctx *ctx, const json_t *q, const char *path, size_t *first)
 {
@@ -84,19 +76,6 @@ eqat_status eqi_packing_parse(eqi_ctx *ctx, eqi_packing *out, const json_t *json
     return EQAT_OK;
 }
 
-static void full_name(const eqi_layout_linear *l, const char *suffix, char name[EQI_LAYOUT_NAME])
-{
-    snprintf(name, EQI_LAYOUT_NAME, "%s.%s", l->name, suffix);
-}
-
-const eqi_source_entry *eqi_layout_tensor_of(const eqi_source *source, const eqi_layout_linear *l,
-                                             const char *suffix)
-{
-    char name[EQI_LAYOUT_NAME];
-    full_name(l, suffix, name);
-    return eqi_source_find(source, name);
-}
-
 /* Without a quantization_config nothing may be packed, in whatever layout. */
 static eqat_status expect_unpacked(const eqi_source *source, const char *path,
                                    const eqi_layout_linear *l)
@@ -107,21 +86,6 @@ static eqat_status expect_unpacked(const eqi_source *source, const char *path,
             return eqi_fail(source->ctx, EQAT_FORMAT,
                             "%s: tensor %s: expected a quantization_config in config.json", path,
                             e->name);
-    }
-    return EQAT_OK;
-}
-
-static eqat_status expect_tensors(const eqi_layout *layout, const eqi_source *source,
-                                  const char *path, const eqi_layout_linear *l)
-{
-    eqi_layout_tensor list[EQI_LAYOUT_TENSORS];
-    int n = layout->tensors(l, list);
-    for (int i = 0; i < n; i++) {
-        char name[EQI_LAYOUT_NAME];
-        full_name(l, list[i].suffix, name);
-        if (list[i].optional && !eqi_source_find(source, name)) continue;
-        EQI_RETURN_IF(eqi_source_expect(source, path, name, list[i].types, list[i].ndim,
-                                        list[i].shape, NULL));
     }
     return EQAT_OK;
 }
@@ -139,32 +103,5 @@ eqat_status eqi_packing_expect(const eqi_packing *packing, const eqi_source *sou
         return eqi_fail(source->ctx, EQAT_FORMAT,
                         "%s: %s: found group_size %lld, expected a divisor of %lld", path, l->name,
                         (long long)l->q.group, (long long)l->in);
-    return expect_tensors(layout, source, path, l);
-}
-
-eqat_status eqi_layout_declare(const eqi_layout *layout, eqi_safetensors_writer *writer,
-                               const eqi_layout_linear *l)
-{
-    eqi_layout_tensor list[EQI_LAYOUT_TENSORS];
-    int n = layout->tensors(l, list);
-    for (int i = 0; i < n; i++) {
-        char name[EQI_LAYOUT_NAME];
-        full_name(l, list[i].suffix, name);
-        EQI_RETURN_IF(
-            eqi_safetensors_declare(writer, name, list[i].stored, list[i].ndim, list[i].shape));
-    }
-    return EQAT_OK;
-}
-
-int64_t eqi_layout_bytes(const eqi_layout *layout, const eqi_layout_linear *l)
-{
-    eqi_layout_tensor list[EQI_LAYOUT_TENSORS];
-    int n = layout->tensors(l, list);
-    int64_t bytes = 0;
-    for (int i = 0; i < n; i++) {
-        int64_t elements = 1;
-        for (int d = 0; d < list[i].ndim; d++) elements *= list[i].shape[d];
-        bytes += (int64_t)eqi_stored_bytes(list[i].stored, elements);
-    }
-    return bytes;
+    return eqi_layout_expect(layout, source, path, l);
 }

@@ -60,3 +60,8 @@ eqi_quant_desc eqi_linear_quantization(const eqi_linear *l)
     if (l->weight.codes) return l->weight.q;
     return l->weight.w ? (eqi_quant_desc){0} : l->file;
 }
+
+eqi_layout_linear eqi_linear_described(const eqi_linear *l, eqi_quant_desc q)
+{
+    return (eqi_layout_linear){.name = l->name, .out = l->out, .in = l->in, .q = q};
+}

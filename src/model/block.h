@@ -4,6 +4,7 @@
 #define EQI_MODEL_BLOCK_H
 
 #include "eqat/quantizer.h"
+#include "format/layout.h"
 #include "format/source.h"
 #include "ops/ops.h"
 #include "quant/kind.h"
@@ -142,6 +143,9 @@ eqat_status eqi_block_forward(eqi_tape *tape, const eqi_block *block, const eqi_
 
 /* What a linear is by now, in memory or, when it is not there, in the file; bits 0: dense. */
 eqi_quant_desc eqi_linear_quantization(const eqi_linear *linear);
+
+/* The linear as storage layouts see it, packed as `q`. */
+eqi_layout_linear eqi_linear_described(const eqi_linear *linear, eqi_quant_desc q);
 
 /* --- the rows that families list: their linears and norms, in order; name NULL ends them --- */
 

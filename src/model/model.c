@@ -134,11 +134,6 @@ void eqat_model_free(eqat_model *m)
 
 const eqat_tokenizer *eqat_model_tokenizer(const eqat_model *m) { return m->tokenizer; }
 
-eqi_layout_linear eqi_linear_described(const eqi_linear *l, eqi_quant_desc q)
-{
-    return (eqi_layout_linear){.name = l->name, .out = l->out, .in = l->in, .q = q};
-}
-
 typedef struct totals {
     const eqi_layout *layout; /* of what is packed */
     bool quantized, changed;  /* changed: no longer what the file holds */

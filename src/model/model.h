@@ -59,8 +59,6 @@ void eqi_narrow(const float *restrict x, int64_t n, eqi_dtype dtype,
                 uint16_t *restrict y); /* to BF16 or F16 */
 /* Index of the first value (F32, BF16 or F16) that is not finite, or n. */
 int64_t eqi_first_bad(const void *values, int64_t n, eqi_dtype dtype);
-/* The linear as storage layouts see it, packed as `q`. */
-eqi_layout_linear eqi_linear_described(const eqi_linear *linear, eqi_quant_desc q);
 eqat_status eqi_load_packed(eqat_model *model, const eqi_linear *linear, eqi_weight *weight);
 /* config.json, with quantization_config as the layout has it, and the small files beside it. */
 eqat_status eqi_save_config(eqat_model *model, const eqi_layout *layout, const char *dir);

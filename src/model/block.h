@@ -58,7 +58,7 @@ typedef struct eqi_norm {
     eqi_stored stored;
 } eqi_norm;
 
-/* Where a block's weights are, and which copy is the newest. docs/ownership.md draws it.
+/* Where a block's weights are, and which copy is the newest. docs/architecture.md draws it.
  *
  *            acquire: a copy for the pass at hand
  *   DENSE  ------------------------------------------> dropped by release

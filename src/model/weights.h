@@ -1,6 +1,6 @@
 /* Who keeps a block's weights in memory, and why: the only file that fills, replaces and drops
  * them. eqi_block_state tells what is where; its diagram stands in block.h and
- * docs/ownership.md. */
+ * docs/architecture.md. */
 #ifndef EQI_MODEL_WEIGHTS_H
 #define EQI_MODEL_WEIGHTS_H
 

@@ -86,8 +86,8 @@ EQAT_API void eqat_block_ap_free(eqat_block_ap *job); /* NULL is fine */
 EQAT_API int64_t eqat_block_ap_block(const eqat_block_ap *job);
 /* Loads the next block as F32 masters, initialises s and z, computes the targets by moving the
  * full-precision stream through it. EQAT_NUMERIC when a weight is not finite.  Until finish or
- * abandon the model can be evaluated and saved, as it was before; it cannot be rounded or trained by
- * another job. */
+ * abandon the model can be evaluated and saved, as it was before; it cannot be rounded, or trained
+ * by another job. */
 EQAT_API eqat_status eqat_block_ap_begin(eqat_block_ap *job);
 /* Steps of one epoch of the current block. */
 EQAT_API int64_t eqat_block_ap_steps(const eqat_block_ap *job);

@@ -1,4 +1,5 @@
-#include "autograd/tape.h"
+#include "autograd/grad.h"
+
 #include "backend/backend.h"
 
 static eqi_dtype grad_dtype(const eqi_tensor *t)

@@ -2,6 +2,7 @@
 #ifndef EQI_AUTOGRAD_TAPE_H
 #define EQI_AUTOGRAD_TAPE_H
 
+#include "autograd/grad.h"
 #include "backend/backend.h"
 
 #define EQI_NODE_TENSORS 10
@@ -87,18 +88,6 @@ eqat_status eqi_tape_backward_into(eqi_tape *tape, eqi_tensor *loss, double scal
 bool eqi_tape_takes_update(const eqi_tape *tape, eqi_tensor *t, eqi_update *update);
 /* The same from a given gradient of `out` instead of a scalar loss. */
 eqat_status eqi_tape_backward_from(eqi_tape *tape, eqi_tensor *out, const eqi_tensor *grad);
-
-/* For backward rules: the gradient buffer of t, created on first use; *acc tells whether it holds a
- * value to add to. *grad is NULL when t is absent or requires no gradient. Leaves get f32, tape
- * outputs their own dtype (f64 stays f64). */
-eqat_status eqi_grad_of(eqi_tensor *t, eqi_tensor **grad, bool *acc);
-/* For rules whose gradient stands in a tensor of its own: adds g (same shape) to the
- * gradient of t. Shares g instead of copying where nobody can tell; a shared gradient is copied
- * before eqi_grad_of hands it out. */
-eqat_status eqi_grad_add(eqi_tensor *t, eqi_tensor *g);
-/* The same, taking over the caller's reference, also on failure. */
-eqat_status eqi_grad_give(eqi_tensor *t, eqi_tensor *g);
-void eqi_tensor_zero_grad(eqi_tensor *t); /* drops the gradient; the next backward starts afresh */
 
 /* Recomputation (Chen et al. 2016): runs fn without recording; backward runs it again, recorded on
  * a tape of its own, and goes through that, with bit for bit the gradients of the plain run.

@@ -3,7 +3,6 @@
 #include <string.h>
 
 #include "base/context.h"
-#include "tensor/tensor.h"
 
 /* The size lives in front of the block, so that freeing can keep the account
  * without asking every caller to remember it. */
@@ -24,10 +23,7 @@ static void *raw_alloc(eqi_ctx *ctx, size_t size)
 void *eqi_alloc(eqi_ctx *ctx, size_t size, const char *what)
 {
     header *h = raw_alloc(ctx, size);
-    if (!h && ctx->recycled) {
-        eqi_storage_trim(ctx);
-        h = raw_alloc(ctx, size);
-    }
+    if (!h && ctx->reclaim && ctx->reclaim(ctx)) h = raw_alloc(ctx, size);
     if (!h) {
         eqi_fail(ctx, EQAT_OUT_OF_MEMORY, "out of memory: %zu bytes for %s", size, what);
         return NULL;

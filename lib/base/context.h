@@ -1,5 +1,6 @@
-/* What every part of the engine needs: memory, errors, log, threads, seed, backend.
- * Public code knows this struct as the opaque eqat_context. */
+/* What every part of the engine needs: memory, errors, log, seed, and places for what the rooms
+ * above keep. Public code knows this struct as the opaque eqat_context; engine/engine.h makes one
+ * that computes. */
 #ifndef EQI_BASE_CONTEXT_H
 #define EQI_BASE_CONTEXT_H
 
@@ -60,34 +61,29 @@ struct eqat_context {
     atomic_int cancelled;
     eqi_allocator allocator;
     size_t bytes_now, bytes_peak;
-    eqi_storage *recycled; /* freed tensor storages kept for the next step, see tensor/storage.c */
-    size_t recycled_bytes;
-    size_t live_bytes,
-        live_peak; /* of storages in use: recycled ones never lift the sum above the peak by much */
     eqi_log_fn log;
     void *log_user;
     int log_level;
     uint64_t seed;
+    char error[EQI_ERROR_MAX];
+
+    /* Of the rooms above, which set and read them. */
     eqi_pool *pool;
+    char device[32];
     const eqi_backend *backend;
     void *backend_state;
-    char device[32];
-    char error[EQI_ERROR_MAX];
+    eqi_storage *recycled; /* freed tensor storages kept for the next step, see tensor/storage.h */
+    size_t recycled_bytes;
+    size_t live_bytes, live_peak;  /* of storages in use: recycled ones never lift the sum above the
+                                      peak by much */
+    bool (*reclaim)(eqi_ctx *ctx); /* called when the allocator has nothing left; NULL: none. True
+                                      when it gave memory back: then the request is tried again */
+    void (*close)(eqi_ctx *ctx);   /* called when the last reference goes; NULL: nothing to close */
 };
 
-typedef struct eqi_ctx_config {
-    const char *device; /* "cpu", "ref" */
-    int threads;        /* 0: one per available processor */
-    uint64_t seed;
-    eqi_allocator allocator;
-    eqi_log_fn log;
-    void *log_user;
-    int log_level;
-} eqi_ctx_config;
-
-/* error, when given, receives the one line that an eqat_context would otherwise hold. */
-eqat_status eqi_ctx_create(eqi_ctx **out, const eqi_ctx_config *config, char *error,
-                           size_t error_size);
+/* A context that has memory, messages and a seed of 0, and computes nothing. NULL when there is no
+ * memory. The context itself comes from the allocator too. */
+eqi_ctx *eqi_ctx_new(const eqi_allocator *allocator);
 eqi_ctx *eqi_ctx_ref(eqi_ctx *ctx);
 void eqi_ctx_unref(eqi_ctx *ctx);
 

@@ -4,17 +4,6 @@ enum { X, W, S, Z, BIAS, CODES, INPUTS };
 
 _Static_assert(sizeof(eqi_quant_desc) <= EQI_NODE_ATTR, "a descriptor fits a node");
 
-int64_t eqi_weight_out(const eqi_weight *w)
-{
-    return w->w ? w->w->v.shape[0] : w->codes->v.shape[0];
-}
-
-int64_t eqi_weight_in(const eqi_weight *w)
-{
-    if (w->w) return w->w->v.shape[1];
-    return w->q.bits ? w->codes->v.shape[1] / w->q.bits * 32 : 0;
-}
-
 static eqat_status backward_x(eqi_ctx *ctx, eqi_node *node, const eqi_view *dy)
 {
     const eqi_quant_desc *q = (const eqi_quant_desc *)node->attr;

@@ -18,6 +18,9 @@ eqat_status eqi_op_check_same(const char *op, const char *a_name, const eqi_tens
 /* w [.., K] of a dtype that goes with x, K as in x [.., K]. */
 eqat_status eqi_op_check_weight(const char *op, const char *name, const eqi_tensor *w,
                                 const eqi_tensor *x);
+/* eqi_quant_desc_check in the name of an op. */
+eqat_status eqi_op_check_desc(const char *op, eqi_ctx *ctx, const eqi_quant_desc *q,
+                              int64_t in_features);
 /* s, z [N, G] beside w [N, K], and beside packed codes. */
 eqat_status eqi_op_check_groups(const char *op, const eqi_tensor *w, const eqi_tensor *s,
                                 const eqi_tensor *z, const eqi_quant_desc *q);

@@ -19,6 +19,8 @@ typedef struct eqi_weight {
 
 int64_t eqi_weight_out(const eqi_weight *w);
 int64_t eqi_weight_in(const eqi_weight *w);
+/* Gives up the references of *w and clears it. */
+void eqi_weight_release(eqi_weight *w);
 
 eqat_status eqi_op_linear(eqi_tape *tape, eqi_tensor *x, const eqi_weight *w,
                           eqi_tensor **out); /* [.., K] -> [.., N] */

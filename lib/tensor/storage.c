@@ -1,5 +1,6 @@
+#include "tensor/storage.h"
+
 #include "backend/backend.h"
-#include "tensor/tensor.h"
 
 /* Recycled storages may lift the footprint this far above what live tensors ever needed. */
 #define SLACK ((size_t)16 << 20)
@@ -53,10 +54,7 @@ static eqi_storage *fresh(eqi_ctx *ctx, size_t size)
     if (!s) return NULL;
     s->size = size;
     s->data = ctx->backend->alloc(ctx, size);
-    if (!s->data && ctx->recycled) {
-        eqi_storage_trim(ctx);
-        s->data = ctx->backend->alloc(ctx, size);
-    }
+    if (!s->data && eqi_storage_trim(ctx)) s->data = ctx->backend->alloc(ctx, size);
     if (s->data) return s;
     eqi_free(ctx, s);
     return NULL;
@@ -94,8 +92,9 @@ void eqi_storage_unref(eqi_storage *s)
     eqi_ctx_unref(ctx);
 }
 
-void eqi_storage_trim(eqi_ctx *ctx)
+bool eqi_storage_trim(eqi_ctx *ctx)
 {
+    bool any = ctx->recycled != NULL;
     while (ctx->recycled) {
         eqi_storage *s = ctx->recycled;
         ctx->recycled = s->next;
@@ -103,4 +102,5 @@ void eqi_storage_trim(eqi_ctx *ctx)
     }
     ctx->recycled_bytes = 0;
     ctx->live_peak = ctx->live_bytes;
+    return any;
 }

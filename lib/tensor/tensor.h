@@ -3,51 +3,8 @@
 #ifndef EQI_TENSOR_TENSOR_H
 #define EQI_TENSOR_TENSOR_H
 
-#include "base/context.h"
-
-#define EQI_MAX_DIMS 4
-
-/* Values equal those of eqat_dtype. */
-typedef enum eqi_dtype {
-    EQI_F32 = 0,
-    EQI_BF16 = 1,
-    EQI_F16 = 2, /* storage of weights only; no op computes in it */
-    EQI_F64 = 3, /* the reference kernels only: finite differences */
-    EQI_I32 = 4, /* token ids, positions, labels */
-    EQI_U8 = 5,  /* frozen zero points */
-    EQI_U32 = 6, /* packed codes */
-    EQI_DTYPE_COUNT
-} eqi_dtype;
-
-size_t eqi_dtype_size(eqi_dtype dtype);
-const char *eqi_dtype_name(eqi_dtype dtype); /* "f32" */
-bool eqi_dtype_is_float(eqi_dtype dtype);
-
-struct eqi_storage {
-    eqi_ctx *ctx; /* counted, except while recycled */
-    int refs; /* one handle belongs to one thread at a time, and so do the tensors that share it */
-    size_t size;
-    void *data;
-    bool foreign; /* memory of the caller's; deleter may be NULL */
-    void (*deleter)(void *user, void *data);
-    void *user;
-    eqi_storage *next; /* in ctx->recycled */
-};
-
-/* Freed storages wait in the context for a request of the same size: the steps of a training loop
- * repeat their sizes, and fresh pages cost more than the arithmetic on small models. */
-eqat_status eqi_storage_create(eqi_ctx *ctx, eqi_storage **out, size_t size);
-void eqi_storage_unref(eqi_storage *storage);
-void eqi_storage_trim(eqi_ctx *ctx); /* gives recycled storages back to the allocator */
-
-/* What kernels see. Strides in elements. */
-typedef struct eqi_view {
-    void *data;
-    eqi_dtype dtype;
-    int ndim;
-    int64_t shape[EQI_MAX_DIMS];
-    int64_t stride[EQI_MAX_DIMS];
-} eqi_view;
+#include "tensor/storage.h"
+#include "tensor/view.h"
 
 typedef struct eqat_tensor eqi_tensor;
 struct eqat_tensor {
@@ -89,14 +46,6 @@ eqat_status eqi_tensor_reshape(eqi_tensor *t, eqi_tensor **out, int ndim,
 eqat_status eqi_tensor_slice(eqi_tensor *t, eqi_tensor **out, int dim, int64_t start,
                              int64_t length);
 eqat_status eqi_tensor_transpose(eqi_tensor *t, eqi_tensor **out, int a, int b); /* swaps them */
-
-int64_t eqi_view_count(const eqi_view *v);
-bool eqi_view_is_contiguous(const eqi_view *v);
-bool eqi_view_same_shape(const eqi_view *a, const eqi_view *b);
-int64_t eqi_view_rows(const eqi_view *v); /* product of all but the last dimension */
-/* "[2, 3, 4]" into a buffer of the caller's; returns buffer. */
-const char *eqi_view_shape_text(const eqi_view *v, char *buffer, size_t size);
-#define EQI_SHAPE_TEXT 96
 
 /* Host transfers, contiguous tensors; n is the exact byte size. On a GPU these are ordered on its
  * stream, and download waits. */

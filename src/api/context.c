@@ -2,8 +2,9 @@
 
 #include "api/options.h"
 #include "base/threads.h"
+#include "engine/engine.h"
 #include "eqat/context.h"
-#include "tensor/tensor.h"
+#include "tensor/storage.h"
 
 #define VERSION "0.1.0"
 
@@ -63,7 +64,7 @@ const char *eqat_context_error(const eqat_context *ctx) { return ctx->error; }
 size_t eqat_context_bytes(const eqat_context *ctx) { return ctx->bytes_now; }
 size_t eqat_context_bytes_peak(const eqat_context *ctx) { return ctx->bytes_peak; }
 void eqat_context_reset_peak(eqat_context *ctx) { ctx->bytes_peak = ctx->bytes_now; }
-void eqat_context_trim(eqat_context *ctx) { eqi_storage_trim(ctx); }
+void eqat_context_trim(eqat_context *ctx) { (void)eqi_storage_trim(ctx); }
 int32_t eqat_context_threads(const eqat_context *ctx) { return eqi_pool_size(ctx->pool); }
 void eqat_cancel(eqat_context *ctx)
 {

@@ -61,16 +61,6 @@ eqat_status eqi_quant_round_z(eqi_tensor *z, int bits, eqi_tensor **out)
     return st;
 }
 
-void eqi_weight_release(eqi_weight *w)
-{
-    eqi_tensor_unref(w->w);
-    eqi_tensor_unref(w->codes);
-    eqi_tensor_unref(w->s);
-    eqi_tensor_unref(w->z);
-    eqi_tensor_unref(w->bias);
-    *w = (eqi_weight){0};
-}
-
 eqat_status eqi_quant_freeze(eqi_tensor *w, eqi_tensor *s, eqi_tensor *z,
                              const eqi_quant_desc *desc, eqi_weight *packed)
 {

@@ -13,7 +13,5 @@ eqat_status eqi_quant_freeze(eqi_tensor *w, eqi_tensor *s, eqi_tensor *z,
 eqat_status eqi_quant_round_s(eqi_tensor *s);
 /* A new U8 tensor clamp(rne(z), 0, 2^bits - 1). */
 eqat_status eqi_quant_round_z(eqi_tensor *z, int bits, eqi_tensor **out);
-/* Releases what *weight refers to and clears it. */
-void eqi_weight_release(eqi_weight *weight);
 
 #endif

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 
 #include "suite.h"
+#include "engine/engine.h"
 
 static int usage(void)
 {

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "engine/engine.h"
 #include "format/gguf_names.h"
 
 static eqat_status open_hf(eqi_gguf *g, eqi_source **s, const char *config_path)

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "engine/engine.h"
 
 /* Every request for memory in turn is refused, either it alone or it and all that follow: the call
  * must say "out of memory", leave nothing behind, and leave a context in which the same call then

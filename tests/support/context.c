@@ -1,4 +1,5 @@
 #include "context.h"
+#include "engine/engine.h"
 
 bool granted(counter *c)
 {

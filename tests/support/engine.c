@@ -2,6 +2,7 @@
 
 #include "base/half.h"
 #include "base/rng.h"
+#include "engine/engine.h"
 
 static size_t offset(const eqi_view *v, int64_t i)
 {

@@ -5,6 +5,7 @@
 #include "gguf_bytes.h"
 #include "json.h"
 #include "make.h"
+#include "engine/engine.h"
 
 #define SPACE "\xe2\x96\x81"
 

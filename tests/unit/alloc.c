@@ -1,4 +1,5 @@
 #include "unit.h"
+#include "engine/engine.h"
 
 START_TEST(accounts_and_aligns)
 {

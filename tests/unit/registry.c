@@ -1,4 +1,5 @@
 #include "unit.h"
+#include "engine/engine.h"
 
 static eqat_status open_device(const char *device, char *error, size_t size)
 {

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "unit.h"
+#include "engine/engine.h"
 
 enum { TASKS = 1000 };
 

@@ -1,0 +1,22 @@
+/* A context that computes: its pool, its device and its memory for tensors. */
+#ifndef EQI_ENGINE_ENGINE_H
+#define EQI_ENGINE_ENGINE_H
+
+#include "base/context.h"
+
+typedef struct eqi_ctx_config {
+    const char *device; /* "cpu", "ref"; NULL: "cpu" */
+    int threads;        /* 0: one per available processor */
+    uint64_t seed;
+    eqi_allocator allocator;
+    eqi_log_fn log;
+    void *log_user;
+    int log_level;
+} eqi_ctx_config;
+
+/* error, when given, receives the one line that an eqat_context would otherwise hold. Given up with
+ * eqi_ctx_unref. */
+eqat_status eqi_ctx_create(eqi_ctx **out, const eqi_ctx_config *config, char *error,
+                           size_t error_size);
+
+#endif

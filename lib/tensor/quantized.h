@@ -1,0 +1,41 @@
+/* Uniformly quantized weights: how they are grouped, what their step sizes are stored as, and where
+ * their codes lie. */
+#ifndef EQI_TENSOR_QUANTIZED_H
+#define EQI_TENSOR_QUANTIZED_H
+
+#include <math.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/half.h"
+
+/* Uniform quantization of a weight [N, K] in groups of `group` inputs (group divides K; G = K /
+ * group). */
+typedef struct eqi_quant_desc {
+    int bits;      /* 2..8 */
+    int64_t group; /* >= 1 */
+    bool clamp;    /* fake quantization: s to [1e-4, 1e4] (Block-AP); false: s as it is */
+    bool middle;   /* init_mse: z is 2^(bits-1) - 1 or 2^(bits-1) */
+} eqi_quant_desc;
+
+#define EQI_STEP_MIN 1e-4f
+#define EQI_STEP_MAX 1e4f
+#define EQI_STORED_STEP_MIN 0x1p-24f
+#define EQI_STORED_STEP_MAX 65504.0f
+
+/* s as a file stores it: fp16, neither infinite nor, unless s is, zero, which would lose the group;
+ * a NaN stays one. */
+static inline float eqi_stored_step(float s)
+{
+    float r = eqi_f16_to_f32(eqi_f32_to_f16(s));
+    if (r == 0.0f) return s == 0.0f ? s : copysignf(EQI_STORED_STEP_MIN, s);
+    return r > EQI_STORED_STEP_MAX ? EQI_STORED_STEP_MAX
+        : r < -EQI_STORED_STEP_MAX ? -EQI_STORED_STEP_MAX
+                                   : r;
+}
+
+/* Packed codes: per row of the weight, blocks of 32 inputs in `bits` little-endian 32-bit words,
+ * code i of a block at bits [i*bits, (i+1)*bits) of that stream. q is U32 [N, K/32*bits]; K is a
+ * multiple of 32. */
+
+#endif

@@ -1,0 +1,42 @@
+/* What kernels see of a tensor. */
+#ifndef EQI_TENSOR_VIEW_H
+#define EQI_TENSOR_VIEW_H
+
+#include "base/context.h"
+
+#define EQI_MAX_DIMS 4
+
+/* Values equal those of eqat_dtype. */
+typedef enum eqi_dtype {
+    EQI_F32 = 0,
+    EQI_BF16 = 1,
+    EQI_F16 = 2, /* storage of weights only; no op computes in it */
+    EQI_F64 = 3, /* the reference kernels only: finite differences */
+    EQI_I32 = 4, /* token ids, positions, labels */
+    EQI_U8 = 5,  /* frozen zero points */
+    EQI_U32 = 6, /* packed codes */
+    EQI_DTYPE_COUNT
+} eqi_dtype;
+
+size_t eqi_dtype_size(eqi_dtype dtype);
+const char *eqi_dtype_name(eqi_dtype dtype); /* "f32" */
+bool eqi_dtype_is_float(eqi_dtype dtype);
+
+/* Strides in elements. */
+typedef struct eqi_view {
+    void *data;
+    eqi_dtype dtype;
+    int ndim;
+    int64_t shape[EQI_MAX_DIMS];
+    int64_t stride[EQI_MAX_DIMS];
+} eqi_view;
+
+int64_t eqi_view_count(const eqi_view *v);
+bool eqi_view_is_contiguous(const eqi_view *v);
+bool eqi_view_same_shape(const eqi_view *a, const eqi_view *b);
+int64_t eqi_view_rows(const eqi_view *v); /* product of all but the last dimension */
+/* "[2, 3, 4]" into a buffer of the caller's; returns buffer. */
+const char *eqi_view_shape_text(const eqi_view *v, char *buffer, size_t size);
+#define EQI_SHAPE_TEXT 96
+
+#endif

@@ -44,6 +44,7 @@ typedef struct eqi_sink {
     void *user;
 } eqi_sink;
 
+/* Of this folder but for ctx. */
 struct eqat_tape {
     eqi_ctx *ctx;
     eqi_node *nodes;
@@ -52,7 +53,7 @@ struct eqat_tape {
     const eqi_sink *sink; /* of the walk in progress, or NULL */
     bool recording;
     bool replay;  /* records a segment again for its gradient: nobody reads the segment's output */
-    bool blind;   /* linear and add leave their output's memory as it is: nobody reads it */
+    bool last;    /* the segment makes nothing but its output any more */
     bool touched; /* an op would have been recorded had recording been on */
 };
 
@@ -61,6 +62,13 @@ void eqi_tape_free(eqi_tape *tape); /* NULL is fine */
 /* Outputs that the caller still holds become constants. */
 void eqi_tape_clear(eqi_tape *tape);
 void eqi_tape_set_recording(eqi_tape *tape, bool on);
+/* A segment says with true that from here on it makes nothing but its output, with false that it is
+ * done. Recorded again for its gradient, nobody reads that output: ops that ask eqi_tape_is_blind
+ * leave its memory as it is. */
+void eqi_tape_set_last(eqi_tape *tape, bool on);
+bool eqi_tape_is_blind(const eqi_tape *tape);
+/* Whether backward may reach leaves that are not among the inputs of a node. */
+bool eqi_tape_captures(const eqi_tape *tape);
 
 /* What an op calls when it has computed `out`. When recording and any of in[] requires a gradient,
  * appends a node that refers to all tensors, copies attr and marks out; otherwise does nothing.

@@ -8,6 +8,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "base/dtype.h"
+
 static inline uint32_t eqi_f32_bits(float f)
 {
     uint32_t u;
@@ -54,5 +56,14 @@ static inline uint16_t eqi_f32_to_f16(float f)
     uint32_t shift = 126u - (x >> 23), m = (x & 0x7fffffu) | 0x800000u;
     return (uint16_t)(sign | ((m + (1u << (shift - 1)) - 1u + ((m >> shift) & 1u)) >> shift));
 }
+
+/* ---- arrays; dtypes F32, BF16, F16 ---- */
+/* Every value to F16 and back. */
+void eqi_round_f16(float *x, int64_t n);
+/* y is BF16 or F16. */
+void eqi_narrow(const float *restrict x, int64_t n, eqi_dtype dtype, uint16_t *restrict y);
+float eqi_element(const void *values, int64_t i, eqi_dtype dtype);
+/* Index of the first value that is not finite, or n. */
+int64_t eqi_first_bad(const void *values, int64_t n, eqi_dtype dtype);
 
 #endif

@@ -21,7 +21,7 @@ eqat_status eqi_op_add(eqi_tape *tape, eqi_tensor *a, eqi_tensor *b, eqi_tensor 
     EQI_GOTO(done, eqi_op_contiguous(tape, a, &in[0]));
     EQI_GOTO(done, eqi_op_contiguous(tape, b, &in[1]));
     EQI_GOTO(done, eqi_tensor_create(ctx, out, a->v.dtype, a->v.ndim, a->v.shape));
-    if (!tape->blind)
+    if (!eqi_tape_is_blind(tape))
         EQI_GOTO(done, ctx->backend->axpby(ctx, &(*out)->v, 1, &in[0]->v, 1, &in[1]->v));
 done:
     st = eqi_op_finish(tape, st, &eqi_add_op, in, 2, out, NULL, 0, NULL, 0);

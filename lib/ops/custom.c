@@ -38,9 +38,9 @@ eqat_status eqi_op_custom(eqi_tape *tape, const char *name, eqi_tensor *const *i
 {
     custom c = {.backward = rule, .release = release_user, .user = user, .n_in = n_in};
     snprintf(c.name, sizeof c.name, "%s", name ? name : "custom");
-    size_t before = tape->count;
+    bool held = eqi_tape_records(tape, in, n_in);
     eqat_status st = eqi_tape_record(tape, &eqi_custom_op, in, n_in, out, NULL, 0, &c, sizeof c);
     if (st != EQAT_OK) st = eqi_fail_in(tape->ctx, st, "%s", c.name);
-    if (tape->count == before && release_user) release_user(user);
+    if (!(held && st == EQAT_OK) && release_user) release_user(user);
     return st;
 }

@@ -178,7 +178,7 @@ eqat_status eqi_op_linear(eqi_tape *tape, eqi_tensor *x, const eqi_weight *w, eq
     eqat_status st = EQAT_OK;
     EQI_GOTO(done, gather(tape, x, w, in));
     EQI_GOTO(done, eqi_tensor_create(tape->ctx, out, x->v.dtype, x->v.ndim, shape));
-    if (!tape->blind) EQI_GOTO(done, compute(tape->ctx, *out, in, &w->q));
+    if (!eqi_tape_is_blind(tape)) EQI_GOTO(done, compute(tape->ctx, *out, in, &w->q));
 done:
     st = eqi_op_finish(tape, st, &eqi_linear_op, in, INPUTS, out, NULL, 0, &w->q, sizeof w->q);
     for (int i = 0; i < INPUTS; i++) eqi_tensor_unref(in[i]);

@@ -99,4 +99,15 @@ eqat_status eqi_quant_init(eqi_tensor *w, const eqi_quant_desc *q, bool mse, eqi
                            eqi_tensor **z);
 eqat_status eqi_quant_desc_check(eqi_ctx *ctx, const eqi_quant_desc *q, int64_t in_features);
 
+/* The step of the optimizer; its scalars stay on the device. sum F64 [1], norm and factor F32 [1],
+ * p, g, m, v F32 of one shape, contiguous. */
+/* sum += the sum of squares of g */
+eqat_status eqi_sum_squares(eqi_tensor *sum, const eqi_tensor *g);
+/* norm = scale * sqrt(sum), and the factor that clips it: see eqi_clip_factor_fn. */
+eqat_status eqi_clip_factor(eqi_tensor *norm, eqi_tensor *factor, const eqi_tensor *sum,
+                            double max_norm, double scale);
+/* One step of p with gradient factor * g; factor NULL: g. Nothing changes when factor is NaN. */
+eqat_status eqi_adamw(eqi_tensor *p, const eqi_tensor *g, eqi_tensor *m, eqi_tensor *v,
+                      const eqi_tensor *factor, const eqi_adamw_desc *d);
+
 #endif

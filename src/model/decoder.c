@@ -16,7 +16,7 @@ static eqat_status mlp(eqi_tape *tape, const eqi_block *b, eqi_tensor *x, eqi_te
     eqi_drop(&gate);
     eqi_drop(&up);
     /* From here on only the block's output is made. */
-    if (!eqi_block_norm(b, EQI_NORM_MLP_OUT)) tape->blind = tape->replay;
+    if (!eqi_block_norm(b, EQI_NORM_MLP_OUT)) eqi_tape_set_last(tape, true);
     st = eqi_block_apply(tape, b, EQI_DOWN, gated, out);
 done:
     eqi_drop(&normed);
@@ -55,7 +55,7 @@ static eqat_status graph(eqi_tape *tape, const eqi_block *b, const eqi_block_inp
     EQI_GOTO(done, second(tape, b, middle, &branch));
     st = join(tape, b, EQI_NORM_MLP_OUT, middle, &branch, out);
 done:
-    tape->blind = false;
+    eqi_tape_set_last(tape, false);
     eqi_drop(&branch);
     eqi_drop(&middle);
     return st;

@@ -55,10 +55,6 @@ eqat_status eqi_round_kept(eqi_tensor *t, eqi_stored stored);
 /* Fills model->blocks and final_norm with names and shapes, and holds every tensor of the source
  * against them. */
 eqat_status eqi_model_layout(eqat_model *model);
-void eqi_narrow(const float *restrict x, int64_t n, eqi_dtype dtype,
-                uint16_t *restrict y); /* to BF16 or F16 */
-/* Index of the first value (F32, BF16 or F16) that is not finite, or n. */
-int64_t eqi_first_bad(const void *values, int64_t n, eqi_dtype dtype);
 eqat_status eqi_load_packed(eqat_model *model, const eqi_linear *linear, eqi_weight *weight);
 /* config.json, with quantization_config as the layout has it, and the small files beside it. */
 eqat_status eqi_save_config(eqat_model *model, const eqi_layout *layout, const char *dir);

@@ -30,53 +30,6 @@ eqat_status eqi_round_kept(eqi_tensor *t, eqi_stored stored)
     return st;
 }
 
-/* To F16 and back. Without branches, so that compilers vectorize it: every weight of a GGUF file
- * passes here. */
-static void round_f16(float *x, int64_t n)
-{
-    for (int64_t i = 0; i < n; i++) {
-        uint32_t u = eqi_f32_bits(x[i]);
-        int32_t a = (int32_t)(u & 0x7fffffffu);
-        int32_t normal = (int32_t)(((uint32_t)a + 0xfffu + ((u >> 13) & 1u)) & ~0x1fffu);
-        /* Below 2^-14 the step is 2^-24, which is that of floats from 0.5 on. */
-        int32_t small = (int32_t)eqi_f32_bits((eqi_f32_from_bits((uint32_t)a) + 0.5f) - 0.5f);
-        int32_t kept = a < 0x38800000 ? small : normal;
-        kept = kept >= 0x47800000 ? 0x7f800000 : kept;
-        x[i] = eqi_f32_from_bits((u & 0x80000000u) | (uint32_t)(a > 0x7f800000 ? a : kept));
-    }
-}
-
-void eqi_narrow(const float *restrict x, int64_t n, eqi_dtype dtype, uint16_t *restrict y)
-{
-    if (dtype == EQI_BF16)
-        for (int64_t i = 0; i < n; i++) y[i] = eqi_f32_to_bf16(x[i]);
-    else
-        for (int64_t i = 0; i < n; i++) y[i] = eqi_f32_to_f16(x[i]);
-}
-
-static float element(const void *buffer, int64_t i, eqi_dtype dtype)
-{
-    if (dtype == EQI_F32) return ((const float *)buffer)[i];
-    uint16_t h = ((const uint16_t *)buffer)[i];
-    return dtype == EQI_BF16 ? eqi_bf16_to_f32(h) : eqi_f16_to_f32(h);
-}
-
-/* Index of the first value that is not finite, or n: exponent bits all set, in any of the three
- * types. */
-int64_t eqi_first_bad(const void *buffer, int64_t n, eqi_dtype dtype)
-{
-    int64_t bad = 0;
-    uint32_t mask = dtype == EQI_F16 ? 0x7c00u : dtype == EQI_BF16 ? 0x7f80u : 0x7f800000u;
-    if (dtype == EQI_F32)
-        for (int64_t i = 0; i < n; i++) bad += (((const uint32_t *)buffer)[i] & mask) == mask;
-    else
-        for (int64_t i = 0; i < n; i++) bad += (((const uint16_t *)buffer)[i] & mask) == mask;
-    if (!bad) return n;
-    int64_t i = 0;
-    while (isfinite(element(buffer, i, dtype))) i++;
-    return i;
-}
-
 static eqat_status not_finite(eqat_model *m, const eqi_source_entry *e, int64_t at, float value)
 {
     return eqi_fail(m->ctx, EQAT_NUMERIC,
@@ -96,11 +49,11 @@ eqat_status eqi_read_chunk(eqat_model *m, const eqi_source_entry *e, int64_t fir
             eqi_source_read_raw(m->source, e, (uint64_t)first * size, (size_t)n * size, wide));
     } else {
         EQI_RETURN_IF(eqi_source_read_f32(m->source, e, first, n, wide));
-        if (e->stored != eqi_stored_as(eqi_kept_dtype(e->stored))) round_f16(wide, n);
+        if (e->stored != eqi_stored_as(eqi_kept_dtype(e->stored))) eqi_round_f16(wide, n);
     }
     eqi_dtype found = raw ? dtype : EQI_F32;
     int64_t bad = check_finite ? eqi_first_bad(wide, n, found) : n;
-    if (bad < n) return not_finite(m, e, first + bad, element(wide, bad, found));
+    if (bad < n) return not_finite(m, e, first + bad, eqi_element(wide, bad, found));
     *out = wide;
     if (found == dtype) return EQAT_OK;
     eqi_narrow(wide, n, dtype, narrow);

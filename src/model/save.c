@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "base/half.h"
 #include "model/read.h"
 #include "quant/freeze.h"
 

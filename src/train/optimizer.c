@@ -2,9 +2,8 @@
 #include <math.h>
 
 #include "api/options.h"
-#include "autograd/tape.h"
-#include "backend/backend.h"
 #include "eqat/optimizer.h"
+#include "ops/ops.h"
 #include "train/schedule.h"
 
 typedef struct moments {
@@ -192,13 +191,12 @@ static eqat_status call_back(eqat_optimizer *o)
 
 static eqat_status add_squares(eqat_optimizer *o, const eqi_tensor *p)
 {
-    return o->ctx->backend->sum_squares(o->ctx, &o->sum->v, &p->grad->v);
+    return eqi_sum_squares(o->sum, p->grad);
 }
 
 static eqat_status take_factor(eqat_optimizer *o, double grad_scale)
 {
-    return o->ctx->backend->clip_factor(o->ctx, &o->norm->v, &o->factor->v, &o->sum->v,
-                                        o->options.max_grad_norm, grad_scale);
+    return eqi_clip_factor(o->norm, o->factor, o->sum, o->options.max_grad_norm, grad_scale);
 }
 
 static eqi_adamw_desc adamw_of(const eqat_optimizer *o, size_t i)
@@ -219,8 +217,7 @@ static eqat_status update(eqat_optimizer *o, size_t i)
     moments *both = &o->moments[i];
     const eqi_adamw_desc d = adamw_of(o, i);
     both->steps = o->steps + 1;
-    EQI_RETURN_IF(o->ctx->backend->adamw(o->ctx, &p->v, &p->grad->v, &both->m->v, &both->v->v,
-                                         &o->factor->v, &d));
+    EQI_RETURN_IF(eqi_adamw(p, p->grad, both->m, both->v, o->factor, &d));
     eqi_tensor_zero_grad(p);
     return EQAT_OK;
 }
@@ -281,7 +278,7 @@ static bool take_over(void *user, eqi_tensor *leaf, eqi_update *update)
  * backward is past it. */
 static bool can_fuse(const eqat_optimizer *o, const eqat_tape *tape)
 {
-    return !o->callback && o->options.max_grad_norm == 0 && !tape->captures;
+    return !o->callback && o->options.max_grad_norm == 0 && !eqi_tape_captures(tape);
 }
 
 eqat_status eqat_optimizer_backward(eqat_optimizer *o, eqat_tape *tape, eqat_tensor *loss)

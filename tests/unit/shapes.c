@@ -75,6 +75,31 @@ START_TEST(pairs)
 }
 END_TEST
 
+START_TEST(optimizer_step)
+{
+    const eqi_adamw_desc d = {.lr = 1, .step = 1};
+    eqi_tensor *sum = t(EQI_F64, DIMS(1)), *strided;
+    OK(ctx, eqi_tensor_slice(F(4, 4), &strided, 1, 0, 2));
+    pool[pooled++] = strided;
+#define STEP_REFUSES(message, expr) FAILS(ctx, EQAT_INVALID_ARGUMENT, message, expr)
+    STEP_REFUSES("sum of squares: found sum of dtype f32, expected f64",
+                 eqi_sum_squares(F(1), F(3)));
+    STEP_REFUSES("sum of squares: g [4, 2] is not contiguous", eqi_sum_squares(sum, strided));
+    STEP_REFUSES("clip factor: found factor [2], expected one element",
+                 eqi_clip_factor(F(1), F(2), sum, 1, 1));
+    STEP_REFUSES("adamw: p [2, 3] does not fit v [3, 2]",
+                 eqi_adamw(F(2, 3), F(2, 3), F(2, 3), F(3, 2), NULL, &d));
+    STEP_REFUSES("adamw: found g of dtype bf16, expected f32",
+                 eqi_adamw(F(2), t(EQI_BF16, DIMS(2)), F(2), F(2), NULL, &d));
+    STEP_REFUSES("adamw: p [4, 2] is not contiguous",
+                 eqi_adamw(strided, F(4, 2), F(4, 2), F(4, 2), NULL, &d));
+    STEP_REFUSES("adamw: found factor [2], expected one element",
+                 eqi_adamw(F(3), F(3), F(3), F(3), F(2), &d));
+    OK(ctx, eqi_adamw(F(0), F(0), F(0), F(0), NULL, &d));
+    drain();
+}
+END_TEST
+
 START_TEST(linear)
 {
     eqi_quant_desc q = {.bits = 2, .group = 32};
@@ -315,6 +340,7 @@ TCase *case_shapes(void)
     TCase *c = tcase_create("shapes");
     tcase_add_checked_fixture(c, setup, teardown);
     tcase_add_test(c, pairs);
+    tcase_add_test(c, optimizer_step);
     tcase_add_test(c, linear);
     tcase_add_test(c, positions_and_heads);
     tcase_add_test(c, ids_and_labels);

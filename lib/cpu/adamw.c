@@ -6,7 +6,7 @@
 #include "cpu/pieces.h"
 
 typedef struct job {
-    const eqi_leaf *leaf;
+    const eqi_simd *simd;
     float *p, *m, *v;
     const float *g;
     eqi_adamw_terms terms;
@@ -15,7 +15,7 @@ typedef struct job {
 static void update(void *arg, int64_t first, int64_t count)
 {
     const job *j = arg;
-    j->leaf->adamw(j->p + first, j->g + first, j->m + first, j->v + first, &j->terms, count);
+    j->simd->adamw(j->p + first, j->g + first, j->m + first, j->v + first, &j->terms, count);
 }
 
 eqi_adamw_terms eqi_cpu_adamw_terms(const eqi_adamw_desc *d, float factor)
@@ -40,7 +40,7 @@ eqat_status eqi_cpu_adamw(eqi_ctx *ctx, const eqi_view *p, const eqi_view *g, co
 {
     float f = factor ? *(const float *)factor->data : 1.0f;
     if (isnan(f)) return EQAT_OK;
-    job j = {.leaf = eqi_cpu_of(ctx)->leaf,
+    job j = {.simd = eqi_cpu_of(ctx)->simd,
              .p = p->data,
              .m = m->data,
              .v = v->data,
@@ -53,12 +53,12 @@ eqat_status eqi_cpu_adamw(eqi_ctx *ctx, const eqi_view *p, const eqi_view *g, co
 static double squares(void *arg, int64_t first, int64_t count)
 {
     const job *j = arg;
-    return j->leaf->sum_squares(j->g + first, count);
+    return j->simd->sum_squares(j->g + first, count);
 }
 
 eqat_status eqi_cpu_sum_squares(eqi_ctx *ctx, const eqi_view *sum, const eqi_view *g)
 {
-    job j = {.leaf = eqi_cpu_of(ctx)->leaf, .g = g->data};
+    job j = {.simd = eqi_cpu_of(ctx)->simd, .g = g->data};
     double total;
     EQI_RETURN_IF(eqi_pieces_sum(ctx, eqi_view_count(g), squares, &j, &total));
     *(double *)sum->data += total;

@@ -6,7 +6,7 @@
 #define PASS_BYTES ((size_t)16 << 20)
 
 typedef struct pass {
-    const eqi_leaf *leaf;
+    const eqi_simd *simd;
     const eqi_attention_call *call;
     const eqi_view *o, *lse;
     int64_t first, heads; /* kv heads, counted over sequences */
@@ -52,9 +52,9 @@ eqi_attention_head eqi_attention_head_of(const eqi_attention_call *c, int64_t b,
                                 .elem = c->elem};
 }
 
-eqi_elem eqi_attention_elem(const eqi_leaf *leaf, eqi_dtype dtype)
+eqi_elem eqi_attention_elem(const eqi_simd *simd, eqi_dtype dtype)
 {
-    return dtype == EQI_BF16 && leaf->bf16 ? EQI_ELEM_BF16 : EQI_ELEM_F32;
+    return dtype == EQI_BF16 && simd->bf16 ? EQI_ELEM_BF16 : EQI_ELEM_F32;
 }
 
 static char *worker_of(const pass *p, int worker)
@@ -74,7 +74,7 @@ static void pack_task(void *arg, size_t index, int worker)
     int64_t head = p->first + (int64_t)index / p->key_blocks, kv = p->call->k->shape[2];
     eqi_attention_head h = eqi_attention_head_of(p->call, head / kv, head % kv * p->per);
     char *k = p->keys + (size_t)(head - p->first) * (p->k_bytes + p->v_bytes);
-    p->leaf->attention_keys(&h, k, k + p->k_bytes, (int64_t)index % p->key_blocks,
+    p->simd->attention_keys(&h, k, k + p->k_bytes, (int64_t)index % p->key_blocks,
                             worker_of(p, worker));
 }
 
@@ -92,7 +92,7 @@ static void query_task(void *arg, size_t index, int worker)
                              .lse = p->lse ? (float *)p->lse->data +
                                      (head / kv * p->call->q->shape[2] + q) * h.queries
                                            : NULL};
-    p->leaf->attention(&h, &keys, q0, &out, worker_of(p, worker));
+    p->simd->attention(&h, &keys, q0, &out, worker_of(p, worker));
 }
 
 eqat_status eqi_cpu_attention(eqi_ctx *ctx, const eqi_view *o, const eqi_view *lse,
@@ -100,27 +100,27 @@ eqat_status eqi_cpu_attention(eqi_ctx *ctx, const eqi_view *o, const eqi_view *l
                               const eqi_view *segments, const eqi_attention_desc *d)
 {
     if (eqi_view_count(q) == 0) return EQAT_OK;
-    const eqi_leaf *leaf = eqi_cpu_of(ctx)->leaf;
+    const eqi_simd *simd = eqi_cpu_of(ctx)->simd;
     eqi_attention_call call = {.q = q,
                                .k = k,
                                .v = v,
                                .segments = segments,
                                .desc = d,
-                               .elem = eqi_attention_elem(leaf, q->dtype)};
-    pass p = {.leaf = leaf, .call = &call, .o = o, .lse = lse, .per = q->shape[2] / k->shape[2]};
+                               .elem = eqi_attention_elem(simd, q->dtype)};
+    pass p = {.simd = simd, .call = &call, .o = o, .lse = lse, .per = q->shape[2] / k->shape[2]};
     eqi_attention_head any = eqi_attention_head_of(&call, 0, 0);
     size_t size = eqi_elem_size(call.elem);
     p.key_blocks = eqi_att_blocks(any.keys);
     p.query_blocks = eqi_ceil_div(any.queries, EQI_ATT_Q);
     p.k_bytes = (size_t)(p.key_blocks * EQI_ATT_K * eqi_att_inner(any.size)) * size;
     p.v_bytes = (size_t)(p.key_blocks * EQI_ATT_K * eqi_att_outer(any.size)) * size;
-    p.worker_bytes = leaf->attention_scratch(&any);
+    p.worker_bytes = simd->attention_scratch(&any);
     int64_t all = q->shape[0] * k->shape[2];
     int64_t step =
         eqi_min64(all, eqi_max64((int64_t)(PASS_BYTES / (p.k_bytes + p.v_bytes + 1)), 1));
-    p.keys = eqi_cpu_scratch(ctx, EQI_SLOT_B, (size_t)step * (p.k_bytes + p.v_bytes));
+    p.keys = eqi_cpu_scratch(ctx, EQI_SCRATCH_B, (size_t)step * (p.k_bytes + p.v_bytes));
     p.workers =
-        eqi_cpu_scratch(ctx, EQI_SLOT_WORKER, p.worker_bytes * (size_t)eqi_pool_size(ctx->pool));
+        eqi_cpu_scratch(ctx, EQI_SCRATCH_WORKER, p.worker_bytes * (size_t)eqi_pool_size(ctx->pool));
     if (!p.keys || !p.workers) return EQAT_OUT_OF_MEMORY;
     for (p.first = 0; p.first < all; p.first += step) {
         p.heads = eqi_min64(step, all - p.first);

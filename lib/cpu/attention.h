@@ -10,7 +10,7 @@ typedef struct eqi_attention_call {
     eqi_elem elem;
 } eqi_attention_call;
 
-eqi_elem eqi_attention_elem(const eqi_leaf *leaf, eqi_dtype dtype);
+eqi_elem eqi_attention_elem(const eqi_simd *simd, eqi_dtype dtype);
 /* Query head h of sequence b. */
 eqi_attention_head eqi_attention_head_of(const eqi_attention_call *c, int64_t b, int64_t h);
 eqi_rows eqi_attention_rows_of(const eqi_view *v, int64_t b, int64_t h);

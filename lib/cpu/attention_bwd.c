@@ -6,7 +6,7 @@
 #define PASS_BYTES ((size_t)32 << 20)
 
 typedef struct pass {
-    const eqi_leaf *leaf;
+    const eqi_simd *simd;
     const eqi_attention_call *call;
     const eqi_view *dq, *dk, *dv, *d_o, *o, *lse;
     int64_t first, per; /* kv heads, counted over sequences; query heads of each */
@@ -39,7 +39,7 @@ static void head_task(void *arg, size_t index, int worker)
         g.dk = eqi_attention_to(p->dk, b, q);
         g.dv = eqi_attention_to(p->dv, b, q);
     }
-    p->leaf->attention_bwd(&h, &g, p->workers + (size_t)worker * p->worker_bytes);
+    p->simd->attention_bwd(&h, &g, p->workers + (size_t)worker * p->worker_bytes);
 }
 
 static void sum_task(void *arg, size_t index, int worker)
@@ -55,10 +55,10 @@ static void sum_task(void *arg, size_t index, int worker)
         float *sum = p->parts + (i * p->per * 2 + which) * p->row;
         for (int64_t t = t0; t < eqi_min64(t0 + SUM_ROWS, keys); t++) {
             for (int64_t other = 1; other < p->per; other++)
-                p->leaf->finish(sum + t * size, EQI_F32, sum + other * 2 * p->row + t * size, NULL,
+                p->simd->finish(sum + t * size, EQI_F32, sum + other * 2 * p->row + t * size, NULL,
                                 size, true);
             char *row = (char *)to.data + (size_t)(t * to.ld) * eqi_dtype_size(to.dtype);
-            p->leaf->finish(row, to.dtype, sum + t * size, NULL, size, false);
+            p->simd->finish(row, to.dtype, sum + t * size, NULL, size, false);
         }
     }
 }
@@ -70,14 +70,14 @@ eqat_status eqi_cpu_attention_bwd(eqi_ctx *ctx, const eqi_view *dq, const eqi_vi
                                   const eqi_attention_desc *d)
 {
     if (eqi_view_count(k) == 0) return EQAT_OK;
-    const eqi_leaf *leaf = eqi_cpu_of(ctx)->leaf;
+    const eqi_simd *simd = eqi_cpu_of(ctx)->simd;
     eqi_attention_call call = {.q = q,
                                .k = k,
                                .v = v,
                                .segments = segments,
                                .desc = d,
-                               .elem = eqi_attention_elem(leaf, q->dtype)};
-    pass p = {.leaf = leaf,
+                               .elem = eqi_attention_elem(simd, q->dtype)};
+    pass p = {.simd = simd,
               .call = &call,
               .dq = dq,
               .dk = dk,
@@ -88,15 +88,15 @@ eqat_status eqi_cpu_attention_bwd(eqi_ctx *ctx, const eqi_view *dq, const eqi_vi
               .per = q->shape[2] / k->shape[2],
               .row = k->shape[1] * k->shape[3]};
     eqi_attention_head any = eqi_attention_head_of(&call, 0, 0);
-    p.worker_bytes = leaf->attention_bwd_scratch(&any);
+    p.worker_bytes = simd->attention_bwd_scratch(&any);
     p.workers =
-        eqi_cpu_scratch(ctx, EQI_SLOT_WORKER, p.worker_bytes * (size_t)eqi_pool_size(ctx->pool));
+        eqi_cpu_scratch(ctx, EQI_SCRATCH_WORKER, p.worker_bytes * (size_t)eqi_pool_size(ctx->pool));
     if (!p.workers) return EQAT_OUT_OF_MEMORY;
     int64_t all = q->shape[0] * k->shape[2], step = all;
     if (p.per > 1) {
         size_t bytes = (size_t)(p.per * 2 * p.row) * sizeof(float);
         step = eqi_min64(all, eqi_max64((int64_t)(PASS_BYTES / bytes), 1));
-        p.parts = eqi_cpu_scratch(ctx, EQI_SLOT_OP, (size_t)step * bytes);
+        p.parts = eqi_cpu_scratch(ctx, EQI_SCRATCH_OP, (size_t)step * bytes);
         if (!p.parts) return EQAT_OUT_OF_MEMORY;
     }
     for (p.first = 0; p.first < all; p.first += step) {

@@ -6,10 +6,10 @@
 #include <cpuid.h>
 
 /* AMX in plain C: only in programs that link it for a test. */
-extern const eqi_leaf eqi_leaf_amxmodel __attribute__((weak));
+extern const eqi_simd eqi_simd_amxmodel __attribute__((weak));
 
-static const eqi_leaf *const leaves[] = {&eqi_leaf_amx,  &eqi_leaf_avx512bf16, &eqi_leaf_avx512,
-                                         &eqi_leaf_avx2, &eqi_leaf_generic,    &eqi_leaf_amxmodel};
+static const eqi_simd *const sets[] = {&eqi_simd_amx,  &eqi_simd_avx512bf16, &eqi_simd_avx512,
+                                       &eqi_simd_avx2, &eqi_simd_generic,    &eqi_simd_amxmodel};
 
 #if defined(__linux__)
 #include <sys/syscall.h>
@@ -37,36 +37,36 @@ static bool has_f16c(void)
     return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
 }
 
-static bool runs_here(const eqi_leaf *leaf)
+static bool runs_here(const eqi_simd *simd)
 {
     bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c() &&
         __builtin_cpu_supports("bmi2");
     bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
     bool bf16 = avx512 && __builtin_cpu_supports("avx512bf16");
-    if (leaf == &eqi_leaf_amx) return bf16 && has_amx();
-    if (leaf == &eqi_leaf_avx512bf16 || leaf == &eqi_leaf_amxmodel) return bf16;
-    if (leaf == &eqi_leaf_avx512) return avx512;
-    if (leaf == &eqi_leaf_avx2) return avx2;
+    if (simd == &eqi_simd_amx) return bf16 && has_amx();
+    if (simd == &eqi_simd_avx512bf16 || simd == &eqi_simd_amxmodel) return bf16;
+    if (simd == &eqi_simd_avx512) return avx512;
+    if (simd == &eqi_simd_avx2) return avx2;
     return true;
 }
 
 #else
 
-static const eqi_leaf *const leaves[] = {&eqi_leaf_generic};
+static const eqi_simd *const sets[] = {&eqi_simd_generic};
 
-static bool runs_here(const eqi_leaf *leaf)
+static bool runs_here(const eqi_simd *simd)
 {
-    (void)leaf;
+    (void)simd;
     return true;
 }
 
 #endif
 
-const eqi_leaf *eqi_cpu_leaf(const char *name)
+const eqi_simd *eqi_cpu_simd(const char *name)
 {
-    for (size_t i = 0; i < EQI_COUNT(leaves); i++)
-        if (leaves[i] && (!name || strcmp(name, leaves[i]->name) == 0) && runs_here(leaves[i]))
-            return leaves[i];
+    for (size_t i = 0; i < EQI_COUNT(sets); i++)
+        if (sets[i] && (!name || strcmp(name, sets[i]->name) == 0) && runs_here(sets[i]))
+            return sets[i];
     return NULL;
 }

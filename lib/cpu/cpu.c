@@ -7,8 +7,8 @@
 eqat_status eqi_cpu_open(eqi_ctx *ctx, const char *device)
 {
     const char *colon = strchr(device, ':');
-    const eqi_leaf *leaf = eqi_cpu_leaf(colon ? colon + 1 : NULL);
-    if (!leaf)
+    const eqi_simd *simd = eqi_cpu_simd(colon ? colon + 1 : NULL);
+    if (!simd)
         return eqi_fail(
             ctx, EQAT_UNSUPPORTED,
             "device: found \"%s\", expected cpu or cpu:generic, avx2, avx512, avx512bf16 or amx, "
@@ -16,7 +16,7 @@ eqat_status eqi_cpu_open(eqi_ctx *ctx, const char *device)
             device);
     eqi_cpu *cpu = eqi_calloc(ctx, 1, sizeof *cpu, "the CPU backend");
     if (!cpu) return EQAT_OUT_OF_MEMORY;
-    cpu->leaf = leaf;
+    cpu->simd = simd;
     ctx->backend_state = cpu;
     eqat_status st = eqi_mm_cache_create(ctx, &cpu->products);
     if (st == EQAT_OK) st = eqi_mm_probe(ctx, cpu->products, &cpu->bf16);
@@ -24,7 +24,7 @@ eqat_status eqi_cpu_open(eqi_ctx *ctx, const char *device)
         eqi_cpu_close(ctx);
         return st;
     }
-    cpu->bf16 = cpu->bf16 && leaf->bf16;
+    cpu->bf16 = cpu->bf16 && simd->bf16;
     return EQAT_OK;
 }
 
@@ -33,12 +33,12 @@ void eqi_cpu_close(eqi_ctx *ctx)
     eqi_cpu *cpu = eqi_cpu_of(ctx);
     if (!cpu) return;
     eqi_mm_cache_free(ctx, cpu->products);
-    for (size_t i = 0; i < EQI_SLOT_COUNT; i++) eqi_free(ctx, cpu->scratch[i].data);
+    for (size_t i = 0; i < EQI_SCRATCH_COUNT; i++) eqi_free(ctx, cpu->scratch[i].data);
     eqi_free(ctx, cpu);
     ctx->backend_state = NULL;
 }
 
-void *eqi_cpu_scratch(eqi_ctx *ctx, eqi_slot slot, size_t size)
+void *eqi_cpu_scratch(eqi_ctx *ctx, eqi_scratch slot, size_t size)
 {
     eqi_cpu *cpu = eqi_cpu_of(ctx);
     if (size > cpu->scratch[slot].size) {

@@ -4,41 +4,41 @@
 #define EQI_CPU_CPU_H
 
 #include "base/threads.h"
-#include "cpu/vec/leaf.h"
+#include "cpu/vec/table.h"
 
 /* Scratch of the context: each slot grows to the largest request and stays, so that a step repeated
  * allocates nothing. Only from the thread that owns the context. */
-typedef enum eqi_slot {
-    EQI_SLOT_A, /* packed operands of the matrix product in progress */
-    EQI_SLOT_B,
-    EQI_SLOT_WORKER, /* one part per worker */
-    EQI_SLOT_OP,     /* the op's own, alive across its matrix products */
-    EQI_SLOT_COUNT
-} eqi_slot;
+typedef enum eqi_scratch {
+    EQI_SCRATCH_A, /* packed operands of the matrix product in progress */
+    EQI_SCRATCH_B,
+    EQI_SCRATCH_WORKER, /* one part per worker */
+    EQI_SCRATCH_OP,     /* the op's own, alive across its matrix products */
+    EQI_SCRATCH_COUNT
+} eqi_scratch;
 
 typedef struct eqi_mm_cache eqi_mm_cache;
 
 typedef struct eqi_cpu {
-    const eqi_leaf *leaf;
+    const eqi_simd *simd;
     bool bf16; /* products of bf16 operands, else of f32 operands rounded to bf16 */
     eqi_mm_cache *products;
     struct {
         void *data;
         size_t size;
-    } scratch[EQI_SLOT_COUNT];
+    } scratch[EQI_SCRATCH_COUNT];
 } eqi_cpu;
 
 static inline eqi_cpu *eqi_cpu_of(eqi_ctx *ctx) { return ctx->backend_state; }
 
 /* The kernels called `name` ("avx2"), or the fastest that run here for NULL; NULL when they do not.
  */
-const eqi_leaf *eqi_cpu_leaf(const char *name);
+const eqi_simd *eqi_cpu_simd(const char *name);
 
 eqat_status eqi_cpu_open(eqi_ctx *ctx, const char *device);
 void eqi_cpu_close(eqi_ctx *ctx);
 
 /* NULL after eqi_fail. The contents of a slot do not survive a larger request. */
-void *eqi_cpu_scratch(eqi_ctx *ctx, eqi_slot slot, size_t size);
+void *eqi_cpu_scratch(eqi_ctx *ctx, eqi_scratch slot, size_t size);
 
 static inline int64_t eqi_min64(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t eqi_max64(int64_t a, int64_t b) { return a > b ? a : b; }

@@ -7,7 +7,7 @@
 typedef struct job job;
 struct job {
     void (*run)(const job *j, int64_t first, int64_t count); /* over contiguous elements */
-    const eqi_leaf *leaf;
+    const eqi_simd *simd;
     const eqi_view *y, *a, *b; /* b may be NULL */
     float alpha, beta;
     bool acc;
@@ -49,7 +49,7 @@ static bool inner(const eqi_view *v) { return v->ndim > 0 && v->stride[v->ndim -
 static bool run(eqi_ctx *ctx, const job *given)
 {
     job j = *given;
-    j.leaf = eqi_cpu_of(ctx)->leaf;
+    j.simd = eqi_cpu_of(ctx)->simd;
     if (eqi_view_is_contiguous(j.y) && eqi_view_is_contiguous(j.a) &&
         (!j.b || eqi_view_is_contiguous(j.b)))
         eqi_pieces(ctx, eqi_view_count(j.y), EQI_PIECE, run_flat, &j);
@@ -62,7 +62,7 @@ static bool run(eqi_ctx *ctx, const job *given)
 
 static void axpby(const job *j, int64_t first, int64_t count)
 {
-    j->leaf->axpby(eqi_at(j->y, first), j->y->dtype, j->alpha, eqi_at(j->a, first), j->a->dtype,
+    j->simd->axpby(eqi_at(j->y, first), j->y->dtype, j->alpha, eqi_at(j->a, first), j->a->dtype,
                    j->beta, j->b ? eqi_at(j->b, first) : NULL, j->b ? j->b->dtype : EQI_F32, count);
 }
 
@@ -82,7 +82,7 @@ eqat_status eqi_cpu_scale_by(eqi_ctx *ctx, const eqi_view *y, const eqi_view *x,
 
 static void mul(const job *j, int64_t first, int64_t count)
 {
-    j->leaf->mul(eqi_at(j->y, first), j->y->dtype, eqi_at(j->a, first), j->a->dtype,
+    j->simd->mul(eqi_at(j->y, first), j->y->dtype, eqi_at(j->a, first), j->a->dtype,
                  eqi_at(j->b, first), j->b->dtype, count, j->acc);
 }
 
@@ -104,7 +104,7 @@ static void convert(const job *j, int64_t first, int64_t count)
         memcpy(eqi_at(j->y, first), eqi_at(j->a, first),
                (size_t)count * eqi_dtype_size(j->y->dtype));
     else
-        j->leaf->convert(eqi_at(j->y, first), j->y->dtype, eqi_at(j->a, first), j->a->dtype, count);
+        j->simd->convert(eqi_at(j->y, first), j->y->dtype, eqi_at(j->a, first), j->a->dtype, count);
 }
 
 eqat_status eqi_cpu_copy(eqi_ctx *ctx, const eqi_view *y, const eqi_view *x)

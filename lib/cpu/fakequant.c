@@ -3,7 +3,7 @@
 #include "cpu/pieces.h"
 
 typedef struct job {
-    const eqi_leaf *leaf;
+    const eqi_simd *simd;
     eqi_rows m;
     const eqi_view *what, *dw, *ds, *dz;
     bool acc;
@@ -14,13 +14,13 @@ static void form(void *arg, int64_t first, int64_t count)
     const job *j = arg;
     eqi_elem elem = j->what->dtype == EQI_F32 ? EQI_ELEM_F32 : EQI_ELEM_BF16;
     for (int64_t r = first; r < first + count; r++)
-        j->leaf->rows(eqi_row(j->what, r), elem, &j->m, r, 0, j->m.cols);
+        j->simd->rows(eqi_row(j->what, r), elem, &j->m, r, 0, j->m.cols);
 }
 
 eqat_status eqi_cpu_fakequant(eqi_ctx *ctx, const eqi_view *what, const eqi_view *w,
                               const eqi_view *s, const eqi_view *z, const eqi_quant_desc *q)
 {
-    job j = {.leaf = eqi_cpu_of(ctx)->leaf, .m = eqi_rows_fake_quant(w, s, z, q), .what = what};
+    job j = {.simd = eqi_cpu_of(ctx)->simd, .m = eqi_rows_fake_quant(w, s, z, q), .what = what};
     eqi_pieces(ctx, w->shape[0], eqi_piece_rows(w->shape[1]), form, &j);
     return EQAT_OK;
 }
@@ -28,7 +28,7 @@ eqat_status eqi_cpu_fakequant(eqi_ctx *ctx, const eqi_view *what, const eqi_view
 eqat_status eqi_cpu_dequantize(eqi_ctx *ctx, const eqi_view *what, const eqi_view *codes,
                                const eqi_view *s, const eqi_view *z, const eqi_quant_desc *q)
 {
-    job j = {.leaf = eqi_cpu_of(ctx)->leaf,
+    job j = {.simd = eqi_cpu_of(ctx)->simd,
              .m = eqi_rows_packed(codes, s, z, q, what->shape[1]),
              .what = what};
     eqi_pieces(ctx, what->shape[0], eqi_piece_rows(what->shape[1]), form, &j);
@@ -50,7 +50,7 @@ static void backward(void *arg, int64_t first, int64_t count)
     for (int64_t r = first; r < first + count; r++)
         for (int64_t g = 0; g < groups; g += GROUPS) {
             int64_t n = eqi_min64(GROUPS, groups - g), col = g * j->m.q.group;
-            j->leaf->fake_quant_grad(
+            j->simd->fake_quant_grad(
                 &j->m, r, col, n * j->m.q.group, (const float *)eqi_row(j->what, r) + col,
                 j->dw ? (float *)eqi_row(j->dw, r) + col : NULL, sum_s, sum_z, j->acc);
             if (j->ds) put(j->ds, r, g, sum_s, n, j->acc);
@@ -63,7 +63,7 @@ eqat_status eqi_cpu_fakequant_bwd(eqi_ctx *ctx, const eqi_view *dw, const eqi_vi
                                   const eqi_view *s, const eqi_view *z, const eqi_quant_desc *q,
                                   bool acc)
 {
-    job j = {.leaf = eqi_cpu_of(ctx)->leaf,
+    job j = {.simd = eqi_cpu_of(ctx)->simd,
              .m = eqi_rows_fake_quant(w, s, z, q),
              .what = dwhat,
              .dw = dw,

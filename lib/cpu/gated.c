@@ -2,7 +2,7 @@
 #include "cpu/pieces.h"
 
 typedef struct job {
-    const eqi_leaf *leaf;
+    const eqi_simd *simd;
     const eqi_view *y, *gate, *up, *dgate, *dup;
     eqi_activation activation;
 } job;
@@ -11,7 +11,7 @@ static void forward(void *arg, int64_t first, int64_t count)
 {
     const job *j = arg;
     for (int64_t r = first; r < first + count; r++)
-        j->leaf->gated(eqi_row(j->y, r), eqi_row(j->gate, r), eqi_row(j->up, r), j->activation,
+        j->simd->gated(eqi_row(j->y, r), eqi_row(j->gate, r), eqi_row(j->up, r), j->activation,
                        j->y->dtype, j->y->shape[1]);
 }
 
@@ -19,7 +19,7 @@ eqat_status eqi_cpu_gated(eqi_ctx *ctx, const eqi_view *y, const eqi_view *gate,
                           eqi_activation activation)
 {
     job j = {
-        .leaf = eqi_cpu_of(ctx)->leaf, .y = y, .gate = gate, .up = up, .activation = activation};
+        .simd = eqi_cpu_of(ctx)->simd, .y = y, .gate = gate, .up = up, .activation = activation};
     eqi_pieces(ctx, y->shape[0], eqi_piece_rows(y->shape[1]), forward, &j);
     return EQAT_OK;
 }
@@ -28,7 +28,7 @@ static void backward(void *arg, int64_t first, int64_t count)
 {
     const job *j = arg;
     for (int64_t r = first; r < first + count; r++)
-        j->leaf->gated_bwd(eqi_row(j->dgate, r), eqi_row(j->dup, r), eqi_row(j->y, r),
+        j->simd->gated_bwd(eqi_row(j->dgate, r), eqi_row(j->dup, r), eqi_row(j->y, r),
                            eqi_row(j->gate, r), eqi_row(j->up, r), j->activation, j->y->dtype,
                            j->y->shape[1]);
 }
@@ -37,7 +37,7 @@ eqat_status eqi_cpu_gated_bwd(eqi_ctx *ctx, const eqi_view *dgate, const eqi_vie
                               const eqi_view *dy, const eqi_view *gate, const eqi_view *up,
                               eqi_activation activation)
 {
-    job j = {.leaf = eqi_cpu_of(ctx)->leaf,
+    job j = {.simd = eqi_cpu_of(ctx)->simd,
              .y = dy,
              .gate = gate,
              .up = up,

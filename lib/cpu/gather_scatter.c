@@ -6,7 +6,7 @@
 #define COLUMNS 256 /* of a piece of scatter_rows */
 
 typedef struct job {
-    const eqi_leaf *leaf;
+    const eqi_simd *simd;
     const eqi_view *x, *y, *weights;
     const int32_t *row, *slot;
     int64_t rows;
@@ -16,7 +16,7 @@ typedef struct job {
 static job of(eqi_ctx *ctx, const eqi_view *x, const eqi_view *y, const eqi_view *row,
               const eqi_view *slot, const eqi_view *weights)
 {
-    return (job){.leaf = eqi_cpu_of(ctx)->leaf,
+    return (job){.simd = eqi_cpu_of(ctx)->simd,
                  .x = x,
                  .y = y,
                  .weights = weights,
@@ -37,7 +37,7 @@ static void gather(void *arg, int64_t first, int64_t count)
     for (int64_t i = first; i < first + count; i++) {
         const char *from = eqi_row(j->x, j->row[i]);
         if (j->weights)
-            j->leaf->axpby(eqi_row(j->y, i), j->y->dtype, weight(j, i), from, j->x->dtype, 0.0f,
+            j->simd->axpby(eqi_row(j->y, i), j->y->dtype, weight(j, i), from, j->x->dtype, 0.0f,
                            NULL, EQI_F32, width);
         else
             memcpy(eqi_row(j->y, i), from, (size_t)width * eqi_dtype_size(j->y->dtype));
@@ -59,7 +59,7 @@ static void scatter(void *arg, int64_t first, int64_t count)
     eqi_dtype dtype = j->x->dtype;
     for (int64_t i = 0; i < j->rows; i++) {
         char *to = eqi_at(j->x, j->row[i] * j->x->stride[0] + first);
-        j->leaf->axpby(to, dtype, 1.0f, to, dtype, weight(j, i),
+        j->simd->axpby(to, dtype, 1.0f, to, dtype, weight(j, i),
                        eqi_at(j->y, i * j->y->stride[0] + first), j->y->dtype, count);
     }
 }
@@ -77,14 +77,14 @@ static void dot(void *arg, int64_t first, int64_t count)
     const job *j = arg;
     for (int64_t i = first; i < first + count; i++)
         j->dots[i] =
-            j->leaf->dot(eqi_row(j->x, j->row[i]), eqi_row(j->y, i), j->y->dtype, j->y->shape[1]);
+            j->simd->dot(eqi_row(j->x, j->row[i]), eqi_row(j->y, i), j->y->dtype, j->y->shape[1]);
 }
 
 eqat_status eqi_cpu_dot_rows(eqi_ctx *ctx, const eqi_view *dweights, const eqi_view *x,
                              const eqi_view *y, const eqi_view *row, const eqi_view *slot)
 {
     job j = of(ctx, x, y, row, slot, NULL);
-    j.dots = eqi_cpu_scratch(ctx, EQI_SLOT_OP, (size_t)eqi_max64(1, j.rows) * sizeof *j.dots);
+    j.dots = eqi_cpu_scratch(ctx, EQI_SCRATCH_OP, (size_t)eqi_max64(1, j.rows) * sizeof *j.dots);
     if (!j.dots) return EQAT_OUT_OF_MEMORY;
     eqi_pieces(ctx, j.rows, eqi_piece_rows(y->shape[1]), dot, &j);
     for (int64_t i = 0; i < j.rows; i++)

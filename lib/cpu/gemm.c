@@ -26,7 +26,7 @@ typedef struct cut {
 
 typedef struct job {
     const eqi_gemm *g;
-    const eqi_leaf *leaf;
+    const eqi_simd *simd;
     const eqi_mm_cache *products;
     eqi_elem elem;
     size_t size; /* of an operand's element */
@@ -131,7 +131,7 @@ static void pack_a_task(job *j, int64_t tile, void *scratch)
                       .k0 = k * j->k.size,
                       .k = cut_size(&j->k, k),
                       .pk = padded_k(j, k == j->k.count - 1)};
-        j->leaf->pack_a(to, &p, scratch);
+        j->simd->pack_a(to, &p, scratch);
         to += (size_t)(pm * p.pk) * j->size;
     }
 }
@@ -152,7 +152,7 @@ static void pack_b_task(job *j, int64_t tile, void *scratch)
                       .k = cut_size(&j->k, k),
                       .pk = padded_k(j, k == j->k.count - 1),
                       .block = eqi_mm_block(j->products, j->elem == EQI_ELEM_BF16, pn)};
-        j->leaf->pack_b(to, &p, scratch);
+        j->simd->pack_b(to, &p, scratch);
         to += (size_t)(pn * p.pk) * j->size;
     }
 }
@@ -218,9 +218,9 @@ static eqat_status panels(eqi_ctx *ctx, job *j)
             n_step,
             eqi_max64((int64_t)(CACHED_BYTES / tile_b_bytes(j)), eqi_ceil_div(TILES, m_step)));
     n_step = eqi_min64(n_step, n_all);
-    if (a_needed && !(j->a = eqi_cpu_scratch(ctx, EQI_SLOT_A, (size_t)m_step * tile_a_bytes(j))))
+    if (a_needed && !(j->a = eqi_cpu_scratch(ctx, EQI_SCRATCH_A, (size_t)m_step * tile_a_bytes(j))))
         return EQAT_OUT_OF_MEMORY;
-    if (!(j->b = eqi_cpu_scratch(ctx, EQI_SLOT_B, (size_t)n_step * tile_b_bytes(j))))
+    if (!(j->b = eqi_cpu_scratch(ctx, EQI_SCRATCH_B, (size_t)n_step * tile_b_bytes(j))))
         return EQAT_OUT_OF_MEMORY;
     for (j->n_first = 0; j->n_first < n_all; j->n_first += n_step) {
         j->n_tiles = eqi_min64(n_step, n_all - j->n_first);
@@ -244,14 +244,14 @@ eqat_status eqi_gemm_run(eqi_ctx *ctx, const eqi_gemm *g)
 {
     if (g->m == 0 || g->n == 0) return EQAT_OK;
     const eqi_cpu *cpu = eqi_cpu_of(ctx);
-    job j = {.g = g, .leaf = cpu->leaf, .products = cpu->products};
+    job j = {.g = g, .simd = cpu->simd, .products = cpu->products};
     j.elem = g->dtype == EQI_F32 ? EQI_ELEM_F32 : cpu->bf16 ? EQI_ELEM_BF16 : EQI_ELEM_F32_OF_BF16;
     j.size = eqi_elem_size(j.elem);
     j.period = g->period ? g->period : g->n;
     j.periods = g->n / j.period;
     j.m = cut_of(g->m, TILE_M, ROW_UNIT);
     j.n = cut_n(g);
-    j.k = cut_of(g->k, cpu->leaf->chunk_k ? cpu->leaf->chunk_k : eqi_max64(g->k, 1), K_UNIT);
+    j.k = cut_of(g->k, cpu->simd->chunk_k ? cpu->simd->chunk_k : eqi_max64(g->k, 1), K_UNIT);
     j.pk = (j.k.count - 1) * j.k.size + padded_k(&j, true);
     j.a_direct = g->a->kind == EQI_ROWS_DENSE && !g->a_across && j.k.count == 1 && g->k == j.pk &&
         g->a->ld == g->k && g->a->dtype == (j.elem == EQI_ELEM_BF16 ? EQI_BF16 : EQI_F32);
@@ -262,7 +262,7 @@ eqat_status eqi_gemm_run(eqi_ctx *ctx, const eqi_gemm *g)
     j.worker_size =
         j.c_offset + align_up((size_t)(TILE_M * eqi_round_up(j.n.size, COL_UNIT)) * sizeof(float));
     j.workers =
-        eqi_cpu_scratch(ctx, EQI_SLOT_WORKER, j.worker_size * (size_t)eqi_pool_size(ctx->pool));
+        eqi_cpu_scratch(ctx, EQI_SCRATCH_WORKER, j.worker_size * (size_t)eqi_pool_size(ctx->pool));
     if (!j.workers) return EQAT_OUT_OF_MEMORY;
     return panels(ctx, &j);
 }

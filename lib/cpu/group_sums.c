@@ -7,7 +7,7 @@
 #define WHOLE 256
 
 typedef struct sums {
-    const eqi_leaf *leaf;
+    const eqi_simd *simd;
     const eqi_rows *w;
     const eqi_view *dw, *ds, *dz;
     bool acc;
@@ -40,8 +40,8 @@ static int64_t tile_at(const sums *u, int64_t col)
 /* A row of a tile of dw, into the parameter. */
 static void update(const sums *u, int64_t row, int64_t col, const float *dw, int64_t n)
 {
-    u->squares[row * u->tiles + tile_at(u, col)] = u->leaf->sum_squares(dw, n);
-    u->leaf->adamw(at(u->param, row, col), dw, at(u->m, row, col), at(u->v, row, col), &u->terms,
+    u->squares[row * u->tiles + tile_at(u, col)] = u->simd->sum_squares(dw, n);
+    u->simd->adamw(at(u->param, row, col), dw, at(u->m, row, col), at(u->v, row, col), &u->terms,
                    n);
 }
 
@@ -55,11 +55,11 @@ static void store(void *arg, const eqi_tile *t, int worker)
         int64_t row = t->m0 + i;
         const float *g = t->c + i * t->ld;
         if (u->w->kind == EQI_ROWS_PACKED)
-            u->leaf->packed_grad(u->w, row, t->n0, t->n, g, sum_s, sum_z);
+            u->simd->packed_grad(u->w, row, t->n0, t->n, g, sum_s, sum_z);
         else if (u->param)
-            u->leaf->fake_quant_grad(u->w, row, t->n0, t->n, g, dw, sum_s, sum_z, false);
+            u->simd->fake_quant_grad(u->w, row, t->n0, t->n, g, dw, sum_s, sum_z, false);
         else
-            u->leaf->fake_quant_grad(u->w, row, t->n0, t->n, g,
+            u->simd->fake_quant_grad(u->w, row, t->n0, t->n, g,
                                      u->dw ? at(u->dw, row, t->n0) : NULL, sum_s, sum_z, u->acc);
         if (u->param) update(u, row, t->n0, dw, t->n);
         if (u->part_s) {
@@ -102,7 +102,7 @@ static eqat_status run(eqi_ctx *ctx, sums *u, const eqi_view *dy, const eqi_view
     size_t all = (size_t)(u->w->rows * u->tiles), squares = u->param ? all : 0,
            parts = wide ? all : 0;
     size_t size = squares * sizeof(double) + 2 * parts * sizeof(float);
-    char *scratch = size ? eqi_cpu_scratch(ctx, EQI_SLOT_OP, size) : NULL;
+    char *scratch = size ? eqi_cpu_scratch(ctx, EQI_SCRATCH_OP, size) : NULL;
     if (size && !scratch) return EQAT_OUT_OF_MEMORY;
     u->squares = (double *)(void *)scratch;
     if (wide) {
@@ -123,7 +123,7 @@ eqat_status eqi_cpu_weight_grad(eqi_ctx *ctx, const eqi_view *dw, const eqi_view
 {
     eqi_rows whole = *w;
     whole.rows = dy->shape[1];
-    sums u = {.leaf = eqi_cpu_of(ctx)->leaf, .w = &whole, .dw = dw, .ds = ds, .dz = dz, .acc = acc};
+    sums u = {.simd = eqi_cpu_of(ctx)->simd, .w = &whole, .dw = dw, .ds = ds, .dz = dz, .acc = acc};
     return run(ctx, &u, dy, x);
 }
 
@@ -131,7 +131,7 @@ eqat_status eqi_cpu_weight_update(eqi_ctx *ctx, const eqi_update *update, const 
                                   const eqi_view *dz, const eqi_view *dy, const eqi_view *x,
                                   const eqi_view *param, const eqi_rows *w)
 {
-    sums u = {.leaf = eqi_cpu_of(ctx)->leaf,
+    sums u = {.simd = eqi_cpu_of(ctx)->simd,
               .w = w,
               .ds = ds,
               .dz = dz,

@@ -6,7 +6,7 @@
 #include "cpu/pieces.h"
 
 typedef struct destination {
-    const eqi_leaf *leaf;
+    const eqi_simd *simd;
     const eqi_view *y;
     const float *bias;
     bool acc;
@@ -19,7 +19,7 @@ static void store(void *arg, const eqi_tile *t, int worker)
     size_t size = eqi_dtype_size(d->y->dtype);
     for (int64_t i = 0; i < t->m; i++) {
         char *to = (char *)d->y->data + (size_t)((t->m0 + i) * d->y->stride[0] + t->n0) * size;
-        d->leaf->finish(to, d->y->dtype, t->c + i * t->ld, d->bias ? d->bias + t->n0 : NULL, t->n,
+        d->simd->finish(to, d->y->dtype, t->c + i * t->ld, d->bias ? d->bias + t->n0 : NULL, t->n,
                         d->acc);
     }
 }
@@ -27,7 +27,7 @@ static void store(void *arg, const eqi_tile *t, int worker)
 static eqat_status run(eqi_ctx *ctx, eqi_gemm *g, const eqi_view *y, const eqi_view *bias, bool acc)
 {
     destination d = {
-        .leaf = eqi_cpu_of(ctx)->leaf, .y = y, .bias = bias ? bias->data : NULL, .acc = acc};
+        .simd = eqi_cpu_of(ctx)->simd, .y = y, .bias = bias ? bias->data : NULL, .acc = acc};
     g->store = store;
     g->arg = &d;
     return eqi_gemm_run(ctx, g);
@@ -92,7 +92,7 @@ eqat_status eqi_cpu_linear_bwd_w(eqi_ctx *ctx, const eqi_view *dw, const eqi_vie
 }
 
 typedef struct column_sums {
-    const eqi_leaf *leaf;
+    const eqi_simd *simd;
     const eqi_view *dy;
     float *sum;
     bool acc;
@@ -104,13 +104,13 @@ static void add_rows(void *arg, int64_t first, int64_t count)
     const column_sums *c = arg;
     if (!c->acc) memset(c->sum + first, 0, (size_t)count * sizeof(float));
     for (int64_t r = 0; r < c->dy->shape[0]; r++)
-        c->leaf->sum_rows(c->sum + first, eqi_at(c->dy, r * c->dy->stride[0] + first), c->dy->dtype,
+        c->simd->sum_rows(c->sum + first, eqi_at(c->dy, r * c->dy->stride[0] + first), c->dy->dtype,
                           count, true);
 }
 
 eqat_status eqi_cpu_bias_bwd(eqi_ctx *ctx, const eqi_view *dbias, const eqi_view *dy, bool acc)
 {
-    column_sums c = {.leaf = eqi_cpu_of(ctx)->leaf, .dy = dy, .sum = dbias->data, .acc = acc};
+    column_sums c = {.simd = eqi_cpu_of(ctx)->simd, .dy = dy, .sum = dbias->data, .acc = acc};
     eqi_pieces(ctx, dy->shape[1], 256, add_rows, &c);
     return EQAT_OK;
 }

@@ -22,7 +22,7 @@
  * wanted, to the softmax within the tile. The softmax of a row is that times exp(tile's ln sum exp
  * - row's). */
 typedef struct chunk {
-    const eqi_leaf *leaf;
+    const eqi_simd *simd;
     const int32_t *labels;
     int64_t vocab, tile, tiles;
     double *lse;           /* [R, tiles] */
@@ -45,11 +45,11 @@ static void shrink(void *arg, const eqi_tile *t, int worker)
     for (int64_t i = 0; i < t->m; i++) {
         int64_t row = t->m0 + i, own = c->labels[row] - t->n0;
         const float *logits = t->c + i * t->ld;
-        double lse = c->leaf->log_sum_exp(logits, t->n);
+        double lse = c->simd->log_sum_exp(logits, t->n);
         c->lse[row * c->tiles + t->n0 / c->tile] = lse;
         if (own >= 0 && own < t->n) c->own[row] = logits[own];
         if (c->grad)
-            c->leaf->softmax(grad_at(c, row, t->n0), c->soft, logits, (float)(lse - c->up), t->n);
+            c->simd->softmax(grad_at(c, row, t->n0), c->soft, logits, (float)(lse - c->up), t->n);
     }
 }
 
@@ -70,7 +70,7 @@ static void row_grad(const chunk *c, int64_t row, double lse)
         /* The rounded value is what the tile's softmax was taken with. */
         float factor = (float)exp((double)(float)(c->lse[row * c->tiles + i] - c->up) - lse);
         char *p = grad_at(c, row, i * c->tile);
-        c->leaf->axpby(p, c->dtype, factor, p, c->soft, 0.0f, NULL, EQI_F32,
+        c->simd->axpby(p, c->dtype, factor, p, c->soft, 0.0f, NULL, EQI_F32,
                        eqi_min64(c->tile, c->vocab - i * c->tile));
     }
     float g = (float)exp((double)c->own[row] - lse) - 1.0f;
@@ -154,7 +154,7 @@ eqat_status eqi_cpu_linear_cross_entropy(eqi_ctx *ctx, const eqi_view *stats, co
                   .a = &a,
                   .b = &b,
                   .store = shrink};
-    chunk c = {.leaf = eqi_cpu_of(ctx)->leaf, .vocab = g.n, .dtype = x->dtype};
+    chunk c = {.simd = eqi_cpu_of(ctx)->simd, .vocab = g.n, .dtype = x->dtype};
     /* In BF16 it would be rounded twice as coarsely; 2^15 keeps small shares out of the subnormal
      * numbers of F16. */
     c.soft = x->dtype == EQI_F32 ? EQI_F32 : EQI_F16;
@@ -170,7 +170,7 @@ eqat_status eqi_cpu_linear_cross_entropy(eqi_ctx *ctx, const eqi_view *stats, co
                  losses = aligned(most, sizeof *c.losses), own = aligned(most, sizeof *c.own),
                  kept = grad ? aligned(most * g.n, size) : 0,
                  sum = dx ? aligned(most * g.k, sizeof(float)) : 0;
-    char *scratch = eqi_cpu_scratch(ctx, EQI_SLOT_OP, lse + losses + own + kept + sum);
+    char *scratch = eqi_cpu_scratch(ctx, EQI_SCRATCH_OP, lse + losses + own + kept + sum);
     if (!scratch) return EQAT_OUT_OF_MEMORY;
     c.lse = (double *)(void *)scratch;
     c.losses = (double *)(void *)(scratch + lse);

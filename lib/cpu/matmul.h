@@ -1,5 +1,5 @@
 /* Matrix products of fixed shape, made for one thread and kept in the context: c[m, n] (+)= a[m, k]
- * b[k, n], c F32, a contiguous, b packed as eqi_leaf.pack_b does. The sums are of F32 and their
+ * b[k, n], c F32, a contiguous, b packed as eqi_simd.pack_b does. The sums are of F32 and their
  * order is that of the shape. A build links one of matmul_onednn.c and matmul_own.c. */
 #ifndef EQI_CPU_MATMUL_H
 #define EQI_CPU_MATMUL_H

@@ -4,7 +4,7 @@
 struct eqi_mm {
     eqi_mm *next;
     eqi_mm_shape shape;
-    const eqi_leaf *leaf;
+    const eqi_simd *simd;
 };
 
 struct eqi_mm_cache {
@@ -35,7 +35,7 @@ eqat_status eqi_mm_get(eqi_ctx *ctx, const eqi_mm_shape *shape, const eqi_mm **o
         if (eqi_mm_same(&(*out)->shape, shape)) return EQAT_OK;
     eqi_mm *mm = eqi_calloc(ctx, 1, sizeof *mm, "a matrix product");
     if (!mm) return EQAT_OUT_OF_MEMORY;
-    *mm = (eqi_mm){.next = cpu->products->first, .shape = *shape, .leaf = cpu->leaf};
+    *mm = (eqi_mm){.next = cpu->products->first, .shape = *shape, .simd = cpu->simd};
     *out = cpu->products->first = mm;
     return EQAT_OK;
 }
@@ -43,7 +43,7 @@ eqat_status eqi_mm_get(eqi_ctx *ctx, const eqi_mm_shape *shape, const eqi_mm **o
 eqat_status eqi_mm_probe(eqi_ctx *ctx, eqi_mm_cache *cache, bool *bf16)
 {
     (void)cache;
-    *bf16 = eqi_cpu_of(ctx)->leaf->bf16;
+    *bf16 = eqi_cpu_of(ctx)->simd->bf16;
     return EQAT_OK;
 }
 
@@ -66,7 +66,7 @@ bool eqi_mm_run(const eqi_mm *mm, int worker, const void *a, const void *b, floa
     (void)worker;
     (void)scratch;
     const eqi_mm_shape *s = &mm->shape;
-    mm->leaf->product(c, s->bf16 ? EQI_ELEM_BF16 : EQI_ELEM_F32, a, b,
+    mm->simd->product(c, s->bf16 ? EQI_ELEM_BF16 : EQI_ELEM_F32, a, b,
                       (const int64_t[3]){s->m, s->n, s->k}, s->acc);
     return true;
 }

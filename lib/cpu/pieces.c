@@ -41,7 +41,8 @@ eqat_status eqi_pieces_sum(eqi_ctx *ctx, int64_t count, eqi_piece_sum_fn fn, voi
 {
     int64_t pieces = eqi_ceil_div(count, EQI_PIECE);
     *sum = 0.0;
-    double *parts = eqi_cpu_scratch(ctx, EQI_SLOT_OP, (size_t)eqi_max64(1, pieces) * sizeof *parts);
+    double *parts =
+        eqi_cpu_scratch(ctx, EQI_SCRATCH_OP, (size_t)eqi_max64(1, pieces) * sizeof *parts);
     if (!parts) return EQAT_OUT_OF_MEMORY;
     sum_job j = {fn, arg, parts};
     eqi_pieces(ctx, count, EQI_PIECE, sum_task, &j);

@@ -3,27 +3,27 @@
 #include "cpu/pieces.h"
 
 typedef struct job {
-    const eqi_leaf *leaf;
+    const eqi_simd *simd;
     eqi_rows w;
     const eqi_view *codes, *s, *z;
     eqi_quant_desc q;
     int64_t rows; /* per task of init_mse */
 } job;
 
-/* leaf->quantize fetches the row after its own, which should not be another thread's. */
+/* simd->quantize fetches the row after its own, which should not be another thread's. */
 static int64_t piece_rows(const eqi_view *w) { return eqi_max64(16, eqi_piece_rows(w->shape[1])); }
 
 static void pack(void *arg, int64_t first, int64_t count)
 {
     const job *j = arg;
     for (int64_t r = first; r < first + count; r++)
-        j->leaf->quantize((uint32_t *)eqi_row(j->codes, r), &j->w, r);
+        j->simd->quantize((uint32_t *)eqi_row(j->codes, r), &j->w, r);
 }
 
 eqat_status eqi_cpu_quantize(eqi_ctx *ctx, const eqi_view *codes, const eqi_view *w,
                              const eqi_view *s, const eqi_view *z, const eqi_quant_desc *q)
 {
-    job j = {.leaf = eqi_cpu_of(ctx)->leaf, .w = eqi_rows_fake_quant(w, s, z, q), .codes = codes};
+    job j = {.simd = eqi_cpu_of(ctx)->simd, .w = eqi_rows_fake_quant(w, s, z, q), .codes = codes};
     j.w.kind = EQI_ROWS_DENSE;
     eqi_pieces(ctx, w->shape[0], piece_rows(w), pack, &j);
     return EQAT_OK;
@@ -33,7 +33,7 @@ static void minmax(void *arg, int64_t first, int64_t count)
 {
     const job *j = arg;
     for (int64_t r = first; r < first + count; r++)
-        j->leaf->minmax((float *)eqi_row(j->s, r), (float *)eqi_row(j->z, r),
+        j->simd->minmax((float *)eqi_row(j->s, r), (float *)eqi_row(j->z, r),
                         (const float *)j->w.data + r * j->w.ld, j->w.cols / j->q.group, j->q.group,
                         j->q.bits);
 }
@@ -41,7 +41,7 @@ static void minmax(void *arg, int64_t first, int64_t count)
 eqat_status eqi_cpu_init_minmax(eqi_ctx *ctx, const eqi_view *s, const eqi_view *z,
                                 const eqi_view *w, const eqi_quant_desc *q)
 {
-    job j = {.leaf = eqi_cpu_of(ctx)->leaf, .w = eqi_rows_of(w), .s = s, .z = z, .q = *q};
+    job j = {.simd = eqi_cpu_of(ctx)->simd, .w = eqi_rows_of(w), .s = s, .z = z, .q = *q};
     eqi_pieces(ctx, w->shape[0], eqi_piece_rows(w->shape[1]), minmax, &j);
     return EQAT_OK;
 }
@@ -51,17 +51,17 @@ static void quantize_minmax(void *arg, int64_t first, int64_t count)
 {
     const job *j = arg;
     for (int64_t r = first; r < first + count; r++) {
-        j->leaf->minmax_stored((float *)eqi_row(j->s, r), (uint8_t *)eqi_row(j->z, r),
+        j->simd->minmax_stored((float *)eqi_row(j->s, r), (uint8_t *)eqi_row(j->z, r),
                                (const float *)j->w.data + r * j->w.ld, j->w.cols / j->q.group,
                                j->q.group, j->q.bits);
-        j->leaf->quantize((uint32_t *)eqi_row(j->codes, r), &j->w, r);
+        j->simd->quantize((uint32_t *)eqi_row(j->codes, r), &j->w, r);
     }
 }
 
 eqat_status eqi_cpu_quantize_minmax(eqi_ctx *ctx, const eqi_view *codes, const eqi_view *s,
                                     const eqi_view *z, const eqi_view *w, const eqi_quant_desc *q)
 {
-    job j = {.leaf = eqi_cpu_of(ctx)->leaf,
+    job j = {.simd = eqi_cpu_of(ctx)->simd,
              .w = eqi_rows_fake_quant(w, s, z, q),
              .codes = codes,
              .s = s,
@@ -92,7 +92,7 @@ static void mse_task(void *arg, size_t index, int worker)
         int64_t g = first + eqi_min64(i, count - 1);
         from[i] = (const float *)j->w.data + g / per_row * j->w.ld + g % per_row * j->q.group;
     }
-    j->leaf->mse(s, z, from, j->q.group, j->q.bits, j->q.middle,
+    j->simd->mse(s, z, from, j->q.group, j->q.bits, j->q.middle,
                  (float *)(void *)(m->workers + (size_t)worker * m->worker_size));
     for (int i = 0; i < count; i++) {
         ((float *)eqi_row(j->s, (first + i) / per_row))[(first + i) % per_row] = s[i];
@@ -103,10 +103,10 @@ static void mse_task(void *arg, size_t index, int worker)
 eqat_status eqi_cpu_init_mse(eqi_ctx *ctx, const eqi_view *s, const eqi_view *z, const eqi_view *w,
                              const eqi_quant_desc *q)
 {
-    job j = {.leaf = eqi_cpu_of(ctx)->leaf, .w = eqi_rows_of(w), .s = s, .z = z, .q = *q};
+    job j = {.simd = eqi_cpu_of(ctx)->simd, .w = eqi_rows_of(w), .s = s, .z = z, .q = *q};
     mse_job m = {.j = &j, .worker_size = (size_t)(q->group * EQI_MSE_GROUPS) * sizeof(float)};
     m.workers =
-        eqi_cpu_scratch(ctx, EQI_SLOT_WORKER, m.worker_size * (size_t)eqi_pool_size(ctx->pool));
+        eqi_cpu_scratch(ctx, EQI_SCRATCH_WORKER, m.worker_size * (size_t)eqi_pool_size(ctx->pool));
     if (!m.workers) return EQAT_OUT_OF_MEMORY;
     int64_t groups = w->shape[0] * (w->shape[1] / q->group);
     eqi_parallel(ctx, (size_t)eqi_ceil_div(groups, EQI_MSE_GROUPS), mse_task, &m);

@@ -4,7 +4,7 @@
 #include "cpu/pieces.h"
 
 typedef struct job {
-    const eqi_leaf *leaf;
+    const eqi_simd *simd;
     const eqi_view *y, *x, *cos, *sin, *pos;
     float sign;
 } job;
@@ -25,7 +25,7 @@ static void rotate(void *arg, int64_t first, int64_t count)
             char *y = eqi_at(j->y, b * j->y->stride[0] + t * j->y->stride[1] + h * j->y->stride[2]);
             const char *x =
                 eqi_at(j->x, b * j->x->stride[0] + t * j->x->stride[1] + h * j->x->stride[2]);
-            j->leaf->rope(y, x, c, s, j->sign, j->x->dtype, half);
+            j->simd->rope(y, x, c, s, j->sign, j->x->dtype, half);
             size_t size = eqi_dtype_size(j->x->dtype), done = (size_t)(2 * half) * size;
             if (y != x && dim > 2 * half) memcpy(y + done, x + done, (size_t)dim * size - done);
         }
@@ -35,7 +35,7 @@ static void rotate(void *arg, int64_t first, int64_t count)
 eqat_status eqi_cpu_rope(eqi_ctx *ctx, const eqi_view *y, const eqi_view *x, const eqi_view *cos,
                          const eqi_view *sin, const eqi_view *pos, int sign)
 {
-    job j = {.leaf = eqi_cpu_of(ctx)->leaf,
+    job j = {.simd = eqi_cpu_of(ctx)->simd,
              .y = y,
              .x = x,
              .cos = cos,

@@ -9,7 +9,7 @@ static eqat_status backward(eqi_tape *tape, eqi_node *node)
     EQI_GOTO(done, eqi_slot_open(&dtable, node->in[1], eqi_param_dtype(dy->v.dtype), true));
     if (!dtable.g) return EQAT_OK;
     if (!dtable.acc) EQI_GOTO(done, ctx->backend->fill(ctx, &dtable.g->v, 0));
-    eqi_view ids = eqi_flat(node->in[0]), dy_rows = eqi_rows(dy);
+    eqi_view ids = eqi_as_flat(node->in[0]), dy_rows = eqi_as_rows(dy);
     st = ctx->backend->embedding_bwd(ctx, &dtable.g->v, &ids, &dy_rows);
 done:
     return eqi_slot_close(&dtable, st);
@@ -53,7 +53,7 @@ eqat_status eqi_op_embedding(eqi_tape *tape, eqi_tensor *ids, eqi_tensor *table,
     EQI_GOTO(done, eqi_op_contiguous(tape, table, &in[1]));
     EQI_GOTO(done, eqi_op_check_index("embedding", "id", in[0], table->v.shape[0], false));
     EQI_GOTO(done, eqi_tensor_create(ctx, out, dtype, ids->v.ndim + 1, shape));
-    eqi_view flat = eqi_flat(in[0]), y_rows = eqi_rows(*out);
+    eqi_view flat = eqi_as_flat(in[0]), y_rows = eqi_as_rows(*out);
     st = ctx->backend->embedding(ctx, &y_rows, &flat, &in[1]->v);
 done:
     st = eqi_op_finish(tape, st, &eqi_embedding_op, in, 2, out, NULL, 0, NULL, 0);

@@ -10,8 +10,8 @@ static eqat_status backward(eqi_tape *tape, eqi_node *node)
              gate->requires_grad ? eqi_slot_open_over(&dgate, gate, dy)
                                  : eqi_slot_open_always(&dgate, gate, dy->v.dtype));
     EQI_GOTO(done, eqi_slot_open_always(&dup, up, dy->v.dtype));
-    eqi_view gate_rows = eqi_rows(gate), up_rows = eqi_rows(up), dy_rows = eqi_rows(dy);
-    eqi_view dgate_rows = eqi_rows(dgate.g), dup_rows = eqi_rows(dup.g);
+    eqi_view gate_rows = eqi_as_rows(gate), up_rows = eqi_as_rows(up), dy_rows = eqi_as_rows(dy);
+    eqi_view dgate_rows = eqi_as_rows(dgate.g), dup_rows = eqi_as_rows(dup.g);
     st = ctx->backend->gated_bwd(ctx, &dgate_rows, &dup_rows, &dy_rows, &gate_rows, &up_rows,
                                  *(const eqi_activation *)node->attr);
 done:
@@ -36,7 +36,8 @@ eqat_status eqi_op_gated(eqi_tape *tape, eqi_tensor *gate, eqi_tensor *up,
     EQI_GOTO(done, eqi_op_rows(tape, gate, &in[0]));
     EQI_GOTO(done, eqi_op_rows(tape, up, &in[1]));
     EQI_GOTO(done, eqi_tensor_create(ctx, out, gate->v.dtype, gate->v.ndim, gate->v.shape));
-    eqi_view gate_rows = eqi_rows(in[0]), up_rows = eqi_rows(in[1]), y_rows = eqi_rows(*out);
+    eqi_view gate_rows = eqi_as_rows(in[0]), up_rows = eqi_as_rows(in[1]),
+             y_rows = eqi_as_rows(*out);
     st = ctx->backend->gated(ctx, &y_rows, &gate_rows, &up_rows, activation);
 done:
     st =

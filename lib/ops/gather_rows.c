@@ -31,7 +31,7 @@ eqat_status eqi_op_gather_rows(eqi_tape *tape, eqi_tensor *x, eqi_tensor *rows, 
     EQI_GOTO(done, eqi_op_contiguous(tape, rows, &in[1]));
     EQI_GOTO(done, eqi_op_check_index("gather_rows", "row", in[1], x->v.shape[0], false));
     EQI_GOTO(done, eqi_tensor_create(ctx, out, x->v.dtype, 2, shape));
-    eqi_view x_rows = eqi_rows(in[0]);
+    eqi_view x_rows = eqi_as_rows(in[0]);
     st = ctx->backend->gather_rows(ctx, &(*out)->v, &x_rows, &in[1]->v, NULL, NULL);
 done:
     st = eqi_op_finish(tape, st, &eqi_gather_rows_op, in, 2, out, NULL, 0, NULL, 0);

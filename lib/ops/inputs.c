@@ -38,14 +38,14 @@ eqat_status eqi_op_rows(eqi_tape *tape, eqi_tensor *x, eqi_tensor **out)
     return EQAT_OK;
 }
 
-eqi_view eqi_rows(const eqi_tensor *x)
+eqi_view eqi_as_rows(const eqi_tensor *x)
 {
     eqi_view rows;
     if (!eqi_view_rows_2d(&x->v, &rows)) rows = x->v;
     return rows;
 }
 
-eqi_view eqi_flat(const eqi_tensor *x)
+eqi_view eqi_as_flat(const eqi_tensor *x)
 {
     return (eqi_view){.data = x->v.data,
                       .dtype = x->v.dtype,

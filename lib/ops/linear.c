@@ -11,7 +11,7 @@ static eqat_status backward_x(eqi_ctx *ctx, eqi_node *node, const eqi_view *dy)
     eqi_slot dx;
     eqat_status st = eqi_slot_open(&dx, in[X], dy->dtype, true);
     if (st == EQAT_OK && dx.g) {
-        eqi_view rows = eqi_rows(dx.g), w;
+        eqi_view rows = eqi_as_rows(dx.g), w;
         if (in[CODES]) {
             st = ctx->backend->packed_linear_bwd_x(ctx, &rows, dy, &in[CODES]->v, &in[S]->v,
                                                    &in[Z]->v, q, dx.acc);
@@ -19,7 +19,7 @@ static eqat_status backward_x(eqi_ctx *ctx, eqi_node *node, const eqi_view *dy)
             st = ctx->backend->fq_linear_bwd_x(ctx, &rows, dy, &in[W]->v, &in[S]->v, &in[Z]->v, q,
                                                dx.acc);
         } else {
-            w = eqi_rows(in[W]);
+            w = eqi_as_rows(in[W]);
             st = ctx->backend->linear_bwd_x(ctx, &rows, dy, &w, dx.acc);
         }
     }
@@ -99,7 +99,7 @@ done:
 static eqat_status backward(eqi_tape *tape, eqi_node *node)
 {
     eqi_ctx *ctx = tape->ctx;
-    eqi_view dy = eqi_rows(node->out->grad), x = eqi_rows(node->in[X]);
+    eqi_view dy = eqi_as_rows(node->out->grad), x = eqi_as_rows(node->in[X]);
     EQI_RETURN_IF(backward_x(ctx, node, &dy));
     if (node->in[CODES])
         EQI_RETURN_IF(backward_packed(ctx, node, &dy, &x));
@@ -156,14 +156,14 @@ static eqat_status gather(eqi_tape *tape, eqi_tensor *x, const eqi_weight *w, eq
 static eqat_status compute(eqi_ctx *ctx, eqi_tensor *out, eqi_tensor *const *in,
                            const eqi_quant_desc *q)
 {
-    eqi_view y = eqi_rows(out), x = eqi_rows(in[X]);
+    eqi_view y = eqi_as_rows(out), x = eqi_as_rows(in[X]);
     const eqi_view *bias = eqi_opt(in[BIAS]);
     if (in[CODES])
         return ctx->backend->packed_linear(ctx, &y, &x, &in[CODES]->v, &in[S]->v, &in[Z]->v, bias,
                                            q);
     if (in[S])
         return ctx->backend->fq_linear(ctx, &y, &x, &in[W]->v, &in[S]->v, &in[Z]->v, bias, q);
-    eqi_view w = eqi_rows(in[W]);
+    eqi_view w = eqi_as_rows(in[W]);
     return ctx->backend->linear(ctx, &y, &x, &w, bias);
 }
 

@@ -65,8 +65,8 @@ eqat_status eqi_op_linear_cross_entropy(eqi_tape *tape, eqi_tensor *x, eqi_tenso
     EQI_GOTO(done, eqi_tensor_slice(stats, &sum, 0, 0, 1));
     EQI_GOTO(done, eqi_tensor_slice(stats, &saved[COUNT], 0, 1, 1));
     EQI_GOTO(done, eqi_tensor_create(ctx, loss, dtype, 1, (int64_t[]){1}));
-    eqi_view x_rows = eqi_rows(in[0]), flat = eqi_flat(in[2]), dx_rows;
-    if (saved[DX]) dx_rows = eqi_rows(saved[DX]);
+    eqi_view x_rows = eqi_as_rows(in[0]), flat = eqi_as_flat(in[2]), dx_rows;
+    if (saved[DX]) dx_rows = eqi_as_rows(saved[DX]);
     EQI_GOTO(done,
              ctx->backend->linear_cross_entropy(ctx, &stats->v, saved[DX] ? &dx_rows : NULL,
                                                 eqi_opt(saved[DW]), &x_rows, &in[1]->v, &flat));

@@ -46,8 +46,8 @@ bool eqi_view_rows_2d(const eqi_view *x, eqi_view *rows);
 eqat_status eqi_op_rows(eqi_tape *tape, eqi_tensor *x, eqi_tensor **out);
 /* Of a contiguous tensor or one that came from eqi_op_rows: the view of two dimensions, and the one
  * of one. */
-eqi_view eqi_rows(const eqi_tensor *x);
-eqi_view eqi_flat(const eqi_tensor *x);
+eqi_view eqi_as_rows(const eqi_tensor *x);
+eqi_view eqi_as_flat(const eqi_tensor *x);
 
 /* ---- places for gradients ---- */
 /* Where a kernel writes d t in `dtype`: the gradient itself, or a temporary that is added to it. */

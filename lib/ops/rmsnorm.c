@@ -8,8 +8,8 @@ static eqat_status backward(eqi_tape *tape, eqi_node *node)
     eqat_status st = EQAT_OK;
     EQI_GOTO(done, eqi_slot_open(&dx, x, dy->v.dtype, true));
     EQI_GOTO(done, eqi_slot_open(&dgain, gain, gain->v.dtype, gain != x));
-    eqi_view dx_rows, x_rows = eqi_rows(x), dy_rows = eqi_rows(dy);
-    if (dx.g) dx_rows = eqi_rows(dx.g);
+    eqi_view dx_rows, x_rows = eqi_as_rows(x), dy_rows = eqi_as_rows(dy);
+    if (dx.g) dx_rows = eqi_as_rows(dx.g);
     st = ctx->backend->rmsnorm_bwd(ctx, dx.g ? &dx_rows : NULL, eqi_slot_view(&dgain), &dy_rows,
                                    &x_rows, &gain->v, &node->saved[0]->v,
                                    *(const double *)node->attr, dx.acc, dgain.acc);
@@ -36,7 +36,7 @@ eqat_status eqi_op_rmsnorm(eqi_tape *tape, eqi_tensor *x, eqi_tensor *gain, doub
     EQI_GOTO(done, eqi_op_param(tape, "rmsnorm", "gain", gain, dtype, &in[1]));
     EQI_GOTO(done, eqi_tensor_create(ctx, &rstd, dtype, 1, &rows));
     EQI_GOTO(done, eqi_tensor_create(ctx, out, x->v.dtype, x->v.ndim, x->v.shape));
-    eqi_view x_rows = eqi_rows(in[0]), y_rows = eqi_rows(*out);
+    eqi_view x_rows = eqi_as_rows(in[0]), y_rows = eqi_as_rows(*out);
     st = ctx->backend->rmsnorm(ctx, &y_rows, &rstd->v, &x_rows, &in[1]->v, eps, offset);
 done:
     st = eqi_op_finish(tape, st, &eqi_rmsnorm_op, in, 2, out, &rstd, 1, &offset, sizeof offset);

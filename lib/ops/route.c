@@ -6,8 +6,8 @@ static eqat_status backward(eqi_tape *tape, eqi_node *node)
     eqi_slot dlogits;
     eqat_status st = eqi_slot_open(&dlogits, logits, logits->v.dtype, true);
     if (st == EQAT_OK && dlogits.g) {
-        eqi_view d_rows = eqi_rows(dlogits.g), rows = eqi_rows(logits),
-                 dweights = eqi_rows(node->out->grad), index = eqi_rows(node->saved[0]);
+        eqi_view d_rows = eqi_as_rows(dlogits.g), rows = eqi_as_rows(logits),
+                 dweights = eqi_as_rows(node->out->grad), index = eqi_as_rows(node->saved[0]);
         st = tape->ctx->backend->route_bwd(tape->ctx, &d_rows, &dweights, &rows, &index,
                                            *(const bool *)node->attr, dlogits.acc);
     }
@@ -40,7 +40,8 @@ eqat_status eqi_op_route(eqi_tape *tape, eqi_tensor *logits, int64_t k, bool nor
     EQI_GOTO(done, eqi_op_rows(tape, logits, &in[0]));
     EQI_GOTO(done, eqi_tensor_create(ctx, weights, eqi_param_dtype(logits->v.dtype), ndim, shape));
     EQI_GOTO(done, eqi_tensor_create(ctx, index, EQI_I32, ndim, shape));
-    eqi_view w_rows = eqi_rows(*weights), i_rows = eqi_rows(*index), rows = eqi_rows(in[0]);
+    eqi_view w_rows = eqi_as_rows(*weights), i_rows = eqi_as_rows(*index),
+             rows = eqi_as_rows(in[0]);
     st = ctx->backend->route(ctx, &w_rows, &i_rows, &rows, normalised);
 done:
     st = eqi_op_finish(tape, st, &eqi_route_op, in, 1, weights, index, 1, &normalised,

@@ -19,7 +19,7 @@ static eqat_status backward_weights(eqi_ctx *ctx, const eqi_node *node, const eq
     eqi_slot dw;
     eqat_status st = eqi_slot_open(&dw, in[WEIGHTS], eqi_param_dtype(d->dtype), true);
     if (st == EQAT_OK && dw.g) {
-        eqi_view y = eqi_rows(in[Y]);
+        eqi_view y = eqi_as_rows(in[Y]);
         if (!dw.acc) EQI_GOTO(done, ctx->backend->fill(ctx, &dw.g->v, 0));
         st = ctx->backend->dot_rows(ctx, &dw.g->v, d, &y, &in[ROWS]->v, &in[SLOTS]->v);
     }
@@ -91,7 +91,7 @@ eqat_status eqi_op_scatter_rows(eqi_tape *tape, eqi_tensor **sum, eqi_tensor *y,
                  ? eqi_tensor_reshape(before, &out, 2, before->v.shape)
                  : eqi_tensor_cast(before, before->v.dtype, &out));
     EQI_GOTO(done, gather(tape, before, given, in));
-    eqi_view y_rows = eqi_rows(in[Y]);
+    eqi_view y_rows = eqi_as_rows(in[Y]);
     st = ctx->backend->scatter_rows(ctx, &out->v, &y_rows, &in[ROWS]->v, &in[SLOTS]->v,
                                     &in[WEIGHTS]->v);
 done:

@@ -30,7 +30,7 @@ static operands *make_operands(eqi_ctx *ctx)
     return o;
 }
 
-static void pack(operands *o, const eqi_leaf *leaf, eqi_elem elem)
+static void pack(operands *o, const eqi_simd *leaf, eqi_elem elem)
 {
     _Alignas(64) static char scratch[EQI_PACK_SCRATCH];
     const eqi_rows a = {.dtype = EQI_F32, .data = o->a, .ld = K, .rows = M, .cols = K},
@@ -42,7 +42,7 @@ static void pack(operands *o, const eqi_leaf *leaf, eqi_elem elem)
     leaf->pack_b(o->packed_b, &pb, scratch);
 }
 
-static void check(operands *o, const eqi_leaf *leaf, eqi_elem elem)
+static void check(operands *o, const eqi_simd *leaf, eqi_elem elem)
 {
     const int64_t mnk[3] = {M, N, K};
     pack(o, leaf, elem);
@@ -61,7 +61,7 @@ START_TEST(products)
     eqi_ctx *ctx = open_ctx("ref");
     operands *o = make_operands(ctx);
     for (size_t i = 0; i < EQI_COUNT(names); i++) {
-        const eqi_leaf *leaf = eqi_cpu_leaf(names[i]);
+        const eqi_simd *leaf = eqi_cpu_simd(names[i]);
         if (!leaf) continue;
         check(o, leaf, EQI_ELEM_F32);
         if (leaf->bf16) check(o, leaf, EQI_ELEM_BF16);

@@ -3,7 +3,7 @@
 
 #include "cpu/vec/vec.h"
 
-/* See eqi_leaf. */
+/* See eqi_simd. */
 void VEC(rows)(void *out, eqi_elem elem, const eqi_rows *src, int64_t row, int64_t col, int64_t n);
 void VEC(pack_a)(void *dst, const eqi_pack *p, void *scratch);
 void VEC(pack_b)(void *dst, const eqi_pack *p, void *scratch);

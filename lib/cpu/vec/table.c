@@ -3,7 +3,7 @@
 #define EQI_STRING_(a) #a
 #define EQI_STRING(a) EQI_STRING_(a)
 
-const eqi_leaf EQI_PASTE(eqi_leaf, EQI_SIMD_NAME) = {
+const eqi_simd EQI_PASTE(eqi_simd, EQI_SIMD_NAME) = {
     .name = EQI_STRING(EQI_SIMD_NAME),
     .bf16 = EQI_SIMD_BF16,
     .chunk_k = EQI_SIMD_AMX ? 1152 : 0, /* AMX products of long rows lose half their rate */

@@ -5,7 +5,7 @@
 
 #include EQI_SIMD_HEADER
 
-#include "cpu/vec/leaf.h"
+#include "cpu/vec/table.h"
 
 #define EQI_PASTE_(a, b) a##_##b
 #define EQI_PASTE(a, b) EQI_PASTE_(a, b)

@@ -1,7 +1,7 @@
-/* The inner kernels, one table per instruction set; what they are given is a tile or a few rows,
- * and they know nothing of threads. */
-#ifndef EQI_CPU_VEC_LEAF_H
-#define EQI_CPU_VEC_LEAF_H
+/* The inner kernels, one table (eqi_simd) per instruction set; what they are given is a tile or a
+ * few rows, and they know nothing of threads. */
+#ifndef EQI_CPU_VEC_TABLE_H
+#define EQI_CPU_VEC_TABLE_H
 
 #include "cpu/vec/attention.h"
 #include "cpu/vec/operand.h"
@@ -14,7 +14,7 @@ typedef struct eqi_adamw_terms {
     float factor, beta1, beta2, gain1, gain2, eps, step_size, root, keep;
 } eqi_adamw_terms;
 
-typedef struct eqi_leaf {
+typedef struct eqi_simd {
     const char *name;
     bool bf16;       /* has matrix instructions on bf16 */
     int64_t chunk_k; /* what a product takes of the inner dimension at once, 0: all of it */
@@ -96,9 +96,9 @@ typedef struct eqi_leaf {
     /* Groups of n weights at from[0..EQI_MSE_GROUPS). scratch: n * EQI_MSE_GROUPS floats */
     void (*mse)(float *s, float *z, const float *const *from, int64_t n, int bits, bool middle,
                 float *scratch);
-} eqi_leaf;
+} eqi_simd;
 
-extern const eqi_leaf eqi_leaf_generic, eqi_leaf_avx2, eqi_leaf_avx512, eqi_leaf_avx512bf16,
-    eqi_leaf_amx;
+extern const eqi_simd eqi_simd_generic, eqi_simd_avx2, eqi_simd_avx512, eqi_simd_avx512bf16,
+    eqi_simd_amx;
 
 #endif

@@ -1,8 +1,8 @@
 /* conformance [--device cpu] [--op NAME] [--bench] [--threads N] [--seed N] [--cases N] [--list] */
 #include <stdlib.h>
 
-#include "suite.h"
 #include "engine/engine.h"
+#include "suite.h"
 
 static int usage(void)
 {

@@ -6,8 +6,8 @@
 
 #include "base/file.h"
 #include "base/rng.h"
-#include "fuzz.h"
 #include "engine/engine.h"
+#include "fuzz.h"
 
 enum { MEMORY_MAX = 1 << 28, INPUT_MAX = 1 << 16 };
 

@@ -1,11 +1,11 @@
 /* Allocations that fail, bytes that are no text, handles that outlive their context. */
 #include <sys/stat.h>
 
+#include "engine/engine.h"
 #include "eqat/context.h"
 #include "gguf_bytes.h"
 #include "json.h"
 #include "make.h"
-#include "engine/engine.h"
 
 #define SPACE "\xe2\x96\x81"
 

@@ -1,5 +1,5 @@
-#include "unit.h"
 #include "engine/engine.h"
+#include "unit.h"
 
 START_TEST(accounts_and_aligns)
 {

@@ -1,5 +1,5 @@
-#include "unit.h"
 #include "engine/engine.h"
+#include "unit.h"
 
 static eqat_status open_device(const char *device, char *error, size_t size)
 {

@@ -4,8 +4,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "unit.h"
 #include "engine/engine.h"
+#include "unit.h"
 
 enum { TASKS = 1000 };
 

@@ -19,7 +19,7 @@ static void on_interrupt(int sig)
 {
     (void)sig;
     interrupted = 1;
-    if (interrupted_context) eqat_cancel(interrupted_context);
+    if (interrupted_context) eqat_context_cancel(interrupted_context);
 }
 
 bool tool_interrupted(void) { return interrupted; }
@@ -80,6 +80,7 @@ int tool_open(tool *t, const char *command)
         json_decref(t->report);
         return 1;
     }
+    tool_event(t, json_pack("{s:s,s:s}", "event", "start", "command", command));
     t->context.log = on_log;
     t->context.log_user = t;
     char error[1024];
@@ -95,7 +96,6 @@ int tool_open(tool *t, const char *command)
     struct sigaction action = {.sa_handler = on_interrupt, .sa_flags = (int)SA_RESETHAND};
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
-    tool_event(t, json_pack("{s:s,s:s}", "event", "start", "command", command));
     return 0;
 }
 

@@ -15,13 +15,25 @@ extern "C" {
 /* A context owns a compute device, a thread pool, an allocator, a log and a seed.
  *
  * Threads: a context and all handles made from it are used by one thread at a time; different
- * contexts are independent.  Only eqat_cancel() may be called from anywhere. Ownership: every
- * handle holds a reference on its context, so handles may be freed in any order; the context
- * disappears with the last of them.
- * Fork: a child may use and free what it inherits, as long as no call was running in the parent;
- * the pool starts anew there. A Block-AP job with offload_dir it may only free. Process: the
- * library never prints, exits, aborts, or changes signal handlers, locale, floating-point mode or
- * the OpenMP settings of the calling thread. */
+ * contexts are independent.  A call that returns a status takes the context's turn: another
+ * thread's call waits until it has returned, so a callback must not wait for another thread that
+ * calls the same context.  Functions that only look at a handle take no turn.  Any thread may at
+ * any time call eqat_context_cancel(), eqat_context_reset_cancel() and every eqat_..._free(): while
+ * another thread's call is running, the handle goes when that call returns, and free does not wait
+ * for it. Ownership: every handle holds a reference on its context, so handles may be freed in any
+ * order; the context disappears with the last of them. Fork: a child may use and free what it
+ * inherits, as long as no call was running in the parent; the pool starts anew there. A Block-AP
+ * job with offload_dir it may only free. Process: the library never prints, exits, aborts, or
+ * changes signal handlers, locale or the OpenMP settings of the calling thread.  Rounding mode,
+ * flush-to-zero and traps of the calling thread change no result: a call runs, callbacks included,
+ * under the default floating-point control and gives the thread's own back. AMX: on a processor
+ * that has it, creating a context on device "cpu" asks Linux for the state of the matrix registers
+ * (arch_prctl ARCH_REQ_XCOMP_PERM), which is for the whole process and for good. A signal frame
+ * then takes about 11 KiB: sigaltstack() refuses stacks smaller than that, and Linux refuses the
+ * permission (no AMX then) while a thread has one.  The option `amx` leaves it alone.
+ *
+ * NULL where an argument is needed is EQAT_INVALID_ARGUMENT naming it; a function that returns no
+ * status then does nothing and returns 0, NULL or false. */
 typedef struct eqat_context eqat_context;
 
 /* Severity of a log line. */
@@ -40,12 +52,20 @@ typedef void (*eqat_log_fn)(void *user, int32_t level, const char *line);
  * thread that uses the context.  When NULL is returned the running call fails with
  * EQAT_OUT_OF_MEMORY and everything stays usable. */
 typedef void *(*eqat_alloc_fn)(void *user, size_t size, size_t align);
-typedef void (*eqat_free_fn)(void *user, void *p);
+/* size is the one that alloc was asked for.  Also called on a thread that frees a handle. */
+typedef void (*eqat_free_fn)(void *user, void *p, size_t size);
+
+/* The caller's thread pool: calls task(arg, index) once for every index in [0, count), on any
+ * threads, in any order and at the same time or not, and returns when all have returned.  Called on
+ * the thread that uses the context; task calls nothing of the caller's. */
+typedef void (*eqat_parallel_fn)(void *user, size_t count, void (*task)(void *arg, size_t index),
+                                 void *arg);
 
 typedef struct eqat_context_options {
     size_t struct_size; /* sizeof the caller's struct; set by eqat_context_options_init */
     const char *device; /* "cpu" (default), "ref" (plain C, slow, for comparison), "cuda:N" */
-    int32_t threads;    /* 0 (default): one per processor available to the process; at most 1024 */
+    int32_t threads;    /* 0 (default): one per processor available to the process; at most 1024.
+                           No result depends on it */
     int32_t log_level;  /* lines above this level are dropped; default EQAT_LOG_INFO */
     uint64_t seed;      /* all randomness is a pure function of it; default 0 */
     eqat_log_fn log;    /* NULL (default): no log */
@@ -53,6 +73,12 @@ typedef struct eqat_context_options {
     eqat_alloc_fn alloc; /* NULL (default): the C library's; alloc and free are given together */
     eqat_free_fn free;
     void *alloc_user;
+    eqat_parallel_fn parallel; /* NULL (default): the context starts `threads` - 1 threads of its
+                                  own; else it starts none and hands over `threads` tasks at most */
+    void *parallel_user;
+    bool amx; /* default true; false: the library does not use AMX, nor does it ask for it.  oneDNN
+                 then leaves it alone too, in the whole process, if this is its first use there */
+    uint8_t reserved[7]; /* 0 */
 } eqat_context_options;
 
 /* Writes defaults into the first `struct_size` bytes of *options, and no further. */
@@ -86,7 +112,14 @@ EQAT_API int32_t eqat_context_threads(const eqat_context *context);
 /* Asks the running (or, if none runs, the next) long call of this context to stop with
  * EQAT_CANCELLED at its next step, leaving everything consistent.  Async-signal-safe; any thread.
  */
-EQAT_API void eqat_cancel(eqat_context *context);
+EQAT_API void eqat_context_cancel(eqat_context *context);
+/* Takes back a request that no call has answered yet.  Async-signal-safe; any thread. */
+EQAT_API void eqat_context_reset_cancel(eqat_context *context);
+
+/* Version of the headers; eqat_version() is that of the library in the process. */
+#define EQAT_VERSION_MAJOR 0
+#define EQAT_VERSION_MINOR 1
+#define EQAT_VERSION_PATCH 0
 
 /* Version of the library as "major.minor.patch"; static storage; any thread. */
 EQAT_API const char *eqat_version(void);

@@ -19,6 +19,7 @@ typedef struct eqat_model eqat_model;
 typedef struct eqat_model_options {
     size_t struct_size;
     int32_t compute_dtype; /* eqat_dtype of activations: EQAT_BF16 (default) or EQAT_F32 */
+    int32_t reserved;      /* 0 */
 } eqat_model_options;
 
 EQAT_API void eqat_model_options_init(eqat_model_options *options, size_t struct_size);
@@ -43,6 +44,7 @@ typedef struct eqat_model_info {
     double rms_norm_eps, rope_theta;
     bool tied_embeddings;
     bool quantized; /* at least one linear is packed */
+    uint8_t reserved[6];
 } eqat_model_info;
 
 EQAT_API eqat_status eqat_model_inspect(eqat_model *model, eqat_model_info *info);
@@ -76,6 +78,7 @@ typedef struct eqat_batch {
     const int32_t *segments;  /* host [B, T]; NULL: one segment a sequence */
     bool keep_activations; /* of a recorded pass: those of all blocks stay in memory; default false:
                             * backward computes them again, block by block */
+    uint8_t reserved[7];   /* 0 */
 } eqat_batch;
 
 EQAT_API void eqat_batch_init(eqat_batch *batch, size_t struct_size);

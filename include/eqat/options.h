@@ -12,9 +12,9 @@ extern "C" {
 #endif
 
 /* Every options struct of the library is described by one table, which drives its defaults, its
- * validation, the tool's
- * --help and the bindings.  All functions here may be called from any thread and return static
- * storage. */
+ * validation, the tool's --help and the bindings.  Members called reserved, and all bytes of a
+ * longer struct that this library does not know, must be 0: anything else is EQAT_UNSUPPORTED.  All
+ * functions here may be called from any thread and return static storage. */
 
 typedef enum eqat_field_type {
     EQAT_FIELD_BOOL = 0,   /* bool */
@@ -40,11 +40,13 @@ typedef struct eqat_field {
     const char *default_string; /* of strings; may be NULL */
 } eqat_field;
 
-/* Names of all structs ("context", "model", "quantizer", "data", "block_ap", "e2e_qp", "eval",
- * "optimizer"), NULL past the last. */
+/* Names of all structs ("attention", "context", "model", "quantizer", "data", "block_ap", "e2e_qp",
+ * "eval", "optimizer"), NULL past the last. */
 EQAT_API const char *eqat_options_struct(size_t index);
 /* Fields of a struct in order; struct_size itself is not counted.  0 for an unknown struct. */
 EQAT_API size_t eqat_options_count(const char *struct_name);
+/* sizeof the struct in this library; 0 for an unknown struct. */
+EQAT_API size_t eqat_options_size(const char *struct_name);
 /* Describes field `index`.  EQAT_NOT_FOUND past the last or for an unknown struct;
  * EQAT_INVALID_ARGUMENT when out->struct_size is not set. */
 EQAT_API eqat_status eqat_options_field(const char *struct_name, size_t index, eqat_field *out);

@@ -28,8 +28,8 @@ typedef enum eqat_status {
     EQAT_NOT_FOUND = 6,   /* a named tensor, option or file does not exist */
     EQAT_EXISTS = 7,      /* an output would overwrite something */
     EQAT_NUMERIC = 8,     /* a value is not finite */
-    EQAT_CANCELLED = 9,   /* eqat_cancel() was called, or a progress callback asked to stop */
-    EQAT_BACKEND = 10     /* the compute backend or a library under it failed */
+    EQAT_CANCELLED = 9, /* eqat_context_cancel() was called, or a progress callback asked to stop */
+    EQAT_BACKEND = 10   /* the compute backend or a library under it failed */
 } eqat_status;
 
 /* The constant's name without its prefix in lower case ("out of memory");

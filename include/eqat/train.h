@@ -12,7 +12,7 @@ extern "C" {
 
 /* Jobs hold references on their model, quantizer and data, which may be freed before them. Threads:
  * as the context; progress callbacks run on the thread that called.  create, begin, step, validate,
- * accumulate, finish of a block and run look for eqat_cancel and return EQAT_CANCELLED. */
+ * accumulate, finish of a block and run look for eqat_context_cancel and return EQAT_CANCELLED. */
 
 /* What a progress callback sees; valid during the call. */
 typedef struct eqat_progress {
@@ -150,6 +150,7 @@ typedef struct eqat_e2e_qp_options {
     eqat_progress_fn progress;
     void *progress_user;
     bool keep_activations; /* see eqat_batch; the same bytes; default false */
+    uint8_t reserved[7];   /* 0 */
 } eqat_e2e_qp_options;
 
 EQAT_API void eqat_e2e_qp_options_init(eqat_e2e_qp_options *options, size_t struct_size);

@@ -10,7 +10,7 @@ static eqi_dtype grad_dtype(const eqi_tensor *t)
 
 static bool shared(const eqi_tensor *g) { return g->refs > 1 || g->storage->refs > 1; }
 
-static eqat_status unshare(eqi_tensor *t)
+static eqat_status make_own(eqi_tensor *t)
 {
     eqi_tensor *own;
     EQI_RETURN_IF(eqi_tensor_cast(t->grad, t->grad->v.dtype, &own));
@@ -28,7 +28,7 @@ eqat_status eqi_grad_of(eqi_tensor *t, eqi_tensor **grad, bool *acc)
         EQI_RETURN_IF(
             eqi_tensor_create(eqi_tensor_ctx(t), &t->grad, grad_dtype(t), t->v.ndim, t->v.shape));
     } else {
-        if (shared(t->grad)) EQI_RETURN_IF(unshare(t));
+        if (shared(t->grad)) EQI_RETURN_IF(make_own(t));
         *acc = true;
     }
     *grad = t->grad;

@@ -44,9 +44,10 @@ typedef struct eqi_sink {
     void *user;
 } eqi_sink;
 
-/* Of this folder but for ctx. */
+/* Of this folder but for ctx and handle. */
 struct eqat_tape {
     eqi_ctx *ctx;
+    eqi_handle handle;
     eqi_node *nodes;
     size_t count, capacity;
     size_t captures;      /* nodes whose op does */

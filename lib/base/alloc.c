@@ -62,7 +62,7 @@ void eqi_free(eqi_ctx *ctx, void *p)
     header *h = (header *)p - 1;
     ctx->bytes_now -= h->size;
     if (ctx->allocator.alloc)
-        ctx->allocator.free(ctx->allocator.user, h);
+        ctx->allocator.free(ctx->allocator.user, h, h->size + sizeof *h);
     else
         free(h);
 }

@@ -12,6 +12,11 @@ eqi_ctx *eqi_ctx_new(const eqi_allocator *a)
         raw = NULL;
     if (!raw) return NULL;
     eqi_ctx *ctx = memset(raw, 0, sizeof *ctx);
+    pthread_mutexattr_t attr;
+    pthread_mutexattr_init(&attr);
+    pthread_mutexattr_settype(&attr, PTHREAD_MUTEX_RECURSIVE);
+    pthread_mutex_init(&ctx->turn, &attr);
+    pthread_mutexattr_destroy(&attr);
     atomic_init(&ctx->refs, 1);
     atomic_init(&ctx->cancelled, 0);
     ctx->allocator = *a;
@@ -28,9 +33,10 @@ void eqi_ctx_unref(eqi_ctx *ctx)
 {
     if (!ctx || atomic_fetch_sub_explicit(&ctx->refs, 1, memory_order_acq_rel) != 1) return;
     if (ctx->close) ctx->close(ctx);
+    pthread_mutex_destroy(&ctx->turn);
     eqi_allocator a = ctx->allocator;
     if (a.alloc)
-        a.free(a.user, ctx);
+        a.free(a.user, ctx, sizeof *ctx);
     else
         free(ctx);
 }

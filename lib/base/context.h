@@ -4,6 +4,7 @@
 #ifndef EQI_BASE_CONTEXT_H
 #define EQI_BASE_CONTEXT_H
 
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -44,7 +45,7 @@ typedef struct eqi_storage eqi_storage;
 
 typedef struct eqi_allocator {
     void *(*alloc)(void *user, size_t size, size_t align); /* NULL: posix_memalign */
-    void (*free)(void *user, void *p);
+    void (*free)(void *user, void *p, size_t size);        /* the size that was asked for */
     void *user;
 } eqi_allocator;
 
@@ -59,6 +60,9 @@ typedef void (*eqi_log_fn)(void *user, int level, const char *line);
 struct eqat_context {
     atomic_int refs;
     atomic_int cancelled;
+    pthread_mutex_t turn;                /* of base/entry.h, recursive */
+    int depth;                           /* entries of the thread that holds it */
+    _Atomic(struct eqi_handle *) parted; /* what other threads have let go of meanwhile */
     eqi_allocator allocator;
     size_t bytes_now, bytes_peak;
     eqi_log_fn log;
@@ -72,6 +76,7 @@ struct eqat_context {
     char device[32];
     const eqi_backend *backend;
     void *backend_state;
+    bool no_amx;           /* the device leaves AMX alone */
     eqi_storage *recycled; /* freed tensor storages kept for the next step, see tensor/storage.h */
     size_t recycled_bytes;
     size_t live_bytes, live_peak;  /* of storages in use: recycled ones never lift the sum above the
@@ -94,7 +99,7 @@ eqat_status eqi_fail(eqi_ctx *ctx, eqat_status status, const char *format, ...) 
 eqat_status eqi_fail_in(eqi_ctx *ctx, eqat_status status, const char *format, ...) EQI_PRINTF(3, 4);
 void eqi_log(eqi_ctx *ctx, eqi_log_level level, const char *format, ...) EQI_PRINTF(3, 4);
 
-/* EQAT_CANCELLED with its message once eqat_cancel() was called, and clears the request. */
+/* EQAT_CANCELLED with its message once eqat_context_cancel() was called, and clears the request. */
 eqat_status eqi_check_cancel(eqi_ctx *ctx);
 
 /* 64-byte aligned; NULL after eqi_fail(EQAT_OUT_OF_MEMORY) naming `what`. Size 0 gives a valid

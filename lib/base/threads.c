@@ -7,6 +7,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/fpenv.h"
+
 /* oneDNN as packaged uses OpenMP inside; a thread of the pool must not start a team of its own.
  * Weak: a build against a oneDNN without OpenMP has no such symbols. */
 extern void omp_set_num_threads(int n) __attribute__((weak));
@@ -33,7 +35,9 @@ struct eqi_pool {
     atomic_bool stop;
     eqi_task_fn fn;
     void *arg;
-    int size;    /* asked for, the calling thread included */
+    int size; /* asked for, the calling thread included */
+    eqi_parallel_fn borrowed;
+    void *borrowed_user;
     int started; /* threads in the process `owner` */
     pid_t owner;
     worker workers[]; /* the first is the calling thread */
@@ -68,6 +72,7 @@ static void *worker_main(void *arg)
     worker *w = arg;
     eqi_pool *p = w->pool;
     if (omp_set_num_threads) omp_set_num_threads(1);
+    (void)eqi_fpenv_default(); /* a thread is born with its creator's */
     for (uint64_t seen = 0;; seen++) {
         for (int i = 0; i < PATIENCE && !called(p, seen); i++) relax();
         if (!called(p, seen)) {
@@ -117,9 +122,10 @@ static int start(eqi_pool *p)
 
 /* The child of a fork has the pool's memory and none of its threads: waiting for one would be for
  * ever. */
-static bool inherited(const eqi_pool *p) { return p->owner != getpid(); }
+static bool inherited(const eqi_pool *p) { return !p->borrowed && p->owner != getpid(); }
 
-eqat_status eqi_pool_create(eqi_ctx *ctx, eqi_pool **out, int threads)
+eqat_status eqi_pool_create(eqi_ctx *ctx, eqi_pool **out, int threads, eqi_parallel_fn borrowed,
+                            void *borrowed_user)
 {
     *out = NULL;
     if (threads < 0 || threads > 1024)
@@ -130,7 +136,9 @@ eqat_status eqi_pool_create(eqi_ctx *ctx, eqi_pool **out, int threads)
         eqi_calloc(ctx, 1, sizeof *p + (size_t)threads * sizeof(worker), "the thread pool");
     if (!p) return EQAT_OUT_OF_MEMORY;
     p->size = threads;
-    int err = start(p);
+    p->borrowed = borrowed;
+    p->borrowed_user = borrowed_user;
+    int err = borrowed ? 0 : start(p);
     if (err) {
         eqi_pool_free(ctx, p);
         return eqi_fail(ctx, EQAT_BACKEND, "threads: cannot start %d: %s", threads, strerror(err));
@@ -142,7 +150,7 @@ eqat_status eqi_pool_create(eqi_ctx *ctx, eqi_pool **out, int threads)
 void eqi_pool_free(eqi_ctx *ctx, eqi_pool *p)
 {
     if (!p) return;
-    if (!inherited(p)) {
+    if (!p->borrowed && !inherited(p)) {
         pthread_mutex_lock(&p->lock);
         atomic_store(&p->stop, true);
         pthread_cond_broadcast(&p->work);
@@ -166,13 +174,21 @@ static void wait_for_workers(eqi_pool *p)
     pthread_mutex_unlock(&p->lock);
 }
 
-void eqi_parallel(eqi_ctx *ctx, size_t count, eqi_task_fn fn, void *arg)
+/* Returns what to put back: 0 for nothing. */
+static int quiet_openmp(void)
 {
-    if (count == 0) return;
-    eqi_pool *p = ctx->pool;
-    if (inherited(p)) (void)start(p); /* with fewer workers it is slower, and no less right */
     int before = omp_get_max_threads ? omp_get_max_threads() : 0;
     if (before > 1) omp_set_num_threads(1);
+    return before;
+}
+
+static void restore_openmp(int before)
+{
+    if (before > 1) omp_set_num_threads(before);
+}
+
+static void deal(eqi_pool *p, size_t count, eqi_task_fn fn, void *arg)
+{
     p->fn = fn;
     p->arg = arg;
     for (int i = 0; i < p->size; i++) {
@@ -180,6 +196,11 @@ void eqi_parallel(eqi_ctx *ctx, size_t count, eqi_task_fn fn, void *arg)
         atomic_store_explicit(&p->workers[i].next, count * (size_t)i / (size_t)p->size,
                               memory_order_relaxed);
     }
+}
+
+static void run_own(eqi_pool *p)
+{
+    int before = quiet_openmp();
     atomic_store(&p->running, p->started);
     if (p->started) {
         pthread_mutex_lock(&p->lock);
@@ -189,5 +210,26 @@ void eqi_parallel(eqi_ctx *ctx, size_t count, eqi_task_fn fn, void *arg)
     }
     run_tasks(p, 0);
     wait_for_workers(p);
-    if (before > 1) omp_set_num_threads(before);
+    restore_openmp(before);
+}
+
+static void borrowed_task(void *arg, size_t index)
+{
+    int before = quiet_openmp();
+    EQI_FPENV_GUARD();
+    run_tasks(arg, (int)index);
+    restore_openmp(before);
+}
+
+void eqi_parallel(eqi_ctx *ctx, size_t count, eqi_task_fn fn, void *arg)
+{
+    if (count == 0) return;
+    eqi_pool *p = ctx->pool;
+    if (inherited(p)) (void)start(p); /* with fewer workers it is slower, and no less right */
+    deal(p, count, fn, arg);
+    if (p->borrowed)
+        p->borrowed(p->borrowed_user, count < (size_t)p->size ? count : (size_t)p->size,
+                    borrowed_task, p);
+    else
+        run_own(p);
 }

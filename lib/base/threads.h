@@ -9,7 +9,15 @@
  * scratch memory. */
 typedef void (*eqi_task_fn)(void *arg, size_t index, int worker);
 
-eqat_status eqi_pool_create(eqi_ctx *ctx, eqi_pool **out, int threads);
+/* Somebody else's threads: calls task(arg, i) for every i in [0, count), on any threads, and
+ * returns when all calls have. */
+typedef void (*eqi_parallel_fn)(void *user, size_t count, void (*task)(void *arg, size_t index),
+                                void *arg);
+
+/* `threads` of its own (0: one per available processor), or as many tasks at once for `borrowed`
+ * when it is not NULL. Tasks run under the default floating-point control. */
+eqat_status eqi_pool_create(eqi_ctx *ctx, eqi_pool **out, int threads, eqi_parallel_fn borrowed,
+                            void *borrowed_user);
 void eqi_pool_free(eqi_ctx *ctx, eqi_pool *pool);
 int eqi_pool_size(const eqi_pool *pool);
 /* Runs all tasks and returns when the last is done. Every thread has a share of consecutive tasks,

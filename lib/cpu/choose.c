@@ -37,14 +37,14 @@ static bool has_f16c(void)
     return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
 }
 
-static bool runs_here(const eqi_simd *simd)
+static bool runs_here(const eqi_simd *simd, bool amx)
 {
     bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c() &&
         __builtin_cpu_supports("bmi2");
     bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
     bool bf16 = avx512 && __builtin_cpu_supports("avx512bf16");
-    if (simd == &eqi_simd_amx) return bf16 && has_amx();
+    if (simd == &eqi_simd_amx) return bf16 && amx && has_amx();
     if (simd == &eqi_simd_avx512bf16 || simd == &eqi_simd_amxmodel) return bf16;
     if (simd == &eqi_simd_avx512) return avx512;
     if (simd == &eqi_simd_avx2) return avx2;
@@ -55,18 +55,19 @@ static bool runs_here(const eqi_simd *simd)
 
 static const eqi_simd *const sets[] = {&eqi_simd_generic};
 
-static bool runs_here(const eqi_simd *simd)
+static bool runs_here(const eqi_simd *simd, bool amx)
 {
     (void)simd;
+    (void)amx;
     return true;
 }
 
 #endif
 
-const eqi_simd *eqi_cpu_simd(const char *name)
+const eqi_simd *eqi_cpu_simd(const char *name, bool amx)
 {
     for (size_t i = 0; i < EQI_COUNT(sets); i++)
-        if (sets[i] && (!name || strcmp(name, sets[i]->name) == 0) && runs_here(sets[i]))
+        if (sets[i] && (!name || strcmp(name, sets[i]->name) == 0) && runs_here(sets[i], amx))
             return sets[i];
     return NULL;
 }

@@ -7,13 +7,13 @@
 eqat_status eqi_cpu_open(eqi_ctx *ctx, const char *device)
 {
     const char *colon = strchr(device, ':');
-    const eqi_simd *simd = eqi_cpu_simd(colon ? colon + 1 : NULL);
+    const eqi_simd *simd = eqi_cpu_simd(colon ? colon + 1 : NULL, !ctx->no_amx);
     if (!simd)
         return eqi_fail(
             ctx, EQAT_UNSUPPORTED,
             "device: found \"%s\", expected cpu or cpu:generic, avx2, avx512, avx512bf16 or amx, "
-            "as far as this processor has it",
-            device);
+            "as far as this processor has it%s",
+            device, ctx->no_amx ? ", and amx is off" : "");
     eqi_cpu *cpu = eqi_calloc(ctx, 1, sizeof *cpu, "the CPU backend");
     if (!cpu) return EQAT_OUT_OF_MEMORY;
     cpu->simd = simd;
@@ -25,6 +25,10 @@ eqat_status eqi_cpu_open(eqi_ctx *ctx, const char *device)
         return st;
     }
     cpu->bf16 = cpu->bf16 && simd->bf16;
+    char products[64];
+    eqi_mm_name(products, sizeof products);
+    eqi_log(ctx, EQI_LOG_INFO, "device cpu:%s, threads: %d, products: %s%s", simd->name,
+            eqi_pool_size(ctx->pool), products, cpu->bf16 ? ", of bf16" : "");
     return EQAT_OK;
 }
 

@@ -31,8 +31,8 @@ typedef struct eqi_cpu {
 static inline eqi_cpu *eqi_cpu_of(eqi_ctx *ctx) { return ctx->backend_state; }
 
 /* The kernels called `name` ("avx2"), or the fastest that run here for NULL; NULL when they do not.
- */
-const eqi_simd *eqi_cpu_simd(const char *name);
+ * Without amx those of AMX count as absent, and the kernel is not asked for its registers. */
+const eqi_simd *eqi_cpu_simd(const char *name, bool amx);
 
 eqat_status eqi_cpu_open(eqi_ctx *ctx, const char *device);
 void eqi_cpu_close(eqi_ctx *ctx);

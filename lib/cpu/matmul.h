@@ -17,6 +17,9 @@ typedef struct eqi_mm_shape {
     bool acc;
 } eqi_mm_shape;
 
+/* Who computes them: "oneDNN 2.6.3". */
+void eqi_mm_name(char *buffer, size_t size);
+
 static inline bool eqi_mm_same(const eqi_mm_shape *a, const eqi_mm_shape *b)
 {
     return a->m == b->m && a->n == b->n && a->k == b->k && a->bf16 == b->bf16 && a->acc == b->acc;

@@ -1,5 +1,6 @@
 #include "cpu/matmul.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "cpu/onednn.h"
@@ -55,6 +56,12 @@ static void mm_free(eqi_ctx *ctx, eqi_mm *mm)
     eqi_free(ctx, mm);
 }
 
+void eqi_mm_name(char *buffer, size_t size)
+{
+    const dnnl_version_t *v = dnnl_version();
+    snprintf(buffer, size, "oneDNN %d.%d.%d", v->major, v->minor, v->patch);
+}
+
 /* The symbols of oneDNN carry no version: a host that links another one first gives us that one,
  * whose structures are laid out otherwise. */
 static eqat_status check_version(eqi_ctx *ctx)
@@ -68,6 +75,8 @@ static eqat_status check_version(eqi_ctx *ctx)
 eqat_status eqi_mm_cache_create(eqi_ctx *ctx, eqi_mm_cache **out)
 {
     *out = NULL;
+    /* Refused once oneDNN has looked at the processor; then AMX was asked for or is off already. */
+    if (ctx->no_amx) (void)dnnl_set_max_cpu_isa(dnnl_cpu_isa_avx512_core_bf16);
     EQI_RETURN_IF(check_version(ctx));
     eqi_mm_cache *c = eqi_calloc(ctx, 1, sizeof *c, "the matrix products");
     if (!c) return EQAT_OUT_OF_MEMORY;

@@ -3,7 +3,7 @@
 #include <stdio.h>
 
 #include "backend/backend.h"
-#include "base/threads.h"
+#include "base/fpenv.h"
 #include "tensor/storage.h"
 
 static void close_all(eqi_ctx *ctx)
@@ -23,13 +23,16 @@ static eqat_status open_all(eqi_ctx *ctx, const eqi_ctx_config *config)
     ctx->reclaim = eqi_storage_trim;
     ctx->close = close_all;
     snprintf(ctx->device, sizeof ctx->device, "%s", device);
-    EQI_RETURN_IF(eqi_pool_create(ctx, &ctx->pool, config->threads));
+    ctx->no_amx = config->no_amx;
+    EQI_RETURN_IF(
+        eqi_pool_create(ctx, &ctx->pool, config->threads, config->parallel, config->parallel_user));
     return eqi_backend_open(ctx, device);
 }
 
 eqat_status eqi_ctx_create(eqi_ctx **out, const eqi_ctx_config *config, char *error,
                            size_t error_size)
 {
+    EQI_FPENV_GUARD(); /* the device tries its products out */
     *out = NULL;
     if ((config->allocator.alloc == NULL) != (config->allocator.free == NULL)) {
         if (error_size)

@@ -2,7 +2,7 @@
 #ifndef EQI_ENGINE_ENGINE_H
 #define EQI_ENGINE_ENGINE_H
 
-#include "base/context.h"
+#include "base/threads.h"
 
 typedef struct eqi_ctx_config {
     const char *device; /* "cpu", "ref"; NULL: "cpu" */
@@ -12,6 +12,9 @@ typedef struct eqi_ctx_config {
     eqi_log_fn log;
     void *log_user;
     int log_level;
+    eqi_parallel_fn parallel; /* NULL: threads of the context's own */
+    void *parallel_user;
+    bool no_amx; /* leave AMX alone, also in libraries below */
 } eqi_ctx_config;
 
 /* error, when given, receives the one line that an eqat_context would otherwise hold. Given up with

@@ -95,6 +95,9 @@ void eqi_storage_unref(eqi_storage *s)
 bool eqi_storage_trim(eqi_ctx *ctx)
 {
     bool any = ctx->recycled != NULL;
+    if (any)
+        eqi_log(ctx, EQI_LOG_DEBUG, "memory: %zu bytes of freed tensors go back, %zu are in use",
+                ctx->recycled_bytes, ctx->live_bytes);
     while (ctx->recycled) {
         eqi_storage *s = ctx->recycled;
         ctx->recycled = s->next;

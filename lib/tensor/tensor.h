@@ -3,6 +3,7 @@
 #ifndef EQI_TENSOR_TENSOR_H
 #define EQI_TENSOR_TENSOR_H
 
+#include "base/entry.h"
 #include "tensor/storage.h"
 #include "tensor/view.h"
 
@@ -10,6 +11,7 @@ typedef struct eqat_tensor eqi_tensor;
 struct eqat_tensor {
     eqi_view v;
     eqi_ctx *ctx; /* counted */
+    eqi_handle handle;
     int refs;
     int idle; /* of refs: the tape's, where backward needs no data */
     int uses; /* of a leaf: places on tapes from which backward will reach its gradient */

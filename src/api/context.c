@@ -1,12 +1,18 @@
-#include <string.h>
+#include <stdio.h>
 
 #include "api/options.h"
-#include "base/threads.h"
+#include "base/entry.h"
 #include "engine/engine.h"
 #include "eqat/context.h"
 #include "tensor/storage.h"
 
-#define VERSION "0.1.0"
+_Static_assert(EQAT_VERSION_MAJOR == EQI_PROJECT_MAJOR && EQAT_VERSION_MINOR == EQI_PROJECT_MINOR &&
+                   EQAT_VERSION_PATCH == EQI_PROJECT_PATCH,
+               "the headers bear the project's version");
+#define STRING_(a) #a
+#define STRING(a) STRING_(a)
+#define VERSION \
+    STRING(EQAT_VERSION_MAJOR) "." STRING(EQAT_VERSION_MINOR) "." STRING(EQAT_VERSION_PATCH)
 
 static const eqat_field fields[] = {
     EQI_FIELD_STRING(eqat_context_options, device, "cpu",
@@ -21,6 +27,10 @@ static const eqat_field fields[] = {
     EQI_FIELD_POINTER(eqat_context_options, alloc, "allocator"),
     EQI_FIELD_POINTER(eqat_context_options, free, "its counterpart"),
     EQI_FIELD_POINTER(eqat_context_options, alloc_user, "their first argument"),
+    EQI_FIELD_POINTER(eqat_context_options, parallel, "the caller's thread pool"),
+    EQI_FIELD_POINTER(eqat_context_options, parallel_user, "its first argument"),
+    EQI_FIELD_BOOL(eqat_context_options, amx, true,
+                   "use AMX, for which the process asks Linux when a context is created"),
 };
 
 const eqi_struct eqi_struct_context = EQI_STRUCT(eqat_context_options, "context", fields);
@@ -33,18 +43,19 @@ void eqat_context_options_init(eqat_context_options *options, size_t struct_size
 eqat_status eqat_context_create(eqat_context **out, const eqat_context_options *options,
                                 char *error, size_t error_size)
 {
-    *out = NULL;
-    if (error && error_size) error[0] = 0;
     if (!error) error_size = 0;
+    if (error_size) error[0] = 0;
+    if (!out) {
+        if (error_size) snprintf(error, error_size, "out: found NULL");
+        return EQAT_INVALID_ARGUMENT;
+    }
+    *out = NULL;
     /* Options are checked before there is a context to hold the message. */
     eqi_ctx scratch = {0};
     eqat_context_options o;
     eqat_status st = eqi_options_take(&scratch, &eqi_struct_context, &o, options);
     if (st != EQAT_OK) {
-        if (error_size) {
-            strncpy(error, scratch.error, error_size - 1);
-            error[error_size - 1] = 0;
-        }
+        if (error_size) snprintf(error, error_size, "%s", scratch.error);
         return st;
     }
     eqi_ctx_config config = {
@@ -55,19 +66,39 @@ eqat_status eqat_context_create(eqat_context **out, const eqat_context_options *
         .log = o.log,
         .log_user = o.log_user,
         .log_level = o.log_level,
+        .parallel = o.parallel,
+        .parallel_user = o.parallel_user,
+        .no_amx = !o.amx,
     };
     return eqi_ctx_create(out, &config, error, error_size);
 }
 
 void eqat_context_free(eqat_context *ctx) { eqi_ctx_unref(ctx); }
-const char *eqat_context_error(const eqat_context *ctx) { return ctx->error; }
-size_t eqat_context_bytes(const eqat_context *ctx) { return ctx->bytes_now; }
-size_t eqat_context_bytes_peak(const eqat_context *ctx) { return ctx->bytes_peak; }
-void eqat_context_reset_peak(eqat_context *ctx) { ctx->bytes_peak = ctx->bytes_now; }
-void eqat_context_trim(eqat_context *ctx) { (void)eqi_storage_trim(ctx); }
-int32_t eqat_context_threads(const eqat_context *ctx) { return eqi_pool_size(ctx->pool); }
-void eqat_cancel(eqat_context *ctx)
+const char *eqat_context_error(const eqat_context *ctx) { return ctx ? ctx->error : ""; }
+size_t eqat_context_bytes(const eqat_context *ctx) { return ctx ? ctx->bytes_now : 0; }
+size_t eqat_context_bytes_peak(const eqat_context *ctx) { return ctx ? ctx->bytes_peak : 0; }
+
+void eqat_context_reset_peak(eqat_context *ctx)
 {
-    atomic_store_explicit(&ctx->cancelled, 1, memory_order_relaxed);
+    if (!ctx) return;
+    EQI_GUARD(ctx);
+    ctx->bytes_peak = ctx->bytes_now;
 }
+
+void eqat_context_trim(eqat_context *ctx)
+{
+    if (!ctx) return;
+    EQI_GUARD(ctx);
+    (void)eqi_storage_trim(ctx);
+}
+
+int32_t eqat_context_threads(const eqat_context *ctx) { return ctx ? eqi_pool_size(ctx->pool) : 0; }
+
+static void set_cancelled(eqi_ctx *ctx, int value)
+{
+    if (ctx) atomic_store_explicit(&ctx->cancelled, value, memory_order_relaxed);
+}
+
+void eqat_context_cancel(eqat_context *ctx) { set_cancelled(ctx, 1); }
+void eqat_context_reset_cancel(eqat_context *ctx) { set_cancelled(ctx, 0); }
 const char *eqat_version(void) { return VERSION; }

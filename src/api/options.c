@@ -1,26 +1,8 @@
 #include "api/options.h"
 
-#include <ctype.h>
-#include <errno.h>
-#include <locale.h>
-#include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
-static const eqi_struct *const structs[] = {
-    &eqi_struct_context,  &eqi_struct_model,  &eqi_struct_quantizer, &eqi_struct_data,
-    &eqi_struct_block_ap, &eqi_struct_e2e_qp, &eqi_struct_eval,      &eqi_struct_optimizer,
-};
-
-static const eqi_struct *find_struct(const char *name)
-{
-    for (size_t i = 0; i < EQI_COUNT(structs); i++)
-        if (!strcmp(structs[i]->name, name)) return structs[i];
-    return NULL;
-}
-
-static size_t field_size(const eqat_field *f)
+size_t eqi_field_size(const eqat_field *f)
 {
     switch ((eqat_field_type)f->type) {
     case EQAT_FIELD_BOOL: return sizeof(bool);
@@ -36,7 +18,7 @@ static size_t field_size(const eqat_field *f)
     return 0;
 }
 
-static void write_number(const eqat_field *f, void *member, double value)
+void eqi_field_write(const eqat_field *f, void *member, double value)
 {
     switch ((eqat_field_type)f->type) {
     case EQAT_FIELD_BOOL: *(bool *)member = value != 0; break;
@@ -56,7 +38,7 @@ static void write_default(const eqat_field *f, void *member)
     else if (f->type == EQAT_FIELD_POINTER)
         memset(member, 0, sizeof(void *));
     else
-        write_number(f, member, f->default_number);
+        eqi_field_write(f, member, f->default_number);
 }
 
 void eqi_options_defaults(const eqi_struct *table, void *options, size_t struct_size)
@@ -66,7 +48,8 @@ void eqi_options_defaults(const eqi_struct *table, void *options, size_t struct_
     *(size_t *)options = struct_size;
     for (size_t i = 0; i < table->count; i++) {
         const eqat_field *f = &table->fields[i];
-        if (f->offset + field_size(f) <= struct_size) write_default(f, (char *)options + f->offset);
+        if (f->offset + eqi_field_size(f) <= struct_size)
+            write_default(f, (char *)options + f->offset);
     }
 }
 
@@ -88,6 +71,29 @@ static eqat_status check_bounds(eqi_ctx *ctx, const eqat_field *f, double value)
                     value, f->minimum, f->maximum);
 }
 
+static size_t end_of_fields(const eqi_struct *table)
+{
+    size_t end = sizeof(size_t);
+    for (size_t i = 0; i < table->count; i++) {
+        size_t here = table->fields[i].offset + eqi_field_size(&table->fields[i]);
+        if (here > end) end = here;
+    }
+    return end;
+}
+
+/* What a caller with newer headers sets beyond the members known here must not be lost silently. */
+static eqat_status check_rest(eqi_ctx *ctx, const eqi_struct *table, const unsigned char *caller,
+                              size_t given)
+{
+    for (size_t i = end_of_fields(table); i < given; i++)
+        if (caller[i])
+            return eqi_fail(ctx, EQAT_UNSUPPORTED,
+                            "%s options: found byte %zu set, expected 0: this library's struct has "
+                            "%zu bytes, and nothing there",
+                            table->name, i, table->size);
+    return EQAT_OK;
+}
+
 eqat_status eqi_options_take(eqi_ctx *ctx, const eqi_struct *table, void *out, const void *caller)
 {
     eqi_options_defaults(table, out, table->size);
@@ -98,10 +104,11 @@ eqat_status eqi_options_take(eqi_ctx *ctx, const eqi_struct *table, void *out, c
                         "%s options: struct_size: found %zu, expected at least %zu: call the init "
                         "function first",
                         table->name, given, sizeof(size_t));
+    EQI_RETURN_IF(check_rest(ctx, table, caller, given));
     for (size_t i = 0; i < table->count; i++) {
         const eqat_field *f = &table->fields[i];
-        if (f->offset + field_size(f) > given) continue;
-        memcpy((char *)out + f->offset, (const char *)caller + f->offset, field_size(f));
+        if (f->offset + eqi_field_size(f) > given) continue;
+        memcpy((char *)out + f->offset, (const char *)caller + f->offset, eqi_field_size(f));
         if (f->type == EQAT_FIELD_I32 || f->type == EQAT_FIELD_ENUM || f->type == EQAT_FIELD_I64 ||
             f->type == EQAT_FIELD_F64)
             EQI_RETURN_IF(check_bounds(ctx, f, read_number(f, (char *)out + f->offset)));
@@ -118,120 +125,5 @@ eqat_status eqi_options_give(eqi_ctx *ctx, const char *name, void *caller, const
                         "%s: found struct_size %zu, expected its sizeof", name, size);
     memcpy((char *)caller + sizeof size, (const char *)full + sizeof size,
            (size < full_size ? size : full_size) - sizeof size);
-    return EQAT_OK;
-}
-
-const char *eqat_options_struct(size_t index)
-{
-    return index < EQI_COUNT(structs) ? structs[index]->name : NULL;
-}
-
-size_t eqat_options_count(const char *struct_name)
-{
-    const eqi_struct *s = find_struct(struct_name);
-    return s ? s->count : 0;
-}
-
-eqat_status eqat_options_field(const char *struct_name, size_t index, eqat_field *out)
-{
-    const eqi_struct *s = find_struct(struct_name);
-    if (!s || index >= s->count) return EQAT_NOT_FOUND;
-    size_t n = out->struct_size;
-    if (n < sizeof n) return EQAT_INVALID_ARGUMENT;
-    eqat_field f = s->fields[index];
-    f.struct_size = n;
-    memcpy(out, &f, n < sizeof f ? n : sizeof f);
-    return EQAT_OK;
-}
-
-static bool parse_bool(const char *text, double *out)
-{
-    static const char *const yes[] = {"on", "true", "1"}, *const no[] = {"off", "false", "0"};
-    for (size_t i = 0; i < 3; i++) {
-        if (!strcmp(text, yes[i])) return *out = 1, true;
-        if (!strcmp(text, no[i])) return *out = 0, true;
-    }
-    return false;
-}
-
-/* strtod of the C locale, whichever the host program has set. */
-static double parse_real(const char *text, char **end)
-{
-    locale_t c = newlocale(LC_ALL_MASK, "C", (locale_t)0);
-    if (!c) return strtod(text, end);
-    double value = strtod_l(text, end, c);
-    freelocale(c);
-    return value;
-}
-
-/* "minmax or mse" */
-static void list_names(const char *const *names, char *buffer, size_t size)
-{
-    size_t used = 0;
-    for (size_t i = 0; names[i] && used < size; i++)
-        used += (size_t)snprintf(buffer + used, size - used, "%s%s",
-                                 i == 0             ? ""
-                                     : names[i + 1] ? ", "
-                                                    : " or ",
-                                 names[i]);
-}
-
-eqat_status eqat_options_set(eqat_context *ctx, const char *struct_name, void *options,
-                             const char *field, const char *text)
-{
-    const eqi_struct *s = find_struct(struct_name);
-    if (!s) return eqi_fail(ctx, EQAT_NOT_FOUND, "options: no struct is named %s", struct_name);
-    const eqat_field *f = NULL;
-    for (size_t i = 0; i < s->count && !f; i++)
-        if (!strcmp(s->fields[i].name, field)) f = &s->fields[i];
-    size_t given = *(const size_t *)options;
-    if (!f || f->type == EQAT_FIELD_POINTER || f->offset + field_size(f) > given)
-        return eqi_fail(ctx, EQAT_NOT_FOUND, "%s options: no field that text can set is named %s",
-                        struct_name, field);
-    void *member = (char *)options + f->offset;
-    char expected[160] = "";
-    double number = 0;
-    bool valid = false;
-    char *end = NULL;
-    errno = 0;
-    switch ((eqat_field_type)f->type) {
-    case EQAT_FIELD_STRING: *(const char **)member = text; return EQAT_OK;
-    case EQAT_FIELD_BOOL:
-        snprintf(expected, sizeof expected, "on or off");
-        valid = parse_bool(text, &number);
-        break;
-    case EQAT_FIELD_ENUM:
-        list_names(f->names, expected, sizeof expected);
-        for (int i = 0; f->names[i] && !valid; i++)
-            if (!strcmp(f->names[i], text)) number = i, valid = true;
-        break;
-    case EQAT_FIELD_U64: {
-        snprintf(expected, sizeof expected, "a whole number from 0 on");
-        unsigned long long v = strtoull(text, &end, 0);
-        if (isdigit((unsigned char)text[0]) && *end == 0 && errno == 0) {
-            *(uint64_t *)member = v;
-            return EQAT_OK;
-        }
-        break;
-    }
-    case EQAT_FIELD_I32:
-    case EQAT_FIELD_I64:
-        snprintf(expected, sizeof expected, "a whole number, %.10g to %.10g", f->minimum,
-                 f->maximum);
-        number = (double)strtoll(text, &end, 0);
-        valid =
-            end != text && *end == 0 && errno == 0 && number >= f->minimum && number <= f->maximum;
-        break;
-    case EQAT_FIELD_F64:
-        snprintf(expected, sizeof expected, "a number, %.10g to %.10g", f->minimum, f->maximum);
-        number = parse_real(text, &end);
-        valid = end != text && *end == 0 && number >= f->minimum && number <= f->maximum;
-        break;
-    case EQAT_FIELD_POINTER: break;
-    }
-    if (!valid)
-        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "%s: found \"%s\", expected %s", f->name, text,
-                        expected);
-    write_number(f, member, number);
     return EQAT_OK;
 }

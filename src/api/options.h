@@ -59,15 +59,20 @@ typedef struct eqi_struct {
         .name = text, .size = sizeof(T), .fields = (table), .count = EQI_COUNT(table) \
     }
 
-extern const eqi_struct eqi_struct_context, eqi_struct_model, eqi_struct_quantizer,
-    eqi_struct_optimizer, eqi_struct_data, eqi_struct_block_ap, eqi_struct_e2e_qp, eqi_struct_eval;
+extern const eqi_struct eqi_struct_attention, eqi_struct_context, eqi_struct_model,
+    eqi_struct_quantizer, eqi_struct_optimizer, eqi_struct_data, eqi_struct_block_ap,
+    eqi_struct_e2e_qp, eqi_struct_eval;
 
 /* Body of every eqat_..._options_init: defaults and struct_size into at most struct_size bytes. */
 void eqi_options_defaults(const eqi_struct *table, void *options, size_t struct_size);
 
+/* Bytes of the member, and its value in a number's type; nothing for strings and pointers. */
+size_t eqi_field_size(const eqat_field *field);
+void eqi_field_write(const eqat_field *field, void *member, double value);
+
 /* What a call works with: *out (the full struct) gets defaults, then the members that lie wholly
  * inside the caller's struct_size (caller may be NULL), then every number is checked against its
- * bounds; NaN is out of bounds. */
+ * bounds; NaN is out of bounds. Anything but 0 beyond the last member is EQAT_UNSUPPORTED. */
 eqat_status eqi_options_take(eqi_ctx *ctx, const eqi_struct *table, void *out, const void *caller);
 
 /* Fills the caller's info or report struct `name` as far as the struct_size that the caller has set

@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "api/options.h"
+#include "base/entry.h"
 #include "base/rng.h"
 #include "data/sample.h"
 #include "data/tokens.h"
@@ -15,6 +16,7 @@ typedef struct permutation {
 
 struct eqat_data {
     eqi_ctx *ctx;
+    eqi_handle handle;
     int refs;
     eqat_data_options options;
     eqi_tokens *tokens; /* NULL: fill */
@@ -77,15 +79,21 @@ eqat_data *eqi_data_ref(eqat_data *d)
     return d;
 }
 
-void eqat_data_free(eqat_data *d)
+static void unref(void *data)
 {
-    if (!d || --d->refs) return;
+    eqat_data *d = data;
+    if (--d->refs) return;
     eqi_ctx *ctx = d->ctx;
     eqi_tokens_free(d->tokens);
     eqi_sample_release(ctx, &d->scratch);
     eqi_free(ctx, d->order);
     eqi_free(ctx, d);
     eqi_ctx_unref(ctx);
+}
+
+void eqat_data_free(eqat_data *d)
+{
+    if (d) eqi_handle_free(d->ctx, &d->handle, unref, d);
 }
 
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -186,7 +194,9 @@ eqat_status eqat_data_open(eqat_context *ctx, eqat_data **out, const char *path,
                            const eqat_tokenizer *tokenizer, int64_t vocab_size,
                            const eqat_data_options *options)
 {
-    *out = NULL;
+    if (out) *out = NULL;
+    EQI_ENTER(ctx);
+    EQI_NEED(ctx, out, path);
     eqat_data *d;
     EQI_RETURN_IF(create(ctx, &d, vocab_size, options));
     eqat_status st;
@@ -209,7 +219,10 @@ eqat_status eqat_data_from_tokens(eqat_context *ctx, eqat_data **out, const int3
                                   size_t count, int64_t vocab_size,
                                   const eqat_data_options *options)
 {
-    *out = NULL;
+    if (out) *out = NULL;
+    EQI_ENTER(ctx);
+    EQI_NEED(ctx, out);
+    if (count) EQI_NEED(ctx, ids);
     eqat_data *d;
     EQI_RETURN_IF(create(ctx, &d, vocab_size, options));
     eqat_status st = eqi_tokens_create(ctx, &d->tokens, "tokens", vocab_size);
@@ -237,7 +250,9 @@ eqat_status eqat_data_from_records(eqat_context *ctx, eqat_data **out, eqat_samp
                                    void *user, int32_t fields, int64_t vocab_size,
                                    int64_t hidden_size, const eqat_data_options *options)
 {
-    *out = NULL;
+    if (out) *out = NULL;
+    EQI_ENTER(ctx);
+    EQI_NEED(ctx, out, fill);
     EQI_RETURN_IF(check_fields(ctx, fields, hidden_size));
     eqat_data *d;
     EQI_RETURN_IF(create(ctx, &d, vocab_size, options));
@@ -248,12 +263,12 @@ eqat_status eqat_data_from_records(eqat_context *ctx, eqat_data **out, eqat_samp
     return finish(d, EQAT_OK, out);
 }
 
-int64_t eqat_data_train_size(const eqat_data *d) { return d->train_here; }
-int64_t eqat_data_val_size(const eqat_data *d) { return d->val_here; }
-int64_t eqat_data_seq_len(const eqat_data *d) { return d->options.seq_len; }
-int64_t eqat_data_token_count(const eqat_data *d) { return d->tokens ? d->tokens->count : 0; }
-int32_t eqat_data_fields(const eqat_data *d) { return d->fields; }
-int64_t eqat_data_hidden_size(const eqat_data *d) { return d->hidden; }
+int64_t eqat_data_train_size(const eqat_data *d) { return d ? d->train_here : 0; }
+int64_t eqat_data_val_size(const eqat_data *d) { return d ? d->val_here : 0; }
+int64_t eqat_data_seq_len(const eqat_data *d) { return d ? d->options.seq_len : 0; }
+int64_t eqat_data_token_count(const eqat_data *d) { return d && d->tokens ? d->tokens->count : 0; }
+int32_t eqat_data_fields(const eqat_data *d) { return d ? d->fields : 0; }
+int64_t eqat_data_hidden_size(const eqat_data *d) { return d ? d->hidden : 0; }
 
 /* ---- samples ---- */
 
@@ -310,6 +325,8 @@ static void make_up(const eqat_data *d, const eqat_sample *full, const eqat_samp
 eqat_status eqat_data_sample(eqat_data *d, bool validation, int64_t index,
                              const eqat_sample *sample)
 {
+    EQI_ENTER_OF(d);
+    EQI_NEED(d->ctx, sample);
     int64_t here = validation ? d->val_here : d->train_here;
     if (index < 0 || index >= here)
         return eqi_fail(d->ctx, EQAT_INVALID_ARGUMENT, "%s sample: found %lld, expected 0 to %lld",
@@ -342,6 +359,8 @@ static void shuffle(const eqat_data *d, int64_t epoch)
 
 int64_t eqat_data_order(const eqat_data *d, int64_t epoch, int64_t position)
 {
+    if (!d) return -1;
+    EQI_GUARD(d->ctx);
     if (position < 0 || position >= d->train_here || epoch < 0) return -1;
     if (!d->order) return position;
     if (d->order->epoch != epoch) shuffle(d, epoch);

@@ -117,9 +117,10 @@ eqat_model *eqi_model_ref(eqat_model *m)
     return m;
 }
 
-void eqat_model_free(eqat_model *m)
+static void unref(void *model)
 {
-    if (!m || --m->refs) return;
+    eqat_model *m = model;
+    if (--m->refs) return;
     eqi_ctx *ctx = m->ctx;
     eqi_model_drop_weights(m);
     eqi_free(ctx, m->parameters);
@@ -130,6 +131,11 @@ void eqat_model_free(eqat_model *m)
     eqi_free(ctx, m->path);
     eqi_free(ctx, m);
     eqi_ctx_unref(ctx);
+}
+
+void eqat_model_free(eqat_model *m)
+{
+    if (m) eqi_handle_free(m->ctx, &m->handle, unref, m);
 }
 
 const eqat_tokenizer *eqat_model_tokenizer(const eqat_model *m) { return m->tokenizer; }

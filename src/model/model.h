@@ -16,6 +16,7 @@ typedef enum eqi_job {
 
 struct eqat_model {
     eqi_ctx *ctx;
+    eqi_handle handle;
     int refs;
     char *path;
     json_t *json; /* config.json as it came */

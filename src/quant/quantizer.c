@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "api/options.h"
+#include "base/entry.h"
 #include "quant/freeze.h"
 
 typedef struct rule {
@@ -14,6 +15,7 @@ typedef struct rule {
 
 struct eqat_quantizer {
     eqi_ctx *ctx;
+    eqi_handle handle;
     int refs;
     eqat_quantizer_options options;
     rule *rules;
@@ -60,7 +62,9 @@ static eqat_status take_options(eqi_ctx *ctx, eqat_quantizer_options *out,
 eqat_status eqat_quantizer_create(eqat_context *ctx, eqat_quantizer **out,
                                   const eqat_quantizer_options *options)
 {
-    *out = NULL;
+    if (out) *out = NULL;
+    EQI_ENTER(ctx);
+    EQI_NEED(ctx, out);
     eqat_quantizer_options o;
     EQI_RETURN_IF(take_options(ctx, &o, options));
     eqat_quantizer *q = eqi_calloc(ctx, 1, sizeof *q, "a quantizer");
@@ -78,9 +82,10 @@ eqat_quantizer *eqi_quantizer_ref(eqat_quantizer *q)
     return q;
 }
 
-void eqat_quantizer_free(eqat_quantizer *q)
+static void unref(void *quantizer)
 {
-    if (!q || --q->refs) return;
+    eqat_quantizer *q = quantizer;
+    if (--q->refs) return;
     eqi_ctx *ctx = q->ctx;
     for (size_t i = 0; i < q->n_rules; i++) eqi_free(ctx, q->rules[i].pattern);
     eqi_free(ctx, q->rules);
@@ -88,9 +93,16 @@ void eqat_quantizer_free(eqat_quantizer *q)
     eqi_ctx_unref(ctx);
 }
 
+void eqat_quantizer_free(eqat_quantizer *q)
+{
+    if (q) eqi_handle_free(q->ctx, &q->handle, unref, q);
+}
+
 eqat_status eqat_quantizer_add_rule(eqat_quantizer *q, const char *pattern,
                                     const eqat_quantizer_options *options)
 {
+    EQI_ENTER_OF(q);
+    EQI_NEED(q->ctx, pattern);
     rule added = {.leave = !options};
     if (options) {
         eqat_status st = take_options(q->ctx, &added.options, options);
@@ -118,7 +130,7 @@ static const eqat_quantizer_options *options_of(const eqat_quantizer *q, const c
 bool eqat_quantizer_lookup(const eqat_quantizer *q, const char *name,
                            eqat_quantizer_options *options)
 {
-    const eqat_quantizer_options *found = options_of(q, name);
+    const eqat_quantizer_options *found = q && name ? options_of(q, name) : NULL;
     if (found && options) {
         size_t size = options->struct_size;
         memcpy(options, found, size < sizeof *found ? size : sizeof *found);
@@ -164,7 +176,10 @@ static eqat_status quant_for(const eqat_quantizer *q, const eqat_tensor *w, eqi_
 eqat_status eqat_quantizer_init(const eqat_quantizer *q, eqat_tensor *w, bool round_s,
                                 eqat_tensor **s, eqat_tensor **z)
 {
-    *s = *z = NULL;
+    if (s) *s = NULL;
+    if (z) *z = NULL;
+    EQI_ENTER_OF(q);
+    EQI_NEED(q->ctx, w, s, z);
     eqi_quant quant;
     eqi_tensor *tensors[EQI_KIND_TENSORS] = {NULL};
     EQI_RETURN_IF(quant_for(q, w, &quant));
@@ -182,7 +197,11 @@ eqat_status eqat_quantizer_init(const eqat_quantizer *q, eqat_tensor *w, bool ro
 eqat_status eqat_quantizer_quantize(const eqat_quantizer *q, eqat_tensor *w, eqat_tensor **s,
                                     eqat_tensor **z, eqat_tensor **codes)
 {
-    *s = *z = *codes = NULL;
+    if (s) *s = NULL;
+    if (z) *z = NULL;
+    if (codes) *codes = NULL;
+    EQI_ENTER_OF(q);
+    EQI_NEED(q->ctx, w, s, z, codes);
     eqi_quant quant;
     eqi_weight packed;
     EQI_RETURN_IF(quant_for(q, w, &quant));
@@ -196,7 +215,9 @@ eqat_status eqat_quantizer_quantize(const eqat_quantizer *q, eqat_tensor *w, eqa
 eqat_status eqat_quantizer_pack(const eqat_quantizer *q, eqat_tensor *w, eqat_tensor *s,
                                 eqat_tensor *z, eqat_tensor **codes)
 {
-    *codes = NULL;
+    if (codes) *codes = NULL;
+    EQI_ENTER_OF(q);
+    EQI_NEED(q->ctx, w, s, z, codes);
     eqi_quant quant;
     EQI_RETURN_IF(quant_for(q, w, &quant));
     return eqi_quantize(w, s, z, &quant.desc, codes);
@@ -205,7 +226,9 @@ eqat_status eqat_quantizer_pack(const eqat_quantizer *q, eqat_tensor *w, eqat_te
 eqat_status eqat_quantizer_dequantize(const eqat_quantizer *q, eqat_tensor *codes, eqat_tensor *s,
                                       eqat_tensor *z, eqat_dtype dtype, eqat_tensor **out)
 {
-    *out = NULL;
+    if (out) *out = NULL;
+    EQI_ENTER_OF(q);
+    EQI_NEED(q->ctx, codes, s, z, out);
     if (codes->v.ndim != 2 || codes->v.dtype != EQI_U32)
         return eqi_fail(q->ctx, EQAT_INVALID_ARGUMENT,
                         "codes: found %s of %d dimensions, expected u32 of 2",

@@ -150,9 +150,9 @@ eqat_status eqat_block_ap_create(eqat_block_ap **out, eqat_model *model,
     return st;
 }
 
-void eqat_block_ap_free(eqat_block_ap *job)
+static void unref(void *handle)
 {
-    if (!job) return;
+    eqat_block_ap *job = handle;
     eqi_ctx *ctx = job->ctx;
     eqat_block_ap_abandon(job);
     eqi_block_drop(ctx, &job->work);
@@ -169,6 +169,11 @@ void eqat_block_ap_free(eqat_block_ap *job)
     eqi_free(ctx, job);
     eqi_storage_trim(ctx);
     eqi_ctx_unref(ctx);
+}
+
+void eqat_block_ap_free(eqat_block_ap *job)
+{
+    if (job) eqi_handle_free(job->ctx, &job->handle, unref, job);
 }
 
 int64_t eqat_block_ap_block(const eqat_block_ap *job) { return job->block; }

@@ -13,6 +13,7 @@ typedef struct eqi_epoch {
 
 struct eqat_block_ap {
     eqi_ctx *ctx;
+    eqi_handle handle;
     eqat_model *model;
     eqat_quantizer *quantizer;
     eqat_data *data;

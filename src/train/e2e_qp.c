@@ -25,6 +25,7 @@ typedef struct trained {
 
 struct eqat_e2e_qp {
     eqi_ctx *ctx;
+    eqi_handle handle;
     eqat_model *model;
     eqat_data *data;
     eqat_e2e_qp_options options;
@@ -297,9 +298,9 @@ eqat_status eqat_e2e_qp_create(eqat_e2e_qp **out, eqat_model *model, eqat_data *
     return st;
 }
 
-void eqat_e2e_qp_free(eqat_e2e_qp *job)
+static void unref(void *handle)
 {
-    if (!job) return;
+    eqat_e2e_qp *job = handle;
     eqi_ctx *ctx = job->ctx;
     if (!job->finished && job->tape) end_training(job, undo);
     eqi_tape_free(job->tape);
@@ -312,6 +313,11 @@ void eqat_e2e_qp_free(eqat_e2e_qp *job)
     eqi_free(ctx, job);
     eqi_storage_trim(ctx);
     eqi_ctx_unref(ctx);
+}
+
+void eqat_e2e_qp_free(eqat_e2e_qp *job)
+{
+    if (job) eqi_handle_free(job->ctx, &job->handle, unref, job);
 }
 
 int64_t eqat_e2e_qp_steps(const eqat_e2e_qp *job)

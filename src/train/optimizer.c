@@ -14,6 +14,7 @@ typedef struct moments {
 
 struct eqat_optimizer {
     eqi_ctx *ctx;
+    eqi_handle handle;
     eqat_optimizer_options options;
     double *rates; /* one a group */
     int32_t groups;
@@ -71,9 +72,9 @@ done:
     return st;
 }
 
-void eqat_optimizer_free(eqat_optimizer *o)
+static void unref(void *optimizer)
 {
-    if (!o) return;
+    eqat_optimizer *o = optimizer;
     eqi_ctx *ctx = o->ctx;
     for (size_t i = 0; i < o->count; i++) {
         eqi_tensor_unref(o->parameters[i]);
@@ -88,6 +89,11 @@ void eqat_optimizer_free(eqat_optimizer *o)
     eqi_tensor_unref(o->factor);
     eqi_free(ctx, o);
     eqi_ctx_unref(ctx);
+}
+
+void eqat_optimizer_free(eqat_optimizer *o)
+{
+    if (o) eqi_handle_free(o->ctx, &o->handle, unref, o);
 }
 
 eqat_status eqat_optimizer_add_group(eqat_optimizer *o, double lr, int32_t *group)

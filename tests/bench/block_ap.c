@@ -32,7 +32,7 @@ int main(int argc, char **argv)
 
     /* Cancelled, finish stops between freezing the block and moving the stream; called again it
      * does the latter alone. */
-    eqat_cancel(s.context);
+    eqat_context_cancel(s.context);
     double t = bench_seconds();
     eqat_status st = eqat_block_ap_finish(job);
     double freeze = bench_seconds() - t;

@@ -21,9 +21,10 @@ static void *bounded_alloc(void *user, size_t size, size_t align)
     return size <= MEMORY_MAX && posix_memalign(&p, align, size) == 0 ? p : NULL;
 }
 
-static void bounded_free(void *user, void *p)
+static void bounded_free(void *user, void *p, size_t size)
 {
     (void)user;
+    (void)size;
     free(p);
 }
 

@@ -15,13 +15,17 @@ static void *count_alloc(void *user, size_t size, size_t align)
     /* What is not written must not look like a result. */
     memset(p, 0xff, size);
     c->live++;
+    c->bytes += size;
     return p;
 }
 
-static void count_free(void *user, void *p)
+/* What is given back has the sizes of what was given out. */
+static void count_free(void *user, void *p, size_t size)
 {
     counter *c = user;
     c->live--;
+    c->bytes -= size;
+    ck_assert(c->live > 0 || c->bytes == 0);
     free(p);
 }
 

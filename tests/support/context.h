@@ -37,7 +37,7 @@ void expect_failure(const eqi_ctx *ctx, const char *call, eqat_status found, eqa
 /* An allocator that counts, and fails from the fail_at-th request on (1-based; 0: never), or that
  * one alone. */
 typedef struct counter {
-    size_t live, requests, fail_at;
+    size_t live, bytes, requests, fail_at;
     bool once;
 } counter;
 eqi_allocator counting(counter *c);

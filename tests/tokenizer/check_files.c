@@ -127,7 +127,7 @@ START_TEST(no_tokenizer)
     eqat_tokenizer *t;
     says(ctx, eqat_tokenizer_open(ctx, &t, dir), EQAT_NOT_FOUND, "found no tokenizer");
     says(ctx, eqat_tokenizer_open(ctx, &t, scratch("missing")), EQAT_NOT_FOUND, "missing");
-    says(ctx, eqat_tokenizer_open(ctx, &t, NULL), EQAT_INVALID_ARGUMENT, "no path");
+    says(ctx, eqat_tokenizer_open(ctx, &t, NULL), EQAT_INVALID_ARGUMENT, "path: found NULL");
     write_text(scratch("tokenizer.model"), "x");
     says(ctx, eqat_tokenizer_open(ctx, &t, dir), EQAT_UNSUPPORTED, "tokenizer.model alone");
     eqat_tokenizer_free(NULL);

@@ -241,7 +241,7 @@ class Tool(unittest.TestCase):
             self.assertEqual(sum('"step"' in line for line in open(log)), (level + 1) * 2 * 4)
 
     def test_log_file_that_cannot_be_written(self):
-        r = eqat("inspect", self.model, "--log-file", "/dev/full")
+        r = eqat("inspect", self.model, "--log-file", "/dev/full", "--log-level", 0)
         self.assertEqual(
             (r.returncode, r.stderr), (1, "eqat: /dev/full: cannot write the log file\n")
         )

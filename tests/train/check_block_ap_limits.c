@@ -10,8 +10,8 @@
 
 START_TEST(cancelled_jobs_go_on_to_the_same_bytes)
 {
-    /* In the middle of block 1 by the callback; in a later run by eqat_cancel before its first
-     * step, then in the middle of a pass. */
+    /* In the middle of block 1 by the callback; in a later run by eqat_context_cancel before its
+     * first step, then in the middle of a pass. */
     bench b = set_up(&usual);
     int64_t n, m;
     float *original = parameter(b.ctx, b.model, "model.layers.1.mlp.up_proj.weight", &n);
@@ -35,7 +35,7 @@ START_TEST(cancelled_jobs_go_on_to_the_same_bytes)
     says(b.ctx, eqat_block_ap_finish(job), EQAT_INVALID_ARGUMENT, "expected begin");
     ck_assert_ptr_null(eqat_block_ap_optimizer(job));
     for (int i = 0; i < 3; i++) {
-        eqat_cancel(b.ctx);
+        eqat_context_cancel(b.ctx);
         says(b.ctx, eqat_block_ap_run(job), EQAT_CANCELLED, "cancelled");
         ck_assert_int_eq(eqat_block_ap_block(job), 1);
     }
@@ -68,7 +68,7 @@ START_TEST(a_pass_that_was_interrupted_goes_on_where_it_stopped)
     eqat_block_ap *job;
     OK(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &o));
     for (int64_t block = 0; block < BLOCKS; block++) {
-        eqat_cancel(b.ctx);
+        eqat_context_cancel(b.ctx);
         says(b.ctx, eqat_block_ap_begin(job), EQAT_CANCELLED, "cancelled");
         OK(b.ctx, eqat_block_ap_begin(job));
         eqat_block_ap_abandon(job); /* and given up once: targets are made only once */
@@ -76,13 +76,13 @@ START_TEST(a_pass_that_was_interrupted_goes_on_where_it_stopped)
         says(b.ctx, eqat_block_ap_begin(job), EQAT_INVALID_ARGUMENT, "in work");
         for (int64_t epoch = 0; epoch < 2; epoch++)
             for (int64_t step = 0; step < 4; step++) {
-                eqat_cancel(b.ctx);
+                eqat_context_cancel(b.ctx);
                 says(b.ctx, eqat_block_ap_step(job, epoch, step, NULL), EQAT_CANCELLED,
                      "cancelled");
                 OK(b.ctx, eqat_block_ap_step(job, epoch, step, NULL));
             }
         if (block + 1 < BLOCKS) {
-            eqat_cancel(b.ctx);
+            eqat_context_cancel(b.ctx);
             says(b.ctx, eqat_block_ap_finish(job), EQAT_CANCELLED, "cancelled");
             eqat_block_ap_abandon(job); /* too late: it is packed */
             ck_assert_int_eq(eqat_block_ap_block(job), block);

@@ -270,7 +270,7 @@ START_TEST(unfinished_training_is_undone)
     eqat_e2e_qp *job;
     OK(b.ctx, eqat_e2e_qp_create(&job, b.model, b.data, &o));
     OK(b.ctx, eqat_e2e_qp_accumulate(job, 0, 0, NULL));
-    eqat_cancel(b.ctx);
+    eqat_context_cancel(b.ctx);
     says(b.ctx, eqat_e2e_qp_accumulate(job, 0, 1, NULL), EQAT_CANCELLED, "cancelled");
     eqat_e2e_qp_free(job);
     ck_assert(same_folders(save_as(b.ctx, b.model, "freed"), before));
@@ -294,7 +294,7 @@ START_TEST(a_cancelled_run_goes_on_to_the_same_bytes)
             says(b.ctx, eqat_e2e_qp_run(job), EQAT_CANCELLED, "cancelled");
             OK(b.ctx, eqat_e2e_qp_accumulate(job, 1, 0, NULL));
             gradient(&b, Q0);
-            eqat_cancel(b.ctx);
+            eqat_context_cancel(b.ctx);
             says(b.ctx, eqat_e2e_qp_accumulate(job, 1, 1, NULL), EQAT_CANCELLED, "cancelled");
             ck_assert_ptr_null(eqat_tensor_grad(parameter(&b, Q0)));
             OK(b.ctx, eqat_e2e_qp_accumulate(job, 1, 2, NULL));

@@ -74,7 +74,7 @@ START_TEST(perplexity_is_that_of_the_windows_one_by_one)
     s.cancel = true;
     says(ctx, eqat_eval_perplexity(model, data, &o, &p), EQAT_CANCELLED, "cancelled");
     o.progress = NULL;
-    eqat_cancel(ctx);
+    eqat_context_cancel(ctx);
     says(ctx, eqat_eval_perplexity(model, data, &o, &p), EQAT_CANCELLED, "cancelled");
     eqat_data_free(data);
     eqat_model_free(model);

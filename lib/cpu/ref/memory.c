@@ -2,8 +2,8 @@
 
 eqat_status eqi_ref_open(eqi_ctx *ctx, const char *device)
 {
-    (void)device;
     ctx->backend_state = NULL;
+    eqi_log(ctx, EQI_LOG_INFO, "device %s: plain C, one thread", device);
     return EQAT_OK;
 }
 

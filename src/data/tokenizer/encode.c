@@ -51,8 +51,10 @@ eqat_status eqat_tokenizer_encode(const eqat_tokenizer *tokenizer, const char *t
                                   uint32_t flags, const int32_t **ids, size_t *count)
 {
     eqat_tokenizer *t = working(tokenizer);
-    *ids = NULL;
-    *count = 0;
+    if (ids) *ids = NULL;
+    if (count) *count = 0;
+    EQI_ENTER_OF(t);
+    EQI_NEED(t->ctx, ids, count);
     if (flags &
         ~(uint32_t)(EQAT_TOKENIZE_ADD_SPECIAL | EQAT_TOKENIZE_PARSE_SPECIAL |
                     EQAT_TOKENIZE_SKIP_SPECIAL))
@@ -74,8 +76,11 @@ eqat_status eqat_tokenizer_decode(const eqat_tokenizer *tokenizer, const int32_t
 {
     eqat_tokenizer *t = working(tokenizer);
     bool first = true;
-    *text = NULL;
-    *length = 0;
+    if (text) *text = NULL;
+    if (length) *length = 0;
+    EQI_ENTER_OF(t);
+    EQI_NEED(t->ctx, text, length);
+    if (count) EQI_NEED(t->ctx, ids);
     t->text.size = 0;
     for (size_t i = 0; i < count; i++) {
         size_t n;
@@ -100,6 +105,8 @@ eqat_status eqat_tokenizer_decode(const eqat_tokenizer *tokenizer, const int32_t
 void eqat_tokenizer_release_buffers(const eqat_tokenizer *tokenizer)
 {
     eqat_tokenizer *t = working(tokenizer);
+    if (!t) return;
+    EQI_GUARD(t->ctx);
     eqi_bpe_release(&t->bpe);
     eqi_normalizers_release(t->ctx, &t->normalizers);
     eqi_split_release(t->ctx, &t->split);

@@ -50,10 +50,11 @@ static eqat_status write_json(eqi_ctx *ctx, const char *dir, const char *name, c
 
 eqat_status eqat_tokenizer_save(const eqat_tokenizer *t, const char *dir)
 {
+    EQI_ENTER_OF(t);
+    EQI_NEED(t->ctx, dir);
     eqi_ctx *ctx = t->ctx;
-    if (!dir || !eqi_path_is_dir(dir))
-        return eqi_fail(ctx, EQAT_NOT_FOUND, "%s: expected an existing folder",
-                        dir ? dir : "(no path)");
+    if (!eqi_path_is_dir(dir))
+        return eqi_fail(ctx, EQAT_NOT_FOUND, "%s: expected an existing folder", dir);
     if (t->source == EQI_TOKENIZER_FOLDER) return copy_folder(ctx, t->path, dir);
     if (t->source == EQI_TOKENIZER_JSON) {
         char *target = eqi_path_join(ctx, dir, carried[0]);

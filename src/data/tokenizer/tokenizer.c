@@ -25,9 +25,9 @@ static eqat_status open_into(eqat_tokenizer *t, const char *path)
 
 eqat_status eqat_tokenizer_open(eqat_context *context, eqat_tokenizer **out, const char *path)
 {
-    *out = NULL;
-    if (!path)
-        return eqi_fail(context, EQAT_INVALID_ARGUMENT, "tokenizer: found no path, expected one");
+    if (out) *out = NULL;
+    EQI_ENTER(context);
+    EQI_NEED(context, out, path);
     if (!eqi_path_exists(path))
         return eqi_fail(context, EQAT_NOT_FOUND,
                         "%s: found nothing, expected a folder with a tokenizer, a tokenizer.json "
@@ -60,9 +60,9 @@ eqat_status eqi_tokenizer_open_as(eqi_ctx *context, eqat_tokenizer **out, const 
     return EQAT_OK;
 }
 
-void eqat_tokenizer_free(eqat_tokenizer *t)
+static void unref(void *tokenizer)
 {
-    if (!t) return;
+    eqat_tokenizer *t = tokenizer;
     eqi_ctx *ctx = t->ctx;
     eqat_tokenizer_release_buffers(t);
     eqi_bpe_free(&t->bpe);
@@ -75,4 +75,9 @@ void eqat_tokenizer_free(eqat_tokenizer *t)
     eqi_free(ctx, t->path);
     eqi_free(ctx, t);
     eqi_ctx_unref(ctx);
+}
+
+void eqat_tokenizer_free(eqat_tokenizer *t)
+{
+    if (t) eqi_handle_free(t->ctx, &t->handle, unref, t);
 }

@@ -6,6 +6,7 @@
 
 #include <jansson.h>
 
+#include "base/entry.h"
 #include "eqat/tokenizer.h"
 
 #include "data/tokenizer/added.h"
@@ -22,6 +23,7 @@ typedef enum eqi_tokenizer_source {
 
 struct eqat_tokenizer {
     eqi_ctx *ctx;
+    eqi_handle handle;
     char *path; /* what it was opened from */
     eqi_tokenizer_source source;
     eqi_bpe bpe;

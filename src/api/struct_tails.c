@@ -1,0 +1,23 @@
+#include "eqat/eqat.h"
+
+/* A public struct has no padding behind its last member: a new one would move in there, where
+ * callers of older headers leave anything. */
+#define TAIL(T, last) \
+    _Static_assert(offsetof(T, last) + sizeof(((T *)0)->last) == sizeof(T), #T " has a whole tail")
+
+TAIL(eqat_attention_options, reserved);
+TAIL(eqat_batch, reserved);
+TAIL(eqat_block_ap_options, loss_user);
+TAIL(eqat_context_options, reserved);
+TAIL(eqat_data_options, world);
+TAIL(eqat_e2e_qp_options, reserved);
+TAIL(eqat_epoch_report, val_loss);
+TAIL(eqat_eval_options, progress_user);
+TAIL(eqat_field, default_string);
+TAIL(eqat_linear_info, group_size);
+TAIL(eqat_model_info, reserved);
+TAIL(eqat_model_options, reserved);
+TAIL(eqat_optimizer_options, min_lr_factor);
+TAIL(eqat_perplexity, windows);
+TAIL(eqat_progress, grad_norm);
+TAIL(eqat_quantizer_options, zero_point);

@@ -1,0 +1,122 @@
+#include <stdio.h>
+
+#include "api.h"
+
+/* ---- structs of other sizes ---- */
+
+typedef struct newer {
+    eqat_quantizer_options known;
+    int32_t more[4];
+} newer;
+
+START_TEST(what_is_not_known_is_refused)
+{
+    eqat_context *ctx = open_context(NULL);
+    eqat_quantizer *q;
+    newer n;
+    memset(&n, 0xff, sizeof n);
+    eqat_quantizer_options_init(&n.known, sizeof n);
+    OK(eqat_quantizer_create(ctx, &q, &n.known)); /* all of it is zero */
+    eqat_quantizer_free(q);
+    n.more[3] = 1;
+    ck_assert_int_eq(eqat_quantizer_create(ctx, &q, &n.known), EQAT_UNSUPPORTED);
+    ck_assert_ptr_null(q);
+    ck_assert_ptr_nonnull(strstr(eqat_context_error(ctx), "quantizer options: found byte"));
+    n.known.struct_size = sizeof n.known; /* the caller's word for what counts */
+    OK(eqat_quantizer_create(ctx, &q, &n.known));
+    eqat_quantizer_free(q);
+    eqat_context_free(ctx);
+}
+END_TEST
+
+START_TEST(reserved_members_stay_zero)
+{
+    char error[256];
+    eqat_context *ctx;
+    eqat_context_options o = defaults();
+    o.reserved[6] = 1;
+    ck_assert_int_eq(eqat_context_create(&ctx, &o, error, sizeof error), EQAT_UNSUPPORTED);
+    ck_assert_ptr_nonnull(strstr(error, "context options"));
+}
+END_TEST
+
+START_TEST(sizes_by_name)
+{
+    ck_assert_uint_eq(eqat_options_size("context"), sizeof(eqat_context_options));
+    ck_assert_uint_eq(eqat_options_size("quantizer"), sizeof(eqat_quantizer_options));
+    ck_assert_uint_eq(eqat_options_size("e2e_qp"), sizeof(eqat_e2e_qp_options));
+    ck_assert_uint_eq(eqat_options_size("no such"), 0);
+    ck_assert_uint_eq(eqat_options_size(NULL), 0);
+}
+END_TEST
+
+START_TEST(versions_agree)
+{
+    char text[32];
+    snprintf(text, sizeof text, "%d.%d.%d", EQAT_VERSION_MAJOR, EQAT_VERSION_MINOR,
+             EQAT_VERSION_PATCH);
+    ck_assert_str_eq(eqat_version(), text);
+}
+END_TEST
+
+/* ---- what the log says ---- */
+
+typedef struct lines {
+    char text[4096];
+} lines;
+
+static void keep(void *user, int32_t level, const char *line)
+{
+    lines *l = user;
+    size_t at = strlen(l->text);
+    snprintf(l->text + at, sizeof l->text - at, "%d %s\n", level, line);
+}
+
+START_TEST(the_log_names_the_device)
+{
+    lines l = {""};
+    eqat_context_options o = defaults();
+    o.log = keep;
+    o.log_user = &l;
+    o.log_level = EQAT_LOG_WARN;
+    eqat_context_free(open_context(&o));
+    ck_assert_str_eq(l.text, "");
+    o.log_level = EQAT_LOG_DEBUG;
+    o.device = "cpu:generic";
+    eqat_context *ctx = open_context(&o);
+    ck_assert_msg(strstr(l.text, "2 device cpu:generic, threads: 2, products: "), "%s", l.text);
+    eqat_tensor_free(vector(ctx, 1000, 1));
+    eqat_context_trim(ctx);
+    ck_assert_msg(strstr(l.text, "3 memory: 4000 bytes"), "%s", l.text);
+    eqat_context_free(ctx);
+}
+END_TEST
+
+START_TEST(amx_can_be_left_alone)
+{
+    lines l = {""};
+    char error[256];
+    eqat_context *ctx;
+    eqat_context_options o = defaults();
+    o.log = keep;
+    o.log_user = &l;
+    o.amx = false;
+    eqat_context_free(open_context(&o));
+    ck_assert_msg(!strstr(l.text, "cpu:amx"), "%s", l.text);
+    o.device = "cpu:amx";
+    ck_assert_int_eq(eqat_context_create(&ctx, &o, error, sizeof error), EQAT_UNSUPPORTED);
+    ck_assert_msg(strstr(error, "amx is off"), "%s", error);
+}
+END_TEST
+
+TCase *options_case(void)
+{
+    TCase *c = tcase_create("options");
+    tcase_add_test(c, what_is_not_known_is_refused);
+    tcase_add_test(c, reserved_members_stay_zero);
+    tcase_add_test(c, sizes_by_name);
+    tcase_add_test(c, versions_agree);
+    tcase_add_test(c, the_log_names_the_device);
+    tcase_add_test(c, amx_can_be_left_alone);
+    return c;
+}

@@ -21,3 +21,4 @@ TAIL(eqat_optimizer_options, min_lr_factor);
 TAIL(eqat_perplexity, windows);
 TAIL(eqat_progress, grad_norm);
 TAIL(eqat_quantizer_options, zero_point);
+TAIL(eqat_sample, embeddings);

@@ -33,14 +33,14 @@ static void on_another_thread(void *(*work)(void *), void *arg)
     ck_assert_int_eq(pthread_join(thread, NULL), 0);
 }
 
-static eqat_status fill(void *user, bool validation, int64_t index, int32_t *ids)
+static eqat_status fill(void *user, bool validation, int64_t index, const eqat_sample *sample)
 {
     garbage *g = user;
     (void)validation;
     (void)index;
     on_another_thread(collect, g); /* for ever, if a free waited for the call to end */
     ck_assert_int_eq(atomic_load(&g->released), 0);
-    ids[0] = 1;
+    sample->ids[0] = 1;
     return EQAT_OK;
 }
 
@@ -51,7 +51,7 @@ static eqat_data *one_sample(eqat_context *ctx, garbage *g)
     eqat_data_options_init(&o, sizeof o);
     o.train_size = o.seq_len = 1;
     o.val_size = 0;
-    OK(eqat_data_from_callback(ctx, &data, fill, g, 10, &o));
+    OK(eqat_data_from_records(ctx, &data, fill, g, EQAT_SAMPLE_IDS, 10, 0, &o));
     return data;
 }
 
@@ -61,12 +61,13 @@ START_TEST(a_free_during_a_call_waits_for_its_end)
     garbage g = {.released = 0};
     const int64_t n = 4;
     int32_t id;
+    const eqat_sample sample = {.struct_size = sizeof sample, .ids = &id};
     eqat_context *ctx = open_context(NULL);
     eqat_data *data = one_sample(ctx, &g);
     OK(eqat_tensor_wrap(ctx, &g.tensors[0], EQAT_F32, 1, &n, NULL, memory, sizeof memory,
                         on_release, &g));
     g.tensors[1] = eqat_tensor_ref(g.tensors[0]); /* two references of one handle */
-    OK(eqat_data_sample(data, false, 0, &id));
+    OK(eqat_data_sample(data, false, 0, &sample));
     ck_assert_int_eq(atomic_load(&g.released), 1);
     eqat_data_free(data);
     eqat_context_free(ctx);

@@ -106,12 +106,12 @@ END_TEST
 
 /* ---- arguments ---- */
 
-static eqat_status one(void *user, bool validation, int64_t index, int32_t *ids)
+static eqat_status one(void *user, bool validation, int64_t index, const eqat_sample *sample)
 {
     (void)user;
     (void)validation;
     (void)index;
-    ids[0] = 1;
+    sample->ids[0] = 1;
     return EQAT_OK;
 }
 
@@ -131,10 +131,10 @@ START_TEST(null_is_an_answer)
     ck_assert_int_eq(eqat_op_add(NULL, x, x, &out), EQAT_INVALID_ARGUMENT);
     ck_assert_ptr_null(out);
     eqat_data *data;
-    ck_assert_int_eq(eqat_data_from_callback(ctx, &data, NULL, NULL, 1, NULL),
+    ck_assert_int_eq(eqat_data_from_records(ctx, &data, NULL, NULL, EQAT_SAMPLE_IDS, 1, 0, NULL),
                      EQAT_INVALID_ARGUMENT);
     ck_assert_str_eq(eqat_context_error(ctx), "fill: found NULL");
-    OK(eqat_data_from_callback(ctx, &data, one, NULL, 2, NULL));
+    OK(eqat_data_from_records(ctx, &data, one, NULL, EQAT_SAMPLE_IDS, 2, 0, NULL));
     eqat_data_free(data);
     eqat_tape_free(tape);
     eqat_tensor_free(x);

@@ -2,8 +2,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "base/context.h"
 #include "cpu/onednn.h"
+#include "engine/engine.h"
 
 const dnnl_version_t *dnnl_version(void)
 {

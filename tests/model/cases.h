@@ -15,6 +15,7 @@ TCase *case_bad_input(void);
 TCase *case_save(void);
 TCase *case_layout(void);
 TCase *case_gguf(void);
+TCase *case_families(void);
 TCase *case_memory(void);
 TCase *case_quantizer(void);
 

@@ -122,6 +122,121 @@ START_TEST(rotary_scaling)
 }
 END_TEST
 
+#define GEMMA "{\"model_type\": \"gemma3_text\", "
+#define MIXTURE "{\"model_type\": \"qwen3_moe\", "
+
+START_TEST(gemma_defaults)
+{
+    eqi_config c;
+    OK(ctx, parse(GEMMA HEAD "}", &c));
+    ck_assert(c.head_dim == 256 && c.tied && c.activation == EQI_GELU_TANH && c.window == 4096);
+    ck_assert(c.max_positions == 131072 && c.score_scale == 1.0 / 16 && c.n_ropes == 2);
+    ck_assert(c.ropes[0].theta == 1e6 && c.ropes[1].theta == 1e4);
+    ck_assert(c.ropes[0].kind == EQI_ROPE_PLAIN && c.ropes[1].kind == EQI_ROPE_PLAIN);
+    OK(ctx,
+       parse(GEMMA "\"query_pre_attn_scalar\": 64, \"tie_word_embeddings\": false, "
+                   "\"hidden_activation\": \"silu\", " HEAD "}",
+             &c));
+    ck_assert(c.score_scale == 1.0 / 8 && !c.tied && c.activation == EQI_SILU);
+}
+END_TEST
+
+/* One character a block: s for a window. */
+static void windows_of(const char *keys, const char *expected)
+{
+    char text[1024];
+    eqi_config c;
+    snprintf(text, sizeof text, GEMMA "%s" HEAD "}", keys);
+    OK(ctx, parse(text, &c));
+    for (int64_t i = 0; expected[i]; i++)
+        ck_assert_msg(eqi_block_in(&c.sliding, i) == (expected[i] == 's'), "%s: block %d", keys,
+                      (int)i);
+}
+
+START_TEST(gemma_windows)
+{
+    windows_of("", "ssss");
+    windows_of("\"sliding_window_pattern\": 2, ", "sfsf");
+    windows_of("\"sliding_window_pattern\": 3, ", "ssfs");
+    windows_of("\"sliding_window_pattern\": 1, ", "ffff");
+    windows_of("\"sliding_window\": null, ", "ffff");
+    windows_of("\"layer_types\": null, \"sliding_window_pattern\": 4, ", "sssf");
+    windows_of("\"sliding_window_pattern\": 2, \"layer_types\": [\"full_attention\", "
+               "\"sliding_attention\", \"sliding_attention\", \"full_attention\"], ",
+               "fssf");
+}
+END_TEST
+
+START_TEST(gemma_ropes_in_both_spellings)
+{
+    static const char *const spellings[] = {
+        "\"rope_theta\": 5e5, \"rope_local_base_freq\": 3e4, \"rope_scaling\": {\"rope_type\": "
+        "\"linear\", \"factor\": 8}, ",
+        "\"rope_parameters\": {\"full_attention\": {\"rope_type\": \"linear\", \"factor\": 8, "
+        "\"rope_theta\": 5e5}, \"sliding_attention\": {\"rope_type\": \"default\", "
+        "\"rope_theta\": 3e4}}, "};
+    char text[1024];
+    eqi_config c;
+    for (size_t i = 0; i < EQI_COUNT(spellings); i++) {
+        snprintf(text, sizeof text, GEMMA "%s" HEAD "}", spellings[i]);
+        OK(ctx, parse(text, &c));
+        ck_assert_int_eq(c.n_ropes, 2);
+        ck_assert(c.ropes[0].kind == EQI_ROPE_LINEAR && c.ropes[0].factor == 8 &&
+                  c.ropes[0].theta == 5e5);
+        ck_assert(c.ropes[1].kind == EQI_ROPE_PLAIN && c.ropes[1].theta == 3e4);
+    }
+    OK(ctx,
+       parse(GEMMA "\"rope_parameters\": {\"sliding_attention\": {\"rope_theta\": 7e3}}, " HEAD "}",
+             &c));
+    ck_assert(c.ropes[0].theta == 1e6 && c.ropes[1].theta == 7e3);
+}
+END_TEST
+
+/* One character a block: m for a mixture. */
+static void mixtures_of(const char *keys, const char *expected)
+{
+    char text[1024];
+    eqi_config c;
+    snprintf(text, sizeof text, MIXTURE "%s" HEAD "}", keys);
+    OK(ctx, parse(text, &c));
+    for (int64_t i = 0; expected[i]; i++)
+        ck_assert_msg(eqi_block_in(&c.sparse, i) == (expected[i] == 'm'), "%s: block %d", keys,
+                      (int)i);
+}
+
+START_TEST(mixtures)
+{
+    eqi_config c;
+    OK(ctx, parse(MIXTURE HEAD "}", &c));
+    ck_assert(c.experts == 128 && c.experts_per_token == 8 && c.expert_mlp == 768 &&
+              !c.normalise_experts);
+    OK(ctx,
+       parse(MIXTURE "\"num_experts\": 4, \"num_experts_per_tok\": 2, \"moe_intermediate_size\": "
+                     "32, \"norm_topk_prob\": true, " HEAD "}",
+             &c));
+    ck_assert(c.experts == 4 && c.experts_per_token == 2 && c.expert_mlp == 32 &&
+              c.normalise_experts);
+    OK(ctx, parse(MIXTURE "\"num_local_experts\": 16, " HEAD "}", &c));
+    ck_assert_int_eq(c.experts, 16);
+    mixtures_of("", "mmmm");
+    mixtures_of("\"decoder_sparse_step\": 2, ", "dmdm");
+    mixtures_of("\"decoder_sparse_step\": 3, ", "ddmd");
+    mixtures_of("\"mlp_only_layers\": [0, 3], ", "dmmd");
+    mixtures_of("\"mlp_only_layers\": [], ", "mmmm");
+    mixtures_of("\"decoder_sparse_step\": 2, \"mlp_only_layers\": [3], ", "dmdd");
+    OK(ctx,
+       parse("{\"model_type\": \"qwen3\", \"num_experts\": 4, \"decoder_sparse_step\": 1, " HEAD
+             "}",
+             &c));
+    ck_assert(!eqi_block_in(&c.sparse, 0));
+    OK(ctx,
+       parse(MIXTURE "\"use_sliding_window\": true, \"sliding_window\": 7, "
+                     "\"max_window_layers\": 3, " HEAD "}",
+             &c));
+    ck_assert(c.window == 7 && eqi_block_in(&c.sliding, 0) && eqi_block_in(&c.sliding, 3));
+}
+END_TEST
+
 static const struct {
     const char *text;
     eqat_status status;
@@ -187,6 +302,31 @@ static const struct {
      "[\"full_attention\", \"full_attention\", 3, "
      "\"chunked_attention\"], " HEAD "}",
      EQAT_UNSUPPORTED, "layer_types: found something else"},
+    {GEMMA "\"final_logit_softcapping\": 30.0, " HEAD "}", EQAT_UNSUPPORTED,
+     "final_logit_softcapping: found a value, expected null"},
+    {GEMMA "\"attn_logit_softcapping\": 50.0, " HEAD "}", EQAT_UNSUPPORTED,
+     "attn_logit_softcapping: found a value, expected null"},
+    {GEMMA "\"use_bidirectional_attention\": true, " HEAD "}", EQAT_UNSUPPORTED,
+     "use_bidirectional_attention: found true, expected false"},
+    {GEMMA "\"hidden_activation\": \"gelu\", " HEAD "}", EQAT_UNSUPPORTED,
+     "hidden_activation: found gelu, expected silu or gelu_pytorch_tanh"},
+    {GEMMA "\"sliding_window_pattern\": 0, " HEAD "}", EQAT_FORMAT,
+     "sliding_window_pattern: found 0"},
+    {GEMMA "\"query_pre_attn_scalar\": 0, " HEAD "}", EQAT_FORMAT,
+     "query_pre_attn_scalar: found 0"},
+    {GEMMA "\"rope_parameters\": {\"rope_theta\": 1e6}, " HEAD "}", EQAT_UNSUPPORTED,
+     "rope_parameters: found one set for all, expected one per layer type"},
+    {GEMMA "\"rope_parameters\": {\"full_attention\": {\"rope_theta\": 1e6}}, \"rope_scaling\": "
+           "{\"rope_type\": \"linear\", \"factor\": 8}, " HEAD "}",
+     EQAT_UNSUPPORTED, "rope_scaling: found it, expected none beside rope_parameters"},
+    {GEMMA "\"rope_parameters\": {\"sliding_attention\": {\"rope_type\": \"yarn\"}}, " HEAD "}",
+     EQAT_UNSUPPORTED, "rope_parameters.sliding_attention.rope_type: found yarn"},
+    {MIXTURE "\"num_experts\": 4, \"num_experts_per_tok\": 5, " HEAD "}", EQAT_FORMAT,
+     "num_experts_per_tok: found 5, expected at most num_experts"},
+    {MIXTURE "\"num_experts\": 0, " HEAD "}", EQAT_FORMAT, "num_experts: found 0"},
+    {MIXTURE "\"mlp_only_layers\": 3, " HEAD "}", EQAT_FORMAT,
+     "mlp_only_layers: found 3, expected a list of blocks"},
+    {MIXTURE "\"decoder_sparse_step\": 0, " HEAD "}", EQAT_FORMAT, "decoder_sparse_step: found 0"},
 };
 
 START_TEST(refusals_name_the_key)
@@ -242,6 +382,10 @@ TCase *case_config(void)
     tcase_add_test(tc, biases);
     tcase_add_test(tc, windows);
     tcase_add_test(tc, rotary_scaling);
+    tcase_add_test(tc, gemma_defaults);
+    tcase_add_test(tc, gemma_windows);
+    tcase_add_test(tc, gemma_ropes_in_both_spellings);
+    tcase_add_test(tc, mixtures);
     tcase_add_loop_test(tc, refusals_name_the_key, 0, (int)EQI_COUNT(refused));
     tcase_add_test(tc, quantization_config);
     return tc;

@@ -6,10 +6,14 @@
 #include "base/rng.h"
 #include "model/model.h"
 
-#define COMMON                                                                                   \
+#define SIZES                                                                                    \
     "\"hidden_size\": 64, \"intermediate_size\": 96, \"num_hidden_layers\": 2, \"vocab_size\": " \
-    "50, "                                                                                       \
-    "\"max_position_embeddings\": 64, \"rms_norm_eps\": 1e-05, \"hidden_act\": \"silu\", "
+    "50, \"max_position_embeddings\": 64, \"rms_norm_eps\": 1e-05, "
+#define COMMON SIZES "\"hidden_act\": \"silu\", "
+#define MIXTURE                                                                                  \
+    "{\"architectures\": [\"Qwen3MoeForCausalLM\"], \"model_type\": \"qwen3_moe\", " COMMON      \
+    "\"num_attention_heads\": 4, \"num_key_value_heads\": 2, \"head_dim\": 32, \"rope_theta\": " \
+    "1000000.0, \"moe_intermediate_size\": 32, \"num_experts\": 4, \"num_experts_per_tok\": 2, "
 
 const tiny tiny_models[] = {
     {"llama",
@@ -38,6 +42,15 @@ const tiny tiny_models[] = {
      "\"rope_parameters\": {\"rope_type\": \"linear\", \"factor\": 2.0, \"rope_theta\": "
      "1000000.0}, "
      "\"tie_word_embeddings\": true}"},
+    {"gemma3",
+     "{\"architectures\": [\"Gemma3ForCausalLM\"], \"model_type\": \"gemma3_text\", " SIZES
+     "\"hidden_activation\": \"gelu_pytorch_tanh\", \"num_attention_heads\": 4, "
+     "\"num_key_value_heads\": 2, \"head_dim\": 32, \"query_pre_attn_scalar\": 32, "
+     "\"sliding_window\": 4, \"sliding_window_pattern\": 2, \"rope_theta\": 1000000.0, "
+     "\"rope_local_base_freq\": 5000.0, "
+     "\"rope_scaling\": {\"rope_type\": \"linear\", \"factor\": 8.0}}"},
+    {"qwen3_moe", MIXTURE "\"norm_topk_prob\": true}"},
+    {"qwen3_moe-mixed", MIXTURE "\"mlp_only_layers\": [1], \"attention_bias\": true}"},
 };
 const size_t n_tiny_models = EQI_COUNT(tiny_models);
 
@@ -57,6 +70,7 @@ typedef struct builder {
     const flaw *flaw;
     bool writing;
     uint32_t stream;
+    double step; /* values are multiples of it; 0: anything */
 } builder;
 
 static bool is(const char *name, const char *other) { return other && !strcmp(name, other); }
@@ -74,7 +88,8 @@ static void tensor(builder *b, const char *name, int64_t rows, int64_t width, do
         return;
     }
     for (int64_t i = 0; i < n; i++) {
-        float x = (float)(mean + spread * eqi_rng_normal(11, b->stream, (uint64_t)i));
+        double value = mean + spread * eqi_rng_normal(11, b->stream, (uint64_t)i);
+        float x = (float)(b->step > 0 ? rint(value / b->step) * b->step : value);
         if (is(name, b->flaw->nan) && i == 3) x = NAN;
         uint16_t h = b->stored == EQI_STORED_BF16 ? eqi_f32_to_bf16(x) : eqi_f32_to_f16(x);
         if (b->stored == EQI_STORED_F32)
@@ -93,11 +108,55 @@ static void linear(builder *b, int64_t block, const char *local, int64_t out, in
     if (bias) tensor(b, name, 0, out, 0, 0.2);
 }
 
-static void norm(builder *b, int64_t block, const char *local, int64_t size)
+/* Around 1 in all; where 1 is added later, around 0. So coarse that adding 1 loses nothing. */
+static void gain(builder *b, const eqi_config *c, const char *name, int64_t size)
+{
+    b->step = 0x1p-12;
+    tensor(b, name, 0, size, 1 - c->family->norm_offset, 0.1);
+    b->step = 0;
+}
+
+static void norm(builder *b, const eqi_config *c, int64_t block, const char *local, int64_t size)
 {
     char name[128];
     snprintf(name, sizeof name, "model.layers.%d.%s.weight", (int)block, local);
-    tensor(b, name, 0, size, 1, 0.1);
+    gain(b, c, name, size);
+}
+
+static void mlp(builder *b, const eqi_config *c, int64_t block, const char *prefix, int64_t size)
+{
+    static const char *const names[] = {"gate_proj", "up_proj", "down_proj"};
+    char local[64];
+    for (int i = 0; i < 3; i++) {
+        snprintf(local, sizeof local, "mlp.%s%s", prefix, names[i]);
+        linear(b, block, local, i < 2 ? size : c->hidden, i < 2 ? c->hidden : size, c->mlp_bias);
+    }
+}
+
+static void experts(builder *b, const eqi_config *c, int64_t block)
+{
+    char prefix[32];
+    linear(b, block, "mlp.gate", c->experts, c->hidden, false);
+    for (int64_t e = 0; e < c->experts; e++) {
+        snprintf(prefix, sizeof prefix, "experts.%d.", (int)e);
+        mlp(b, c, block, prefix, c->expert_mlp);
+    }
+}
+
+static void norms(builder *b, const eqi_config *c, int64_t block)
+{
+    static const char *const with_norms_of_heads[] = {"qwen3", "qwen3_moe", "gemma3"};
+    norm(b, c, block, "input_layernorm", c->hidden);
+    norm(b, c, block, "post_attention_layernorm", c->hidden);
+    if (is(c->family->name, "gemma3")) {
+        norm(b, c, block, "pre_feedforward_layernorm", c->hidden);
+        norm(b, c, block, "post_feedforward_layernorm", c->hidden);
+    }
+    for (size_t i = 0; i < EQI_COUNT(with_norms_of_heads); i++) {
+        if (!is(c->family->name, with_norms_of_heads[i])) continue;
+        norm(b, c, block, "self_attn.q_norm", c->head_dim);
+        norm(b, c, block, "self_attn.k_norm", c->head_dim);
+    }
 }
 
 static void all_tensors(builder *b, const eqi_config *c)
@@ -110,16 +169,13 @@ static void all_tensors(builder *b, const eqi_config *c)
         linear(b, i, "self_attn.k_proj", keys, c->hidden, c->attention_bias);
         linear(b, i, "self_attn.v_proj", keys, c->hidden, c->attention_bias);
         linear(b, i, "self_attn.o_proj", c->hidden, queries, c->o_bias);
-        linear(b, i, "mlp.gate_proj", c->intermediate, c->hidden, c->mlp_bias);
-        linear(b, i, "mlp.up_proj", c->intermediate, c->hidden, c->mlp_bias);
-        linear(b, i, "mlp.down_proj", c->hidden, c->intermediate, c->mlp_bias);
-        norm(b, i, "input_layernorm", c->hidden);
-        norm(b, i, "post_attention_layernorm", c->hidden);
-        if (strcmp(c->family->name, "qwen3") != 0) continue;
-        norm(b, i, "self_attn.q_norm", c->head_dim);
-        norm(b, i, "self_attn.k_norm", c->head_dim);
+        if (eqi_block_in(&c->sparse, i))
+            experts(b, c, i);
+        else
+            mlp(b, c, i, "", c->intermediate);
+        norms(b, c, i);
     }
-    tensor(b, "model.norm.weight", 0, c->hidden, 1, 0.1);
+    gain(b, c, "model.norm.weight", c->hidden);
     if (!c->tied) tensor(b, "lm_head.weight", c->vocab, c->hidden, 0, 0.2);
 }
 

@@ -36,6 +36,10 @@ typedef struct flaw {
 void write_model(eqat_context *ctx, const char *dir, const char *config, eqi_stored stored,
                  const flaw *flaw);
 
+/* The model in the folder dir as a GGUF file of F32: gemma3, or qwen3_moe with experts in every
+ * block. */
+void convert_to_gguf(eqat_context *ctx, const char *dir, const char *path);
+
 /* A Llama with tied embeddings, in scratch(name), which is made; nan_at: tensor to spoil, or NULL.
  */
 typedef struct llama_shape {

@@ -1,6 +1,6 @@
 /* GGUF files made by hand, byte by byte, so that every field can be wrong. */
-#ifndef TESTS_FORMAT_GGUF_BYTES_H
-#define TESTS_FORMAT_GGUF_BYTES_H
+#ifndef TESTS_SUPPORT_GGUF_BYTES_H
+#define TESTS_SUPPORT_GGUF_BYTES_H
 
 #include "bytes.h"
 

@@ -1,6 +1,6 @@
 /* Byte strings: files made by hand. */
-#ifndef TESTS_FORMAT_BYTES_H
-#define TESTS_FORMAT_BYTES_H
+#ifndef TESTS_SUPPORT_BYTES_H
+#define TESTS_SUPPORT_BYTES_H
 
 #include <check.h>
 #include <stdint.h>

@@ -19,9 +19,21 @@ static const double *group_of(const suite *s, const eqi_quant_desc *q, int64_t g
     return s->arg[W].in + g * q->group;
 }
 
+/* The zero points to choose from. */
+static double least_zero(const eqi_quant_desc *q)
+{
+    return q->middle ? (double)((1 << (q->bits - 1)) - 1) : 0.0;
+}
+
+static double most_zero(const eqi_quant_desc *q)
+{
+    return q->middle ? (double)(1 << (q->bits - 1)) : (double)((1 << q->bits) - 1);
+}
+
 static void start_of(const suite *s, const eqi_quant_desc *q, int64_t g, double *step, double *zero)
 {
     plain_minmax(group_of(s, q, g), q->group, q->bits, s->arg[W].v.dtype == EQI_F64, step, zero);
+    if (q->middle) *zero = fmin(fmax(*zero, least_zero(q)), most_zero(q));
 }
 
 static void again_minmax(suite *s, const void *p)
@@ -107,14 +119,15 @@ static double squares(const suite *s, int64_t g, double step, double zero)
     return sum;
 }
 
-/* The best of a dense grid over the step, for every zero point. */
+/* The best of a dense grid over the step, for every zero point. One in the middle, for a group with
+ * all its weights on one side, doubles the step. */
 static double brute(const suite *s, int64_t g)
 {
-    double step, zero, best, top = (double)((1 << judged.bits) - 1);
+    double step, zero, best;
     start_of(s, &judged, g, &step, &zero);
     best = squares(s, g, step, zero);
-    for (double z = 0.0; z <= top; z++)
-        for (int i = 1; i <= 900; i++)
+    for (double z = least_zero(&judged); z <= most_zero(&judged); z++)
+        for (int i = 1; i <= (judged.middle ? 1500 : 900); i++)
             best = fmin(best, squares(s, g, round_to(s->arg[S].v.dtype, step * i / 600.0), z));
     return best;
 }
@@ -148,12 +161,11 @@ static void again_optimum(suite *s, const void *p)
 static void judge(suite *s)
 {
     for (int64_t g = 0; g < s->arg[S].count; g++) {
-        double step = s->arg[S].got[g], zero = s->arg[Z].got[g],
-               top = (double)((1 << judged.bits) - 1);
+        double step = s->arg[S].got[g], zero = s->arg[Z].got[g];
         double want = squares(s, g, s->arg[S].ref[g], s->arg[Z].ref[g]),
                found = squares(s, g, step, zero);
-        if (!(step > 0.0 && step <= (double)FLT_MAX && zero == rint(zero) && zero >= 0.0 &&
-              zero <= top))
+        if (!(step > 0.0 && step <= (double)FLT_MAX && zero == rint(zero) &&
+              zero >= least_zero(&judged) && zero <= most_zero(&judged)))
             suite_fail(s, "group %lld: s = %g, z = %g", (long long)g, step, zero);
         else if (!(found <= want * (1.0 + 1e-3) + 1e-30))
             suite_fail(s, "group %lld: error %g, the reference has %g", (long long)g, found, want);
@@ -164,10 +176,10 @@ static void mse(suite *s)
 {
     for (int i = 0; i < s->cases / 2; i++) {
         int64_t out = suite_pick(s, 1, 5), in = odd_size(s, 130);
-        eqi_quant_desc q = {.bits = 2 + i % 7, .group = random_group(s, in)};
+        eqi_quant_desc q = {.bits = 2 + i % 7, .group = random_group(s, in), .middle = i % 3 == 2};
         eqi_dtype dtype = s->b->f64 && i % 4 == 0 ? EQI_F64 : EQI_F32;
-        suite_begin(s, "N=%lld K=%lld bits %d group %lld %s", (long long)out, (long long)in, q.bits,
-                    (long long)q.group, eqi_dtype_name(dtype));
+        suite_begin(s, "N=%lld K=%lld bits %d group %lld %s%s", (long long)out, (long long)in,
+                    q.bits, (long long)q.group, eqi_dtype_name(dtype), q.middle ? " middle" : "");
         arguments(s, &q, dtype, out, in);
         s->arg[S].match = s->arg[Z].match = JUDGED;
         s->judge = judge;
@@ -180,10 +192,11 @@ static void mse_optimum(suite *s)
 {
     static const char *const kinds[] = {"long tails", "normal", "shifted",
                                         "an outlier at each end"};
-    for (int i = 0; i < 12; i++) {
+    for (int i = 0; i < 24; i++) {
         int kind = i % 4;
-        eqi_quant_desc q = {.bits = 2 + i / 4, .group = 64};
-        suite_begin(s, "near the optimum, %d bits, %s", q.bits, kinds[kind]);
+        eqi_quant_desc q = {.bits = 2 + i / 4 % 3, .group = 64, .middle = i >= 12};
+        suite_begin(s, "near the optimum, %d bits, %s%s", q.bits, kinds[kind],
+                    q.middle ? ", middle" : "");
         arguments(s, &q, EQI_F32, 2, 640);
         s->arg[S].match = s->arg[Z].match = JUDGED;
         s->judge = judge;
@@ -206,6 +219,12 @@ static void mse_known(suite *s)
     s->arg[S].match = s->arg[Z].match = EXACT;
     arg_values(&s->arg[W], (double[]){0, 0, NAN, 1, -INFINITY, 1, -1, 2});
     known_run(s, call_mse, &q, (double[]){(double)1e-4f, NAN, NAN, 1, 0, NAN, NAN, 1});
+    q.middle = true; /* -1, 2: codes 0 and 3 around 1; 1, -2: 3 and 0 around 2 */
+    suite_begin(s, "by hand, middle");
+    arguments(s, &q, EQI_F32, 1, 10);
+    s->arg[S].match = s->arg[Z].match = EXACT;
+    arg_values(&s->arg[W], (double[]){0, 0, NAN, 1, -INFINITY, 1, -1, 2, 1, -2});
+    known_run(s, call_mse, &q, (double[]){(double)1e-4f, NAN, NAN, 1, 1, 1, NAN, NAN, 1, 2});
     mse_optimum(s);
 }
 

@@ -35,6 +35,7 @@ bench set_up(const setting *s)
     o.bits = s->bits;
     o.group_size = 32;
     o.init = s->init;
+    o.zero_point = (int32_t)s->zero_point;
     OK(b.ctx, eqat_quantizer_create(b.ctx, &b.quantizer, &o));
     b.data = make_data(b.ctx, 7, 3, s->shuffle);
     return b;

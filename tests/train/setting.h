@@ -12,6 +12,7 @@ typedef struct setting {
     eqat_dtype compute;
     int bits;
     eqat_init init;
+    eqat_zero_point zero_point;
 } setting;
 
 extern const setting usual;

@@ -95,6 +95,31 @@ EQAT_API eqat_status eqat_model_loss_recorded(eqat_model *model, eqat_tape *tape
                                               const eqat_batch *batch, eqat_tensor **loss,
                                               eqat_tensor **count);
 
+/* ---- a pass in pieces, for training drivers of one's own: embed, every block in turn, then logits
+ * gives bit for bit what eqat_model_forward gives.  All are recorded on `tape` while that records,
+ * give a new tensor that the caller frees, and may be called while a job has the model.  Shapes: B
+ * sequences of T tokens, H hidden_size, V vocab_size.  Errors of all three:
+ * EQAT_INVALID_ARGUMENT (a shape, dtype, id, position or number out of range), EQAT_IO,
+ * EQAT_FORMAT and EQAT_OUT_OF_MEMORY of reading weights; *out is then NULL. ---- */
+
+/* What enters the first block, [B, T, H] in the compute dtype: the embeddings of batch->ids, or
+ * batch->embeddings as it is.  Labels, positions and segments do not matter here. */
+EQAT_API eqat_status eqat_model_embed(eqat_model *model, eqat_tape *tape, const eqat_batch *batch,
+                                      eqat_tensor **x);
+/* x [B, T, H] in the compute dtype -> y of the same kind through block `block` (from 0).  Of batch,
+ * which may be NULL (positions 0..T-1, one segment, recomputed), batch and time must be those of x,
+ * and positions, segments and keep_activations count.  The block's weights are read for the call;
+ * with keep_activations the tape keeps them, and what backward needs, until it is cleared; without,
+ * it keeps x alone, and backward reads the weights and computes the block again, for which the tape
+ * holds a reference on the model.  The gradients are the same, bit for bit.  Gradients reach x and
+ * what is trainable: see eqat_model_parameter.  Also EQAT_CANCELLED. */
+EQAT_API eqat_status eqat_model_block(eqat_model *model, eqat_tape *tape, int64_t block,
+                                      eqat_tensor *x, const eqat_batch *batch, eqat_tensor **y);
+/* Final norm and head: x [B, T, H] in the compute dtype -> logits F32 [B, n, V] of the last n =
+ * last_n positions of every sequence; 0: of all. */
+EQAT_API eqat_status eqat_model_logits(eqat_model *model, eqat_tape *tape, eqat_tensor *x,
+                                       int64_t last_n, eqat_tensor **logits);
+
 /* A tensor of the model by name ("model.layers.0.self_attn.q_proj.weight"; ".scales", ".zeros" and
  * ".codes" of packed linears; "model.norm.weight").  Loads its block and keeps it in memory as F32
  * master (floats) or packed; borrowed until the model goes or the linear is quantized.  Marking it
@@ -111,6 +136,17 @@ EQAT_API const char *eqat_model_parameter_name(eqat_model *model, size_t index);
  * EQAT_INVALID_ARGUMENT (a group that does not divide the row, a linear that is quantized already;
  * before anything is changed), EQAT_NUMERIC (a weight is not finite). */
 EQAT_API eqat_status eqat_model_quantize_rtn(eqat_model *model, const eqat_quantizer *quantizer);
+
+/* Replaces the weight of linear `linear` of block `block` (as eqat_model_linear counts) by codes
+ * from elsewhere, copied: codes U32 [out, in / 32 * bits] as of eqat_quantizer_pack, s F32 [out, in
+ * / group_size], rounded to fp16, z U8 of the same shape.  Bits, 2 to 8, and group size follow from
+ * the shapes; a bias, the norms and other linears stay.  Tensors of this linear that
+ * eqat_model_parameter gave go.  Errors: EQAT_INVALID_ARGUMENT (no such linear, or one that is
+ * never quantized, as routers are; a shape or dtype; a z above 2^bits - 1; a job has the model),
+ * EQAT_NUMERIC (an s that is not finite); the model is then as before. */
+EQAT_API eqat_status eqat_model_set_linear(eqat_model *model, int64_t block, int64_t linear,
+                                           const eqat_tensor *codes, const eqat_tensor *s,
+                                           const eqat_tensor *z);
 
 /* Writes a Hugging Face folder: quantized linears in the gptq_v2 layout (docs/formats.md),
  * everything else as it came, config.json with quantization_config, tokenizer files.  dir is new or

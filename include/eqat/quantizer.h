@@ -53,13 +53,21 @@ EQAT_API eqat_status eqat_quantizer_add_rule(eqat_quantizer *quantizer, const ch
 EQAT_API bool eqat_quantizer_lookup(const eqat_quantizer *quantizer, const char *name,
                                     eqat_quantizer_options *options);
 
-/* The next four work on one tensor with the quantizer's own bits and group size (no rules) and give
+/* The next five work on one tensor with the quantizer's own bits and group size (no rules) and give
  * new tensors that the caller frees; EQAT_INVALID_ARGUMENT, with every output NULL, when shapes do
  * not fit.  Values are not checked to be finite. */
 /* Initial s and z, F32 [N, G], for w F32 [N, K]; s is rounded to what a file stores (fp16) when
  * round_s. */
 EQAT_API eqat_status eqat_quantizer_init(const eqat_quantizer *quantizer, eqat_tensor *w,
                                          bool round_s, eqat_tensor **s, eqat_tensor **z);
+/* From trained masters to what a file stores, to the bytes what Block-AP does at the end of a
+ * block: *stored_s is s, clamped to [1e-4, 1e4] up to 4 bits, rounded to fp16, F32 [N, G];
+ * *stored_z is z rounded and clamped to 0..2^bits - 1, U8 [N, G]; *codes as of pack, from w and
+ * these.  w F32 [N, K], K a multiple of 32; s and z F32 [N, G].  eqat_model_set_linear puts all
+ * three into a model. */
+EQAT_API eqat_status eqat_quantizer_freeze(const eqat_quantizer *quantizer, eqat_tensor *w,
+                                           eqat_tensor *s, eqat_tensor *z, eqat_tensor **stored_s,
+                                           eqat_tensor **stored_z, eqat_tensor **codes);
 /* Packed codes, U32 [N, K / 32 * bits]: blocks of 32 inputs of a row in `bits` little-endian words,
  * code i at bits [i * bits, (i + 1) * bits).  w [N, K], K a multiple of 32; s and z [N, G]. */
 EQAT_API eqat_status eqat_quantizer_pack(const eqat_quantizer *quantizer, eqat_tensor *w,

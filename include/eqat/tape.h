@@ -3,7 +3,7 @@
 #ifndef EQAT_TAPE_H
 #define EQAT_TAPE_H
 
-#include "eqat/tensor.h"
+#include "eqat/quantizer.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -34,18 +34,22 @@ EQAT_API eqat_status eqat_tape_backward_from(eqat_tape *tape, eqat_tensor *out,
 EQAT_API eqat_status eqat_op_linear(eqat_tape *tape, eqat_tensor *x, eqat_tensor *w,
                                     eqat_tensor *bias, eqat_tensor **out);
 /* The same through w^ = fakequant(w, s, z) with straight-through gradients for w, s and z (paper
- * section 3.2, Eq. 1-5): w F32 [N, K], s, z F32 [N, K / group_size], bits 2..8. */
+ * section 3.2, Eq. 1-5): w F32 [N, K], s, z F32 [N, K / group size].  The quantizer's own options
+ * count (no rules), and this is what Block-AP computes with them: s is clamped to [1e-4, 1e4] up to
+ * 4 bits. */
 EQAT_API eqat_status eqat_op_fakequant_linear(eqat_tape *tape, eqat_tensor *x, eqat_tensor *w,
                                               eqat_tensor *s, eqat_tensor *z, eqat_tensor *bias,
-                                              int32_t bits, int64_t group_size, eqat_tensor **out);
-/* The same from packed codes (eqat_quantizer_pack): gradients for x, s and, when it is F32 and
- * trainable, z (paper section 3.3). */
+                                              const eqat_quantizer *quantizer, eqat_tensor **out);
+/* The same from packed codes U32 [N, K / 32 * bits] (eqat_quantizer_freeze, _pack or _quantize;
+ * "....codes" of a model): gradients for x, s and, when it is F32 and trainable, z (paper section
+ * 3.3). Bits and group size follow from the shapes of codes and s, F32 [N, K / group size], for
+ * rows of x's last size; s is not clamped. */
 EQAT_API eqat_status eqat_op_packed_linear(eqat_tape *tape, eqat_tensor *x, eqat_tensor *codes,
                                            eqat_tensor *s, eqat_tensor *z, eqat_tensor *bias,
-                                           int32_t bits, int64_t group_size, eqat_tensor **out);
-/* w^ itself, in dtype. */
+                                           eqat_tensor **out);
+/* w^ itself, in dtype (F32 or BF16); else as eqat_op_fakequant_linear. */
 EQAT_API eqat_status eqat_op_fakequant(eqat_tape *tape, eqat_tensor *w, eqat_tensor *s,
-                                       eqat_tensor *z, int32_t bits, int64_t group_size,
+                                       eqat_tensor *z, const eqat_quantizer *quantizer,
                                        eqat_dtype dtype, eqat_tensor **out);
 /* Rows of table [V, H] at ids I32 [..] -> [.., H] in dtype.  Ids outside [0, V) are
  * EQAT_INVALID_ARGUMENT (checked on the CPU). */

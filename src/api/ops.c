@@ -12,15 +12,6 @@
     EQI_ENTER_OF(tape);     \
     EQI_NEED(tape->ctx, out, __VA_ARGS__)
 
-/* The public interface is the door for descriptors that nobody has checked. */
-static eqat_status quant_desc(eqat_tape *tape, eqi_quant_desc *q, int32_t bits, int64_t group_size,
-                              int64_t in_features, bool clamp)
-{
-    *q = (eqi_quant_desc){
-        .bits = bits, .group = group_size < 0 ? in_features : group_size, .clamp = clamp};
-    return eqi_quant_desc_check(tape->ctx, q, in_features);
-}
-
 static int64_t last_size(const eqat_tensor *t) { return t->v.shape[t->v.ndim - 1]; }
 
 eqat_status eqat_op_linear(eqat_tape *tape, eqat_tensor *x, eqat_tensor *w, eqat_tensor *bias,
@@ -29,35 +20,6 @@ eqat_status eqat_op_linear(eqat_tape *tape, eqat_tensor *x, eqat_tensor *w, eqat
     OP_ENTRY(out, x, w);
     eqi_weight weight = {.w = w, .bias = bias};
     return eqi_op_linear(tape, x, &weight, out);
-}
-
-eqat_status eqat_op_fakequant_linear(eqat_tape *tape, eqat_tensor *x, eqat_tensor *w,
-                                     eqat_tensor *s, eqat_tensor *z, eqat_tensor *bias,
-                                     int32_t bits, int64_t group_size, eqat_tensor **out)
-{
-    OP_ENTRY(out, x, w, s, z);
-    eqi_weight weight = {.w = w, .s = s, .z = z, .bias = bias};
-    EQI_RETURN_IF(quant_desc(tape, &weight.q, bits, group_size, last_size(w), true));
-    return eqi_op_linear(tape, x, &weight, out);
-}
-
-eqat_status eqat_op_packed_linear(eqat_tape *tape, eqat_tensor *x, eqat_tensor *codes,
-                                  eqat_tensor *s, eqat_tensor *z, eqat_tensor *bias, int32_t bits,
-                                  int64_t group_size, eqat_tensor **out)
-{
-    OP_ENTRY(out, x, codes, s, z);
-    eqi_weight weight = {.codes = codes, .s = s, .z = z, .bias = bias};
-    EQI_RETURN_IF(quant_desc(tape, &weight.q, bits, group_size, last_size(x), false));
-    return eqi_op_linear(tape, x, &weight, out);
-}
-
-eqat_status eqat_op_fakequant(eqat_tape *tape, eqat_tensor *w, eqat_tensor *s, eqat_tensor *z,
-                              int32_t bits, int64_t group_size, eqat_dtype dtype, eqat_tensor **out)
-{
-    OP_ENTRY(out, w, s, z);
-    eqi_quant_desc q;
-    EQI_RETURN_IF(quant_desc(tape, &q, bits, group_size, last_size(w), true));
-    return eqi_op_fakequant(tape, w, s, z, &q, (eqi_dtype)dtype, out);
 }
 
 eqat_status eqat_op_embedding(eqat_tape *tape, eqat_tensor *ids, eqat_tensor *table,

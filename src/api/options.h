@@ -54,6 +54,11 @@ typedef struct eqi_struct {
     {                                                                                  \
         .name = #m, .help = text, .type = EQAT_FIELD_POINTER, .offset = offsetof(T, m) \
     }
+/* Of batches, samples, infos and reports: no default but 0 and no bounds. */
+#define EQI_FIELD_PLAIN(T, m, kind, text)                                  \
+    {                                                                      \
+        .name = #m, .help = text, .type = (kind), .offset = offsetof(T, m) \
+    }
 #define EQI_STRUCT(T, text, table)                                                    \
     {                                                                                 \
         .name = text, .size = sizeof(T), .fields = (table), .count = EQI_COUNT(table) \
@@ -61,7 +66,8 @@ typedef struct eqi_struct {
 
 extern const eqi_struct eqi_struct_attention, eqi_struct_context, eqi_struct_model,
     eqi_struct_quantizer, eqi_struct_optimizer, eqi_struct_data, eqi_struct_block_ap,
-    eqi_struct_e2e_qp, eqi_struct_eval;
+    eqi_struct_e2e_qp, eqi_struct_eval, eqi_struct_batch, eqi_struct_sample, eqi_struct_model_info,
+    eqi_struct_linear_info, eqi_struct_progress, eqi_struct_epoch_report, eqi_struct_perplexity;
 
 /* Body of every eqat_..._options_init: defaults and struct_size into at most struct_size bytes. */
 void eqi_options_defaults(const eqi_struct *table, void *options, size_t struct_size);

@@ -1,20 +1,33 @@
 #include <math.h>
 #include <string.h>
 
+#include "api/options.h"
+#include "base/entry.h"
 #include "base/half.h"
 #include "data/sample.h"
 #include "model/weights.h"
 
+static const eqat_field batch_fields[] = {
+    EQI_FIELD_PLAIN(eqat_batch, batch, EQAT_FIELD_I64, "sequences"),
+    EQI_FIELD_PLAIN(eqat_batch, time, EQAT_FIELD_I64, "tokens of each"),
+    EQI_FIELD_PLAIN(eqat_batch, ids, EQAT_FIELD_POINTER, "int32_t [batch, time]"),
+    EQI_FIELD_PLAIN(eqat_batch, embeddings, EQAT_FIELD_POINTER,
+                    "tensor [batch, time, hidden size] in place of ids"),
+    EQI_FIELD_PLAIN(eqat_batch, labels, EQAT_FIELD_POINTER, "int32_t [batch, time]"),
+    EQI_FIELD_PLAIN(eqat_batch, positions, EQAT_FIELD_POINTER, "int32_t [batch, time]"),
+    EQI_FIELD_PLAIN(eqat_batch, segments, EQAT_FIELD_POINTER, "int32_t [batch, time]"),
+    EQI_FIELD_BOOL(eqat_batch, keep_activations, false, "of all blocks, for backward"),
+};
+
+const eqi_struct eqi_struct_batch = EQI_STRUCT(eqat_batch, "batch", batch_fields);
+
 void eqat_batch_init(eqat_batch *batch, size_t struct_size)
 {
-    if (!batch || struct_size < sizeof batch->struct_size) return;
-    memset(batch, 0, struct_size); /* a newer caller's members, too */
-    batch->struct_size = struct_size;
+    eqi_options_defaults(&eqi_struct_batch, batch, struct_size);
 }
 
 /* A batch as the blocks take it. */
 typedef struct input {
-    int64_t batch, time;
     bool keep_activations;
     eqi_tensor *x;                             /* [B, T, H] */
     eqi_tensor *labels, *positions, *segments; /* I32 [B, T] or NULL */
@@ -107,19 +120,26 @@ static eqat_status take_positions(eqat_model *m, const eqat_batch *b, int64_t *l
     return to_tensor(m->ctx, b->positions, b->batch, b->time, out);
 }
 
+static eqat_status check_hidden(eqat_model *m, const char *name, const eqi_tensor *x, int64_t batch,
+                                int64_t time)
+{
+    const eqi_view *v = &x->v;
+    char found[EQI_SHAPE_TEXT];
+    if (v->ndim == 3 && v->shape[0] == batch && v->shape[1] == time &&
+        v->shape[2] == m->config.hidden && v->dtype == m->compute)
+        return EQAT_OK;
+    return eqi_fail(
+        m->ctx, EQAT_INVALID_ARGUMENT, "%s: found %s %s, expected %s [%lld, %lld, %lld]", name,
+        eqi_dtype_name(v->dtype), eqi_view_shape_text(v, found, sizeof found),
+        eqi_dtype_name(m->compute), (long long)batch, (long long)time, (long long)m->config.hidden);
+}
+
 eqat_status eqi_model_embed_batch(eqi_tape *tape, eqat_model *m, const eqat_batch *b,
                                   eqi_tensor **out)
 {
+    *out = NULL;
     if (b->embeddings) {
-        const eqi_view *v = &b->embeddings->v;
-        char found[EQI_SHAPE_TEXT];
-        if (v->ndim != 3 || v->shape[0] != b->batch || v->shape[1] != b->time ||
-            v->shape[2] != m->config.hidden || v->dtype != m->compute)
-            return eqi_fail(m->ctx, EQAT_INVALID_ARGUMENT,
-                            "embeddings: found %s %s, expected %s [%lld, %lld, %lld]",
-                            eqi_dtype_name(v->dtype), eqi_view_shape_text(v, found, sizeof found),
-                            eqi_dtype_name(m->compute), (long long)b->batch, (long long)b->time,
-                            (long long)m->config.hidden);
+        EQI_RETURN_IF(check_hidden(m, "embeddings", b->embeddings, b->batch, b->time));
         *out = eqi_tensor_ref(b->embeddings);
         return EQAT_OK;
     }
@@ -131,33 +151,51 @@ eqat_status eqi_model_embed_batch(eqi_tape *tape, eqat_model *m, const eqat_batc
     return st;
 }
 
-static eqat_status take_batch(eqi_tape *tape, eqat_model *m, const eqat_batch *given, bool labels,
-                              input *in)
+/* What the caller's struct_size covers; the rest as eqat_batch_init leaves it. */
+static eqat_status copy_batch(eqat_model *m, const eqat_batch *given, eqat_batch *b)
 {
-    *in = (input){0};
-    eqat_batch b = {0};
+    *b = (eqat_batch){0};
     if (given->struct_size < offsetof(eqat_batch, labels))
         return eqi_fail(m->ctx, EQAT_INVALID_ARGUMENT,
                         "batch: found struct_size %zu, expected sizeof(eqat_batch)",
                         given->struct_size);
-    memcpy(&b, given, given->struct_size < sizeof b ? given->struct_size : sizeof b);
-    if (b.batch < 1 || b.time < 1 || b.batch > INT32_MAX / b.time)
+    memcpy(b, given, given->struct_size < sizeof *b ? given->struct_size : sizeof *b);
+    if (b->batch < 1 || b->time < 1 || b->batch > INT32_MAX / b->time)
         return eqi_fail(m->ctx, EQAT_INVALID_ARGUMENT,
                         "batch: found %lld sequences of %lld tokens, expected at least 1 of 1 and "
                         "fewer than 2^31 tokens",
-                        (long long)b.batch, (long long)b.time);
-    if (!b.ids && !b.embeddings)
-        return eqi_fail(m->ctx, EQAT_INVALID_ARGUMENT, "batch: found neither ids nor embeddings");
-    in->batch = b.batch;
-    in->time = b.time;
-    in->keep_activations = b.keep_activations;
-    int64_t length = 0;
+                        (long long)b->batch, (long long)b->time);
+    return EQAT_OK;
+}
+
+static eqat_status expect_input(const eqat_model *m, const eqat_batch *b)
+{
+    if (b->ids || b->embeddings) return EQAT_OK;
+    return eqi_fail(m->ctx, EQAT_INVALID_ARGUMENT, "batch: found neither ids nor embeddings");
+}
+
+/* Positions and segments, and rotary tables that are long enough. */
+static eqat_status take_marks(eqat_model *m, const eqat_batch *b, input *in)
+{
+    int64_t length;
+    in->keep_activations = b->keep_activations;
+    EQI_RETURN_IF(take_positions(m, b, &length, &in->positions));
+    if (b->segments)
+        EQI_RETURN_IF(to_tensor(m->ctx, b->segments, b->batch, b->time, &in->segments));
+    return eqi_model_prepare(m, length);
+}
+
+static eqat_status take_batch(eqi_tape *tape, eqat_model *m, const eqat_batch *given, bool labels,
+                              input *in)
+{
+    eqat_batch b;
     eqat_status st;
-    EQI_GOTO(done, take_positions(m, &b, &length, &in->positions));
-    if (b.segments) EQI_GOTO(done, to_tensor(m->ctx, b.segments, b.batch, b.time, &in->segments));
+    *in = (input){0};
+    EQI_RETURN_IF(copy_batch(m, given, &b));
+    EQI_RETURN_IF(expect_input(m, &b));
+    EQI_GOTO(done, take_marks(m, &b, in));
     if (labels) EQI_GOTO(done, take_labels(m, &b, &in->labels));
-    EQI_GOTO(done, eqi_model_embed_batch(tape, m, &b, &in->x));
-    st = eqi_model_prepare(m, length);
+    st = eqi_model_embed_batch(tape, m, &b, &in->x);
 done:
     if (st != EQAT_OK) input_release(in);
     return st;
@@ -264,15 +302,21 @@ static eqat_status record_block(eqi_tape *tape, const segment *template, eqi_ten
     return eqi_tape_checkpoint(tape, run_block, s, segment_release, &x, 1, out);
 }
 
+static eqat_status run_or_record(eqi_tape *tape, eqat_model *m, int64_t index, bool recompute,
+                                 const input *in, eqi_tensor **out)
+{
+    segment s = {.model = m, .index = index, .positions = in->positions, .segments = in->segments};
+    eqi_tensor *x = in->x;
+    memcpy(s.rotary, m->rotary, sizeof s.rotary);
+    return recompute ? record_block(tape, &s, x, out) : run_block(tape, &s, &x, 1, out);
+}
+
 /* in->x through all blocks; in->x is replaced. */
 static eqat_status run_blocks(eqi_tape *tape, eqat_model *m, bool recompute, input *in)
 {
-    segment s = {.model = m, .positions = in->positions, .segments = in->segments};
-    memcpy(s.rotary, m->rotary, sizeof s.rotary);
-    for (s.index = 0; s.index < m->config.blocks; s.index++) {
+    for (int64_t i = 0; i < m->config.blocks; i++) {
         eqi_tensor *next;
-        EQI_RETURN_IF(recompute ? record_block(tape, &s, in->x, &next)
-                                : run_block(tape, &s, &in->x, 1, &next));
+        EQI_RETURN_IF(run_or_record(tape, m, i, recompute, in, &next));
         eqi_tensor_unref(in->x);
         in->x = next;
     }
@@ -298,24 +342,32 @@ eqat_status eqi_model_head_loss(eqi_tape *tape, eqat_model *m, eqi_tensor *x, eq
     return st;
 }
 
+static eqat_status logits_of(eqi_tape *tape, eqat_model *m, eqi_tensor *x, eqi_tensor **logits)
+{
+    eqi_tensor *normed = NULL, *wide = NULL;
+    eqat_status st;
+    EQI_GOTO(done, final_norm(tape, m, x, &normed));
+    /* Logits are sums over the whole width: in the compute dtype their last bits would go. */
+    EQI_GOTO(done, eqi_op_cast(tape, normed, EQI_F32, &wide));
+    st = eqi_op_linear(tape, wide, &(eqi_weight){.w = m->head}, logits);
+done:
+    eqi_tensor_unref(normed);
+    eqi_tensor_unref(wide);
+    return st;
+}
+
 eqat_status eqat_model_forward(eqat_model *m, const eqat_batch *batch, eqat_tensor **logits)
 {
     *logits = NULL;
     eqi_tape *tape = NULL;
     input in = {0};
-    eqi_tensor *normed = NULL, *wide = NULL;
     EQI_RETURN_IF(eqi_tape_create(m->ctx, &tape));
     eqi_tape_set_recording(tape, false);
     eqat_status st;
     EQI_GOTO(done, take_batch(tape, m, batch, false, &in));
     EQI_GOTO(done, run_blocks(tape, m, false, &in));
-    EQI_GOTO(done, final_norm(tape, m, in.x, &normed));
-    /* Logits are sums over the whole width: in the compute dtype their last bits would go. */
-    EQI_GOTO(done, eqi_tensor_cast(normed, EQI_F32, &wide));
-    st = eqi_op_linear(tape, wide, &(eqi_weight){.w = m->head}, logits);
+    st = logits_of(tape, m, in.x, logits);
 done:
-    eqi_tensor_unref(normed);
-    eqi_tensor_unref(wide);
     input_release(&in);
     eqi_tape_free(tape);
     return st;
@@ -352,4 +404,78 @@ eqat_status eqat_model_loss_recorded(eqat_model *m, eqat_tape *tape, const eqat_
                                      eqat_tensor **loss, eqat_tensor **count)
 {
     return loss_on(m, tape, true, batch, loss, count);
+}
+
+/* ---- the same in pieces ---- */
+
+eqat_status eqat_model_embed(eqat_model *m, eqat_tape *tape, const eqat_batch *batch,
+                             eqat_tensor **x)
+{
+    if (x) *x = NULL;
+    EQI_ENTER_OF(m);
+    EQI_NEED(m->ctx, tape, batch, x);
+    eqat_batch b;
+    EQI_RETURN_IF(copy_batch(m, batch, &b));
+    EQI_RETURN_IF(expect_input(m, &b));
+    return eqi_model_embed_batch(tape, m, &b, x);
+}
+
+/* B and T of x, which must have the rest of its shape right. */
+static eqat_status take_hidden(eqat_model *m, const eqi_tensor *x, int64_t *batch, int64_t *time)
+{
+    bool three = x->v.ndim == 3;
+    *batch = three && x->v.shape[0] > 0 ? x->v.shape[0] : 1;
+    *time = three && x->v.shape[1] > 0 ? x->v.shape[1] : 1;
+    return check_hidden(m, "x", x, *batch, *time);
+}
+
+/* The marks of a batch, which may be NULL, for x. */
+static eqat_status take_block_batch(eqat_model *m, const eqi_tensor *x, const eqat_batch *given,
+                                    input *in)
+{
+    eqat_batch b = {0}, of_x = {0};
+    EQI_RETURN_IF(take_hidden(m, x, &of_x.batch, &of_x.time));
+    if (!given) return take_marks(m, &of_x, in);
+    EQI_RETURN_IF(copy_batch(m, given, &b));
+    EQI_RETURN_IF(check_hidden(m, "x", x, b.batch, b.time));
+    return take_marks(m, &b, in);
+}
+
+eqat_status eqat_model_block(eqat_model *m, eqat_tape *tape, int64_t block, eqat_tensor *x,
+                             const eqat_batch *batch, eqat_tensor **y)
+{
+    if (y) *y = NULL;
+    EQI_ENTER_OF(m);
+    EQI_NEED(m->ctx, tape, x, y);
+    input in = {0};
+    eqat_status st;
+    if (block < 0 || block >= m->config.blocks)
+        return eqi_fail(m->ctx, EQAT_INVALID_ARGUMENT,
+                        "model: found block %lld, expected one of %lld", (long long)block,
+                        (long long)m->config.blocks);
+    EQI_GOTO(done, take_block_batch(m, x, batch, &in));
+    in.x = eqi_tensor_ref(x);
+    st = run_or_record(tape, m, block, !in.keep_activations, &in, y);
+done:
+    input_release(&in);
+    return st;
+}
+
+eqat_status eqat_model_logits(eqat_model *m, eqat_tape *tape, eqat_tensor *x, int64_t last_n,
+                              eqat_tensor **logits)
+{
+    if (logits) *logits = NULL;
+    EQI_ENTER_OF(m);
+    EQI_NEED(m->ctx, tape, x, logits);
+    int64_t batch, time;
+    EQI_RETURN_IF(take_hidden(m, x, &batch, &time));
+    if (last_n < 0 || last_n > time)
+        return eqi_fail(m->ctx, EQAT_INVALID_ARGUMENT, "last_n: found %lld, expected 0 to %lld",
+                        (long long)last_n, (long long)time);
+    if (last_n == 0) return logits_of(tape, m, x, logits);
+    eqi_tensor *last;
+    EQI_RETURN_IF(eqi_op_slice(tape, x, 1, time - last_n, last_n, &last));
+    eqat_status st = logits_of(tape, m, last, logits);
+    eqi_tensor_unref(last);
+    return st;
 }

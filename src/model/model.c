@@ -202,6 +202,43 @@ static bool slides(const eqi_config *c)
     return any;
 }
 
+static const eqat_field info_fields[] = {
+    EQI_FIELD_PLAIN(eqat_model_info, family, EQAT_FIELD_STRING, "of architectures"),
+    EQI_FIELD_PLAIN(eqat_model_info, blocks, EQAT_FIELD_I64, "decoder blocks"),
+    EQI_FIELD_PLAIN(eqat_model_info, hidden_size, EQAT_FIELD_I64, "width of a token"),
+    EQI_FIELD_PLAIN(eqat_model_info, intermediate_size, EQAT_FIELD_I64, "width inside the MLP"),
+    EQI_FIELD_PLAIN(eqat_model_info, heads, EQAT_FIELD_I64, "of queries"),
+    EQI_FIELD_PLAIN(eqat_model_info, kv_heads, EQAT_FIELD_I64, "of keys and values"),
+    EQI_FIELD_PLAIN(eqat_model_info, head_dim, EQAT_FIELD_I64, "width of a head"),
+    EQI_FIELD_PLAIN(eqat_model_info, vocab_size, EQAT_FIELD_I64, "token ids"),
+    EQI_FIELD_PLAIN(eqat_model_info, max_positions, EQAT_FIELD_I64, "tokens of a context"),
+    EQI_FIELD_PLAIN(eqat_model_info, window, EQAT_FIELD_I64, "sliding window in tokens; 0: none"),
+    EQI_FIELD_PLAIN(eqat_model_info, parameters, EQAT_FIELD_I64, "all elements"),
+    EQI_FIELD_PLAIN(eqat_model_info, linear_parameters, EQAT_FIELD_I64,
+                    "elements of the blocks' linears"),
+    EQI_FIELD_PLAIN(eqat_model_info, bytes, EQAT_FIELD_I64, "of all tensors as stored"),
+    EQI_FIELD_PLAIN(eqat_model_info, linear_bits, EQAT_FIELD_F64,
+                    "stored bits per parameter of the blocks' linears"),
+    EQI_FIELD_PLAIN(eqat_model_info, rms_norm_eps, EQAT_FIELD_F64, "of the norms"),
+    EQI_FIELD_PLAIN(eqat_model_info, rope_theta, EQAT_FIELD_F64, "base of the rotary embedding"),
+    EQI_FIELD_PLAIN(eqat_model_info, tied_embeddings, EQAT_FIELD_BOOL,
+                    "the head is the embedding table"),
+    EQI_FIELD_PLAIN(eqat_model_info, quantized, EQAT_FIELD_BOOL, "at least one linear is packed"),
+};
+
+const eqi_struct eqi_struct_model_info = EQI_STRUCT(eqat_model_info, "model_info", info_fields);
+
+static const eqat_field linear_fields[] = {
+    EQI_FIELD_PLAIN(eqat_linear_info, name, EQAT_FIELD_STRING, "of the linear"),
+    EQI_FIELD_PLAIN(eqat_linear_info, out_features, EQAT_FIELD_I64, "rows of the weight"),
+    EQI_FIELD_PLAIN(eqat_linear_info, in_features, EQAT_FIELD_I64, "columns of the weight"),
+    EQI_FIELD_PLAIN(eqat_linear_info, bits, EQAT_FIELD_I32, "of a code; 0: not quantized"),
+    EQI_FIELD_PLAIN(eqat_linear_info, group_size, EQAT_FIELD_I32, "inputs that share a step size"),
+};
+
+const eqi_struct eqi_struct_linear_info =
+    EQI_STRUCT(eqat_linear_info, "linear_info", linear_fields);
+
 eqat_status eqat_model_inspect(eqat_model *m, eqat_model_info *info)
 {
     const eqi_config *c = &m->config;
@@ -234,15 +271,24 @@ int64_t eqat_model_linear_count(eqat_model *m, int64_t block)
     return block >= 0 && block < m->config.blocks ? m->blocks[block].n_linears : 0;
 }
 
-eqat_status eqat_model_linear(eqat_model *m, int64_t block, int64_t index, eqat_linear_info *info)
+eqat_status eqi_model_find_linear(eqat_model *m, int64_t block, int64_t index,
+                                  const eqi_linear **linear)
 {
-    if (index < 0 || index >= eqat_model_linear_count(m, block))
+    int64_t blocks = m->config.blocks, linears = eqat_model_linear_count(m, block);
+    *linear = NULL;
+    if (index < 0 || index >= linears)
         return eqi_fail(
             m->ctx, EQAT_INVALID_ARGUMENT,
             "model: found linear %lld of block %lld, expected one of %lld in one of %lld blocks",
-            (long long)index, (long long)block, (long long)eqat_model_linear_count(m, block),
-            (long long)m->config.blocks);
-    const eqi_linear *l = &m->blocks[block].linears[index];
+            (long long)index, (long long)block, (long long)linears, (long long)blocks);
+    *linear = &m->blocks[block].linears[index];
+    return EQAT_OK;
+}
+
+eqat_status eqat_model_linear(eqat_model *m, int64_t block, int64_t index, eqat_linear_info *info)
+{
+    const eqi_linear *l;
+    EQI_RETURN_IF(eqi_model_find_linear(m, block, index, &l));
     eqi_quant_desc q = eqi_linear_quantization(l);
     eqat_linear_info full = {.name = l->name,
                              .out_features = l->out,

@@ -56,6 +56,9 @@ eqat_status eqi_round_kept(eqi_tensor *t, eqi_stored stored);
 /* Fills model->blocks and final_norm with names and shapes, and holds every tensor of the source
  * against them. */
 eqat_status eqi_model_layout(eqat_model *model);
+/* EQAT_INVALID_ARGUMENT when there is no such block or linear. */
+eqat_status eqi_model_find_linear(eqat_model *model, int64_t block, int64_t index,
+                                  const eqi_linear **linear);
 eqat_status eqi_load_packed(eqat_model *model, const eqi_linear *linear, eqi_weight *weight);
 /* config.json, with quantization_config as the layout has it, and the small files beside it. */
 eqat_status eqi_save_config(eqat_model *model, const eqi_layout *layout, const char *dir);

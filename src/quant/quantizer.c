@@ -164,7 +164,7 @@ eqat_status eqi_quantizer_choose(const eqat_quantizer *q, const char *name, int6
 
 /* ---- one tensor: no name, so no rule ---- */
 
-static eqat_status quant_for(const eqat_quantizer *q, const eqat_tensor *w, eqi_quant *quant)
+eqat_status eqi_quantizer_own(const eqat_quantizer *q, const eqi_tensor *w, eqi_quant *quant)
 {
     if (w->v.ndim != 2)
         return eqi_fail(q->ctx, EQAT_INVALID_ARGUMENT,
@@ -182,7 +182,7 @@ eqat_status eqat_quantizer_init(const eqat_quantizer *q, eqat_tensor *w, bool ro
     EQI_NEED(q->ctx, w, s, z);
     eqi_quant quant;
     eqi_tensor *tensors[EQI_KIND_TENSORS] = {NULL};
-    EQI_RETURN_IF(quant_for(q, w, &quant));
+    EQI_RETURN_IF(eqi_quantizer_own(q, w, &quant));
     EQI_RETURN_IF(quant.kind->start(&quant, w, tensors));
     eqat_status st = round_s ? eqi_quant_round_s(tensors[0]) : EQAT_OK;
     if (st != EQAT_OK) {
@@ -204,10 +204,38 @@ eqat_status eqat_quantizer_quantize(const eqat_quantizer *q, eqat_tensor *w, eqa
     EQI_NEED(q->ctx, w, s, z, codes);
     eqi_quant quant;
     eqi_weight packed;
-    EQI_RETURN_IF(quant_for(q, w, &quant));
+    EQI_RETURN_IF(eqi_quantizer_own(q, w, &quant));
     EQI_RETURN_IF(quant.kind->round(&quant, w, &packed));
     *s = packed.s;
     *z = packed.z;
+    *codes = packed.codes;
+    return EQAT_OK;
+}
+
+static eqat_status check_master(eqi_ctx *ctx, const char *name, const eqi_tensor *t)
+{
+    if (t->v.dtype == EQI_F32) return EQAT_OK;
+    return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "freeze: %s: found %s, expected f32", name,
+                    eqi_dtype_name(t->v.dtype));
+}
+
+eqat_status eqat_quantizer_freeze(const eqat_quantizer *q, eqat_tensor *w, eqat_tensor *s,
+                                  eqat_tensor *z, eqat_tensor **stored_s, eqat_tensor **stored_z,
+                                  eqat_tensor **codes)
+{
+    if (stored_s) *stored_s = NULL;
+    if (stored_z) *stored_z = NULL;
+    if (codes) *codes = NULL;
+    EQI_ENTER_OF(q);
+    EQI_NEED(q->ctx, w, s, z, stored_s, stored_z, codes);
+    eqi_quant quant;
+    eqi_weight packed;
+    EQI_RETURN_IF(eqi_quantizer_own(q, w, &quant));
+    EQI_RETURN_IF(check_master(q->ctx, "s", s));
+    EQI_RETURN_IF(check_master(q->ctx, "z", z));
+    EQI_RETURN_IF(quant.kind->freeze(&quant, w, (eqi_tensor *[EQI_KIND_TENSORS]){s, z}, &packed));
+    *stored_s = packed.s;
+    *stored_z = packed.z;
     *codes = packed.codes;
     return EQAT_OK;
 }
@@ -219,7 +247,7 @@ eqat_status eqat_quantizer_pack(const eqat_quantizer *q, eqat_tensor *w, eqat_te
     EQI_ENTER_OF(q);
     EQI_NEED(q->ctx, w, s, z, codes);
     eqi_quant quant;
-    EQI_RETURN_IF(quant_for(q, w, &quant));
+    EQI_RETURN_IF(eqi_quantizer_own(q, w, &quant));
     return eqi_quantize(w, s, z, &quant.desc, codes);
 }
 

@@ -14,4 +14,14 @@ eqat_quantizer *eqi_quantizer_ref(eqat_quantizer *quantizer);
 eqat_status eqi_quantizer_choose(const eqat_quantizer *quantizer, const char *name,
                                  int64_t in_features, eqi_quant *quant);
 
+/* How a weight [N, K] without a name, to which no rule applies, is quantized. EQAT_INVALID_ARGUMENT
+ * when it has other dimensions or the group does not divide the row. */
+eqat_status eqi_quantizer_own(const eqat_quantizer *quantizer, const eqi_tensor *w,
+                              eqi_quant *quant);
+
+/* What packed codes with rows of `in_features` are, from their shape and that of s.
+ * EQAT_INVALID_ARGUMENT when no bits and group size give both. */
+eqat_status eqi_packed_desc(const eqi_tensor *codes, const eqi_tensor *s, int64_t in_features,
+                            eqi_quant_desc *desc);
+
 #endif

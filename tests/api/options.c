@@ -45,8 +45,45 @@ START_TEST(sizes_by_name)
     ck_assert_uint_eq(eqat_options_size("context"), sizeof(eqat_context_options));
     ck_assert_uint_eq(eqat_options_size("quantizer"), sizeof(eqat_quantizer_options));
     ck_assert_uint_eq(eqat_options_size("e2e_qp"), sizeof(eqat_e2e_qp_options));
+    ck_assert_uint_eq(eqat_options_size("batch"), sizeof(eqat_batch));
+    ck_assert_uint_eq(eqat_options_size("sample"), sizeof(eqat_sample));
+    ck_assert_uint_eq(eqat_options_size("model_info"), sizeof(eqat_model_info));
+    ck_assert_uint_eq(eqat_options_size("linear_info"), sizeof(eqat_linear_info));
+    ck_assert_uint_eq(eqat_options_size("progress"), sizeof(eqat_progress));
+    ck_assert_uint_eq(eqat_options_size("epoch_report"), sizeof(eqat_epoch_report));
+    ck_assert_uint_eq(eqat_options_size("perplexity"), sizeof(eqat_perplexity));
     ck_assert_uint_eq(eqat_options_size("no such"), 0);
     ck_assert_uint_eq(eqat_options_size(NULL), 0);
+}
+END_TEST
+
+/* Every byte of every struct is size, a field, an alignment gap or reserved at the end. */
+START_TEST(fields_cover_their_structs)
+{
+    static const size_t bytes[] = {[EQAT_FIELD_BOOL] = 1,
+                                   [EQAT_FIELD_I32] = 4,
+                                   [EQAT_FIELD_I64] = 8,
+                                   [EQAT_FIELD_U64] = 8,
+                                   [EQAT_FIELD_F64] = 8,
+                                   [EQAT_FIELD_ENUM] = 4,
+                                   [EQAT_FIELD_STRING] = sizeof(char *),
+                                   [EQAT_FIELD_POINTER] = sizeof(void *)};
+    const char *name;
+    int n = 0;
+    for (; (name = eqat_options_struct((size_t)n)); n++) {
+        size_t end = sizeof(size_t);
+        for (size_t i = 0; i < eqat_options_count(name); i++) {
+            eqat_field f = {.struct_size = sizeof f};
+            OK(eqat_options_field(name, i, &f));
+            size_t size = bytes[f.type], start = (end + size - 1) / size * size;
+            ck_assert_msg(f.offset == start, "%s.%s: found %zu, expected %zu", name, f.name,
+                          f.offset, start);
+            ck_assert_ptr_nonnull(f.help);
+            end = f.offset + size;
+        }
+        ck_assert_uint_eq((end + 7) / 8 * 8, eqat_options_size(name));
+    }
+    ck_assert_int_eq(n, 16);
 }
 END_TEST
 
@@ -115,6 +152,7 @@ TCase *options_case(void)
     tcase_add_test(c, what_is_not_known_is_refused);
     tcase_add_test(c, reserved_members_stay_zero);
     tcase_add_test(c, sizes_by_name);
+    tcase_add_test(c, fields_cover_their_structs);
     tcase_add_test(c, versions_agree);
     tcase_add_test(c, the_log_names_the_device);
     tcase_add_test(c, amx_can_be_left_alone);

@@ -18,5 +18,6 @@ TCase *case_gguf(void);
 TCase *case_families(void);
 TCase *case_memory(void);
 TCase *case_quantizer(void);
+TCase *case_pieces(void);
 
 #endif

@@ -1,0 +1,40 @@
+#include "api/options.h"
+#include "eqat/eval.h"
+
+/* What jobs and evaluation report, by name. */
+
+static const eqat_field progress_fields[] = {
+    EQI_FIELD_PLAIN(eqat_progress, phase, EQAT_FIELD_STRING, "block-ap, e2e-qp or eval"),
+    EQI_FIELD_PLAIN(eqat_progress, block, EQAT_FIELD_I64, "in work"),
+    EQI_FIELD_PLAIN(eqat_progress, blocks, EQAT_FIELD_I64, "in all"),
+    EQI_FIELD_PLAIN(eqat_progress, epoch, EQAT_FIELD_I64, "in work"),
+    EQI_FIELD_PLAIN(eqat_progress, epochs, EQAT_FIELD_I64, "in all"),
+    EQI_FIELD_PLAIN(eqat_progress, step, EQAT_FIELD_I64, "done so far"),
+    EQI_FIELD_PLAIN(eqat_progress, steps, EQAT_FIELD_I64, "in all"),
+    EQI_FIELD_PLAIN(eqat_progress, loss, EQAT_FIELD_F64, "of this step; NaN: none"),
+    EQI_FIELD_PLAIN(eqat_progress, val_loss, EQAT_FIELD_F64,
+                    "after an epoch of Block-AP; else NaN"),
+    EQI_FIELD_PLAIN(eqat_progress, lr, EQAT_FIELD_F64, "rate of this step"),
+    EQI_FIELD_PLAIN(eqat_progress, grad_norm, EQAT_FIELD_F64, "of E2E-QP; else NaN"),
+};
+
+const eqi_struct eqi_struct_progress = EQI_STRUCT(eqat_progress, "progress", progress_fields);
+
+static const eqat_field epoch_fields[] = {
+    EQI_FIELD_PLAIN(eqat_epoch_report, train_loss, EQAT_FIELD_F64, "mean over training samples"),
+    EQI_FIELD_PLAIN(eqat_epoch_report, val_loss, EQAT_FIELD_F64,
+                    "mean over validation samples; NaN: none"),
+};
+
+const eqi_struct eqi_struct_epoch_report =
+    EQI_STRUCT(eqat_epoch_report, "epoch_report", epoch_fields);
+
+static const eqat_field perplexity_fields[] = {
+    EQI_FIELD_PLAIN(eqat_perplexity, perplexity, EQAT_FIELD_F64, "exp(nll / tokens)"),
+    EQI_FIELD_PLAIN(eqat_perplexity, nll, EQAT_FIELD_F64, "sum of -ln p"),
+    EQI_FIELD_PLAIN(eqat_perplexity, tokens, EQAT_FIELD_I64, "predicted tokens"),
+    EQI_FIELD_PLAIN(eqat_perplexity, windows, EQAT_FIELD_I64, "windows or records"),
+};
+
+const eqi_struct eqi_struct_perplexity =
+    EQI_STRUCT(eqat_perplexity, "perplexity", perplexity_fields);

@@ -5,7 +5,7 @@
 
 #include "api/options.h"
 
-static const eqat_field fields[] = {
+static const eqat_field sample_fields[] = {
     EQI_FIELD_PLAIN(eqat_sample, ids, EQAT_FIELD_POINTER, "int32_t [T]"),
     EQI_FIELD_PLAIN(eqat_sample, labels, EQAT_FIELD_POINTER, "int32_t [T]"),
     EQI_FIELD_PLAIN(eqat_sample, positions, EQAT_FIELD_POINTER, "int32_t [T]"),
@@ -13,7 +13,7 @@ static const eqat_field fields[] = {
     EQI_FIELD_PLAIN(eqat_sample, embeddings, EQAT_FIELD_POINTER, "float [T, H]"),
 };
 
-const eqi_struct eqi_struct_sample = EQI_STRUCT(eqat_sample, "sample", fields);
+const eqi_struct eqi_struct_sample = EQI_STRUCT(eqat_sample, "sample", sample_fields);
 
 /* The arrays of whole numbers. */
 static const struct {

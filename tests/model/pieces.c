@@ -61,11 +61,9 @@ static bool same_bytes(const eqat_tensor *a, const eqat_tensor *b)
         eqat_tensor_count(a) == eqat_tensor_count(b) && memcmp(a->v.data, b->v.data, n) == 0;
 }
 
-static const char *const names[] = {"llama", "qwen3", "gemma3", "qwen3_moe"};
-
 START_TEST(pieces_make_the_forward_pass)
 {
-    open_tiny(names[_i / 2], _i % 2 ? EQAT_BF16 : EQAT_F32);
+    open_tiny(tiny_models[_i / 2].name, _i % 2 ? EQAT_BF16 : EQAT_F32);
     eqat_batch b = text_batch();
     for (int marked = 0; marked < 2; marked++) {
         eqat_tensor *whole, *pieces;
@@ -320,7 +318,7 @@ TCase *case_pieces(void)
 {
     TCase *tc = tcase_create("pieces");
     tcase_add_checked_fixture(tc, setup, teardown);
-    tcase_add_loop_test(tc, pieces_make_the_forward_pass, 0, 2 * (int)EQI_COUNT(names));
+    tcase_add_loop_test(tc, pieces_make_the_forward_pass, 0, 2 * (int)n_tiny_models);
     tcase_add_test(tc, last_logits_are_the_last);
     tcase_add_loop_test(tc, pieces_have_the_gradients_of_the_loss, 0, 2);
     tcase_add_test(tc, backward_from_a_gradient_is_backward_of_its_loss);

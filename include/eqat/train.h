@@ -41,6 +41,20 @@ typedef int32_t (*eqat_progress_fn)(void *user, const eqat_progress *progress);
 typedef eqat_status (*eqat_block_loss_fn)(void *user, eqat_tape *tape, eqat_tensor *y,
                                           eqat_tensor *target, eqat_tensor **loss);
 
+/* Replaces sums [count] by their sums over all ranks; every rank calls it equally often and in the
+ * same order.  EQAT_OK or the status that the caller's call returns. */
+typedef eqat_status (*eqat_reduce_fn)(void *user, double *sums, size_t count);
+
+/* Several ranks train one model, each on samples of its own (rank and world of eqat_data_options),
+ * when all of them give
+ *   gradient  that replaces every gradient by its mean over ranks,
+ *   reduce    that adds up losses and numbers of samples or labels, from which the losses of epochs
+ *             (Block-AP) or steps (E2E-QP), early stops and errors of losses that are not finite
+ *             follow, so that all ranks decide alike.
+ * Model file, seed and options must be the same on all ranks, and progress callbacks cancel on all
+ * or on none.  All ranks then end with the same bytes.  The loss of a single step that a progress
+ * callback of Block-AP sees stays this rank's. */
+
 typedef struct eqat_block_ap_options {
     size_t struct_size;
     int64_t
@@ -58,11 +72,15 @@ typedef struct eqat_block_ap_options {
     void *progress_user;
     eqat_block_loss_fn loss; /* NULL (default): the mean squared error over all elements */
     void *loss_user;
+    eqat_grad_fn gradient; /* between backward and update; NULL (default): none */
+    void *gradient_user;
+    eqat_reduce_fn reduce; /* NULL (default): this rank is alone */
+    void *reduce_user;
 } eqat_block_ap_options;
 
 EQAT_API void eqat_block_ap_options_init(eqat_block_ap_options *options, size_t struct_size);
 
-/* Losses of one epoch of one block: means over samples. */
+/* Losses of one epoch of one block: means over samples, of all ranks. */
 typedef struct eqat_epoch_report {
     size_t struct_size;          /* set by the caller */
     double train_loss, val_loss; /* val_loss NaN without validation samples */
@@ -102,7 +120,8 @@ EQAT_API eqat_status eqat_block_ap_step(eqat_block_ap *job, int64_t epoch, int64
  * eqat_block_ap_optimizer then makes the step.  Errors: those of eqat_block_ap_step. */
 EQAT_API eqat_status eqat_block_ap_forward(eqat_block_ap *job, eqat_tape *tape, int64_t epoch,
                                            int64_t step, eqat_tensor **y, eqat_tensor **target);
-/* Mean loss over the validation samples; NaN without any.  EQAT_NUMERIC when it is not finite. */
+/* Mean loss over the validation samples, of all ranks: calls reduce; NaN without any.  EQAT_NUMERIC
+ * when it is not finite. */
 EQAT_API eqat_status eqat_block_ap_validate(eqat_block_ap *job, double *loss);
 /* Freezes the block: s to fp16, codes taken and packed, norm gains rounded to the stored dtype;
  * moves the quantized stream through the packed block.  After EQAT_CANCELLED on that way the block
@@ -110,8 +129,8 @@ EQAT_API eqat_status eqat_block_ap_validate(eqat_block_ap *job, double *loss);
 EQAT_API eqat_status eqat_block_ap_finish(eqat_block_ap *job);
 /* Gives the block in work up; the model's block stays as it was.  begin may start it anew. */
 EQAT_API void eqat_block_ap_abandon(eqat_block_ap *job);
-/* The optimizer of the block in work (to hang a gradient callback on) and its trainable tensors by
- * name
+/* The optimizer of the block in work (whose gradient callback is the option's at first) and its
+ * trainable tensors by name
  * ("self_attn.q_proj.weight" F32 [N, K], ".scales" and ".zeros" F32 [N, K / group],
  * "input_layernorm.weight" F32 [H]); borrowed until finish or abandon.  NULL when no block is in
  * work or none has that name. */
@@ -121,7 +140,8 @@ EQAT_API eqat_tensor *eqat_block_ap_parameter(eqat_block_ap *job, const char *na
  * none. */
 EQAT_API eqat_status eqat_block_ap_epoch(const eqat_block_ap *job, int64_t block, int64_t epoch,
                                          eqat_epoch_report *report);
-/* The loop over the remaining blocks, made of the steps above.  EQAT_NUMERIC names block and step
+/* The loop over the remaining blocks, made of the steps above; in a block in work it goes on behind
+ * the last step that was taken.  EQAT_NUMERIC names block and step
  * of a loss that is not finite. After a failure or EQAT_CANCELLED the block in work is given up;
  * called again, the loop begins it anew and ends with the same bytes. */
 EQAT_API eqat_status eqat_block_ap_run(eqat_block_ap *job);
@@ -151,6 +171,10 @@ typedef struct eqat_e2e_qp_options {
     void *progress_user;
     bool keep_activations; /* see eqat_batch; the same bytes; default false */
     uint8_t reserved[7];   /* 0 */
+    eqat_grad_fn gradient; /* as in eqat_block_ap_options; before clipping */
+    void *gradient_user;
+    eqat_reduce_fn reduce;
+    void *reduce_user;
 } eqat_e2e_qp_options;
 
 EQAT_API void eqat_e2e_qp_options_init(eqat_e2e_qp_options *options, size_t struct_size);
@@ -183,7 +207,8 @@ EQAT_API eqat_status eqat_e2e_qp_finish(eqat_e2e_qp *job);
  * EQAT_CANCELLED it may be called again: the step that was cut off is taken anew, and the result
  * has the same bytes. */
 EQAT_API eqat_status eqat_e2e_qp_run(eqat_e2e_qp *job);
-/* Mean loss over the labels of optimizer step `step` of a run; NaN when not taken. */
+/* Mean loss over the labels of optimizer step `step`, of a run over all ranks; NaN when not taken.
+ */
 EQAT_API double eqat_e2e_qp_loss(const eqat_e2e_qp *job, int64_t step);
 
 /* ---- one-call loops ---- */

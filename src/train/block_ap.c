@@ -27,6 +27,10 @@ static const eqat_field fields[] = {
     EQI_FIELD_POINTER(eqat_block_ap_options, progress_user, "its first argument"),
     EQI_FIELD_POINTER(eqat_block_ap_options, loss, "a loss in place of the mean squared error"),
     EQI_FIELD_POINTER(eqat_block_ap_options, loss_user, "its first argument"),
+    EQI_FIELD_POINTER(eqat_block_ap_options, gradient, "called between backward and update"),
+    EQI_FIELD_POINTER(eqat_block_ap_options, gradient_user, "its first argument"),
+    EQI_FIELD_POINTER(eqat_block_ap_options, reduce, "adds up losses over ranks"),
+    EQI_FIELD_POINTER(eqat_block_ap_options, reduce_user, "its first argument"),
 };
 
 const eqi_struct eqi_struct_block_ap = EQI_STRUCT(eqat_block_ap_options, "block_ap", fields);
@@ -119,7 +123,7 @@ static eqat_status set_up(eqat_block_ap *job)
     if (!job->epochs) return EQAT_OUT_OF_MEMORY;
     int64_t training = batches(job->train, o->batch_size),
             validation = batches(job->val, o->batch_size);
-    int64_t losses = training > validation ? training : validation;
+    int64_t losses = training + validation;
     EQI_RETURN_IF(eqi_tape_create(job->ctx, &job->tape));
     EQI_RETURN_IF(eqi_tensor_zeros(job->ctx, &job->losses, EQI_F32, 1, &losses));
     EQI_RETURN_IF(make_samples(job));

@@ -26,12 +26,13 @@ struct eqat_block_ap {
     eqi_samples marks; /* of all samples */
     int64_t length;    /* positions that the rotary tables must have */
     eqi_tape *tape;
-    eqi_tensor *losses; /* F32, of an epoch's steps or a validation's batches; on the device */
+    eqi_tensor *losses; /* F32, of an epoch's steps, then a validation's batches; on the device */
     eqi_epoch *epochs;  /* [blocks, epochs] */
     int64_t block;      /* in work, or next to begin */
     /* The block in work, and how far it is: DENSE between two blocks, MASTERS while it trains,
      * FROZEN when the model has its weights and the quantized stream is on its way through. */
     eqi_block work;
+    int64_t taken; /* steps of it, over all epochs: where run goes on */
     eqat_optimizer *optimizer;
 };
 
@@ -39,6 +40,12 @@ struct eqat_block_ap {
 eqat_status eqi_block_ap_check_block(const eqat_block_ap *job, int64_t index);
 /* EQAT_INVALID_ARGUMENT unless a block is in work. */
 eqat_status eqi_block_ap_expect_training(const eqat_block_ap *job);
+/* A step whose loss nobody has checked; loss may be NULL. */
+eqat_status eqi_block_ap_take_step(eqat_block_ap *job, int64_t epoch, int64_t step, double *loss);
+/* Mean over the samples of all ranks of the losses that the steps of this epoch, or (-1) the
+ * batches of a validation, left on the device; NaN without samples. All ranks learn of one that is
+ * not finite: EQAT_NUMERIC. */
+eqat_status eqi_block_ap_mean_loss(eqat_block_ap *job, int64_t epoch, double *mean);
 /* EQAT_NUMERIC when the loss of a step is not finite. */
 eqat_status eqi_block_ap_check_loss(const eqat_block_ap *job, int64_t epoch, int64_t step,
                                     double loss);

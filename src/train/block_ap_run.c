@@ -24,25 +24,6 @@ eqat_status eqat_block_ap_epoch(const eqat_block_ap *job, int64_t block, int64_t
     return eqi_options_give(job->ctx, "eqat_epoch_report", report, &full, sizeof full);
 }
 
-/* Mean over the samples of the losses that the steps of this epoch left on the device. */
-static eqat_status mean_loss(eqat_block_ap *job, int64_t epoch, double *mean)
-{
-    int64_t steps = eqat_block_ap_steps(job), batch = job->options.batch_size;
-    size_t n = (size_t)eqi_view_count(&job->losses->v) * sizeof(float);
-    float *values = eqi_alloc(job->ctx, n, "training losses");
-    if (!values) return EQAT_OUT_OF_MEMORY;
-    eqat_status st = eqi_tensor_download(job->losses, values, n);
-    double sum = 0;
-    for (int64_t i = 0; i < steps && st == EQAT_OK; i++) {
-        int64_t left = job->train - i * batch;
-        sum += (double)values[i] * (double)(left < batch ? left : batch);
-        st = eqi_block_ap_check_loss(job, epoch, i, (double)values[i]);
-    }
-    eqi_free(job->ctx, values);
-    *mean = sum / (double)job->train;
-    return st;
-}
-
 static eqat_status report(eqat_block_ap *job, int64_t epoch, int64_t step, double loss,
                           double val_loss)
 {
@@ -64,33 +45,42 @@ static eqat_status report(eqat_block_ap *job, int64_t epoch, int64_t step, doubl
     return eqi_report_progress(job->ctx, o->progress, o->progress_user, &p);
 }
 
+/* Ranks learn of a loss that is not finite together, at the end of the epoch. */
+static eqat_status run_step(eqat_block_ap *job, int64_t epoch, int64_t step, double *loss)
+{
+    const eqat_block_ap_options *o = &job->options;
+    double *wanted = o->progress ? loss : NULL; /* else nobody waits for the device */
+    return o->reduce ? eqi_block_ap_take_step(job, epoch, step, wanted)
+                     : eqat_block_ap_step(job, epoch, step, wanted);
+}
+
+/* Its remaining steps. */
 static eqat_status run_epoch(eqat_block_ap *job, int64_t epoch)
 {
     int64_t steps = eqat_block_ap_steps(job);
-    bool watched = job->options.progress != NULL; /* else nobody waits for the device */
+    bool watched = job->options.progress != NULL;
     eqi_epoch *e = epoch_of(job, job->block, epoch);
-    for (int64_t step = 0; step < steps; step++) {
-        double loss = NAN;
-        EQI_RETURN_IF(eqat_block_ap_step(job, epoch, step, watched ? &loss : NULL));
-        if (step + 1 < steps) {
-            if (watched) EQI_RETURN_IF(report(job, epoch, step, loss, NAN));
-            continue;
-        }
-        EQI_RETURN_IF(mean_loss(job, epoch, &e->train_loss));
-        EQI_RETURN_IF(eqat_block_ap_validate(job, &e->val_loss));
-        e->done = true;
-        if (watched) EQI_RETURN_IF(report(job, epoch, step, loss, e->val_loss));
+    double loss = NAN;
+    for (int64_t step = job->taken - epoch * steps; step < steps; step++) {
+        EQI_RETURN_IF(run_step(job, epoch, step, &loss));
+        if (watched && step + 1 < steps) EQI_RETURN_IF(report(job, epoch, step, loss, NAN));
     }
-    return EQAT_OK;
+    EQI_RETURN_IF(eqi_block_ap_mean_loss(job, epoch, &e->train_loss));
+    EQI_RETURN_IF(eqat_block_ap_validate(job, &e->val_loss));
+    e->done = true;
+    return watched ? report(job, epoch, steps - 1, loss, e->val_loss) : EQAT_OK;
 }
 
+/* Without the epochs that a driver has trained. */
 static eqat_status run_block(eqat_block_ap *job)
 {
     double best = INFINITY;
     int64_t worse = 0, early_stop = job->options.early_stop;
     for (int64_t epoch = 0; epoch < job->options.epochs; epoch++) {
-        EQI_RETURN_IF(run_epoch(job, epoch));
-        double val_loss = epoch_of(job, job->block, epoch)->val_loss;
+        const eqi_epoch *e = epoch_of(job, job->block, epoch);
+        if (!e->done && job->taken >= (epoch + 1) * eqat_block_ap_steps(job)) continue;
+        if (!e->done) EQI_RETURN_IF(run_epoch(job, epoch));
+        double val_loss = e->val_loss;
         worse = val_loss < best ? 0 : worse + 1;
         if (val_loss < best) best = val_loss;
         if (early_stop && worse >= early_stop) break;

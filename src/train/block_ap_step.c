@@ -2,6 +2,7 @@
 
 #include "eqat/tape.h"
 #include "train/block_ap.h"
+#include "train/report.h"
 
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 static int64_t batches(int64_t samples, int64_t batch) { return (samples + batch - 1) / batch; }
@@ -140,7 +141,7 @@ eqat_status eqat_block_ap_forward(eqat_block_ap *job, eqat_tape *tape, int64_t e
                    job->train, y, target);
 }
 
-eqat_status eqat_block_ap_step(eqat_block_ap *job, int64_t epoch, int64_t step, double *loss)
+eqat_status eqi_block_ap_take_step(eqat_block_ap *job, int64_t epoch, int64_t step, double *loss)
 {
     int64_t batch = job->options.batch_size;
     EQI_RETURN_IF(check_step(job, epoch, step));
@@ -153,45 +154,79 @@ eqat_status eqat_block_ap_step(eqat_block_ap *job, int64_t epoch, int64_t step, 
         st = update(job, device_loss);
     else
         eqi_tape_clear(job->tape);
+    if (st == EQAT_OK) job->taken = epoch * eqat_block_ap_steps(job) + step + 1;
     float value = 0;
     if (st == EQAT_OK && loss) st = eqi_tensor_download(device_loss, &value, sizeof value);
     eqi_tensor_unref(device_loss);
-    if (st != EQAT_OK || !loss) return st;
-    *loss = (double)value;
-    return eqi_block_ap_check_loss(job, epoch, step, *loss);
+    if (st == EQAT_OK && loss) *loss = (double)value;
+    return st;
+}
+
+eqat_status eqat_block_ap_step(eqat_block_ap *job, int64_t epoch, int64_t step, double *loss)
+{
+    EQI_RETURN_IF(eqi_block_ap_take_step(job, epoch, step, loss));
+    return loss ? eqi_block_ap_check_loss(job, epoch, step, *loss) : EQAT_OK;
+}
+
+/* ---- mean losses ---- */
+
+static eqat_status read_losses(eqat_block_ap *job, int64_t slot, int64_t count, float **values)
+{
+    size_t n = (size_t)count * sizeof **values;
+    *values = eqi_alloc(job->ctx, n, "losses");
+    if (!*values) return EQAT_OUT_OF_MEMORY;
+    eqi_tensor *used;
+    eqat_status st = eqi_tensor_slice(job->losses, &used, 0, slot, count);
+    if (st == EQAT_OK) {
+        st = eqi_tensor_download(used, *values, n);
+        eqi_tensor_unref(used);
+    }
+    if (st != EQAT_OK) eqi_free(job->ctx, *values);
+    return st;
+}
+
+static eqat_status check_mean(const eqat_block_ap *job, int64_t epoch, double mean)
+{
+    if (isfinite(mean)) return EQAT_OK;
+    return eqi_fail(job->ctx, EQAT_NUMERIC, "block %lld: %s loss is %s, expected a finite number",
+                    (long long)job->block, epoch < 0 ? "validation" : "training",
+                    isnan(mean) ? "nan" : "infinite");
+}
+
+eqat_status eqi_block_ap_mean_loss(eqat_block_ap *job, int64_t epoch, double *mean)
+{
+    int64_t n = epoch < 0 ? job->val : job->train, batch = job->options.batch_size;
+    int64_t count = batches(n, batch), slot = epoch < 0 ? batches(job->train, batch) : 0;
+    double sums[2] = {0, (double)n};
+    float *values;
+    *mean = NAN;
+    EQI_RETURN_IF(read_losses(job, slot, count, &values));
+    for (int64_t i = 0; i < count; i++)
+        sums[0] += (double)values[i] * (double)least(batch, n - i * batch);
+    eqat_status st =
+        eqi_report_reduce(job->ctx, job->options.reduce, job->options.reduce_user, sums, 2);
+    for (int64_t i = 0; i < count && epoch >= 0 && st == EQAT_OK; i++)
+        st = eqi_block_ap_check_loss(job, epoch, i, (double)values[i]);
+    eqi_free(job->ctx, values);
+    if (st != EQAT_OK || !(sums[1] > 0)) return st;
+    *mean = sums[0] / sums[1];
+    return check_mean(job, epoch, *mean);
 }
 
 eqat_status eqat_block_ap_validate(eqat_block_ap *job, double *loss)
 {
     EQI_RETURN_IF(eqi_block_ap_expect_training(job));
     *loss = NAN;
-    if (!job->val) return EQAT_OK;
     int64_t batch = job->options.batch_size, count = batches(job->val, batch);
+    int64_t slot = batches(job->train, batch);
     eqi_tape_set_recording(job->tape, false);
     for (int64_t i = 0; i < count; i++) {
         eqi_tensor *device_loss;
         EQI_RETURN_IF(eqi_check_cancel(job->ctx));
         EQI_RETURN_IF(batch_loss(job, -1, job->train + i * batch,
-                                 least(batch, job->val - i * batch), job->train + job->val, i,
-                                 &device_loss));
+                                 least(batch, job->val - i * batch), job->train + job->val,
+                                 slot + i, &device_loss));
         eqi_tensor_unref(device_loss);
     }
-    float *values = eqi_alloc(job->ctx, (size_t)count * sizeof *values, "validation losses");
-    if (!values) return EQAT_OUT_OF_MEMORY;
-    eqi_tensor *used;
-    eqat_status st = eqi_tensor_slice(job->losses, &used, 0, 0, count);
-    if (st == EQAT_OK) {
-        st = eqi_tensor_download(used, values, (size_t)count * sizeof *values);
-        eqi_tensor_unref(used);
-    }
-    double sum = 0;
-    for (int64_t i = 0; i < count && st == EQAT_OK; i++)
-        sum += (double)values[i] * (double)least(batch, job->val - i * batch);
-    eqi_free(job->ctx, values);
-    EQI_RETURN_IF(st);
-    *loss = sum / (double)job->val;
-    if (isfinite(*loss)) return EQAT_OK;
-    return eqi_fail(job->ctx, EQAT_NUMERIC,
-                    "block %lld: validation loss is %s, expected a finite number",
-                    (long long)job->block, isnan(*loss) ? "nan" : "infinite");
+    return eqi_block_ap_mean_loss(job, -1, loss);
 }

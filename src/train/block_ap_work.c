@@ -93,6 +93,7 @@ static eqat_status make_optimizer(eqat_block_ap *job, int bits)
     options.total_steps = o->epochs * eqat_block_ap_steps(job);
     options.min_lr_factor = o->min_lr_factor;
     EQI_RETURN_IF(eqat_optimizer_create(job->ctx, &job->optimizer, &options));
+    eqat_optimizer_set_grad_callback(job->optimizer, o->gradient, o->gradient_user);
     EQI_RETURN_IF(eqat_optimizer_add_group(job->optimizer, o->quant_lr, &quant_group));
     if (weight_lr > 0)
         EQI_RETURN_IF(eqat_optimizer_add_group(job->optimizer, weight_lr, &weight_group));
@@ -130,11 +131,19 @@ static eqat_status expect_idle(const eqat_block_ap *job)
     return eqi_block_ap_check_block(job, job->block);
 }
 
+static void forget_steps(eqat_block_ap *job)
+{
+    int64_t epochs = job->options.epochs;
+    job->taken = 0;
+    for (int64_t i = 0; i < epochs; i++) job->epochs[job->block * epochs + i] = (eqi_epoch){0};
+}
+
 eqat_status eqat_block_ap_begin(eqat_block_ap *job)
 {
     int bits;
     eqat_status st;
     EQI_RETURN_IF(expect_idle(job));
+    forget_steps(job);
     EQI_RETURN_IF(eqi_block_masters(job->model, job->block, &job->work));
     job->model->job = EQI_JOB_BLOCK_AP;
     job->model->job_block = job->block;

@@ -38,6 +38,7 @@ struct eqat_e2e_qp {
         *losses;       /* F32 [steps, micro-batches of a full step] on the device; NaN: not taken */
     eqi_samples input; /* of one micro-batch */
     int64_t *labels;   /* of each sequence; NULL: all have as many */
+    double *reports;   /* [steps] of a run, over all ranks; NaN: not taken */
     bool finished;
 };
 
@@ -65,6 +66,10 @@ static const eqat_field fields[] = {
     EQI_FIELD_BOOL(eqat_e2e_qp_options, keep_activations, false,
                    "keep the activations of all blocks for backward instead of computing them "
                    "again: faster, more memory"),
+    EQI_FIELD_POINTER(eqat_e2e_qp_options, gradient, "called between backward and update"),
+    EQI_FIELD_POINTER(eqat_e2e_qp_options, gradient_user, "its first argument"),
+    EQI_FIELD_POINTER(eqat_e2e_qp_options, reduce, "adds up losses over ranks"),
+    EQI_FIELD_POINTER(eqat_e2e_qp_options, reduce_user, "its first argument"),
 };
 
 const eqi_struct eqi_struct_e2e_qp = EQI_STRUCT(eqat_e2e_qp_options, "e2e_qp", fields);
@@ -224,6 +229,7 @@ static eqat_status make_optimizer(eqat_e2e_qp *job, int bits)
     EQI_RETURN_IF(eqat_optimizer_add_group(job->optimizer, lr, &group));
     for (size_t i = 0; i < job->count; i++)
         EQI_RETURN_IF(eqat_optimizer_add(job->optimizer, group, job->trained[i].value));
+    eqat_optimizer_set_grad_callback(job->optimizer, o->gradient, o->gradient_user);
     return EQAT_OK;
 }
 
@@ -271,6 +277,10 @@ static eqat_status set_up(eqat_e2e_qp *job)
     job->model->job = EQI_JOB_E2E_QP; /* a job with a tape gives it back */
     EQI_RETURN_IF(eqi_tensor_create(job->ctx, &job->losses, EQI_F32, 2, shape));
     EQI_RETURN_IF(eqi_tensor_fill(job->losses, NAN));
+    job->reports =
+        eqi_alloc(job->ctx, (size_t)shape[0] * sizeof *job->reports, "the losses of steps");
+    if (!job->reports) return EQAT_OUT_OF_MEMORY;
+    for (int64_t i = 0; i < shape[0]; i++) job->reports[i] = NAN;
     EQI_RETURN_IF(make_samples(job));
     int bits;
     EQI_RETURN_IF(add_all(job, &bits));
@@ -308,6 +318,7 @@ static void unref(void *handle)
     eqi_free(ctx, job->trained);
     eqi_samples_release(&job->input);
     eqi_free(ctx, job->labels);
+    eqi_free(ctx, job->reports);
     eqat_data_free(job->data);
     eqat_model_free(job->model);
     eqi_free(ctx, job);
@@ -377,13 +388,15 @@ static int64_t labels_of(const eqat_e2e_qp *job, int64_t step, int64_t micro)
     return sum;
 }
 
-/* Of a whole step; 1 when it has none, whose loss is then 0. */
 static int64_t labels_of_step(const eqat_e2e_qp *job, int64_t step)
 {
     int64_t sum = 0, micros = eqat_e2e_qp_micro_steps(job, step);
     for (int64_t i = 0; i < micros; i++) sum += labels_of(job, step, i);
-    return sum ? sum : 1;
+    return sum;
 }
+
+/* 0 of no labels. */
+static double mean(double sum, double labels) { return labels > 0 ? sum / labels : sum; }
 
 static eqat_status forward(eqat_e2e_qp *job, int64_t step, int64_t micro, eqi_tensor **loss)
 {
@@ -438,7 +451,7 @@ eqat_status eqat_e2e_qp_accumulate(eqat_e2e_qp *job, int64_t step, int64_t micro
     EQI_GOTO(done, eqi_check_cancel(job->ctx));
     EQI_GOTO(done, forward(job, step, micro, &device_loss));
     EQI_GOTO(done, keep_loss(job, step, micro, device_loss));
-    double weight = (double)labels_of(job, step, micro) / (double)labels_of_step(job, step);
+    double weight = mean((double)labels_of(job, step, micro), (double)labels_of_step(job, step));
     EQI_GOTO(done, eqi_tape_backward(job->tape, device_loss, weight));
     if (loss) EQI_GOTO(done, eqi_tensor_download(device_loss, &value, sizeof value));
 done:
@@ -459,10 +472,9 @@ eqat_status eqat_e2e_qp_step(eqat_e2e_qp *job)
     return eqat_optimizer_step(job->optimizer, 1);
 }
 
-static eqat_status step_loss(const eqat_e2e_qp *job, int64_t step, double *loss)
+/* Sum over the labels of a step that was taken. */
+static eqat_status step_sum(const eqat_e2e_qp *job, int64_t step, double *sum)
 {
-    *loss = NAN;
-    if (step < 0 || step >= eqat_e2e_qp_steps(job)) return EQAT_OK;
     int64_t micros = eqat_e2e_qp_micro_steps(job, step);
     size_t n = (size_t)job->micro_per_step * sizeof(float);
     float *values = eqi_alloc(job->ctx, n, "losses");
@@ -473,18 +485,31 @@ static eqat_status step_loss(const eqat_e2e_qp *job, int64_t step, double *loss)
         st = eqi_tensor_download(row, values, n);
         eqi_tensor_unref(row);
     }
-    double sum = 0;
+    *sum = 0;
     for (int64_t i = 0; i < micros && st == EQAT_OK; i++)
-        sum += (double)values[i] * (double)labels_of(job, step, i);
+        *sum += (double)values[i] * (double)labels_of(job, step, i);
     eqi_free(job->ctx, values);
-    if (st == EQAT_OK) *loss = sum / (double)labels_of_step(job, step);
     return st;
+}
+
+/* Over all ranks. */
+static eqat_status report_loss(eqat_e2e_qp *job, int64_t step)
+{
+    double sums[2] = {0, (double)labels_of_step(job, step)};
+    EQI_RETURN_IF(step_sum(job, step, &sums[0]));
+    EQI_RETURN_IF(
+        eqi_report_reduce(job->ctx, job->options.reduce, job->options.reduce_user, sums, 2));
+    job->reports[step] = mean(sums[0], sums[1]);
+    return check_loss(job, step, job->reports[step]);
 }
 
 double eqat_e2e_qp_loss(const eqat_e2e_qp *job, int64_t step)
 {
-    double loss;
-    return step_loss(job, step, &loss) == EQAT_OK ? loss : (double)NAN;
+    double sum;
+    if (step < 0 || step >= eqat_e2e_qp_steps(job)) return NAN;
+    if (!isnan(job->reports[step])) return job->reports[step];
+    if (step_sum(job, step, &sum) != EQAT_OK) return NAN;
+    return mean(sum, (double)labels_of_step(job, step));
 }
 
 eqat_status eqat_e2e_qp_finish(eqat_e2e_qp *job)
@@ -525,10 +550,8 @@ eqat_status eqat_e2e_qp_run(eqat_e2e_qp *job)
         for (int64_t micro = 0; micro < micros; micro++)
             EQI_RETURN_IF(eqat_e2e_qp_accumulate(job, step, micro, NULL));
         EQI_RETURN_IF(eqat_e2e_qp_step(job));
-        double loss;
-        EQI_RETURN_IF(step_loss(job, step, &loss));
-        EQI_RETURN_IF(check_loss(job, step, loss));
-        if (job->options.progress) EQI_RETURN_IF(report(job, step, loss));
+        EQI_RETURN_IF(report_loss(job, step));
+        if (job->options.progress) EQI_RETURN_IF(report(job, step, job->reports[step]));
     }
     return eqat_e2e_qp_finish(job);
 }

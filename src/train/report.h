@@ -14,4 +14,16 @@ static inline eqat_status eqi_report_progress(eqi_ctx *ctx, eqat_progress_fn pro
     return eqi_fail(ctx, EQAT_CANCELLED, "cancelled by the progress callback");
 }
 
+/* Sums over ranks, when there is a callback that makes them. */
+static inline eqat_status eqi_report_reduce(eqi_ctx *ctx, eqat_reduce_fn reduce, void *user,
+                                            double *sums, size_t count)
+{
+    if (!reduce) return EQAT_OK;
+    ctx->error[0] = 0;
+    eqat_status st = reduce(user, sums, count);
+    if (st == EQAT_OK) return st;
+    if (ctx->error[0]) return eqi_fail_in(ctx, st, "reduce callback");
+    return eqi_fail(ctx, st, "reduce callback: failed: %s", eqat_status_name(st));
+}
+
 #endif

@@ -57,17 +57,16 @@ typedef eqat_status (*eqat_reduce_fn)(void *user, double *sums, size_t count);
 
 typedef struct eqat_block_ap_options {
     size_t struct_size;
-    int64_t
-        batch_size; /* samples of a step; the last step of an epoch takes what is left; default 2 */
-    int64_t epochs; /* default 2; 0: initial s and z only */
+    int64_t batch_size;   /* samples of a step; the last one of an epoch takes what is left;
+                             default 2 */
+    int64_t epochs;       /* default 2; 0: initial s and z only */
     double quant_lr;      /* of s and z; default 1e-4 */
     double weight_lr;     /* of weights and norm gains; default 0: 2e-5 when the block has 2-bit
                              linears, else 1e-5; negative: they do not train */
     double min_lr_factor; /* the cosine ends at rate times this; default 0.05 */
     int64_t early_stop; /* > 0: stop a block after so many epochs without a better validation loss;
                            default 0 */
-    const char
-        *offload_dir; /* activation cache in files of this folder; NULL (default): in memory */
+    const char *offload_dir; /* activation cache in files of this folder; NULL (default): memory */
     eqat_progress_fn progress;
     void *progress_user;
     eqat_block_loss_fn loss; /* NULL (default): the mean squared error over all elements */
@@ -158,15 +157,15 @@ typedef struct eqat_e2e_qp_options {
     size_t struct_size;
     int64_t batch_size; /* sequences of an optimizer step; the last one of an epoch takes what is
                            left; default 32 */
-    int64_t
-        micro_batch_size; /* sequences of one forward and backward; default 1; divides batch_size */
-    int64_t epochs;       /* default 1 */
-    double lr;            /* default 0: 2e-5 when the model has 2-bit linears, else 1e-5 */
-    int32_t params;       /* eqat_e2e_params; default EQAT_E2E_S */
-    bool train_norms;     /* norm gains too; default false */
-    double max_grad_norm; /* default 0.3 */
-    double warmup_ratio;  /* share of the steps, rounded up; default 0.03 */
-    double min_lr_factor; /* default 0 */
+    int64_t micro_batch_size; /* sequences of one forward and backward; divides batch_size;
+                                 default 1 */
+    int64_t epochs;           /* default 1 */
+    double lr;                /* default 0: 2e-5 when the model has 2-bit linears, else 1e-5 */
+    int32_t params;           /* eqat_e2e_params; default EQAT_E2E_S */
+    bool train_norms;         /* norm gains too; default false */
+    double max_grad_norm;     /* default 0.3 */
+    double warmup_ratio;      /* share of the steps, rounded up; default 0.03 */
+    double min_lr_factor;     /* default 0 */
     eqat_progress_fn progress;
     void *progress_user;
     bool keep_activations; /* see eqat_batch; the same bytes; default false */

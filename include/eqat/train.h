@@ -144,6 +144,23 @@ EQAT_API eqat_status eqat_block_ap_epoch(const eqat_block_ap *job, int64_t block
  * of a loss that is not finite. After a failure or EQAT_CANCELLED the block in work is given up;
  * called again, the loop begins it anew and ends with the same bytes. */
 EQAT_API eqat_status eqat_block_ap_run(eqat_block_ap *job);
+/* Writes all that a new job needs to go on from here with the same bytes: the blocks that are done
+ * as they are in the model, of the block in work the trained tensors, the moments and the number of
+ * steps of its optimizer, and the reports; not the activation streams.  To be called between steps;
+ * a progress callback may call it, the other callbacks may not.  path appears, or is replaced, when
+ * all of it is written: about the size of the packed blocks and, with a block in work, 12 bytes a
+ * weight of it.  EQAT_IO. */
+EQAT_API eqat_status eqat_block_ap_save(eqat_block_ap *job, const char *path);
+/* Brings a job that was just created to where eqat_block_ap_save has left another one, in any
+ * process: run goes on from there, and so may a driver, with the step behind those that
+ * eqat_optimizer_steps tells of the block in work.  Model files, compute dtype, quantizer, data (as
+ * far as two epochs' order and 64 samples tell), seed and options must be those of the other job,
+ * weights unchanged by anybody else; offload_dir and callbacks may differ.  The streams move
+ * through all blocks that are done, which costs a forward pass of each, full precision and packed,
+ * over all samples.  Errors: EQAT_INVALID_ARGUMENT (the job has begun, or what differs by name),
+ * EQAT_FORMAT (no state of Block-AP, truncated, damaged), EQAT_IO: the job stays as it was.  After
+ * EQAT_CANCELLED the state is there, and whatever is called next goes on with the streams. */
+EQAT_API eqat_status eqat_block_ap_load(eqat_block_ap *job, const char *path);
 
 /* ---- E2E-QP (paper section 3.3): train step sizes end to end ---- */
 
@@ -206,6 +223,14 @@ EQAT_API eqat_status eqat_e2e_qp_finish(eqat_e2e_qp *job);
  * EQAT_CANCELLED it may be called again: the step that was cut off is taken anew, and the result
  * has the same bytes. */
 EQAT_API eqat_status eqat_e2e_qp_run(eqat_e2e_qp *job);
+/* Writes all that a new job needs to go on behind the last optimizer step with the same bytes: the
+ * trained tensors, moments, steps and losses, without what was accumulated since.  See
+ * eqat_block_ap_save. */
+EQAT_API eqat_status eqat_e2e_qp_save(eqat_e2e_qp *job, const char *path);
+/* Brings a job that has taken no step to where eqat_e2e_qp_save has left another one; step
+ * eqat_optimizer_steps comes next.  The packed model, compute dtype, data, seed and options must be
+ * those of the other job.  Errors: those of eqat_block_ap_load; the job stays as it was. */
+EQAT_API eqat_status eqat_e2e_qp_load(eqat_e2e_qp *job, const char *path);
 /* Mean loss over the labels of optimizer step `step`, of a run over all ranks; NaN when not taken.
  */
 EQAT_API double eqat_e2e_qp_loss(const eqat_e2e_qp *job, int64_t step);

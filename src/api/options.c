@@ -60,8 +60,14 @@ static double read_number(const eqat_field *f, const void *member)
     case EQAT_FIELD_ENUM: return *(const int32_t *)member;
     case EQAT_FIELD_I64: return (double)*(const int64_t *)member;
     case EQAT_FIELD_F64: return *(const double *)member;
-    default: return 0; /* a bool or u64 is always within its bounds */
+    case EQAT_FIELD_BOOL: return *(const bool *)member;
+    default: return 0; /* a u64 is always within its bounds */
     }
+}
+
+double eqi_options_number(const eqat_field *f, const void *options)
+{
+    return read_number(f, (const char *)options + f->offset);
 }
 
 static eqat_status check_bounds(eqi_ctx *ctx, const eqat_field *f, double value)

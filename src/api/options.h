@@ -81,6 +81,9 @@ void eqi_field_write(const eqat_field *field, void *member, double value);
  * bounds; NaN is out of bounds. Anything but 0 beyond the last member is EQAT_UNSUPPORTED. */
 eqat_status eqi_options_take(eqi_ctx *ctx, const eqi_struct *table, void *out, const void *caller);
 
+/* The member of a bool, i32, i64, f64 or enum; 0 of others. */
+double eqi_options_number(const eqat_field *field, const void *options);
+
 /* Fills the caller's info or report struct `name` as far as the struct_size that the caller has set
  * reaches. */
 eqat_status eqi_options_give(eqi_ctx *ctx, const char *name, void *caller, const void *full,

@@ -138,14 +138,13 @@ static eqat_status own_linear(eqat_model *m, const eqi_linear *l, eqi_weight *ow
     return EQAT_OK;
 }
 
-eqat_status eqi_block_masters(eqat_model *m, int64_t index, eqi_block *own)
+eqat_status eqi_block_outline(eqat_model *m, int64_t index, eqi_block *own)
 {
     const eqi_block *b = &m->blocks[index];
     *own = *b;
     own->readers = 0;
     own->state = EQI_BLOCK_MASTERS;
     own->norms = NULL;
-    eqat_status st = EQAT_OUT_OF_MEMORY;
     own->linears =
         eqi_calloc(m->ctx, (size_t)b->n_linears, sizeof *own->linears, "a block's linears");
     own->norms = own->linears
@@ -153,7 +152,8 @@ eqat_status eqi_block_masters(eqat_model *m, int64_t index, eqi_block *own)
         : NULL;
     if (!own->norms) {
         own->n_linears = own->n_norms = 0;
-        goto done;
+        eqi_block_drop(m->ctx, own);
+        return EQAT_OUT_OF_MEMORY;
     }
     for (int i = 0; i < b->n_linears; i++) {
         own->linears[i] = b->linears[i];
@@ -165,17 +165,35 @@ eqat_status eqi_block_masters(eqat_model *m, int64_t index, eqi_block *own)
         own->norms[i].gain = NULL;
         own->norms[i].local = own->norms[i].name + (b->norms[i].local - b->norms[i].name);
     }
+    return EQAT_OK;
+}
+
+/* Weights as `b` has them in memory, else from the file. */
+static eqat_status fill_own(eqat_model *m, const eqi_block *b, eqi_block *own)
+{
     for (int i = 0; i < b->n_linears; i++)
-        EQI_GOTO(done, own_linear(m, &b->linears[i], &own->linears[i].weight));
+        EQI_RETURN_IF(own_linear(m, &b->linears[i], &own->linears[i].weight));
     for (int i = 0; i < b->n_norms; i++) {
         const eqi_norm *n = &b->norms[i];
-        EQI_GOTO(done,
-                 n->gain ? eqi_tensor_cast(n->gain, EQI_F32, &own->norms[i].gain)
-                         : read_norm(m, &own->norms[i], true));
+        EQI_RETURN_IF(n->gain ? eqi_tensor_cast(n->gain, EQI_F32, &own->norms[i].gain)
+                              : read_norm(m, &own->norms[i], true));
     }
     return EQAT_OK;
-done:
-    eqi_block_drop(m->ctx, own);
+}
+
+eqat_status eqi_block_masters(eqat_model *m, int64_t index, eqi_block *own)
+{
+    EQI_RETURN_IF(eqi_block_outline(m, index, own));
+    eqat_status st = fill_own(m, &m->blocks[index], own);
+    if (st != EQAT_OK) eqi_block_drop(m->ctx, own);
+    return st;
+}
+
+eqat_status eqi_block_originals(eqat_model *m, int64_t index, eqi_block *own)
+{
+    EQI_RETURN_IF(eqi_block_outline(m, index, own));
+    eqat_status st = fill_own(m, own, own); /* which has nothing in memory */
+    if (st != EQAT_OK) eqi_block_drop(m->ctx, own);
     return st;
 }
 

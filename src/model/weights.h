@@ -22,6 +22,10 @@ eqat_status eqi_block_keep(eqat_model *model, int64_t index, eqi_dtype dtype, eq
  * without what is packed. The model's block stays as it is. Checked as eqi_block_keep does. Given
  * up with eqi_block_drop. */
 eqat_status eqi_block_masters(eqat_model *model, int64_t index, eqi_block *own);
+/* The same of a block that may be packed in memory by now, with what the file holds. */
+eqat_status eqi_block_originals(eqat_model *model, int64_t index, eqi_block *own);
+/* A copy without any weights, for its caller to fill. */
+eqat_status eqi_block_outline(eqat_model *model, int64_t index, eqi_block *own);
 void eqi_block_drop(eqi_ctx *ctx, eqi_block *own); /* cleared by memset is fine */
 /* Moves the weights of such a copy, frozen, into the model; tensors that were handed out before go.
  */

@@ -121,6 +121,7 @@ static eqat_status set_up(eqat_block_ap *job)
     job->epochs = eqi_calloc(job->ctx, (size_t)(c->blocks * o->epochs), sizeof *job->epochs,
                              "the reports of epochs");
     if (!job->epochs) return EQAT_OUT_OF_MEMORY;
+    for (int64_t i = 0; i < c->blocks * o->epochs; i++) job->epochs[i].train_loss = NAN;
     int64_t training = batches(job->train, o->batch_size),
             validation = batches(job->val, o->batch_size);
     int64_t losses = training + validation;

@@ -7,8 +7,7 @@
 #include "train/streams.h"
 
 typedef struct eqi_epoch {
-    bool done;
-    double train_loss, val_loss;
+    double train_loss, val_loss; /* train_loss NaN: there is no report */
 } eqi_epoch;
 
 struct eqat_block_ap {
@@ -38,8 +37,13 @@ struct eqat_block_ap {
 
 /* Whether a block can be trained at all: it is dense, and the quantizer's groups fit. */
 eqat_status eqi_block_ap_check_block(const eqat_block_ap *job, int64_t index);
-/* EQAT_INVALID_ARGUMENT unless a block is in work. */
-eqat_status eqi_block_ap_expect_training(const eqat_block_ap *job);
+/* EQAT_INVALID_ARGUMENT unless a block is in work; the streams are where its steps need them. */
+eqat_status eqi_block_ap_expect_training(eqat_block_ap *job);
+/* Moves both streams to where the job stands, which they are not behind after a load: each block
+ * that is done is passed again. After EQAT_CANCELLED the next call goes on. */
+eqat_status eqi_block_ap_catch_up(eqat_block_ap *job);
+/* Puts block job->block to work as begin does, without its targets. */
+eqat_status eqi_block_ap_take_block(eqat_block_ap *job);
 /* A step whose loss nobody has checked; loss may be NULL. */
 eqat_status eqi_block_ap_take_step(eqat_block_ap *job, int64_t epoch, int64_t step, double *loss);
 /* Mean over the samples of all ranks of the losses that the steps of this epoch, or (-1) the

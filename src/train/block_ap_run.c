@@ -17,7 +17,7 @@ eqat_status eqat_block_ap_epoch(const eqat_block_ap *job, int64_t block, int64_t
     bool exists = block >= 0 && block < job->model->config.blocks && epoch >= 0 &&
         epoch < job->options.epochs;
     const eqi_epoch *e = exists ? epoch_of(job, block, epoch) : NULL;
-    if (!e || !e->done)
+    if (!e || isnan(e->train_loss))
         return eqi_fail(job->ctx, EQAT_NOT_FOUND, "block %lld, epoch %lld: no report",
                         (long long)block, (long long)epoch);
     eqat_epoch_report full = {.train_loss = e->train_loss, .val_loss = e->val_loss};
@@ -59,16 +59,16 @@ static eqat_status run_epoch(eqat_block_ap *job, int64_t epoch)
 {
     int64_t steps = eqat_block_ap_steps(job);
     bool watched = job->options.progress != NULL;
-    eqi_epoch *e = epoch_of(job, job->block, epoch);
     double loss = NAN;
     for (int64_t step = job->taken - epoch * steps; step < steps; step++) {
         EQI_RETURN_IF(run_step(job, epoch, step, &loss));
         if (watched && step + 1 < steps) EQI_RETURN_IF(report(job, epoch, step, loss, NAN));
     }
-    EQI_RETURN_IF(eqi_block_ap_mean_loss(job, epoch, &e->train_loss));
-    EQI_RETURN_IF(eqat_block_ap_validate(job, &e->val_loss));
-    e->done = true;
-    return watched ? report(job, epoch, steps - 1, loss, e->val_loss) : EQAT_OK;
+    eqi_epoch now;
+    EQI_RETURN_IF(eqi_block_ap_mean_loss(job, epoch, &now.train_loss));
+    EQI_RETURN_IF(eqat_block_ap_validate(job, &now.val_loss));
+    *epoch_of(job, job->block, epoch) = now;
+    return watched ? report(job, epoch, steps - 1, loss, now.val_loss) : EQAT_OK;
 }
 
 /* Without the epochs that a driver has trained. */
@@ -78,8 +78,9 @@ static eqat_status run_block(eqat_block_ap *job)
     int64_t worse = 0, early_stop = job->options.early_stop;
     for (int64_t epoch = 0; epoch < job->options.epochs; epoch++) {
         const eqi_epoch *e = epoch_of(job, job->block, epoch);
-        if (!e->done && job->taken >= (epoch + 1) * eqat_block_ap_steps(job)) continue;
-        if (!e->done) EQI_RETURN_IF(run_epoch(job, epoch));
+        bool reported = !isnan(e->train_loss);
+        if (!reported && job->taken >= (epoch + 1) * eqat_block_ap_steps(job)) continue;
+        if (!reported) EQI_RETURN_IF(run_epoch(job, epoch));
         double val_loss = e->val_loss;
         worse = val_loss < best ? 0 : worse + 1;
         if (val_loss < best) best = val_loss;

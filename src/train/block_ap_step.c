@@ -7,9 +7,9 @@
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 static int64_t batches(int64_t samples, int64_t batch) { return (samples + batch - 1) / batch; }
 
-eqat_status eqi_block_ap_expect_training(const eqat_block_ap *job)
+eqat_status eqi_block_ap_expect_training(eqat_block_ap *job)
 {
-    if (job->work.state == EQI_BLOCK_MASTERS) return EQAT_OK;
+    if (job->work.state == EQI_BLOCK_MASTERS) return eqi_block_ap_catch_up(job);
     return eqi_fail(job->ctx, EQAT_INVALID_ARGUMENT,
                     "block %lld: found it not in work, expected begin first",
                     (long long)job->block);
@@ -119,7 +119,7 @@ static eqat_status update(eqat_block_ap *job, eqi_tensor *loss)
     return st;
 }
 
-static eqat_status check_step(const eqat_block_ap *job, int64_t epoch, int64_t step)
+static eqat_status check_step(eqat_block_ap *job, int64_t epoch, int64_t step)
 {
     int64_t steps = eqat_block_ap_steps(job);
     EQI_RETURN_IF(eqi_block_ap_expect_training(job));

@@ -1,3 +1,5 @@
+#include <math.h>
+
 #include "model/weights.h"
 #include "quant/freeze.h"
 #include "train/block_ap.h"
@@ -48,6 +50,35 @@ static eqat_status advance(eqat_block_ap *job, eqi_stream stream, const eqi_bloc
     EQI_RETURN_IF(eqi_model_prepare(job->model, job->length));
     eqi_tape_set_recording(job->tape, false);
     return eqi_streams_advance(job->streams, stream, forward, &p);
+}
+
+static eqat_status advance_quantized(eqat_block_ap *job, int64_t index)
+{
+    const eqi_block *b;
+    EQI_RETURN_IF(eqi_block_acquire(job->model, index, &b));
+    eqat_status st = advance(job, EQI_STREAM_QUANTIZED, b);
+    eqi_block_release(job->model, index);
+    return st;
+}
+
+static eqat_status advance_full(eqat_block_ap *job, int64_t index)
+{
+    eqi_block original;
+    EQI_RETURN_IF(eqi_block_originals(job->model, index, &original));
+    eqat_status st = advance(job, EQI_STREAM_FULL, &original);
+    eqi_block_drop(job->ctx, &original);
+    return st;
+}
+
+eqat_status eqi_block_ap_catch_up(eqat_block_ap *job)
+{
+    int64_t targets = job->block + (job->work.state == EQI_BLOCK_MASTERS), at;
+    if (job->block == job->model->config.blocks) return EQAT_OK;
+    while ((at = eqi_streams_blocks(job->streams, EQI_STREAM_FULL)) < targets)
+        EQI_RETURN_IF(advance_full(job, at));
+    while ((at = eqi_streams_blocks(job->streams, EQI_STREAM_QUANTIZED)) < job->block)
+        EQI_RETURN_IF(advance_quantized(job, at));
+    return EQAT_OK;
 }
 
 /* ---- begin ---- */
@@ -135,23 +166,43 @@ static void forget_steps(eqat_block_ap *job)
 {
     int64_t epochs = job->options.epochs;
     job->taken = 0;
-    for (int64_t i = 0; i < epochs; i++) job->epochs[job->block * epochs + i] = (eqi_epoch){0};
+    for (int64_t i = 0; i < epochs; i++) job->epochs[job->block * epochs + i].train_loss = NAN;
+}
+
+static eqat_status take_masters(eqat_block_ap *job)
+{
+    EQI_RETURN_IF(eqi_block_masters(job->model, job->block, &job->work));
+    job->model->job = EQI_JOB_BLOCK_AP;
+    job->model->job_block = job->block;
+    return EQAT_OK;
+}
+
+static eqat_status make_trainable(eqat_block_ap *job)
+{
+    int bits;
+    EQI_RETURN_IF(start(job, &bits));
+    return make_optimizer(job, bits);
+}
+
+eqat_status eqi_block_ap_take_block(eqat_block_ap *job)
+{
+    EQI_RETURN_IF(take_masters(job));
+    eqat_status st = make_trainable(job);
+    if (st != EQAT_OK) give_up(job);
+    return st;
 }
 
 eqat_status eqat_block_ap_begin(eqat_block_ap *job)
 {
-    int bits;
     eqat_status st;
     EQI_RETURN_IF(expect_idle(job));
+    EQI_RETURN_IF(eqi_block_ap_catch_up(job));
     forget_steps(job);
-    EQI_RETURN_IF(eqi_block_masters(job->model, job->block, &job->work));
-    job->model->job = EQI_JOB_BLOCK_AP;
-    job->model->job_block = job->block;
+    EQI_RETURN_IF(take_masters(job));
     /* Targets are made once, however often the block is begun. */
     if (eqi_streams_blocks(job->streams, EQI_STREAM_FULL) == job->block)
         EQI_GOTO(failed, advance(job, EQI_STREAM_FULL, &job->work));
-    EQI_GOTO(failed, start(job, &bits));
-    EQI_GOTO(failed, make_optimizer(job, bits));
+    EQI_GOTO(failed, make_trainable(job));
     return EQAT_OK;
 failed:
     give_up(job);
@@ -224,15 +275,6 @@ static eqat_status freeze(eqat_block_ap *job)
     return st;
 }
 
-static eqat_status advance_quantized(eqat_block_ap *job)
-{
-    const eqi_block *b;
-    EQI_RETURN_IF(eqi_block_acquire(job->model, job->block, &b));
-    eqat_status st = advance(job, EQI_STREAM_QUANTIZED, b);
-    eqi_block_release(job->model, job->block);
-    return st;
-}
-
 eqat_status eqat_block_ap_finish(eqat_block_ap *job)
 {
     if (job->work.state != EQI_BLOCK_FROZEN) {
@@ -240,7 +282,8 @@ eqat_status eqat_block_ap_finish(eqat_block_ap *job)
         EQI_RETURN_IF(freeze(job));
     }
     /* Behind the last block nobody reads the quantized stream. */
-    if (job->block + 1 < job->model->config.blocks) EQI_RETURN_IF(advance_quantized(job));
+    if (job->block + 1 < job->model->config.blocks)
+        EQI_RETURN_IF(advance_quantized(job, job->block));
     eqi_block_drop(job->ctx, &job->work);
     job->block++;
     return EQAT_OK;

@@ -5,42 +5,8 @@
 #include "data/data.h"
 #include "model/weights.h"
 #include "quant/freeze.h"
+#include "train/e2e_qp.h"
 #include "train/report.h"
-#include "train/samples.h"
-
-typedef enum kind { STEP_SIZES, ZERO_POINTS, GAIN } kind;
-
-/* A tensor that trains, and what brings its old values back. Step sizes and gains train where they
- * lie; zero points are U8 there and train in an F32 tensor that stands in for them. */
-typedef struct trained {
-    kind kind;
-    eqi_tensor **place; /* in the model */
-    eqi_tensor *value;  /* F32, trains; what *place is during training */
-    eqi_tensor *
-        before; /* a copy (F16 of step sizes: it is exact); of zero points the model's own tensor */
-    bool was_trainable;
-    int bits;          /* of zero points */
-    eqi_stored stored; /* of gains */
-} trained;
-
-struct eqat_e2e_qp {
-    eqi_ctx *ctx;
-    eqi_handle handle;
-    eqat_model *model;
-    eqat_data *data;
-    eqat_e2e_qp_options options;
-    int64_t sequences, time, steps_per_epoch, micro_per_step;
-    trained *trained;
-    size_t count, capacity;
-    eqat_optimizer *optimizer;
-    eqi_tape *tape;
-    eqi_tensor
-        *losses;       /* F32 [steps, micro-batches of a full step] on the device; NaN: not taken */
-    eqi_samples input; /* of one micro-batch */
-    int64_t *labels;   /* of each sequence; NULL: all have as many */
-    double *reports;   /* [steps] of a run, over all ranks; NaN: not taken */
-    bool finished;
-};
 
 static const char *const params_names[] = {"s", "z", "sz", NULL};
 
@@ -84,21 +50,22 @@ static int64_t pieces(int64_t n, int64_t size) { return (n + size - 1) / size; }
 
 /* ---- what trains ---- */
 
-static eqat_status add(eqat_e2e_qp *job, trained t)
+static eqat_status add(eqat_e2e_qp *job, eqi_trained t)
 {
     if (job->count == job->capacity) {
         size_t capacity = job->capacity ? 2 * job->capacity : 64;
-        trained *grown = eqi_realloc(job->ctx, job->trained, capacity * sizeof *grown,
-                                     "the list of what trains");
+        eqi_trained *grown = eqi_realloc(job->ctx, job->trained, capacity * sizeof *grown,
+                                         "the list of what trains");
         if (!grown) return EQAT_OUT_OF_MEMORY;
         job->trained = grown;
         job->capacity = capacity;
     }
     eqi_tensor *other;
-    if (t.kind == STEP_SIZES)
+    if (t.kind == EQI_TRAINED_STEP_SIZES)
         EQI_RETURN_IF(eqi_quant_round_s(*t.place)); /* training starts from what a file holds */
-    EQI_RETURN_IF(eqi_tensor_cast(*t.place, t.kind == STEP_SIZES ? EQI_F16 : EQI_F32, &other));
-    if (t.kind == ZERO_POINTS) {
+    EQI_RETURN_IF(
+        eqi_tensor_cast(*t.place, t.kind == EQI_TRAINED_STEP_SIZES ? EQI_F16 : EQI_F32, &other));
+    if (t.kind == EQI_TRAINED_ZERO_POINTS) {
         t.before = *t.place;
         *t.place = t.value = other;
     } else {
@@ -117,9 +84,10 @@ static eqat_status add_linear(eqat_e2e_qp *job, eqi_weight *w, int *bits)
     if (!w->codes) return EQAT_OK;
     if (w->q.bits < *bits) *bits = w->q.bits;
     if (params != EQAT_E2E_Z)
-        EQI_RETURN_IF(add(job, (trained){.kind = STEP_SIZES, .place = &w->s}));
+        EQI_RETURN_IF(add(job, (eqi_trained){.kind = EQI_TRAINED_STEP_SIZES, .place = &w->s}));
     if (params == EQAT_E2E_S) return EQAT_OK;
-    return add(job, (trained){.kind = ZERO_POINTS, .place = &w->z, .bits = w->q.bits});
+    return add(job,
+               (eqi_trained){.kind = EQI_TRAINED_ZERO_POINTS, .place = &w->z, .bits = w->q.bits});
 }
 
 /* What trains must not be dropped with its block: codes stay anyway, trained gains are kept. */
@@ -136,7 +104,10 @@ static eqat_status add_block(eqat_e2e_qp *job, int64_t index, int *bits)
     EQI_GOTO(done, eqi_block_keep(m, index, m->compute, &b));
     for (int i = 0; i < b->n_norms; i++) {
         eqi_norm *n = &b->norms[i];
-        EQI_GOTO(done, add(job, (trained){.kind = GAIN, .place = &n->gain, .stored = n->stored}));
+        EQI_GOTO(
+            done,
+            add(job,
+                (eqi_trained){.kind = EQI_TRAINED_GAIN, .place = &n->gain, .stored = n->stored}));
     }
 done:
     eqi_block_release(m, index);
@@ -154,14 +125,16 @@ static eqat_status add_all(eqat_e2e_qp *job, int *bits)
                         "%s: found no quantized linear, expected a quantized model", m->path);
     EQI_RETURN_IF(eqi_model_load_ends(m));
     if (!job->options.train_norms) return EQAT_OK;
-    return add(
-        job, (trained){.kind = GAIN, .place = &m->final_norm.gain, .stored = m->final_norm.stored});
+    return add(job,
+               (eqi_trained){.kind = EQI_TRAINED_GAIN,
+                             .place = &m->final_norm.gain,
+                             .stored = m->final_norm.stored});
 }
 
 /* The values before training. */
-static void undo(trained *t)
+static void undo(eqi_trained *t)
 {
-    if (t->kind == ZERO_POINTS) {
+    if (t->kind == EQI_TRAINED_ZERO_POINTS) {
         *t->place = t->before;
         eqi_tensor_unref(t->value);
     } else {
@@ -173,10 +146,10 @@ static void undo(trained *t)
 
 /* Rounds to what a file holds, leaving `before` as it is: a failure later on can still be undone.
  */
-static eqat_status round_stored(trained *t)
+static eqat_status round_stored(eqi_trained *t)
 {
-    if (t->kind == STEP_SIZES) return eqi_quant_round_s(t->value);
-    if (t->kind == GAIN) return eqi_round_kept(t->value, t->stored);
+    if (t->kind == EQI_TRAINED_STEP_SIZES) return eqi_quant_round_s(t->value);
+    if (t->kind == EQI_TRAINED_GAIN) return eqi_round_kept(t->value, t->stored);
     eqi_tensor *rounded;
     EQI_RETURN_IF(eqi_quant_round_z(t->value, t->bits, &rounded));
     eqat_status st = eqi_tensor_copy(t->value, rounded);
@@ -185,9 +158,9 @@ static eqat_status round_stored(trained *t)
 }
 
 /* Zero points go back into the model's own tensor. */
-static void keep(trained *t)
+static void keep(eqi_trained *t)
 {
-    if (t->kind == ZERO_POINTS) {
+    if (t->kind == EQI_TRAINED_ZERO_POINTS) {
         (void)eqi_tensor_copy(t->before, t->value);
         *t->place = t->before;
         eqi_tensor_unref(t->value);
@@ -196,11 +169,11 @@ static void keep(trained *t)
     }
 }
 
-static void end_training(eqat_e2e_qp *job, void (*end)(trained *))
+static void end_training(eqat_e2e_qp *job, void (*end)(eqi_trained *))
 {
     eqi_tape_clear(job->tape);
     for (size_t i = 0; i < job->count; i++) {
-        trained *t = &job->trained[i];
+        eqi_trained *t = &job->trained[i];
         eqi_tensor_zero_grad(t->value);
         t->value->requires_grad = t->was_trainable;
         end(t);
@@ -339,7 +312,7 @@ eqat_optimizer *eqat_e2e_qp_optimizer(eqat_e2e_qp *job) { return job->optimizer;
 
 /* ---- steps ---- */
 
-static eqat_status check_step(const eqat_e2e_qp *job, int64_t step)
+eqat_status eqi_e2e_qp_check_step(const eqat_e2e_qp *job, int64_t step)
 {
     if (job->finished)
         return eqi_fail(job->ctx, EQAT_INVALID_ARGUMENT,
@@ -426,7 +399,7 @@ static eqat_status keep_loss(eqat_e2e_qp *job, int64_t step, int64_t micro, eqi_
     return st;
 }
 
-static void drop_gradients(eqat_e2e_qp *job)
+void eqi_e2e_qp_drop_gradients(eqat_e2e_qp *job)
 {
     for (size_t i = 0; i < job->count; i++) eqi_tensor_zero_grad(job->trained[i].value);
 }
@@ -440,7 +413,7 @@ static eqat_status check_loss(const eqat_e2e_qp *job, int64_t step, double loss)
 
 eqat_status eqat_e2e_qp_accumulate(eqat_e2e_qp *job, int64_t step, int64_t micro, double *loss)
 {
-    EQI_RETURN_IF(check_step(job, step));
+    EQI_RETURN_IF(eqi_e2e_qp_check_step(job, step));
     if (micro < 0 || micro >= eqat_e2e_qp_micro_steps(job, step))
         return eqi_fail(job->ctx, EQAT_INVALID_ARGUMENT,
                         "micro-batch: found %lld, expected 0 to %lld", (long long)micro,
@@ -458,7 +431,7 @@ done:
     eqi_tensor_unref(device_loss);
     if (st != EQAT_OK) {
         eqi_tape_clear(job->tape);
-        drop_gradients(job);
+        eqi_e2e_qp_drop_gradients(job);
         return st;
     }
     if (!loss) return EQAT_OK;
@@ -468,7 +441,7 @@ done:
 
 eqat_status eqat_e2e_qp_step(eqat_e2e_qp *job)
 {
-    if (job->finished) return check_step(job, 0);
+    if (job->finished) return eqi_e2e_qp_check_step(job, 0);
     return eqat_optimizer_step(job->optimizer, 1);
 }
 
@@ -514,7 +487,7 @@ double eqat_e2e_qp_loss(const eqat_e2e_qp *job, int64_t step)
 
 eqat_status eqat_e2e_qp_finish(eqat_e2e_qp *job)
 {
-    EQI_RETURN_IF(check_step(job, 0));
+    EQI_RETURN_IF(eqi_e2e_qp_check_step(job, 0));
     for (size_t i = 0; i < job->count; i++) EQI_RETURN_IF(round_stored(&job->trained[i]));
     end_training(job, keep);
     job->finished = true;
@@ -543,10 +516,10 @@ static eqat_status report(eqat_e2e_qp *job, int64_t step, double loss)
 eqat_status eqat_e2e_qp_run(eqat_e2e_qp *job)
 {
     int64_t steps = eqat_e2e_qp_steps(job);
-    if (job->finished) return check_step(job, 0);
+    if (job->finished) return eqi_e2e_qp_check_step(job, 0);
     for (int64_t step = eqat_optimizer_steps(job->optimizer); step < steps; step++) {
         int64_t micros = eqat_e2e_qp_micro_steps(job, step);
-        drop_gradients(job); /* of a step that was cancelled on its way */
+        eqi_e2e_qp_drop_gradients(job); /* of a step that was cancelled on its way */
         for (int64_t micro = 0; micro < micros; micro++)
             EQI_RETURN_IF(eqat_e2e_qp_accumulate(job, step, micro, NULL));
         EQI_RETURN_IF(eqat_e2e_qp_step(job));

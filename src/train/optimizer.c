@@ -1,9 +1,10 @@
 #include <float.h>
 #include <math.h>
+#include <stdio.h>
 
 #include "api/options.h"
-#include "eqat/optimizer.h"
 #include "ops/ops.h"
+#include "train/optimizer.h"
 #include "train/schedule.h"
 
 typedef struct moments {
@@ -321,5 +322,21 @@ eqat_status eqat_optimizer_grad_norm(eqat_optimizer *o, double *norm)
     float value;
     EQI_RETURN_IF(eqi_tensor_download(o->norm, &value, sizeof value));
     *norm = (double)value;
+    return EQAT_OK;
+}
+
+eqat_status eqi_optimizer_state(eqat_optimizer *o, eqi_state *state)
+{
+    EQI_RETURN_IF(eqi_state_values(state, "optimizer.steps", EQI_STORED_I64, &o->steps, 1));
+    for (size_t i = 0; i < o->count; i++) {
+        moments *both = &o->moments[i];
+        char name[64];
+        snprintf(name, sizeof name, "optimizer.%zu.steps", i);
+        EQI_RETURN_IF(eqi_state_values(state, name, EQI_STORED_I64, &both->steps, 1));
+        snprintf(name, sizeof name, "optimizer.%zu.m", i);
+        EQI_RETURN_IF(eqi_state_tensor(state, name, both->m));
+        snprintf(name, sizeof name, "optimizer.%zu.v", i);
+        EQI_RETURN_IF(eqi_state_tensor(state, name, both->v));
+    }
     return EQAT_OK;
 }

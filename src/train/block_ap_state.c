@@ -1,0 +1,214 @@
+#include <stdio.h>
+
+#include "model/weights.h"
+#include "train/block_ap.h"
+#include "train/fingerprint.h"
+#include "train/optimizer.h"
+
+#define KIND "block-ap"
+
+/* How far a job is. */
+typedef struct place {
+    int64_t done;    /* blocks in the model */
+    int64_t working; /* 1: the next one is in work */
+    int64_t taken;   /* steps of it */
+} place;
+
+static place place_of(const eqat_block_ap *job)
+{
+    bool working = job->work.state == EQI_BLOCK_MASTERS;
+    return (place){.done = job->block + (job->work.state == EQI_BLOCK_FROZEN),
+                   .working = working,
+                   .taken = working ? job->taken : 0};
+}
+
+static eqat_status agree(const eqat_block_ap *job, eqi_state *state)
+{
+    uint64_t hash;
+    EQI_RETURN_IF(eqi_fingerprint_files(job->model, &hash));
+    EQI_RETURN_IF(eqi_state_agree_hash(state, "model", hash));
+    EQI_RETURN_IF(eqi_state_agree(state, "compute_dtype", eqi_dtype_name(job->model->compute)));
+    EQI_RETURN_IF(eqi_fingerprint_quantizer(job->model, job->quantizer, &hash));
+    EQI_RETURN_IF(eqi_state_agree_hash(state, "quantizer", hash));
+    EQI_RETURN_IF(eqi_fingerprint_data(job->ctx, job->data, &hash));
+    EQI_RETURN_IF(eqi_state_agree_hash(state, "data", hash));
+    return eqi_state_agree_options(state, &eqi_struct_block_ap, &job->options);
+}
+
+static eqat_status agree_place(const eqat_block_ap *job, eqi_state *state, place *p)
+{
+    int64_t blocks = job->model->config.blocks;
+    EQI_RETURN_IF(eqi_state_number(state, "blocks_done", blocks, &p->done));
+    EQI_RETURN_IF(eqi_state_number(state, "block_in_work", p->done < blocks, &p->working));
+    return eqi_state_number(state, "steps_taken", INT64_MAX, &p->taken);
+}
+
+/* ---- tensors ---- */
+
+static eqat_status list_part(eqi_state *state, const eqi_linear *l, const char *part, eqi_tensor *t)
+{
+    char name[128];
+    snprintf(name, sizeof name, "%s.%s", l->name, part);
+    return eqi_state_tensor(state, name, t);
+}
+
+static eqat_status list_norms(eqi_state *state, const eqi_block *b)
+{
+    for (int i = 0; i < b->n_norms; i++)
+        EQI_RETURN_IF(eqi_state_tensor(state, b->norms[i].name, b->norms[i].gain));
+    return EQAT_OK;
+}
+
+/* Biases do not train. */
+static eqat_status list_done(eqi_state *state, const eqi_block *b)
+{
+    for (int i = 0; i < b->n_linears; i++) {
+        const eqi_linear *l = &b->linears[i];
+        if (!l->weight.codes) {
+            EQI_RETURN_IF(list_part(state, l, "weight", l->weight.w));
+            continue;
+        }
+        EQI_RETURN_IF(list_part(state, l, "codes", l->weight.codes));
+        EQI_RETURN_IF(list_part(state, l, "scales", l->weight.s));
+        EQI_RETURN_IF(list_part(state, l, "zeros", l->weight.z));
+    }
+    return list_norms(state, b);
+}
+
+static eqat_status list_work(eqat_block_ap *job, eqi_state *state)
+{
+    const eqi_block *b = &job->work;
+    for (int i = 0; i < b->n_linears; i++) {
+        const eqi_linear *l = &b->linears[i];
+        EQI_RETURN_IF(list_part(state, l, "weight", l->weight.w));
+        for (int t = 0; t < EQI_KIND_TENSORS && l->beside[t]; t++)
+            EQI_RETURN_IF(list_part(state, l, l->quant.kind->tensors[t].name, l->beside[t]));
+    }
+    EQI_RETURN_IF(list_norms(state, b));
+    return eqi_optimizer_state(job->optimizer, state);
+}
+
+/* done: the finished blocks. */
+static eqat_status list_all(eqat_block_ap *job, eqi_state *state, const eqi_block *done,
+                            const place *p)
+{
+    int64_t reports = job->model->config.blocks * job->options.epochs;
+    if (reports)
+        EQI_RETURN_IF(eqi_state_values(state, "epochs", EQI_STORED_F64, job->epochs, 2 * reports));
+    EQI_RETURN_IF(eqi_state_tensor(state, "losses", job->losses));
+    for (int64_t i = 0; i < p->done; i++) EQI_RETURN_IF(list_done(state, &done[i]));
+    return p->working ? list_work(job, state) : EQAT_OK;
+}
+
+/* ---- saving ---- */
+
+eqat_status eqat_block_ap_save(eqat_block_ap *job, const char *path)
+{
+    eqi_state *state;
+    eqat_status st;
+    place p = place_of(job);
+    if (!p.working) EQI_RETURN_IF(eqi_model_check_idle(job->model));
+    EQI_RETURN_IF(eqi_state_create(job->ctx, &state, path, KIND));
+    EQI_GOTO(failed, agree(job, state));
+    EQI_GOTO(failed, agree_place(job, state, &p));
+    EQI_GOTO(failed, list_all(job, state, job->model->blocks, &p));
+    return eqi_state_end(state);
+failed:
+    eqi_state_drop(state);
+    return st;
+}
+
+/* ---- loading ---- */
+
+static eqat_status expect_fresh(const eqat_block_ap *job)
+{
+    if (job->block || job->work.state != EQI_BLOCK_DENSE)
+        return eqi_fail(job->ctx, EQAT_INVALID_ARGUMENT,
+                        "block %lld: found it begun or done, expected a new job",
+                        (long long)job->block);
+    return eqi_model_check_idle(job->model);
+}
+
+static eqat_status make_packed(eqi_ctx *ctx, const eqi_linear *l, const eqi_quant_desc *desc,
+                               eqi_weight *w)
+{
+    const int64_t codes[2] = {l->out, l->in / 32 * desc->bits};
+    const int64_t groups[2] = {l->out, l->in / desc->group};
+    w->q = (eqi_quant_desc){.bits = desc->bits, .group = desc->group};
+    EQI_RETURN_IF(eqi_tensor_create(ctx, &w->codes, EQI_U32, 2, codes));
+    EQI_RETURN_IF(eqi_tensor_create(ctx, &w->s, EQI_F32, 2, groups));
+    return eqi_tensor_create(ctx, &w->z, EQI_U8, 2, groups);
+}
+
+/* Room for what list_done lists. */
+static eqat_status make_done(eqat_block_ap *job, int64_t index, eqi_block *b)
+{
+    EQI_RETURN_IF(eqi_block_outline(job->model, index, b));
+    for (int i = 0; i < b->n_linears; i++) {
+        eqi_linear *l = &b->linears[i];
+        eqi_quant quant;
+        EQI_RETURN_IF(eqi_linear_choose(l, job->quantizer, &quant));
+        if (quant.kind)
+            EQI_RETURN_IF(make_packed(job->ctx, l, &quant.desc, &l->weight));
+        else
+            EQI_RETURN_IF(
+                eqi_tensor_create(job->ctx, &l->weight.w, EQI_F32, 2, (int64_t[]){l->out, l->in}));
+    }
+    for (int i = 0; i < b->n_norms; i++)
+        EQI_RETURN_IF(
+            eqi_tensor_create(job->ctx, &b->norms[i].gain, EQI_F32, 1, &b->norms[i].size));
+    return EQAT_OK;
+}
+
+/* Fills `done` and the block in work; takes over the state. */
+static eqat_status read_blocks(eqat_block_ap *job, eqi_state *state, eqi_block *done,
+                               const place *p)
+{
+    eqat_status st;
+    job->block = p->done;
+    for (int64_t i = 0; i < p->done; i++) EQI_GOTO(failed, make_done(job, i, &done[i]));
+    if (p->working) EQI_GOTO(failed, eqi_block_ap_take_block(job));
+    EQI_GOTO(failed, list_all(job, state, done, p));
+    st = eqi_state_end(state);
+    state = NULL;
+    if (st == EQAT_OK) return st;
+failed:
+    eqi_state_drop(state);
+    eqat_block_ap_abandon(job);
+    job->block = 0;
+    return st;
+}
+
+static eqat_status restore(eqat_block_ap *job, eqi_state *state, const place *p)
+{
+    eqi_block *done =
+        eqi_calloc(job->ctx, (size_t)p->done, sizeof *done, "the blocks that are done");
+    if (!done) {
+        eqi_state_drop(state);
+        return EQAT_OUT_OF_MEMORY;
+    }
+    eqat_status st = read_blocks(job, state, done, p);
+    for (int64_t i = 0; i < p->done; i++) {
+        if (st == EQAT_OK) eqi_block_put(job->model, &done[i]);
+        eqi_block_drop(job->ctx, &done[i]);
+    }
+    eqi_free(job->ctx, done);
+    if (st == EQAT_OK) job->taken = p->taken;
+    return st;
+}
+
+eqat_status eqat_block_ap_load(eqat_block_ap *job, const char *path)
+{
+    eqi_state *state;
+    place p = {0};
+    EQI_RETURN_IF(expect_fresh(job));
+    EQI_RETURN_IF(eqi_state_open(job->ctx, &state, path, KIND));
+    eqat_status st = agree(job, state);
+    if (st == EQAT_OK) st = agree_place(job, state, &p);
+    if (st != EQAT_OK) {
+        eqi_state_drop(state);
+        return st;
+    }
+    EQI_RETURN_IF(restore(job, state, &p));
+    return eqi_block_ap_catch_up(job);
+}

@@ -1,0 +1,51 @@
+/* An E2E-QP job, shared by its steps (e2e_qp.c) and its state (e2e_qp_state.c). */
+#ifndef EQI_TRAIN_E2E_QP_H
+#define EQI_TRAIN_E2E_QP_H
+
+#include "eqat/train.h"
+#include "train/samples.h"
+
+typedef enum eqi_trained_kind {
+    EQI_TRAINED_STEP_SIZES,
+    EQI_TRAINED_ZERO_POINTS,
+    EQI_TRAINED_GAIN
+} eqi_trained_kind;
+
+/* A tensor that trains, and what brings its old values back. Step sizes and gains train where they
+ * lie; zero points are U8 there and train in an F32 tensor that stands in for them. */
+typedef struct eqi_trained {
+    eqi_trained_kind kind;
+    eqi_tensor **place; /* in the model */
+    eqi_tensor *value;  /* F32, trains; what *place is during training */
+    eqi_tensor *
+        before; /* a copy (F16 of step sizes: it is exact); of zero points the model's own tensor */
+    bool was_trainable;
+    int bits;          /* of zero points */
+    eqi_stored stored; /* of gains */
+} eqi_trained;
+
+struct eqat_e2e_qp {
+    eqi_ctx *ctx;
+    eqi_handle handle;
+    eqat_model *model;
+    eqat_data *data;
+    eqat_e2e_qp_options options;
+    int64_t sequences, time, steps_per_epoch, micro_per_step;
+    eqi_trained *trained;
+    size_t count, capacity;
+    eqat_optimizer *optimizer;
+    eqi_tape *tape;
+    eqi_tensor
+        *losses;       /* F32 [steps, micro-batches of a full step] on the device; NaN: not taken */
+    eqi_samples input; /* of one micro-batch */
+    int64_t *labels;   /* of each sequence; NULL: all have as many */
+    double *reports;   /* [steps] of a run, over all ranks; NaN: not taken */
+    bool finished;
+};
+
+/* Gives up what was accumulated. */
+void eqi_e2e_qp_drop_gradients(eqat_e2e_qp *job);
+/* EQAT_INVALID_ARGUMENT when it is finished or there is no such step. */
+eqat_status eqi_e2e_qp_check_step(const eqat_e2e_qp *job, int64_t step);
+
+#endif

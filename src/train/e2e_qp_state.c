@@ -1,0 +1,63 @@
+#include <stdio.h>
+
+#include "train/e2e_qp.h"
+#include "train/fingerprint.h"
+#include "train/optimizer.h"
+
+#define KIND "e2e-qp"
+
+static eqat_status agree(const eqat_e2e_qp *job, eqi_state *state)
+{
+    uint64_t hash;
+    EQI_RETURN_IF(eqi_fingerprint_codes(job->model, &hash));
+    EQI_RETURN_IF(eqi_state_agree_hash(state, "model", hash));
+    EQI_RETURN_IF(eqi_state_agree(state, "compute_dtype", eqi_dtype_name(job->model->compute)));
+    EQI_RETURN_IF(eqi_fingerprint_data(job->ctx, job->data, &hash));
+    EQI_RETURN_IF(eqi_state_agree_hash(state, "data", hash));
+    return eqi_state_agree_options(state, &eqi_struct_e2e_qp, &job->options);
+}
+
+static eqat_status list_all(eqat_e2e_qp *job, eqi_state *state)
+{
+    for (size_t i = 0; i < job->count; i++) {
+        char name[64];
+        snprintf(name, sizeof name, "trained.%zu", i);
+        EQI_RETURN_IF(eqi_state_tensor(state, name, job->trained[i].value));
+    }
+    EQI_RETURN_IF(eqi_state_tensor(state, "losses", job->losses));
+    EQI_RETURN_IF(
+        eqi_state_values(state, "reports", EQI_STORED_F64, job->reports, eqat_e2e_qp_steps(job)));
+    return eqi_optimizer_state(job->optimizer, state);
+}
+
+/* Takes over the state, which was created or opened with status st. */
+static eqat_status transfer(eqat_e2e_qp *job, eqi_state *state, eqat_status st)
+{
+    if (st == EQAT_OK) st = agree(job, state);
+    if (st == EQAT_OK) st = list_all(job, state);
+    if (st == EQAT_OK) return eqi_state_end(state);
+    eqi_state_drop(state);
+    return st;
+}
+
+eqat_status eqat_e2e_qp_save(eqat_e2e_qp *job, const char *path)
+{
+    eqi_state *state;
+    EQI_RETURN_IF(eqi_e2e_qp_check_step(job, 0));
+    eqat_status st = eqi_state_create(job->ctx, &state, path, KIND);
+    return transfer(job, state, st);
+}
+
+eqat_status eqat_e2e_qp_load(eqat_e2e_qp *job, const char *path)
+{
+    eqi_state *state;
+    EQI_RETURN_IF(eqi_e2e_qp_check_step(job, 0));
+    if (eqat_optimizer_steps(job->optimizer))
+        return eqi_fail(job->ctx, EQAT_INVALID_ARGUMENT,
+                        "E2E-QP: found %lld steps taken, expected a new job",
+                        (long long)eqat_optimizer_steps(job->optimizer));
+    eqat_status st = eqi_state_open(job->ctx, &state, path, KIND);
+    EQI_RETURN_IF(transfer(job, state, st));
+    eqi_e2e_qp_drop_gradients(job);
+    return EQAT_OK;
+}

@@ -2,6 +2,7 @@
 #ifndef EQI_TRAIN_FINGERPRINT_H
 #define EQI_TRAIN_FINGERPRINT_H
 
+#include "data/data.h"
 #include "model/model.h"
 
 /* Of the input: configuration, names, types and shapes of all tensors, and the first bytes of each.

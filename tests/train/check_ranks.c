@@ -1,0 +1,288 @@
+#include <math.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "setting.h"
+
+/* Two ranks, each a thread with a context and a model of its own, train one model. */
+
+enum { WORLD = 2, EPOCHS = 4 };
+
+typedef struct shared {
+    pthread_barrier_t barrier;
+    const void *given[WORLD]; /* between two barriers */
+} shared;
+
+typedef struct plan {
+    int64_t train, val, batch, early_stop;
+    double lr;
+    bool shuffle;
+    const char *name; /* of what rank r saves: name-r */
+} plan;
+
+typedef struct rank {
+    shared *all;
+    int number;
+    const plan *plan;
+    eqat_status status;
+    char error[512];
+    const char *saved;
+    double epochs[BLOCKS][EPOCHS][2]; /* NaN: no report */
+    double steps[8];                  /* of E2E-QP */
+} rank;
+
+/* Every rank sees what all have given, between two calls of meet. */
+static void meet(rank *r, const void *given)
+{
+    if (given) r->all->given[r->number] = given;
+    pthread_barrier_wait(&r->all->barrier);
+}
+
+static eqat_status add_up(void *user, double *sums, size_t count)
+{
+    rank *r = user;
+    double total[8] = {0};
+    meet(r, sums);
+    for (int i = 0; i < WORLD; i++)
+        for (size_t k = 0; k < count; k++) total[k] += ((const double *)r->all->given[i])[k];
+    meet(r, NULL);
+    memcpy(sums, total, count * sizeof *sums);
+    return EQAT_OK;
+}
+
+static eqat_status average(void *user, eqat_tensor *const *parameters, size_t count)
+{
+    rank *r = user;
+    for (size_t p = 0; p < count; p++) {
+        eqat_tensor *grad = eqat_tensor_grad(parameters[p]);
+        size_t n = (size_t)eqat_tensor_count(grad), bytes = n * sizeof(float);
+        float *own = malloc(bytes), *mean = calloc(n, sizeof *mean);
+        eqat_status st = eqat_tensor_read(grad, own, bytes);
+        meet(r, own);
+        for (int i = 0; i < WORLD; i++)
+            for (size_t k = 0; k < n; k++) mean[k] += ((const float *)r->all->given[i])[k] / WORLD;
+        meet(r, NULL);
+        if (st == EQAT_OK) st = eqat_tensor_write(grad, mean, bytes);
+        free(own);
+        free(mean);
+        if (st != EQAT_OK) return st;
+    }
+    return EQAT_OK;
+}
+
+/* ---- one rank ---- */
+
+static eqat_data *data_of(eqat_context *ctx, const plan *p, int number, int world)
+{
+    enum { TOKENS = 16 * TIME };
+    int32_t ids[TOKENS];
+    eqat_data_options o;
+    eqat_data *data;
+    eqat_data_options_init(&o, sizeof o);
+    o.train_size = p->train;
+    o.val_size = p->val;
+    o.seq_len = TIME;
+    o.sampling = EQAT_SAMPLING_CONSECUTIVE;
+    o.shuffle = p->shuffle;
+    o.rank = number;
+    o.world = world;
+    for (int i = 0; i < TOKENS; i++) ids[i] = i ? (ids[i - 1] * 5 + 7 + i * i % 4) % VOCAB : 1;
+    OK(ctx, eqat_data_from_tokens(ctx, &data, ids, TOKENS, VOCAB, &o));
+    return data;
+}
+
+static eqat_status train_blocks(rank *r, bench *b)
+{
+    const plan *p = r->plan;
+    eqat_block_ap_options o = fast_options();
+    eqat_block_ap *job;
+    o.epochs = EPOCHS;
+    o.batch_size = p->batch;
+    o.early_stop = p->early_stop;
+    o.quant_lr = o.weight_lr = p->lr;
+    if (r->all) {
+        o.gradient = average;
+        o.reduce = add_up;
+        o.gradient_user = o.reduce_user = r;
+    }
+    eqat_status st = eqat_block_ap_create(&job, b->model, b->quantizer, b->data, &o);
+    if (st != EQAT_OK) return st;
+    st = eqat_block_ap_run(job);
+    for (int64_t k = 0; k < BLOCKS; k++)
+        for (int64_t e = 0; e < EPOCHS; e++) {
+            eqat_epoch_report one = {.struct_size = sizeof one};
+            bool there = st == EQAT_OK && eqat_block_ap_epoch(job, k, e, &one) == EQAT_OK;
+            r->epochs[k][e][0] = there ? one.train_loss : (double)NAN;
+            r->epochs[k][e][1] = there ? one.val_loss : (double)NAN;
+        }
+    eqat_block_ap_free(job);
+    return st;
+}
+
+static eqat_status train_steps(rank *r, bench *b)
+{
+    eqat_e2e_qp_options o = fast_e2e_options();
+    eqat_e2e_qp *job;
+    o.batch_size = r->plan->batch;
+    o.micro_batch_size = 1;
+    o.epochs = 2;
+    if (r->all) {
+        o.gradient = average;
+        o.reduce = add_up;
+        o.gradient_user = o.reduce_user = r;
+    }
+    eqat_status st = eqat_e2e_qp_create(&job, b->model, b->data, &o);
+    if (st != EQAT_OK) return st;
+    st = eqat_e2e_qp_run(job);
+    for (int64_t i = 0; i < 8; i++) r->steps[i] = eqat_e2e_qp_loss(job, i);
+    eqat_e2e_qp_free(job);
+    return st;
+}
+
+/* Of the list of scratch paths. */
+static pthread_mutex_t scratch_lock = PTHREAD_MUTEX_INITIALIZER;
+
+static void *work(void *user)
+{
+    rank *r = user;
+    char name[64];
+    pthread_mutex_lock(&scratch_lock);
+    bench b = set_up(&usual);
+    pthread_mutex_unlock(&scratch_lock);
+    eqat_data_free(b.data);
+    b.data = data_of(b.ctx, r->plan, r->number, r->all ? WORLD : 1);
+    r->status = train_blocks(r, &b);
+    if (r->status == EQAT_OK) r->status = train_steps(r, &b);
+    snprintf(r->error, sizeof r->error, "%s", eqat_context_error(b.ctx));
+    snprintf(name, sizeof name, "%s-%d", r->plan->name, r->number);
+    pthread_mutex_lock(&scratch_lock);
+    if (r->status == EQAT_OK) r->saved = save_as(b.ctx, b.model, name);
+    pthread_mutex_unlock(&scratch_lock);
+    tear_down(&b);
+    return NULL;
+}
+
+static void run_ranks(const plan *p, rank *ranks)
+{
+    shared all;
+    pthread_t threads[WORLD];
+    ck_assert_int_eq(pthread_barrier_init(&all.barrier, NULL, WORLD), 0);
+    for (int i = 0; i < WORLD; i++) {
+        ranks[i] = (rank){.all = &all, .number = i, .plan = p};
+        ck_assert_int_eq(pthread_create(&threads[i], NULL, work, &ranks[i]), 0);
+    }
+    for (int i = 0; i < WORLD; i++) pthread_join(threads[i], NULL);
+    pthread_barrier_destroy(&all.barrier);
+}
+
+/* ---- tests ---- */
+
+START_TEST(ranks_decide_alike_and_end_with_the_same_bytes)
+{
+    /* 7 samples and 3: one of each is left out; rates at which validation gets worse */
+    const plan p = {.train = 7,
+                    .val = 3,
+                    .batch = 2,
+                    .early_stop = 1,
+                    .lr = 1,
+                    .shuffle = true,
+                    .name = "ranks"};
+    rank r[WORLD];
+    run_ranks(&p, r);
+    for (int i = 0; i < WORLD; i++) ck_assert_msg(r[i].status == EQAT_OK, "%s", r[i].error);
+    ck_assert_mem_eq(r[0].epochs, r[1].epochs, sizeof r[0].epochs);
+    ck_assert_mem_eq(r[0].steps, r[1].steps, sizeof r[0].steps);
+    int stopped = 0;
+    for (int64_t k = 0; k < BLOCKS; k++) stopped += isnan(r[0].epochs[k][EPOCHS - 1][0]);
+    ck_assert_int_gt(stopped, 0);
+    ck_assert(same_folders(r[0].saved, r[1].saved));
+}
+END_TEST
+
+static void close_to(double a, double b, double share)
+{
+    ck_assert_double_le(fabs(a - b), share * fabs(b));
+}
+
+START_TEST(two_ranks_are_one_with_twice_the_batch)
+{
+    plan p = {.train = 8, .val = 4, .batch = 2, .lr = 1e-4, .name = "halves"};
+    rank r[WORLD], whole = {.plan = &p};
+    run_ranks(&p, r);
+    for (int i = 0; i < WORLD; i++) ck_assert_msg(r[i].status == EQAT_OK, "%s", r[i].error);
+    p.batch *= WORLD;
+    p.name = "whole";
+    work(&whole);
+    ck_assert_msg(whole.status == EQAT_OK, "%s", whole.error);
+    for (int64_t e = 0; e < EPOCHS; e++)
+        for (int i = 0; i < 2; i++) close_to(r[1].epochs[0][e][i], whole.epochs[0][e][i], 1e-4);
+    for (int64_t k = 1; k < BLOCKS; k++)
+        close_to(r[0].epochs[k][EPOCHS - 1][1], whole.epochs[k][EPOCHS - 1][1], 0.02);
+    for (int64_t step = 0; step < 4; step++) close_to(r[0].steps[step], whole.steps[step], 1e-3);
+}
+END_TEST
+
+/* ---- failures ---- */
+
+static eqat_status lose(void *user, double *sums, size_t count)
+{
+    (void)user;
+    (void)sums;
+    ck_assert_uint_eq(count, 2);
+    return EQAT_IO;
+}
+
+START_TEST(a_failing_reduction_ends_the_run)
+{
+    bench b = set_up(&usual);
+    eqat_block_ap_options o = fast_options();
+    eqat_block_ap *job;
+    o.reduce = lose;
+    OK(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &o));
+    says(b.ctx, eqat_block_ap_run(job), EQAT_IO, "reduce callback: failed");
+    eqat_block_ap_free(job);
+    OK(b.ctx, eqat_model_quantize_rtn(b.model, b.quantizer));
+    eqat_e2e_qp_options e = fast_e2e_options();
+    e.reduce = lose;
+    says(b.ctx, eqat_e2e_qp_train(b.model, b.data, &e), EQAT_IO, "reduce callback: failed");
+    tear_down(&b);
+}
+END_TEST
+
+/* The other rank's loss is not a number. */
+static eqat_status spoil(void *user, double *sums, size_t count)
+{
+    (void)count;
+    if (--*(int *)user == 0) sums[0] = NAN;
+    return EQAT_OK;
+}
+
+START_TEST(all_ranks_learn_of_a_loss_that_is_not_finite)
+{
+    bench b = set_up(&usual);
+    eqat_block_ap_options o = fast_options();
+    int calls = 3; /* training and validation of two epochs */
+    o.reduce = spoil;
+    o.reduce_user = &calls;
+    says(b.ctx, eqat_block_ap_quantize(b.model, b.quantizer, b.data, &o), EQAT_NUMERIC,
+         "block 0: training loss is nan");
+    calls = 4;
+    says(b.ctx, eqat_block_ap_quantize(b.model, b.quantizer, b.data, &o), EQAT_NUMERIC,
+         "block 0: validation loss is nan");
+    tear_down(&b);
+}
+END_TEST
+
+int main(void)
+{
+    TCase *tc = tcase_create("all");
+    tcase_set_timeout(tc, 300);
+    tcase_add_unchecked_fixture(tc, write_small_model, scratch_clean);
+    tcase_add_test(tc, ranks_decide_alike_and_end_with_the_same_bytes);
+    tcase_add_test(tc, two_ranks_are_one_with_twice_the_batch);
+    tcase_add_test(tc, a_failing_reduction_ends_the_run);
+    tcase_add_test(tc, all_ranks_learn_of_a_loss_that_is_not_finite);
+    return run_case("several ranks", tc, CK_NOFORK);
+}

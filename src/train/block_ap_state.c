@@ -104,6 +104,8 @@ static eqat_status list_all(eqat_block_ap *job, eqi_state *state, const eqi_bloc
 
 eqat_status eqat_block_ap_save(eqat_block_ap *job, const char *path)
 {
+    EQI_ENTER_OF(job);
+    EQI_NEED(job->ctx, path);
     eqi_state *state;
     eqat_status st;
     place p = place_of(job);
@@ -199,6 +201,8 @@ static eqat_status restore(eqat_block_ap *job, eqi_state *state, const place *p)
 
 eqat_status eqat_block_ap_load(eqat_block_ap *job, const char *path)
 {
+    EQI_ENTER_OF(job);
+    EQI_NEED(job->ctx, path);
     eqi_state *state;
     place p = {0};
     EQI_RETURN_IF(expect_fresh(job));

@@ -42,6 +42,8 @@ static eqat_status transfer(eqat_e2e_qp *job, eqi_state *state, eqat_status st)
 
 eqat_status eqat_e2e_qp_save(eqat_e2e_qp *job, const char *path)
 {
+    EQI_ENTER_OF(job);
+    EQI_NEED(job->ctx, path);
     eqi_state *state;
     EQI_RETURN_IF(eqi_e2e_qp_check_step(job, 0));
     eqat_status st = eqi_state_create(job->ctx, &state, path, KIND);
@@ -50,6 +52,8 @@ eqat_status eqat_e2e_qp_save(eqat_e2e_qp *job, const char *path)
 
 eqat_status eqat_e2e_qp_load(eqat_e2e_qp *job, const char *path)
 {
+    EQI_ENTER_OF(job);
+    EQI_NEED(job->ctx, path);
     eqi_state *state;
     EQI_RETURN_IF(eqi_e2e_qp_check_step(job, 0));
     if (eqat_optimizer_steps(job->optimizer))

@@ -120,7 +120,7 @@ static void interrupt(const variant *v, int64_t at, const char *path)
         for (int64_t i = 0; i < EPOCHS * STEPS; i++)
             OK(b.ctx, eqat_block_ap_step(s.block_ap, i / STEPS, i % STEPS, NULL));
         if (at < 0) {
-            eqat_cancel(b.ctx);
+            eqat_context_cancel(b.ctx);
             says(b.ctx, eqat_block_ap_finish(s.block_ap), EQAT_CANCELLED, "cancelled");
         } else {
             OK(b.ctx, eqat_block_ap_finish(s.block_ap));
@@ -138,7 +138,7 @@ static const char *go_on(const variant *v, const char *path, bool cancelled, rep
     eqat_block_ap *job;
     OK(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &o));
     if (cancelled) {
-        eqat_cancel(b.ctx);
+        eqat_context_cancel(b.ctx);
         says(b.ctx, eqat_block_ap_load(job, path), EQAT_CANCELLED, "cancelled");
     } else {
         OK(b.ctx, eqat_block_ap_load(job, path));

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { STEPS = 64, BATCH = 4, TIME = 64 };
+enum { STEPS = 128, BATCH = 4, TIME = 64 };
 static eqat_context *ctx;
 
 static void ok(eqat_status status)
@@ -63,7 +63,7 @@ static void train_step_sizes(eqat_model *model, eqat_optimizer *adamw)
 {
     eqat_tensor *s;
     const char *name;
-    ok(eqat_optimizer_add_group(adamw, 1e-4, NULL));
+    ok(eqat_optimizer_add_group(adamw, 1e-3, NULL));
     for (size_t i = 0; (name = eqat_model_parameter_name(model, i)); i++) {
         if (!strstr(name, ".scales")) continue;
         ok(eqat_model_parameter(model, name, &s));

@@ -60,10 +60,10 @@ EQAT_API void *eqat_tensor_data(eqat_tensor *tensor);
 
 /* Views.  Reshape needs a contiguous tensor and the same count; slice takes [start, start + length)
  * of one dimension. */
-EQAT_API eqat_status eqat_tensor_reshape(eqat_tensor *tensor, eqat_tensor **out, int32_t ndim,
-                                         const int64_t *shape);
-EQAT_API eqat_status eqat_tensor_slice(eqat_tensor *tensor, eqat_tensor **out, int32_t dim,
-                                       int64_t start, int64_t length);
+EQAT_API eqat_status eqat_tensor_reshape(eqat_tensor *tensor, int32_t ndim, const int64_t *shape,
+                                         eqat_tensor **out);
+EQAT_API eqat_status eqat_tensor_slice(eqat_tensor *tensor, int32_t dim, int64_t start,
+                                       int64_t length, eqat_tensor **out);
 
 /* Copies between host and device; the tensor is contiguous and bytes is its exact size. */
 EQAT_API eqat_status eqat_tensor_write(eqat_tensor *tensor, const void *src, size_t bytes);

@@ -94,8 +94,8 @@ int64_t eqat_tensor_stride(const eqat_tensor *t, int32_t dim)
 int64_t eqat_tensor_count(const eqat_tensor *t) { return t ? eqi_view_count(&t->v) : 0; }
 void *eqat_tensor_data(eqat_tensor *t) { return t ? t->v.data : NULL; }
 
-eqat_status eqat_tensor_reshape(eqat_tensor *t, eqat_tensor **out, int32_t ndim,
-                                const int64_t *shape)
+eqat_status eqat_tensor_reshape(eqat_tensor *t, int32_t ndim, const int64_t *shape,
+                                eqat_tensor **out)
 {
     if (out) *out = NULL;
     EQI_ENTER_OF(t);
@@ -104,8 +104,8 @@ eqat_status eqat_tensor_reshape(eqat_tensor *t, eqat_tensor **out, int32_t ndim,
     return eqi_tensor_reshape(t, out, ndim, shape);
 }
 
-eqat_status eqat_tensor_slice(eqat_tensor *t, eqat_tensor **out, int32_t dim, int64_t start,
-                              int64_t length)
+eqat_status eqat_tensor_slice(eqat_tensor *t, int32_t dim, int64_t start, int64_t length,
+                              eqat_tensor **out)
 {
     if (out) *out = NULL;
     EQI_ENTER_OF(t);

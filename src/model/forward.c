@@ -358,6 +358,8 @@ done:
 
 eqat_status eqat_model_forward(eqat_model *m, const eqat_batch *batch, eqat_tensor **logits)
 {
+    EQI_ENTER_OF(m);
+    EQI_NEED(m->ctx, batch, logits);
     *logits = NULL;
     eqi_tape *tape = NULL;
     input in = {0};
@@ -391,6 +393,8 @@ done:
 eqat_status eqat_model_loss(eqat_model *m, const eqat_batch *batch, eqat_tensor **loss,
                             eqat_tensor **count)
 {
+    EQI_ENTER_OF(m);
+    EQI_NEED(m->ctx, batch, loss);
     *loss = NULL;
     eqi_tape *tape = NULL;
     EQI_RETURN_IF(eqi_tape_create(m->ctx, &tape));
@@ -403,6 +407,8 @@ eqat_status eqat_model_loss(eqat_model *m, const eqat_batch *batch, eqat_tensor 
 eqat_status eqat_model_loss_recorded(eqat_model *m, eqat_tape *tape, const eqat_batch *batch,
                                      eqat_tensor **loss, eqat_tensor **count)
 {
+    EQI_ENTER_OF(m);
+    EQI_NEED(m->ctx, tape, batch, loss);
     return loss_on(m, tape, true, batch, loss, count);
 }
 
@@ -411,9 +417,9 @@ eqat_status eqat_model_loss_recorded(eqat_model *m, eqat_tape *tape, const eqat_
 eqat_status eqat_model_embed(eqat_model *m, eqat_tape *tape, const eqat_batch *batch,
                              eqat_tensor **x)
 {
-    if (x) *x = NULL;
     EQI_ENTER_OF(m);
     EQI_NEED(m->ctx, tape, batch, x);
+    if (x) *x = NULL;
     eqat_batch b;
     EQI_RETURN_IF(copy_batch(m, batch, &b));
     EQI_RETURN_IF(expect_input(m, &b));
@@ -444,9 +450,9 @@ static eqat_status take_block_batch(eqat_model *m, const eqi_tensor *x, const eq
 eqat_status eqat_model_block(eqat_model *m, eqat_tape *tape, int64_t block, eqat_tensor *x,
                              const eqat_batch *batch, eqat_tensor **y)
 {
-    if (y) *y = NULL;
     EQI_ENTER_OF(m);
     EQI_NEED(m->ctx, tape, x, y);
+    if (y) *y = NULL;
     input in = {0};
     eqat_status st;
     if (block < 0 || block >= m->config.blocks)
@@ -464,9 +470,9 @@ done:
 eqat_status eqat_model_logits(eqat_model *m, eqat_tape *tape, eqat_tensor *x, int64_t last_n,
                               eqat_tensor **logits)
 {
-    if (logits) *logits = NULL;
     EQI_ENTER_OF(m);
     EQI_NEED(m->ctx, tape, x, logits);
+    if (logits) *logits = NULL;
     int64_t batch, time;
     EQI_RETURN_IF(take_hidden(m, x, &batch, &time));
     if (last_n < 0 || last_n > time)

@@ -1,6 +1,7 @@
 #include <string.h>
 
 #include "api/options.h"
+#include "base/entry.h"
 #include "base/file.h"
 #include "format/gguf.h"
 #include "format/gguf_names.h"
@@ -69,6 +70,8 @@ static eqat_status open_tokenizer(eqat_model *m)
 eqat_status eqat_model_open(eqat_context *ctx, eqat_model **out, const char *path,
                             const eqat_model_options *options)
 {
+    EQI_ENTER(ctx);
+    EQI_NEED(ctx, out, path);
     *out = NULL;
     eqat_model_options o;
     EQI_RETURN_IF(eqi_options_take(ctx, &eqi_struct_model, &o, options));
@@ -138,7 +141,11 @@ void eqat_model_free(eqat_model *m)
     if (m) eqi_handle_free(m->ctx, &m->handle, unref, m);
 }
 
-const eqat_tokenizer *eqat_model_tokenizer(const eqat_model *m) { return m->tokenizer; }
+const eqat_tokenizer *eqat_model_tokenizer(const eqat_model *m)
+{
+    if (!m) return NULL;
+    return m->tokenizer;
+}
 
 typedef struct totals {
     const eqi_layout *layout; /* of what is packed */
@@ -241,6 +248,8 @@ const eqi_struct eqi_struct_linear_info =
 
 eqat_status eqat_model_inspect(eqat_model *m, eqat_model_info *info)
 {
+    EQI_ENTER_OF(m);
+    EQI_NEED(m->ctx, info);
     const eqi_config *c = &m->config;
     totals t = count(m);
     eqat_model_info full = {
@@ -268,6 +277,7 @@ eqat_status eqat_model_inspect(eqat_model *m, eqat_model_info *info)
 
 int64_t eqat_model_linear_count(eqat_model *m, int64_t block)
 {
+    if (!m) return 0;
     return block >= 0 && block < m->config.blocks ? m->blocks[block].n_linears : 0;
 }
 
@@ -287,6 +297,8 @@ eqat_status eqi_model_find_linear(eqat_model *m, int64_t block, int64_t index,
 
 eqat_status eqat_model_linear(eqat_model *m, int64_t block, int64_t index, eqat_linear_info *info)
 {
+    EQI_ENTER_OF(m);
+    EQI_NEED(m->ctx, info);
     const eqi_linear *l;
     EQI_RETURN_IF(eqi_model_find_linear(m, block, index, &l));
     eqi_quant_desc q = eqi_linear_quantization(l);

@@ -1,6 +1,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/entry.h"
 #include "model/weights.h"
 
 typedef enum where { EMBEDDING, HEAD, FINAL_NORM, NORM, WEIGHT, BIAS, SCALES, ZEROS, CODES } where;
@@ -61,6 +62,7 @@ static bool exists(const eqat_model *m, const struct eqi_parameter *p)
 
 const char *eqat_model_parameter_name(eqat_model *m, size_t index)
 {
+    if (!m) return NULL;
     if (list_all(m) != EQAT_OK) return NULL;
     for (size_t i = 0; i < m->n_parameters; i++)
         if (exists(m, &m->parameters[i]) && index-- == 0) return m->parameters[i].name;
@@ -117,6 +119,8 @@ static eqat_status pin_in_block(eqat_model *m, const struct eqi_parameter *p, eq
 
 eqat_status eqat_model_parameter(eqat_model *m, const char *name, eqat_tensor **out)
 {
+    EQI_ENTER_OF(m);
+    EQI_NEED(m->ctx, name, out);
     *out = NULL;
     EQI_RETURN_IF(list_all(m));
     for (size_t i = 0; i < m->n_parameters; i++) {

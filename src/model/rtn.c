@@ -1,3 +1,4 @@
+#include "base/entry.h"
 #include "model/weights.h"
 #include "quant/freeze.h"
 
@@ -31,6 +32,8 @@ done:
 
 eqat_status eqat_model_quantize_rtn(eqat_model *m, const eqat_quantizer *quantizer)
 {
+    EQI_ENTER_OF(m);
+    EQI_NEED(m->ctx, quantizer);
     EQI_RETURN_IF(eqi_model_check_idle(m));
     for (int64_t b = 0; b < m->config.blocks; b++)
         for (int i = 0; i < m->blocks[b].n_linears; i++) {

@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/entry.h"
 #include "base/file.h"
 #include "base/half.h"
 #include "model/read.h"
@@ -184,6 +185,8 @@ static eqat_status check_layout(eqat_model *m, const eqi_layout *layout)
 
 eqat_status eqat_model_check_save(eqat_model *m, const char *format)
 {
+    EQI_ENTER_OF(m);
+    EQI_NEED(m->ctx, format);
     const eqi_layout *layout;
     EQI_RETURN_IF(eqi_layout_find(m->ctx, format, &layout));
     return check_layout(m, layout);
@@ -218,6 +221,8 @@ static eqat_status round_memory(eqat_model *m)
 
 eqat_status eqat_model_save(eqat_model *m, const char *dir)
 {
+    EQI_ENTER_OF(m);
+    EQI_NEED(m->ctx, dir);
     /* Everything that could be refused is refused before the first byte. */
     const eqi_layout *layout = eqi_layout_default();
     EQI_RETURN_IF(check_layout(m, layout));

@@ -1,4 +1,5 @@
 #include "train/block_ap.h"
+#include "base/entry.h"
 
 #include <math.h>
 #include <string.h>
@@ -135,6 +136,8 @@ eqat_status eqat_block_ap_create(eqat_block_ap **out, eqat_model *model,
                                  const eqat_quantizer *quantizer, eqat_data *data,
                                  const eqat_block_ap_options *options)
 {
+    EQI_ENTER_OF(model);
+    EQI_NEED(model->ctx, out, quantizer, data);
     *out = NULL;
     eqi_ctx *ctx = model->ctx;
     eqat_block_ap_options checked;
@@ -181,15 +184,25 @@ void eqat_block_ap_free(eqat_block_ap *job)
     if (job) eqi_handle_free(job->ctx, &job->handle, unref, job);
 }
 
-int64_t eqat_block_ap_block(const eqat_block_ap *job) { return job->block; }
+int64_t eqat_block_ap_block(const eqat_block_ap *job)
+{
+    if (!job) return 0;
+    return job->block;
+}
 int64_t eqat_block_ap_steps(const eqat_block_ap *job)
 {
+    if (!job) return 0;
     return batches(job->train, job->options.batch_size);
 }
-eqat_optimizer *eqat_block_ap_optimizer(eqat_block_ap *job) { return job->optimizer; }
+eqat_optimizer *eqat_block_ap_optimizer(eqat_block_ap *job)
+{
+    if (!job) return NULL;
+    return job->optimizer;
+}
 
 eqat_tensor *eqat_block_ap_parameter(eqat_block_ap *job, const char *name)
 {
+    if (!job || !name) return NULL;
     const eqi_block *b = &job->work;
     if (b->state != EQI_BLOCK_MASTERS) return NULL;
     for (int i = 0; i < b->n_linears; i++) {

@@ -1,6 +1,7 @@
 #include <math.h>
 
 #include "api/options.h"
+#include "base/entry.h"
 #include "train/block_ap.h"
 #include "train/report.h"
 
@@ -14,6 +15,8 @@ static eqi_epoch *epoch_of(const eqat_block_ap *job, int64_t block, int64_t epoc
 eqat_status eqat_block_ap_epoch(const eqat_block_ap *job, int64_t block, int64_t epoch,
                                 eqat_epoch_report *report)
 {
+    EQI_ENTER_OF(job);
+    EQI_NEED(job->ctx, report);
     bool exists = block >= 0 && block < job->model->config.blocks && epoch >= 0 &&
         epoch < job->options.epochs;
     const eqi_epoch *e = exists ? epoch_of(job, block, epoch) : NULL;
@@ -91,6 +94,7 @@ static eqat_status run_block(eqat_block_ap *job)
 
 eqat_status eqat_block_ap_run(eqat_block_ap *job)
 {
+    EQI_ENTER_OF(job);
     while (job->block < job->model->config.blocks) {
         if (job->work.state == EQI_BLOCK_DENSE) EQI_RETURN_IF(eqat_block_ap_begin(job));
         eqat_status st = job->work.state == EQI_BLOCK_MASTERS ? run_block(job) : EQAT_OK;
@@ -106,6 +110,8 @@ eqat_status eqat_block_ap_run(eqat_block_ap *job)
 eqat_status eqat_block_ap_quantize(eqat_model *model, const eqat_quantizer *quantizer,
                                    eqat_data *data, const eqat_block_ap_options *options)
 {
+    EQI_ENTER_OF(model);
+    EQI_NEED(model->ctx, quantizer, data);
     eqat_block_ap *job;
     EQI_RETURN_IF(eqat_block_ap_create(&job, model, quantizer, data, options));
     eqat_status st = eqat_block_ap_run(job);

@@ -1,5 +1,6 @@
 #include <math.h>
 
+#include "base/entry.h"
 #include "eqat/tape.h"
 #include "train/block_ap.h"
 #include "train/report.h"
@@ -133,6 +134,8 @@ static eqat_status check_step(eqat_block_ap *job, int64_t epoch, int64_t step)
 eqat_status eqat_block_ap_forward(eqat_block_ap *job, eqat_tape *tape, int64_t epoch, int64_t step,
                                   eqat_tensor **y, eqat_tensor **target)
 {
+    EQI_ENTER_OF(job);
+    EQI_NEED(job->ctx, tape, y, target);
     int64_t batch = job->options.batch_size;
     *y = *target = NULL;
     EQI_RETURN_IF(check_step(job, epoch, step));
@@ -164,6 +167,7 @@ eqat_status eqi_block_ap_take_step(eqat_block_ap *job, int64_t epoch, int64_t st
 
 eqat_status eqat_block_ap_step(eqat_block_ap *job, int64_t epoch, int64_t step, double *loss)
 {
+    EQI_ENTER_OF(job);
     EQI_RETURN_IF(eqi_block_ap_take_step(job, epoch, step, loss));
     return loss ? eqi_block_ap_check_loss(job, epoch, step, *loss) : EQAT_OK;
 }
@@ -215,6 +219,8 @@ eqat_status eqi_block_ap_mean_loss(eqat_block_ap *job, int64_t epoch, double *me
 
 eqat_status eqat_block_ap_validate(eqat_block_ap *job, double *loss)
 {
+    EQI_ENTER_OF(job);
+    EQI_NEED(job->ctx, loss);
     EQI_RETURN_IF(eqi_block_ap_expect_training(job));
     *loss = NAN;
     int64_t batch = job->options.batch_size, count = batches(job->val, batch);

@@ -1,5 +1,6 @@
 #include <math.h>
 
+#include "base/entry.h"
 #include "model/weights.h"
 #include "quant/freeze.h"
 #include "train/block_ap.h"
@@ -194,6 +195,7 @@ eqat_status eqi_block_ap_take_block(eqat_block_ap *job)
 
 eqat_status eqat_block_ap_begin(eqat_block_ap *job)
 {
+    EQI_ENTER_OF(job);
     eqat_status st;
     EQI_RETURN_IF(expect_idle(job));
     EQI_RETURN_IF(eqi_block_ap_catch_up(job));
@@ -211,6 +213,7 @@ failed:
 
 void eqat_block_ap_abandon(eqat_block_ap *job)
 {
+    if (!job) return;
     if (job->work.state == EQI_BLOCK_MASTERS) give_up(job);
 }
 
@@ -277,6 +280,7 @@ static eqat_status freeze(eqat_block_ap *job)
 
 eqat_status eqat_block_ap_finish(eqat_block_ap *job)
 {
+    EQI_ENTER_OF(job);
     if (job->work.state != EQI_BLOCK_FROZEN) {
         EQI_RETURN_IF(eqi_block_ap_expect_training(job));
         EQI_RETURN_IF(freeze(job));

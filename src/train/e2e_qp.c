@@ -2,6 +2,7 @@
 
 #include "api/options.h"
 #include "autograd/tape.h"
+#include "base/entry.h"
 #include "data/data.h"
 #include "model/weights.h"
 #include "quant/freeze.h"
@@ -263,6 +264,8 @@ static eqat_status set_up(eqat_e2e_qp *job)
 eqat_status eqat_e2e_qp_create(eqat_e2e_qp **out, eqat_model *model, eqat_data *data,
                                const eqat_e2e_qp_options *options)
 {
+    EQI_ENTER_OF(model);
+    EQI_NEED(model->ctx, out, data);
     *out = NULL;
     eqi_ctx *ctx = model->ctx;
     eqat_e2e_qp_options checked;
@@ -306,9 +309,14 @@ void eqat_e2e_qp_free(eqat_e2e_qp *job)
 
 int64_t eqat_e2e_qp_steps(const eqat_e2e_qp *job)
 {
+    if (!job) return 0;
     return job->options.epochs * job->steps_per_epoch;
 }
-eqat_optimizer *eqat_e2e_qp_optimizer(eqat_e2e_qp *job) { return job->optimizer; }
+eqat_optimizer *eqat_e2e_qp_optimizer(eqat_e2e_qp *job)
+{
+    if (!job) return NULL;
+    return job->optimizer;
+}
 
 /* ---- steps ---- */
 
@@ -337,6 +345,7 @@ static int64_t micro_size(const eqat_e2e_qp *job, int64_t step, int64_t micro)
 
 int64_t eqat_e2e_qp_micro_steps(const eqat_e2e_qp *job, int64_t step)
 {
+    if (!job) return 0;
     if (step < 0 || step >= eqat_e2e_qp_steps(job)) return 0;
     return pieces(step_size(job, step), job->options.micro_batch_size);
 }
@@ -413,6 +422,7 @@ static eqat_status check_loss(const eqat_e2e_qp *job, int64_t step, double loss)
 
 eqat_status eqat_e2e_qp_accumulate(eqat_e2e_qp *job, int64_t step, int64_t micro, double *loss)
 {
+    EQI_ENTER_OF(job);
     EQI_RETURN_IF(eqi_e2e_qp_check_step(job, step));
     if (micro < 0 || micro >= eqat_e2e_qp_micro_steps(job, step))
         return eqi_fail(job->ctx, EQAT_INVALID_ARGUMENT,
@@ -441,6 +451,7 @@ done:
 
 eqat_status eqat_e2e_qp_step(eqat_e2e_qp *job)
 {
+    EQI_ENTER_OF(job);
     if (job->finished) return eqi_e2e_qp_check_step(job, 0);
     return eqat_optimizer_step(job->optimizer, 1);
 }
@@ -478,6 +489,7 @@ static eqat_status report_loss(eqat_e2e_qp *job, int64_t step)
 
 double eqat_e2e_qp_loss(const eqat_e2e_qp *job, int64_t step)
 {
+    if (!job) return (double)NAN;
     double sum;
     if (step < 0 || step >= eqat_e2e_qp_steps(job)) return NAN;
     if (!isnan(job->reports[step])) return job->reports[step];
@@ -487,6 +499,7 @@ double eqat_e2e_qp_loss(const eqat_e2e_qp *job, int64_t step)
 
 eqat_status eqat_e2e_qp_finish(eqat_e2e_qp *job)
 {
+    EQI_ENTER_OF(job);
     EQI_RETURN_IF(eqi_e2e_qp_check_step(job, 0));
     for (size_t i = 0; i < job->count; i++) EQI_RETURN_IF(round_stored(&job->trained[i]));
     end_training(job, keep);
@@ -515,6 +528,7 @@ static eqat_status report(eqat_e2e_qp *job, int64_t step, double loss)
 
 eqat_status eqat_e2e_qp_run(eqat_e2e_qp *job)
 {
+    EQI_ENTER_OF(job);
     int64_t steps = eqat_e2e_qp_steps(job);
     if (job->finished) return eqi_e2e_qp_check_step(job, 0);
     for (int64_t step = eqat_optimizer_steps(job->optimizer); step < steps; step++) {
@@ -532,6 +546,8 @@ eqat_status eqat_e2e_qp_run(eqat_e2e_qp *job)
 eqat_status eqat_e2e_qp_train(eqat_model *model, eqat_data *data,
                               const eqat_e2e_qp_options *options)
 {
+    EQI_ENTER_OF(model);
+    EQI_NEED(model->ctx, data);
     eqat_e2e_qp *job;
     EQI_RETURN_IF(eqat_e2e_qp_create(&job, model, data, options));
     eqat_status st = eqat_e2e_qp_run(job);

@@ -1,6 +1,7 @@
 #include <math.h>
 
 #include "api/options.h"
+#include "base/entry.h"
 #include "eqat/eval.h"
 #include "model/weights.h"
 #include "train/report.h"
@@ -197,6 +198,8 @@ static eqat_status run(evaluation *e)
 eqat_status eqat_eval_perplexity(eqat_model *model, eqat_data *data,
                                  const eqat_eval_options *options, eqat_perplexity *result)
 {
+    EQI_ENTER_OF(model);
+    EQI_NEED(model->ctx, data, result);
     evaluation e = {.ctx = model->ctx, .model = model, .data = data};
     eqat_perplexity full = {0};
     EQI_RETURN_IF(eqi_options_give(e.ctx, "eqat_perplexity", result, &full,

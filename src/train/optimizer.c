@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "api/options.h"
+#include "base/entry.h"
 #include "ops/ops.h"
 #include "train/optimizer.h"
 #include "train/schedule.h"
@@ -54,6 +55,8 @@ void eqat_optimizer_options_init(eqat_optimizer_options *options, size_t struct_
 eqat_status eqat_optimizer_create(eqat_context *ctx, eqat_optimizer **out,
                                   const eqat_optimizer_options *options)
 {
+    EQI_ENTER(ctx);
+    EQI_NEED(ctx, out);
     *out = NULL;
     eqat_optimizer_options checked;
     EQI_RETURN_IF(eqi_options_take(ctx, &eqi_struct_optimizer, &checked, options));
@@ -99,6 +102,7 @@ void eqat_optimizer_free(eqat_optimizer *o)
 
 eqat_status eqat_optimizer_add_group(eqat_optimizer *o, double lr, int32_t *group)
 {
+    EQI_ENTER_OF(o);
     if (!(lr >= 0) || isinf(lr))
         return eqi_fail(o->ctx, EQAT_INVALID_ARGUMENT,
                         "learning rate: found %g, expected 0 or more", lr);
@@ -129,6 +133,8 @@ static eqat_status grow(eqat_optimizer *o)
 
 eqat_status eqat_optimizer_add(eqat_optimizer *o, int32_t group, eqat_tensor *p)
 {
+    EQI_ENTER_OF(o);
+    EQI_NEED(o->ctx, p);
     if (group < 0 || group >= o->groups)
         return eqi_fail(o->ctx, EQAT_INVALID_ARGUMENT,
                         "parameter group: found %d, expected one of %d groups", group, o->groups);
@@ -157,11 +163,13 @@ eqat_status eqat_optimizer_add(eqat_optimizer *o, int32_t group, eqat_tensor *p)
 
 void eqat_optimizer_zero_grad(eqat_optimizer *o)
 {
+    if (!o) return;
     for (size_t i = 0; i < o->count; i++) eqi_tensor_zero_grad(o->parameters[i]);
 }
 
 void eqat_optimizer_set_grad_callback(eqat_optimizer *o, eqat_grad_fn callback, void *user)
 {
+    if (!o) return;
     o->callback = callback;
     o->callback_user = user;
 }
@@ -231,6 +239,7 @@ static eqat_status update(eqat_optimizer *o, size_t i)
 
 eqat_status eqat_optimizer_step(eqat_optimizer *o, double grad_scale)
 {
+    EQI_ENTER_OF(o);
     EQI_RETURN_IF(call_back(o));
     EQI_RETURN_IF(eqi_tensor_fill(o->sum, 0));
     for (size_t i = 0; i < o->count; i++)
@@ -290,6 +299,8 @@ static bool can_fuse(const eqat_optimizer *o, const eqat_tape *tape)
 
 eqat_status eqat_optimizer_backward(eqat_optimizer *o, eqat_tape *tape, eqat_tensor *loss)
 {
+    EQI_ENTER_OF(o);
+    EQI_NEED(o->ctx, tape, loss);
     if (!can_fuse(o, tape)) {
         EQI_RETURN_IF(eqi_tape_backward(tape, loss, 1));
         return eqat_optimizer_step(o, 1);
@@ -311,14 +322,21 @@ eqat_status eqat_optimizer_backward(eqat_optimizer *o, eqat_tape *tape, eqat_ten
 
 double eqat_optimizer_lr_factor(const eqat_optimizer *o, int64_t k)
 {
+    if (!o) return (double)NAN;
     return eqi_schedule_factor(k, o->options.warmup_steps, o->options.total_steps,
                                o->options.min_lr_factor);
 }
 
-int64_t eqat_optimizer_steps(const eqat_optimizer *o) { return o->steps; }
+int64_t eqat_optimizer_steps(const eqat_optimizer *o)
+{
+    if (!o) return 0;
+    return o->steps;
+}
 
 eqat_status eqat_optimizer_grad_norm(eqat_optimizer *o, double *norm)
 {
+    EQI_ENTER_OF(o);
+    EQI_NEED(o->ctx, norm);
     float value;
     EQI_RETURN_IF(eqi_tensor_download(o->norm, &value, sizeof value));
     *norm = (double)value;

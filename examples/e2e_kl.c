@@ -67,7 +67,7 @@ static void train_step_sizes(eqat_model *model, eqat_optimizer *adamw)
     for (size_t i = 0; (name = eqat_model_parameter_name(model, i)); i++) {
         if (!strstr(name, ".scales")) continue;
         ok(eqat_model_parameter(model, name, &s));
-        ok(eqat_tensor_set_trainable(s, true));
+        ok(eqat_tensor_set_requires_grad(s, true));
         ok(eqat_optimizer_add(adamw, 0, s));
     }
 }

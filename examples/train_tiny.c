@@ -179,7 +179,7 @@ static eqat_tensor *parameter_make(eqat_optimizer *adamw, const char *name, int6
         init[i] = columns ? (float)(normal() / sqrt((double)columns)) : 1.0f;
     ok(eqat_tensor_create(ctx, &p->tensor, EQAT_F32, columns ? 2 : 1, shape, init));
     free(init);
-    ok(eqat_tensor_set_trainable(p->tensor, true));
+    ok(eqat_tensor_set_requires_grad(p->tensor, true));
     ok(eqat_optimizer_add(adamw, 0, p->tensor));
     return p->tensor;
 }

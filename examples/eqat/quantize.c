@@ -180,7 +180,7 @@ static eqat_status run_block_ap(job *j, eqat_model *model)
     if (st == EQAT_OK && j->method == RTN) st = eqat_model_quantize_rtn(model, quantizer);
     if (st == EQAT_OK && j->method != RTN) {
         st = open_data(j, model, j->calib, &j->data, &data);
-        if (st == EQAT_OK) st = eqat_block_ap_create(&ap, model, quantizer, data, &j->block_ap);
+        if (st == EQAT_OK) st = eqat_block_ap_create(model, &ap, quantizer, data, &j->block_ap);
         if (st == EQAT_OK) st = eqat_block_ap_run(ap);
         if (st == EQAT_OK) report_blocks(j, ap);
     }
@@ -195,7 +195,7 @@ static eqat_status run_e2e(job *j, eqat_model *model)
     eqat_data *data = NULL;
     eqat_e2e_qp *e2e = NULL;
     eqat_status st = open_data(j, model, j->e2e_file, &j->e2e_data, &data);
-    if (st == EQAT_OK) st = eqat_e2e_qp_create(&e2e, model, data, &j->e2e);
+    if (st == EQAT_OK) st = eqat_e2e_qp_create(model, &e2e, data, &j->e2e);
     if (st == EQAT_OK) st = eqat_e2e_qp_run(e2e);
     if (st == EQAT_OK) {
         json_t *losses = json_array();

@@ -1,4 +1,5 @@
-/* libeqat: the context, in which everything else lives.  SPDX-License-Identifier: Apache-2.0 */
+/** @file
+ * libeqat: the context, in which everything else lives.  SPDX-License-Identifier: Apache-2.0 */
 #ifndef EQAT_CONTEXT_H
 #define EQAT_CONTEXT_H
 
@@ -12,7 +13,7 @@
 extern "C" {
 #endif
 
-/* A context owns a compute device, a thread pool, an allocator, a log and a seed.
+/** A context owns a compute device, a thread pool, an allocator, a log and a seed.
  *
  * Threads: a context and all handles made from it are used by one thread at a time; different
  * contexts are independent.  A call that returns a status takes the context's turn: another
@@ -36,7 +37,7 @@ extern "C" {
  * status then does nothing and returns 0, NULL or false. */
 typedef struct eqat_context eqat_context;
 
-/* Severity of a log line. */
+/** Severity of a log line. */
 typedef enum eqat_log_level {
     EQAT_LOG_ERROR = 0,
     EQAT_LOG_WARN = 1,
@@ -44,84 +45,84 @@ typedef enum eqat_log_level {
     EQAT_LOG_DEBUG = 3
 } eqat_log_level;
 
-/* One finished line without a newline, valid during the call.  Called on the thread that uses the
+/** One finished line without a newline, valid during the call.  Called on the thread that uses the
  * context. */
 typedef void (*eqat_log_fn)(void *user, int32_t level, const char *line);
 
-/* Returns `size` bytes aligned to `align` (a power of two, at most 64), or NULL.  Called on the
+/** Returns `size` bytes aligned to `align` (a power of two, at most 64), or NULL.  Called on the
  * thread that uses the context.  When NULL is returned the running call fails with
  * EQAT_OUT_OF_MEMORY and everything stays usable. */
 typedef void *(*eqat_alloc_fn)(void *user, size_t size, size_t align);
-/* size is the one that alloc was asked for.  Also called on a thread that frees a handle. */
+/** size is the one that alloc was asked for.  Also called on a thread that frees a handle. */
 typedef void (*eqat_free_fn)(void *user, void *p, size_t size);
 
-/* The caller's thread pool: calls task(arg, index) once for every index in [0, count), on any
+/** The caller's thread pool: calls task(arg, index) once for every index in [0, count), on any
  * threads, in any order and at the same time or not, and returns when all have returned.  Called on
  * the thread that uses the context; task calls nothing of the caller's. */
 typedef void (*eqat_parallel_fn)(void *user, size_t count, void (*task)(void *arg, size_t index),
                                  void *arg);
 
 typedef struct eqat_context_options {
-    size_t struct_size; /* sizeof the caller's struct; set by eqat_context_options_init */
-    const char *device; /* "cpu" (default), "ref" (plain C, slow, for comparison), "cuda:N" */
-    int32_t threads;    /* 0 (default): one per processor available to the process; at most 1024.
+    size_t struct_size; /**< sizeof the caller's struct; set by eqat_context_options_init */
+    const char *device; /**< "cpu" (default), "ref" (plain C, slow, for comparison), "cuda:N" */
+    int32_t threads;    /**< 0 (default): one per processor available to the process; at most 1024.
                            No result depends on it */
-    int32_t log_level;  /* lines above this level are dropped; default EQAT_LOG_INFO */
-    uint64_t seed;      /* all randomness is a pure function of it; default 0 */
-    eqat_log_fn log;    /* NULL (default): no log */
+    int32_t log_level;  /**< lines above this level are dropped; default EQAT_LOG_INFO */
+    uint64_t seed;      /**< all randomness is a pure function of it; default 0 */
+    eqat_log_fn log;    /**< NULL (default): no log */
     void *log_user;
-    eqat_alloc_fn alloc; /* NULL (default): the C library's; alloc and free are given together */
+    eqat_alloc_fn alloc; /**< NULL (default): the C library's; alloc and free are given together */
     eqat_free_fn free;
     void *alloc_user;
-    eqat_parallel_fn parallel; /* NULL (default): the context starts `threads` - 1 threads of its
+    eqat_parallel_fn parallel; /**< NULL (default): the context starts `threads` - 1 threads of its
                                   own; else it starts none and hands over `threads` tasks at most */
     void *parallel_user;
-    bool amx; /* default true; false: the library does not use AMX, nor does it ask for it.  oneDNN
+    bool amx; /**< default true; false: the library does not use AMX, nor does it ask for it. oneDNN
                  then leaves it alone too, in the whole process, if this is its first use there */
-    uint8_t reserved[7]; /* 0 */
+    uint8_t reserved[7]; /**< 0 */
 } eqat_context_options;
 
-/* Writes defaults into the first `struct_size` bytes of *options, and no further. */
+/** Writes defaults into the first `struct_size` bytes of *options, and no further. */
 EQAT_API void eqat_context_options_init(eqat_context_options *options, size_t struct_size);
 
-/* Creates a context.  options may be NULL: all defaults.  When it fails, *out is NULL and `error`,
+/** Creates a context.  options may be NULL: all defaults.  When it fails, *out is NULL and `error`,
  * if not NULL, receives one line of at most error_size - 1 bytes. Errors: EQAT_INVALID_ARGUMENT,
  * EQAT_OUT_OF_MEMORY, EQAT_UNSUPPORTED (no such device in this build or machine). */
 EQAT_API eqat_status eqat_context_create(eqat_context **out, const eqat_context_options *options,
                                          char *error, size_t error_size);
 
-/* Gives up the caller's reference.  NULL is fine. */
+/** Gives up the caller's reference.  NULL is fine. */
 EQAT_API void eqat_context_free(eqat_context *context);
 
-/* The line that the last failing call on this context left; "" when none failed.  Borrowed; valid
+/** The line that the last failing call on this context left; "" when none failed.  Borrowed; valid
  * until the next call. */
 EQAT_API const char *eqat_context_error(const eqat_context *context);
 
-/* Bytes that the context's allocator has given out: now, and at most since creation or the last
+/** Bytes that the context's allocator has given out: now, and at most since creation or the last
  * reset. */
 EQAT_API size_t eqat_context_bytes(const eqat_context *context);
 EQAT_API size_t eqat_context_bytes_peak(const eqat_context *context);
 EQAT_API void eqat_context_reset_peak(eqat_context *context);
 
-/* Gives cached tensor memory back to the allocator. */
+/** Gives cached tensor memory back to the allocator. */
 EQAT_API void eqat_context_trim(eqat_context *context);
 
-/* Threads in the pool. */
+/** Threads in the pool. */
 EQAT_API int32_t eqat_context_threads(const eqat_context *context);
 
-/* Asks the running (or, if none runs, the next) long call of this context to stop with
+/** Asks the running (or, if none runs, the next) long call of this context to stop with
  * EQAT_CANCELLED at its next step, leaving everything consistent.  Async-signal-safe; any thread.
  */
 EQAT_API void eqat_context_cancel(eqat_context *context);
-/* Takes back a request that no call has answered yet.  Async-signal-safe; any thread. */
+/** Takes back a request that no call has answered yet.  Async-signal-safe; any thread. */
 EQAT_API void eqat_context_reset_cancel(eqat_context *context);
 
-/* Version of the headers; eqat_version() is that of the library in the process. */
+/** Version of the headers; eqat_version() is that of the library in the process. */
 #define EQAT_VERSION_MAJOR 0
 #define EQAT_VERSION_MINOR 1
 #define EQAT_VERSION_PATCH 0
 
-/* Version of the library as "major.minor.patch"; static storage; any thread. */
+/** Version of the library as "major.minor.patch"; static storage; any thread. */
 EQAT_API const char *eqat_version(void);
 
 #ifdef __cplusplus

@@ -1,4 +1,5 @@
-/* libeqat: calibration and training data.  SPDX-License-Identifier: Apache-2.0 */
+/** @file
+ * libeqat: calibration and training data.  SPDX-License-Identifier: Apache-2.0 */
 #ifndef EQAT_DATA_H
 #define EQAT_DATA_H
 
@@ -9,7 +10,7 @@
 extern "C" {
 #endif
 
-/* Samples of seq_len tokens: windows cut from one long stream of tokens, or records of the
+/** Samples of seq_len tokens: windows cut from one long stream of tokens, or records of the
  * caller's. Training and validation windows never overlap.
  *
  * Consecutive sampling: window i is tokens [i * seq_len, (i + 1) * seq_len); training windows
@@ -25,20 +26,20 @@ typedef enum eqat_sampling {
 
 typedef struct eqat_data_options {
     size_t struct_size;
-    int64_t train_size; /* samples; default 4096; 0: all windows that validation leaves (consecutive
-                           sampling only) */
-    int64_t val_size;   /* samples; default 64; may be 0 */
-    int64_t seq_len;    /* tokens of a sample; default 2048 */
-    int32_t sampling;   /* eqat_sampling; default random */
-    bool shuffle;       /* another order of the training samples in each epoch; default true */
-    int32_t rank, world; /* this process takes every world-th sample, from rank on; default 0 of 1.
-                            All ranks have equally many: up to world - 1 training and validation
-                            samples are left out, which the log says */
+    int64_t train_size;  /**< samples; default 4096; 0: all windows that validation leaves
+                            (consecutive  sampling only) */
+    int64_t val_size;    /**< samples; default 64; may be 0 */
+    int64_t seq_len;     /**< tokens of a sample; default 2048 */
+    int32_t sampling;    /**< eqat_sampling; default random */
+    bool shuffle;        /**< another order of the training samples in each epoch; default true */
+    int32_t rank, world; /**< this process takes every world-th sample, from rank on; default 0
+                            of 1. All ranks have equally many: up to world - 1 training and
+                            validation samples are left out, which the log says */
 } eqat_data_options;
 
 EQAT_API void eqat_data_options_init(eqat_data_options *options, size_t struct_size);
 
-/* From a file, by its ending: .txt (tokenized once, whole), .jsonl (key "text", tokenized per
+/** From a file, by its ending: .txt (tokenized once, whole), .jsonl (key "text", tokenized per
  * record, concatenated), .npy (one dimension of u16, u32, i32 or i64), .u16, .u32 (raw,
  * little-endian).  Text needs a tokenizer (borrowed during the call; NULL: tokens only). vocab_size
  * > 0 checks every id: one out of range is EQAT_FORMAT naming file, position and id.  Fewer tokens
@@ -47,12 +48,12 @@ EQAT_API void eqat_data_options_init(eqat_data_options *options, size_t struct_s
 EQAT_API eqat_status eqat_data_open(eqat_context *context, eqat_data **out, const char *path,
                                     const eqat_tokenizer *tokenizer, int64_t vocab_size,
                                     const eqat_data_options *options);
-/* From memory: `count` ids, copied. */
+/** From memory: `count` ids, copied. */
 EQAT_API eqat_status eqat_data_from_tokens(eqat_context *context, eqat_data **out,
                                            const int32_t *ids, size_t count, int64_t vocab_size,
                                            const eqat_data_options *options);
 
-/* What a record holds. */
+/** What a record holds. */
 typedef enum eqat_sample_field {
     EQAT_SAMPLE_IDS = 1,
     EQAT_SAMPLE_LABELS = 2,
@@ -61,40 +62,40 @@ typedef enum eqat_sample_field {
     EQAT_SAMPLE_EMBEDDINGS = 16
 } eqat_sample_field;
 
-/* One sample: arrays of T = seq_len values (T rows in embeddings) that belong to the caller of
+/** One sample: arrays of T = seq_len values (T rows in embeddings) that belong to the caller of
  * whoever fills them.  The meaning is that of eqat_batch.  New members come at the end. */
 typedef struct eqat_sample {
     size_t struct_size;
-    int32_t *ids;       /* [T], tokens */
-    int32_t *labels;    /* [T]: the id that position t should predict, negative: masked */
-    int32_t *positions; /* [T], from 0 */
-    int32_t *segments;  /* [T]: tokens see those of their own segment alone */
-    float *embeddings;  /* [T, H]: what enters the first block, in place of ids */
+    int32_t *ids;       /**< [T], tokens */
+    int32_t *labels;    /**< [T]: the id that position t should predict, negative: masked */
+    int32_t *positions; /**< [T], from 0 */
+    int32_t *segments;  /**< [T]: tokens see those of their own segment alone */
+    float *embeddings;  /**< [T, H]: what enters the first block, in place of ids */
 } eqat_sample;
 
-/* Writes the fields of record `index`, which are not NULL, in full.  Called in any order,
+/** Writes the fields of record `index`, which are not NULL, in full.  Called in any order,
  * repeatedly, and gives the same values each time. */
 typedef eqat_status (*eqat_sample_fn)(void *user, bool validation, int64_t index,
                                       const eqat_sample *sample);
-/* From the caller, who makes records with these fields (eqat_sample_field, or-ed; ids or embeddings
- * among them).  Records without ids need labels to be trained on end to end or evaluated.
- * vocab_size > 0 is held against ids and labels.  hidden_size: H of embeddings, else 0.
+/** From the caller, who makes records with these fields (eqat_sample_field, or-ed; ids or
+ * embeddings among them).  Records without ids need labels to be trained on end to end or
+ * evaluated. vocab_size > 0 is held against ids and labels.  hidden_size: H of embeddings, else 0.
  * EQAT_INVALID_ARGUMENT when the fields and hidden_size do not fit together, or train_size is 0. */
 EQAT_API eqat_status eqat_data_from_records(eqat_context *context, eqat_data **out,
                                             eqat_sample_fn fill, void *user, int32_t fields,
                                             int64_t vocab_size, int64_t hidden_size,
                                             const eqat_data_options *options);
-EQAT_API void eqat_data_free(eqat_data *data); /* NULL is fine */
+EQAT_API void eqat_data_free(eqat_data *data); /**< NULL is fine */
 
-EQAT_API int64_t eqat_data_train_size(const eqat_data *data); /* samples of this rank */
+EQAT_API int64_t eqat_data_train_size(const eqat_data *data); /**< samples of this rank */
 EQAT_API int64_t eqat_data_val_size(const eqat_data *data);
 EQAT_API int64_t eqat_data_seq_len(const eqat_data *data);
-/* Tokens in the stream; 0 for records. */
+/** Tokens in the stream; 0 for records. */
 EQAT_API int64_t eqat_data_token_count(const eqat_data *data);
-/* Fields of the records (eqat_sample_field, or-ed); of files and tokens: EQAT_SAMPLE_IDS. */
+/** Fields of the records (eqat_sample_field, or-ed); of files and tokens: EQAT_SAMPLE_IDS. */
 EQAT_API int32_t eqat_data_fields(const eqat_data *data);
-EQAT_API int64_t eqat_data_hidden_size(const eqat_data *data); /* of embeddings; 0: has none */
-/* Training or validation sample `index` (of this rank, from 0) into those arrays of *sample that
+EQAT_API int64_t eqat_data_hidden_size(const eqat_data *data); /**< of embeddings; 0: has none */
+/** Training or validation sample `index` (of this rank, from 0) into those arrays of *sample that
  * are not NULL.  What the records lack is made up as eqat_batch does: labels are the ids shifted by
  * one, the last of the sample and of a segment masked; positions 0 to T - 1; segments 0.  Errors:
  * EQAT_INVALID_ARGUMENT (no such sample; ids or embeddings of records that lack them, labels of
@@ -102,8 +103,8 @@ EQAT_API int64_t eqat_data_hidden_size(const eqat_data *data); /* of embeddings;
  * label or position out of range), and what the callback returned. */
 EQAT_API eqat_status eqat_data_sample(eqat_data *data, bool validation, int64_t index,
                                       const eqat_sample *sample);
-/* Which training sample stands at `position` of `epoch`, both from 0: the identity without shuffle;
- * -1 out of range. */
+/** Which training sample stands at `position` of `epoch`, both from 0: the identity without
+ * shuffle; -1 out of range. */
 EQAT_API int64_t eqat_data_order(const eqat_data *data, int64_t epoch, int64_t position);
 
 #ifdef __cplusplus

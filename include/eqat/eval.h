@@ -1,4 +1,5 @@
-/* libeqat: evaluation.  SPDX-License-Identifier: Apache-2.0 */
+/** @file
+ * libeqat: evaluation.  SPDX-License-Identifier: Apache-2.0 */
 #ifndef EQAT_EVAL_H
 #define EQAT_EVAL_H
 
@@ -10,8 +11,8 @@ extern "C" {
 
 typedef struct eqat_eval_options {
     size_t struct_size;
-    int64_t batch_size;  /* windows at once; default 1 */
-    int64_t max_windows; /* 0 (default): all */
+    int64_t batch_size;  /**< windows at once; default 1 */
+    int64_t max_windows; /**< 0 (default): all */
     eqat_progress_fn progress;
     void *progress_user;
 } eqat_eval_options;
@@ -19,14 +20,14 @@ typedef struct eqat_eval_options {
 EQAT_API void eqat_eval_options_init(eqat_eval_options *options, size_t struct_size);
 
 typedef struct eqat_perplexity {
-    size_t struct_size; /* set by the caller */
-    double perplexity;  /* exp(nll / tokens) */
-    double nll;         /* sum of -ln p */
-    int64_t tokens;     /* predicted tokens: windows * (seq_len - 1), or the labels of records */
+    size_t struct_size; /**< set by the caller */
+    double perplexity;  /**< exp(nll / tokens) */
+    double nll;         /**< sum of -ln p */
+    int64_t tokens;     /**< predicted tokens: windows * (seq_len - 1), or the labels of records */
     int64_t windows;
 } eqat_perplexity;
 
-/* Perplexity over the training windows of `data` (open it with consecutive sampling, train_size 0
+/** Perplexity over the training windows of `data` (open it with consecutive sampling, train_size 0
  * for all of them, val_size 0 and no shuffle), as GPTQ and the paper measure: independent windows,
  * every token but a window's first is predicted.  Of records, labels that are not masked are
  * predicted, and positions and segments count.  options may be NULL. Errors: EQAT_INVALID_ARGUMENT

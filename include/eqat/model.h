@@ -1,4 +1,5 @@
-/* libeqat: decoder language models.  SPDX-License-Identifier: Apache-2.0 */
+/** @file
+ * libeqat: decoder language models.  SPDX-License-Identifier: Apache-2.0 */
 #ifndef EQAT_MODEL_H
 #define EQAT_MODEL_H
 
@@ -10,7 +11,7 @@
 extern "C" {
 #endif
 
-/* A decoder-only transformer read from a Hugging Face folder or a GGUF file, full precision or
+/** A decoder-only transformer read from a Hugging Face folder or a GGUF file, full precision or
  * quantized.  Full-precision blocks stay in the file and are read when needed; packed blocks stay
  * in memory.  The files must stay unchanged while the model is open.  Families: Llama
  * 1/2/3/3.1/3.2, Mistral, Qwen2/2.5, Qwen3, SmolLM2.  Threads: as the context. */
@@ -18,79 +19,80 @@ typedef struct eqat_model eqat_model;
 
 typedef struct eqat_model_options {
     size_t struct_size;
-    int32_t compute_dtype; /* eqat_dtype of activations: EQAT_BF16 (default) or EQAT_F32 */
-    int32_t reserved;      /* 0 */
+    int32_t compute_dtype; /**< eqat_dtype of activations: EQAT_BF16 (default) or EQAT_F32 */
+    int32_t reserved;      /**< 0 */
 } eqat_model_options;
 
 EQAT_API void eqat_model_options_init(eqat_model_options *options, size_t struct_size);
 
-/* path is a folder (config.json with model.safetensors, or shards and their index) or a .gguf file.
- * options may be NULL. Errors: EQAT_NOT_FOUND, EQAT_FORMAT (damaged, a tensor missing or of the
- * wrong shape), EQAT_UNSUPPORTED (names the architecture or the quantization method). */
+/** path is a folder (config.json with model.safetensors, or shards and their index) or a .gguf
+ * file. options may be NULL. Errors: EQAT_NOT_FOUND, EQAT_FORMAT (damaged, a tensor missing or of
+ * the wrong shape), EQAT_UNSUPPORTED (names the architecture or the quantization method). */
 EQAT_API eqat_status eqat_model_open(eqat_context *context, eqat_model **out, const char *path,
                                      const eqat_model_options *options);
-EQAT_API void eqat_model_free(eqat_model *model); /* NULL is fine */
+EQAT_API void eqat_model_free(eqat_model *model); /**< NULL is fine */
 
 typedef struct eqat_model_info {
-    size_t struct_size; /* set by the caller */
-    const char *family; /* "llama", "mistral", "qwen2", "qwen3"; borrowed from the model */
+    size_t struct_size; /**< set by the caller */
+    const char *family; /**< "llama", "mistral", "qwen2", "qwen3"; borrowed from the model */
     int64_t blocks, hidden_size, intermediate_size, heads, kv_heads, head_dim, vocab_size,
         max_positions;
-    int64_t window;            /* sliding window in tokens; 0: none */
-    int64_t parameters;        /* all elements */
-    int64_t linear_parameters; /* of the blocks' linears */
-    int64_t bytes;             /* of all tensors as stored (or as they would be saved) */
-    double linear_bits; /* stored bits per parameter of the blocks' linears, s and z included */
+    int64_t window;            /**< sliding window in tokens; 0: none */
+    int64_t parameters;        /**< all elements */
+    int64_t linear_parameters; /**< of the blocks' linears */
+    int64_t bytes;             /**< of all tensors as stored (or as they would be saved) */
+    double linear_bits; /**< stored bits per parameter of the blocks' linears, s and z included */
     double rms_norm_eps, rope_theta;
     bool tied_embeddings;
-    bool quantized; /* at least one linear is packed */
+    bool quantized; /**< at least one linear is packed */
     uint8_t reserved[6];
 } eqat_model_info;
 
 EQAT_API eqat_status eqat_model_inspect(eqat_model *model, eqat_model_info *info);
 
-/* One linear of a block. */
+/** One linear of a block. */
 typedef struct eqat_linear_info {
-    size_t struct_size; /* set by the caller */
-    const char *name;   /* "model.layers.0.self_attn.q_proj"; borrowed from the model */
+    size_t struct_size; /**< set by the caller */
+    const char *name;   /**< "model.layers.0.self_attn.q_proj"; borrowed from the model */
     int64_t out_features, in_features;
-    int32_t bits; /* 0: not quantized */
+    int32_t bits; /**< 0: not quantized */
     int32_t group_size;
 } eqat_linear_info;
 
-/* Number of linears in a block (blocks need not be alike), and one of them. */
+/** Number of linears in a block (blocks need not be alike), and one of them. */
 EQAT_API int64_t eqat_model_linear_count(eqat_model *model, int64_t block);
 EQAT_API eqat_status eqat_model_linear(eqat_model *model, int64_t block, int64_t index,
                                        eqat_linear_info *info);
 
-/* The tokenizer that came with the model; borrowed; NULL when it has none. */
+/** The tokenizer that came with the model; borrowed; NULL when it has none. */
 EQAT_API const eqat_tokenizer *eqat_model_tokenizer(const eqat_model *model);
 
-/* Several sequences of equal length. */
+/** Several sequences of equal length. */
 typedef struct eqat_batch {
     size_t struct_size;
-    int64_t batch, time;     /* B, T */
-    const int32_t *ids;      /* host [B, T]; or NULL when embeddings is given */
-    eqat_tensor *embeddings; /* [B, T, H] in the compute dtype; NULL (default) */
-    const int32_t *labels; /* host [B, T]: the id that position t should predict, negative: masked;
-                              NULL: ids shifted by one, the last of a sequence or segment masked */
-    const int32_t *positions; /* host [B, T]; NULL: 0..T-1 */
-    const int32_t *segments;  /* host [B, T]; NULL: one segment a sequence */
-    bool keep_activations; /* of a recorded pass: those of all blocks stay in memory; default false:
-                            * backward computes them again, block by block */
-    uint8_t reserved[7];   /* 0 */
+    int64_t batch, time;     /**< B, T */
+    const int32_t *ids;      /**< host [B, T]; or NULL when embeddings is given */
+    eqat_tensor *embeddings; /**< [B, T, H] in the compute dtype; NULL (default) */
+    const int32_t
+        *labels; /**< host [B, T]: the id that position t should predict, negative: masked;
+                    NULL: ids shifted by one, the last of a sequence or segment masked */
+    const int32_t *positions; /**< host [B, T]; NULL: 0..T-1 */
+    const int32_t *segments;  /**< host [B, T]; NULL: one segment a sequence */
+    bool keep_activations;    /**< of a recorded pass: those of all blocks stay in memory; default
+                               * false:    backward computes them again, block by block */
+    uint8_t reserved[7];      /**< 0 */
 } eqat_batch;
 
 EQAT_API void eqat_batch_init(eqat_batch *batch, size_t struct_size);
 
-/* Logits F32 [B, T, V] of a batch, without gradients. */
+/** Logits F32 [B, T, V] of a batch, without gradients. */
 EQAT_API eqat_status eqat_model_forward(eqat_model *model, const eqat_batch *batch,
                                         eqat_tensor **logits);
-/* Mean cross-entropy F32 [1] over the batch's labels, without ever holding [B, T, V]; no gradients.
- * count may be NULL. */
+/** Mean cross-entropy F32 [1] over the batch's labels, without ever holding [B, T, V]; no
+ * gradients. count may be NULL. */
 EQAT_API eqat_status eqat_model_loss(eqat_model *model, const eqat_batch *batch, eqat_tensor **loss,
                                      eqat_tensor **count);
-/* The same recorded on a tape.  Gradients reach what is trainable: see eqat_model_parameter. */
+/** The same recorded on a tape.  Gradients reach what is trainable: see eqat_model_parameter. */
 EQAT_API eqat_status eqat_model_loss_recorded(eqat_model *model, eqat_tape *tape,
                                               const eqat_batch *batch, eqat_tensor **loss,
                                               eqat_tensor **count);
@@ -102,42 +104,42 @@ EQAT_API eqat_status eqat_model_loss_recorded(eqat_model *model, eqat_tape *tape
  * EQAT_INVALID_ARGUMENT (a shape, dtype, id, position or number out of range), EQAT_IO,
  * EQAT_FORMAT and EQAT_OUT_OF_MEMORY of reading weights; *out is then NULL. ---- */
 
-/* What enters the first block, [B, T, H] in the compute dtype: the embeddings of batch->ids, or
+/** What enters the first block, [B, T, H] in the compute dtype: the embeddings of batch->ids, or
  * batch->embeddings as it is.  Labels, positions and segments do not matter here. */
 EQAT_API eqat_status eqat_model_embed(eqat_model *model, eqat_tape *tape, const eqat_batch *batch,
                                       eqat_tensor **x);
-/* x [B, T, H] in the compute dtype -> y of the same kind through block `block` (from 0).  Of batch,
- * which may be NULL (positions 0..T-1, one segment, recomputed), batch and time must be those of x,
- * and positions, segments and keep_activations count.  The block's weights are read for the call;
- * with keep_activations the tape keeps them, and what backward needs, until it is cleared; without,
- * it keeps x alone, and backward reads the weights and computes the block again, for which the tape
- * holds a reference on the model.  The gradients are the same, bit for bit.  Gradients reach x and
- * what is trainable: see eqat_model_parameter.  Also EQAT_CANCELLED. */
+/** x [B, T, H] in the compute dtype -> y of the same kind through block `block` (from 0).  Of
+ * batch, which may be NULL (positions 0..T-1, one segment, recomputed), batch and time must be
+ * those of x, and positions, segments and keep_activations count.  The block's weights are read for
+ * the call; with keep_activations the tape keeps them, and what backward needs, until it is
+ * cleared; without, it keeps x alone, and backward reads the weights and computes the block again,
+ * for which the tape holds a reference on the model.  The gradients are the same, bit for bit.
+ * Gradients reach x and what is trainable: see eqat_model_parameter.  Also EQAT_CANCELLED. */
 EQAT_API eqat_status eqat_model_block(eqat_model *model, eqat_tape *tape, int64_t block,
                                       eqat_tensor *x, const eqat_batch *batch, eqat_tensor **y);
-/* Final norm and head: x [B, T, H] in the compute dtype -> logits F32 [B, n, V] of the last n =
+/** Final norm and head: x [B, T, H] in the compute dtype -> logits F32 [B, n, V] of the last n =
  * last_n positions of every sequence; 0: of all. */
 EQAT_API eqat_status eqat_model_logits(eqat_model *model, eqat_tape *tape, eqat_tensor *x,
                                        int64_t last_n, eqat_tensor **logits);
 
-/* A tensor of the model by name ("model.layers.0.self_attn.q_proj.weight"; ".scales", ".zeros" and
+/** A tensor of the model by name ("model.layers.0.self_attn.q_proj.weight"; ".scales", ".zeros" and
  * ".codes" of packed linears; "model.norm.weight").  Loads its block and keeps it in memory as F32
  * master (floats) or packed; borrowed until the model goes or the linear is quantized.  Marking it
  * trainable makes eqat_model_loss_recorded compute its gradient. Errors: EQAT_NOT_FOUND,
  * EQAT_NUMERIC (a weight of the block is not finite), EQAT_INVALID_ARGUMENT (a Block-AP job has the
  * block in work: eqat_block_ap_parameter gives what it trains). */
 EQAT_API eqat_status eqat_model_parameter(eqat_model *model, const char *name, eqat_tensor **out);
-/* Name of parameter `index`: embeddings, block after block, final norm, head.  NULL past the last;
+/** Name of parameter `index`: embeddings, block after block, final norm, head.  NULL past the last;
  * borrowed from the model. */
 EQAT_API const char *eqat_model_parameter_name(eqat_model *model, size_t index);
 
-/* Rounds every linear that the quantizer selects (RTN: s rounded to fp16, then codes taken), block
+/** Rounds every linear that the quantizer selects (RTN: s rounded to fp16, then codes taken), block
  * after block.  On failure or cancellation the blocks that were finished stay quantized.  Errors:
  * EQAT_INVALID_ARGUMENT (a group that does not divide the row, a linear that is quantized already;
  * before anything is changed), EQAT_NUMERIC (a weight is not finite). */
 EQAT_API eqat_status eqat_model_quantize_rtn(eqat_model *model, const eqat_quantizer *quantizer);
 
-/* Replaces the weight of linear `linear` of block `block` (as eqat_model_linear counts) by codes
+/** Replaces the weight of linear `linear` of block `block` (as eqat_model_linear counts) by codes
  * from elsewhere, copied: codes U32 [out, in / 32 * bits] as of eqat_quantizer_pack, s F32 [out, in
  * / group_size], rounded to fp16, z U8 of the same shape.  Bits, 2 to 8, and group size follow from
  * the shapes; a bias, the norms and other linears stay.  Tensors of this linear that
@@ -148,7 +150,7 @@ EQAT_API eqat_status eqat_model_set_linear(eqat_model *model, int64_t block, int
                                            const eqat_tensor *codes, const eqat_tensor *s,
                                            const eqat_tensor *z);
 
-/* Writes a Hugging Face folder: quantized linears in the gptq_v2 layout (docs/formats.md),
+/** Writes a Hugging Face folder: quantized linears in the gptq_v2 layout (docs/formats.md),
  * everything else as it came, config.json with quantization_config, tokenizer files.  dir is new or
  * empty; nothing is left there on failure.  The folder opens again and gives the same logits bit
  * for bit: to that end, tensors that the caller trained through eqat_model_parameter are first
@@ -159,7 +161,7 @@ EQAT_API eqat_status eqat_model_set_linear(eqat_model *model, int64_t block, int
  * value is not finite), EQAT_IO. */
 EQAT_API eqat_status eqat_model_save(eqat_model *model, const char *dir);
 
-/* Whether the model, quantized as it is now, can be saved in a format: "gptq_v2".  Nothing is read
+/** Whether the model, quantized as it is now, can be saved in a format: "gptq_v2".  Nothing is read
  * or written.  Errors: EQAT_UNSUPPORTED, naming the formats that can be written when this is none
  * of them, else the linear that it cannot hold and why. */
 EQAT_API eqat_status eqat_model_check_save(eqat_model *model, const char *format);

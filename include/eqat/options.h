@@ -1,4 +1,5 @@
-/* libeqat: options structs by name, for tools and bindings.  SPDX-License-Identifier: Apache-2.0 */
+/** @file
+ * libeqat: options structs by name, for tools and bindings.  SPDX-License-Identifier: Apache-2.0 */
 #ifndef EQAT_OPTIONS_H
 #define EQAT_OPTIONS_H
 
@@ -11,48 +12,48 @@
 extern "C" {
 #endif
 
-/* Every options struct of the library is described by one table, which drives its defaults, its
+/** Every options struct of the library is described by one table, which drives its defaults, its
  * validation, the tool's --help and the bindings.  Members called reserved, and all bytes of a
  * longer struct that this library does not know, must be 0: anything else is EQAT_UNSUPPORTED.  All
  * functions here may be called from any thread and return static storage. */
 
 typedef enum eqat_field_type {
-    EQAT_FIELD_BOOL = 0,   /* bool */
-    EQAT_FIELD_I32 = 1,    /* int32_t */
-    EQAT_FIELD_I64 = 2,    /* int64_t */
-    EQAT_FIELD_U64 = 3,    /* uint64_t */
-    EQAT_FIELD_F64 = 4,    /* double */
-    EQAT_FIELD_ENUM = 5,   /* int32_t with names */
-    EQAT_FIELD_STRING = 6, /* const char *, borrowed from the caller; NULL: not set */
-    EQAT_FIELD_POINTER = 7 /* callbacks, user pointers, handles: not settable by string */
+    EQAT_FIELD_BOOL = 0,   /**< bool */
+    EQAT_FIELD_I32 = 1,    /**< int32_t */
+    EQAT_FIELD_I64 = 2,    /**< int64_t */
+    EQAT_FIELD_U64 = 3,    /**< uint64_t */
+    EQAT_FIELD_F64 = 4,    /**< double */
+    EQAT_FIELD_ENUM = 5,   /**< int32_t with names */
+    EQAT_FIELD_STRING = 6, /**< const char *, borrowed from the caller; NULL: not set */
+    EQAT_FIELD_POINTER = 7 /**< callbacks, user pointers, handles: not settable by string */
 } eqat_field_type;
 
 typedef struct eqat_field {
-    size_t struct_size; /* set by the caller before eqat_options_field */
-    const char *name;   /* C name of the member: "train_size" (the tool's flag is --train-size) */
-    const char *help;   /* one line, with the unit */
-    const char *const *names; /* ENUM: NULL-terminated names; the value is the index */
-    int32_t type;             /* eqat_field_type */
+    size_t struct_size; /**< set by the caller before eqat_options_field */
+    const char *name;   /**< C name of the member: "train_size" (the tool's flag is --train-size) */
+    const char *help;   /**< one line, with the unit */
+    const char *const *names; /**< ENUM: NULL-terminated names; the value is the index */
+    int32_t type;             /**< eqat_field_type */
     int32_t reserved;
-    size_t offset;              /* in the struct */
-    double minimum, maximum;    /* inclusive; of numbers */
-    double default_number;      /* of numbers, bools (0 or 1) and enums */
-    const char *default_string; /* of strings; may be NULL */
+    size_t offset;              /**< in the struct */
+    double minimum, maximum;    /**< inclusive; of numbers */
+    double default_number;      /**< of numbers, bools (0 or 1) and enums */
+    const char *default_string; /**< of strings; may be NULL */
 } eqat_field;
 
-/* Names of all structs, NULL past the last: options ("attention", "context", "model", "quantizer",
+/** Names of all structs, NULL past the last: options ("attention", "context", "model", "quantizer",
  * "data", "block_ap", "e2e_qp", "eval", "optimizer"), and what else begins with struct_size
  * ("batch", "sample"; "model_info", "linear_info", "progress", "epoch_report", "perplexity"), for
  * bindings that lay them out: of the latter, fields have no bounds, and no defaults but 0. */
 EQAT_API const char *eqat_options_struct(size_t index);
-/* Fields of a struct in order; struct_size itself is not counted.  0 for an unknown struct. */
+/** Fields of a struct in order; struct_size itself is not counted.  0 for an unknown struct. */
 EQAT_API size_t eqat_options_count(const char *struct_name);
-/* sizeof the struct in this library; 0 for an unknown struct. */
+/** sizeof the struct in this library; 0 for an unknown struct. */
 EQAT_API size_t eqat_options_size(const char *struct_name);
-/* Describes field `index`.  EQAT_NOT_FOUND past the last or for an unknown struct;
+/** Describes field `index`.  EQAT_NOT_FOUND past the last or for an unknown struct;
  * EQAT_INVALID_ARGUMENT when out->struct_size is not set. */
 EQAT_API eqat_status eqat_options_field(const char *struct_name, size_t index, eqat_field *out);
-/* Parses text into the member: numbers in C notation, bools as on/off/true/false/1/0, enums by
+/** Parses text into the member: numbers in C notation, bools as on/off/true/false/1/0, enums by
  * name.  *options must have been initialised.  context may be NULL (then no message).
  * EQAT_NOT_FOUND: no such field; EQAT_INVALID_ARGUMENT: text or value out of range, told with the
  * bounds. */

@@ -1,4 +1,5 @@
-/* libeqat: uniform group-wise quantization.  SPDX-License-Identifier: Apache-2.0 */
+/** @file
+ * libeqat: uniform group-wise quantization.  SPDX-License-Identifier: Apache-2.0 */
 #ifndef EQAT_QUANTIZER_H
 #define EQAT_QUANTIZER_H
 
@@ -8,59 +9,59 @@
 extern "C" {
 #endif
 
-/* How weights become codes: q = clamp(rne(w / s) + z, 0, 2^bits - 1), w^ = (q - z) * s, with one
+/** How weights become codes: q = clamp(rne(w / s) + z, 0, 2^bits - 1), w^ = (q - z) * s, with one
  * step size s and zero point z for every group of consecutive inputs of a row (paper section 3.1).
  * Immutable once used.  Threads: as the context. */
 typedef struct eqat_quantizer eqat_quantizer;
 
 typedef enum eqat_init {
-    EQAT_INIT_MINMAX = 0, /* the range of the group, made to include 0 */
-    EQAT_INIT_MSE = 1     /* s and z of least squared error */
+    EQAT_INIT_MINMAX = 0, /**< the range of the group, made to include 0 */
+    EQAT_INIT_MSE = 1     /**< s and z of least squared error */
 } eqat_init;
 
-/* A fixed zero point costs nothing in storage or speed and makes the code symmetric, which more
+/** A fixed zero point costs nothing in storage or speed and makes the code symmetric, which more
  * engines read. */
 typedef enum eqat_zero_point {
-    EQAT_ZERO_POINT_TRAINED = 0, /* starts as init says; Block-AP trains it */
-    EQAT_ZERO_POINT_FIXED = 1    /* 2^(bits-1) - 1 or 2^(bits-1), whichever of them, with its best
+    EQAT_ZERO_POINT_TRAINED = 0, /**< starts as init says; Block-AP trains it */
+    EQAT_ZERO_POINT_FIXED = 1    /**< 2^(bits-1) - 1 or 2^(bits-1), whichever of them, with its best
                                     step size, gives the group less squared error (whatever init
                                     says); it never trains */
 } eqat_zero_point;
 
 typedef struct eqat_quantizer_options {
     size_t struct_size;
-    int32_t bits;       /* 2..8; default 2 */
-    int32_t group_size; /* 16, 32, 64, 128, 256, or -1: the whole row; default 64; must divide the
+    int32_t bits;       /**< 2..8; default 2 */
+    int32_t group_size; /**< 16, 32, 64, 128, 256, or -1: the whole row; default 64; must divide the
                            row */
-    int32_t init;       /* eqat_init; default EQAT_INIT_MINMAX */
-    int32_t zero_point; /* eqat_zero_point; default EQAT_ZERO_POINT_TRAINED */
+    int32_t init;       /**< eqat_init; default EQAT_INIT_MINMAX */
+    int32_t zero_point; /**< eqat_zero_point; default EQAT_ZERO_POINT_TRAINED */
 } eqat_quantizer_options;
 
 EQAT_API void eqat_quantizer_options_init(eqat_quantizer_options *options, size_t struct_size);
-/* options may be NULL.  EQAT_INVALID_ARGUMENT: bits or group_size is none of the above. */
+/** options may be NULL.  EQAT_INVALID_ARGUMENT: bits or group_size is none of the above. */
 EQAT_API eqat_status eqat_quantizer_create(eqat_context *context, eqat_quantizer **out,
                                            const eqat_quantizer_options *options);
-EQAT_API void eqat_quantizer_free(eqat_quantizer *quantizer); /* NULL is fine */
+EQAT_API void eqat_quantizer_free(eqat_quantizer *quantizer); /**< NULL is fine */
 
-/* Linears whose name matches `pattern` (shell wildcards: "*.down_proj", "model.layers.0.*") are
+/** Linears whose name matches `pattern` (shell wildcards: "*.down_proj", "model.layers.0.*") are
  * quantized with these options instead of the quantizer's own (mixed precision); NULL leaves them
  * as they are.  The last matching rule counts; pattern and options are copied.
  * EQAT_INVALID_ARGUMENT as in create. */
 EQAT_API eqat_status eqat_quantizer_add_rule(eqat_quantizer *quantizer, const char *pattern,
                                              const eqat_quantizer_options *options);
-/* Whether a linear of that name is quantized; then *options (NULL is fine; the caller sets
+/** Whether a linear of that name is quantized; then *options (NULL is fine; the caller sets
  * struct_size) receives how. */
 EQAT_API bool eqat_quantizer_lookup(const eqat_quantizer *quantizer, const char *name,
                                     eqat_quantizer_options *options);
 
-/* The next five work on one tensor with the quantizer's own bits and group size (no rules) and give
- * new tensors that the caller frees; EQAT_INVALID_ARGUMENT, with every output NULL, when shapes do
- * not fit.  Values are not checked to be finite. */
-/* Initial s and z, F32 [N, G], for w F32 [N, K]; s is rounded to what a file stores (fp16) when
+/** The next five work on one tensor with the quantizer's own bits and group size (no rules) and
+ * give new tensors that the caller frees; EQAT_INVALID_ARGUMENT, with every output NULL, when
+ * shapes do not fit.  Values are not checked to be finite. */
+/** Initial s and z, F32 [N, G], for w F32 [N, K]; s is rounded to what a file stores (fp16) when
  * round_s. */
 EQAT_API eqat_status eqat_quantizer_init(const eqat_quantizer *quantizer, eqat_tensor *w,
                                          bool round_s, eqat_tensor **s, eqat_tensor **z);
-/* From trained masters to what a file stores, to the bytes what Block-AP does at the end of a
+/** From trained masters to what a file stores, to the bytes what Block-AP does at the end of a
  * block: *stored_s is s, clamped to [1e-4, 1e4] up to 4 bits, rounded to fp16, F32 [N, G];
  * *stored_z is z rounded and clamped to 0..2^bits - 1, U8 [N, G]; *codes as of pack, from w and
  * these.  w F32 [N, K], K a multiple of 32; s and z F32 [N, G].  eqat_model_set_linear puts all
@@ -68,16 +69,17 @@ EQAT_API eqat_status eqat_quantizer_init(const eqat_quantizer *quantizer, eqat_t
 EQAT_API eqat_status eqat_quantizer_freeze(const eqat_quantizer *quantizer, eqat_tensor *w,
                                            eqat_tensor *s, eqat_tensor *z, eqat_tensor **stored_s,
                                            eqat_tensor **stored_z, eqat_tensor **codes);
-/* Packed codes, U32 [N, K / 32 * bits]: blocks of 32 inputs of a row in `bits` little-endian words,
- * code i at bits [i * bits, (i + 1) * bits).  w [N, K], K a multiple of 32; s and z [N, G]. */
+/** Packed codes, U32 [N, K / 32 * bits]: blocks of 32 inputs of a row in `bits` little-endian
+ * words, code i at bits [i * bits, (i + 1) * bits).  w [N, K], K a multiple of 32; s and z [N, G].
+ */
 EQAT_API eqat_status eqat_quantizer_pack(const eqat_quantizer *quantizer, eqat_tensor *w,
                                          eqat_tensor *s, eqat_tensor *z, eqat_tensor **codes);
-/* Round to nearest in one call, which for minmax reads w once: the initial s rounded to fp16, F32
+/** Round to nearest in one call, which for minmax reads w once: the initial s rounded to fp16, F32
  * [N, G], z U8 [N, G], and codes as of pack.  w F32, BF16 or F16 [N, K], K a multiple of 32.  A
  * group with a weight that is not finite gets s NaN, z 0, codes 0. */
 EQAT_API eqat_status eqat_quantizer_quantize(const eqat_quantizer *quantizer, eqat_tensor *w,
                                              eqat_tensor **s, eqat_tensor **z, eqat_tensor **codes);
-/* w^ [N, K] in dtype (F32 or BF16) from packed codes. */
+/** w^ [N, K] in dtype (F32 or BF16) from packed codes. */
 EQAT_API eqat_status eqat_quantizer_dequantize(const eqat_quantizer *quantizer, eqat_tensor *codes,
                                                eqat_tensor *s, eqat_tensor *z, eqat_dtype dtype,
                                                eqat_tensor **out);

@@ -1,4 +1,5 @@
-/* libeqat: result codes.  SPDX-License-Identifier: Apache-2.0 */
+/** @file
+ * libeqat: result codes.  SPDX-License-Identifier: Apache-2.0 */
 #ifndef EQAT_STATUS_H
 #define EQAT_STATUS_H
 
@@ -6,33 +7,34 @@
 extern "C" {
 #endif
 
-/* Marks what the shared library exports.  Everything else is hidden. */
+/** Marks what the shared library exports.  Everything else is hidden. */
 #if defined(_WIN32)
 #define EQAT_API
 #else
 #define EQAT_API __attribute__((visibility("default")))
 #endif
 
-/* Result of every fallible call.  Values are fixed for the life of the ABI.
+/** Result of every fallible call.  Values are fixed for the life of the ABI.
  * When a call that was handed a context (directly or through a handle that
  * belongs to one) returns anything but EQAT_OK, eqat_context_error() holds one
  * line that names the file, tensor or option at fault, what was found and what
  * was expected. */
 typedef enum eqat_status {
     EQAT_OK = 0,
-    EQAT_INVALID_ARGUMENT = 1, /* an option, shape or handle is outside its documented range */
-    EQAT_OUT_OF_MEMORY = 2,    /* the context's allocator returned NULL */
-    EQAT_IO = 3,               /* the operating system refused a file operation */
-    EQAT_FORMAT = 4,           /* a file is damaged, or not what its name says */
-    EQAT_UNSUPPORTED = 5, /* valid, but not implemented: an architecture, a bit width, a device */
-    EQAT_NOT_FOUND = 6,   /* a named tensor, option or file does not exist */
-    EQAT_EXISTS = 7,      /* an output would overwrite something */
-    EQAT_NUMERIC = 8,     /* a value is not finite */
-    EQAT_CANCELLED = 9, /* eqat_context_cancel() was called, or a progress callback asked to stop */
-    EQAT_BACKEND = 10   /* the compute backend or a library under it failed */
+    EQAT_INVALID_ARGUMENT = 1, /**< an option, shape or handle is outside its documented range */
+    EQAT_OUT_OF_MEMORY = 2,    /**< the context's allocator returned NULL */
+    EQAT_IO = 3,               /**< the operating system refused a file operation */
+    EQAT_FORMAT = 4,           /**< a file is damaged, or not what its name says */
+    EQAT_UNSUPPORTED = 5, /**< valid, but not implemented: an architecture, a bit width, a device */
+    EQAT_NOT_FOUND = 6,   /**< a named tensor, option or file does not exist */
+    EQAT_EXISTS = 7,      /**< an output would overwrite something */
+    EQAT_NUMERIC = 8,     /**< a value is not finite */
+    EQAT_CANCELLED =
+        9,            /**< eqat_context_cancel() was called, or a progress callback asked to stop */
+    EQAT_BACKEND = 10 /**< the compute backend or a library under it failed */
 } eqat_status;
 
-/* The constant's name without its prefix in lower case ("out of memory");
+/** The constant's name without its prefix in lower case ("out of memory");
  * "unknown status" for other values.  Static storage; any thread. */
 EQAT_API const char *eqat_status_name(eqat_status status);
 

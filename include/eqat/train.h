@@ -1,4 +1,5 @@
-/* libeqat: Block-AP and E2E-QP.  SPDX-License-Identifier: Apache-2.0 */
+/** @file
+ * libeqat: Block-AP and E2E-QP.  SPDX-License-Identifier: Apache-2.0 */
 #ifndef EQAT_TRAIN_H
 #define EQAT_TRAIN_H
 
@@ -10,42 +11,43 @@
 extern "C" {
 #endif
 
-/* Jobs hold references on their model, quantizer and data, which may be freed before them. Threads:
- * as the context; progress callbacks run on the thread that called.  create, begin, step, validate,
- * accumulate, finish of a block and run look for eqat_context_cancel and return EQAT_CANCELLED. */
+/** Jobs hold references on their model, quantizer and data, which may be freed before them.
+ * Threads: as the context; progress callbacks run on the thread that called.  create, begin, step,
+ * validate, accumulate, finish of a block and run look for eqat_context_cancel and return
+ * EQAT_CANCELLED. */
 
-/* What a progress callback sees; valid during the call. */
+/** What a progress callback sees; valid during the call. */
 typedef struct eqat_progress {
     size_t struct_size;
-    const char *phase;     /* "block-ap", "e2e-qp", "eval" */
-    int64_t block, blocks; /* of Block-AP; 0 of 0 elsewhere */
+    const char *phase;     /**< "block-ap", "e2e-qp", "eval" */
+    int64_t block, blocks; /**< of Block-AP; 0 of 0 elsewhere */
     int64_t epoch, epochs;
-    int64_t step, steps; /* done so far (those that an early stop left out, too) and in all, within
-                            the whole job */
-    double loss;         /* of this step, in eval the mean so far; NaN when there is none */
-    double val_loss;     /* after the last step of an epoch of Block-AP; NaN elsewhere */
-    double lr;           /* the (first) rate of this step */
-    double grad_norm;    /* of E2E-QP; NaN elsewhere */
+    int64_t step, steps; /**< done so far (those that an early stop left out, too) and in all,
+                            within the whole job */
+    double loss;         /**< of this step, in eval the mean so far; NaN when there is none */
+    double val_loss;     /**< after the last step of an epoch of Block-AP; NaN elsewhere */
+    double lr;           /**< the (first) rate of this step */
+    double grad_norm;    /**< of E2E-QP; NaN elsewhere */
 } eqat_progress;
 
-/* Returns non-zero to cancel: the call then returns EQAT_CANCELLED with everything consistent
+/** Returns non-zero to cancel: the call then returns EQAT_CANCELLED with everything consistent
  * (blocks that were finished stay quantized, the one in work is as before). */
 typedef int32_t (*eqat_progress_fn)(void *user, const eqat_progress *progress);
 
 /* ---- Block-AP (paper section 3.2): train all of one block after another ---- */
 
-/* A loss of the caller's: y (recorded on the tape) and target, both [batch, T, H] in the compute
+/** A loss of the caller's: y (recorded on the tape) and target, both [batch, T, H] in the compute
  * dtype -> *loss F32 [1], made of ops on the tape; the library frees it.  Called for every step,
  * and for every batch of a validation with recording off; EQAT_OK or the status that the step
  * returns. */
 typedef eqat_status (*eqat_block_loss_fn)(void *user, eqat_tape *tape, eqat_tensor *y,
                                           eqat_tensor *target, eqat_tensor **loss);
 
-/* Replaces sums [count] by their sums over all ranks; every rank calls it equally often and in the
+/** Replaces sums [count] by their sums over all ranks; every rank calls it equally often and in the
  * same order.  EQAT_OK or the status that the caller's call returns. */
 typedef eqat_status (*eqat_reduce_fn)(void *user, double *sums, size_t count);
 
-/* Several ranks train one model, each on samples of its own (rank and world of eqat_data_options),
+/** Several ranks train one model, each on samples of its own (rank and world of eqat_data_options),
  * when all of them give
  *   gradient  that replaces every gradient by its mean over ranks,
  *   reduce    that adds up losses and numbers of samples or labels, from which the losses of epochs
@@ -57,101 +59,102 @@ typedef eqat_status (*eqat_reduce_fn)(void *user, double *sums, size_t count);
 
 typedef struct eqat_block_ap_options {
     size_t struct_size;
-    int64_t batch_size;   /* samples of a step; the last one of an epoch takes what is left;
+    int64_t batch_size;   /**< samples of a step; the last one of an epoch takes what is left;
                              default 2 */
-    int64_t epochs;       /* default 2; 0: initial s and z only */
-    double quant_lr;      /* of s and z; default 1e-4 */
-    double weight_lr;     /* of weights and norm gains; default 0: 2e-5 when the block has 2-bit
+    int64_t epochs;       /**< default 2; 0: initial s and z only */
+    double quant_lr;      /**< of s and z; default 1e-4 */
+    double weight_lr;     /**< of weights and norm gains; default 0: 2e-5 when the block has 2-bit
                              linears, else 1e-5; negative: they do not train */
-    double min_lr_factor; /* the cosine ends at rate times this; default 0.05 */
-    int64_t early_stop; /* > 0: stop a block after so many epochs without a better validation loss;
-                           default 0 */
-    const char *offload_dir; /* activation cache in files of this folder; NULL (default): memory */
+    double min_lr_factor; /**< the cosine ends at rate times this; default 0.05 */
+    int64_t early_stop;   /**< > 0: stop a block after so many epochs without a better validation
+                             loss; default 0 */
+    const char *offload_dir; /**< activation cache in files of this folder; NULL (default): in
+                                memory */
     eqat_progress_fn progress;
     void *progress_user;
-    eqat_block_loss_fn loss; /* NULL (default): the mean squared error over all elements */
+    eqat_block_loss_fn loss; /**< NULL (default): the mean squared error over all elements */
     void *loss_user;
-    eqat_grad_fn gradient; /* between backward and update; NULL (default): none */
+    eqat_grad_fn gradient; /**< between backward and update; NULL (default): none */
     void *gradient_user;
-    eqat_reduce_fn reduce; /* NULL (default): this rank is alone */
+    eqat_reduce_fn reduce; /**< NULL (default): this rank is alone */
     void *reduce_user;
 } eqat_block_ap_options;
 
 EQAT_API void eqat_block_ap_options_init(eqat_block_ap_options *options, size_t struct_size);
 
-/* Losses of one epoch of one block: means over samples, of all ranks. */
+/** Losses of one epoch of one block: means over samples, of all ranks. */
 typedef struct eqat_epoch_report {
-    size_t struct_size;          /* set by the caller */
-    double train_loss, val_loss; /* val_loss NaN without validation samples */
+    size_t struct_size;          /**< set by the caller */
+    double train_loss, val_loss; /**< val_loss NaN without validation samples */
 } eqat_epoch_report;
 
-/* The running job: two activation streams (full precision and quantized) and the block in work. */
+/** The running job: two activation streams (full precision and quantized) and the block in work. */
 typedef struct eqat_block_ap eqat_block_ap;
 
-/* Reads the samples, computes the embedding streams, starts before block 0.  model, quantizer and
+/** Reads the samples, computes the embedding streams, starts before block 0.  model, quantizer and
  * data are referenced; strings in options are copied or used during the call.  Memory or
  * offload_dir: 2 * samples * seq_len * hidden_size values of the compute dtype; memory besides for
  * positions and segments of records.  Labels do not matter here.  options may be NULL.  Errors:
  * EQAT_INVALID_ARGUMENT (an option, a group that does not divide a row, a linear that is quantized
  * already, an id or position beyond the model's, embeddings of another width, early_stop without
  * validation samples), EQAT_IO (offload_dir), EQAT_CANCELLED; *out is NULL. */
-EQAT_API eqat_status eqat_block_ap_create(eqat_block_ap **out, eqat_model *model,
+EQAT_API eqat_status eqat_block_ap_create(eqat_model *model, eqat_block_ap **out,
                                           const eqat_quantizer *quantizer, eqat_data *data,
                                           const eqat_block_ap_options *options);
-EQAT_API void eqat_block_ap_free(eqat_block_ap *job); /* NULL is fine */
-/* Number of the block in work or next to begin; = blocks when all are done. */
+EQAT_API void eqat_block_ap_free(eqat_block_ap *job); /**< NULL is fine */
+/** Number of the block in work or next to begin; = blocks when all are done. */
 EQAT_API int64_t eqat_block_ap_block(const eqat_block_ap *job);
-/* Loads the next block as F32 masters, initialises s and z, computes the targets by moving the
+/** Loads the next block as F32 masters, initialises s and z, computes the targets by moving the
  * full-precision stream through it. EQAT_NUMERIC when a weight is not finite.  Until finish or
  * abandon the model can be evaluated and saved, as it was before; it cannot be rounded, or trained
  * by another job. */
 EQAT_API eqat_status eqat_block_ap_begin(eqat_block_ap *job);
-/* Steps of one epoch of the current block. */
+/** Steps of one epoch of the current block. */
 EQAT_API int64_t eqat_block_ap_steps(const eqat_block_ap *job);
-/* One training step on batch `step` of `epoch` (0-based): forward, backward, update.  loss (may be
+/** One training step on batch `step` of `epoch` (0-based): forward, backward, update.  loss (may be
  * NULL) waits for the device and is EQAT_NUMERIC when it is not finite; without it nobody looks.
  * EQAT_INVALID_ARGUMENT when no block is in work or there is no such batch. */
 EQAT_API eqat_status eqat_block_ap_step(eqat_block_ap *job, int64_t epoch, int64_t step,
                                         double *loss);
-/* The forward pass of a step alone, for a loss and an update of one's own: the block in work on the
- * quantized stream, recorded on `tape`, as *y, and what the full-precision block makes as *target,
- * both [batch, T, H] in the compute dtype; the caller frees them.  eqat_optimizer_backward with
- * eqat_block_ap_optimizer then makes the step.  Errors: those of eqat_block_ap_step. */
+/** The forward pass of a step alone, for a loss and an update of one's own: the block in work on
+ * the quantized stream, recorded on `tape`, as *y, and what the full-precision block makes as
+ * *target, both [batch, T, H] in the compute dtype; the caller frees them.  eqat_optimizer_backward
+ * with eqat_block_ap_optimizer then makes the step.  Errors: those of eqat_block_ap_step. */
 EQAT_API eqat_status eqat_block_ap_forward(eqat_block_ap *job, eqat_tape *tape, int64_t epoch,
                                            int64_t step, eqat_tensor **y, eqat_tensor **target);
-/* Mean loss over the validation samples, of all ranks: calls reduce; NaN without any.  EQAT_NUMERIC
+/** Mean loss over the validation samples, of all ranks: calls reduce; NaN without any. EQAT_NUMERIC
  * when it is not finite. */
 EQAT_API eqat_status eqat_block_ap_validate(eqat_block_ap *job, double *loss);
-/* Freezes the block: s to fp16, codes taken and packed, norm gains rounded to the stored dtype;
+/** Freezes the block: s to fp16, codes taken and packed, norm gains rounded to the stored dtype;
  * moves the quantized stream through the packed block.  After EQAT_CANCELLED on that way the block
  * stays quantized; calling again goes on where it stopped. */
 EQAT_API eqat_status eqat_block_ap_finish(eqat_block_ap *job);
-/* Gives the block in work up; the model's block stays as it was.  begin may start it anew. */
+/** Gives the block in work up; the model's block stays as it was.  begin may start it anew. */
 EQAT_API void eqat_block_ap_abandon(eqat_block_ap *job);
-/* The optimizer of the block in work (whose gradient callback is the option's at first) and its
+/** The optimizer of the block in work (whose gradient callback is the option's at first) and its
  * trainable tensors by name
  * ("self_attn.q_proj.weight" F32 [N, K], ".scales" and ".zeros" F32 [N, K / group],
  * "input_layernorm.weight" F32 [H]); borrowed until finish or abandon.  NULL when no block is in
  * work or none has that name. */
 EQAT_API eqat_optimizer *eqat_block_ap_optimizer(eqat_block_ap *job);
 EQAT_API eqat_tensor *eqat_block_ap_parameter(eqat_block_ap *job, const char *name);
-/* Report of an epoch of a block that eqat_block_ap_run has trained.  EQAT_NOT_FOUND when there is
+/** Report of an epoch of a block that eqat_block_ap_run has trained.  EQAT_NOT_FOUND when there is
  * none. */
 EQAT_API eqat_status eqat_block_ap_epoch(const eqat_block_ap *job, int64_t block, int64_t epoch,
                                          eqat_epoch_report *report);
-/* The loop over the remaining blocks, made of the steps above; in a block in work it goes on behind
- * the last step that was taken.  EQAT_NUMERIC names block and step
- * of a loss that is not finite. After a failure or EQAT_CANCELLED the block in work is given up;
- * called again, the loop begins it anew and ends with the same bytes. */
+/** The loop over the remaining blocks, made of the steps above; in a block in work it goes on
+ * behind the last step that was taken.  EQAT_NUMERIC names block and step of a loss that is not
+ * finite. After a failure or EQAT_CANCELLED the block in work is given up; called again, the loop
+ * begins it anew and ends with the same bytes. */
 EQAT_API eqat_status eqat_block_ap_run(eqat_block_ap *job);
-/* Writes all that a new job needs to go on from here with the same bytes: the blocks that are done
+/** Writes all that a new job needs to go on from here with the same bytes: the blocks that are done
  * as they are in the model, of the block in work the trained tensors, the moments and the number of
  * steps of its optimizer, and the reports; not the activation streams.  To be called between steps;
  * a progress callback may call it, the other callbacks may not.  path appears, or is replaced, when
  * all of it is written: about the size of the packed blocks and, with a block in work, 12 bytes a
  * weight of it.  EQAT_IO. */
 EQAT_API eqat_status eqat_block_ap_save(eqat_block_ap *job, const char *path);
-/* Brings a job that was just created to where eqat_block_ap_save has left another one, in any
+/** Brings a job that was just created to where eqat_block_ap_save has left another one, in any
  * process: run goes on from there, and so may a driver, with the step behind those that
  * eqat_optimizer_steps tells of the block in work.  Model files, compute dtype, quantizer, data (as
  * far as two epochs' order and 64 samples tell), seed and options must be those of the other job,
@@ -165,29 +168,29 @@ EQAT_API eqat_status eqat_block_ap_load(eqat_block_ap *job, const char *path);
 /* ---- E2E-QP (paper section 3.3): train step sizes end to end ---- */
 
 typedef enum eqat_e2e_params {
-    EQAT_E2E_S = 0, /* step sizes */
-    EQAT_E2E_Z = 1, /* zero points */
-    EQAT_E2E_SZ = 2 /* both */
+    EQAT_E2E_S = 0, /**< step sizes */
+    EQAT_E2E_Z = 1, /**< zero points */
+    EQAT_E2E_SZ = 2 /**< both */
 } eqat_e2e_params;
 
 typedef struct eqat_e2e_qp_options {
     size_t struct_size;
-    int64_t batch_size; /* sequences of an optimizer step; the last one of an epoch takes what is
+    int64_t batch_size; /**< sequences of an optimizer step; the last one of an epoch takes what is
                            left; default 32 */
-    int64_t micro_batch_size; /* sequences of one forward and backward; divides batch_size;
+    int64_t micro_batch_size; /**< sequences of one forward and backward; divides batch_size;
                                  default 1 */
-    int64_t epochs;           /* default 1 */
-    double lr;                /* default 0: 2e-5 when the model has 2-bit linears, else 1e-5 */
-    int32_t params;           /* eqat_e2e_params; default EQAT_E2E_S */
-    bool train_norms;         /* norm gains too; default false */
-    double max_grad_norm;     /* default 0.3 */
-    double warmup_ratio;      /* share of the steps, rounded up; default 0.03 */
-    double min_lr_factor;     /* default 0 */
+    int64_t epochs;           /**< default 1 */
+    double lr;                /**< default 0: 2e-5 when the model has 2-bit linears, else 1e-5 */
+    int32_t params;           /**< eqat_e2e_params; default EQAT_E2E_S */
+    bool train_norms;         /**< norm gains too; default false */
+    double max_grad_norm;     /**< default 0.3 */
+    double warmup_ratio;      /**< share of the steps, rounded up; default 0.03 */
+    double min_lr_factor;     /**< default 0 */
     eqat_progress_fn progress;
     void *progress_user;
-    bool keep_activations; /* see eqat_batch; the same bytes; default false */
-    uint8_t reserved[7];   /* 0 */
-    eqat_grad_fn gradient; /* as in eqat_block_ap_options; before clipping */
+    bool keep_activations; /**< see eqat_batch; the same bytes; default false */
+    uint8_t reserved[7];   /**< 0 */
+    eqat_grad_fn gradient; /**< as in eqat_block_ap_options; before clipping */
     void *gradient_user;
     eqat_reduce_fn reduce;
     void *reduce_user;
@@ -197,50 +200,51 @@ EQAT_API void eqat_e2e_qp_options_init(eqat_e2e_qp_options *options, size_t stru
 
 typedef struct eqat_e2e_qp eqat_e2e_qp;
 
-/* model must be quantized; its step sizes are rounded to fp16, from where they train.  model and
+/** model must be quantized; its step sizes are rounded to fp16, from where they train.  model and
  * data are referenced; a model has one job at a time, from here to finish or free.  Records with
  * labels or segments are read once here: micro-batches weigh what they have of a step's labels. */
-EQAT_API eqat_status eqat_e2e_qp_create(eqat_e2e_qp **out, eqat_model *model, eqat_data *data,
+EQAT_API eqat_status eqat_e2e_qp_create(eqat_model *model, eqat_e2e_qp **out, eqat_data *data,
                                         const eqat_e2e_qp_options *options);
-EQAT_API void eqat_e2e_qp_free(eqat_e2e_qp *job); /* NULL is fine; unfinished training is undone */
-/* Optimizer steps in all. */
+EQAT_API void eqat_e2e_qp_free(
+    eqat_e2e_qp *job); /**< NULL is fine; unfinished training is undone */
+/** Optimizer steps in all. */
 EQAT_API int64_t eqat_e2e_qp_steps(const eqat_e2e_qp *job);
-/* Forward and backward of micro-batch `micro` (0-based) of optimizer step `step`; gradients
+/** Forward and backward of micro-batch `micro` (0-based) of optimizer step `step`; gradients
  * accumulate.  loss: mean over this micro-batch's labels, may be NULL; EQAT_NUMERIC when it is not
  * finite. After EQAT_CANCELLED, and any failure on the way, the gradients of the whole step are
  * dropped: take its micro-batches anew. */
 EQAT_API eqat_status eqat_e2e_qp_accumulate(eqat_e2e_qp *job, int64_t step, int64_t micro,
                                             double *loss);
-/* Micro-batches of optimizer step `step`; 0 when there is no such step. */
+/** Micro-batches of optimizer step `step`; 0 when there is no such step. */
 EQAT_API int64_t eqat_e2e_qp_micro_steps(const eqat_e2e_qp *job, int64_t step);
-/* Update from what was accumulated. */
+/** Update from what was accumulated. */
 EQAT_API eqat_status eqat_e2e_qp_step(eqat_e2e_qp *job);
-/* Borrowed until finish, after which it is NULL. */
+/** Borrowed until finish, after which it is NULL. */
 EQAT_API eqat_optimizer *eqat_e2e_qp_optimizer(eqat_e2e_qp *job);
-/* Rounds what was trained to its stored dtype, inside the model; the job takes no more steps. */
+/** Rounds what was trained to its stored dtype, inside the model; the job takes no more steps. */
 EQAT_API eqat_status eqat_e2e_qp_finish(eqat_e2e_qp *job);
-/* The loop over the remaining steps, made of the steps above, finish included.  After
+/** The loop over the remaining steps, made of the steps above, finish included.  After
  * EQAT_CANCELLED it may be called again: the step that was cut off is taken anew, and the result
  * has the same bytes. */
 EQAT_API eqat_status eqat_e2e_qp_run(eqat_e2e_qp *job);
-/* Writes all that a new job needs to go on behind the last optimizer step with the same bytes: the
+/** Writes all that a new job needs to go on behind the last optimizer step with the same bytes: the
  * trained tensors, moments, steps and losses, without what was accumulated since.  See
  * eqat_block_ap_save. */
 EQAT_API eqat_status eqat_e2e_qp_save(eqat_e2e_qp *job, const char *path);
-/* Brings a job that has taken no step to where eqat_e2e_qp_save has left another one; step
+/** Brings a job that has taken no step to where eqat_e2e_qp_save has left another one; step
  * eqat_optimizer_steps comes next.  The packed model, compute dtype, data, seed and options must be
  * those of the other job.  Errors: those of eqat_block_ap_load; the job stays as it was. */
 EQAT_API eqat_status eqat_e2e_qp_load(eqat_e2e_qp *job, const char *path);
-/* Mean loss over the labels of optimizer step `step`, of a run over all ranks; NaN when not taken.
+/** Mean loss over the labels of optimizer step `step`, of a run over all ranks; NaN when not taken.
  */
 EQAT_API double eqat_e2e_qp_loss(const eqat_e2e_qp *job, int64_t step);
 
 /* ---- one-call loops ---- */
 
-/* eqat_block_ap_create + run + free. */
+/** eqat_block_ap_create + run + free. */
 EQAT_API eqat_status eqat_block_ap_quantize(eqat_model *model, const eqat_quantizer *quantizer,
                                             eqat_data *data, const eqat_block_ap_options *options);
-/* eqat_e2e_qp_create + run + free. */
+/** eqat_e2e_qp_create + run + free. */
 EQAT_API eqat_status eqat_e2e_qp_train(eqat_model *model, eqat_data *data,
                                        const eqat_e2e_qp_options *options);
 

@@ -140,7 +140,7 @@ eqat_status eqat_tensor_copy(eqat_tensor *dst, const eqat_tensor *src)
     return eqi_tensor_copy(dst, src);
 }
 
-eqat_status eqat_tensor_set_trainable(eqat_tensor *t, bool trainable)
+eqat_status eqat_tensor_set_requires_grad(eqat_tensor *t, bool trainable)
 {
     EQI_ENTER_OF(t);
     eqi_ctx *ctx = eqi_tensor_ctx(t);
@@ -154,10 +154,10 @@ eqat_status eqat_tensor_set_trainable(eqat_tensor *t, bool trainable)
     return EQAT_OK;
 }
 
-bool eqat_tensor_trainable(const eqat_tensor *t) { return t && t->requires_grad; }
+bool eqat_tensor_requires_grad(const eqat_tensor *t) { return t && t->requires_grad; }
 eqat_tensor *eqat_tensor_grad(eqat_tensor *t) { return t ? t->grad : NULL; }
 
-void eqat_tensor_clear_grad(eqat_tensor *t)
+void eqat_tensor_zero_grad(eqat_tensor *t)
 {
     if (!t) return;
     EQI_GUARD(t->ctx);

@@ -132,7 +132,7 @@ static eqat_status set_up(eqat_block_ap *job)
     return make_streams(job);
 }
 
-eqat_status eqat_block_ap_create(eqat_block_ap **out, eqat_model *model,
+eqat_status eqat_block_ap_create(eqat_model *model, eqat_block_ap **out,
                                  const eqat_quantizer *quantizer, eqat_data *data,
                                  const eqat_block_ap_options *options)
 {

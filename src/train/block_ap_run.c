@@ -113,7 +113,7 @@ eqat_status eqat_block_ap_quantize(eqat_model *model, const eqat_quantizer *quan
     EQI_ENTER_OF(model);
     EQI_NEED(model->ctx, quantizer, data);
     eqat_block_ap *job;
-    EQI_RETURN_IF(eqat_block_ap_create(&job, model, quantizer, data, options));
+    EQI_RETURN_IF(eqat_block_ap_create(model, &job, quantizer, data, options));
     eqat_status st = eqat_block_ap_run(job);
     eqat_block_ap_free(job);
     return st;

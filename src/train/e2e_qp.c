@@ -261,7 +261,7 @@ static eqat_status set_up(eqat_e2e_qp *job)
     return make_optimizer(job, bits);
 }
 
-eqat_status eqat_e2e_qp_create(eqat_e2e_qp **out, eqat_model *model, eqat_data *data,
+eqat_status eqat_e2e_qp_create(eqat_model *model, eqat_e2e_qp **out, eqat_data *data,
                                const eqat_e2e_qp_options *options)
 {
     EQI_ENTER_OF(model);
@@ -549,7 +549,7 @@ eqat_status eqat_e2e_qp_train(eqat_model *model, eqat_data *data,
     EQI_ENTER_OF(model);
     EQI_NEED(model->ctx, data);
     eqat_e2e_qp *job;
-    EQI_RETURN_IF(eqat_e2e_qp_create(&job, model, data, options));
+    EQI_RETURN_IF(eqat_e2e_qp_create(model, &job, data, options));
     eqat_status st = eqat_e2e_qp_run(job);
     eqat_e2e_qp_free(job);
     return st;

@@ -23,7 +23,7 @@ static void compute(eqat_context *ctx, float *out)
     OK(eqat_tensor_read(y, out, N * sizeof *out));
     OK(eqat_tensor_create(ctx, &x, EQAT_F32, 2, (int64_t[]){ROWS, WIDTH}, values));
     OK(eqat_tensor_create(ctx, &w, EQAT_F32, 2, (int64_t[]){ROWS, WIDTH}, values));
-    OK(eqat_tensor_set_trainable(w, true));
+    OK(eqat_tensor_set_requires_grad(w, true));
     OK(eqat_op_linear(tape, x, w, NULL, &z));
     OK(eqat_op_mse(tape, z, z, &loss));
     OK(eqat_tensor_read(z, out + N, ROWS * ROWS * sizeof *out));

@@ -17,7 +17,7 @@ int main(int argc, char **argv)
     eqat_block_ap_options_init(&o, sizeof o);
     o.batch_size = bench_int("batch", 2);
     eqat_block_ap *job;
-    bench_ok(eqat_block_ap_create(&job, s.model, quantizer, s.data, &o));
+    bench_ok(eqat_block_ap_create(s.model, &job, quantizer, s.data, &o));
     bench_ok(eqat_block_ap_begin(job));
 
     bench_times steps = {0};

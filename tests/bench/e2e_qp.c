@@ -13,7 +13,7 @@ int main(int argc, char **argv)
     o.batch_size = bench_int("batch", 2);
     o.keep_activations = bench_int("keep", 0);
     eqat_e2e_qp *job;
-    bench_ok(eqat_e2e_qp_create(&job, s.model, s.data, &o));
+    bench_ok(eqat_e2e_qp_create(s.model, &job, s.data, &o));
 
     bench_times steps = {0};
     double first_loss = 0;

@@ -84,7 +84,7 @@ START_TEST(logits_and_gradients)
     eqat_tensor *p;
     while (eqat_model_parameter_name(m, parameters)) {
         OK(ctx, eqat_model_parameter(m, eqat_model_parameter_name(m, parameters++), &p));
-        OK(ctx, eqat_tensor_set_trainable(p, true));
+        OK(ctx, eqat_tensor_set_requires_grad(p, true));
     }
     ck_assert_uint_ge(parameters, 20);
     eqat_tape *tape;

@@ -171,7 +171,7 @@ START_TEST(block_ap)
     ck_assert_double_eq(number(&g, NULL, "bits") == 2 ? 2e-5 : 1e-5,
                         number(&g, "bap", "weight_lr")); /* the default */
     eqat_block_ap *job;
-    OK(g.ctx, eqat_block_ap_create(&job, model, quantizer, data, &o));
+    OK(g.ctx, eqat_block_ap_create(model, &job, quantizer, data, &o));
     OK(g.ctx, eqat_block_ap_begin(job));
     const eqi_block *b = &job->work;
     float *w0[MOST], *s0[MOST], *z0[MOST], *gain0[MOST];
@@ -255,7 +255,7 @@ START_TEST(freeze)
         make_quantizer(g.ctx, (int)number(&g, NULL, "bits"), (int)number(&g, NULL, "group_size"));
     eqat_data *data = tokens(&g, "bap.ids");
     eqat_block_ap *job;
-    OK(g.ctx, eqat_block_ap_create(&job, model, quantizer, data, NULL));
+    OK(g.ctx, eqat_block_ap_create(model, &job, quantizer, data, NULL));
     OK(g.ctx, eqat_block_ap_begin(job));
     for (int i = 0; i < job->work.n_linears; i++) {
         const eqi_linear *l = &job->work.linears[i];
@@ -312,7 +312,7 @@ START_TEST(e2e_qp)
             linears[count++] = &model->blocks[b].linears[i];
         }
     eqat_e2e_qp *job;
-    OK(g.ctx, eqat_e2e_qp_create(&job, model, data, &o));
+    OK(g.ctx, eqat_e2e_qp_create(model, &job, data, &o));
     ck_assert_int_eq(eqat_e2e_qp_steps(job), STEPS);
     for (int i = 0; i < count; i++) {
         const eqi_linear *l = linears[i];

@@ -131,7 +131,7 @@ static void parameters(eqat_tensor **t)
 {
     for (int i = 0; i < TRAINED; i++) {
         OK(ctx, eqat_model_parameter(model, trained[i], &t[i]));
-        OK(ctx, eqat_tensor_set_trainable(t[i], true));
+        OK(ctx, eqat_tensor_set_requires_grad(t[i], true));
     }
 }
 
@@ -141,7 +141,7 @@ static void take(eqat_tensor **t, eqat_tensor **gradients)
     for (int i = 0; i < TRAINED; i++) {
         ck_assert_ptr_nonnull(eqat_tensor_grad(t[i]));
         gradients[i] = eqat_tensor_ref(eqat_tensor_grad(t[i]));
-        eqat_tensor_clear_grad(t[i]);
+        eqat_tensor_zero_grad(t[i]);
     }
 }
 

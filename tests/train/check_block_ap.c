@@ -24,7 +24,7 @@ START_TEST(a_driver_made_of_steps_gives_the_same_bytes)
     bench b = set_up(&usual);
     eqat_block_ap_options o = fast_options();
     eqat_block_ap *job;
-    OK(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &o));
+    OK(b.ctx, eqat_block_ap_create(b.model, &job, b.quantizer, b.data, &o));
     ck_assert_int_eq(eqat_block_ap_steps(job), 4); /* 7 samples in twos */
     while (eqat_block_ap_block(job) < BLOCKS) {
         OK(b.ctx, eqat_block_ap_begin(job));
@@ -42,7 +42,7 @@ START_TEST(a_driver_made_of_steps_gives_the_same_bytes)
     ck_assert_int_eq(calls, (BLOCKS - 1) * o.epochs * 4);
     eqat_e2e_qp_options e = fast_e2e_options();
     eqat_e2e_qp *e2e;
-    OK(b.ctx, eqat_e2e_qp_create(&e2e, b.model, b.data, &e));
+    OK(b.ctx, eqat_e2e_qp_create(b.model, &e2e, b.data, &e));
     for (int64_t step = 0; step < eqat_e2e_qp_steps(e2e); step++) {
         for (int64_t micro = 0; micro < eqat_e2e_qp_micro_steps(e2e, step); micro++)
             OK(b.ctx, eqat_e2e_qp_accumulate(e2e, step, micro, NULL));
@@ -66,7 +66,7 @@ START_TEST(a_gradient_that_is_there_already_counts_once)
         bench b = set_up(&usual);
         eqat_block_ap_options o = fast_options();
         eqat_block_ap *job;
-        OK(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &o));
+        OK(b.ctx, eqat_block_ap_create(b.model, &job, b.quantizer, b.data, &o));
         OK(b.ctx, eqat_block_ap_begin(job));
         if (apart)
             eqat_optimizer_set_grad_callback(eqat_block_ap_optimizer(job), all_gradients_are_there,
@@ -215,7 +215,7 @@ START_TEST(every_block_sees_both_streams_in_order)
     o.quant_lr = 0;
     o.weight_lr = -1; /* nothing moves: losses can be had afterwards */
     eqat_block_ap *job;
-    OK(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &o));
+    OK(b.ctx, eqat_block_ap_create(b.model, &job, b.quantizer, b.data, &o));
     for (int64_t block = 0; block < BLOCKS; block++) {
         double loss, expected = 0;
         OK(b.ctx, eqat_block_ap_begin(job));
@@ -253,7 +253,7 @@ START_TEST(losses_fall_and_are_reported)
     o.progress = watch;
     o.progress_user = &s;
     eqat_block_ap *job;
-    OK(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &o));
+    OK(b.ctx, eqat_block_ap_create(b.model, &job, b.quantizer, b.data, &o));
     OK(b.ctx, eqat_block_ap_run(job));
     ck_assert_int_eq(s.calls, BLOCKS * 4 * 4);
     ck_assert_int_eq(s.step, s.steps);
@@ -296,14 +296,14 @@ START_TEST(reported_losses_are_those_of_the_steps)
     eqat_block_ap_options o = fast_options();
     o.epochs = 1;
     eqat_block_ap *job;
-    OK(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &o));
+    OK(b.ctx, eqat_block_ap_create(b.model, &job, b.quantizer, b.data, &o));
     OK(b.ctx, eqat_block_ap_run(job));
     eqat_epoch_report r = {.struct_size = sizeof r};
     OK(b.ctx, eqat_block_ap_epoch(job, 0, 0, &r));
     eqat_block_ap_free(job);
     tear_down(&b);
     b = set_up(&usual);
-    OK(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &o));
+    OK(b.ctx, eqat_block_ap_create(b.model, &job, b.quantizer, b.data, &o));
     OK(b.ctx, eqat_block_ap_begin(job));
     double sum = 0, loss, val_loss;
     for (int64_t step = 0; step < 4; step++) {
@@ -334,7 +334,7 @@ START_TEST(early_stop_counts_epochs_without_improvement)
     o.early_stop = 2;
     o.quant_lr = o.weight_lr = 3e-4; /* every epoch is better */
     eqat_block_ap *job;
-    OK(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &o));
+    OK(b.ctx, eqat_block_ap_create(b.model, &job, b.quantizer, b.data, &o));
     OK(b.ctx, eqat_block_ap_run(job));
     for (int64_t block = 0; block < BLOCKS; block++) ck_assert_int_eq(epochs_of(job, block), 5);
     eqat_block_ap_free(job);
@@ -342,14 +342,14 @@ START_TEST(early_stop_counts_epochs_without_improvement)
     b = set_up(&usual);
     o.quant_lr = 0;
     o.weight_lr = -1; /* nothing ever changes: the first epoch is the best one */
-    OK(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &o));
+    OK(b.ctx, eqat_block_ap_create(b.model, &job, b.quantizer, b.data, &o));
     OK(b.ctx, eqat_block_ap_run(job));
     for (int64_t block = 0; block < BLOCKS; block++) ck_assert_int_eq(epochs_of(job, block), 3);
     eqat_block_ap_free(job);
     tear_down(&b);
     b = set_up(&usual);
     eqat_data *none = make_data(b.ctx, 4, 0, false);
-    says(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, none, &o), EQAT_INVALID_ARGUMENT,
+    says(b.ctx, eqat_block_ap_create(b.model, &job, b.quantizer, none, &o), EQAT_INVALID_ARGUMENT,
          "early_stop");
     eqat_data_free(none);
     tear_down(&b);
@@ -378,7 +378,7 @@ START_TEST(early_stop_counts_in_a_row_and_against_the_best)
     o.weight_lr = -1;
     o.progress = set_gains;
     o.progress_user = &job;
-    OK(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &o));
+    OK(b.ctx, eqat_block_ap_create(b.model, &job, b.quantizer, b.data, &o));
     OK(b.ctx, eqat_block_ap_run(job));
     for (int64_t block = 0; block < BLOCKS; block++) ck_assert_int_eq(epochs_of(job, block), 5);
     eqat_block_ap_free(job);
@@ -392,7 +392,7 @@ START_TEST(biases_stay_and_rates_choose_what_trains)
     eqat_block_ap_options o = fast_options();
     o.weight_lr = -1; /* s and z alone */
     eqat_block_ap *job;
-    OK(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &o));
+    OK(b.ctx, eqat_block_ap_create(b.model, &job, b.quantizer, b.data, &o));
     OK(b.ctx, eqat_block_ap_begin(job));
     const char *const names[] = {"self_attn.q_proj.weight", "input_layernorm.weight",
                                  "self_attn.q_proj.scales", "mlp.down_proj.zeros"};
@@ -429,7 +429,7 @@ START_TEST(default_rates_depend_on_the_bits)
         bench b = set_up(&s);
         OK(b.ctx, add_rule(b.quantizer, "*.down_proj", cases[c].down_proj, 32));
         eqat_block_ap *job;
-        OK(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, NULL));
+        OK(b.ctx, eqat_block_ap_create(b.model, &job, b.quantizer, b.data, NULL));
         OK(b.ctx, eqat_block_ap_begin(job));
         int64_t n;
         float *before =
@@ -468,7 +468,7 @@ START_TEST(what_is_frozen_is_clamped)
         chosen.bits = bits;
         bench b = set_up(&chosen);
         eqat_block_ap *job;
-        OK(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, NULL));
+        OK(b.ctx, eqat_block_ap_create(b.model, &job, b.quantizer, b.data, NULL));
         OK(b.ctx, eqat_block_ap_begin(job));
         fill_periodically(&b, eqat_block_ap_parameter(job, "self_attn.q_proj.scales"), s);
         fill_periodically(&b, eqat_block_ap_parameter(job, "self_attn.q_proj.zeros"), z);

@@ -22,7 +22,7 @@ START_TEST(cancelled_jobs_go_on_to_the_same_bytes)
     o.progress = watch;
     o.progress_user = &s;
     eqat_block_ap *job;
-    OK(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &o));
+    OK(b.ctx, eqat_block_ap_create(b.model, &job, b.quantizer, b.data, &o));
     says(b.ctx, eqat_block_ap_run(job), EQAT_CANCELLED, "cancelled");
     ck_assert_int_eq(s.block, 1);
     ck_assert_int_eq(eqat_block_ap_block(job), 1);
@@ -66,7 +66,7 @@ START_TEST(a_pass_that_was_interrupted_goes_on_where_it_stopped)
     bench b = set_up(&usual);
     eqat_block_ap_options o = fast_options();
     eqat_block_ap *job;
-    OK(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &o));
+    OK(b.ctx, eqat_block_ap_create(b.model, &job, b.quantizer, b.data, &o));
     for (int64_t block = 0; block < BLOCKS; block++) {
         eqat_context_cancel(b.ctx);
         says(b.ctx, eqat_block_ap_begin(job), EQAT_CANCELLED, "cancelled");
@@ -108,7 +108,7 @@ START_TEST(tensors_that_the_caller_asked_for_stay_the_callers)
     float *before = read_floats(pinned, &n);
     eqat_block_ap_options o = fast_options();
     eqat_block_ap *job;
-    OK(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &o));
+    OK(b.ctx, eqat_block_ap_create(b.model, &job, b.quantizer, b.data, &o));
     OK(b.ctx, eqat_block_ap_begin(job));
     OK(b.ctx, eqat_block_ap_step(job, 0, 0, NULL));
     ck_assert_ptr_ne(eqat_block_ap_parameter(job, "self_attn.k_proj.weight"), pinned);
@@ -118,7 +118,7 @@ START_TEST(tensors_that_the_caller_asked_for_stay_the_callers)
     ck_assert_ptr_eq(same, pinned);
     float *after = read_floats(pinned, &n);
     ck_assert(equal(before, after, n));
-    ck_assert(!eqat_tensor_trainable(pinned));
+    ck_assert(!eqat_tensor_requires_grad(pinned));
     free(before);
     free(after);
     OK(b.ctx, eqat_block_ap_run(job));
@@ -146,7 +146,7 @@ START_TEST(numbers_that_are_not_finite_are_told_and_not_learned)
     bench b = set_up(&usual);
     eqat_block_ap_options o = fast_options();
     eqat_block_ap *job;
-    OK(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &o));
+    OK(b.ctx, eqat_block_ap_create(b.model, &job, b.quantizer, b.data, &o));
     OK(b.ctx, eqat_block_ap_begin(job));
     OK(b.ctx, eqat_block_ap_finish(job));
     OK(b.ctx, eqat_block_ap_begin(job));
@@ -192,7 +192,7 @@ START_TEST(the_loop_tells_the_step_even_when_nobody_watches)
     eqat_block_ap_options o = fast_options();
     eqat_block_ap *job;
     int64_t calls = 0;
-    OK(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &o));
+    OK(b.ctx, eqat_block_ap_create(b.model, &job, b.quantizer, b.data, &o));
     /* the loop begins the block itself, so the callback is hung on beforehand and its block trained
      * from there */
     OK(b.ctx, eqat_block_ap_begin(job));
@@ -222,7 +222,7 @@ START_TEST(half_a_step_leaves_nothing)
         eqat_block_ap_options o = fast_options();
         eqat_block_ap *job;
         int calls = i; /* the first one is refused */
-        OK(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &o));
+        OK(b.ctx, eqat_block_ap_create(b.model, &job, b.quantizer, b.data, &o));
         OK(b.ctx, eqat_block_ap_begin(job));
         eqat_optimizer_set_grad_callback(eqat_block_ap_optimizer(job), refuse_once, &calls);
         if (i == 0)
@@ -246,13 +246,13 @@ START_TEST(a_block_in_work_belongs_to_its_job)
     eqat_e2e_qp_options e = fast_e2e_options();
     eqat_block_ap *job, *other;
     eqat_e2e_qp *e2e;
-    OK(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &o));
-    OK(b.ctx, eqat_block_ap_create(&other, b.model, b.quantizer, b.data, &o));
+    OK(b.ctx, eqat_block_ap_create(b.model, &job, b.quantizer, b.data, &o));
+    OK(b.ctx, eqat_block_ap_create(b.model, &other, b.quantizer, b.data, &o));
     OK(b.ctx, eqat_block_ap_begin(job));
     says(b.ctx, eqat_block_ap_begin(other), EQAT_INVALID_ARGUMENT, "block 0: found it in work");
     says(b.ctx, eqat_model_quantize_rtn(b.model, b.quantizer), EQAT_INVALID_ARGUMENT,
          "block 0: found it in work");
-    says(b.ctx, eqat_e2e_qp_create(&e2e, b.model, b.data, &e), EQAT_INVALID_ARGUMENT,
+    says(b.ctx, eqat_e2e_qp_create(b.model, &e2e, b.data, &e), EQAT_INVALID_ARGUMENT,
          "block 0: found it in work");
     eqat_perplexity before = {.struct_size = sizeof before}, p = before;
     eqat_model *same = open_model(b.ctx, "model", EQAT_F32), *saved;
@@ -296,7 +296,7 @@ START_TEST(bad_input_is_refused)
          "model.layers.0.self_attn.q_proj");
     eqat_block_ap *job; /* told before anything is trained */
     OK(ctx, add_rule(quantizer, "model.layers.2.mlp.down_proj", 2, 64));
-    says(ctx, eqat_block_ap_create(&job, model, quantizer, data, &o), EQAT_INVALID_ARGUMENT,
+    says(ctx, eqat_block_ap_create(model, &job, quantizer, data, &o), EQAT_INVALID_ARGUMENT,
          "model.layers.2.mlp.down_proj");
     OK(ctx, add_rule(quantizer, "*", 2, 32));
     o.batch_size = 0;
@@ -351,7 +351,7 @@ START_TEST(linears_that_are_left_out_train_dense)
     for (int i = 0; i < 2; i++) {
         eqat_tensor *t;
         OK(b.ctx, eqat_model_parameter(b.model, trained[i], &t));
-        ck_assert_msg(!eqat_tensor_trainable(t), "%s", trained[i]); /* any more */
+        ck_assert_msg(!eqat_tensor_requires_grad(t), "%s", trained[i]); /* any more */
     }
     double here = perplexity(b.ctx, b.model, b.data);
     eqat_model *again = open_model(b.ctx, save_as(b.ctx, b.model, "mixed"), EQAT_F32);
@@ -426,7 +426,7 @@ START_TEST(peak_memory)
         o.offload_dir = offload ? scratch_dir() : NULL;
         o.epochs = 1;
         eqat_block_ap *job;
-        OK(ctx, eqat_block_ap_create(&job, model, quantizer, data, &o));
+        OK(ctx, eqat_block_ap_create(model, &job, quantizer, data, &o));
         eqat_context_reset_peak(ctx);
         size_t before = eqat_context_bytes(ctx);
         ck_assert_uint_lt(before, 2 << 20); /* the table of 20 MB is gone */

@@ -72,7 +72,7 @@ START_TEST(what_a_driver_freezes_has_the_bytes_of_finish)
     eqat_model *mine = open_model(b.ctx, "model", chosen.compute);
     eqat_block_ap_options o = fast_options();
     eqat_block_ap *job;
-    OK(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &o));
+    OK(b.ctx, eqat_block_ap_create(b.model, &job, b.quantizer, b.data, &o));
     while (eqat_block_ap_block(job) < BLOCKS) {
         OK(b.ctx, eqat_block_ap_begin(job));
         for (int64_t step = 0; step < eqat_block_ap_steps(job); step++)

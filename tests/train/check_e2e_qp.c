@@ -94,7 +94,7 @@ START_TEST(losses_fall_and_the_saved_model_is_the_one_in_memory)
     o.progress = watch;
     o.progress_user = &s;
     eqat_e2e_qp *job;
-    OK(b.ctx, eqat_e2e_qp_create(&job, b.model, b.data, &o));
+    OK(b.ctx, eqat_e2e_qp_create(b.model, &job, b.data, &o));
     ck_assert_int_eq(eqat_e2e_qp_steps(job), 16);
     ck_assert(isnan(eqat_e2e_qp_loss(job, 0)));
     OK(b.ctx, eqat_e2e_qp_run(job));
@@ -113,7 +113,7 @@ START_TEST(losses_fall_and_the_saved_model_is_the_one_in_memory)
     eqat_e2e_qp_free(job);
     OK(b.ctx, eqat_eval_perplexity(b.model, b.data, NULL, &after));
     ck_assert_double_lt(after.nll, before.nll);
-    ck_assert(!eqat_tensor_trainable(parameter(&b, Q0)));
+    ck_assert(!eqat_tensor_requires_grad(parameter(&b, Q0)));
     ck_assert_int_eq(eqat_tensor_dtype(parameter(&b, "model.layers.1.mlp.up_proj.zeros")), EQAT_U8);
     eqat_model *saved = open_model(b.ctx, save_as(b.ctx, b.model, "saved"), EQAT_F32);
     OK(b.ctx, eqat_eval_perplexity(saved, b.data, NULL, &again));
@@ -200,7 +200,7 @@ START_TEST(zero_points_are_rounded_to_whole_ones_in_range)
     eqat_e2e_qp_options o = fast_options();
     o.params = EQAT_E2E_Z;
     eqat_e2e_qp *job;
-    OK(b.ctx, eqat_e2e_qp_create(&job, b.model, b.data, &o));
+    OK(b.ctx, eqat_e2e_qp_create(b.model, &job, b.data, &o));
     int64_t n = eqat_tensor_count(parameter(&b, name));
     float trained[1024];
     unsigned char z[1024];
@@ -224,7 +224,7 @@ START_TEST(training_starts_from_step_sizes_that_a_file_can_hold)
     eqat_e2e_qp_options o = fast_options();
     eqat_e2e_qp *job;
     OK(b.ctx, eqat_tensor_fill(parameter(&b, Q0), 0.1));
-    OK(b.ctx, eqat_e2e_qp_create(&job, b.model, b.data, &o));
+    OK(b.ctx, eqat_e2e_qp_create(b.model, &job, b.data, &o));
     int64_t n;
     float *s = read_floats(parameter(&b, Q0), &n);
     for (int64_t i = 0; i < n; i++) ck_assert_float_eq(s[i], 0x1.998p-4f); /* 0.1 in F16 */
@@ -265,10 +265,10 @@ START_TEST(unfinished_training_is_undone)
     says(b.ctx, eqat_e2e_qp_train(b.model, b.data, &o), EQAT_CANCELLED, "cancelled");
     ck_assert(same_folders(save_as(b.ctx, b.model, "cancelled"), before));
     ck_assert_ptr_eq(parameter(&b, "model.layers.0.mlp.up_proj.zeros"), zeros);
-    ck_assert(!eqat_tensor_trainable(parameter(&b, Q0)));
+    ck_assert(!eqat_tensor_requires_grad(parameter(&b, Q0)));
     ck_assert_ptr_null(eqat_tensor_grad(parameter(&b, Q0)));
     eqat_e2e_qp *job;
-    OK(b.ctx, eqat_e2e_qp_create(&job, b.model, b.data, &o));
+    OK(b.ctx, eqat_e2e_qp_create(b.model, &job, b.data, &o));
     OK(b.ctx, eqat_e2e_qp_accumulate(job, 0, 0, NULL));
     eqat_context_cancel(b.ctx);
     says(b.ctx, eqat_e2e_qp_accumulate(job, 0, 1, NULL), EQAT_CANCELLED, "cancelled");
@@ -289,7 +289,7 @@ START_TEST(a_cancelled_run_goes_on_to_the_same_bytes)
         o.progress = watch;
         o.progress_user = &s;
         eqat_e2e_qp *job;
-        OK(b.ctx, eqat_e2e_qp_create(&job, b.model, b.data, &o));
+        OK(b.ctx, eqat_e2e_qp_create(b.model, &job, b.data, &o));
         if (cancelled) {
             says(b.ctx, eqat_e2e_qp_run(job), EQAT_CANCELLED, "cancelled");
             OK(b.ctx, eqat_e2e_qp_accumulate(job, 1, 0, NULL));
@@ -319,7 +319,7 @@ static void train_and_save(int64_t steps, int64_t save_at, const char *end)
     o.params = EQAT_E2E_SZ;
     o.train_norms = true;
     eqat_e2e_qp *job;
-    OK(b.ctx, eqat_e2e_qp_create(&job, b.model, b.data, &o));
+    OK(b.ctx, eqat_e2e_qp_create(b.model, &job, b.data, &o));
     ck_assert_int_eq(eqat_e2e_qp_steps(job), 4);
     for (int64_t step = 0; step < steps; step++) {
         for (int64_t micro = 0; micro < eqat_e2e_qp_micro_steps(job, step); micro++)
@@ -377,16 +377,16 @@ START_TEST(a_model_has_one_job_at_a_time)
     eqat_e2e_qp_options o = fast_options();
     o.params = EQAT_E2E_SZ;
     eqat_e2e_qp *job, *other;
-    OK(b.ctx, eqat_e2e_qp_create(&job, b.model, b.data, &o));
-    says(b.ctx, eqat_e2e_qp_create(&other, b.model, b.data, &o), EQAT_INVALID_ARGUMENT,
+    OK(b.ctx, eqat_e2e_qp_create(b.model, &job, b.data, &o));
+    says(b.ctx, eqat_e2e_qp_create(b.model, &other, b.data, &o), EQAT_INVALID_ARGUMENT,
          "in training");
     ck_assert_ptr_null(other);
     OK(b.ctx, eqat_e2e_qp_accumulate(job, 0, 0, NULL));
     eqat_e2e_qp_free(job);
     ck_assert(same_folders(save_as(b.ctx, b.model, "after-the-first"), before));
-    OK(b.ctx, eqat_e2e_qp_create(&other, b.model, b.data, &o));
+    OK(b.ctx, eqat_e2e_qp_create(b.model, &other, b.data, &o));
     OK(b.ctx, eqat_e2e_qp_finish(other));
-    OK(b.ctx, eqat_e2e_qp_create(&job, b.model, b.data, &o));
+    OK(b.ctx, eqat_e2e_qp_create(b.model, &job, b.data, &o));
     eqat_e2e_qp_free(job);
     eqat_e2e_qp_free(other);
     tear_down(&b);
@@ -404,7 +404,7 @@ START_TEST(micro_batches_add_up)
         eqat_e2e_qp_options o = fast_options();
         o.micro_batch_size = 1 << i;
         eqat_e2e_qp *job;
-        OK(b.ctx, eqat_e2e_qp_create(&job, b.model, b.data, &o));
+        OK(b.ctx, eqat_e2e_qp_create(b.model, &job, b.data, &o));
         ck_assert_int_eq(eqat_e2e_qp_steps(job), 2);
         ck_assert_int_eq(eqat_e2e_qp_micro_steps(job, 0), 4 >> i);
         ck_assert_int_eq(eqat_e2e_qp_micro_steps(job, 1),
@@ -478,7 +478,7 @@ START_TEST(a_step_is_the_mean_over_its_sequences_in_the_order_of_the_epoch)
     o.epochs = 2;
     o.lr = 1e-30; /* nothing moves */
     eqat_e2e_qp *job;
-    OK(b.ctx, eqat_e2e_qp_create(&job, b.model, b.data, &o));
+    OK(b.ctx, eqat_e2e_qp_create(b.model, &job, b.data, &o));
     for (int64_t step = 0; step < 4; step++) {
         int64_t n, count = step % 2 ? 3 : 4;
         for (int64_t micro = 0; micro < count; micro++)
@@ -518,7 +518,7 @@ static double movement(double max_grad_norm, double *norm, double *expected_norm
     eqat_e2e_qp *job;
     int64_t n;
     double sum = 0;
-    OK(b.ctx, eqat_e2e_qp_create(&job, b.model, b.data, &o));
+    OK(b.ctx, eqat_e2e_qp_create(b.model, &job, b.data, &o));
     float *before = read_floats(parameter(&b, Q0), &n);
     for (int64_t step = 0; step < 2; step++) {
         for (int64_t micro = 0; micro < 4; micro++)

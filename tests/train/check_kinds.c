@@ -71,7 +71,7 @@ START_TEST(fixed_zero_points_stay)
     eqat_block_ap *job;
     float *before[4];
     int64_t n[4], m;
-    OK(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &o));
+    OK(b.ctx, eqat_block_ap_create(b.model, &job, b.quantizer, b.data, &o));
     OK(b.ctx, eqat_block_ap_begin(job));
     for (int i = 0; i < 4; i++)
         before[i] = read_floats(eqat_block_ap_parameter(job, names[i]), &n[i]);
@@ -135,7 +135,7 @@ START_TEST(kinds_by_pattern)
     eqat_block_ap_options fast = fast_options();
     fast.quant_lr = 0.1; /* zero points that train move */
     eqat_block_ap *job;
-    OK(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &fast));
+    OK(b.ctx, eqat_block_ap_create(b.model, &job, b.quantizer, b.data, &fast));
     OK(b.ctx, eqat_block_ap_begin(job));
     int64_t n;
     float *before = read_floats(eqat_block_ap_parameter(job, "self_attn.q_proj.zeros"), &n);

@@ -41,7 +41,7 @@ static eqat_tensor *trainable(eqat_context *ctx, int64_t n, const float *values)
 {
     eqat_tensor *t;
     OK(ctx, eqat_tensor_create(ctx, &t, EQAT_F32, 1, &n, values));
-    OK(ctx, eqat_tensor_set_trainable(t, true));
+    OK(ctx, eqat_tensor_set_requires_grad(t, true));
     return t;
 }
 
@@ -420,7 +420,7 @@ START_TEST(wrong_use_is_refused)
     OK(ctx, eqat_optimizer_add_group(adamw, 0.1, NULL));
     OK(ctx, eqat_optimizer_add(adamw, 0, a));
     says(ctx, eqat_optimizer_add(adamw, 0, a), EQAT_INVALID_ARGUMENT, "already");
-    OK(ctx, eqat_tensor_set_trainable(a, false));
+    OK(ctx, eqat_tensor_set_requires_grad(a, false));
     says(ctx, eqat_optimizer_add(adamw, 0, a), EQAT_INVALID_ARGUMENT, "untrainable f32");
     eqat_optimizer_set_grad_callback(adamw, refuse, NULL);
     says(ctx, eqat_optimizer_step(adamw, 1), EQAT_BACKEND, "gradient callback: failed: backend");

@@ -107,7 +107,7 @@ static eqat_status train_blocks(rank *r, bench *b)
         o.reduce = add_up;
         o.gradient_user = o.reduce_user = r;
     }
-    eqat_status st = eqat_block_ap_create(&job, b->model, b->quantizer, b->data, &o);
+    eqat_status st = eqat_block_ap_create(b->model, &job, b->quantizer, b->data, &o);
     if (st != EQAT_OK) return st;
     st = eqat_block_ap_run(job);
     for (int64_t k = 0; k < BLOCKS; k++)
@@ -133,7 +133,7 @@ static eqat_status train_steps(rank *r, bench *b)
         o.reduce = add_up;
         o.gradient_user = o.reduce_user = r;
     }
-    eqat_status st = eqat_e2e_qp_create(&job, b->model, b->data, &o);
+    eqat_status st = eqat_e2e_qp_create(b->model, &job, b->data, &o);
     if (st != EQAT_OK) return st;
     st = eqat_e2e_qp_run(job);
     for (int64_t i = 0; i < 8; i++) r->steps[i] = eqat_e2e_qp_loss(job, i);
@@ -240,7 +240,7 @@ START_TEST(a_failing_reduction_ends_the_run)
     eqat_block_ap_options o = fast_options();
     eqat_block_ap *job;
     o.reduce = lose;
-    OK(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &o));
+    OK(b.ctx, eqat_block_ap_create(b.model, &job, b.quantizer, b.data, &o));
     says(b.ctx, eqat_block_ap_run(job), EQAT_IO, "reduce callback: failed");
     eqat_block_ap_free(job);
     OK(b.ctx, eqat_model_quantize_rtn(b.model, b.quantizer));

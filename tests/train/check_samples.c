@@ -226,7 +226,7 @@ static void block_losses(const char *model_name, source *s, int32_t fields, int6
     o.batch_size = TIME / time;
     o.quant_lr = 0;
     o.weight_lr = -1;
-    OK(ctx, eqat_block_ap_create(&job, model, quantizer, data, &o));
+    OK(ctx, eqat_block_ap_create(model, &job, quantizer, data, &o));
     for (int64_t block = 0; block < BLOCKS; block++) {
         OK(ctx, eqat_block_ap_begin(job));
         OK(ctx, eqat_block_ap_validate(job, losses++));
@@ -299,7 +299,7 @@ START_TEST(samples_of_a_shuffled_batch_keep_their_segments)
     o.quant_lr = 0;
     o.weight_lr = -1;
     o.epochs = 8;
-    OK(ctx, eqat_block_ap_create(&job, model, quantizer, data, &o));
+    OK(ctx, eqat_block_ap_create(model, &job, quantizer, data, &o));
     OK(ctx, eqat_block_ap_begin(job));
     for (int64_t epoch = 0; epoch < o.epochs; epoch++)
         for (int64_t step = 0; step < 2; step++) {
@@ -384,14 +384,14 @@ START_TEST(embeddings_that_cannot_be_used)
     says(ctx, eqat_eval_perplexity(model, data, NULL, &p), EQAT_INVALID_ARGUMENT,
          "found embeddings alone, expected labels");
     OK(ctx, eqat_model_quantize_rtn(model, quantizer));
-    says(ctx, eqat_e2e_qp_create(&e2e_qp, model, data, NULL), EQAT_INVALID_ARGUMENT,
+    says(ctx, eqat_e2e_qp_create(model, &e2e_qp, data, NULL), EQAT_INVALID_ARGUMENT,
          "found embeddings alone, expected labels");
     eqat_data_free(data);
     eqat_model_free(model);
     model = open_model(ctx, "model", EQAT_F32);
     OK(ctx,
        eqat_data_from_records(ctx, &data, fill, &s, EQAT_SAMPLE_EMBEDDINGS, 0, HIDDEN + 1, &o));
-    says(ctx, eqat_block_ap_create(&block_ap, model, quantizer, data, NULL), EQAT_INVALID_ARGUMENT,
+    says(ctx, eqat_block_ap_create(model, &block_ap, quantizer, data, NULL), EQAT_INVALID_ARGUMENT,
          "embeddings: found hidden_size 65, expected 64");
     eqat_data_free(data);
     eqat_quantizer_free(quantizer);
@@ -420,7 +420,7 @@ static float *step_gradient(source *s, int32_t fields, int64_t micro, double *lo
     o.batch_size = 4 * micro;
     o.micro_batch_size = micro;
     OK(ctx, eqat_model_quantize_rtn(model, quantizer));
-    OK(ctx, eqat_e2e_qp_create(&job, model, data, &o));
+    OK(ctx, eqat_e2e_qp_create(model, &job, data, &o));
     for (int64_t i = 0; i < eqat_e2e_qp_micro_steps(job, 0); i++)
         OK(ctx, eqat_e2e_qp_accumulate(job, 0, i, NULL));
     *loss = eqat_e2e_qp_loss(job, 0);
@@ -504,7 +504,7 @@ START_TEST(labels_and_positions_beyond_the_model)
     says(ctx, eqat_eval_perplexity(model, data, NULL, &p), EQAT_INVALID_ARGUMENT,
          "labels: found 96 at position 2");
     s.positions[5] = 512;
-    says(ctx, eqat_block_ap_create(&job, model, quantizer, data, NULL), EQAT_INVALID_ARGUMENT,
+    says(ctx, eqat_block_ap_create(model, &job, quantizer, data, NULL), EQAT_INVALID_ARGUMENT,
          "positions: found 512 at 5, expected 0 to 511");
     ck_assert_ptr_null(job);
     says(ctx, eqat_eval_perplexity(model, data, NULL, &p), EQAT_INVALID_ARGUMENT,

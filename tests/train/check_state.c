@@ -95,7 +95,7 @@ static const char *uninterrupted(const variant *v, reports *r)
     bench b = set_up_variant(v);
     eqat_block_ap_options o = options_of(v);
     eqat_block_ap *job;
-    OK(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &o));
+    OK(b.ctx, eqat_block_ap_create(b.model, &job, b.quantizer, b.data, &o));
     OK(b.ctx, eqat_block_ap_run(job));
     *r = reports_of(job);
     eqat_block_ap_free(job);
@@ -112,7 +112,7 @@ static void interrupt(const variant *v, int64_t at, const char *path)
     saver s = {.ctx = b.ctx, .path = path, .at = at};
     o.progress = save_and_cancel;
     o.progress_user = &s;
-    OK(b.ctx, eqat_block_ap_create(&s.block_ap, b.model, b.quantizer, b.data, &o));
+    OK(b.ctx, eqat_block_ap_create(b.model, &s.block_ap, b.quantizer, b.data, &o));
     if (at > 0) {
         says(b.ctx, eqat_block_ap_run(s.block_ap), EQAT_CANCELLED, "cancelled");
     } else {
@@ -136,7 +136,7 @@ static const char *go_on(const variant *v, const char *path, bool cancelled, rep
     bench b = set_up_variant(v);
     eqat_block_ap_options o = options_of(v);
     eqat_block_ap *job;
-    OK(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &o));
+    OK(b.ctx, eqat_block_ap_create(b.model, &job, b.quantizer, b.data, &o));
     if (cancelled) {
         eqat_context_cancel(b.ctx);
         says(b.ctx, eqat_block_ap_load(job, path), EQAT_CANCELLED, "cancelled");
@@ -241,7 +241,7 @@ static void refuse_other(const char *path, const variant *v, const eqat_block_ap
     eqat_block_ap *job;
     eqat_data_free(b.data);
     b.data = make_data(b.ctx, train, 3, v->s.shuffle);
-    OK(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, o));
+    OK(b.ctx, eqat_block_ap_create(b.model, &job, b.quantizer, b.data, o));
     says(b.ctx, eqat_block_ap_load(job, path), EQAT_INVALID_ARGUMENT, message);
     OK(b.ctx, eqat_block_ap_begin(job));
     eqat_block_ap_free(job);
@@ -273,7 +273,7 @@ START_TEST(what_does_not_fit_is_refused_and_changes_nothing)
 
     bench b = set_up_variant(&v);
     eqat_block_ap *job;
-    OK(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &o));
+    OK(b.ctx, eqat_block_ap_create(b.model, &job, b.quantizer, b.data, &o));
     says(b.ctx, eqat_block_ap_load(job, scratch("nothing")), EQAT_NOT_FOUND, "nothing");
     says(b.ctx, eqat_block_ap_load(job, in_dir(whole, "model.safetensors")), EQAT_FORMAT,
          "found no state of a job, expected the state of block-ap");
@@ -329,7 +329,7 @@ static const char *run_e2e(const eqat_e2e_qp_options *o, const char *state, int6
     saver s = {.ctx = b.ctx, .path = scratch("e2e.state"), .at = at};
     options.progress = save_and_cancel;
     options.progress_user = &s;
-    OK(b.ctx, eqat_e2e_qp_create(&s.e2e_qp, b.model, b.data, &options));
+    OK(b.ctx, eqat_e2e_qp_create(b.model, &s.e2e_qp, b.data, &options));
     if (state) OK(b.ctx, eqat_e2e_qp_load(s.e2e_qp, state));
     if (at)
         says(b.ctx, eqat_e2e_qp_run(s.e2e_qp), EQAT_CANCELLED, "cancelled");
@@ -370,11 +370,11 @@ START_TEST(e2e_qp_refuses_what_does_not_fit)
     bench b = open_packed();
     eqat_e2e_qp *job;
     o.params = EQAT_E2E_S;
-    OK(b.ctx, eqat_e2e_qp_create(&job, b.model, b.data, &o));
+    OK(b.ctx, eqat_e2e_qp_create(b.model, &job, b.data, &o));
     says(b.ctx, eqat_e2e_qp_load(job, path), EQAT_INVALID_ARGUMENT, "params: found 2, expected 0");
     eqat_e2e_qp_free(job);
     o.params = EQAT_E2E_SZ;
-    OK(b.ctx, eqat_e2e_qp_create(&job, b.model, b.data, &o));
+    OK(b.ctx, eqat_e2e_qp_create(b.model, &job, b.data, &o));
     size_t n;
     char *bytes = read_file(path, &n);
     const char *bad = scratch("damaged.state");
@@ -411,7 +411,7 @@ START_TEST(every_request_may_be_refused)
         b.data = make_data(b.ctx, 7, 3, true);
         eqat_block_ap_options o = options_of(&v);
         eqat_block_ap *job;
-        OK(b.ctx, eqat_block_ap_create(&job, b.model, b.quantizer, b.data, &o));
+        OK(b.ctx, eqat_block_ap_create(b.model, &job, b.quantizer, b.data, &o));
         c.fail_at = c.requests + n;
         eqat_status st = eqat_block_ap_load(job, path);
         bool loaded = st == EQAT_OK || eqat_block_ap_block(job) > 0; /* the streams were cut off */

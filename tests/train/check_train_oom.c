@@ -86,7 +86,7 @@ static eqat_status block_ap(work *w)
     o.weight_lr = o.quant_lr = 1e-3;
     if (w->offload) o.offload_dir = scratch_dir();
     if (!w->block_ap) {
-        eqat_status st = eqat_block_ap_create(&w->block_ap, w->model, w->quantizer, w->data, &o);
+        eqat_status st = eqat_block_ap_create(w->model, &w->block_ap, w->quantizer, w->data, &o);
         if (st != EQAT_OK) return st;
     }
     eqat_status st = eqat_block_ap_run(w->block_ap);
@@ -105,7 +105,7 @@ static eqat_status e2e_qp(work *w)
     o.params = EQAT_E2E_SZ;
     o.train_norms = true;
     if (!w->e2e_qp) {
-        eqat_status st = eqat_e2e_qp_create(&w->e2e_qp, w->model, w->data, &o);
+        eqat_status st = eqat_e2e_qp_create(w->model, &w->e2e_qp, w->data, &o);
         if (st != EQAT_OK) return st;
     }
     eqat_status st = eqat_e2e_qp_run(w->e2e_qp);

@@ -161,8 +161,9 @@ EQAT_API eqat_status eqat_block_ap_save(eqat_block_ap *job, const char *path);
  * weights unchanged by anybody else; offload_dir and callbacks may differ.  The streams move
  * through all blocks that are done, which costs a forward pass of each, full precision and packed,
  * over all samples.  Errors: EQAT_INVALID_ARGUMENT (the job has begun, or what differs by name),
- * EQAT_FORMAT (no state of Block-AP, truncated, damaged), EQAT_IO: the job stays as it was.  After
- * EQAT_CANCELLED the state is there, and whatever is called next goes on with the streams. */
+ * EQAT_FORMAT (no state of Block-AP, truncated, damaged), EQAT_NOT_FOUND, EQAT_IO: the job stays as
+ * it was.  After EQAT_CANCELLED, or a failure of the streams on their way, the state is there
+ * (eqat_block_ap_block tells), and whatever is called next goes on with the streams. */
 EQAT_API eqat_status eqat_block_ap_load(eqat_block_ap *job, const char *path);
 
 /* ---- E2E-QP (paper section 3.3): train step sizes end to end ---- */

@@ -8,14 +8,6 @@
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 static int64_t batches(int64_t samples, int64_t batch) { return (samples + batch - 1) / batch; }
 
-eqat_status eqi_block_ap_expect_training(eqat_block_ap *job)
-{
-    if (job->work.state == EQI_BLOCK_MASTERS) return eqi_block_ap_catch_up(job);
-    return eqi_fail(job->ctx, EQAT_INVALID_ARGUMENT,
-                    "block %lld: found it not in work, expected begin first",
-                    (long long)job->block);
-}
-
 /* Numbers of the samples at [first, first + n) of a pass: in order of the streams (epoch -1), or of
  * a training epoch; valid until the next call. */
 static const int64_t *numbers(eqat_block_ap *job, int64_t epoch, int64_t first, int64_t n)

@@ -217,6 +217,14 @@ void eqat_block_ap_abandon(eqat_block_ap *job)
     if (job->work.state == EQI_BLOCK_MASTERS) give_up(job);
 }
 
+eqat_status eqi_block_ap_expect_training(eqat_block_ap *job)
+{
+    if (job->work.state == EQI_BLOCK_MASTERS) return eqi_block_ap_catch_up(job);
+    return eqi_fail(job->ctx, EQAT_INVALID_ARGUMENT,
+                    "block %lld: found it not in work, expected begin first",
+                    (long long)job->block);
+}
+
 /* ---- finish ---- */
 
 /* Codes of what is quantized; the rest is rounded where it lies and stays F32: that is how the

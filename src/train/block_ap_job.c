@@ -1,0 +1,45 @@
+#include <string.h>
+
+#include "base/entry.h"
+#include "train/block_ap.h"
+
+/* What can be asked of a job. */
+
+int64_t eqat_block_ap_block(const eqat_block_ap *job)
+{
+    if (!job) return 0;
+    return job->block;
+}
+
+int64_t eqat_block_ap_steps(const eqat_block_ap *job)
+{
+    if (!job) return 0;
+    int64_t batch = job->options.batch_size;
+    return (job->train + batch - 1) / batch;
+}
+
+eqat_optimizer *eqat_block_ap_optimizer(eqat_block_ap *job)
+{
+    if (!job) return NULL;
+    return job->optimizer;
+}
+
+eqat_tensor *eqat_block_ap_parameter(eqat_block_ap *job, const char *name)
+{
+    if (!job || !name) return NULL;
+    const eqi_block *b = &job->work;
+    if (b->state != EQI_BLOCK_MASTERS) return NULL;
+    for (int i = 0; i < b->n_linears; i++) {
+        const eqi_linear *l = &b->linears[i];
+        size_t n = strlen(l->local);
+        if (strncmp(name, l->local, n) != 0 || name[n] != '.') continue;
+        if (!strcmp(name + n + 1, "weight")) return l->weight.w;
+        for (int t = 0; t < EQI_KIND_TENSORS && l->quant.kind; t++) {
+            const char *tensor = l->quant.kind->tensors[t].name;
+            if (tensor && !strcmp(name + n + 1, tensor)) return l->beside[t];
+        }
+    }
+    for (int i = 0; i < b->n_norms; i++)
+        if (!strcmp(name, b->norms[i].local)) return b->norms[i].gain;
+    return NULL;
+}

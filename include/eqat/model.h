@@ -14,7 +14,8 @@ extern "C" {
 /** A decoder-only transformer read from a Hugging Face folder or a GGUF file, full precision or
  * quantized.  Full-precision blocks stay in the file and are read when needed; packed blocks stay
  * in memory.  The files must stay unchanged while the model is open.  Families: Llama
- * 1/2/3/3.1/3.2, Mistral, Qwen2/2.5, Qwen3, SmolLM2.  Threads: as the context. */
+ * 1/2/3/3.1/3.2, Mistral, Qwen2/2.5, Qwen3, Qwen3-MoE, Gemma 3 text, SmolLM2.  Threads: as the
+ * context. */
 typedef struct eqat_model eqat_model;
 
 typedef struct eqat_model_options {

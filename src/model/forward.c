@@ -359,8 +359,9 @@ done:
 eqat_status eqat_model_forward(eqat_model *m, const eqat_batch *batch, eqat_tensor **logits)
 {
     EQI_ENTER_OF(m);
-    EQI_NEED(m->ctx, batch, logits);
+    EQI_NEED(m->ctx, logits);
     *logits = NULL;
+    EQI_NEED(m->ctx, batch);
     eqi_tape *tape = NULL;
     input in = {0};
     EQI_RETURN_IF(eqi_tape_create(m->ctx, &tape));
@@ -394,8 +395,9 @@ eqat_status eqat_model_loss(eqat_model *m, const eqat_batch *batch, eqat_tensor 
                             eqat_tensor **count)
 {
     EQI_ENTER_OF(m);
-    EQI_NEED(m->ctx, batch, loss);
+    EQI_NEED(m->ctx, loss);
     *loss = NULL;
+    EQI_NEED(m->ctx, batch);
     eqi_tape *tape = NULL;
     EQI_RETURN_IF(eqi_tape_create(m->ctx, &tape));
     eqi_tape_set_recording(tape, false);

@@ -71,8 +71,9 @@ eqat_status eqat_model_open(eqat_context *ctx, eqat_model **out, const char *pat
                             const eqat_model_options *options)
 {
     EQI_ENTER(ctx);
-    EQI_NEED(ctx, out, path);
+    EQI_NEED(ctx, out);
     *out = NULL;
+    EQI_NEED(ctx, path);
     eqat_model_options o;
     EQI_RETURN_IF(eqi_options_take(ctx, &eqi_struct_model, &o, options));
     if (!eqi_path_exists(path))

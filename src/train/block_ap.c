@@ -137,8 +137,9 @@ eqat_status eqat_block_ap_create(eqat_model *model, eqat_block_ap **out,
                                  const eqat_block_ap_options *options)
 {
     EQI_ENTER_OF(model);
-    EQI_NEED(model->ctx, out, quantizer, data);
+    EQI_NEED(model->ctx, out);
     *out = NULL;
+    EQI_NEED(model->ctx, quantizer, data);
     eqi_ctx *ctx = model->ctx;
     eqat_block_ap_options checked;
     EQI_RETURN_IF(eqi_options_take(ctx, &eqi_struct_block_ap, &checked, options));

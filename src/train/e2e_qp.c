@@ -265,8 +265,9 @@ eqat_status eqat_e2e_qp_create(eqat_model *model, eqat_e2e_qp **out, eqat_data *
                                const eqat_e2e_qp_options *options)
 {
     EQI_ENTER_OF(model);
-    EQI_NEED(model->ctx, out, data);
+    EQI_NEED(model->ctx, out);
     *out = NULL;
+    EQI_NEED(model->ctx, data);
     eqi_ctx *ctx = model->ctx;
     eqat_e2e_qp_options checked;
     EQI_RETURN_IF(eqi_options_take(ctx, &eqi_struct_e2e_qp, &checked, options));

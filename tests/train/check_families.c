@@ -13,8 +13,8 @@ enum { EXPERTS = 4 };
 static const char *const families[] = {"gemma3", "qwen3_moe", "qwen3_moe-mixed"};
 
 /* The family's small model with as many tokens as there are in the data, changed in one place. */
-static const char *make_model(const char *name, const char *family, const char *from,
-                              const char *to)
+static const char *make_stored(eqi_stored stored, const char *name, const char *family,
+                               const char *from, const char *to)
 {
     char config[2048], changed[2048];
     const char *path = scratch(name), *text = tiny_find(family)->config,
@@ -27,9 +27,15 @@ static const char *make_model(const char *name, const char *family, const char *
              at + strlen(from));
     ck_assert_int_eq(mkdir(path, 0777), 0);
     eqat_context *ctx = make_context(1, 0);
-    write_model(ctx, path, changed, EQI_STORED_F32, NULL);
+    write_model(ctx, path, changed, stored, NULL);
     eqat_context_free(ctx);
     return path;
+}
+
+static const char *make_model(const char *name, const char *family, const char *from,
+                              const char *to)
+{
+    return make_stored(EQI_STORED_F32, name, family, from, to);
 }
 
 static bench open_bench(const char *path, int threads, eqat_dtype compute)
@@ -130,7 +136,7 @@ static float *router(bench *b, int64_t *n)
 
 START_TEST(the_router_trains_and_stays_dense)
 {
-    const char *path = make_model("model", "qwen3_moe", "{", "{");
+    const char *path = make_stored(EQI_STORED_BF16, "model", "qwen3_moe", "{", "{");
     bench b = open_bench(path, 2, EQAT_F32), r = open_bench(path, 2, EQAT_F32);
     eqat_block_ap_options o = fast_options();
     int64_t n;

@@ -73,7 +73,8 @@ static double refit(const group *g, double s, double z)
  * Grid: s times 2^(-i/8), i = -4..32 (few codes between outliers at both ends want a larger s than
  * that of minmax), from -8 on where z stays in the middle; for each, z in nine steps from keeping
  * the upper end of the range to keeping the lower end. Refinement: for z - 1, z, z + 1 the s that
- * refits the codes; s (1 +- 2^-j), j = 4..10. Groups of 64 end within 2% of the least error. */
+ * refits the codes; s (1 +- 2^-j), j = 4..10. Groups of 64 around zero end within 2% of the least
+ * error; narrow ones far from it, up to 6%. */
 static void mse(group *g)
 {
     minmax(g);

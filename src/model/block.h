@@ -93,7 +93,8 @@ typedef struct eqi_block_input {
     eqi_tensor *x;                    /* [B, T, H] in the compute dtype */
     eqi_tensor *positions, *segments; /* I32 [B, T] or NULL; segments not with kv */
     const eqi_rotary *rotary;         /* EQI_ROPES of them */
-    eqi_kv *kv;                       /* NULL: no earlier positions; else T more are put in */
+    /* NULL: no earlier positions; else T more are put in, and `positions` tells where they are. */
+    eqi_kv *kv;
 } eqi_block_input;
 
 /* Records the block on the tape: in->x [B, T, H] -> *out [B, T, H]. The weights are in memory. */

@@ -42,6 +42,15 @@ def files_of(folder):
     }
 
 
+def nibbles_of(folder, ending):
+    """The values of 4 bits in all tensors of a saved model whose names end so."""
+    with open(os.path.join(folder, "model.safetensors"), "rb") as f:
+        header = json.loads(f.read(int.from_bytes(f.read(8), "little")))
+        data = f.read()
+    found = [t["data_offsets"] for name, t in header.items() if name.endswith(ending)]
+    return {n for a, b in found for byte in data[a:b] for n in (byte & 15, byte >> 4)}
+
+
 class Tool(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -184,6 +193,17 @@ class Tool(unittest.TestCase):
         self.assertEqual(files_of(a), files_of(b))
         self.assertEqual(os.listdir(cache), [])
 
+    def test_fixed_zero_points(self):
+        trained, fixed, rounded = (os.path.join(self.tmp, n) for n in "abc")
+        few = ["--bits", 4, "--calib", self.train, *FEW]
+        self.quantize(trained, *few)
+        self.quantize(fixed, *few, "--zero-point", "fixed")
+        self.quantize(rounded, "--bits", 4, "--method", "rtn", "--zero-point", "fixed")
+        self.assertGreater(len(nibbles_of(trained, ".qzeros")), 2)
+        self.assertEqual(nibbles_of(fixed, ".qzeros"), {7, 8})
+        self.assertEqual(nibbles_of(rounded, ".qzeros"), {7, 8})
+        self.assertLess(self.perplexity(fixed), 1.1 * self.perplexity(self.model))
+
     def test_inspect(self):
         self.quantize(self.out, "--bits", 3, "--method", "rtn")
         full, packed = (
@@ -269,6 +289,7 @@ class Tool(unittest.TestCase):
             "e2e-lr",
             "e2e-params",
             "init",
+            "zero-point",
             "compute-dtype",
             "offload-dir",
             "threads",

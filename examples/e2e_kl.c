@@ -77,7 +77,7 @@ static double step(eqat_model *full, eqat_model *quantized, eqat_tape *tape, eqa
 {
     eqat_tensor *p, *q = logits_of(quantized, tape, batch);
     int64_t n = eqat_tensor_size(q, 2);
-    ok(eqat_model_forward(full, batch, &p));
+    ok(eqat_model_forward(full, NULL, batch, &p));
     double loss = divergence(eqat_tensor_data(p), eqat_tensor_data(q), BATCH * TIME, n);
     ok(eqat_tape_backward_from(tape, q, p));
     ok(eqat_optimizer_step(adamw, 1));

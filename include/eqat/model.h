@@ -86,17 +86,17 @@ typedef struct eqat_batch {
 
 EQAT_API void eqat_batch_init(eqat_batch *batch, size_t struct_size);
 
-/** Logits F32 [B, T, V] of a batch, without gradients. */
-EQAT_API eqat_status eqat_model_forward(eqat_model *model, const eqat_batch *batch,
+/** Logits F32 [B, T, V] of a batch.  tape: NULL for a pass without gradients; else the pass is
+ * recorded while the tape records, and gradients reach what is trainable (eqat_model_parameter).
+ * Backward reads the weights and computes each block again unless batch->keep_activations is set.
+ * Labels do not matter.  Errors: EQAT_INVALID_ARGUMENT (the batch), EQAT_IO, EQAT_FORMAT and
+ * EQAT_OUT_OF_MEMORY of reading weights, EQAT_CANCELLED; *logits is then NULL. */
+EQAT_API eqat_status eqat_model_forward(eqat_model *model, eqat_tape *tape, const eqat_batch *batch,
                                         eqat_tensor **logits);
-/** Mean cross-entropy F32 [1] over the batch's labels, without ever holding [B, T, V]; no
- * gradients. count may be NULL. */
-EQAT_API eqat_status eqat_model_loss(eqat_model *model, const eqat_batch *batch, eqat_tensor **loss,
-                                     eqat_tensor **count);
-/** The same recorded on a tape.  Gradients reach what is trainable: see eqat_model_parameter. */
-EQAT_API eqat_status eqat_model_loss_recorded(eqat_model *model, eqat_tape *tape,
-                                              const eqat_batch *batch, eqat_tensor **loss,
-                                              eqat_tensor **count);
+/** Mean cross-entropy F32 [1] over the batch's labels, without ever holding [B, T, V]; tape and
+ * errors as in eqat_model_forward.  count may be NULL; else F32 [1], the number of labels. */
+EQAT_API eqat_status eqat_model_loss(eqat_model *model, eqat_tape *tape, const eqat_batch *batch,
+                                     eqat_tensor **loss, eqat_tensor **count);
 
 /* ---- a pass in pieces, for training drivers of one's own: embed, every block in turn, then logits
  * gives bit for bit what eqat_model_forward gives.  All are recorded on `tape` while that records,
@@ -126,7 +126,7 @@ EQAT_API eqat_status eqat_model_logits(eqat_model *model, eqat_tape *tape, eqat_
 /** A tensor of the model by name ("model.layers.0.self_attn.q_proj.weight"; ".scales", ".zeros" and
  * ".codes" of packed linears; "model.norm.weight").  Loads its block and keeps it in memory as F32
  * master (floats) or packed; borrowed until the model goes or the linear is quantized.  Marking it
- * trainable makes eqat_model_loss_recorded compute its gradient. Errors: EQAT_NOT_FOUND,
+ * trainable makes recorded passes compute its gradient. Errors: EQAT_NOT_FOUND,
  * EQAT_NUMERIC (a weight of the block is not finite), EQAT_INVALID_ARGUMENT (a Block-AP job has the
  * block in work: eqat_block_ap_parameter gives what it trains). */
 EQAT_API eqat_status eqat_model_parameter(eqat_model *model, const char *name, eqat_tensor **out);

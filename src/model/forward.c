@@ -302,21 +302,21 @@ static eqat_status record_block(eqi_tape *tape, const segment *template, eqi_ten
     return eqi_tape_checkpoint(tape, run_block, s, segment_release, &x, 1, out);
 }
 
-static eqat_status run_or_record(eqi_tape *tape, eqat_model *m, int64_t index, bool recompute,
-                                 const input *in, eqi_tensor **out)
+static eqat_status run_or_record(eqi_tape *tape, eqat_model *m, int64_t index, const input *in,
+                                 eqi_tensor **out)
 {
     segment s = {.model = m, .index = index, .positions = in->positions, .segments = in->segments};
     eqi_tensor *x = in->x;
     memcpy(s.rotary, m->rotary, sizeof s.rotary);
-    return recompute ? record_block(tape, &s, x, out) : run_block(tape, &s, &x, 1, out);
+    return in->keep_activations ? run_block(tape, &s, &x, 1, out) : record_block(tape, &s, x, out);
 }
 
 /* in->x through all blocks; in->x is replaced. */
-static eqat_status run_blocks(eqi_tape *tape, eqat_model *m, bool recompute, input *in)
+static eqat_status run_blocks(eqi_tape *tape, eqat_model *m, input *in)
 {
     for (int64_t i = 0; i < m->config.blocks; i++) {
         eqi_tensor *next;
-        EQI_RETURN_IF(run_or_record(tape, m, i, recompute, in, &next));
+        EQI_RETURN_IF(run_or_record(tape, m, i, in, &next));
         eqi_tensor_unref(in->x);
         in->x = next;
     }
@@ -356,62 +356,68 @@ done:
     return st;
 }
 
-eqat_status eqat_model_forward(eqat_model *m, const eqat_batch *batch, eqat_tensor **logits)
+/* A pass on the caller's tape, or on one of its own that records nothing. */
+typedef eqat_status (*pass_fn)(eqi_tape *tape, eqat_model *m, const eqat_batch *batch, void *user);
+
+static eqat_status on_tape(eqat_model *m, eqi_tape *tape, const eqat_batch *batch, pass_fn pass,
+                           void *user)
+{
+    if (tape) return pass(tape, m, batch, user);
+    EQI_RETURN_IF(eqi_tape_create(m->ctx, &tape));
+    eqi_tape_set_recording(tape, false);
+    eqat_status st = pass(tape, m, batch, user);
+    eqi_tape_free(tape);
+    return st;
+}
+
+static eqat_status forward(eqi_tape *tape, eqat_model *m, const eqat_batch *batch, void *logits)
+{
+    input in;
+    eqat_status st;
+    EQI_RETURN_IF(take_batch(tape, m, batch, false, &in));
+    EQI_GOTO(done, run_blocks(tape, m, &in));
+    st = logits_of(tape, m, in.x, logits);
+done:
+    input_release(&in);
+    return st;
+}
+
+eqat_status eqat_model_forward(eqat_model *m, eqat_tape *tape, const eqat_batch *batch,
+                               eqat_tensor **logits)
 {
     EQI_ENTER_OF(m);
     EQI_NEED(m->ctx, logits);
     *logits = NULL;
     EQI_NEED(m->ctx, batch);
-    eqi_tape *tape = NULL;
-    input in = {0};
-    EQI_RETURN_IF(eqi_tape_create(m->ctx, &tape));
-    eqi_tape_set_recording(tape, false);
-    eqat_status st;
-    EQI_GOTO(done, take_batch(tape, m, batch, false, &in));
-    EQI_GOTO(done, run_blocks(tape, m, false, &in));
-    st = logits_of(tape, m, in.x, logits);
-done:
-    input_release(&in);
-    eqi_tape_free(tape);
-    return st;
+    return on_tape(m, tape, batch, forward, logits);
 }
 
-static eqat_status loss_on(eqat_model *m, eqi_tape *tape, bool recorded, const eqat_batch *batch,
-                           eqi_tensor **loss, eqi_tensor **count)
+typedef struct loss_out {
+    eqi_tensor **loss, **count;
+} loss_out;
+
+static eqat_status loss(eqi_tape *tape, eqat_model *m, const eqat_batch *batch, void *user)
 {
+    const loss_out *out = user;
     input in;
     eqat_status st;
-    *loss = NULL;
-    if (count) *count = NULL;
-    EQI_GOTO(done, take_batch(tape, m, batch, true, &in));
-    EQI_GOTO(done, run_blocks(tape, m, recorded && !in.keep_activations, &in));
-    st = eqi_model_head_loss(tape, m, in.x, in.labels, loss, count);
+    EQI_RETURN_IF(take_batch(tape, m, batch, true, &in));
+    EQI_GOTO(done, run_blocks(tape, m, &in));
+    st = eqi_model_head_loss(tape, m, in.x, in.labels, out->loss, out->count);
 done:
     input_release(&in);
     return st;
 }
 
-eqat_status eqat_model_loss(eqat_model *m, const eqat_batch *batch, eqat_tensor **loss,
-                            eqat_tensor **count)
+eqat_status eqat_model_loss(eqat_model *m, eqat_tape *tape, const eqat_batch *batch,
+                            eqat_tensor **out, eqat_tensor **count)
 {
     EQI_ENTER_OF(m);
-    EQI_NEED(m->ctx, loss);
-    *loss = NULL;
+    if (count) *count = NULL;
+    EQI_NEED(m->ctx, out);
+    *out = NULL;
     EQI_NEED(m->ctx, batch);
-    eqi_tape *tape = NULL;
-    EQI_RETURN_IF(eqi_tape_create(m->ctx, &tape));
-    eqi_tape_set_recording(tape, false);
-    eqat_status st = loss_on(m, tape, false, batch, loss, count);
-    eqi_tape_free(tape);
-    return st;
-}
-
-eqat_status eqat_model_loss_recorded(eqat_model *m, eqat_tape *tape, const eqat_batch *batch,
-                                     eqat_tensor **loss, eqat_tensor **count)
-{
-    EQI_ENTER_OF(m);
-    EQI_NEED(m->ctx, tape, batch, loss);
-    return loss_on(m, tape, true, batch, loss, count);
+    return on_tape(m, tape, batch, loss, &(loss_out){out, count});
 }
 
 /* ---- the same in pieces ---- */
@@ -463,7 +469,7 @@ eqat_status eqat_model_block(eqat_model *m, eqat_tape *tape, int64_t block, eqat
                         (long long)m->config.blocks);
     EQI_GOTO(done, take_block_batch(m, x, batch, &in));
     in.x = eqi_tensor_ref(x);
-    st = run_or_record(tape, m, block, !in.keep_activations, &in, y);
+    st = run_or_record(tape, m, block, &in, y);
 done:
     input_release(&in);
     return st;

@@ -392,7 +392,7 @@ static eqat_status forward(eqat_e2e_qp *job, int64_t step, int64_t micro, eqi_te
     eqat_batch batch;
     EQI_RETURN_IF(eqi_samples_batch(&job->input, n, job->model, &batch));
     batch.keep_activations = job->options.keep_activations;
-    eqat_status st = eqat_model_loss_recorded(job->model, job->tape, &batch, loss, NULL);
+    eqat_status st = eqat_model_loss(job->model, job->tape, &batch, loss, NULL);
     eqi_tensor_unref(batch.embeddings);
     return st;
 }

@@ -91,7 +91,7 @@ START_TEST(file_cut_while_open)
     b.batch = b.time = 2;
     b.ids = (int32_t[]){1, 2, 3, 4};
     eqat_tensor *t;
-    says(ctx, eqat_model_forward(m, &b, &t), EQAT_FORMAT, "model.safetensors: truncated");
+    says(ctx, eqat_model_forward(m, NULL, &b, &t), EQAT_FORMAT, "model.safetensors: truncated");
     eqat_model_free(m);
 }
 END_TEST

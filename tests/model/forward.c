@@ -30,7 +30,7 @@ static const int32_t text[12] = {1, 7, 49, 0, 3, 3, 8, 21, 5, 30, 2, 11};
 static void run(const eqat_batch *b, float *out)
 {
     eqat_tensor *t;
-    OK(ctx, eqat_model_forward(model, b, &t));
+    OK(ctx, eqat_model_forward(model, NULL, b, &t));
     OK(ctx, eqi_tensor_download(t, out, (size_t)(b->batch * b->time * 50) * sizeof *out));
     eqi_tensor_unref(t);
 }
@@ -38,7 +38,7 @@ static void run(const eqat_batch *b, float *out)
 static double loss_of(const eqat_batch *b, double *count)
 {
     eqat_tensor *loss, *n;
-    OK(ctx, eqat_model_loss(model, b, &loss, &n));
+    OK(ctx, eqat_model_loss(model, NULL, b, &loss, &n));
     double value = get(loss, 0);
     if (count) *count = get(n, 0);
     eqi_tensor_unref(loss);
@@ -135,13 +135,13 @@ START_TEST(embeddings_replace_ids)
     run(&given, b);
     ck_assert(memcmp(a, b, sizeof a) == 0);
     eqat_tensor *loss;
-    says(ctx, eqat_model_loss(model, &given, &loss, NULL), EQAT_INVALID_ARGUMENT,
+    says(ctx, eqat_model_loss(model, NULL, &given, &loss, NULL), EQAT_INVALID_ARGUMENT,
          "embeddings alone, expected labels");
     eqi_tensor_unref(given.embeddings);
     given.embeddings = make(ctx, EQI_BF16, DIMS(2, 6, 64));
-    says(ctx, eqat_model_loss(model, &given, &loss, NULL), EQAT_INVALID_ARGUMENT,
+    says(ctx, eqat_model_loss(model, NULL, &given, &loss, NULL), EQAT_INVALID_ARGUMENT,
          "expected labels");
-    says(ctx, eqat_model_forward(model, &given, &loss), EQAT_INVALID_ARGUMENT,
+    says(ctx, eqat_model_forward(model, NULL, &given, &loss), EQAT_INVALID_ARGUMENT,
          "embeddings: found bf16 [2, 6, 64], expected f32 [2, 6, 64]");
     eqi_tensor_unref(given.embeddings);
 }
@@ -153,25 +153,25 @@ START_TEST(bad_batches)
     open_tiny("llama", EQAT_F32);
     int32_t ids[4] = {1, 2, 50, 3};
     eqat_batch b = batch_of(1, 4, ids);
-    says(ctx, eqat_model_forward(model, &b, &t), EQAT_INVALID_ARGUMENT,
+    says(ctx, eqat_model_forward(model, NULL, &b, &t), EQAT_INVALID_ARGUMENT,
          "ids: found 50 at position 2, expected 0 to 49");
     ids[2] = -1;
-    says(ctx, eqat_model_forward(model, &b, &t), EQAT_INVALID_ARGUMENT,
+    says(ctx, eqat_model_forward(model, NULL, &b, &t), EQAT_INVALID_ARGUMENT,
          "ids: found -1 at position 2");
     ids[2] = 0;
     b.labels = (int32_t[]){1, 2, 3, 77};
-    says(ctx, eqat_model_loss(model, &b, &t, NULL), EQAT_INVALID_ARGUMENT,
+    says(ctx, eqat_model_loss(model, NULL, &b, &t, NULL), EQAT_INVALID_ARGUMENT,
          "labels: found 77 at position 3, expected less than 50");
     b.positions = (int32_t[]){0, 1, 2, 64};
-    says(ctx, eqat_model_forward(model, &b, &t), EQAT_INVALID_ARGUMENT,
+    says(ctx, eqat_model_forward(model, NULL, &b, &t), EQAT_INVALID_ARGUMENT,
          "positions: found 64 at 3, expected 0 to 63");
     b = batch_of(0, 4, ids);
-    says(ctx, eqat_model_forward(model, &b, &t), EQAT_INVALID_ARGUMENT,
+    says(ctx, eqat_model_forward(model, NULL, &b, &t), EQAT_INVALID_ARGUMENT,
          "found 0 sequences of 4 tokens");
     b = batch_of(INT64_MAX, INT64_MAX, ids);
-    says(ctx, eqat_model_forward(model, &b, &t), EQAT_INVALID_ARGUMENT, "fewer than 2^31");
+    says(ctx, eqat_model_forward(model, NULL, &b, &t), EQAT_INVALID_ARGUMENT, "fewer than 2^31");
     b = batch_of(1, 4, NULL);
-    says(ctx, eqat_model_forward(model, &b, &t), EQAT_INVALID_ARGUMENT,
+    says(ctx, eqat_model_forward(model, NULL, &b, &t), EQAT_INVALID_ARGUMENT,
          "neither ids nor embeddings");
     ck_assert(t == NULL);
 }
@@ -183,8 +183,8 @@ START_TEST(cancelling)
     open_tiny("llama", EQAT_F32);
     eqat_batch b = batch_of(1, 4, text);
     atomic_store(&ctx->cancelled, 1);
-    says(ctx, eqat_model_forward(model, &b, &t), EQAT_CANCELLED, "cancelled");
-    OK(ctx, eqat_model_forward(model, &b, &t));
+    says(ctx, eqat_model_forward(model, NULL, &b, &t), EQAT_CANCELLED, "cancelled");
+    OK(ctx, eqat_model_forward(model, NULL, &b, &t));
     eqi_tensor_unref(t);
 }
 END_TEST
@@ -208,7 +208,7 @@ START_TEST(gradients)
     }
     eqat_tape *tape;
     OK(ctx, eqat_tape_create(ctx, &tape));
-    OK(ctx, eqat_model_loss_recorded(model, tape, &b, &loss, &count));
+    OK(ctx, eqat_model_loss(model, tape, &b, &loss, &count));
     ck_assert(get(loss, 0) == loss_of(&b, NULL));
     ck_assert(get(count, 0) == 10);
     /* Another length in between must not disturb what was recorded. */

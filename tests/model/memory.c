@@ -24,7 +24,7 @@ static eqat_status whole_life(eqi_ctx *ctx, const char *in, const char *out)
     b.segments = (int32_t[]){0, 0, 0};
     eqat_status st;
     EQI_GOTO(done, eqat_model_open(ctx, &m, in, &o));
-    EQI_GOTO(done, eqat_model_forward(m, &b, &t));
+    EQI_GOTO(done, eqat_model_forward(m, NULL, &b, &t));
     EQI_GOTO(done, eqat_quantizer_create(ctx, &q, &qo));
     EQI_GOTO(done, eqat_model_quantize_rtn(m, q));
     eqi_tensor_unref(t);
@@ -33,7 +33,7 @@ static eqat_status whole_life(eqi_ctx *ctx, const char *in, const char *out)
     t->requires_grad = true;
     t = NULL;
     EQI_GOTO(done, eqat_tape_create(ctx, &tape));
-    EQI_GOTO(done, eqat_model_loss_recorded(m, tape, &b, &t, NULL));
+    EQI_GOTO(done, eqat_model_loss(m, tape, &b, &t, NULL));
     EQI_GOTO(done, eqat_tape_backward(tape, t, 1));
     EQI_GOTO(done, eqat_model_save(m, out));
 done:

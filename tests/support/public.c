@@ -322,7 +322,7 @@ float *logits_of(eqat_model *m, int64_t time, size_t *bytes)
     b.time = time;
     b.ids = ids;
     eqat_tensor *t;
-    OK(m->ctx, eqat_model_forward(m, &b, &t));
+    OK(m->ctx, eqat_model_forward(m, NULL, &b, &t));
     *bytes = (size_t)(2 * time * m->config.vocab) * sizeof(float);
     float *out = malloc(*bytes);
     OK(m->ctx, eqi_tensor_download(t, out, *bytes));

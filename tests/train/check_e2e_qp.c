@@ -462,7 +462,7 @@ static double add_loss_of(bench *b, int64_t epoch, int64_t first, int64_t n)
     eqat_tape *tape;
     eqat_tensor *loss;
     OK(b->ctx, eqat_tape_create(b->ctx, &tape));
-    OK(b->ctx, eqat_model_loss_recorded(b->model, tape, &batch, &loss, NULL));
+    OK(b->ctx, eqat_model_loss(b->model, tape, &batch, &loss, NULL));
     OK(b->ctx, eqat_tensor_read(loss, &value, sizeof value));
     OK(b->ctx, eqat_tape_backward(tape, loss, 1));
     eqat_tensor_free(loss);

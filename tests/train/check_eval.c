@@ -37,7 +37,7 @@ START_TEST(perplexity_is_that_of_the_windows_one_by_one)
         batch.time = TIME;
         batch.ids = ids;
         eqat_tensor *loss_t, *count_t;
-        OK(ctx, eqat_model_loss(model, &batch, &loss_t, &count_t));
+        OK(ctx, eqat_model_loss(model, NULL, &batch, &loss_t, &count_t));
         OK(ctx, eqat_tensor_read(loss_t, &loss, sizeof loss));
         OK(ctx, eqat_tensor_read(count_t, &count, sizeof count));
         ck_assert_int_eq((int)count, TIME - 1);

@@ -144,7 +144,7 @@ static double nll_of_logits(eqat_context *ctx, eqat_model *model, const source *
     b.ids = s->ids;
     b.positions = s->positions;
     b.segments = s->segments;
-    OK(ctx, eqat_model_forward(model, &b, &logits));
+    OK(ctx, eqat_model_forward(model, NULL, &b, &logits));
     float *x = read_floats(logits, &n);
     *count = 0;
     for (int64_t i = 0; i < TRAIN * TIME; i++) {

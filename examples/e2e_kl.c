@@ -1,4 +1,4 @@
-/* E2E-QP with a loss of one's own: step sizes learn to give the next-token distributions of the
+/* E2E-QP with a loss of one's own: scales learn to give the next-token distributions of the
  * full-precision model, by the mean Kullback-Leibler divergence over all positions.
  *
  *     e2e_kl FULL QUANTIZED TOKENS OUT        of one family; e.g. DIR/model and what block_ap_loss
@@ -59,7 +59,7 @@ static eqat_tensor *logits_of(eqat_model *model, eqat_tape *tape, const eqat_bat
     return y;
 }
 
-static void train_step_sizes(eqat_model *model, eqat_optimizer *adamw)
+static void train_scales(eqat_model *model, eqat_optimizer *adamw)
 {
     eqat_tensor *s;
     const char *name;
@@ -110,7 +110,7 @@ int main(int argc, char **argv)
     ok(eqat_data_open(ctx, &data, argv[3], eqat_model_tokenizer(full), 0, &d));
     ok(eqat_tape_create(ctx, &tape));
     ok(eqat_optimizer_create(ctx, &adamw, NULL));
-    train_step_sizes(quantized, adamw);
+    train_scales(quantized, adamw);
     for (int k = 0; k < STEPS; k++) {
         for (int i = 0; i < BATCH; i++) {
             eqat_sample sample = {.struct_size = sizeof sample, .ids = ids + i * TIME};
@@ -118,7 +118,7 @@ int main(int argc, char **argv)
         }
         printf("step %d: loss %.6f\n", k, step(full, quantized, tape, adamw, &batch));
     }
-    ok(eqat_model_save(quantized, argv[4])); /* step sizes rounded to fp16 */
+    ok(eqat_model_save(quantized, argv[4])); /* scales rounded to fp16 */
     eqat_optimizer_free(adamw);
     eqat_tape_free(tape);
     eqat_data_free(data);

@@ -321,7 +321,7 @@ int command_e2e_qp(int argc, char **argv)
         {"Context", "context", "", &j.t.context, tool_context_fields},
     };
     const flag_set set = {"e2e-qp QUANTIZED --out DIR --data FILE ...",
-                          "Trains the step sizes of a quantized model end to end. The e2e- in a "
+                          "Trains the scales of a quantized model end to end. The e2e- in a "
                           "flag may be left out.",
                           own,
                           sizeof own / sizeof *own,

@@ -42,7 +42,8 @@ typedef struct eqat_model_info {
     int64_t parameters;        /**< all elements */
     int64_t linear_parameters; /**< of the blocks' linears */
     int64_t bytes;             /**< of all tensors as stored (or as they would be saved) */
-    double linear_bits; /**< stored bits per parameter of the blocks' linears, s and z included */
+    double linear_bits; /**< stored bits per parameter of the blocks' linears, scales and zero
+                           points included */
     double rms_norm_eps, rope_theta;
     bool tied_embeddings;
     bool quantized; /**< at least one linear is packed */
@@ -134,19 +135,19 @@ EQAT_API eqat_status eqat_model_parameter(eqat_model *model, const char *name, e
  * borrowed from the model. */
 EQAT_API const char *eqat_model_parameter_name(eqat_model *model, size_t index);
 
-/** Rounds every linear that the quantizer selects (RTN: s rounded to fp16, then codes taken), block
- * after block.  On failure or cancellation the blocks that were finished stay quantized.  Errors:
- * EQAT_INVALID_ARGUMENT (a group that does not divide the row, a linear that is quantized already;
- * before anything is changed), EQAT_NUMERIC (a weight is not finite). */
+/** Rounds every linear that the quantizer selects (RTN: scales rounded to fp16, then codes taken),
+ * block after block.  On failure or cancellation the blocks that were finished stay quantized.
+ * Errors: EQAT_INVALID_ARGUMENT (a group that does not divide the row, a linear that is quantized
+ * already; before anything is changed), EQAT_NUMERIC (a weight is not finite). */
 EQAT_API eqat_status eqat_model_quantize_rtn(eqat_model *model, const eqat_quantizer *quantizer);
 
 /** Replaces the weight of linear `linear` of block `block` (as eqat_model_linear counts) by codes
- * from elsewhere, copied: codes U32 [out, in / 32 * bits] as of eqat_quantizer_pack, s F32 [out, in
- * / group_size], rounded to fp16, z U8 of the same shape.  Bits, 2 to 8, and group size follow from
- * the shapes; a bias, the norms and other linears stay.  Tensors of this linear that
- * eqat_model_parameter gave go.  Errors: EQAT_INVALID_ARGUMENT (no such linear, or one that is
- * never quantized, as routers are; a shape or dtype; a z above 2^bits - 1; a job has the model),
- * EQAT_NUMERIC (an s that is not finite); the model is then as before. */
+ * from elsewhere, copied: codes U32 [out, in / 32 * bits] as of eqat_quantizer_pack, scales s F32
+ * [out, in / group_size], rounded to fp16, zero points z U8 of the same shape.  Bits, 2 to 8, and
+ * group size follow from the shapes; a bias, the norms and other linears stay.  Tensors of this
+ * linear that eqat_model_parameter gave go.  Errors: EQAT_INVALID_ARGUMENT (no such linear, or one
+ * that is never quantized, as routers are; a shape or dtype; a zero point above 2^bits - 1; a job
+ * has the model), EQAT_NUMERIC (a scale that is not finite); the model is then as before. */
 EQAT_API eqat_status eqat_model_set_linear(eqat_model *model, int64_t block, int64_t linear,
                                            const eqat_tensor *codes, const eqat_tensor *s,
                                            const eqat_tensor *z);
@@ -155,7 +156,7 @@ EQAT_API eqat_status eqat_model_set_linear(eqat_model *model, int64_t block, int
  * everything else as it came, config.json with quantization_config, tokenizer files.  dir is new or
  * empty; nothing is left there on failure.  The folder opens again and gives the same logits bit
  * for bit: to that end, tensors that the caller trained through eqat_model_parameter are first
- * rounded, in memory too, to what the file stores (step sizes fp16, others the dtype of the input).
+ * rounded, in memory too, to what the file stores (scales fp16, others the dtype of the input).
  * While an E2E-QP job trains the model, memory stays as it is and the folder holds what finishing
  * now would give. Errors: EQAT_EXISTS, EQAT_UNSUPPORTED (5, 6, 7 bits, or a shape that does not
  * fill whole words: no engine reads them; before anything is written), EQAT_NUMERIC (a trained

@@ -10,13 +10,13 @@ extern "C" {
 #endif
 
 /** How weights become codes: q = clamp(rne(w / s) + z, 0, 2^bits - 1), w^ = (q - z) * s, with one
- * step size s and zero point z for every group of consecutive inputs of a row (paper section 3.1).
+ * scale s and zero point z for every group of consecutive inputs of a row (paper section 3.1).
  * Immutable once used.  Threads: as the context. */
 typedef struct eqat_quantizer eqat_quantizer;
 
 typedef enum eqat_init {
     EQAT_INIT_MINMAX = 0, /**< the range of the group, made to include 0 */
-    EQAT_INIT_MSE = 1     /**< s and z of least squared error */
+    EQAT_INIT_MSE = 1     /**< scale and zero point of least squared error */
 } eqat_init;
 
 /** A fixed zero point costs nothing in storage or speed and makes the code symmetric, which more
@@ -24,7 +24,7 @@ typedef enum eqat_init {
 typedef enum eqat_zero_point {
     EQAT_ZERO_POINT_TRAINED = 0, /**< starts as init says; Block-AP trains it */
     EQAT_ZERO_POINT_FIXED = 1    /**< 2^(bits-1) - 1 or 2^(bits-1), whichever of them, with its best
-                                    step size, gives the group less squared error (whatever init
+                                    scale, gives the group less squared error (whatever init
                                     says); it never trains */
 } eqat_zero_point;
 
@@ -57,8 +57,8 @@ EQAT_API bool eqat_quantizer_lookup(const eqat_quantizer *quantizer, const char 
 /** The next five work on one tensor with the quantizer's own bits and group size (no rules) and
  * give new tensors that the caller frees; EQAT_INVALID_ARGUMENT, with every output NULL, when
  * shapes do not fit.  Values are not checked to be finite. */
-/** Initial s and z, F32 [N, G], for w F32 [N, K]; s is rounded to what a file stores (fp16) when
- * round_s. */
+/** Initial scales s and zero points z, F32 [N, G], for w F32 [N, K]; scales are rounded to what a
+ * file stores (fp16) when round_s. */
 EQAT_API eqat_status eqat_quantizer_init(const eqat_quantizer *quantizer, eqat_tensor *w,
                                          bool round_s, eqat_tensor **s, eqat_tensor **z);
 /** From trained masters to what a file stores, to the bytes what Block-AP does at the end of a

@@ -34,16 +34,16 @@ EQAT_API eqat_status eqat_tape_backward_from(eqat_tape *tape, eqat_tensor *out,
 EQAT_API eqat_status eqat_op_linear(eqat_tape *tape, eqat_tensor *x, eqat_tensor *w,
                                     eqat_tensor *bias, eqat_tensor **out);
 /** The same through w^ = fakequant(w, s, z) with straight-through gradients for w, s and z (paper
- * section 3.2, Eq. 1-5): w F32 [N, K], s, z F32 [N, K / group size].  The quantizer's own options
- * count (no rules), and this is what Block-AP computes with them: s is clamped to [1e-4, 1e4] up to
- * 4 bits. */
+ * section 3.2, Eq. 1-5): w F32 [N, K], scales s and zero points z F32 [N, K / group size].  The
+ * quantizer's own options count (no rules), and this is what Block-AP computes with them: s is
+ * clamped to [1e-4, 1e4] up to 4 bits. */
 EQAT_API eqat_status eqat_op_fakequant_linear(eqat_tape *tape, eqat_tensor *x, eqat_tensor *w,
                                               eqat_tensor *s, eqat_tensor *z, eqat_tensor *bias,
                                               const eqat_quantizer *quantizer, eqat_tensor **out);
 /** The same from packed codes U32 [N, K / 32 * bits] (eqat_quantizer_freeze, _pack or _quantize;
- * "....codes" of a model): gradients for x, s and, when it is F32 and trainable, z (paper section
- * 3.3). Bits and group size follow from the shapes of codes and s, F32 [N, K / group size], for
- * rows of x's last size; s is not clamped. */
+ * "....codes" of a model): gradients for x, scales s and, when they are F32 and trainable, zero
+ * points z (paper section 3.3). Bits and group size follow from the shapes of codes and s, F32 [N,
+ * K / group size], for rows of x's last size; s is not clamped. */
 EQAT_API eqat_status eqat_op_packed_linear(eqat_tape *tape, eqat_tensor *x, eqat_tensor *codes,
                                            eqat_tensor *s, eqat_tensor *z, eqat_tensor *bias,
                                            eqat_tensor **out);

@@ -61,8 +61,8 @@ typedef struct eqat_block_ap_options {
     size_t struct_size;
     int64_t batch_size;   /**< samples of a step; the last one of an epoch takes what is left;
                              default 2 */
-    int64_t epochs;       /**< default 2; 0: initial s and z only */
-    double quant_lr;      /**< of s and z; default 1e-4 */
+    int64_t epochs;       /**< default 2; 0: initial scales and zero points only */
+    double quant_lr;      /**< of scales and zero points; default 1e-4 */
     double weight_lr;     /**< of weights and norm gains; default 0: 2e-5 when the block has 2-bit
                              linears, else 1e-5; negative: they do not train */
     double min_lr_factor; /**< the cosine ends at rate times this; default 0.05 */
@@ -104,10 +104,10 @@ EQAT_API eqat_status eqat_block_ap_create(eqat_model *model, eqat_block_ap **out
 EQAT_API void eqat_block_ap_free(eqat_block_ap *job); /**< NULL is fine */
 /** Number of the block in work or next to begin; = blocks when all are done. */
 EQAT_API int64_t eqat_block_ap_block(const eqat_block_ap *job);
-/** Loads the next block as F32 masters, initialises s and z, computes the targets by moving the
- * full-precision stream through it. EQAT_NUMERIC when a weight is not finite.  Until finish or
- * abandon the model can be evaluated and saved, as it was before; it cannot be rounded, or trained
- * by another job. */
+/** Loads the next block as F32 masters, initialises scales and zero points, computes the targets by
+ * moving the full-precision stream through it. EQAT_NUMERIC when a weight is not finite.  Until
+ * finish or abandon the model can be evaluated and saved, as it was before; it cannot be rounded,
+ * or trained by another job. */
 EQAT_API eqat_status eqat_block_ap_begin(eqat_block_ap *job);
 /** Steps of one epoch of the current block. */
 EQAT_API int64_t eqat_block_ap_steps(const eqat_block_ap *job);
@@ -125,9 +125,9 @@ EQAT_API eqat_status eqat_block_ap_forward(eqat_block_ap *job, eqat_tape *tape, 
 /** Mean loss over the validation samples, of all ranks: calls reduce; NaN without any. EQAT_NUMERIC
  * when it is not finite. */
 EQAT_API eqat_status eqat_block_ap_validate(eqat_block_ap *job, double *loss);
-/** Freezes the block: s to fp16, codes taken and packed, norm gains rounded to the stored dtype;
- * moves the quantized stream through the packed block.  After EQAT_CANCELLED on that way the block
- * stays quantized; calling again goes on where it stopped. */
+/** Freezes the block: scales to fp16, codes taken and packed, norm gains rounded to the stored
+ * dtype; moves the quantized stream through the packed block.  After EQAT_CANCELLED on that way the
+ * block stays quantized; calling again goes on where it stopped. */
 EQAT_API eqat_status eqat_block_ap_finish(eqat_block_ap *job);
 /** Gives the block in work up; the model's block stays as it was.  begin may start it anew. */
 EQAT_API void eqat_block_ap_abandon(eqat_block_ap *job);
@@ -166,10 +166,10 @@ EQAT_API eqat_status eqat_block_ap_save(eqat_block_ap *job, const char *path);
  * (eqat_block_ap_block tells), and whatever is called next goes on with the streams. */
 EQAT_API eqat_status eqat_block_ap_load(eqat_block_ap *job, const char *path);
 
-/* ---- E2E-QP (paper section 3.3): train step sizes end to end ---- */
+/* ---- E2E-QP (paper section 3.3): train scales end to end ---- */
 
 typedef enum eqat_e2e_params {
-    EQAT_E2E_S = 0, /**< step sizes */
+    EQAT_E2E_S = 0, /**< scales */
     EQAT_E2E_Z = 1, /**< zero points */
     EQAT_E2E_SZ = 2 /**< both */
 } eqat_e2e_params;
@@ -201,7 +201,7 @@ EQAT_API void eqat_e2e_qp_options_init(eqat_e2e_qp_options *options, size_t stru
 
 typedef struct eqat_e2e_qp eqat_e2e_qp;
 
-/** model must be quantized; its step sizes are rounded to fp16, from where they train.  model and
+/** model must be quantized; its scales are rounded to fp16, from where they train.  model and
  * data are referenced; a model has one job at a time, from here to finish or free.  Records with
  * labels or segments are read once here: micro-batches weigh what they have of a step's labels. */
 EQAT_API eqat_status eqat_e2e_qp_create(eqat_model *model, eqat_e2e_qp **out, eqat_data *data,

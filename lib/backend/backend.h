@@ -141,7 +141,7 @@ typedef eqat_status eqi_init_minmax_fn(eqi_ctx *ctx, const eqi_view *s, const eq
                                        const eqi_view *w, const eqi_quant_desc *q);
 typedef eqat_status eqi_init_mse_fn(eqi_ctx *ctx, const eqi_view *s, const eqi_view *z,
                                     const eqi_view *w, const eqi_quant_desc *q);
-/* init_minmax, then eqi_stored_step of each s, then quantize: s F32, z U8 (NaN: 0) [N, G]; w F32
+/* init_minmax, then eqi_stored_scale of each s, then quantize: s F32, z U8 (NaN: 0) [N, G]; w F32
  * [N, K] */
 typedef eqat_status eqi_quantize_minmax_fn(eqi_ctx *ctx, const eqi_view *codes, const eqi_view *s,
                                            const eqi_view *z, const eqi_view *w,

@@ -1,7 +1,7 @@
 /* Differentiable operations: each checks shapes and types once, allocates its output, calls the
  * backend and records itself. Every *out is a new tensor owned by the caller, also when the tape
  * holds it too. Rows: any leading dimensions. A tape is always given; eqi_tape_set_recording(tape,
- * false) makes calls inference. */
+ * false) makes calls inference. s is a scale, z a zero point (tensor/quantized.h). */
 #ifndef EQI_OPS_OPS_H
 #define EQI_OPS_OPS_H
 

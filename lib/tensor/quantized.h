@@ -1,5 +1,6 @@
-/* Uniformly quantized weights: how they are grouped, what their step sizes are stored as, and where
- * their codes lie. */
+/* Uniformly quantized weights: how they are grouped, what their scales are stored as, and where
+ * their codes lie. s is a scale and z a zero point, as in docs/numerics.md, here and in all
+ * kernels. */
 #ifndef EQI_TENSOR_QUANTIZED_H
 #define EQI_TENSOR_QUANTIZED_H
 
@@ -18,20 +19,20 @@ typedef struct eqi_quant_desc {
     bool middle;   /* init_mse: z is 2^(bits-1) - 1 or 2^(bits-1) */
 } eqi_quant_desc;
 
-#define EQI_STEP_MIN 1e-4f
-#define EQI_STEP_MAX 1e4f
-#define EQI_STORED_STEP_MIN 0x1p-24f
-#define EQI_STORED_STEP_MAX 65504.0f
+#define EQI_SCALE_MIN 1e-4f
+#define EQI_SCALE_MAX 1e4f
+#define EQI_STORED_SCALE_MIN 0x1p-24f
+#define EQI_STORED_SCALE_MAX 65504.0f
 
 /* s as a file stores it: fp16, neither infinite nor, unless s is, zero, which would lose the group;
  * a NaN stays one. */
-static inline float eqi_stored_step(float s)
+static inline float eqi_stored_scale(float s)
 {
     float r = eqi_f16_to_f32(eqi_f32_to_f16(s));
-    if (r == 0.0f) return s == 0.0f ? s : copysignf(EQI_STORED_STEP_MIN, s);
-    return r > EQI_STORED_STEP_MAX ? EQI_STORED_STEP_MAX
-        : r < -EQI_STORED_STEP_MAX ? -EQI_STORED_STEP_MAX
-                                   : r;
+    if (r == 0.0f) return s == 0.0f ? s : copysignf(EQI_STORED_SCALE_MIN, s);
+    return r > EQI_STORED_SCALE_MAX ? EQI_STORED_SCALE_MAX
+        : r < -EQI_STORED_SCALE_MAX ? -EQI_STORED_SCALE_MAX
+                                    : r;
 }
 
 /* Packed codes: per row of the weight, blocks of 32 inputs in `bits` little-endian 32-bit words,

@@ -198,42 +198,42 @@ done:
 
 static const char *not_finite(float value) { return isnan(value) ? "NaN" : "infinity"; }
 
-/* raw [groups, out] -> steps [out, groups], as the file would hold them had we written it. */
-static eqat_status take_steps(eqi_source *source, const eqi_source_entry *e,
-                              const eqi_layout_linear *l, const float *raw, float *steps)
+/* raw [groups, out] -> scales [out, groups], as the file would hold them had we written it. */
+static eqat_status take_scales(eqi_source *source, const eqi_source_entry *e,
+                               const eqi_layout_linear *l, const float *raw, float *scales)
 {
     int64_t groups = groups_of(l);
     for (int64_t g = 0; g < groups; g++)
         for (int64_t n = 0; n < l->out; n++) {
             int64_t i = g * l->out + n;
-            float step = eqi_f16_to_f32(eqi_f32_to_f16(raw[i]));
-            if (!isfinite(step))
+            float scale = eqi_f16_to_f32(eqi_f32_to_f16(raw[i]));
+            if (!isfinite(scale))
                 return eqi_fail(source->ctx, EQAT_NUMERIC,
                                 "%s: tensor %s: found %s at element %lld, expected finite numbers",
-                                eqi_source_path(source, e->file), e->name, not_finite(step),
+                                eqi_source_path(source, e->file), e->name, not_finite(scale),
                                 (long long)i);
-            steps[n * groups + g] = step;
+            scales[n * groups + g] = scale;
         }
     return EQAT_OK;
 }
 
-static eqat_status read_steps(eqi_source *source, const eqi_layout_linear *l, eqi_tensor **out)
+static eqat_status read_scales(eqi_source *source, const eqi_layout_linear *l, eqi_tensor **out)
 {
     const eqi_source_entry *e = eqi_layout_tensor_of(source, l, "scales");
     int64_t shape[2] = {l->out, groups_of(l)}, n = shape[0] * shape[1];
     size_t bytes = (size_t)n * sizeof(float);
     eqi_ctx *ctx = source->ctx;
-    float *raw = eqi_alloc(ctx, bytes, "step sizes"),
-          *steps = raw ? eqi_alloc(ctx, bytes, "step sizes") : NULL;
+    float *raw = eqi_alloc(ctx, bytes, "scales"),
+          *scales = raw ? eqi_alloc(ctx, bytes, "scales") : NULL;
     eqat_status st = EQAT_OUT_OF_MEMORY;
-    if (!steps) goto done;
+    if (!scales) goto done;
     EQI_GOTO(done, eqi_source_read_f32(source, e, 0, n, raw));
-    EQI_GOTO(done, take_steps(source, e, l, raw, steps));
+    EQI_GOTO(done, take_scales(source, e, l, raw, scales));
     EQI_GOTO(done, eqi_tensor_create(ctx, out, EQI_F32, 2, shape));
-    st = eqi_tensor_upload(*out, steps, bytes);
+    st = eqi_tensor_upload(*out, scales, bytes);
 done:
     eqi_free(ctx, raw);
-    eqi_free(ctx, steps);
+    eqi_free(ctx, scales);
     return st;
 }
 
@@ -244,7 +244,7 @@ static eqat_status read_linear(const eqi_packing *packing, eqi_source *source,
     EQI_RETURN_IF(check_g_idx(source, l));
     EQI_RETURN_IF(read_codes(source, l, &out->codes));
     EQI_RETURN_IF(read_zeros(source, l, packing->layout == &eqi_layout_gptq, &out->z));
-    return read_steps(source, l, &out->s);
+    return read_scales(source, l, &out->s);
 }
 
 static eqat_status write_codes(eqi_ctx *ctx, eqi_safetensors_writer *writer,
@@ -280,33 +280,33 @@ static eqat_status write_zeros(eqi_ctx *ctx, eqi_safetensors_writer *writer,
     return st;
 }
 
-/* steps [out, groups] -> columns [groups, out] */
-static eqat_status store_steps(eqi_ctx *ctx, const eqi_layout_linear *l, const float *steps,
-                               uint16_t *columns)
+/* scales [out, groups] -> columns [groups, out] */
+static eqat_status store_scales(eqi_ctx *ctx, const eqi_layout_linear *l, const float *scales,
+                                uint16_t *columns)
 {
     int64_t groups = groups_of(l);
     for (int64_t n = 0; n < l->out; n++)
         for (int64_t g = 0; g < groups; g++) {
-            float step = steps[n * groups + g];
-            if (!isfinite(step))
+            float scale = scales[n * groups + g];
+            if (!isfinite(scale))
                 return eqi_fail(ctx, EQAT_NUMERIC, "%s: found %s, expected finite numbers", l->name,
-                                not_finite(step));
-            columns[g * l->out + n] = eqi_f32_to_f16(eqi_stored_step(step));
+                                not_finite(scale));
+            columns[g * l->out + n] = eqi_f32_to_f16(eqi_stored_scale(scale));
         }
     return EQAT_OK;
 }
 
-static eqat_status write_steps(eqi_ctx *ctx, eqi_safetensors_writer *writer,
-                               const eqi_layout_linear *l, eqi_tensor *s)
+static eqat_status write_scales(eqi_ctx *ctx, eqi_safetensors_writer *writer,
+                                const eqi_layout_linear *l, eqi_tensor *s)
 {
     size_t n = (size_t)(l->out * groups_of(l));
-    float *steps = eqi_alloc(ctx, n * sizeof *steps, "step sizes");
-    uint16_t *columns = steps ? eqi_alloc(ctx, n * sizeof *columns, "step sizes") : NULL;
+    float *scales = eqi_alloc(ctx, n * sizeof *scales, "scales");
+    uint16_t *columns = scales ? eqi_alloc(ctx, n * sizeof *columns, "scales") : NULL;
     eqat_status st =
-        columns ? eqi_tensor_download(s, steps, n * sizeof *steps) : EQAT_OUT_OF_MEMORY;
-    if (st == EQAT_OK) st = store_steps(ctx, l, steps, columns);
+        columns ? eqi_tensor_download(s, scales, n * sizeof *scales) : EQAT_OUT_OF_MEMORY;
+    if (st == EQAT_OK) st = store_scales(ctx, l, scales, columns);
     if (st == EQAT_OK) st = eqi_safetensors_write(writer, columns, n * sizeof *columns);
-    eqi_free(ctx, steps);
+    eqi_free(ctx, scales);
     eqi_free(ctx, columns);
     return st;
 }
@@ -327,7 +327,7 @@ static eqat_status write_linear(eqi_ctx *ctx, eqi_safetensors_writer *writer,
 {
     EQI_RETURN_IF(write_codes(ctx, writer, l, packed->codes));
     EQI_RETURN_IF(write_zeros(ctx, writer, l, packed->z));
-    EQI_RETURN_IF(write_steps(ctx, writer, l, packed->s));
+    EQI_RETURN_IF(write_scales(ctx, writer, l, packed->s));
     return write_g_idx(ctx, writer, l);
 }
 

@@ -1,4 +1,4 @@
-/* Storage layouts: how the codes, step sizes and zero points of packed linears lie in the tensors
+/* Storage layouts: how the codes, scales and zero points of packed linears lie in the tensors
  * of a file, to and from the engine's eqi_weight (docs/formats.md). A layout is one file of this
  * folder and a row in layouts.c; src/model names none of them. */
 #ifndef EQI_FORMAT_LAYOUT_H
@@ -56,7 +56,7 @@ typedef struct eqi_layout {
     eqat_status (*check)(eqi_ctx *ctx, const eqi_layout_linear *linear);
     /* The tensors of a linear, in the order in which they are written; their number. */
     int (*tensors)(const eqi_layout_linear *linear, eqi_layout_tensor list[EQI_LAYOUT_TENSORS]);
-    /* New codes, s and z in *out; whatever is there after a failure is the caller's too. Step sizes
+    /* New codes, s and z in *out; whatever is there after a failure is the caller's too. Scales
      * are rounded to fp16; one that is not finite is EQAT_NUMERIC. */
     eqat_status (*read)(const eqi_packing *packing, eqi_source *source,
                         const eqi_layout_linear *linear, eqi_weight *out);

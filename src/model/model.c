@@ -241,7 +241,7 @@ static const eqat_field linear_fields[] = {
     EQI_FIELD_PLAIN(eqat_linear_info, out_features, EQAT_FIELD_I64, "rows of the weight"),
     EQI_FIELD_PLAIN(eqat_linear_info, in_features, EQAT_FIELD_I64, "columns of the weight"),
     EQI_FIELD_PLAIN(eqat_linear_info, bits, EQAT_FIELD_I32, "of a code; 0: not quantized"),
-    EQI_FIELD_PLAIN(eqat_linear_info, group_size, EQAT_FIELD_I32, "inputs that share a step size"),
+    EQI_FIELD_PLAIN(eqat_linear_info, group_size, EQAT_FIELD_I32, "inputs that share a scale"),
 };
 
 const eqi_struct eqi_struct_linear_info =

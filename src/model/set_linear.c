@@ -31,7 +31,7 @@ static eqat_status check_values(const eqi_linear *l, const eqi_weight *copy)
 {
     eqi_ctx *ctx = eqi_tensor_ctx(copy->s);
     int64_t n = eqi_view_count(&copy->s->v), bad;
-    float *s = eqi_alloc(ctx, (size_t)n * sizeof *s, "step sizes on the host");
+    float *s = eqi_alloc(ctx, (size_t)n * sizeof *s, "scales on the host");
     if (!s) return EQAT_OUT_OF_MEMORY;
     unsigned char *z = (unsigned char *)s; /* one after the other */
     int top = (1 << copy->q.bits) - 1;

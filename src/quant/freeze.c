@@ -2,13 +2,13 @@
 
 #include "quant/freeze.h"
 
-/* Step sizes and zero points are small next to the weights: they travel through the host, whatever
+/* Scales and zero points are small next to the weights: they travel through the host, whatever
  * the device. */
 
 static eqat_status to_host(const eqi_tensor *t, float **out)
 {
     size_t n = (size_t)eqi_view_count(&t->v) * sizeof(float);
-    *out = eqi_alloc(eqi_tensor_ctx(t), n, "step sizes on the host");
+    *out = eqi_alloc(eqi_tensor_ctx(t), n, "scales on the host");
     if (!*out) return EQAT_OUT_OF_MEMORY;
     eqat_status st = eqi_tensor_download(t, *out, n);
     if (st != EQAT_OK) eqi_free(eqi_tensor_ctx(t), *out);
@@ -20,7 +20,7 @@ eqat_status eqi_quant_round_s(eqi_tensor *s)
     float *host;
     EQI_RETURN_IF(to_host(s, &host));
     int64_t n = eqi_view_count(&s->v);
-    for (int64_t i = 0; i < n; i++) host[i] = eqi_stored_step(host[i]);
+    for (int64_t i = 0; i < n; i++) host[i] = eqi_stored_scale(host[i]);
     eqat_status st = eqi_tensor_upload(s, host, (size_t)n * sizeof(float));
     eqi_free(eqi_tensor_ctx(s), host);
     return st;
@@ -31,7 +31,7 @@ static eqat_status clamp_s(eqi_tensor *s)
     float *host;
     EQI_RETURN_IF(to_host(s, &host));
     int64_t n = eqi_view_count(&s->v);
-    for (int64_t i = 0; i < n; i++) host[i] = fminf(fmaxf(host[i], EQI_STEP_MIN), EQI_STEP_MAX);
+    for (int64_t i = 0; i < n; i++) host[i] = fminf(fmaxf(host[i], EQI_SCALE_MIN), EQI_SCALE_MAX);
     eqat_status st = eqi_tensor_upload(s, host, (size_t)n * sizeof(float));
     eqi_free(eqi_tensor_ctx(s), host);
     return st;

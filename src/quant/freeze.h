@@ -9,7 +9,7 @@
  * tensors, bias NULL, and a desc without clamp. */
 eqat_status eqi_quant_freeze(eqi_tensor *w, eqi_tensor *s, eqi_tensor *z,
                              const eqi_quant_desc *desc, eqi_weight *packed);
-/* eqi_stored_step of every value, in place. */
+/* eqi_stored_scale of every value, in place. */
 eqat_status eqi_quant_round_s(eqi_tensor *s);
 /* A new U8 tensor clamp(rne(z), 0, 2^bits - 1). */
 eqat_status eqi_quant_round_z(eqi_tensor *z, int bits, eqi_tensor **out);

@@ -28,9 +28,9 @@ static const char *const zero_point_names[] = {"trained", "fixed", NULL};
 static const eqat_field fields[] = {
     EQI_FIELD_I32(eqat_quantizer_options, bits, 2, 2, 8, "bits of a weight, 2 to 8"),
     EQI_FIELD_I32(eqat_quantizer_options, group_size, 64, -1, 256,
-                  "inputs that share a step size: 16, 32, 64, 128, 256, or -1 for the whole row"),
+                  "inputs that share a scale: 16, 32, 64, 128, 256, or -1 for the whole row"),
     EQI_FIELD_ENUM(eqat_quantizer_options, init, EQAT_INIT_MINMAX, init_names,
-                   "initial step sizes: minmax, or mse (least squared error)"),
+                   "initial scales: minmax, or mse (least squared error)"),
     EQI_FIELD_ENUM(eqat_quantizer_options, zero_point, EQAT_ZERO_POINT_TRAINED, zero_point_names,
                    "zero points: trained, or fixed in the middle (2 bits: 1 or 2, 3: 3 or 4, 4: 7 "
                    "or 8), from a start of least squared error"),

@@ -14,7 +14,7 @@ static const eqat_field fields[] = {
     EQI_FIELD_I64(eqat_block_ap_options, epochs, 2, 0, 1 << 20,
                   "passes over the training samples, for each block"),
     EQI_FIELD_F64(eqat_block_ap_options, quant_lr, 1e-4, 0, 1e6,
-                  "learning rate of step sizes and zero points"),
+                  "learning rate of scales and zero points"),
     EQI_FIELD_F64(
         eqat_block_ap_options, weight_lr, 0, -1, 1e6,
         "learning rate of weights; 0: 2e-5 at 2 bits, 1e-5 at more; below 0: they do not train"),

@@ -20,7 +20,7 @@ static const eqat_field fields[] = {
     EQI_FIELD_F64(eqat_e2e_qp_options, lr, 0, 0, 1e6,
                   "learning rate; 0: 2e-5 at 2 bits, 1e-5 at more"),
     EQI_FIELD_ENUM(eqat_e2e_qp_options, params, EQAT_E2E_S, params_names,
-                   "what trains: s (step sizes), z (zero points) or sz"),
+                   "what trains: s (scales), z (zero points) or sz"),
     EQI_FIELD_BOOL(eqat_e2e_qp_options, train_norms, false, "train norm gains, too"),
     EQI_FIELD_F64(eqat_e2e_qp_options, max_grad_norm, 0.3, 0, 1e30,
                   "clips the gradient norm; 0: no clipping"),
@@ -62,10 +62,10 @@ static eqat_status add(eqat_e2e_qp *job, eqi_trained t)
         job->capacity = capacity;
     }
     eqi_tensor *other;
-    if (t.kind == EQI_TRAINED_STEP_SIZES)
+    if (t.kind == EQI_TRAINED_SCALES)
         EQI_RETURN_IF(eqi_quant_round_s(*t.place)); /* training starts from what a file holds */
     EQI_RETURN_IF(
-        eqi_tensor_cast(*t.place, t.kind == EQI_TRAINED_STEP_SIZES ? EQI_F16 : EQI_F32, &other));
+        eqi_tensor_cast(*t.place, t.kind == EQI_TRAINED_SCALES ? EQI_F16 : EQI_F32, &other));
     if (t.kind == EQI_TRAINED_ZERO_POINTS) {
         t.before = *t.place;
         *t.place = t.value = other;
@@ -85,7 +85,7 @@ static eqat_status add_linear(eqat_e2e_qp *job, eqi_weight *w, int *bits)
     if (!w->codes) return EQAT_OK;
     if (w->q.bits < *bits) *bits = w->q.bits;
     if (params != EQAT_E2E_Z)
-        EQI_RETURN_IF(add(job, (eqi_trained){.kind = EQI_TRAINED_STEP_SIZES, .place = &w->s}));
+        EQI_RETURN_IF(add(job, (eqi_trained){.kind = EQI_TRAINED_SCALES, .place = &w->s}));
     if (params == EQAT_E2E_S) return EQAT_OK;
     return add(job,
                (eqi_trained){.kind = EQI_TRAINED_ZERO_POINTS, .place = &w->z, .bits = w->q.bits});
@@ -149,7 +149,7 @@ static void undo(eqi_trained *t)
  */
 static eqat_status round_stored(eqi_trained *t)
 {
-    if (t->kind == EQI_TRAINED_STEP_SIZES) return eqi_quant_round_s(t->value);
+    if (t->kind == EQI_TRAINED_SCALES) return eqi_quant_round_s(t->value);
     if (t->kind == EQI_TRAINED_GAIN) return eqi_round_kept(t->value, t->stored);
     eqi_tensor *rounded;
     EQI_RETURN_IF(eqi_quant_round_z(t->value, t->bits, &rounded));

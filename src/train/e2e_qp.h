@@ -6,19 +6,19 @@
 #include "train/samples.h"
 
 typedef enum eqi_trained_kind {
-    EQI_TRAINED_STEP_SIZES,
+    EQI_TRAINED_SCALES,
     EQI_TRAINED_ZERO_POINTS,
     EQI_TRAINED_GAIN
 } eqi_trained_kind;
 
-/* A tensor that trains, and what brings its old values back. Step sizes and gains train where they
+/* A tensor that trains, and what brings its old values back. Scales and gains train where they
  * lie; zero points are U8 there and train in an F32 tensor that stands in for them. */
 typedef struct eqi_trained {
     eqi_trained_kind kind;
     eqi_tensor **place; /* in the model */
     eqi_tensor *value;  /* F32, trains; what *place is during training */
-    eqi_tensor *
-        before; /* a copy (F16 of step sizes: it is exact); of zero points the model's own tensor */
+    eqi_tensor
+        *before; /* a copy (F16 of scales: it is exact); of zero points the model's own tensor */
     bool was_trainable;
     int bits;          /* of zero points */
     eqi_stored stored; /* of gains */

@@ -21,7 +21,7 @@ static eqi_tensor *filled(eqi_dtype dtype, int64_t rows, int64_t columns, const 
     return t;
 }
 
-/* Arbitrary codes, zero points over the whole range, step sizes that fp16 holds. */
+/* Arbitrary codes, zero points over the whole range, scales that fp16 holds. */
 static eqi_weight weight_of(const eqi_layout_linear *l)
 {
     static uint32_t codes[96 * 96];

@@ -44,7 +44,7 @@ static void stored(suite *s, arg *w, arg *step, const eqi_quant_desc *q)
     int64_t in = w->v.shape[1], groups = in / q->group, top = (1 << q->bits) - 1;
     for (int64_t g = 0; g < step->count; g++)
         arg_set(step, g,
-                (double)(suite_pick(s, 0, 5) ? eqi_stored_step((float)arg_value(step, g))
+                (double)(suite_pick(s, 0, 5) ? eqi_stored_scale((float)arg_value(step, g))
                                              : odd[suite_pick(s, 0, 10)]));
     for (int64_t i = 0; i < w->count; i++) {
         double st = arg_value(step, i / in * groups + i % in / q->group);

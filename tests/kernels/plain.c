@@ -127,7 +127,7 @@ void plain_minmax(const double *w, int64_t n, int bits, bool wide, double *step,
         *zero = (double)rintf(-(float)lo / st);
     }
     if (*step < (double)FLT_MIN) {
-        *step = (double)EQI_STEP_MIN;
+        *step = (double)EQI_SCALE_MIN;
         *zero = 0.0;
     }
     *zero += 0.0; /* -0 becomes 0 */

@@ -83,7 +83,7 @@ END_TEST
 typedef void (*edit_fn)(const eqi_source_entry *e, void *data, int bits);
 
 /* Copies the weights of `out` into `in`, with config.json changed by one replacement, every tensor
- * passing through edit, which leaves the step sizes as F16 or makes F32 of them. */
+ * passing through edit, which leaves the scales as F16 or makes F32 of them. */
 static void rewrite(const char *from, const char *to, edit_fn edit, int bits, eqi_stored scales)
 {
     const char *copy = in_dir(in, "config.json"), *weights = in_dir(in, "model.safetensors");
@@ -212,7 +212,7 @@ static void to_f32(const eqi_source_entry *e, void *data, int bits)
 }
 
 /* What is evaluated is what a file of ours will hold. */
-START_TEST(step_sizes_of_other_types_are_rounded_to_f16)
+START_TEST(scales_of_other_types_are_rounded_to_f16)
 {
     eqat_model *m = open_model(ctx, in, EQAT_F32);
     eqat_quantizer *q = make_quantizer(ctx, 4, 32);
@@ -248,6 +248,6 @@ TCase *case_layout(void)
     tcase_add_loop_test(tc, layout_is_gptq_v2, 0, 4);
     tcase_add_loop_test(tc, classic_gptq_is_read, 0, 4);
     tcase_add_test(tc, other_orders_are_refused);
-    tcase_add_test(tc, step_sizes_of_other_types_are_rounded_to_f16);
+    tcase_add_test(tc, scales_of_other_types_are_rounded_to_f16);
     return tc;
 }

@@ -212,7 +212,7 @@ class Tool(unittest.TestCase):
         self.assertEqual((full["family"], full["blocks"], full["quantized"]), ("llama", 2, False))
         self.assertEqual(full["linears"][0]["bits"], 0)
         self.assertEqual(packed["linears"][0]["bits"], 3)
-        # 3 bits, and for 32 weights a step size of 16 bits and a zero point of 3
+        # 3 bits, and for 32 weights a scale of 16 bits and a zero point of 3
         self.assertAlmostEqual(packed["bits_per_linear_parameter"], 3 + (16 + 3) / 32, delta=0.01)
         self.assertLess(packed["bytes"], full["bytes"])
         self.assertIn("llama", self.ok("inspect", self.model).stdout)

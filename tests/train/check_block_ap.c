@@ -457,7 +457,7 @@ static void fill_periodically(bench *b, eqat_tensor *t, const float *values)
     free(x);
 }
 
-/* Step sizes at up to 4 bits alone: at 8 bits smaller ones are of use. */
+/* Scales at up to 4 bits alone: at 8 bits smaller ones are of use. */
 START_TEST(what_is_frozen_is_clamped)
 {
     const float s[] = {0x1p-20f, 0.25f, 20000, 60000},

@@ -128,7 +128,7 @@ static double fake(const weights *m, int bits, int i)
     return (fmin(fmax(rint(m->w[i] / s) + z, 0), (1 << bits) - 1) - z) * s;
 }
 
-/* Small step sizes are clamped up to 4 bits alone, as in Block-AP. */
+/* Small scales are clamped up to 4 bits alone, as in Block-AP. */
 START_TEST(fakequant_follows_the_quantizer)
 {
     for (int bits = 2; bits <= 8; bits++) {

@@ -218,7 +218,7 @@ START_TEST(zero_points_are_rounded_to_whole_ones_in_range)
 }
 END_TEST
 
-START_TEST(training_starts_from_step_sizes_that_a_file_can_hold)
+START_TEST(training_starts_from_scales_that_a_file_can_hold)
 {
     bench b = set_up(8);
     eqat_e2e_qp_options o = fast_options();
@@ -509,7 +509,7 @@ START_TEST(a_loss_that_is_not_finite_ends_the_run)
 }
 END_TEST
 
-/* Steps 0 (at rate 0) and 1; how far the first step size moved, in units of the rate. */
+/* Steps 0 (at rate 0) and 1; how far the first scale moved, in units of the rate. */
 static double movement(double max_grad_norm, double *norm, double *expected_norm)
 {
     bench b = set_up(8);
@@ -589,7 +589,7 @@ int main(void)
     tcase_add_test(tc, gains_train_in_every_block_and_have_the_dtype_of_the_file);
     tcase_add_test(tc, params_choose_what_trains);
     tcase_add_test(tc, zero_points_are_rounded_to_whole_ones_in_range);
-    tcase_add_test(tc, training_starts_from_step_sizes_that_a_file_can_hold);
+    tcase_add_test(tc, training_starts_from_scales_that_a_file_can_hold);
     tcase_add_test(tc, the_default_rate_is_that_of_the_fewest_bits);
     tcase_add_test(tc, unfinished_training_is_undone);
     tcase_add_test(tc, a_cancelled_run_goes_on_to_the_same_bytes);

@@ -7,7 +7,7 @@ eqat_status eqi_ref_fakequant(eqi_ctx *ctx, const eqi_view *what, const eqi_view
     for (int64_t n = 0; n < eqi_view_rows(w); n++)
         for (int64_t k = 0; k < ref_width(w); k++) {
             ref_fq f = ref_fake(ref_is_wide(w), ref_get(w, ref_at(w, n, k)),
-                                ref_step_clamped(s, q, n, k), ref_zero(z, q, n, k), ref_top(q));
+                                ref_scale_clamped(s, q, n, k), ref_zero(z, q, n, k), ref_top(q));
             ref_put(what, ref_at(what, n, k), f.value);
         }
     return EQAT_OK;
@@ -18,7 +18,7 @@ void eqi_ref_fakequant_bwd_row(const double *grad, const eqi_view *dw, const eqi
                                const eqi_view *z, const eqi_quant_desc *q, bool acc, int64_t n)
 {
     for (int64_t first = 0; first < ref_width(w); first += q->group) {
-        double step = ref_step_clamped(s, q, n, first), zero = ref_zero(z, q, n, first),
+        double step = ref_scale_clamped(s, q, n, first), zero = ref_zero(z, q, n, first),
                sum_s = 0.0, sum_z = 0.0;
         for (int64_t k = first; k < first + q->group; k++) {
             ref_fq f =

@@ -34,7 +34,7 @@ eqat_status eqi_ref_packed_linear_bwd_sz(eqi_ctx *ctx, const eqi_view *ds, const
             }
             ref_add(ds, ref_at(ds, n, first / q->group), sum_s, acc);
             if (dz)
-                ref_add(dz, ref_at(dz, n, first / q->group), -ref_step(s, q, n, first) * sum, acc);
+                ref_add(dz, ref_at(dz, n, first / q->group), -ref_scale(s, q, n, first) * sum, acc);
         }
     }
     eqi_free(ctx, grad);

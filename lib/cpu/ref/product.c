@@ -5,7 +5,7 @@ double eqi_ref_weight_at(const ref_weight *m, int64_t n, int64_t k, eqi_dtype dt
     if (m->codes) return ref_as(dtype, ref_dequant(m->codes, m->s, m->z, m->q, n, k));
     double w = ref_get(m->w, ref_at(m->w, n, k));
     if (!m->s) return ref_as(dtype, w);
-    double s = ref_step_clamped(m->s, m->q, n, k), z = ref_zero(m->z, m->q, n, k);
+    double s = ref_scale_clamped(m->s, m->q, n, k), z = ref_zero(m->z, m->q, n, k);
     return ref_as(dtype, ref_fake(ref_is_wide(m->w), w, s, z, ref_top(m->q)).value);
 }
 

@@ -19,17 +19,17 @@ static inline double ref_zero(const eqi_view *z, const eqi_quant_desc *q, int64_
 }
 
 /* s of weight (n, k) as it is */
-static inline double ref_step(const eqi_view *s, const eqi_quant_desc *q, int64_t n, int64_t k)
+static inline double ref_scale(const eqi_view *s, const eqi_quant_desc *q, int64_t n, int64_t k)
 {
     return ref_get(s, ref_at(s, n, k / q->group));
 }
 
 /* s' of weight (n, k): for fake quantization alone */
-static inline double ref_step_clamped(const eqi_view *s, const eqi_quant_desc *q, int64_t n,
-                                      int64_t k)
+static inline double ref_scale_clamped(const eqi_view *s, const eqi_quant_desc *q, int64_t n,
+                                       int64_t k)
 {
-    double x = ref_step(s, q, n, k);
-    return q->clamp ? ref_clamp(x, (double)EQI_STEP_MIN, (double)EQI_STEP_MAX) : x;
+    double x = ref_scale(s, q, n, k);
+    return q->clamp ? ref_clamp(x, (double)EQI_SCALE_MIN, (double)EQI_SCALE_MAX) : x;
 }
 
 typedef struct ref_fq {
@@ -66,7 +66,7 @@ static inline double ref_dequant(const eqi_view *codes, const eqi_view *s, const
                                  const eqi_quant_desc *q, int64_t n, int64_t k)
 {
     double code = (double)ref_code(codes, q->bits, n, k);
-    return ref_f(ref_is_wide(s), (code - ref_zero(z, q, n, k)) * ref_step(s, q, n, k));
+    return ref_f(ref_is_wide(s), (code - ref_zero(z, q, n, k)) * ref_scale(s, q, n, k));
 }
 
 /* Takes the gradient of row n of w^ through the fake quantization; dw, ds, dz may each be NULL. */

@@ -11,7 +11,7 @@ eqat_status eqi_ref_quantize(eqi_ctx *ctx, const eqi_view *codes, const eqi_view
             for (int i = 0; i < 32; i++) {
                 int64_t k = first + i;
                 ref_fq f = ref_fake(ref_is_wide(w), ref_get(w, ref_at(w, n, k)),
-                                    ref_step(s, q, n, k), ref_zero(z, q, n, k), ref_top(q));
+                                    ref_scale(s, q, n, k), ref_zero(z, q, n, k), ref_top(q));
                 uint32_t code = isnan(f.q) ? 0u : (uint32_t)f.q;
                 for (int b = 0; b < q->bits; b++)
                     word[(i * q->bits + b) / 32] |= (code >> b & 1u) << (i * q->bits + b) % 32;
@@ -27,6 +27,6 @@ eqat_status eqi_ref_quantize_minmax(eqi_ctx *ctx, const eqi_view *codes, const e
 {
     EQI_RETURN_IF(eqi_ref_init_minmax(ctx, s, z, w, q));
     float *step = s->data;
-    for (int64_t i = 0; i < eqi_view_count(s); i++) step[i] = eqi_stored_step(step[i]);
+    for (int64_t i = 0; i < eqi_view_count(s); i++) step[i] = eqi_stored_scale(step[i]);
     return eqi_ref_quantize(ctx, codes, w, s, z, q);
 }

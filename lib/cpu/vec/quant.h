@@ -16,8 +16,9 @@ static inline float quant_clamp(float x, float lo, float hi)
 static inline float quant_step(const eqi_rows *m, int64_t row, int64_t g)
 {
     float s = m->s[row * m->s_ld + g];
-    return m->kind == EQI_ROWS_FAKE_QUANT && m->q.clamp ? quant_clamp(s, EQI_STEP_MIN, EQI_STEP_MAX)
-                                                        : s;
+    return m->kind == EQI_ROWS_FAKE_QUANT && m->q.clamp
+        ? quant_clamp(s, EQI_SCALE_MIN, EQI_SCALE_MAX)
+        : s;
 }
 
 static inline float quant_zero(const eqi_rows *m, int64_t row, int64_t g)

@@ -1,75 +1,67 @@
-"""libeqat as another program finds it: installed, through pkg-config, shared and static. The
-program is the tool, which is written on the public interface alone."""
+"""The installed tree, and libeqat as pkg-config tells of it, shared and static."""
 
-import glob, os, shlex, shutil, subprocess, sys, tempfile, unittest
+import glob, os, re, shlex, subprocess, unittest
 
-BUILD, SOURCE, ONEDNN = sys.argv.pop(1), sys.argv.pop(1), sys.argv.pop(1) == "true"
+from installed import ONEDNN, SOURCE, Installed, need, run
+
 CC = shlex.split(os.environ.get("CC", "cc"))
-MODEL = os.path.join(SOURCE, "tests", "golden", "llama")
+PRIVATE = {"-ljansson", "-lpcre2-8", "-lutf8proc", "-lm", "-pthread"} | (
+    {"-ldnnl"} if ONEDNN else set()
+)
 
 
-def run(*command, env=None):
-    r = subprocess.run(command, capture_output=True, text=True, env=env)
-    if r.returncode:
-        raise AssertionError(f"{' '.join(command)}: {r.stdout}{r.stderr}")
-    return r.stdout
+class Tree(Installed):
+    def test_tool_finds_the_library_under_a_moved_prefix(self):
+        self.use(self.prefix + "/bin/eqat")
+
+    def test_documents(self):
+        documents = self.prefix + "/share/doc/libeqat/"
+        for name in ("README.md", "COPYING"):
+            self.assertTrue(os.path.exists(documents + name), name)
+        with open(documents + "README.md") as f:
+            for link in re.findall(r"\]\(([^):]+)\)", f.read()):
+                self.assertTrue(os.path.exists(documents + link), link)
 
 
-class Install(unittest.TestCase):
-    @classmethod
-    def setUpClass(cls):
-        cls.dir = tempfile.mkdtemp(prefix="eqat-install-")
-        run("meson", "install", "-C", BUILD, "--no-rebuild", "--destdir", cls.dir)
-        (cls.pc,) = glob.glob(cls.dir + "/**/eqat.pc", recursive=True)
-        with open(cls.pc) as f:
-            lines = f.read().split("\n")
-        assert lines[0].startswith("prefix=/")
-        lines[0] = "prefix=" + cls.dir + lines[0][len("prefix=") :]
-        with open(cls.pc, "w") as f:
-            f.write("\n".join(lines))
-        cls.libs = os.path.dirname(os.path.dirname(cls.pc))
-        cls.env = dict(os.environ, LD_LIBRARY_PATH=cls.libs)
+class PkgConfig(Installed):
+    def pkg_config(self, *options):
+        """Sees eqat.pc alone: nothing of what libeqat was built with has to be installed."""
+        where = dict(PKG_CONFIG_LIBDIR=self.libs + "/pkgconfig")
+        prefix = "--define-variable=prefix=" + self.prefix
+        return run("pkg-config", prefix, *options, "eqat", **where).split()
 
-    @classmethod
-    def tearDownClass(cls):
-        shutil.rmtree(cls.dir)
-
-    def flags(self, *options):
-        search = os.pathsep.join([os.path.dirname(self.pc), os.environ.get("PKG_CONFIG_PATH", "")])
-        env = dict(os.environ, PKG_CONFIG_PATH=search)
-        return run("pkg-config", *options, "--cflags", "--libs", "eqat", env=env).split()
-
-    def program(self, name, *flags):
-        path = os.path.join(self.dir, name)
+    def compiled(self, name, *flags):
+        """The tool, which is written on the public interface alone."""
         sources = sorted(glob.glob(os.path.join(SOURCE, "examples", "eqat", "*.c")))
-        run(*CC, "-D_GNU_SOURCE", "-o", path, *sources, *flags)
-        return path
+        run(*CC, "-D_GNU_SOURCE", "-o", f"{self.dir}/{name}", *sources, *flags)
+        return f"{self.dir}/{name}"
 
-    def uses(self, path):
-        out = os.path.join(self.dir, "rounded-" + os.path.basename(path))
-        tokens = os.path.join(self.dir, "tokens.u16")
-        with open(tokens, "wb") as f:
-            f.write(bytes(byte for i in range(64) for byte in (i * 7 % 32, 0)))
-        rtn = ["quantize", MODEL, "--out", out, "--method", "rtn", "--group-size", "32"]
-        run(path, *rtn, env=self.env)
-        return run(path, "eval", out, "--text", tokens, "--seq-len", "32", env=self.env)
+    def test_flags(self):
+        self.assertEqual(self.pkg_config("--cflags"), [f"-I{self.prefix}/include"])
+        self.assertEqual(self.pkg_config("--static", "--cflags"), [f"-I{self.prefix}/include"])
+        public = {f"-L{self.libs}", "-leqat"}
+        self.assertEqual(set(self.pkg_config("--static", "--libs")), public | PRIVATE)
+        self.assertEqual(
+            set(self.pkg_config("--libs")), public if self.shared else public | PRIVATE
+        )
 
     def test_shared(self):
-        if not glob.glob(self.libs + "/libeqat.so"):
+        if not self.shared:
             self.skipTest("a static build")
-        program = self.program("shared", *self.flags(), "-ljansson", "-lm")
-        self.assertIn("libeqat.so", run("ldd", program, env=self.env))
-        self.assertIn("perplexity", self.uses(program))
+        flags = self.pkg_config("--cflags", "--libs")
+        program = self.compiled("shared", *flags, "-ljansson", "-lm")
+        path = dict(LD_LIBRARY_PATH=self.libs)
+        self.assertIn(self.libs + "/libeqat.so", run("ldd", program, **path))
+        self.use(program, **path)
 
     def test_static(self):
         """libeqat.a holds everything of ours; without oneDNN the whole program can be static."""
-        if not glob.glob(self.libs + "/libeqat.a"):
+        if not self.static:
             self.skipTest("a shared build")
-        archive = [] if ONEDNN else ["-static"]
-        flags = [f if f != "-leqat" else "-l:libeqat.a" for f in self.flags("--static")]
-        self.assertEqual("-ldnnl" in flags, ONEDNN)
-        program = self.program("static", *archive, *flags)
-        self.assertIn("perplexity", self.uses(program))
+        flags = self.pkg_config("--static", "--cflags", "--libs")
+        flags = [f if f != "-leqat" else "-l:libeqat.a" for f in flags]
+        program = self.compiled("static", *([] if ONEDNN else ["-static"]), *flags)
+        self.use(program)
         linked = subprocess.run(["ldd", program], capture_output=True, text=True).stdout
         self.assertEqual("libdnnl" in linked, ONEDNN)
         self.assertNotIn("libeqat", linked)
@@ -78,4 +70,5 @@ class Install(unittest.TestCase):
 
 
 if __name__ == "__main__":
+    need("pkg-config")
     unittest.main()

@@ -41,6 +41,12 @@ static void value_text(const eqat_field *f, const void *options, char *out, size
     }
 }
 
+static bool is_folder(const char *field)
+{
+    size_t length = strlen(field);
+    return length > 4 && !strcmp(field + length - 4, "_dir");
+}
+
 static const char *value_hint(const eqat_field *f)
 {
     switch ((eqat_field_type)f->type) {
@@ -49,35 +55,60 @@ static const char *value_hint(const eqat_field *f)
     case EQAT_FIELD_I64:
     case EQAT_FIELD_U64: return "N";
     case EQAT_FIELD_F64: return "X";
+    case EQAT_FIELD_STRING: return is_folder(f->name) ? "DIR" : "WORD";
     default: return "WORD";
     }
 }
 
-static void print_help(const flag_set *set)
+static void walk_group(const flag_group *group, flag_visit visit, void *user)
 {
-    printf("usage: eqat %s\n\n%s\n\n", set->usage, set->about);
+    static const char *const on_off[] = {"on", "off", NULL};
+    eqat_field f = {.struct_size = sizeof f};
+    for (size_t i = 0; eqat_options_field(group->struct_name, i, &f) == EQAT_OK; i++) {
+        if (f.type == EQAT_FIELD_POINTER || !offered(group, f.name)) continue;
+        char name[NAME_MAX_LENGTH], value[256];
+        flag_name(name, group, f.name);
+        value_text(&f, group->options, value, sizeof value);
+        visit(user,
+              &(flag_row){.section = group->title,
+                          .name = name,
+                          .value = value_hint(&f),
+                          .words = f.type == EQAT_FIELD_BOOL ? on_off : f.names,
+                          .help = f.help,
+                          .fallback = value});
+    }
+}
+
+void flags_walk(const flag_set *set, flag_visit visit, void *user)
+{
     for (size_t i = 0; i < set->n_own; i++) {
         const flag_own *o = &set->own[i];
-        char left[NAME_MAX_LENGTH];
-        snprintf(left, sizeof left, "--%s%s%s", o->name, o->value ? " " : "",
-                 o->value ? o->value : "");
-        printf("  %-28s %s\n", left, o->help);
+        visit(user,
+              &(flag_row){.name = o->name, .value = o->value, .words = o->words, .help = o->help});
     }
-    printf("  %-28s %s\n", "--help", "this text");
-    for (size_t g = 0; g < set->n_groups; g++) {
-        const flag_group *group = &set->groups[g];
-        if (!group->title) continue;
-        printf("\n%s\n", group->title);
-        eqat_field f = {.struct_size = sizeof f};
-        for (size_t i = 0; eqat_options_field(group->struct_name, i, &f) == EQAT_OK; i++) {
-            if (f.type == EQAT_FIELD_POINTER || !offered(group, f.name)) continue;
-            char name[NAME_MAX_LENGTH], left[NAME_MAX_LENGTH + 16], value[256];
-            flag_name(name, group, f.name);
-            snprintf(left, sizeof left, "--%s %s", name, value_hint(&f));
-            value_text(&f, group->options, value, sizeof value);
-            printf("  %-28s %s (default %s)\n", left, f.help, value);
-        }
-    }
+    visit(user, &(flag_row){.name = "help", .help = "this text"});
+    for (size_t g = 0; g < set->n_groups; g++)
+        if (set->groups[g].title) walk_group(&set->groups[g], visit, user);
+}
+
+static void print_row(void *user, const flag_row *row)
+{
+    const char **section = user;
+    if (row->section != *section) printf("\n%s\n", row->section);
+    *section = row->section;
+    char left[NAME_MAX_LENGTH + 16];
+    snprintf(left, sizeof left, "--%s%s%s", row->name, row->value ? " " : "",
+             row->value ? row->value : "");
+    printf("  %-28s %s", left, row->help);
+    if (row->fallback) printf(" (default %s)", row->fallback);
+    printf("\n");
+}
+
+static void print_help(const flag_set *set)
+{
+    const char *section = NULL;
+    printf("usage: eqat %s\n\n%s\n\n", set->usage, set->about);
+    flags_walk(set, print_row, &section);
 }
 
 static int usage_error(const flag_set *set, const char *format, const char *what, const char *more)
@@ -141,9 +172,22 @@ static int store(const flag_set *set, const char *arg, const char *name, const c
     return -2;
 }
 
+static void (*shown_to)(void *user, const flag_set *set);
+static void *shown_user;
+
+void flags_show(void (*show)(void *user, const flag_set *set), void *user)
+{
+    shown_to = show;
+    shown_user = user;
+}
+
 int flags_parse(const flag_set *set, int argc, char **argv, const char **positional)
 {
     *positional = NULL;
+    if (shown_to) {
+        shown_to(shown_user, set);
+        return 0;
+    }
     for (int i = 0; i < argc; i++) {
         const char *arg = argv[i];
         if (!strcmp(arg, "--help") || !strcmp(arg, "-h")) {

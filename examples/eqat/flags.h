@@ -23,6 +23,7 @@ typedef struct flag_own {
     const char *help;
     const char **text;
     bool *on;
+    const char *const *words; /* NULL-terminated values that there are; NULL: any */
 } flag_own;
 
 typedef struct flag_set {
@@ -32,7 +33,26 @@ typedef struct flag_set {
     size_t n_own;
     const flag_group *groups;
     size_t n_groups;
+    const char *const *words; /* what the argument can be, as in flag_own; NULL: a path */
 } flag_set;
+
+/* One flag as it is told to people, whichever table it comes from. */
+typedef struct flag_row {
+    const char *section;      /* NULL: the flags that stand first */
+    const char *name;         /* "train-size" */
+    const char *value;        /* "N"; NULL for a switch */
+    const char *const *words; /* as in flag_own */
+    const char *help;
+    const char *fallback; /* the value without the flag; NULL: told in help */
+} flag_row;
+typedef void (*flag_visit)(void *user, const flag_row *row);
+
+/* Visits every flag that is shown, in order. */
+void flags_walk(const flag_set *set, flag_visit visit, void *user);
+
+/* From now on flags_parse gives its set to `show` and returns 0, and the command does nothing: how
+ * the manual and the completions ask each command for its flags.  NULL: as before. */
+void flags_show(void (*show)(void *user, const flag_set *set), void *user);
 
 /* Parses argv[0..argc) into the options; the single argument that is not a flag goes to
  * *positional. Returns -1 to go on, or an exit code (0 after --help, 2 after an error told on

@@ -230,6 +230,7 @@ static eqat_status save(job *j, eqat_model *model)
 
 int command_quantize(int argc, char **argv)
 {
+    static const char *const methods[] = {"rtn", "block-ap", "efficientqat", NULL};
     job j;
     init(&j);
     const flag_own own[] = {
@@ -248,7 +249,8 @@ int command_quantize(int argc, char **argv)
         {.name = "method",
          .value = "WORD",
          .help = "rtn, block-ap or efficientqat (default: efficientqat with --e2e, else block-ap)",
-         .text = &j.method_name},
+         .text = &j.method_name,
+         .words = methods},
         TOOL_FLAGS(&j.t),
     };
     const flag_group groups[] = {

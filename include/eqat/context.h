@@ -86,8 +86,10 @@ typedef struct eqat_context_options {
 EQAT_API void eqat_context_options_init(eqat_context_options *options, size_t struct_size);
 
 /** Creates a context.  options may be NULL: all defaults.  When it fails, *out is NULL and `error`,
- * if not NULL, receives one line of at most error_size - 1 bytes. Errors: EQAT_INVALID_ARGUMENT,
- * EQAT_OUT_OF_MEMORY, EQAT_UNSUPPORTED (no such device in this build or machine). */
+ * if not NULL, receives one line of at most error_size - 1 bytes. Errors: EQAT_INVALID_ARGUMENT
+ * (an option; a device that is none; alloc without free), EQAT_UNSUPPORTED (no such device in this
+ * build or machine; another major version of oneDNN in the process), EQAT_BACKEND (a thread cannot
+ * start). */
 EQAT_API eqat_status eqat_context_create(eqat_context **out, const eqat_context_options *options,
                                          char *error, size_t error_size);
 
@@ -98,10 +100,12 @@ EQAT_API void eqat_context_free(eqat_context *context);
  * until the next call. */
 EQAT_API const char *eqat_context_error(const eqat_context *context);
 
-/** Bytes that the context's allocator has given out: now, and at most since creation or the last
- * reset. */
+/** Bytes that the context's allocator has given out and not taken back, cached tensor memory among
+ * them. */
 EQAT_API size_t eqat_context_bytes(const eqat_context *context);
+/** The most that eqat_context_bytes() has been since creation or the last reset. */
 EQAT_API size_t eqat_context_bytes_peak(const eqat_context *context);
+/** Makes what is given out now the peak. */
 EQAT_API void eqat_context_reset_peak(eqat_context *context);
 
 /** Gives cached tensor memory back to the allocator. */

@@ -37,18 +37,21 @@ typedef struct eqat_data_options {
                             validation samples are left out, which the log says */
 } eqat_data_options;
 
+/** Writes defaults into the first `struct_size` bytes of *options, and no further. */
 EQAT_API void eqat_data_options_init(eqat_data_options *options, size_t struct_size);
 
 /** From a file, by its ending: .txt (tokenized once, whole), .jsonl (key "text", tokenized per
  * record, concatenated), .npy (one dimension of u16, u32, i32 or i64), .u16, .u32 (raw,
  * little-endian).  Text needs a tokenizer (borrowed during the call; NULL: tokens only). vocab_size
- * > 0 checks every id: one out of range is EQAT_FORMAT naming file, position and id.  Fewer tokens
- * than one training window is EQAT_FORMAT; fewer windows than asked for are taken, with a warning
- * in the log. */
+ * > 0 checks every id.  Fewer windows than asked for are taken, with a warning in the log.  Errors:
+ * EQAT_INVALID_ARGUMENT (an option; another ending; text without a tokenizer; fewer training
+ * samples than ranks), EQAT_NOT_FOUND, EQAT_IO, EQAT_FORMAT (damaged; an id out of range, told with
+ * its position; fewer tokens than one training window), EQAT_UNSUPPORTED (a word of 2^31 bytes). */
 EQAT_API eqat_status eqat_data_open(eqat_context *context, eqat_data **out, const char *path,
                                     const eqat_tokenizer *tokenizer, int64_t vocab_size,
                                     const eqat_data_options *options);
-/** From memory: `count` ids, copied. */
+/** From memory: `count` ids, copied.  Errors: EQAT_INVALID_ARGUMENT (an option; fewer training
+ * samples than ranks), EQAT_FORMAT (an id out of range; fewer tokens than one training window). */
 EQAT_API eqat_status eqat_data_from_tokens(eqat_context *context, eqat_data **out,
                                            const int32_t *ids, size_t count, int64_t vocab_size,
                                            const eqat_data_options *options);
@@ -80,15 +83,20 @@ typedef eqat_status (*eqat_sample_fn)(void *user, bool validation, int64_t index
 /** From the caller, who makes records with these fields (eqat_sample_field, or-ed; ids or
  * embeddings among them).  Records without ids need labels to be trained on end to end or
  * evaluated. vocab_size > 0 is held against ids and labels.  hidden_size: H of embeddings, else 0.
- * EQAT_INVALID_ARGUMENT when the fields and hidden_size do not fit together, or train_size is 0. */
+ * `fill` and `user` are kept as long as the handle lives.  Errors: EQAT_INVALID_ARGUMENT (an
+ * option; fields and hidden_size that do not fit together; train_size 0; fewer training samples
+ * than ranks). */
 EQAT_API eqat_status eqat_data_from_records(eqat_context *context, eqat_data **out,
                                             eqat_sample_fn fill, void *user, int32_t fields,
                                             int64_t vocab_size, int64_t hidden_size,
                                             const eqat_data_options *options);
 EQAT_API void eqat_data_free(eqat_data *data); /**< NULL is fine */
 
-EQAT_API int64_t eqat_data_train_size(const eqat_data *data); /**< samples of this rank */
+/** Training samples of this rank. */
+EQAT_API int64_t eqat_data_train_size(const eqat_data *data);
+/** Validation samples of this rank. */
 EQAT_API int64_t eqat_data_val_size(const eqat_data *data);
+/** Tokens of a sample. */
 EQAT_API int64_t eqat_data_seq_len(const eqat_data *data);
 /** Tokens in the stream; 0 for records. */
 EQAT_API int64_t eqat_data_token_count(const eqat_data *data);

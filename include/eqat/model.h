@@ -13,7 +13,9 @@ extern "C" {
 
 /** A decoder-only transformer read from a Hugging Face folder or a GGUF file, full precision or
  * quantized.  Full-precision blocks stay in the file and are read when needed; packed blocks stay
- * in memory.  The files must stay unchanged while the model is open.  Families: Llama
+ * in memory.  The files must stay unchanged while the model is open.  The errors of reading weights
+ * are EQAT_IO, EQAT_FORMAT (a file that has been changed) and EQAT_NUMERIC (a scale, or a value of
+ * the embedding, the head or the final norm, that is not finite).  Families: Llama
  * 1/2/3/3.1/3.2, Mistral, Qwen2/2.5, Qwen3, Qwen3-MoE, Gemma 3 text, SmolLM2.  Threads: as the
  * context. */
 typedef struct eqat_model eqat_model;
@@ -24,11 +26,14 @@ typedef struct eqat_model_options {
     int32_t reserved;      /**< 0 */
 } eqat_model_options;
 
+/** Writes defaults into the first `struct_size` bytes of *options, and no further. */
 EQAT_API void eqat_model_options_init(eqat_model_options *options, size_t struct_size);
 
 /** path is a folder (config.json with model.safetensors, or shards and their index) or a .gguf
- * file. options may be NULL. Errors: EQAT_NOT_FOUND, EQAT_FORMAT (damaged, a tensor missing or of
- * the wrong shape), EQAT_UNSUPPORTED (names the architecture or the quantization method). */
+ * file. options may be NULL. A tokenizer of a kind that is not supported is left out, with a
+ * warning in the log.  Errors: EQAT_NOT_FOUND, EQAT_IO, EQAT_FORMAT (damaged, a tensor missing or
+ * of the wrong shape, a damaged tokenizer), EQAT_UNSUPPORTED (names the architecture or the
+ * quantization method). */
 EQAT_API eqat_status eqat_model_open(eqat_context *context, eqat_model **out, const char *path,
                                      const eqat_model_options *options);
 EQAT_API void eqat_model_free(eqat_model *model); /**< NULL is fine */
@@ -50,6 +55,8 @@ typedef struct eqat_model_info {
     uint8_t reserved[6];
 } eqat_model_info;
 
+/** Sizes of the model, quantized as it is now.  Nothing is read.  Errors: EQAT_INVALID_ARGUMENT
+ * (struct_size is not set). */
 EQAT_API eqat_status eqat_model_inspect(eqat_model *model, eqat_model_info *info);
 
 /** One linear of a block. */
@@ -61,8 +68,10 @@ typedef struct eqat_linear_info {
     int32_t group_size;
 } eqat_linear_info;
 
-/** Number of linears in a block (blocks need not be alike), and one of them. */
+/** Number of linears in a block (blocks need not be alike); 0 when there is no such block. */
 EQAT_API int64_t eqat_model_linear_count(eqat_model *model, int64_t block);
+/** Linear `index` of block `block`, both from 0.  Errors: EQAT_INVALID_ARGUMENT (no such linear,
+ * struct_size is not set). */
 EQAT_API eqat_status eqat_model_linear(eqat_model *model, int64_t block, int64_t index,
                                        eqat_linear_info *info);
 
@@ -85,29 +94,31 @@ typedef struct eqat_batch {
     uint8_t reserved[7];      /**< 0 */
 } eqat_batch;
 
+/** Writes zeros and struct_size into the first `struct_size` bytes of *batch, and no further. */
 EQAT_API void eqat_batch_init(eqat_batch *batch, size_t struct_size);
 
 /** Logits F32 [B, T, V] of a batch.  tape: NULL for a pass without gradients; else the pass is
  * recorded while the tape records, and gradients reach what is trainable (eqat_model_parameter).
  * Backward reads the weights and computes each block again unless batch->keep_activations is set.
- * Labels do not matter.  Errors: EQAT_INVALID_ARGUMENT (the batch), EQAT_IO, EQAT_FORMAT and
- * EQAT_OUT_OF_MEMORY of reading weights, EQAT_CANCELLED; *logits is then NULL. */
+ * Labels do not matter.  Errors: EQAT_INVALID_ARGUMENT (the batch: a size, id, position, dtype or
+ * shape out of range, neither ids nor embeddings), those of reading weights, EQAT_CANCELLED. */
 EQAT_API eqat_status eqat_model_forward(eqat_model *model, eqat_tape *tape, const eqat_batch *batch,
                                         eqat_tensor **logits);
-/** Mean cross-entropy F32 [1] over the batch's labels, without ever holding [B, T, V]; tape and
- * errors as in eqat_model_forward.  count may be NULL; else F32 [1], the number of labels. */
+/** Mean cross-entropy F32 [1] over the batch's labels, without ever holding [B, T, V]; tape as in
+ * eqat_model_forward.  count may be NULL; else F32 [1], the number of labels.  Errors: those of
+ * eqat_model_forward, EQAT_INVALID_ARGUMENT (a label out of range, embeddings without labels). */
 EQAT_API eqat_status eqat_model_loss(eqat_model *model, eqat_tape *tape, const eqat_batch *batch,
                                      eqat_tensor **loss, eqat_tensor **count);
 
 /* ---- a pass in pieces, for training drivers of one's own: embed, every block in turn, then logits
  * gives bit for bit what eqat_model_forward gives.  All are recorded on `tape` while that records,
  * give a new tensor that the caller frees, and may be called while a job has the model.  Shapes: B
- * sequences of T tokens, H hidden_size, V vocab_size.  Errors of all three:
- * EQAT_INVALID_ARGUMENT (a shape, dtype, id, position or number out of range), EQAT_IO,
- * EQAT_FORMAT and EQAT_OUT_OF_MEMORY of reading weights; *out is then NULL. ---- */
+ * sequences of T tokens, H hidden_size, V vocab_size. ---- */
 
 /** What enters the first block, [B, T, H] in the compute dtype: the embeddings of batch->ids, or
- * batch->embeddings as it is.  Labels, positions and segments do not matter here. */
+ * batch->embeddings as it is.  Labels, positions and segments do not matter here.  Errors:
+ * EQAT_INVALID_ARGUMENT (an id, dtype or shape out of range, neither ids nor embeddings), those of
+ * reading weights. */
 EQAT_API eqat_status eqat_model_embed(eqat_model *model, eqat_tape *tape, const eqat_batch *batch,
                                       eqat_tensor **x);
 /** x [B, T, H] in the compute dtype -> y of the same kind through block `block` (from 0).  Of
@@ -116,20 +127,23 @@ EQAT_API eqat_status eqat_model_embed(eqat_model *model, eqat_tape *tape, const 
  * the call; with keep_activations the tape keeps them, and what backward needs, until it is
  * cleared; without, it keeps x alone, and backward reads the weights and computes the block again,
  * for which the tape holds a reference on the model.  The gradients are the same, bit for bit.
- * Gradients reach x and what is trainable: see eqat_model_parameter.  Also EQAT_CANCELLED. */
+ * Gradients reach x and what is trainable: see eqat_model_parameter.  Errors: EQAT_INVALID_ARGUMENT
+ * (no such block; the shape or dtype of x, or another than the batch's; a position out of range),
+ * those of reading weights, EQAT_CANCELLED. */
 EQAT_API eqat_status eqat_model_block(eqat_model *model, eqat_tape *tape, int64_t block,
                                       eqat_tensor *x, const eqat_batch *batch, eqat_tensor **y);
 /** Final norm and head: x [B, T, H] in the compute dtype -> logits F32 [B, n, V] of the last n =
- * last_n positions of every sequence; 0: of all. */
+ * last_n positions of every sequence; 0: of all.  Errors: EQAT_INVALID_ARGUMENT (the shape or dtype
+ * of x; last_n outside 0..T), those of reading weights. */
 EQAT_API eqat_status eqat_model_logits(eqat_model *model, eqat_tape *tape, eqat_tensor *x,
                                        int64_t last_n, eqat_tensor **logits);
 
 /** A tensor of the model by name ("model.layers.0.self_attn.q_proj.weight"; ".scales", ".zeros" and
  * ".codes" of packed linears; "model.norm.weight").  Loads its block and keeps it in memory as F32
  * master (floats) or packed; borrowed until the model goes or the linear is quantized.  Marking it
- * trainable makes recorded passes compute its gradient. Errors: EQAT_NOT_FOUND,
- * EQAT_NUMERIC (a weight of the block is not finite), EQAT_INVALID_ARGUMENT (a Block-AP job has the
- * block in work: eqat_block_ap_parameter gives what it trains). */
+ * trainable makes recorded passes compute its gradient.  While a Block-AP job has the block in work
+ * this is the tensor as it was before begin; eqat_block_ap_parameter gives what trains.  Errors:
+ * EQAT_NOT_FOUND, those of reading weights, EQAT_NUMERIC (a weight of the block is not finite). */
 EQAT_API eqat_status eqat_model_parameter(eqat_model *model, const char *name, eqat_tensor **out);
 /** Name of parameter `index`: embeddings, block after block, final norm, head.  NULL past the last;
  * borrowed from the model. */
@@ -137,8 +151,9 @@ EQAT_API const char *eqat_model_parameter_name(eqat_model *model, size_t index);
 
 /** Rounds every linear that the quantizer selects (RTN: scales rounded to fp16, then codes taken),
  * block after block.  On failure or cancellation the blocks that were finished stay quantized.
- * Errors: EQAT_INVALID_ARGUMENT (a group that does not divide the row, a linear that is quantized
- * already; before anything is changed), EQAT_NUMERIC (a weight is not finite). */
+ * Errors: EQAT_INVALID_ARGUMENT (a group that does not divide the row, a row that is no multiple of
+ * 32, a linear that is quantized already, a job that has the model; before anything is changed),
+ * those of reading weights, EQAT_NUMERIC (a weight is not finite), EQAT_CANCELLED. */
 EQAT_API eqat_status eqat_model_quantize_rtn(eqat_model *model, const eqat_quantizer *quantizer);
 
 /** Replaces the weight of linear `linear` of block `block` (as eqat_model_linear counts) by codes
@@ -158,9 +173,10 @@ EQAT_API eqat_status eqat_model_set_linear(eqat_model *model, int64_t block, int
  * for bit: to that end, tensors that the caller trained through eqat_model_parameter are first
  * rounded, in memory too, to what the file stores (scales fp16, others the dtype of the input).
  * While an E2E-QP job trains the model, memory stays as it is and the folder holds what finishing
- * now would give. Errors: EQAT_EXISTS, EQAT_UNSUPPORTED (5, 6, 7 bits, or a shape that does not
- * fill whole words: no engine reads them; before anything is written), EQAT_NUMERIC (a trained
- * value is not finite), EQAT_IO. */
+ * now would give. Errors: EQAT_UNSUPPORTED (5, 6, 7 bits, or a shape that does not fill whole
+ * words: no engine reads them) and EQAT_EXISTS, before anything is written; EQAT_NUMERIC (a trained
+ * value is not finite), EQAT_NOT_FOUND (no folder to put dir into), EQAT_IO, EQAT_FORMAT (the
+ * model's files have changed), EQAT_CANCELLED. */
 EQAT_API eqat_status eqat_model_save(eqat_model *model, const char *dir);
 
 /** Whether the model, quantized as it is now, can be saved in a format: "gptq_v2".  Nothing is read

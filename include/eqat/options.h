@@ -50,13 +50,13 @@ EQAT_API const char *eqat_options_struct(size_t index);
 EQAT_API size_t eqat_options_count(const char *struct_name);
 /** sizeof the struct in this library; 0 for an unknown struct. */
 EQAT_API size_t eqat_options_size(const char *struct_name);
-/** Describes field `index`.  EQAT_NOT_FOUND past the last or for an unknown struct;
- * EQAT_INVALID_ARGUMENT when out->struct_size is not set. */
+/** Describes field `index`.  Errors: EQAT_NOT_FOUND (past the last, an unknown struct),
+ * EQAT_INVALID_ARGUMENT (out->struct_size is not set). */
 EQAT_API eqat_status eqat_options_field(const char *struct_name, size_t index, eqat_field *out);
 /** Parses text into the member: numbers in C notation, bools as on/off/true/false/1/0, enums by
  * name.  *options must have been initialised.  context may be NULL (then no message).
- * EQAT_NOT_FOUND: no such field; EQAT_INVALID_ARGUMENT: text or value out of range, told with the
- * bounds. */
+ * Errors: EQAT_NOT_FOUND (no such struct; no such field inside struct_size that text can set),
+ * EQAT_INVALID_ARGUMENT (no such value, or one out of range, told with the bounds). */
 EQAT_API eqat_status eqat_options_set(eqat_context *context, const char *struct_name, void *options,
                                       const char *field, const char *text);
 

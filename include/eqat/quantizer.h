@@ -37,8 +37,10 @@ typedef struct eqat_quantizer_options {
     int32_t zero_point; /**< eqat_zero_point; default EQAT_ZERO_POINT_TRAINED */
 } eqat_quantizer_options;
 
+/** Writes defaults into the first `struct_size` bytes of *options, and no further. */
 EQAT_API void eqat_quantizer_options_init(eqat_quantizer_options *options, size_t struct_size);
-/** options may be NULL.  EQAT_INVALID_ARGUMENT: bits or group_size is none of the above. */
+/** options may be NULL.  Errors: EQAT_INVALID_ARGUMENT (bits or group_size is none of the above).
+ */
 EQAT_API eqat_status eqat_quantizer_create(eqat_context *context, eqat_quantizer **out,
                                            const eqat_quantizer_options *options);
 EQAT_API void eqat_quantizer_free(eqat_quantizer *quantizer); /**< NULL is fine */
@@ -46,7 +48,7 @@ EQAT_API void eqat_quantizer_free(eqat_quantizer *quantizer); /**< NULL is fine 
 /** Linears whose name matches `pattern` (shell wildcards: "*.down_proj", "model.layers.0.*") are
  * quantized with these options instead of the quantizer's own (mixed precision); NULL leaves them
  * as they are.  The last matching rule counts; pattern and options are copied.
- * EQAT_INVALID_ARGUMENT as in create. */
+ * Errors: those of create, with the pattern in front. */
 EQAT_API eqat_status eqat_quantizer_add_rule(eqat_quantizer *quantizer, const char *pattern,
                                              const eqat_quantizer_options *options);
 /** Whether a linear of that name is quantized; then *options (NULL is fine; the caller sets
@@ -55,31 +57,36 @@ EQAT_API bool eqat_quantizer_lookup(const eqat_quantizer *quantizer, const char 
                                     eqat_quantizer_options *options);
 
 /** The next five work on one tensor with the quantizer's own bits and group size (no rules) and
- * give new tensors that the caller frees; EQAT_INVALID_ARGUMENT, with every output NULL, when
- * shapes do not fit.  Values are not checked to be finite. */
+ * give new tensors that the caller frees.  Values are not checked to be finite.  Shapes that do not
+ * fit: a weight that is not of two dimensions, a group that does not divide its row, a row that is
+ * no multiple of 32 where there are codes, scales or zero points that are not [N, G]. */
 /** Initial scales s and zero points z, F32 [N, G], for w F32 [N, K]; scales are rounded to what a
- * file stores (fp16) when round_s. */
+ * file stores (fp16) when round_s.  Errors: EQAT_INVALID_ARGUMENT (shapes that do not fit, a
+ * dtype). */
 EQAT_API eqat_status eqat_quantizer_init(const eqat_quantizer *quantizer, eqat_tensor *w,
                                          bool round_s, eqat_tensor **s, eqat_tensor **z);
 /** From trained masters to what a file stores, to the bytes what Block-AP does at the end of a
  * block: *stored_s is s, clamped to [1e-4, 1e4] up to 4 bits, rounded to fp16, F32 [N, G];
  * *stored_z is z rounded and clamped to 0..2^bits - 1, U8 [N, G]; *codes as of pack, from w and
  * these.  w F32 [N, K], K a multiple of 32; s and z F32 [N, G].  eqat_model_set_linear puts all
- * three into a model. */
+ * three into a model.  Errors: EQAT_INVALID_ARGUMENT (shapes that do not fit, a dtype). */
 EQAT_API eqat_status eqat_quantizer_freeze(const eqat_quantizer *quantizer, eqat_tensor *w,
                                            eqat_tensor *s, eqat_tensor *z, eqat_tensor **stored_s,
                                            eqat_tensor **stored_z, eqat_tensor **codes);
 /** Packed codes, U32 [N, K / 32 * bits]: blocks of 32 inputs of a row in `bits` little-endian
- * words, code i at bits [i * bits, (i + 1) * bits).  w [N, K], K a multiple of 32; s and z [N, G].
- */
+ * words, code i at bits [i * bits, (i + 1) * bits).  w F32, BF16 or F16 [N, K], K a
+ * multiple of 32; s F32 and z F32 or U8, [N, G].  Errors: EQAT_INVALID_ARGUMENT (shapes that do not
+ * fit, a dtype). */
 EQAT_API eqat_status eqat_quantizer_pack(const eqat_quantizer *quantizer, eqat_tensor *w,
                                          eqat_tensor *s, eqat_tensor *z, eqat_tensor **codes);
 /** Round to nearest in one call, which for minmax reads w once: the initial s rounded to fp16, F32
  * [N, G], z U8 [N, G], and codes as of pack.  w F32, BF16 or F16 [N, K], K a multiple of 32.  A
- * group with a weight that is not finite gets s NaN, z 0, codes 0. */
+ * group with a weight that is not finite gets s NaN, z 0, codes 0.  Errors: EQAT_INVALID_ARGUMENT
+ * (shapes that do not fit, a dtype). */
 EQAT_API eqat_status eqat_quantizer_quantize(const eqat_quantizer *quantizer, eqat_tensor *w,
                                              eqat_tensor **s, eqat_tensor **z, eqat_tensor **codes);
-/** w^ [N, K] in dtype (F32 or BF16) from packed codes. */
+/** w^ [N, K] in dtype (F32 or BF16) from packed codes U32 [N, K / 32 * bits] with s F32 and z F32
+ * or U8, [N, G].  Errors: EQAT_INVALID_ARGUMENT (shapes that do not fit, a dtype). */
 EQAT_API eqat_status eqat_quantizer_dequantize(const eqat_quantizer *quantizer, eqat_tensor *codes,
                                                eqat_tensor *s, eqat_tensor *z, eqat_dtype dtype,
                                                eqat_tensor **out);

@@ -18,7 +18,14 @@ extern "C" {
  * When a call that was handed a context (directly or through a handle that
  * belongs to one) returns anything but EQAT_OK, eqat_context_error() holds one
  * line that names the file, tensor or option at fault, what was found and what
- * was expected. */
+ * was expected.
+ *
+ * "Errors:" in the comment of a function names what it may return.  Common to all, and not repeated
+ * there, are EQAT_INVALID_ARGUMENT for NULL where something is needed and for a number in a struct
+ * outside its bounds, EQAT_UNSUPPORTED for bytes of a struct that this library does not know
+ * (eqat/options.h), EQAT_OUT_OF_MEMORY, and EQAT_BACKEND; "none of its own" means these alone.  A
+ * status of a callback is returned as it is.  All handles of a call belong to one context.  Handles
+ * that a function gives back through a pointer are NULL after every failure. */
 typedef enum eqat_status {
     EQAT_OK = 0,
     EQAT_INVALID_ARGUMENT = 1, /**< an option, shape or handle is outside its documented range */

@@ -96,9 +96,11 @@ EQAT_API int32_t eqat_tokenizer_token_id(const eqat_tokenizer *tokenizer, const 
  * out. */
 EQAT_API bool eqat_tokenizer_is_special(const eqat_tokenizer *tokenizer, int32_t id);
 
-/** The tokenizer's beginning-of-text, end-of-text and unknown token; -1 when it names none. */
+/** The tokenizer's beginning-of-text token; -1 when it names none. */
 EQAT_API int32_t eqat_tokenizer_bos(const eqat_tokenizer *tokenizer);
+/** Its end-of-text token; -1 when it names none. */
 EQAT_API int32_t eqat_tokenizer_eos(const eqat_tokenizer *tokenizer);
+/** Its token for what it does not know; -1 when it names none. */
 EQAT_API int32_t eqat_tokenizer_unk(const eqat_tokenizer *tokenizer);
 
 /** Writes the tokenizer's files into the existing folder `dir`.  Files of a Hugging Face folder are

@@ -80,6 +80,7 @@ typedef struct eqat_block_ap_options {
     void *reduce_user;
 } eqat_block_ap_options;
 
+/** Writes defaults into the first `struct_size` bytes of *options, and no further. */
 EQAT_API void eqat_block_ap_options_init(eqat_block_ap_options *options, size_t struct_size);
 
 /** Losses of one epoch of one block: means over samples, of all ranks. */
@@ -97,7 +98,8 @@ typedef struct eqat_block_ap eqat_block_ap;
  * positions and segments of records.  Labels do not matter here.  options may be NULL.  Errors:
  * EQAT_INVALID_ARGUMENT (an option, a group that does not divide a row, a linear that is quantized
  * already, an id or position beyond the model's, embeddings of another width, early_stop without
- * validation samples), EQAT_IO (offload_dir), EQAT_CANCELLED; *out is NULL. */
+ * validation samples), EQAT_IO (offload_dir), those of eqat_data_sample and of reading weights
+ * (eqat_model), EQAT_CANCELLED. */
 EQAT_API eqat_status eqat_block_ap_create(eqat_model *model, eqat_block_ap **out,
                                           const eqat_quantizer *quantizer, eqat_data *data,
                                           const eqat_block_ap_options *options);
@@ -105,15 +107,19 @@ EQAT_API void eqat_block_ap_free(eqat_block_ap *job); /**< NULL is fine */
 /** Number of the block in work or next to begin; = blocks when all are done. */
 EQAT_API int64_t eqat_block_ap_block(const eqat_block_ap *job);
 /** Loads the next block as F32 masters, initialises scales and zero points, computes the targets by
- * moving the full-precision stream through it. EQAT_NUMERIC when a weight is not finite.  Until
- * finish or abandon the model can be evaluated and saved, as it was before; it cannot be rounded,
- * or trained by another job. */
+ * moving the full-precision stream through it.  Until finish or abandon the model can be evaluated
+ * and saved, as it was before; it cannot be rounded, or trained by another job.  Errors:
+ * EQAT_INVALID_ARGUMENT (a block is in work, here or of another job; all are done; a linear that is
+ * quantized already), EQAT_NUMERIC (a weight is not finite), those of reading weights, EQAT_IO
+ * (offload_dir), EQAT_CANCELLED: no block is then in work. */
 EQAT_API eqat_status eqat_block_ap_begin(eqat_block_ap *job);
 /** Steps of one epoch of the current block. */
 EQAT_API int64_t eqat_block_ap_steps(const eqat_block_ap *job);
 /** One training step on batch `step` of `epoch` (0-based): forward, backward, update.  loss (may be
- * NULL) waits for the device and is EQAT_NUMERIC when it is not finite; without it nobody looks.
- * EQAT_INVALID_ARGUMENT when no block is in work or there is no such batch. */
+ * NULL) waits for the device; without it nobody looks whether it is finite.  Errors:
+ * EQAT_INVALID_ARGUMENT (no block is in work, no such batch, a loss callback that gives something
+ * else than F32 [1]), EQAT_NUMERIC (the loss is not finite; the step counts as taken), EQAT_IO
+ * (offload_dir), what the callbacks return, EQAT_CANCELLED. */
 EQAT_API eqat_status eqat_block_ap_step(eqat_block_ap *job, int64_t epoch, int64_t step,
                                         double *loss);
 /** The forward pass of a step alone, for a loss and an update of one's own: the block in work on
@@ -122,37 +128,41 @@ EQAT_API eqat_status eqat_block_ap_step(eqat_block_ap *job, int64_t epoch, int64
  * with eqat_block_ap_optimizer then makes the step.  Errors: those of eqat_block_ap_step. */
 EQAT_API eqat_status eqat_block_ap_forward(eqat_block_ap *job, eqat_tape *tape, int64_t epoch,
                                            int64_t step, eqat_tensor **y, eqat_tensor **target);
-/** Mean loss over the validation samples, of all ranks: calls reduce; NaN without any. EQAT_NUMERIC
- * when it is not finite. */
+/** Mean loss over the validation samples, of all ranks: calls reduce; NaN without any.  Errors:
+ * EQAT_INVALID_ARGUMENT (no block is in work), EQAT_NUMERIC (the mean is not finite), EQAT_IO
+ * (offload_dir), what the callbacks return, EQAT_CANCELLED. */
 EQAT_API eqat_status eqat_block_ap_validate(eqat_block_ap *job, double *loss);
 /** Freezes the block: scales to fp16, codes taken and packed, norm gains rounded to the stored
- * dtype; moves the quantized stream through the packed block.  After EQAT_CANCELLED on that way the
- * block stays quantized; calling again goes on where it stopped. */
+ * dtype; moves the quantized stream through the packed block.  After a failure on that way the
+ * block stays quantized; calling again goes on where it stopped.  Errors: EQAT_INVALID_ARGUMENT (no
+ * block is in work), EQAT_IO (offload_dir), EQAT_CANCELLED. */
 EQAT_API eqat_status eqat_block_ap_finish(eqat_block_ap *job);
 /** Gives the block in work up; the model's block stays as it was.  begin may start it anew. */
 EQAT_API void eqat_block_ap_abandon(eqat_block_ap *job);
-/** The optimizer of the block in work (whose gradient callback is the option's at first) and its
- * trainable tensors by name
- * ("self_attn.q_proj.weight" F32 [N, K], ".scales" and ".zeros" F32 [N, K / group],
- * "input_layernorm.weight" F32 [H]); borrowed until finish or abandon.  NULL when no block is in
- * work or none has that name. */
+/** The optimizer of the block in work, whose gradient callback is the option's at first; borrowed
+ * until finish or abandon.  NULL when no block is in work. */
 EQAT_API eqat_optimizer *eqat_block_ap_optimizer(eqat_block_ap *job);
+/** A tensor of the block in work by its name within the block ("self_attn.q_proj.weight" F32 [N,
+ * K],
+ * ".scales" and ".zeros" F32 [N, K / group], "input_layernorm.weight" F32 [H]); borrowed until
+ * finish or abandon.  NULL when no block is in work or none has that name. */
 EQAT_API eqat_tensor *eqat_block_ap_parameter(eqat_block_ap *job, const char *name);
-/** Report of an epoch of a block that eqat_block_ap_run has trained.  EQAT_NOT_FOUND when there is
- * none. */
+/** Report of an epoch of a block that eqat_block_ap_run has trained.  Errors: EQAT_NOT_FOUND (there
+ * is none), EQAT_INVALID_ARGUMENT (struct_size is not set). */
 EQAT_API eqat_status eqat_block_ap_epoch(const eqat_block_ap *job, int64_t block, int64_t epoch,
                                          eqat_epoch_report *report);
 /** The loop over the remaining blocks, made of the steps above; in a block in work it goes on
- * behind the last step that was taken.  EQAT_NUMERIC names block and step of a loss that is not
- * finite. After a failure or EQAT_CANCELLED the block in work is given up; called again, the loop
- * begins it anew and ends with the same bytes. */
+ * behind the last step that was taken.  After a failure or EQAT_CANCELLED the block in work is
+ * given up; called again, the loop begins it anew and ends with the same bytes.  Errors: those of
+ * the steps; EQAT_NUMERIC names block and step of a loss that is not finite. */
 EQAT_API eqat_status eqat_block_ap_run(eqat_block_ap *job);
 /** Writes all that a new job needs to go on from here with the same bytes: the blocks that are done
  * as they are in the model, of the block in work the trained tensors, the moments and the number of
  * steps of its optimizer, and the reports; not the activation streams.  To be called between steps;
  * a progress callback may call it, the other callbacks may not.  path appears, or is replaced, when
  * all of it is written: about the size of the packed blocks and, with a block in work, 12 bytes a
- * weight of it.  EQAT_IO. */
+ * weight of it.  Errors: EQAT_INVALID_ARGUMENT (another job has the model), EQAT_NOT_FOUND (no
+ * folder for it), EQAT_IO, those of eqat_data_sample. */
 EQAT_API eqat_status eqat_block_ap_save(eqat_block_ap *job, const char *path);
 /** Brings a job that was just created to where eqat_block_ap_save has left another one, in any
  * process: run goes on from there, and so may a driver, with the step behind those that
@@ -197,13 +207,17 @@ typedef struct eqat_e2e_qp_options {
     void *reduce_user;
 } eqat_e2e_qp_options;
 
+/** Writes defaults into the first `struct_size` bytes of *options, and no further. */
 EQAT_API void eqat_e2e_qp_options_init(eqat_e2e_qp_options *options, size_t struct_size);
 
 typedef struct eqat_e2e_qp eqat_e2e_qp;
 
 /** model must be quantized; its scales are rounded to fp16, from where they train.  model and
  * data are referenced; a model has one job at a time, from here to finish or free.  Records with
- * labels or segments are read once here: micro-batches weigh what they have of a step's labels. */
+ * labels or segments are read once here: micro-batches weigh what they have of a step's labels.
+ * Errors: EQAT_INVALID_ARGUMENT (an option; micro_batch_size does not divide batch_size; no linear
+ * is quantized; another job has the model; embeddings of another width; nothing to predict), those
+ * of eqat_data_sample and of reading weights (eqat_model), EQAT_CANCELLED. */
 EQAT_API eqat_status eqat_e2e_qp_create(eqat_model *model, eqat_e2e_qp **out, eqat_data *data,
                                         const eqat_e2e_qp_options *options);
 EQAT_API void eqat_e2e_qp_free(
@@ -211,26 +225,32 @@ EQAT_API void eqat_e2e_qp_free(
 /** Optimizer steps in all. */
 EQAT_API int64_t eqat_e2e_qp_steps(const eqat_e2e_qp *job);
 /** Forward and backward of micro-batch `micro` (0-based) of optimizer step `step`; gradients
- * accumulate.  loss: mean over this micro-batch's labels, may be NULL; EQAT_NUMERIC when it is not
- * finite. After EQAT_CANCELLED, and any failure on the way, the gradients of the whole step are
- * dropped: take its micro-batches anew. */
+ * accumulate.  loss: mean over this micro-batch's labels, may be NULL.  After EQAT_CANCELLED, and
+ * any failure on the way, the gradients of the whole step are dropped: take its micro-batches anew.
+ * Errors: EQAT_INVALID_ARGUMENT (no such step or micro-batch; the job is finished; an id, label or
+ * position beyond the model's), EQAT_NUMERIC (the loss is not finite; the gradients stay), those of
+ * eqat_data_sample and of reading weights, EQAT_CANCELLED. */
 EQAT_API eqat_status eqat_e2e_qp_accumulate(eqat_e2e_qp *job, int64_t step, int64_t micro,
                                             double *loss);
 /** Micro-batches of optimizer step `step`; 0 when there is no such step. */
 EQAT_API int64_t eqat_e2e_qp_micro_steps(const eqat_e2e_qp *job, int64_t step);
-/** Update from what was accumulated. */
+/** Update from what was accumulated.  Errors: EQAT_INVALID_ARGUMENT (the job is finished), what the
+ * gradient callback returns. */
 EQAT_API eqat_status eqat_e2e_qp_step(eqat_e2e_qp *job);
 /** Borrowed until finish, after which it is NULL. */
 EQAT_API eqat_optimizer *eqat_e2e_qp_optimizer(eqat_e2e_qp *job);
-/** Rounds what was trained to its stored dtype, inside the model; the job takes no more steps. */
+/** Rounds what was trained to its stored dtype, inside the model; the job takes no more steps.
+ * Errors: EQAT_INVALID_ARGUMENT (it is finished already). */
 EQAT_API eqat_status eqat_e2e_qp_finish(eqat_e2e_qp *job);
 /** The loop over the remaining steps, made of the steps above, finish included.  After
  * EQAT_CANCELLED it may be called again: the step that was cut off is taken anew, and the result
- * has the same bytes. */
+ * has the same bytes.  Errors: those of the steps, what reduce returns; EQAT_NUMERIC names the step
+ * of a loss that is not finite. */
 EQAT_API eqat_status eqat_e2e_qp_run(eqat_e2e_qp *job);
 /** Writes all that a new job needs to go on behind the last optimizer step with the same bytes: the
- * trained tensors, moments, steps and losses, without what was accumulated since.  See
- * eqat_block_ap_save. */
+ * trained tensors, moments, steps and losses, without what was accumulated since.  Otherwise as
+ * eqat_block_ap_save.  Errors: EQAT_INVALID_ARGUMENT (the job is finished), EQAT_NOT_FOUND (no
+ * folder for it), EQAT_IO, those of eqat_data_sample. */
 EQAT_API eqat_status eqat_e2e_qp_save(eqat_e2e_qp *job, const char *path);
 /** Brings a job that has taken no step to where eqat_e2e_qp_save has left another one; step
  * eqat_optimizer_steps comes next.  The packed model, compute dtype, data, seed and options must be
@@ -242,10 +262,10 @@ EQAT_API double eqat_e2e_qp_loss(const eqat_e2e_qp *job, int64_t step);
 
 /* ---- one-call loops ---- */
 
-/** eqat_block_ap_create + run + free. */
+/** eqat_block_ap_create + run + free.  Errors: those of both. */
 EQAT_API eqat_status eqat_block_ap_quantize(eqat_model *model, const eqat_quantizer *quantizer,
                                             eqat_data *data, const eqat_block_ap_options *options);
-/** eqat_e2e_qp_create + run + free. */
+/** eqat_e2e_qp_create + run + free.  Errors: those of both. */
 EQAT_API eqat_status eqat_e2e_qp_train(eqat_model *model, eqat_data *data,
                                        const eqat_e2e_qp_options *options);
 

@@ -385,10 +385,9 @@ done:
 eqat_status eqat_model_forward(eqat_model *m, eqat_tape *tape, const eqat_batch *batch,
                                eqat_tensor **logits)
 {
+    if (logits) *logits = NULL;
     EQI_ENTER_OF(m);
-    EQI_NEED(m->ctx, logits);
-    *logits = NULL;
-    EQI_NEED(m->ctx, batch);
+    EQI_NEED(m->ctx, batch, logits);
     return on_tape(m, tape, batch, forward, logits);
 }
 
@@ -412,11 +411,10 @@ done:
 eqat_status eqat_model_loss(eqat_model *m, eqat_tape *tape, const eqat_batch *batch,
                             eqat_tensor **out, eqat_tensor **count)
 {
-    EQI_ENTER_OF(m);
+    if (out) *out = NULL;
     if (count) *count = NULL;
-    EQI_NEED(m->ctx, out);
-    *out = NULL;
-    EQI_NEED(m->ctx, batch);
+    EQI_ENTER_OF(m);
+    EQI_NEED(m->ctx, batch, out);
     return on_tape(m, tape, batch, loss, &(loss_out){out, count});
 }
 
@@ -425,9 +423,9 @@ eqat_status eqat_model_loss(eqat_model *m, eqat_tape *tape, const eqat_batch *ba
 eqat_status eqat_model_embed(eqat_model *m, eqat_tape *tape, const eqat_batch *batch,
                              eqat_tensor **x)
 {
+    if (x) *x = NULL;
     EQI_ENTER_OF(m);
     EQI_NEED(m->ctx, tape, batch, x);
-    if (x) *x = NULL;
     eqat_batch b;
     EQI_RETURN_IF(copy_batch(m, batch, &b));
     EQI_RETURN_IF(expect_input(m, &b));
@@ -458,9 +456,9 @@ static eqat_status take_block_batch(eqat_model *m, const eqi_tensor *x, const eq
 eqat_status eqat_model_block(eqat_model *m, eqat_tape *tape, int64_t block, eqat_tensor *x,
                              const eqat_batch *batch, eqat_tensor **y)
 {
+    if (y) *y = NULL;
     EQI_ENTER_OF(m);
     EQI_NEED(m->ctx, tape, x, y);
-    if (y) *y = NULL;
     input in = {0};
     eqat_status st;
     if (block < 0 || block >= m->config.blocks)
@@ -478,9 +476,9 @@ done:
 eqat_status eqat_model_logits(eqat_model *m, eqat_tape *tape, eqat_tensor *x, int64_t last_n,
                               eqat_tensor **logits)
 {
+    if (logits) *logits = NULL;
     EQI_ENTER_OF(m);
     EQI_NEED(m->ctx, tape, x, logits);
-    if (logits) *logits = NULL;
     int64_t batch, time;
     EQI_RETURN_IF(take_hidden(m, x, &batch, &time));
     if (last_n < 0 || last_n > time)

@@ -70,10 +70,9 @@ static eqat_status open_tokenizer(eqat_model *m)
 eqat_status eqat_model_open(eqat_context *ctx, eqat_model **out, const char *path,
                             const eqat_model_options *options)
 {
+    if (out) *out = NULL;
     EQI_ENTER(ctx);
-    EQI_NEED(ctx, out);
-    *out = NULL;
-    EQI_NEED(ctx, path);
+    EQI_NEED(ctx, out, path);
     eqat_model_options o;
     EQI_RETURN_IF(eqi_options_take(ctx, &eqi_struct_model, &o, options));
     if (!eqi_path_exists(path))

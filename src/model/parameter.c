@@ -119,10 +119,9 @@ static eqat_status pin_in_block(eqat_model *m, const struct eqi_parameter *p, eq
 
 eqat_status eqat_model_parameter(eqat_model *m, const char *name, eqat_tensor **out)
 {
+    if (out) *out = NULL;
     EQI_ENTER_OF(m);
-    EQI_NEED(m->ctx, out);
-    *out = NULL;
-    EQI_NEED(m->ctx, name);
+    EQI_NEED(m->ctx, name, out);
     EQI_RETURN_IF(list_all(m));
     for (size_t i = 0; i < m->n_parameters; i++) {
         const struct eqi_parameter *p = &m->parameters[i];

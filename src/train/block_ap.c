@@ -136,10 +136,9 @@ eqat_status eqat_block_ap_create(eqat_model *model, eqat_block_ap **out,
                                  const eqat_quantizer *quantizer, eqat_data *data,
                                  const eqat_block_ap_options *options)
 {
+    if (out) *out = NULL;
     EQI_ENTER_OF(model);
-    EQI_NEED(model->ctx, out);
-    *out = NULL;
-    EQI_NEED(model->ctx, quantizer, data);
+    EQI_NEED(model->ctx, out, quantizer, data);
     eqi_ctx *ctx = model->ctx;
     eqat_block_ap_options checked;
     EQI_RETURN_IF(eqi_options_take(ctx, &eqi_struct_block_ap, &checked, options));

@@ -126,10 +126,11 @@ static eqat_status check_step(eqat_block_ap *job, int64_t epoch, int64_t step)
 eqat_status eqat_block_ap_forward(eqat_block_ap *job, eqat_tape *tape, int64_t epoch, int64_t step,
                                   eqat_tensor **y, eqat_tensor **target)
 {
+    if (y) *y = NULL;
+    if (target) *target = NULL;
     EQI_ENTER_OF(job);
     EQI_NEED(job->ctx, tape, y, target);
     int64_t batch = job->options.batch_size;
-    *y = *target = NULL;
     EQI_RETURN_IF(check_step(job, epoch, step));
     EQI_RETURN_IF(eqi_check_cancel(job->ctx));
     return forward(job, tape, epoch, step * batch, least(batch, job->train - step * batch),

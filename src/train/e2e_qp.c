@@ -264,10 +264,9 @@ static eqat_status set_up(eqat_e2e_qp *job)
 eqat_status eqat_e2e_qp_create(eqat_model *model, eqat_e2e_qp **out, eqat_data *data,
                                const eqat_e2e_qp_options *options)
 {
+    if (out) *out = NULL;
     EQI_ENTER_OF(model);
-    EQI_NEED(model->ctx, out);
-    *out = NULL;
-    EQI_NEED(model->ctx, data);
+    EQI_NEED(model->ctx, out, data);
     eqi_ctx *ctx = model->ctx;
     eqat_e2e_qp_options checked;
     EQI_RETURN_IF(eqi_options_take(ctx, &eqi_struct_e2e_qp, &checked, options));

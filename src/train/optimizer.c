@@ -55,9 +55,9 @@ void eqat_optimizer_options_init(eqat_optimizer_options *options, size_t struct_
 eqat_status eqat_optimizer_create(eqat_context *ctx, eqat_optimizer **out,
                                   const eqat_optimizer_options *options)
 {
+    if (out) *out = NULL;
     EQI_ENTER(ctx);
     EQI_NEED(ctx, out);
-    *out = NULL;
     eqat_optimizer_options checked;
     EQI_RETURN_IF(eqi_options_take(ctx, &eqi_struct_optimizer, &checked, options));
     eqat_optimizer *o = eqi_calloc(ctx, 1, sizeof *o, "an optimizer");

@@ -5,7 +5,7 @@
 
 Each is called in a process of its own: with nothing but NULL, and with a handle that works in front
 of NULL.  Where the answer is a status and there is a context to hold a line, the line names the
-argument.
+argument.  Handles that a function gives back are NULL after its refusal, whatever was there before.
 """
 
 import ctypes
@@ -38,11 +38,27 @@ def argument(kind):
     return ctypes.c_double(1) if kind.startswith("double") else ctypes.c_int64(1)
 
 
-def call(library, name, kinds, first=None):
+GIVEN_BACK = re.compile(r"eqat_\w+ \*\*(?!sum)")  # eqat_op_scatter_rows takes its sum, too
+
+
+def call(library, name, kinds, first=None, outs=()):
+    """outs: {index: what that parameter points to}"""
     values = [argument(k) for k in kinds]
+    for i, out in dict(outs).items():
+        values[i] = ctypes.byref(out)
     if first is not None:
         values[0] = first
     return getattr(library, name)(*values)
+
+
+def check_outs(library, name, kinds, first=None):
+    """Calls once more, with something where handles are given back."""
+    outs = {
+        i: ctypes.c_void_p(64) for i, kind in enumerate(kinds) if i and GIVEN_BACK.match(kind)
+    }
+    if outs and call(library, name, kinds, first, outs) and any(o.value for o in outs.values()):
+        return "found a handle after a refusal, expected NULL"
+    return ""
 
 
 class Handles:
@@ -90,12 +106,12 @@ def probe(name, result, kinds, handle_kind):
     if handle_kind is None:
         status = call(library, name, kinds)
         wrong = result == "eqat_status" and status == 0 and any("*" in k for k in kinds)
-        return "found ok, expected a refusal" if wrong else ""
+        return "found ok, expected a refusal" if wrong else check_outs(library, name, kinds)
     handles = Handles(library)
     status = call(library, name, kinds, handles.by_kind[handle_kind])
     if result == "eqat_status" and status == INVALID_ARGUMENT and not handles.line():
         return "found no line that names the argument"
-    return ""
+    return check_outs(library, name, kinds, handles.by_kind[handle_kind])
 
 
 def in_child(*task):

@@ -14,7 +14,8 @@ extern "C" {
 
 /** Every options struct of the library is described by one table, which drives its defaults, its
  * validation, the tool's --help and the bindings.  Members called reserved, and all bytes of a
- * longer struct that this library does not know, must be 0: anything else is EQAT_UNSUPPORTED.  All
+ * longer struct that this library does not know, must be 0: anything else is EQAT_UNSUPPORTED, in
+ * options as in a batch or a sample.  All
  * functions here may be called from any thread and return static storage. */
 
 typedef enum eqat_field_type {

@@ -70,9 +70,16 @@ double eqi_options_number(const eqat_field *f, const void *options)
     return read_number(f, (const char *)options + f->offset);
 }
 
+static bool is_bounded(const eqat_field *f)
+{
+    bool number = f->type == EQAT_FIELD_I32 || f->type == EQAT_FIELD_ENUM ||
+        f->type == EQAT_FIELD_I64 || f->type == EQAT_FIELD_F64;
+    return number && f->minimum < f->maximum;
+}
+
 static eqat_status check_bounds(eqi_ctx *ctx, const eqat_field *f, double value)
 {
-    if (value >= f->minimum && value <= f->maximum) return EQAT_OK;
+    if (!is_bounded(f) || (value >= f->minimum && value <= f->maximum)) return EQAT_OK;
     return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "%s: found %.10g, expected %.10g to %.10g", f->name,
                     value, f->minimum, f->maximum);
 }
@@ -93,10 +100,11 @@ static eqat_status check_rest(eqi_ctx *ctx, const eqi_struct *table, const unsig
 {
     for (size_t i = end_of_fields(table); i < given; i++)
         if (caller[i])
-            return eqi_fail(ctx, EQAT_UNSUPPORTED,
-                            "%s options: found byte %zu set, expected 0: this library's struct has "
-                            "%zu bytes, and nothing there",
-                            table->name, i, table->size);
+            return eqi_fail(
+                ctx, EQAT_UNSUPPORTED,
+                "%s: found byte %zu set, expected 0: this library's struct has %zu bytes, "
+                "and nothing there",
+                table->name, i, table->size);
     return EQAT_OK;
 }
 
@@ -107,17 +115,15 @@ eqat_status eqi_options_take(eqi_ctx *ctx, const eqi_struct *table, void *out, c
     size_t given = *(const size_t *)caller;
     if (given < sizeof(size_t))
         return eqi_fail(ctx, EQAT_INVALID_ARGUMENT,
-                        "%s options: struct_size: found %zu, expected at least %zu: call the init "
-                        "function first",
+                        "%s: struct_size: found %zu, expected at least %zu: call the init function "
+                        "first",
                         table->name, given, sizeof(size_t));
     EQI_RETURN_IF(check_rest(ctx, table, caller, given));
     for (size_t i = 0; i < table->count; i++) {
         const eqat_field *f = &table->fields[i];
         if (f->offset + eqi_field_size(f) > given) continue;
         memcpy((char *)out + f->offset, (const char *)caller + f->offset, eqi_field_size(f));
-        if (f->type == EQAT_FIELD_I32 || f->type == EQAT_FIELD_ENUM || f->type == EQAT_FIELD_I64 ||
-            f->type == EQAT_FIELD_F64)
-            EQI_RETURN_IF(check_bounds(ctx, f, read_number(f, (char *)out + f->offset)));
+        EQI_RETURN_IF(check_bounds(ctx, f, read_number(f, (char *)out + f->offset)));
     }
     return EQAT_OK;
 }

@@ -78,7 +78,8 @@ void eqi_field_write(const eqat_field *field, void *member, double value);
 
 /* What a call works with: *out (the full struct) gets defaults, then the members that lie wholly
  * inside the caller's struct_size (caller may be NULL), then every number is checked against its
- * bounds; NaN is out of bounds. Anything but 0 beyond the last member is EQAT_UNSUPPORTED. */
+ * bounds, if it has any; NaN is out of bounds. Anything but 0 beyond the last member is
+ * EQAT_UNSUPPORTED. */
 eqat_status eqi_options_take(eqi_ctx *ctx, const eqi_struct *table, void *out, const void *caller);
 
 /* The member of a bool, i32, i64, f64 or enum; 0 of others. */

@@ -331,7 +331,8 @@ eqat_status eqat_data_sample(eqat_data *d, bool validation, int64_t index,
     if (index < 0 || index >= here)
         return eqi_fail(d->ctx, EQAT_INVALID_ARGUMENT, "%s sample: found %lld, expected 0 to %lld",
                         kind_name(validation), (long long)index, (long long)here - 1);
-    eqat_sample wanted = eqi_sample_given(sample), full = d->scratch;
+    eqat_sample wanted, full = d->scratch;
+    EQI_RETURN_IF(eqi_sample_given(d->ctx, sample, &wanted));
     EQI_RETURN_IF(check_wanted(d, &wanted));
     eqi_sample_replace(&full, &wanted);
     index = index * d->options.world + d->options.rank;

@@ -1,7 +1,6 @@
 #include "data/sample.h"
 
 #include <stddef.h>
-#include <string.h>
 
 #include "api/options.h"
 
@@ -61,12 +60,9 @@ void eqi_sample_release(eqi_ctx *ctx, eqat_sample *s)
     *s = (eqat_sample){.struct_size = sizeof *s};
 }
 
-eqat_sample eqi_sample_given(const eqat_sample *given)
+eqat_status eqi_sample_given(eqi_ctx *ctx, const eqat_sample *given, eqat_sample *out)
 {
-    eqat_sample s = {0};
-    memcpy(&s, given, given->struct_size < sizeof s ? given->struct_size : sizeof s);
-    s.struct_size = sizeof s;
-    return s;
+    return eqi_options_take(ctx, &eqi_struct_sample, out, given);
 }
 
 int32_t eqi_sample_fields(const eqat_sample *s)

@@ -11,8 +11,8 @@ eqat_status eqi_sample_create(eqi_ctx *ctx, eqat_sample *out, int32_t fields, in
                               int64_t hidden);
 void eqi_sample_release(eqi_ctx *ctx, eqat_sample *sample);
 
-/* A caller's sample, of any struct_size. */
-eqat_sample eqi_sample_given(const eqat_sample *sample);
+/* A caller's sample, of any struct_size: EQAT_UNSUPPORTED for members that are not known here. */
+eqat_status eqi_sample_given(eqi_ctx *ctx, const eqat_sample *sample, eqat_sample *out);
 /* The fields whose arrays are there. */
 int32_t eqi_sample_fields(const eqat_sample *sample);
 /* The same arrays from token `first` on. */

@@ -151,15 +151,9 @@ eqat_status eqi_model_embed_batch(eqi_tape *tape, eqat_model *m, const eqat_batc
     return st;
 }
 
-/* What the caller's struct_size covers; the rest as eqat_batch_init leaves it. */
 static eqat_status copy_batch(eqat_model *m, const eqat_batch *given, eqat_batch *b)
 {
-    *b = (eqat_batch){0};
-    if (given->struct_size < offsetof(eqat_batch, labels))
-        return eqi_fail(m->ctx, EQAT_INVALID_ARGUMENT,
-                        "batch: found struct_size %zu, expected sizeof(eqat_batch)",
-                        given->struct_size);
-    memcpy(b, given, given->struct_size < sizeof *b ? given->struct_size : sizeof *b);
+    EQI_RETURN_IF(eqi_options_take(m->ctx, &eqi_struct_batch, b, given));
     if (b->batch < 1 || b->time < 1 || b->batch > INT32_MAX / b->time)
         return eqi_fail(m->ctx, EQAT_INVALID_ARGUMENT,
                         "batch: found %lld sequences of %lld tokens, expected at least 1 of 1 and "

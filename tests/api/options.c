@@ -21,10 +21,42 @@ START_TEST(what_is_not_known_is_refused)
     n.more[3] = 1;
     ck_assert_int_eq(eqat_quantizer_create(ctx, &q, &n.known), EQAT_UNSUPPORTED);
     ck_assert_ptr_null(q);
-    ck_assert_ptr_nonnull(strstr(eqat_context_error(ctx), "quantizer options: found byte"));
+    ck_assert_ptr_nonnull(strstr(eqat_context_error(ctx), "quantizer: found byte"));
     n.known.struct_size = sizeof n.known; /* the caller's word for what counts */
     OK(eqat_quantizer_create(ctx, &q, &n.known));
     eqat_quantizer_free(q);
+    eqat_context_free(ctx);
+}
+END_TEST
+
+/* Samples are taken by the same rule; a model's batch has a test in the suite of models. */
+START_TEST(what_is_not_known_of_a_sample_is_refused)
+{
+    struct {
+        eqat_sample known;
+        int32_t *weights;
+    } n;
+    int32_t ids[64] = {0}, found[4];
+    eqat_context *ctx = open_context(NULL);
+    eqat_data *data;
+    eqat_data_options o;
+    eqat_data_options_init(&o, sizeof o);
+    o.train_size = 2;
+    o.val_size = 0;
+    o.seq_len = 4;
+    OK(eqat_data_from_tokens(ctx, &data, ids, 64, 0, &o));
+    memset(&n, 0, sizeof n);
+    n.known.struct_size = sizeof n;
+    n.known.ids = found;
+    OK(eqat_data_sample(data, false, 0, &n.known));
+    n.weights = found;
+    ck_assert_int_eq(eqat_data_sample(data, false, 0, &n.known), EQAT_UNSUPPORTED);
+    ck_assert_ptr_nonnull(strstr(eqat_context_error(ctx), "sample: found byte"));
+    n.known.struct_size = sizeof n.known;
+    OK(eqat_data_sample(data, false, 0, &n.known));
+    n.known.struct_size = 0;
+    ck_assert_int_eq(eqat_data_sample(data, false, 0, &n.known), EQAT_INVALID_ARGUMENT);
+    eqat_data_free(data);
     eqat_context_free(ctx);
 }
 END_TEST
@@ -36,7 +68,7 @@ START_TEST(reserved_members_stay_zero)
     eqat_context_options o = defaults();
     o.reserved[6] = 1;
     ck_assert_int_eq(eqat_context_create(&ctx, &o, error, sizeof error), EQAT_UNSUPPORTED);
-    ck_assert_ptr_nonnull(strstr(error, "context options"));
+    ck_assert_ptr_nonnull(strstr(error, "context: found byte"));
 }
 END_TEST
 
@@ -150,6 +182,7 @@ TCase *options_case(void)
 {
     TCase *c = tcase_create("options");
     tcase_add_test(c, what_is_not_known_is_refused);
+    tcase_add_test(c, what_is_not_known_of_a_sample_is_refused);
     tcase_add_test(c, reserved_members_stay_zero);
     tcase_add_test(c, sizes_by_name);
     tcase_add_test(c, fields_cover_their_structs);

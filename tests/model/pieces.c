@@ -84,6 +84,39 @@ START_TEST(pieces_make_the_forward_pass)
 }
 END_TEST
 
+START_TEST(what_is_not_known_of_a_batch_is_refused)
+{
+    open_tiny("llama", EQAT_F32);
+    struct {
+        eqat_batch known;
+        const float *weights;
+    } n = {.known = text_batch()};
+    eqat_tensor *logits;
+    eqat_tape *tape;
+    OK(ctx, eqat_tape_create(ctx, &tape));
+    n.known.struct_size = sizeof n;
+    OK(ctx, eqat_model_forward(model, NULL, &n.known, &logits));
+    eqat_tensor_free(logits);
+    n.weights = (const float *)text;
+    says(ctx, eqat_model_forward(model, NULL, &n.known, &logits), EQAT_UNSUPPORTED,
+         "batch: found byte");
+    says(ctx, eqat_model_embed(model, tape, &n.known, &logits), EQAT_UNSUPPORTED,
+         "batch: found byte");
+    n.known.struct_size = sizeof n.known;
+    n.known.reserved[0] = 1;
+    says(ctx, eqat_model_loss(model, NULL, &n.known, &logits, NULL), EQAT_UNSUPPORTED,
+         "batch: found byte");
+    n.known.struct_size = offsetof(eqat_batch, labels); /* the rest is not looked at */
+    OK(ctx, eqat_model_forward(model, NULL, &n.known, &logits));
+    eqat_tensor_free(logits);
+    n.known.struct_size = 0;
+    says(ctx, eqat_model_forward(model, NULL, &n.known, &logits), EQAT_INVALID_ARGUMENT,
+         "batch: struct_size: found 0");
+    eqat_tape_free(tape);
+    close_tiny();
+}
+END_TEST
+
 START_TEST(last_logits_are_the_last)
 {
     open_tiny("llama", EQAT_BF16);
@@ -280,6 +313,39 @@ START_TEST(linears_from_elsewhere_make_the_same_folder)
 }
 END_TEST
 
+/* fp16, half to even: ten bits behind the first one, 2^-24 at least apart.  What is not zero must
+ * not become it, nor infinite: that would lose a group. */
+static double to_fp16(double x)
+{
+    double step = ldexp(1, x == 0 || ilogb(x) < -14 ? -24 : ilogb(x) - 10);
+    double near = rint(x / step) * step;
+    if (near == 0 && x != 0) near = copysign(ldexp(1, -24), x);
+    return fabs(near) > 65504 ? copysign(65504, x) : near;
+}
+
+START_TEST(scales_from_elsewhere_are_rounded)
+{
+    static const double special[] = {0,         0.1,        -0.1,    1e-9,  1e-6, 0x1.002p0,
+                                     0x1.006p0, 0x1.0021p0, 0x3p-25, 65519, 7e4,  -1e6};
+    open_tiny("llama", EQAT_F32);
+    eqat_linear_info l = linear_info(0, 0);
+    int64_t out = l.out_features, in = l.in_features, groups = in / 16;
+    eqat_tensor *codes, *z, *found[3], *s = make_random(ctx, EQI_F32, DIMS(out, groups), 3, 0.01);
+    OK(ctx, eqat_tensor_create(ctx, &codes, EQAT_U32, 2, DIMS(out, in / 32 * 2).at, NULL));
+    OK(ctx, eqat_tensor_create(ctx, &z, EQAT_U8, 2, DIMS(out, groups).at, NULL));
+    for (size_t i = 0; i < EQI_COUNT(special); i++) put(s, (int64_t)i, special[i]);
+    OK(ctx, eqat_model_set_linear(model, 0, 0, codes, s, z));
+    l = linear_info(0, 0);
+    packed_of(&l, found);
+    for (int64_t i = 0; i < out * groups; i++)
+        ck_assert_msg(get(found[1], i) == to_fp16(get(s, i)), "%lld: found %.9g of %.9g",
+                      (long long)i, get(found[1], i), get(s, i));
+    eqat_tensor *used[] = {codes, s, z, found[0], found[1], found[2]};
+    for (size_t i = 0; i < EQI_COUNT(used); i++) eqat_tensor_free(used[i]);
+    close_tiny();
+}
+END_TEST
+
 START_TEST(bad_linears_are_refused)
 {
     open_tiny("llama", EQAT_F32);
@@ -316,10 +382,12 @@ TCase *case_pieces(void)
     TCase *tc = tcase_create("pieces");
     tcase_add_checked_fixture(tc, setup, teardown);
     tcase_add_loop_test(tc, pieces_make_the_forward_pass, 0, 2 * (int)n_tiny_models);
+    tcase_add_test(tc, what_is_not_known_of_a_batch_is_refused);
     tcase_add_test(tc, last_logits_are_the_last);
     tcase_add_loop_test(tc, pieces_have_the_gradients_of_the_loss, 0, 2);
     tcase_add_test(tc, backward_from_a_gradient_is_backward_of_its_loss);
     tcase_add_test(tc, linears_from_elsewhere_make_the_same_folder);
+    tcase_add_test(tc, scales_from_elsewhere_are_rounded);
     tcase_add_test(tc, bad_linears_are_refused);
     return tc;
 }

@@ -52,7 +52,8 @@ typedef eqat_status (*eqat_reduce_fn)(void *user, double *sums, size_t count);
  *   gradient  that replaces every gradient by its mean over ranks,
  *   reduce    that adds up losses and numbers of samples or labels, from which the losses of epochs
  *             (Block-AP) or steps (E2E-QP), early stops and errors of losses that are not finite
- *             follow, so that all ranks decide alike.
+ *             follow, so that all ranks decide alike, and what a micro-batch of E2E-QP weighs, so
+ *             that every label counts the same whichever rank has it.
  * Model file, seed and options must be the same on all ranks, and progress callbacks cancel on all
  * or on none.  All ranks then end with the same bytes.  The loss of a single step that a progress
  * callback of Block-AP sees stays this rank's. */
@@ -214,10 +215,12 @@ typedef struct eqat_e2e_qp eqat_e2e_qp;
 
 /** model must be quantized; its scales are rounded to fp16, from where they train.  model and
  * data are referenced; a model has one job at a time, from here to finish or free.  Records with
- * labels or segments are read once here: micro-batches weigh what they have of a step's labels.
- * Errors: EQAT_INVALID_ARGUMENT (an option; micro_batch_size does not divide batch_size; no linear
- * is quantized; another job has the model; embeddings of another width; nothing to predict), those
- * of eqat_data_sample and of reading weights (eqat_model), EQAT_CANCELLED. */
+ * labels or segments are read once here: micro-batches weigh what they have of a step's labels,
+ * over all ranks with `reduce`, which is then called here, once, with as many sums as there are
+ * steps and one more. Errors: EQAT_INVALID_ARGUMENT (an option; micro_batch_size does not divide
+ * batch_size; no linear is quantized; another job has the model; embeddings of another width;
+ * nothing to predict), those of eqat_data_sample and of reading weights (eqat_model), what reduce
+ * returns, EQAT_CANCELLED. */
 EQAT_API eqat_status eqat_e2e_qp_create(eqat_model *model, eqat_e2e_qp **out, eqat_data *data,
                                         const eqat_e2e_qp_options *options);
 EQAT_API void eqat_e2e_qp_free(

@@ -185,6 +185,100 @@ static void end_training(eqat_e2e_qp *job, void (*end)(eqi_trained *))
     job->optimizer = NULL;
 }
 
+/* ---- the samples and labels of a step ---- */
+
+/* Sequences of an optimizer step, and of one of its micro-batches. */
+static int64_t step_size(const eqat_e2e_qp *job, int64_t step)
+{
+    int64_t first = step % job->steps_per_epoch * job->options.batch_size;
+    return least(job->options.batch_size, job->sequences - first);
+}
+
+static int64_t micro_size(const eqat_e2e_qp *job, int64_t step, int64_t micro)
+{
+    int64_t size = job->options.micro_batch_size;
+    return least(size, step_size(job, step) - micro * size);
+}
+
+int64_t eqat_e2e_qp_micro_steps(const eqat_e2e_qp *job, int64_t step)
+{
+    if (!job) return 0;
+    if (step < 0 || step >= eqat_e2e_qp_steps(job)) return 0;
+    return pieces(step_size(job, step), job->options.micro_batch_size);
+}
+
+/* Place of micro-batch `micro` in its epoch. */
+static int64_t micro_first(const eqat_e2e_qp *job, int64_t step, int64_t micro)
+{
+    return step % job->steps_per_epoch * job->options.batch_size +
+        micro * job->options.micro_batch_size;
+}
+
+static int64_t sequence_at(const eqat_e2e_qp *job, int64_t step, int64_t place)
+{
+    return eqat_data_order(job->data, step / job->steps_per_epoch, place);
+}
+
+static int64_t labels_of(const eqat_e2e_qp *job, int64_t step, int64_t micro)
+{
+    int64_t n = micro_size(job, step, micro), first = micro_first(job, step, micro), sum = 0;
+    if (!job->labels) return n * (job->time - 1);
+    for (int64_t i = 0; i < n; i++) sum += job->labels[sequence_at(job, step, first + i)];
+    return sum;
+}
+
+static int64_t labels_of_step(const eqat_e2e_qp *job, int64_t step)
+{
+    int64_t sum = 0, micros = eqat_e2e_qp_micro_steps(job, step);
+    for (int64_t i = 0; i < micros; i++) sum += labels_of(job, step, i);
+    return sum;
+}
+
+/* Sequences with masked labels or several segments weigh what they have; a step must know the sum
+ * before its first backward. */
+static eqat_status count_labels(eqat_e2e_qp *job)
+{
+    const eqat_sample sample = {.struct_size = sizeof sample, .labels = job->input.arrays.labels};
+    job->labels =
+        eqi_alloc(job->ctx, (size_t)job->sequences * sizeof *job->labels, "the number of labels");
+    if (!job->labels) return EQAT_OUT_OF_MEMORY;
+    for (int64_t i = 0; i < job->sequences; i++) {
+        EQI_RETURN_IF(eqi_check_cancel(job->ctx));
+        EQI_RETURN_IF(eqat_data_sample(job->data, false, i, &sample));
+        job->labels[i] = eqi_samples_labels(&job->input, 0);
+    }
+    return EQAT_OK;
+}
+
+/* The gradient callback averages over ranks as if all had equally many labels: a micro-batch must
+ * weigh what it has of the mean number. */
+static eqat_status share_labels(eqat_e2e_qp *job)
+{
+    const eqat_e2e_qp_options *o = &job->options;
+    int64_t steps = eqat_e2e_qp_steps(job);
+    job->shares = eqi_alloc(job->ctx, (size_t)(steps + 1) * sizeof *job->shares,
+                            "the numbers of labels over all ranks");
+    if (!job->shares) return EQAT_OUT_OF_MEMORY;
+    for (int64_t i = 0; i < steps; i++) job->shares[i] = (double)labels_of_step(job, i);
+    job->shares[steps] = 1; /* becomes the number of ranks */
+    EQI_RETURN_IF(
+        eqi_report_reduce(job->ctx, o->reduce, o->reduce_user, job->shares, (size_t)steps + 1));
+    for (int64_t i = 0; i < steps; i++) job->shares[i] /= job->shares[steps];
+    return EQAT_OK;
+}
+
+static eqat_status make_samples(eqat_e2e_qp *job)
+{
+    int32_t marks = eqi_samples_marks(job->data);
+    EQI_RETURN_IF(eqi_samples_create(job->ctx, &job->input, job->data,
+                                     eqi_samples_input(job->data) | marks | EQAT_SAMPLE_LABELS,
+                                     least(job->options.micro_batch_size, job->sequences)));
+    bool equal = !(eqat_data_fields(job->data) & (EQAT_SAMPLE_LABELS | EQAT_SAMPLE_SEGMENTS));
+    if (equal) return EQAT_OK;
+    EQI_RETURN_IF(count_labels(job));
+    return job->options.reduce ? share_labels(job) : EQAT_OK;
+}
+
 /* ---- the job ---- */
 
 static eqat_status make_optimizer(eqat_e2e_qp *job, int bits)
@@ -205,32 +299,6 @@ static eqat_status make_optimizer(eqat_e2e_qp *job, int bits)
         EQI_RETURN_IF(eqat_optimizer_add(job->optimizer, group, job->trained[i].value));
     eqat_optimizer_set_grad_callback(job->optimizer, o->gradient, o->gradient_user);
     return EQAT_OK;
-}
-
-/* Sequences with masked labels or several segments weigh what they have; a step must know the sum
- * before its first backward. */
-static eqat_status count_labels(eqat_e2e_qp *job)
-{
-    const eqat_sample sample = {.struct_size = sizeof sample, .labels = job->input.arrays.labels};
-    job->labels =
-        eqi_alloc(job->ctx, (size_t)job->sequences * sizeof *job->labels, "the number of labels");
-    if (!job->labels) return EQAT_OUT_OF_MEMORY;
-    for (int64_t i = 0; i < job->sequences; i++) {
-        EQI_RETURN_IF(eqi_check_cancel(job->ctx));
-        EQI_RETURN_IF(eqat_data_sample(job->data, false, i, &sample));
-        job->labels[i] = eqi_samples_labels(&job->input, 0);
-    }
-    return EQAT_OK;
-}
-
-static eqat_status make_samples(eqat_e2e_qp *job)
-{
-    int32_t marks = eqi_samples_marks(job->data);
-    EQI_RETURN_IF(eqi_samples_create(job->ctx, &job->input, job->data,
-                                     eqi_samples_input(job->data) | marks | EQAT_SAMPLE_LABELS,
-                                     least(job->options.micro_batch_size, job->sequences)));
-    bool equal = !(eqat_data_fields(job->data) & (EQAT_SAMPLE_LABELS | EQAT_SAMPLE_SEGMENTS));
-    return equal ? EQAT_OK : count_labels(job);
 }
 
 static eqat_status set_up(eqat_e2e_qp *job)
@@ -294,6 +362,7 @@ static void unref(void *handle)
     eqi_free(ctx, job->trained);
     eqi_samples_release(&job->input);
     eqi_free(ctx, job->labels);
+    eqi_free(ctx, job->shares);
     eqi_free(ctx, job->reports);
     eqat_data_free(job->data);
     eqat_model_free(job->model);
@@ -328,53 +397,6 @@ eqat_status eqi_e2e_qp_check_step(const eqat_e2e_qp *job, int64_t step)
     if (step >= 0 && step < eqat_e2e_qp_steps(job)) return EQAT_OK;
     return eqi_fail(job->ctx, EQAT_INVALID_ARGUMENT, "step: found %lld, expected 0 to %lld",
                     (long long)step, (long long)eqat_e2e_qp_steps(job) - 1);
-}
-
-/* Sequences of an optimizer step, and of one of its micro-batches. */
-static int64_t step_size(const eqat_e2e_qp *job, int64_t step)
-{
-    int64_t first = step % job->steps_per_epoch * job->options.batch_size;
-    return least(job->options.batch_size, job->sequences - first);
-}
-
-static int64_t micro_size(const eqat_e2e_qp *job, int64_t step, int64_t micro)
-{
-    int64_t size = job->options.micro_batch_size;
-    return least(size, step_size(job, step) - micro * size);
-}
-
-int64_t eqat_e2e_qp_micro_steps(const eqat_e2e_qp *job, int64_t step)
-{
-    if (!job) return 0;
-    if (step < 0 || step >= eqat_e2e_qp_steps(job)) return 0;
-    return pieces(step_size(job, step), job->options.micro_batch_size);
-}
-
-/* Place of micro-batch `micro` in its epoch. */
-static int64_t micro_first(const eqat_e2e_qp *job, int64_t step, int64_t micro)
-{
-    return step % job->steps_per_epoch * job->options.batch_size +
-        micro * job->options.micro_batch_size;
-}
-
-static int64_t sequence_at(const eqat_e2e_qp *job, int64_t step, int64_t place)
-{
-    return eqat_data_order(job->data, step / job->steps_per_epoch, place);
-}
-
-static int64_t labels_of(const eqat_e2e_qp *job, int64_t step, int64_t micro)
-{
-    int64_t n = micro_size(job, step, micro), first = micro_first(job, step, micro), sum = 0;
-    if (!job->labels) return n * (job->time - 1);
-    for (int64_t i = 0; i < n; i++) sum += job->labels[sequence_at(job, step, first + i)];
-    return sum;
-}
-
-static int64_t labels_of_step(const eqat_e2e_qp *job, int64_t step)
-{
-    int64_t sum = 0, micros = eqat_e2e_qp_micro_steps(job, step);
-    for (int64_t i = 0; i < micros; i++) sum += labels_of(job, step, i);
-    return sum;
 }
 
 /* 0 of no labels. */
@@ -434,7 +456,8 @@ eqat_status eqat_e2e_qp_accumulate(eqat_e2e_qp *job, int64_t step, int64_t micro
     EQI_GOTO(done, eqi_check_cancel(job->ctx));
     EQI_GOTO(done, forward(job, step, micro, &device_loss));
     EQI_GOTO(done, keep_loss(job, step, micro, device_loss));
-    double weight = mean((double)labels_of(job, step, micro), (double)labels_of_step(job, step));
+    double all = job->shares ? job->shares[step] : (double)labels_of_step(job, step);
+    double weight = mean((double)labels_of(job, step, micro), all);
     EQI_GOTO(done, eqi_tape_backward(job->tape, device_loss, weight));
     if (loss) EQI_GOTO(done, eqi_tensor_download(device_loss, &value, sizeof value));
 done:

@@ -39,7 +39,8 @@ struct eqat_e2e_qp {
         *losses;       /* F32 [steps, micro-batches of a full step] on the device; NaN: not taken */
     eqi_samples input; /* of one micro-batch */
     int64_t *labels;   /* of each sequence; NULL: all have as many */
-    double *reports;   /* [steps] of a run, over all ranks; NaN: not taken */
+    double *shares;  /* [steps] labels of a step over all ranks, for each of them; NULL: as here */
+    double *reports; /* [steps] of a run, over all ranks; NaN: not taken */
     bool finished;
 };
 

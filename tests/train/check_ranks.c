@@ -31,6 +31,8 @@ typedef struct rank {
     const char *saved;
     double epochs[BLOCKS][EPOCHS][2]; /* NaN: no report */
     double steps[8];                  /* of E2E-QP */
+    float *gradients;                 /* that its updates were made of, one after the other */
+    size_t n_gradients;
 } rank;
 
 /* Every rank sees what all have given, between two calls of meet. */
@@ -43,7 +45,8 @@ static void meet(rank *r, const void *given)
 static eqat_status add_up(void *user, double *sums, size_t count)
 {
     rank *r = user;
-    double total[8] = {0};
+    double total[16] = {0};
+    ck_assert_uint_le(count, 16);
     meet(r, sums);
     for (int i = 0; i < WORLD; i++)
         for (size_t k = 0; k < count; k++) total[k] += ((const double *)r->all->given[i])[k];
@@ -164,14 +167,14 @@ static void *work(void *user)
     return NULL;
 }
 
-static void run_ranks(const plan *p, rank *ranks)
+static void run_ranks(void *(*one)(void *), const plan *p, rank *ranks)
 {
     shared all;
     pthread_t threads[WORLD];
     ck_assert_int_eq(pthread_barrier_init(&all.barrier, NULL, WORLD), 0);
     for (int i = 0; i < WORLD; i++) {
         ranks[i] = (rank){.all = &all, .number = i, .plan = p};
-        ck_assert_int_eq(pthread_create(&threads[i], NULL, work, &ranks[i]), 0);
+        ck_assert_int_eq(pthread_create(&threads[i], NULL, one, &ranks[i]), 0);
     }
     for (int i = 0; i < WORLD; i++) pthread_join(threads[i], NULL);
     pthread_barrier_destroy(&all.barrier);
@@ -190,7 +193,7 @@ START_TEST(ranks_decide_alike_and_end_with_the_same_bytes)
                     .shuffle = true,
                     .name = "ranks"};
     rank r[WORLD];
-    run_ranks(&p, r);
+    run_ranks(work, &p, r);
     for (int i = 0; i < WORLD; i++) ck_assert_msg(r[i].status == EQAT_OK, "%s", r[i].error);
     ck_assert_mem_eq(r[0].epochs, r[1].epochs, sizeof r[0].epochs);
     ck_assert_mem_eq(r[0].steps, r[1].steps, sizeof r[0].steps);
@@ -210,7 +213,7 @@ START_TEST(two_ranks_are_one_with_twice_the_batch)
 {
     plan p = {.train = 8, .val = 4, .batch = 2, .lr = 1e-4, .name = "halves"};
     rank r[WORLD], whole = {.plan = &p};
-    run_ranks(&p, r);
+    run_ranks(work, &p, r);
     for (int i = 0; i < WORLD; i++) ck_assert_msg(r[i].status == EQAT_OK, "%s", r[i].error);
     p.batch *= WORLD;
     p.name = "whole";
@@ -221,6 +224,98 @@ START_TEST(two_ranks_are_one_with_twice_the_batch)
     for (int64_t k = 1; k < BLOCKS; k++)
         close_to(r[0].epochs[k][EPOCHS - 1][1], whole.epochs[k][EPOCHS - 1][1], 0.02);
     for (int64_t step = 0; step < 4; step++) close_to(r[0].steps[step], whole.steps[step], 1e-3);
+}
+END_TEST
+
+/* ---- labels that are not the same on all ranks ---- */
+
+/* Few labels in the samples of rank 0, none at all in those of its second step. */
+static eqat_status sparse(void *user, bool validation, int64_t index, const eqat_sample *sample)
+{
+    (void)user;
+    (void)validation;
+    for (int t = 0; t < TIME; t++) sample->ids[t] = (int32_t)((index * 31 + t * t * 7) % VOCAB);
+    for (int t = 0; t < TIME; t++)
+        sample->labels[t] =
+            t + 1 == TIME || (index % 2 == 0 && (t != 3 || index >= 4)) ? -1 : sample->ids[t + 1];
+    return EQAT_OK;
+}
+
+static eqat_data *sparse_data(eqat_context *ctx, const plan *p, int number, int world)
+{
+    eqat_data_options o;
+    eqat_data *data;
+    eqat_data_options_init(&o, sizeof o);
+    o.train_size = p->train;
+    o.val_size = 0;
+    o.seq_len = TIME;
+    o.shuffle = false;
+    o.rank = number;
+    o.world = world;
+    OK(ctx,
+       eqat_data_from_records(ctx, &data, sparse, NULL, EQAT_SAMPLE_IDS | EQAT_SAMPLE_LABELS, VOCAB,
+                              0, &o));
+    return data;
+}
+
+static eqat_status keep_gradients(void *user, eqat_tensor *const *parameters, size_t count)
+{
+    rank *r = user;
+    eqat_status st = r->all ? average(r, parameters, count) : EQAT_OK;
+    for (size_t p = 0; p < count && st == EQAT_OK; p++) {
+        eqat_tensor *grad = eqat_tensor_grad(parameters[p]);
+        size_t n = (size_t)eqat_tensor_count(grad);
+        r->gradients = realloc(r->gradients, (r->n_gradients + n) * sizeof(float));
+        st = eqat_tensor_read(grad, r->gradients + r->n_gradients, n * sizeof(float));
+        r->n_gradients += n;
+    }
+    return st;
+}
+
+/* A rounded model, end to end. */
+static void *work_on_labels(void *user)
+{
+    rank *r = user;
+    pthread_mutex_lock(&scratch_lock);
+    bench b = set_up(&usual);
+    pthread_mutex_unlock(&scratch_lock);
+    eqat_data *data = sparse_data(b.ctx, r->plan, r->number, r->all ? WORLD : 1);
+    eqat_e2e_qp_options o = fast_e2e_options();
+    eqat_e2e_qp *job;
+    o.batch_size = r->plan->batch;
+    o.micro_batch_size = 1;
+    o.gradient = keep_gradients;
+    o.gradient_user = o.reduce_user = r;
+    if (r->all) o.reduce = add_up;
+    OK(b.ctx, eqat_model_quantize_rtn(b.model, b.quantizer));
+    OK(b.ctx, eqat_e2e_qp_create(b.model, &job, data, &o));
+    OK(b.ctx, eqat_e2e_qp_run(job));
+    for (int64_t i = 0; i < 2; i++) r->steps[i] = eqat_e2e_qp_loss(job, i);
+    eqat_e2e_qp_free(job);
+    eqat_data_free(data);
+    tear_down(&b);
+    return NULL;
+}
+
+START_TEST(every_label_weighs_the_same_whichever_rank_has_it)
+{
+    plan p = {.train = 8, .batch = 2};
+    rank r[WORLD], whole = {.plan = &p};
+    run_ranks(work_on_labels, &p, r);
+    p.batch *= WORLD;
+    work_on_labels(&whole);
+    ck_assert_uint_eq(r[0].n_gradients, whole.n_gradients);
+    ck_assert_mem_eq(r[0].gradients, r[1].gradients, r[0].n_gradients * sizeof(float));
+    double most = 0, apart = 0;
+    for (size_t i = 0; i < whole.n_gradients; i++) {
+        most = fmax(most, fabs((double)whole.gradients[i]));
+        apart = fmax(apart, fabs((double)r[0].gradients[i] - (double)whole.gradients[i]));
+    }
+    ck_assert_double_gt(most, 0);
+    ck_assert_double_le(apart, 1e-5 * most);
+    for (int i = 0; i < 2; i++) close_to(r[0].steps[i], whole.steps[i], 1e-6);
+    for (int i = 0; i < WORLD; i++) free(r[i].gradients);
+    free(whole.gradients);
 }
 END_TEST
 
@@ -282,6 +377,7 @@ int main(void)
     tcase_add_unchecked_fixture(tc, write_small_model, scratch_clean);
     tcase_add_test(tc, ranks_decide_alike_and_end_with_the_same_bytes);
     tcase_add_test(tc, two_ranks_are_one_with_twice_the_batch);
+    tcase_add_test(tc, every_label_weighs_the_same_whichever_rank_has_it);
     tcase_add_test(tc, a_failing_reduction_ends_the_run);
     tcase_add_test(tc, all_ranks_learn_of_a_loss_that_is_not_finite);
     return run_case("several ranks", tc, CK_NOFORK);

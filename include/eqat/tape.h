@@ -188,6 +188,14 @@ EQAT_API eqat_status eqat_op_linear_cross_entropy(eqat_tape *tape, eqat_tensor *
                                                   eqat_tensor *labels, eqat_tensor **loss,
                                                   eqat_tensor **count);
 
+/** Mean over rows of the Kullback-Leibler divergence sum p (ln p - ln q) of q = softmax(logits)
+ * from p = softmax(target), both F32 [.., V] and finite; no gradient for target.  labels I32 [..]
+ * or NULL: rows with a negative label do not count.  loss F32 [1]; 0 when no row counts.  Errors:
+ * EQAT_INVALID_ARGUMENT (a shape or dtype). */
+EQAT_API eqat_status eqat_op_kl_divergence(eqat_tape *tape, eqat_tensor *logits,
+                                           eqat_tensor *target, eqat_tensor *labels,
+                                           eqat_tensor **loss);
+
 /** The backward rule of an op of the caller's: adds to the gradients of in[0..n_in) with
  * eqat_tape_add_grad.  out_grad has the shape and dtype of the op's output and is borrowed.  What
  * is not EQAT_OK ends the backward pass with that status. */

@@ -233,6 +233,19 @@ typedef eqat_status eqi_linear_cross_entropy_fn(eqi_ctx *ctx, const eqi_view *st
                                                 const eqi_view *x, const eqi_view *w,
                                                 const eqi_view *labels);
 
+/* Kullback-Leibler divergence of softmax(x) from softmax(target), rows [R, V] of finite F32 (F64),
+ * over the rows whose label is >= 0 (labels I32 [R], or NULL: all). stats [2]: sum over these rows
+ * of sum_v p (ln p - ln q), number of rows. lse [R, 2]: ln sum exp of target and of x, for the
+ * backward pass. */
+typedef eqat_status eqi_kl_divergence_fn(eqi_ctx *ctx, const eqi_view *stats, const eqi_view *lse,
+                                         const eqi_view *x, const eqi_view *target,
+                                         const eqi_view *labels);
+/* dx (+)= factor (softmax(x) - softmax(target)), 0 in the other rows; factor [1] */
+typedef eqat_status eqi_kl_divergence_bwd_fn(eqi_ctx *ctx, const eqi_view *dx,
+                                             const eqi_view *factor, const eqi_view *lse,
+                                             const eqi_view *x, const eqi_view *target,
+                                             const eqi_view *labels, bool acc);
+
 /* ---- optimiser: all scalars stay on the device ---- */
 /* sum F64 [1] += sum of squares of g F32 */
 typedef eqat_status eqi_sum_squares_fn(eqi_ctx *ctx, const eqi_view *sum, const eqi_view *g);
@@ -256,7 +269,7 @@ typedef eqat_status eqi_adamw_fn(eqi_ctx *ctx, const eqi_view *p, const eqi_view
     X(packed_linear_bwd_x) X(packed_linear_bwd_sz) X(quantize) X(init_minmax) X(init_mse) \
     X(quantize_minmax) X(rmsnorm) X(rmsnorm_bwd) X(rope) X(attention) X(attention_bwd) \
     X(gated) X(gated_bwd) X(route) X(route_bwd) X(gather_rows) X(scatter_rows) X(dot_rows) \
-    X(mse) X(mse_bwd) X(linear_cross_entropy) X(sum_squares) X(clip_factor) X(adamw)
+    X(mse) X(mse_bwd) X(linear_cross_entropy) X(kl_divergence) X(kl_divergence_bwd) X(sum_squares) X(clip_factor) X(adamw)
 /* clang-format on */
 
 struct eqi_backend {

@@ -70,6 +70,10 @@ eqat_status eqi_op_mse(eqi_tape *tape, eqi_tensor *x, eqi_tensor *target,
  * [1] is their number. */
 eqat_status eqi_op_linear_cross_entropy(eqi_tape *tape, eqi_tensor *x, eqi_tensor *w,
                                         eqi_tensor *labels, eqi_tensor **loss, eqi_tensor **count);
+/* Mean over rows of the divergence of softmax(x) from softmax(target), both F32 [.., V]; labels I32
+ * [..] may be NULL: rows with a negative one do not count. loss F32 [1], 0 without any row. */
+eqat_status eqi_op_kl_divergence(eqi_tape *tape, eqi_tensor *x, eqi_tensor *target,
+                                 eqi_tensor *labels, eqi_tensor **loss);
 
 /* x itself when it is contiguous, else a copy: what the other ops call on inputs that their kernel
  * cannot walk. */

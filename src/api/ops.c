@@ -173,6 +173,13 @@ eqat_status eqat_op_linear_cross_entropy(eqat_tape *tape, eqat_tensor *x, eqat_t
     return eqi_op_linear_cross_entropy(tape, x, w, labels, loss, count);
 }
 
+eqat_status eqat_op_kl_divergence(eqat_tape *tape, eqat_tensor *logits, eqat_tensor *target,
+                                  eqat_tensor *labels, eqat_tensor **loss)
+{
+    OP_ENTRY(loss, logits, target);
+    return eqi_op_kl_divergence(tape, logits, target, labels, loss);
+}
+
 /* release runs once whatever happens; `in` may be NULL when it is empty. */
 static eqat_status check_custom(eqat_tape *tape, eqat_tensor *const *in, int32_t n_in,
                                 eqat_tensor *out, eqat_backward_fn backward)

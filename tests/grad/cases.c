@@ -182,6 +182,16 @@ RUN(rope)
     (void)dtype;
     return eqi_op_rope(tape, in[0], in[1], in[2], in[3], out);
 }
+RUN(kl_divergence)
+{
+    (void)dtype;
+    return eqi_op_kl_divergence(tape, in[0], in[1], in[2], out);
+}
+RUN(kl_divergence_all)
+{
+    (void)dtype;
+    return eqi_op_kl_divergence(tape, in[0], in[1], NULL, out);
+}
 RUN(mse)
 {
     (void)dtype;
@@ -478,6 +488,17 @@ const grad_case grad_cases[] = {
      {{X, DIMS(6, 4)}, {P, DIMS(9, 4)}, {I, DIMS(6)}},
      cross_entropy,
      masked_labels},
+    {"kl_divergence",
+     "kl_divergence",
+     {{X, DIMS(2, 3, 4)}, {C, DIMS(2, 3, 4)}, {I, DIMS(2, 3)}},
+     kl_divergence,
+     some_labels,
+     .no_bf16 = true},
+    {"kl_divergence_all",
+     "kl_divergence",
+     {{X, DIMS(6, 5)}, {C, DIMS(6, 5)}},
+     kl_divergence_all,
+     .no_bf16 = true},
     {"custom", "custom", {{X, DIMS(2, 3, 4)}}, custom},
     {"checkpoint", "checkpoint", {{X, DIMS(2, 3, 4)}, {X, DIMS(2, 3, 4)}}, checkpoint},
 };

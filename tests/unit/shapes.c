@@ -204,6 +204,14 @@ START_TEST(ids_and_labels)
             eqi_op_linear_cross_entropy(tape, F(3, 4), F(7, 4), labels, &out, NULL));
     REFUSES("linear_cross_entropy: x [2, 4] does not fit w [7, 5]",
             eqi_op_linear_cross_entropy(tape, F(2, 4), F(7, 5), labels, &out, NULL));
+    REFUSES("kl_divergence: logits [2, 4] does not fit target [2, 5]",
+            eqi_op_kl_divergence(tape, F(2, 4), F(2, 5), labels, &out));
+    REFUSES("kl_divergence: logits [3, 4] does not fit labels [2]",
+            eqi_op_kl_divergence(tape, F(3, 4), F(3, 4), labels, &out));
+    REFUSES("kl_divergence: found logits of dtype bf16, expected f32",
+            eqi_op_kl_divergence(tape, t(EQI_BF16, DIMS(2, 4)), F(2, 4), NULL, &out));
+    REFUSES("kl_divergence: found labels of dtype f32, expected i32",
+            eqi_op_kl_divergence(tape, F(2, 4), F(2, 4), F(2), &out));
     drain();
 }
 END_TEST

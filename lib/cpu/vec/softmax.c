@@ -25,3 +25,33 @@ void VEC(softmax)(void *out, eqi_dtype dtype, const float *x, float lse, int64_t
         vec_store(out, dtype, i, v_exp(v_sub(vec_load(x, EQI_F32, i, step), l)), step);
     }
 }
+
+double VEC(divergence)(const float *x, const float *target, const float lse[2], int64_t n)
+{
+    vf of_p = v_set1(lse[0]), of_q = v_set1(lse[1]);
+    vd sum = vd_zero();
+    int64_t whole = n / VL * VL;
+    for (int64_t i = 0; i < whole; i += VL) {
+        vf ln_p = v_sub(v_load(target + i), of_p), ln_q = v_sub(v_load(x + i), of_q);
+        sum = vd_add(sum, vd_mul(vd_of(v_exp(ln_p)), vd_of(v_sub(ln_p, ln_q))));
+    }
+    double total = vd_sum(sum);
+    for (int64_t i = whole; i < n; i++) {
+        float ln_p = target[i] - lse[0], ln_q = x[i] - lse[1];
+        total += (double)__builtin_expf(ln_p) * (double)(ln_p - ln_q);
+    }
+    return total;
+}
+
+void VEC(divergence_bwd)(float *dx, const float *x, const float *target, const float lse[2],
+                         float factor, int64_t n, bool acc)
+{
+    vf of_p = v_set1(lse[0]), of_q = v_set1(lse[1]), f = v_set1(factor);
+    for (int64_t i = 0; i < n; i += VL) {
+        int step = vec_step(n - i);
+        vf p = v_exp(v_sub(vec_load(target, EQI_F32, i, step), of_p)),
+           q = v_exp(v_sub(vec_load(x, EQI_F32, i, step), of_q)), g = v_mul(f, v_sub(q, p));
+        if (acc) g = v_add(g, vec_load(dx, EQI_F32, i, step));
+        vec_store(dx, EQI_F32, i, g, step);
+    }
+}

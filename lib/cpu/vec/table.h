@@ -75,6 +75,10 @@ typedef struct eqi_simd {
     double (*log_sum_exp)(const float *x, int64_t n);
     void (*softmax)(void *out, eqi_dtype dtype, const float *x, float lse,
                     int64_t n); /* exp(x - lse) */
+    /* With lse = {of target, of x}: sum of p (ln p - ln q), and dx (+)= factor (q - p). */
+    double (*divergence)(const float *x, const float *target, const float lse[2], int64_t n);
+    void (*divergence_bwd)(float *dx, const float *x, const float *target, const float lse[2],
+                           float factor, int64_t n, bool acc);
     /* Block `block` of what eqi_attention_keys points to. scratch: EQI_PACK_SCRATCH bytes */
     void (*attention_keys)(const eqi_attention_head *h, void *k, void *v, int64_t block,
                            void *scratch);

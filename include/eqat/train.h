@@ -185,6 +185,14 @@ typedef enum eqat_e2e_params {
     EQAT_E2E_SZ = 2 /**< both */
 } eqat_e2e_params;
 
+/** A loss of the caller's: logits F32 [B, T, V] of a micro-batch, recorded on the tape, and the
+ * micro-batch itself (host arrays, labels among them: what position t should predict, negative:
+ * masked; valid during the call) -> *loss F32 [1], made of ops on the tape; the library frees it.
+ * A step is the mean of its micro-batches' losses, weighed by their numbers of labels.  Returns
+ * EQAT_OK or the status that the step returns. */
+typedef eqat_status (*eqat_e2e_loss_fn)(void *user, eqat_tape *tape, eqat_tensor *logits,
+                                        const eqat_batch *batch, eqat_tensor **loss);
+
 typedef struct eqat_e2e_qp_options {
     size_t struct_size;
     int64_t batch_size; /**< sequences of an optimizer step; the last one of an epoch takes what is
@@ -206,6 +214,9 @@ typedef struct eqat_e2e_qp_options {
     void *gradient_user;
     eqat_reduce_fn reduce;
     void *reduce_user;
+    eqat_e2e_loss_fn loss; /**< NULL (default): the mean cross-entropy over the labels, without ever
+                              holding all logits */
+    void *loss_user;
 } eqat_e2e_qp_options;
 
 /** Writes defaults into the first `struct_size` bytes of *options, and no further. */

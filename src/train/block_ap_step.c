@@ -64,16 +64,7 @@ static eqat_status loss_of(eqat_block_ap *job, eqi_tensor *y, eqi_tensor *target
     *loss = NULL;
     if (!o->loss) return eqi_op_mse(job->tape, y, target, loss);
     job->ctx->error[0] = 0;
-    eqat_status st = o->loss(o->loss_user, job->tape, y, target, loss);
-    if (st == EQAT_OK && *loss && (*loss)->v.dtype == EQI_F32 && eqi_view_count(&(*loss)->v) == 1)
-        return EQAT_OK;
-    eqi_tensor_unref(*loss);
-    *loss = NULL;
-    if (st != EQAT_OK && job->ctx->error[0]) return eqi_fail_in(job->ctx, st, "loss callback");
-    if (st != EQAT_OK)
-        return eqi_fail(job->ctx, st, "loss callback: failed: %s", eqat_status_name(st));
-    return eqi_fail(job->ctx, EQAT_INVALID_ARGUMENT,
-                    "loss callback: found something else, expected one f32");
+    return eqi_report_loss(job->ctx, o->loss(o->loss_user, job->tape, y, target, loss), loss);
 }
 
 /* The loss, also in slot `slot` of the job's losses. */

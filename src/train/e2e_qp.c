@@ -37,6 +37,8 @@ static const eqat_field fields[] = {
     EQI_FIELD_POINTER(eqat_e2e_qp_options, gradient_user, "its first argument"),
     EQI_FIELD_POINTER(eqat_e2e_qp_options, reduce, "adds up losses over ranks"),
     EQI_FIELD_POINTER(eqat_e2e_qp_options, reduce_user, "its first argument"),
+    EQI_FIELD_POINTER(eqat_e2e_qp_options, loss, "a loss in place of the cross-entropy"),
+    EQI_FIELD_POINTER(eqat_e2e_qp_options, loss_user, "its first argument"),
 };
 
 const eqi_struct eqi_struct_e2e_qp = EQI_STRUCT(eqat_e2e_qp_options, "e2e_qp", fields);
@@ -402,6 +404,19 @@ eqat_status eqi_e2e_qp_check_step(const eqat_e2e_qp *job, int64_t step)
 /* 0 of no labels. */
 static double mean(double sum, double labels) { return labels > 0 ? sum / labels : sum; }
 
+static eqat_status loss_of(eqat_e2e_qp *job, const eqat_batch *batch, eqi_tensor **loss)
+{
+    const eqat_e2e_qp_options *o = &job->options;
+    eqi_tensor *logits;
+    *loss = NULL;
+    if (!o->loss) return eqat_model_loss(job->model, job->tape, batch, loss, NULL);
+    EQI_RETURN_IF(eqat_model_forward(job->model, job->tape, batch, &logits));
+    job->ctx->error[0] = 0;
+    eqat_status st = o->loss(o->loss_user, job->tape, logits, batch, loss);
+    eqi_tensor_unref(logits);
+    return eqi_report_loss(job->ctx, st, loss);
+}
+
 static eqat_status forward(eqat_e2e_qp *job, int64_t step, int64_t micro, eqi_tensor **loss)
 {
     int64_t n = micro_size(job, step, micro), first = micro_first(job, step, micro);
@@ -413,7 +428,7 @@ static eqat_status forward(eqat_e2e_qp *job, int64_t step, int64_t micro, eqi_te
     eqat_batch batch;
     EQI_RETURN_IF(eqi_samples_batch(&job->input, n, job->model, &batch));
     batch.keep_activations = job->options.keep_activations;
-    eqat_status st = eqat_model_loss(job->model, job->tape, &batch, loss, NULL);
+    eqat_status st = loss_of(job, &batch, loss);
     eqi_tensor_unref(batch.embeddings);
     return st;
 }

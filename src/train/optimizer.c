@@ -6,6 +6,7 @@
 #include "base/entry.h"
 #include "ops/ops.h"
 #include "train/optimizer.h"
+#include "train/report.h"
 #include "train/schedule.h"
 
 typedef struct moments {
@@ -198,10 +199,8 @@ static eqat_status call_back(eqat_optimizer *o)
         if (!o->parameters[i]->grad && o->parameters[i]->requires_grad)
             EQI_RETURN_IF(zero_gradient(o->parameters[i]));
     o->ctx->error[0] = 0;
-    eqat_status st = o->callback(o->callback_user, o->parameters, o->count);
-    if (st == EQAT_OK) return st;
-    if (o->ctx->error[0]) return eqi_fail_in(o->ctx, st, "gradient callback");
-    return eqi_fail(o->ctx, st, "gradient callback: failed: %s", eqat_status_name(st));
+    return eqi_report_callback(o->ctx, "gradient callback",
+                               o->callback(o->callback_user, o->parameters, o->count));
 }
 
 static eqat_status add_squares(eqat_optimizer *o, const eqi_tensor *p)

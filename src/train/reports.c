@@ -1,5 +1,18 @@
 #include "api/options.h"
 #include "eqat/eval.h"
+#include "tensor/tensor.h"
+#include "train/report.h"
+
+eqat_status eqi_report_loss(eqi_ctx *ctx, eqat_status st, eqat_tensor **loss)
+{
+    if (st == EQAT_OK && *loss && (*loss)->v.dtype == EQI_F32 && eqi_view_count(&(*loss)->v) == 1)
+        return EQAT_OK;
+    eqi_tensor_unref(*loss);
+    *loss = NULL;
+    EQI_RETURN_IF(eqi_report_callback(ctx, "loss callback", st));
+    return eqi_fail(ctx, EQAT_INVALID_ARGUMENT,
+                    "loss callback: found something else, expected one f32");
+}
 
 /* What jobs and evaluation report, by name. */
 

@@ -269,7 +269,8 @@ typedef eqat_status eqi_adamw_fn(eqi_ctx *ctx, const eqi_view *p, const eqi_view
     X(packed_linear_bwd_x) X(packed_linear_bwd_sz) X(quantize) X(init_minmax) X(init_mse) \
     X(quantize_minmax) X(rmsnorm) X(rmsnorm_bwd) X(rope) X(attention) X(attention_bwd) \
     X(gated) X(gated_bwd) X(route) X(route_bwd) X(gather_rows) X(scatter_rows) X(dot_rows) \
-    X(mse) X(mse_bwd) X(linear_cross_entropy) X(kl_divergence) X(kl_divergence_bwd) X(sum_squares) X(clip_factor) X(adamw)
+    X(mse) X(mse_bwd) X(linear_cross_entropy) X(kl_divergence) X(kl_divergence_bwd) \
+    X(sum_squares) X(clip_factor) X(adamw)
 /* clang-format on */
 
 struct eqi_backend {

@@ -167,7 +167,7 @@ def within(what, peak, parts, factor=1.0):
 
 def check_block_ap(folder):
     """Packed blocks stay in memory but count nothing: the first block needs what they take last."""
-    layers, vocab, samples = 16, 128256, 4
+    layers, vocab, samples = 6, 128256, 4
     model, out, tokens = (os.path.join(folder, n) for n in ("block-ap", "out", "tokens.u32"))
     write_model(model, layers, vocab)
     write_tokens(tokens, samples, vocab)

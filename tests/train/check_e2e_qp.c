@@ -568,7 +568,7 @@ START_TEST(a_loss_of_ones_own_is_one_number_or_an_error)
     int many = 0;
     o.loss = fails;
     o.loss_user = &many;
-    says(b.ctx, eqat_e2e_qp_train(b.model, b.data, &o), EQAT_IO, "loss callback: failed: EQAT_IO");
+    says(b.ctx, eqat_e2e_qp_train(b.model, b.data, &o), EQAT_IO, "loss callback: failed: io");
     many = 1;
     says(b.ctx, eqat_e2e_qp_train(b.model, b.data, &o), EQAT_INVALID_ARGUMENT,
          "loss callback: found something else, expected one f32");

@@ -4,6 +4,20 @@
 #include "engine/engine.h"
 #include "suite.h"
 
+static const kernel_check *const kernel_checks[] = {
+    check_memory,        check_elementwise,
+    check_embedding,     check_linear,
+    check_fakequant,     check_fq_linear,
+    check_quantize,      check_quantize_minmax,
+    check_packed_linear, check_init,
+    check_rmsnorm,       check_rope,
+    check_attention,     check_gated,
+    check_route,         check_gather_scatter,
+    check_mse,           check_linear_cross_entropy,
+    check_kl_divergence, check_clip,
+    check_adamw,         NULL,
+};
+
 static int usage(void)
 {
     fputs("usage: conformance [--device cpu] [--op NAME] [--bench] [--threads N] [--seed N] "

@@ -138,6 +138,11 @@ void suite_compare_bytes(suite *s, const arg *a, const unsigned char *image, siz
 void suite_check_untouched(suite *s, const arg *a, const unsigned char *image);
 void suite_time(suite *s, suite_call call, const void *params);
 
-extern const kernel_check *const kernel_checks[];
+/* The checks, one file of tests/kernels for each op. */
+extern const kernel_check check_memory[], check_elementwise[], check_embedding[], check_linear[],
+    check_fakequant[], check_fq_linear[], check_packed_linear[], check_quantize[],
+    check_quantize_minmax[], check_init[], check_rmsnorm[], check_rope[], check_attention[],
+    check_gated[], check_route[], check_gather_scatter[], check_mse[], check_linear_cross_entropy[],
+    check_kl_divergence[], check_clip[], check_adamw[];
 
 #endif

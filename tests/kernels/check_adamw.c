@@ -1,4 +1,4 @@
-#include "checks.h"
+#include "plain.h"
 
 enum { P, G, M, V, FACTOR };
 

@@ -1,4 +1,4 @@
-#include "checks.h"
+#include "plain.h"
 
 /* ---- sum_squares ---- */
 static eqat_status call_sum(const eqi_backend *b, eqi_ctx *ctx, const eqi_view *const *v,

@@ -1,4 +1,4 @@
-#include "checks.h"
+#include "plain.h"
 
 enum { Y, IDS, TABLE };
 

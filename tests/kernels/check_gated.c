@@ -1,4 +1,4 @@
-#include "checks.h"
+#include "plain.h"
 
 static void gates(suite *s, arg *a)
 {

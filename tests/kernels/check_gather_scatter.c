@@ -1,4 +1,4 @@
-#include "checks.h"
+#include "plain.h"
 
 /* The arguments of all three. */
 enum { X, Y, WEIGHTS, ROW, SLOT };

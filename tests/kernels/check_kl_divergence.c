@@ -1,4 +1,4 @@
-#include "checks.h"
+#include "plain.h"
 
 enum { WIDEST = 1200 }; /* 37 rows of it are several pieces */
 

@@ -1,6 +1,6 @@
 #include <stdlib.h>
 
-#include "checks.h"
+#include "plain.h"
 
 typedef struct params {
     int64_t rows, out, in;

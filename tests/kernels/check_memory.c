@@ -1,6 +1,6 @@
 #include <stdlib.h>
 
-#include "checks.h"
+#include "plain.h"
 
 static void memory(suite *s)
 {

@@ -1,4 +1,4 @@
-#include "checks.h"
+#include "plain.h"
 
 /* ---- mse ---- */
 enum { LOSS, X, TARGET };

@@ -1,6 +1,6 @@
 #include <stdlib.h>
 
-#include "checks.h"
+#include "plain.h"
 
 static int64_t packed_size(suite *s)
 {

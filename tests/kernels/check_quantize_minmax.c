@@ -1,4 +1,4 @@
-#include "checks.h"
+#include "plain.h"
 
 enum { CODES, S, Z, W, MOST = 1056 };
 

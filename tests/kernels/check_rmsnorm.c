@@ -1,4 +1,4 @@
-#include "checks.h"
+#include "plain.h"
 
 typedef struct params {
     double eps, offset;

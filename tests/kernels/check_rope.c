@@ -1,4 +1,4 @@
-#include "checks.h"
+#include "plain.h"
 
 enum { Y, X, COS, SIN, POS };
 

@@ -2,7 +2,7 @@
 #ifndef TESTS_KERNELS_QUANTIZED_LINEAR_H
 #define TESTS_KERNELS_QUANTIZED_LINEAR_H
 
-#include "checks.h"
+#include "plain.h"
 
 typedef struct weight_form weight_form;
 

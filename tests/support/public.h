@@ -64,4 +64,49 @@ void same_logits(eqat_model *a, eqat_model *b, int64_t time);
 /* Values of an F32 tensor on the host; freed with free. */
 float *read_floats(eqat_tensor *t, int64_t *count);
 
+/* ---- jobs on the small model ---- */
+
+typedef struct setting {
+    int threads;
+    uint64_t seed;
+    const char *offload_dir;
+    bool shuffle;
+    eqat_dtype compute;
+    int bits;
+    eqat_init init;
+    eqat_zero_point zero_point;
+} setting;
+
+extern const setting usual;
+
+typedef struct bench {
+    eqat_context *ctx;
+    eqat_model *model;
+    eqat_quantizer *quantizer;
+    eqat_data *data; /* 7 samples, 3 for validation */
+} bench;
+
+bench set_up(const setting *s);
+void tear_down(bench *b);
+
+/* Rates at which a few steps do something. */
+eqat_block_ap_options fast_options(void);
+eqat_e2e_qp_options fast_e2e_options(void);
+/* Block-AP in one call, then E2E-QP in one call, saved under `name`. */
+const char *one_call(const setting *s, const char *name);
+/* The usual one, made once. */
+const char *reference_folder(void);
+
+float *parameter_floats(eqat_context *ctx, eqat_model *model, const char *name, int64_t *n);
+bool same_floats(const float *a, const float *b, int64_t n);
+double perplexity_of(eqat_context *ctx, eqat_model *model, eqat_data *data);
+
+/* A progress callback that checks what it is told, and cancels at a call. */
+typedef struct watched {
+    int64_t calls, cancel_at, validated;
+    double first_loss, last_loss, first_lr, last_lr;
+    int64_t block, step, steps;
+} watched;
+int32_t watch_block_ap(void *user, const eqat_progress *p);
+
 #endif

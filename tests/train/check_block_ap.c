@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "model/weights.h"
-#include "setting.h"
+#include "public.h"
 #include "train/block_ap.h"
 
 /* ---- the same bytes ---- */
@@ -52,7 +52,7 @@ START_TEST(a_driver_made_of_steps_gives_the_same_bytes)
     eqat_e2e_qp_free(e2e);
     const char *path = save_as(b.ctx, b.model, "driver");
     tear_down(&b);
-    ck_assert(same_folders(path, reference()));
+    ck_assert(same_folders(path, reference_folder()));
 }
 END_TEST
 
@@ -88,7 +88,7 @@ START_TEST(a_gradient_that_is_there_already_counts_once)
         eqat_block_ap_free(job);
         tear_down(&b);
     }
-    ck_assert(equal(found[0], found[1], n));
+    ck_assert(same_floats(found[0], found[1], n));
     free(found[0]);
     free(found[1]);
 }
@@ -98,13 +98,13 @@ START_TEST(threads_and_offload_change_nothing_and_the_seed_does)
 {
     setting s = usual;
     s.threads = 1;
-    ck_assert(same_folders(one_call(&s, "threads-1"), reference()));
+    ck_assert(same_folders(one_call(&s, "threads-1"), reference_folder()));
     s = usual;
     s.offload_dir = scratch_dir();
-    ck_assert(same_folders(one_call(&s, "offload"), reference()));
+    ck_assert(same_folders(one_call(&s, "offload"), reference_folder()));
     s = usual;
     s.seed++; /* shuffles otherwise */
-    ck_assert(!same_folders(one_call(&s, "seed"), reference()));
+    ck_assert(!same_folders(one_call(&s, "seed"), reference_folder()));
     s.shuffle = false; /* and without that nothing is random */
     const char *a = one_call(&s, "ordered-a");
     s.seed++;
@@ -120,7 +120,7 @@ START_TEST(bf16_too)
     s.threads = 3;
     s.offload_dir = scratch_dir();
     ck_assert(same_folders(one_call(&s, "bf16-b"), a));
-    ck_assert(!same_folders(a, reference()));
+    ck_assert(!same_folders(a, reference_folder()));
 }
 END_TEST
 
@@ -246,11 +246,11 @@ END_TEST
 START_TEST(losses_fall_and_are_reported)
 {
     bench b = set_up(&usual);
-    double full = perplexity(b.ctx, b.model, b.data);
+    double full = perplexity_of(b.ctx, b.model, b.data);
     eqat_block_ap_options o = fast_options();
-    seen s = {0};
+    watched s = {0};
     o.epochs = 4;
-    o.progress = watch;
+    o.progress = watch_block_ap;
     o.progress_user = &s;
     eqat_block_ap *job;
     OK(b.ctx, eqat_block_ap_create(b.model, &job, b.quantizer, b.data, &o));
@@ -275,16 +275,16 @@ START_TEST(losses_fall_and_are_reported)
     says(b.ctx, eqat_block_ap_epoch(job, 0, 4, &first), EQAT_NOT_FOUND, "epoch 4");
     says(b.ctx, eqat_block_ap_begin(job), EQAT_INVALID_ARGUMENT, "all done");
     eqat_block_ap_free(job);
-    double trained = perplexity(b.ctx, b.model, b.data);
+    double trained = perplexity_of(b.ctx, b.model, b.data);
     const char *path = save_as(b.ctx, b.model, "trained");
     tear_down(&b);
     /* better than rounding, and the same from disk */
     b = set_up(&usual);
     OK(b.ctx, eqat_model_quantize_rtn(b.model, b.quantizer));
-    ck_assert_double_gt(fabs(log(perplexity(b.ctx, b.model, b.data) / full)),
+    ck_assert_double_gt(fabs(log(perplexity_of(b.ctx, b.model, b.data) / full)),
                         fabs(log(trained / full)));
     eqat_model *again = open_model(b.ctx, path, EQAT_F32);
-    ck_assert_double_eq(perplexity(b.ctx, again, b.data), trained);
+    ck_assert_double_eq(perplexity_of(b.ctx, again, b.data), trained);
     eqat_model_free(again);
     tear_down(&b);
 }
@@ -406,7 +406,7 @@ START_TEST(biases_stay_and_rates_choose_what_trains)
     for (int i = 0; i < 4; i++) {
         eqat_tensor *t = eqat_block_ap_parameter(job, names[i]);
         float *after = read_floats(t, &m);
-        ck_assert_msg(equal(before[i], after, m) == (i < 2), "%s", names[i]);
+        ck_assert_msg(same_floats(before[i], after, m) == (i < 2), "%s", names[i]);
         ck_assert_ptr_null(eqat_tensor_grad(t)); /* gone with the step */
         free(before[i]);
         free(after);
@@ -477,7 +477,8 @@ START_TEST(what_is_frozen_is_clamped)
         int64_t n;
         unsigned char zeros[256];
         eqat_tensor *t;
-        float *steps = parameter(b.ctx, b.model, "model.layers.0.self_attn.q_proj.scales", &n);
+        float *steps =
+            parameter_floats(b.ctx, b.model, "model.layers.0.self_attn.q_proj.scales", &n);
         ck_assert_int_le(n, (int64_t)sizeof zeros);
         OK(b.ctx, eqat_model_parameter(b.model, "model.layers.0.self_attn.q_proj.zeros", &t));
         OK(b.ctx, eqat_tensor_read(t, zeros, (size_t)n));

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "setting.h"
+#include "public.h"
 
 /* ---- interruptions ---- */
 
@@ -14,12 +14,12 @@ START_TEST(cancelled_jobs_go_on_to_the_same_bytes)
      * first step, then in the middle of a pass. */
     bench b = set_up(&usual);
     int64_t n, m;
-    float *original = parameter(b.ctx, b.model, "model.layers.1.mlp.up_proj.weight", &n);
+    float *original = parameter_floats(b.ctx, b.model, "model.layers.1.mlp.up_proj.weight", &n);
     tear_down(&b);
     b = set_up(&usual);
     eqat_block_ap_options o = fast_options();
-    seen s = {.cancel_at = 8 + 3};
-    o.progress = watch;
+    watched s = {.cancel_at = 8 + 3};
+    o.progress = watch_block_ap;
     o.progress_user = &s;
     eqat_block_ap *job;
     OK(b.ctx, eqat_block_ap_create(b.model, &job, b.quantizer, b.data, &o));
@@ -45,16 +45,16 @@ START_TEST(cancelled_jobs_go_on_to_the_same_bytes)
     eqat_block_ap_free(job);
     eqat_e2e_qp_options e = fast_e2e_options();
     OK(b.ctx, eqat_e2e_qp_train(b.model, b.data, &e));
-    ck_assert(same_folders(save_as(b.ctx, b.model, "cancelled"), reference()));
+    ck_assert(same_folders(save_as(b.ctx, b.model, "cancelled"), reference_folder()));
     tear_down(&b);
     /* and given up for good, the block in work is what the file says */
     b = set_up(&usual);
-    s = (seen){.cancel_at = 8 + 3};
+    s = (watched){.cancel_at = 8 + 3};
     says(b.ctx, eqat_block_ap_quantize(b.model, b.quantizer, b.data, &o), EQAT_CANCELLED,
          "cancelled");
-    float *after = parameter(b.ctx, b.model, "model.layers.1.mlp.up_proj.weight", &m);
+    float *after = parameter_floats(b.ctx, b.model, "model.layers.1.mlp.up_proj.weight", &m);
     ck_assert_int_eq(n, m);
-    ck_assert(equal(original, after, n));
+    ck_assert(same_floats(original, after, n));
     free(original);
     free(after);
     tear_down(&b);
@@ -117,7 +117,7 @@ START_TEST(tensors_that_the_caller_asked_for_stay_the_callers)
     OK(b.ctx, eqat_model_parameter(b.model, "model.layers.0.self_attn.k_proj.weight", &same));
     ck_assert_ptr_eq(same, pinned);
     float *after = read_floats(pinned, &n);
-    ck_assert(equal(before, after, n));
+    ck_assert(same_floats(before, after, n));
     ck_assert(!eqat_tensor_requires_grad(pinned));
     free(before);
     free(after);
@@ -158,7 +158,7 @@ START_TEST(numbers_that_are_not_finite_are_told_and_not_learned)
     OK(b.ctx, eqat_optimizer_grad_norm(eqat_block_ap_optimizer(job), &norm));
     ck_assert(isnan(norm));
     float *after = read_floats(eqat_block_ap_parameter(job, "mlp.gate_proj.weight"), &n);
-    ck_assert(equal(before, after, n));
+    ck_assert(same_floats(before, after, n));
     free(after);
     eqat_optimizer_set_grad_callback(eqat_block_ap_optimizer(job), NULL, NULL);
     OK(b.ctx, eqat_tensor_fill(eqat_block_ap_parameter(job, "input_layernorm.weight"), NAN));
@@ -166,7 +166,7 @@ START_TEST(numbers_that_are_not_finite_are_told_and_not_learned)
     says(b.ctx, eqat_block_ap_validate(job, &loss), EQAT_NUMERIC,
          "block 1: validation loss is nan");
     after = read_floats(eqat_block_ap_parameter(job, "mlp.gate_proj.weight"), &n);
-    ck_assert(equal(before, after, n));
+    ck_assert(same_floats(before, after, n));
     free(before);
     free(after);
     eqat_block_ap_abandon(job);
@@ -232,7 +232,7 @@ START_TEST(half_a_step_leaves_nothing)
         eqat_block_ap_free(job);
         tear_down(&b);
     }
-    ck_assert(equal(after[0], after[1], n));
+    ck_assert(same_floats(after[0], after[1], n));
     free(after[0]);
     free(after[1]);
 }
@@ -340,12 +340,12 @@ START_TEST(linears_that_are_left_out_train_dense)
     OK(b.ctx, eqat_quantizer_add_rule(b.quantizer, "*.down_proj", NULL));
     OK(b.ctx, add_rule(b.quantizer, "model.layers.1.*_proj", 4, 16));
     int64_t n, m;
-    float *before = parameter(b.ctx, b.model, "model.layers.0.mlp.down_proj.weight", &n);
+    float *before = parameter_floats(b.ctx, b.model, "model.layers.0.mlp.down_proj.weight", &n);
     eqat_block_ap_options o = fast_options();
     OK(b.ctx, eqat_block_ap_quantize(b.model, b.quantizer, b.data, &o));
-    float *after = parameter(b.ctx, b.model, "model.layers.0.mlp.down_proj.weight", &m);
+    float *after = parameter_floats(b.ctx, b.model, "model.layers.0.mlp.down_proj.weight", &m);
     ck_assert_int_eq(n, m);
-    ck_assert(!equal(before, after, n));
+    ck_assert(!same_floats(before, after, n));
     const char *const trained[] = {"model.layers.0.mlp.down_proj.weight",
                                    "model.layers.0.input_layernorm.weight"};
     for (int i = 0; i < 2; i++) {
@@ -353,9 +353,9 @@ START_TEST(linears_that_are_left_out_train_dense)
         OK(b.ctx, eqat_model_parameter(b.model, trained[i], &t));
         ck_assert_msg(!eqat_tensor_requires_grad(t), "%s", trained[i]); /* any more */
     }
-    double here = perplexity(b.ctx, b.model, b.data);
+    double here = perplexity_of(b.ctx, b.model, b.data);
     eqat_model *again = open_model(b.ctx, save_as(b.ctx, b.model, "mixed"), EQAT_F32);
-    ck_assert_double_eq(perplexity(b.ctx, again, b.data), here);
+    ck_assert_double_eq(perplexity_of(b.ctx, again, b.data), here);
     eqat_linear_info info = {.struct_size = sizeof info};
     OK(b.ctx, eqat_model_linear(again, 0, 6, &info));
     ck_assert_int_eq(info.bits, 0);
@@ -383,19 +383,20 @@ START_TEST(trained_gains_and_dense_weights_keep_the_dtype_of_the_file)
         OK(ctx, eqat_quantizer_add_rule(quantizer, "*.down_proj", NULL));
         eqat_block_ap_options o = fast_options();
         OK(ctx, eqat_block_ap_quantize(model, quantizer, data, &o));
-        double here = perplexity(ctx, model, data);
+        double here = perplexity_of(ctx, model, data);
         eqat_model *file = open_model(ctx, "half", EQAT_F32);
         eqat_model *again = open_model(ctx, save_as(ctx, model, compute ? "half-bf16" : "half-f32"),
                                        compute ? EQAT_BF16 : EQAT_F32);
-        ck_assert_double_eq(perplexity(ctx, again, data), here);
+        ck_assert_double_eq(perplexity_of(ctx, again, data), here);
         const char *const names[] = {"model.layers.1.input_layernorm.weight",
                                      "model.layers.1.mlp.down_proj.weight"};
         for (int i = 0; i < 2; i++) {
             int64_t n;
-            float *trained = parameter(ctx, model, names[i], &n),
-                  *saved = parameter(ctx, again, names[i], &n);
-            float *original = parameter(ctx, file, names[i], &n);
-            ck_assert_msg(equal(trained, saved, n) && !equal(trained, original, n), "%s", names[i]);
+            float *trained = parameter_floats(ctx, model, names[i], &n),
+                  *saved = parameter_floats(ctx, again, names[i], &n);
+            float *original = parameter_floats(ctx, file, names[i], &n);
+            ck_assert_msg(same_floats(trained, saved, n) && !same_floats(trained, original, n),
+                          "%s", names[i]);
             free(trained);
             free(saved);
             free(original);

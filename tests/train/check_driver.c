@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "setting.h"
+#include "public.h"
 
 /* ---- freeze and set_linear ---- */
 

@@ -8,12 +8,6 @@
 
 enum { BITS = 3 };
 
-typedef struct bench {
-    eqat_context *ctx;
-    eqat_model *model;
-    eqat_data *data;
-} bench;
-
 /* Linears of the pattern have bits of their own; 0: they stay dense. */
 static bench set_up_mixed(const char *name, int64_t sequences, int bits, const char *pattern,
                           int apart)
@@ -28,16 +22,12 @@ static bench set_up_mixed(const char *name, int64_t sequences, int bits, const c
     return b;
 }
 
-static bench set_up(int64_t sequences) { return set_up_mixed("model", sequences, BITS, "*", BITS); }
-
-static void tear_down(bench *b)
+static bench set_up_packed(int64_t sequences)
 {
-    eqat_data_free(b->data);
-    eqat_model_free(b->model);
-    eqat_context_free(b->ctx);
+    return set_up_mixed("model", sequences, BITS, "*", BITS);
 }
 
-static eqat_e2e_qp_options fast_options(void)
+static eqat_e2e_qp_options own_options(void)
 {
     eqat_e2e_qp_options o;
     eqat_e2e_qp_options_init(&o, sizeof o);
@@ -82,10 +72,10 @@ static int32_t watch(void *user, const eqat_progress *p)
 
 START_TEST(losses_fall_and_the_saved_model_is_the_one_in_memory)
 {
-    bench b = set_up(16);
+    bench b = set_up_packed(16);
     eqat_perplexity before = {.struct_size = sizeof before}, after = before, again = before;
     OK(b.ctx, eqat_eval_perplexity(b.model, b.data, NULL, &before));
-    eqat_e2e_qp_options o = fast_options();
+    eqat_e2e_qp_options o = own_options();
     seen s = {0};
     o.epochs = 4;
     o.min_lr_factor = 0.2;
@@ -131,7 +121,7 @@ START_TEST(gains_train_in_every_block_and_have_the_dtype_of_the_file)
     half.bf16 = true;
     write_llama("half", &half, NULL);
     bench b = set_up_mixed("half", 8, BITS, "model.layers.1.*", 0);
-    eqat_e2e_qp_options o = fast_options();
+    eqat_e2e_qp_options o = own_options();
     o.train_norms = true;
     OK(b.ctx, eqat_e2e_qp_train(b.model, b.data, &o));
     eqat_model *file = open_model(b.ctx, "half", EQAT_F32);
@@ -162,7 +152,7 @@ START_TEST(params_choose_what_trains)
 {
     for (int params = 0; params < 3; params++)
         for (int norms = 0; norms < 2; norms++) {
-            bench b = set_up(8);
+            bench b = set_up_packed(8);
             const char *const names[] = {
                 "model.layers.1.mlp.up_proj.scales", "model.layers.1.mlp.up_proj.zeros",
                 "model.layers.1.input_layernorm.weight", "model.norm.weight"};
@@ -174,7 +164,7 @@ START_TEST(params_choose_what_trains)
                 ck_assert_uint_le(n, sizeof after);
                 OK(b.ctx, eqat_tensor_read(t, before[i], n));
             }
-            eqat_e2e_qp_options o = fast_options();
+            eqat_e2e_qp_options o = own_options();
             o.params = params;
             o.train_norms = norms;
             o.lr = params == EQAT_E2E_S ? 2e-3 : 0.6; /* zero points move in whole steps */
@@ -196,8 +186,8 @@ END_TEST
 START_TEST(zero_points_are_rounded_to_whole_ones_in_range)
 {
     const char name[] = "model.layers.1.mlp.up_proj.zeros";
-    bench b = set_up(8);
-    eqat_e2e_qp_options o = fast_options();
+    bench b = set_up_packed(8);
+    eqat_e2e_qp_options o = own_options();
     o.params = EQAT_E2E_Z;
     eqat_e2e_qp *job;
     OK(b.ctx, eqat_e2e_qp_create(b.model, &job, b.data, &o));
@@ -220,8 +210,8 @@ END_TEST
 
 START_TEST(training_starts_from_scales_that_a_file_can_hold)
 {
-    bench b = set_up(8);
-    eqat_e2e_qp_options o = fast_options();
+    bench b = set_up_packed(8);
+    eqat_e2e_qp_options o = own_options();
     eqat_e2e_qp *job;
     OK(b.ctx, eqat_tensor_fill(parameter(&b, Q0), 0.1));
     OK(b.ctx, eqat_e2e_qp_create(b.model, &job, b.data, &o));
@@ -239,7 +229,7 @@ START_TEST(the_default_rate_is_that_of_the_fewest_bits)
     for (int first = 2; first <= 4; first++) {
         bench b = set_up_mixed("model", 8, first, "model.layers.2.*", first == 3 ? 4 : 6 - first);
         seen s = {0};
-        eqat_e2e_qp_options o = fast_options();
+        eqat_e2e_qp_options o = own_options();
         o.lr = 0;
         o.progress = watch;
         o.progress_user = &s;
@@ -252,9 +242,9 @@ END_TEST
 
 START_TEST(unfinished_training_is_undone)
 {
-    bench b = set_up(8);
+    bench b = set_up_packed(8);
     const char *before = save_as(b.ctx, b.model, "before");
-    eqat_e2e_qp_options o = fast_options();
+    eqat_e2e_qp_options o = own_options();
     seen s = {.cancel_at = 2};
     o.params = EQAT_E2E_SZ;
     o.train_norms = true;
@@ -283,8 +273,8 @@ START_TEST(a_cancelled_run_goes_on_to_the_same_bytes)
 {
     const char *folders[2];
     for (int cancelled = 0; cancelled < 2; cancelled++) {
-        bench b = set_up(12);
-        eqat_e2e_qp_options o = fast_options();
+        bench b = set_up_packed(12);
+        eqat_e2e_qp_options o = own_options();
         seen s = {.cancel_at = cancelled};
         o.progress = watch;
         o.progress_user = &s;
@@ -314,8 +304,8 @@ END_TEST
  */
 static void train_and_save(int64_t steps, int64_t save_at, const char *end)
 {
-    bench b = set_up(16);
-    eqat_e2e_qp_options o = fast_options();
+    bench b = set_up_packed(16);
+    eqat_e2e_qp_options o = own_options();
     o.params = EQAT_E2E_SZ;
     o.train_norms = true;
     eqat_e2e_qp *job;
@@ -354,7 +344,7 @@ START_TEST(kept_activations_give_the_same_bytes)
     size_t peak[2];
     for (int keep = 0; keep < 2; keep++) {
         bench b = set_up_mixed("model", 8, BITS, "model.layers.1.*", 0);
-        eqat_e2e_qp_options o = fast_options();
+        eqat_e2e_qp_options o = own_options();
         o.params = EQAT_E2E_SZ;
         o.train_norms = true;
         o.keep_activations = keep;
@@ -372,9 +362,9 @@ END_TEST
 /* Two jobs would undo each other. */
 START_TEST(a_model_has_one_job_at_a_time)
 {
-    bench b = set_up(4);
+    bench b = set_up_packed(4);
     const char *before = save_as(b.ctx, b.model, "alone");
-    eqat_e2e_qp_options o = fast_options();
+    eqat_e2e_qp_options o = own_options();
     o.params = EQAT_E2E_SZ;
     eqat_e2e_qp *job, *other;
     OK(b.ctx, eqat_e2e_qp_create(b.model, &job, b.data, &o));
@@ -400,8 +390,8 @@ START_TEST(micro_batches_add_up)
     float *reference[2] = {NULL, NULL};
     double losses[3];
     for (int i = 0; i < 3; i++) {
-        bench b = set_up(7);
-        eqat_e2e_qp_options o = fast_options();
+        bench b = set_up_packed(7);
+        eqat_e2e_qp_options o = own_options();
         o.micro_batch_size = 1 << i;
         eqat_e2e_qp *job;
         OK(b.ctx, eqat_e2e_qp_create(b.model, &job, b.data, &o));
@@ -473,8 +463,8 @@ static double add_loss_of(bench *b, int64_t epoch, int64_t first, int64_t n)
 /* Two steps of 4 and 3 sequences in each of two epochs. */
 START_TEST(a_step_is_the_mean_over_its_sequences_in_the_order_of_the_epoch)
 {
-    bench b = set_up(7);
-    eqat_e2e_qp_options o = fast_options();
+    bench b = set_up_packed(7);
+    eqat_e2e_qp_options o = own_options();
     o.epochs = 2;
     o.lr = 1e-30; /* nothing moves */
     eqat_e2e_qp *job;
@@ -527,8 +517,8 @@ START_TEST(a_loss_of_ones_own_takes_the_place_of_the_cross_entropy)
     float *scales[2];
     int64_t n;
     for (int own = 0; own < 2; own++) {
-        bench b = set_up(7);
-        eqat_e2e_qp_options o = fast_options();
+        bench b = set_up_packed(7);
+        eqat_e2e_qp_options o = own_options();
         o.micro_batch_size = 2;
         o.epochs = 2;
         o.keep_activations = own;
@@ -563,8 +553,8 @@ static eqat_status fails(void *user, eqat_tape *tape, eqat_tensor *logits, const
 
 START_TEST(a_loss_of_ones_own_is_one_number_or_an_error)
 {
-    bench b = set_up(4);
-    eqat_e2e_qp_options o = fast_options();
+    bench b = set_up_packed(4);
+    eqat_e2e_qp_options o = own_options();
     int many = 0;
     o.loss = fails;
     o.loss_user = &many;
@@ -578,8 +568,8 @@ END_TEST
 
 START_TEST(a_loss_that_is_not_finite_ends_the_run)
 {
-    bench b = set_up(8);
-    eqat_e2e_qp_options o = fast_options();
+    bench b = set_up_packed(8);
+    eqat_e2e_qp_options o = own_options();
     OK(b.ctx, eqat_tensor_fill(parameter(&b, "model.norm.weight"), NAN));
     says(b.ctx, eqat_e2e_qp_train(b.model, b.data, &o), EQAT_NUMERIC, "step 0: loss is nan");
     tear_down(&b);
@@ -589,8 +579,8 @@ END_TEST
 /* Steps 0 (at rate 0) and 1; how far the first scale moved, in units of the rate. */
 static double movement(double max_grad_norm, double *norm, double *expected_norm)
 {
-    bench b = set_up(8);
-    eqat_e2e_qp_options o = fast_options();
+    bench b = set_up_packed(8);
+    eqat_e2e_qp_options o = own_options();
     o.max_grad_norm = max_grad_norm;
     eqat_e2e_qp *job;
     int64_t n;
@@ -631,15 +621,15 @@ END_TEST
 
 START_TEST(bad_input_is_refused)
 {
-    bench b = set_up(4);
-    eqat_e2e_qp_options o = fast_options();
+    bench b = set_up_packed(4);
+    eqat_e2e_qp_options o = own_options();
     o.micro_batch_size = 3;
     says(b.ctx, eqat_e2e_qp_train(b.model, b.data, &o), EQAT_INVALID_ARGUMENT,
          "micro_batch_size: found 3");
-    o = fast_options();
+    o = own_options();
     o.epochs = 0;
     says(b.ctx, eqat_e2e_qp_train(b.model, b.data, &o), EQAT_INVALID_ARGUMENT, "epochs");
-    o = fast_options();
+    o = own_options();
     eqat_model *dense = open_model(b.ctx, "model", EQAT_F32);
     says(b.ctx, eqat_e2e_qp_train(dense, b.data, &o), EQAT_INVALID_ARGUMENT, "no quantized linear");
     eqat_model_free(dense);

@@ -6,7 +6,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "setting.h"
+#include "public.h"
 
 enum { EXPERTS = 4 };
 
@@ -60,10 +60,10 @@ static const char *train_and_save(const char *path, int threads, eqat_dtype comp
                                   const char *name)
 {
     bench b = open_bench(path, threads, compute);
-    double before = perplexity(b.ctx, b.model, b.data);
+    double before = perplexity_of(b.ctx, b.model, b.data);
     OK(b.ctx, eqat_model_check_save(b.model, "gptq_v2"));
     train(&b);
-    ck_assert_double_ne(perplexity(b.ctx, b.model, b.data), before);
+    ck_assert_double_ne(perplexity_of(b.ctx, b.model, b.data), before);
     const char *out = save_as(b.ctx, b.model, name);
     eqat_model *again = open_model(b.ctx, out, compute);
     same_logits(b.model, again, 17);
@@ -131,7 +131,7 @@ END_TEST
 
 static float *router(bench *b, int64_t *n)
 {
-    return parameter(b->ctx, b->model, "model.layers.0.mlp.gate.weight", n);
+    return parameter_floats(b->ctx, b->model, "model.layers.0.mlp.gate.weight", n);
 }
 
 START_TEST(the_router_trains_and_stays_dense)
@@ -144,13 +144,13 @@ START_TEST(the_router_trains_and_stays_dense)
     OK(b.ctx, eqat_block_ap_quantize(b.model, b.quantizer, b.data, &o));
     float *trained = router(&b, &n);
     ck_assert_int_eq(n, EXPERTS * HIDDEN);
-    ck_assert(!equal(start, trained, n));
+    ck_assert(!same_floats(start, trained, n));
     for (int64_t i = 0; i < n; i++) ck_assert(isfinite(trained[i]));
     const char *out = save_as(b.ctx, b.model, "out");
     eqat_model_free(b.model);
     b.model = open_model(b.ctx, out, EQAT_F32);
     float *saved = router(&b, &n);
-    ck_assert(equal(saved, trained, n));
+    ck_assert(same_floats(saved, trained, n));
     free(start);
     free(trained);
     free(saved);

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "setting.h"
+#include "public.h"
 #include "train/block_ap.h"
 
 static setting fixed_at(int bits)
@@ -78,7 +78,7 @@ START_TEST(fixed_zero_points_stay)
     for (int64_t step = 0; step < 4; step++) OK(b.ctx, eqat_block_ap_step(job, 0, step, NULL));
     for (int i = 0; i < 4; i++) {
         float *after = read_floats(eqat_block_ap_parameter(job, names[i]), &m);
-        ck_assert_msg(equal(before[i], after, m) == (i < 2), "%s", names[i]);
+        ck_assert_msg(same_floats(before[i], after, m) == (i < 2), "%s", names[i]);
         for (int64_t k = 0; i < 2 && k < m; k++) ck_assert(in_the_middle((double)after[k], _i));
         free(before[i]);
         free(after);
@@ -91,11 +91,11 @@ START_TEST(fixed_zero_points_stay)
     expect_middle(&b, _i);
     /* the same from disk */
     const char *path = save_as(b.ctx, b.model, "fixed");
-    double trained = perplexity(b.ctx, b.model, b.data);
+    double trained = perplexity_of(b.ctx, b.model, b.data);
     eqat_model_free(b.model);
     b.model = open_model(b.ctx, path, EQAT_F32);
     expect_middle(&b, _i);
-    ck_assert_double_eq(perplexity(b.ctx, b.model, b.data), trained);
+    ck_assert_double_eq(perplexity_of(b.ctx, b.model, b.data), trained);
     tear_down(&b);
     remove_dir(path);
 }
@@ -141,7 +141,7 @@ START_TEST(kinds_by_pattern)
     float *before = read_floats(eqat_block_ap_parameter(job, "self_attn.q_proj.zeros"), &n);
     for (int64_t step = 0; step < 4; step++) OK(b.ctx, eqat_block_ap_step(job, 0, step, NULL));
     float *after = read_floats(eqat_block_ap_parameter(job, "self_attn.q_proj.zeros"), &n);
-    ck_assert(!equal(before, after, n));
+    ck_assert(!same_floats(before, after, n));
     free(before);
     free(after);
     eqat_block_ap_abandon(job);

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "setting.h"
+#include "public.h"
 
 /* Two ranks, each a thread with a context and a model of its own, train one model. */
 

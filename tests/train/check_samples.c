@@ -115,7 +115,7 @@ static void write_stretched_model(void)
     fclose(f);
 }
 
-static void set_up(void)
+static void write_models(void)
 {
     write_small_model();
     write_stretched_model();
@@ -519,7 +519,7 @@ END_TEST
 int main(void)
 {
     TCase *tc = tcase_create("all");
-    tcase_add_unchecked_fixture(tc, set_up, scratch_clean);
+    tcase_add_unchecked_fixture(tc, write_models, scratch_clean);
     tcase_add_test(tc, perplexity_of_masked_labels);
     tcase_add_test(tc, perplexity_of_packed_sequences_is_that_of_sequences_apart);
     tcase_add_test(tc, blocks_see_segments);

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "setting.h"
+#include "public.h"
 
 /* A job that is interrupted, saved, and loaded by a new one in a new context ends with the bytes of
  * one that was not. */

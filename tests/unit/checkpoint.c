@@ -1,4 +1,10 @@
-#include "fixture.h"
+#include "each_test.h"
+#include "unit.h"
+
+static eqi_tape *tape;
+
+static void open_tape(void) { OK(ctx, eqi_tape_create(ctx, &tape)); }
+static void close_tape(void) { eqi_tape_free(tape); }
 
 /* x + w * silu(norm(x)) * norm(x), with a trainable gain and w captured: fan-out inside, residual
  * outside. */
@@ -188,7 +194,8 @@ END_TEST
 TCase *case_checkpoint(void)
 {
     TCase *t = tcase_create("checkpoint");
-    tcase_add_checked_fixture(t, setup, teardown);
+    tcase_add_checked_fixture(t, setup_ref, teardown);
+    tcase_add_checked_fixture(t, open_tape, close_tape);
     tcase_add_test(t, same_bits_as_the_plain_run);
     tcase_add_test(t, nothing_to_train);
     tcase_add_test(t, segment_that_returns_its_input);

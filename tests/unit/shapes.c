@@ -1,4 +1,10 @@
-#include "fixture.h"
+#include "each_test.h"
+#include "unit.h"
+
+static eqi_tape *tape;
+
+static void open_tape(void) { OK(ctx, eqi_tape_create(ctx, &tape)); }
+static void close_tape(void) { eqi_tape_free(tape); }
 
 /* Every op refuses what does not fit, in one line that begins with its name and shows both shapes.
  */
@@ -346,7 +352,8 @@ END_TEST
 TCase *case_shapes(void)
 {
     TCase *c = tcase_create("shapes");
-    tcase_add_checked_fixture(c, setup, teardown);
+    tcase_add_checked_fixture(c, setup_ref, teardown);
+    tcase_add_checked_fixture(c, open_tape, close_tape);
     tcase_add_test(c, pairs);
     tcase_add_test(c, optimizer_step);
     tcase_add_test(c, linear);

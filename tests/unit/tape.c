@@ -1,4 +1,14 @@
-#include "fixture.h"
+#include "each_test.h"
+#include "unit.h"
+
+static eqi_tape *tape;
+
+static void open_tape(void) { OK(ctx, eqi_tape_create(ctx, &tape)); }
+static void close_tape(void)
+{
+    eqi_tape_free(tape);
+    eqi_tape_free(NULL);
+}
 
 static eqi_tensor *leaf(double a, double b)
 {
@@ -358,7 +368,8 @@ END_TEST
 TCase *case_tape(void)
 {
     TCase *t = tcase_create("tape");
-    tcase_add_checked_fixture(t, setup, teardown);
+    tcase_add_checked_fixture(t, setup_ref, teardown);
+    tcase_add_checked_fixture(t, open_tape, close_tape);
     tcase_add_test(t, records_only_what_trains);
     tcase_add_test(t, several_uses_add_up);
     tcase_add_test(t, shared_gradients_stay_apart);

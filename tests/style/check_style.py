@@ -8,7 +8,7 @@ import sys
 
 COLUMNS = 100
 VERSION = "14."  # other versions lay the same style out differently
-SOURCES = ("*.c", "*.h")
+SOURCES = ("*.c", "*.h", "*.cpp", "*.hpp")
 TEXTS = ("*.py", "*.md", "*.sh", "*meson.build", "meson_options.txt")
 
 

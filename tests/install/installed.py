@@ -53,3 +53,18 @@ class Installed(unittest.TestCase):
         run(program, "quantize", MODEL, "--out", out + "/w2", *rtn, **environment)
         text = ["--text", out + "/tokens.u16", "--seq-len", "32"]
         self.assertIn("perplexity", run(program, "eval", out + "/w2", *text, **environment))
+
+    @classmethod
+    def configure(cls, source, *options):
+        build = tempfile.mkdtemp(dir=cls.dir)
+        run("cmake", "-S", source, "-B", build, "-DCMAKE_PREFIX_PATH=" + cls.prefix, *options)
+        return build
+
+    @classmethod
+    def examples(cls, *options):
+        """Built from a copy: nothing of the source tree is in reach."""
+        source = tempfile.mkdtemp(dir=cls.dir)
+        shutil.copytree(os.path.join(SOURCE, "examples"), source, dirs_exist_ok=True)
+        build = cls.configure(source, *options)
+        run("cmake", "--build", build, "-j2")
+        return build

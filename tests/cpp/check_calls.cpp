@@ -178,6 +178,9 @@ START_TEST(ops_on_rows)
     SAME(o.tape.embedding(ids, table),
          eqat_op_embedding(t, ids.get(), table.get(), EQAT_F32, &out));
     SAME(o.tape.gather_rows(h, rows), eqat_op_gather_rows(t, h.get(), rows.get(), &out));
+    auto masked = o.ints({3}, {1, -1, 0});
+    SAME(o.tape.kl_divergence(h, logits, &masked),
+         eqat_op_kl_divergence(t, h.get(), logits.get(), masked.get(), &out));
     auto mine = MUST(o.tape.linear_cross_entropy(h, table, ids));
     eqat_tensor *loss = nullptr, *count = nullptr;
     eqat_status status =

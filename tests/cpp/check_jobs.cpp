@@ -149,7 +149,7 @@ END_TEST
 START_TEST(callbacks_take_part)
 {
     setting s;
-    int steps = 0, losses = 0, gradients = 0, sums = 0, end_to_end = 0;
+    int steps = 0, losses = 0, gradients = 0, sums = 0, end_to_end = 0, divergences = 0;
     std::int64_t last = 0;
     auto o = fast_block_ap();
     o.on_progress = [&](const eqat_progress &p) {
@@ -177,8 +177,16 @@ START_TEST(callbacks_take_part)
     ck_assert_int_gt(sums, 0);
     auto e = fast_e2e_qp();
     e.on_progress = [&](const eqat_progress &) { return ++end_to_end, eqat::proceed::yes; };
+    e.on_loss = [&](eqat::tape &tape, const eqat::tensor &logits, const eqat::batch &batch) {
+        ck_assert_uint_eq(batch.ids.size(), 16);
+        ck_assert_int_lt(batch.labels[15], 0);
+        auto target = tape.scale(logits, 0.5);
+        divergences++;
+        return tape.kl_divergence(logits, MUST(std::move(target)));
+    };
     MUST(eqat::e2e_qp::train(s.model, s.data, e));
     ck_assert_int_eq(end_to_end, 3);
+    ck_assert_int_eq(divergences, 6);
     eqat::eval_options v;
     v.on_progress = [&](const eqat_progress &p) {
         last = p.step;

@@ -31,6 +31,22 @@ struct batch {
           time(count > 0 ? static_cast<std::int64_t>(sequences.size()) / count : 0), ids(sequences)
     {
     }
+    /** What C lends a callback; `embeddings` holds the batch's. */
+    static batch lent(const eqat_batch &b, const tensor &embeddings)
+    {
+        batch out;
+        std::size_t n = static_cast<std::size_t>(b.batch * b.time);
+        auto of = [n](const std::int32_t *p) { return span<const std::int32_t>(p, p ? n : 0); };
+        out.batch_size = b.batch;
+        out.time = b.time;
+        out.ids = of(b.ids);
+        out.labels = of(b.labels);
+        out.positions = of(b.positions);
+        out.segments = of(b.segments);
+        out.embeddings = embeddings ? &embeddings : nullptr;
+        out.keep_activations = b.keep_activations;
+        return out;
+    }
 };
 
 /** A decoder-only transformer, full precision or quantized: eqat_model. */

@@ -151,6 +151,12 @@ class tape : public detail::handle<eqat_tape, eqat_tape_free>
     {
         return op(eqat_op_mse, x.get(), target.get());
     }
+    /** Of softmax(logits) from softmax(target), over the rows whose label is not negative. */
+    outcome<tensor> kl_divergence(const tensor &logits, const tensor &target,
+                                  const tensor *labels = nullptr)
+    {
+        return op(eqat_op_kl_divergence, logits.get(), target.get(), detail::raw(labels));
+    }
     outcome<mean_loss> linear_cross_entropy(const tensor &x, const tensor &w, const tensor &labels)
     {
         eqat_tensor *loss = nullptr, *count = nullptr;

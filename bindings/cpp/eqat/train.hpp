@@ -21,6 +21,9 @@ using progress_fn = std::function<proceed(const eqat_progress &progress)>;
 /** A loss of the caller's, made of ops on the tape: eqat_block_loss_fn. */
 using block_loss_fn =
     std::function<outcome<tensor>(tape &tape, const tensor &y, const tensor &target)>;
+/** The same end to end, of the logits of a micro-batch; its labels are there: eqat_e2e_loss_fn. */
+using e2e_loss_fn =
+    std::function<outcome<tensor>(tape &tape, const tensor &logits, const batch &batch)>;
 /** Replaces sums by their sums over all ranks: eqat_reduce_fn. */
 using reduce_fn = std::function<outcome<void>(span<double> sums)>;
 
@@ -35,6 +38,7 @@ struct block_ap_options : eqat_block_ap_options {
 struct e2e_qp_options : eqat_e2e_qp_options {
     e2e_qp_options() { eqat_e2e_qp_options_init(this, sizeof(eqat_e2e_qp_options)); }
     progress_fn on_progress;
+    e2e_loss_fn on_loss;
     gradient_fn on_gradient;
     reduce_fn on_reduce;
 };
@@ -52,6 +56,7 @@ struct job_calls {
     std::shared_ptr<home> where;
     progress_fn progress;
     block_loss_fn loss;
+    e2e_loss_fn e2e_loss;
     reduce_fn reduce;
     gradient_call gradient;
     std::shared_ptr<void> data;
@@ -74,6 +79,18 @@ struct job_calls {
             tape t = tape::lent(job->where, raw);
             return then(job->loss(t, tensor(job->where, eqat_tensor_ref(y)),
                                   tensor(job->where, eqat_tensor_ref(target))),
+                        [&](const tensor &made) { *loss = eqat_tensor_ref(made.get()); });
+        });
+    }
+    static eqat_status call_e2e_loss(void *user, eqat_tape *raw, eqat_tensor *logits,
+                                     const eqat_batch *b, eqat_tensor **loss)
+    {
+        auto *job = static_cast<job_calls *>(user);
+        return job->where->guard([&]() -> outcome<void> {
+            tape t = tape::lent(job->where, raw);
+            tensor embeddings(job->where, eqat_tensor_ref(b->embeddings));
+            return then(job->e2e_loss(t, tensor(job->where, eqat_tensor_ref(logits)),
+                                      batch::lent(*b, embeddings)),
                         [&](const tensor &made) { *loss = eqat_tensor_ref(made.get()); });
         });
     }
@@ -264,6 +281,11 @@ inline outcome<e2e_qp> e2e_qp::create(const model &m, const data &d, const e2e_q
     calls->where = m.where();
     calls->data = d.callbacks();
     calls->enter(options, raw);
+    calls->e2e_loss = options.on_loss;
+    if (calls->e2e_loss) {
+        raw.loss = detail::job_calls::call_e2e_loss;
+        raw.loss_user = calls.get();
+    }
     eqat_e2e_qp *out = nullptr;
     eqat_status status = eqat_e2e_qp_create(m.get(), &out, d.get(), &raw);
     e2e_qp job(m.where(), out);

@@ -135,6 +135,16 @@ static int value_error(const flag_set *set, const flag_group *group, const char 
     return code;
 }
 
+static int append(const flag_set *set, const flag_own *own, const char *value)
+{
+    flag_values *l = own->list;
+    if (l->count == sizeof l->items / sizeof *l->items)
+        return usage_error(set, "--%s: found too many%s, expected at most 256", own->name, "");
+    l->items[l->count].name = own->name;
+    l->items[l->count++].value = value;
+    return -1;
+}
+
 /* Finds a flag by the name in `arg`; stores the value. Returns -1 when stored, -2 when no such
  * flag, else an exit code. */
 static int store(const flag_set *set, const char *arg, const char *name, const char *value,
@@ -150,6 +160,7 @@ static int store(const flag_set *set, const char *arg, const char *name, const c
             return -1;
         }
         if (!value) return usage_error(set, "--%s: expected a value: %s", name, o->value);
+        if (o->list) return append(set, o, value);
         *o->text = value;
         return -1;
     }

@@ -16,7 +16,15 @@ typedef struct flag_group {
                            NULL: not wanted */
 } flag_group;
 
-/* A flag of the tool's own; exactly one of text and on is set. */
+/* What a flag that may be repeated was given, in order. */
+typedef struct flag_values {
+    struct {
+        const char *name, *value; /* "rule", "*.down_proj=4" */
+    } items[256];
+    size_t count;
+} flag_values;
+
+/* A flag of the tool's own; exactly one of text, on and list is set. */
 typedef struct flag_own {
     const char *name;  /* "out" */
     const char *value; /* "DIR" in --help; NULL for a switch */
@@ -24,6 +32,7 @@ typedef struct flag_own {
     const char **text;
     bool *on;
     const char *const *words; /* NULL-terminated values that there are; NULL: any */
+    flag_values *list;        /* flags of one list keep the order between them */
 } flag_own;
 
 typedef struct flag_set {

@@ -1,3 +1,4 @@
+#include "record.h"
 #include "tool.h"
 
 static json_t *linears_json(eqat_model *model, int64_t block)
@@ -55,7 +56,9 @@ int command_inspect(int argc, char **argv)
         fprintf(stderr, "eqat: inspect: expected a MODEL\n");
         return 2;
     }
-    code = tool_open(&t, "inspect");
+    t.run = record_new("inspect", argc, argv);
+    json_object_set_new(t.run, "model", tool_text(path));
+    code = tool_open(&t);
     if (code) return code;
     eqat_model *model = NULL;
     eqat_model_info m = {.struct_size = sizeof m};

@@ -1,14 +1,14 @@
-#include <dirent.h>
-#include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
+#include "input.h"
+#include "output.h"
+#include "record.h"
+#include "rules.h"
 #include "tool.h"
 
-static const char *const data_fields[] = {"train_size", "val_size", "seq_len", "sampling",
-                                          "shuffle",    "rank",     "world",   NULL};
+static const char *const data_fields[] = {
+    "train_size", "val_size", "seq_len", "sampling", "shuffle", "rank", "world", "text_key", NULL};
 static const char *const e2e_data_fields[] = {"train_size", "seq_len", NULL};
 
 typedef enum method { RTN, BLOCK_AP, EFFICIENTQAT } method;
@@ -20,9 +20,15 @@ typedef struct job {
     eqat_data_options data, e2e_data;
     eqat_block_ap_options block_ap;
     eqat_e2e_qp_options e2e;
-    const char *path, *out, *calib, *e2e_file, *method_name;
+    const char *path, *calib_file, *e2e_file, *method_name;
     const char *calib_flag, *e2e_flag; /* one given of the many about Block-AP, about E2E-QP */
     method method;
+    output out;
+    flag_values rules;
+    input calib, e2e_in;   /* path NULL: E2E-QP trains on the calibration data */
+    eqat_block_ap *ap;     /* while it runs */
+    int64_t block, blocks; /* of it, in work; in all */
+    double block_started, epoch_started;
 } job;
 
 static void init(job *j)
@@ -53,6 +59,7 @@ static void share_sampling(job *j)
     j->e2e_data.shuffle = j->data.shuffle;
     j->e2e_data.rank = j->data.rank;
     j->e2e_data.world = j->data.world;
+    j->e2e_data.text_key = j->data.text_key;
 }
 
 /* What would be ignored is told. */
@@ -65,7 +72,7 @@ static int unused_flag(const job *j, const char *flag, const char *expected)
 
 static int choose_method(job *j)
 {
-    const char *calib = j->calib ? "--calib" : j->calib_flag,
+    const char *calib = j->calib_file ? "--calib" : j->calib_flag,
                *e2e = j->e2e_file ? "--e2e" : j->e2e_flag;
     const char *name = j->method_name ? j->method_name : j->e2e_file ? "efficientqat" : "block-ap";
     j->method_name = name;
@@ -79,45 +86,9 @@ static int choose_method(job *j)
         return usage_error("--method: expected rtn, block-ap or efficientqat");
     if (j->method == RTN && calib) return unused_flag(j, calib, "block-ap or efficientqat");
     if (j->method != EFFICIENTQAT && e2e) return unused_flag(j, e2e, "efficientqat");
-    if (j->method != RTN && !j->calib)
+    if (j->method != RTN && !j->calib_file)
         return usage_error("--calib: expected a file of calibration text or tokens");
-    if (!j->e2e_file) j->e2e_file = j->calib;
     return -1;
-}
-
-static bool is_empty_folder(const char *path)
-{
-    DIR *d = opendir(path);
-    if (!d) return false;
-    bool empty = true;
-    for (struct dirent *e; empty && (e = readdir(d));)
-        empty = !strcmp(e->d_name, ".") || !strcmp(e->d_name, "..");
-    closedir(d);
-    return empty;
-}
-
-/* What saving would refuse after hours of training is refused before them: an empty folder takes
- * the way that the result will. */
-static eqat_status check_out(tool *t, const char *out)
-{
-    struct stat sb;
-    char probe[4096];
-    bool there = lstat(out, &sb) == 0;
-    if (there && !(S_ISDIR(sb.st_mode) && is_empty_folder(out)))
-        return tool_fail(t, EQAT_EXISTS, "%s: found %s, expected a new or empty folder", out,
-                         S_ISDIR(sb.st_mode) ? "a folder that is not empty"
-                                             : "something that is not a folder");
-    int length = (int)strlen(out);
-    while (length > 1 && out[length - 1] == '/') length--;
-    snprintf(probe, sizeof probe, "%.*s.partial-%ld", length, out, (long)getpid());
-    if (mkdir(probe, 0777) != 0)
-        return tool_fail(t, EQAT_IO, "%s: cannot create the output folder: %s", out,
-                         strerror(errno));
-    int failed = there && rename(probe, out) != 0 ? errno : 0;
-    if (!there || failed) rmdir(probe);
-    return failed
-        ? tool_fail(t, EQAT_IO, "%s: cannot put a folder in its place: %s", out, strerror(failed))
-        : EQAT_OK;
 }
 
 static eqat_status check_bits(job *j)
@@ -128,31 +99,41 @@ static eqat_status check_bits(job *j)
                      "--bits: found %d, expected 2, 3, 4 or 8: no engine reads others", bits);
 }
 
-/* The same for shapes: zero points fill whole words across the outputs of a linear. */
-static eqat_status check_shapes(job *j, eqat_model *model)
+/* What the layout cannot hold is refused before the work: zero points fill whole words across the
+ * outputs of a linear. */
+static eqat_status check_linear(job *j, const eqat_quantizer *quantizer, const eqat_linear_info *l)
 {
-    int32_t bits = j->quantizer.bits;
-    int64_t step = bits == 3 ? 32 : 32 / bits;
-    eqat_linear_info l = {.struct_size = sizeof l};
-    for (int64_t b = 0; eqat_model_linear_count(model, b) > 0; b++)
-        for (int64_t i = 0;
-             i < eqat_model_linear_count(model, b) && eqat_model_linear(model, b, i, &l) == EQAT_OK;
-             i++)
-            if (l.out_features % step)
-                return tool_fail(&j->t, EQAT_UNSUPPORTED,
-                                 "%s: found %lld outputs, expected a multiple of %lld at %d bits",
-                                 l.name, (long long)l.out_features, (long long)step, bits);
-    return EQAT_OK;
+    eqat_quantizer_options o = {.struct_size = sizeof o};
+    if (!eqat_quantizer_lookup(quantizer, l->name, &o)) return EQAT_OK;
+    if (o.bits > 4 && o.bits < 8)
+        return tool_fail(&j->t, EQAT_UNSUPPORTED,
+                         "%s: found %d bits, expected 2, 3, 4 or 8: no engine reads others",
+                         l->name, o.bits);
+    int64_t step = o.bits == 3 ? 32 : 32 / o.bits;
+    if (l->out_features % step == 0) return EQAT_OK;
+    return tool_fail(&j->t, EQAT_UNSUPPORTED,
+                     "%s: found %lld outputs, expected a multiple of %lld at %d bits", l->name,
+                     (long long)l->out_features, (long long)step, o.bits);
 }
 
-static eqat_status open_data(job *j, const eqat_model *model, const char *path,
-                             const eqat_data_options *options, eqat_data **out)
+static eqat_status check_linears(job *j, eqat_model *model, const eqat_quantizer *quantizer)
 {
-    eqat_model_info info = {.struct_size = sizeof info};
-    eqat_status st = eqat_model_inspect((eqat_model *)model, &info);
-    if (st != EQAT_OK) return st;
-    return eqat_data_open(j->t.ctx, out, path, eqat_model_tokenizer(model), info.vocab_size,
-                          options);
+    eqat_linear_info l = {.struct_size = sizeof l};
+    eqat_status st = EQAT_OK;
+    for (int64_t b = 0; st == EQAT_OK && eqat_model_linear_count(model, b) > 0; b++)
+        for (int64_t i = 0; st == EQAT_OK && i < eqat_model_linear_count(model, b); i++) {
+            st = eqat_model_linear(model, b, i, &l);
+            if (st == EQAT_OK) st = check_linear(j, quantizer, &l);
+        }
+    return st;
+}
+
+static eqat_status make_quantizer(job *j, eqat_model *model, eqat_quantizer **out)
+{
+    eqat_status st = eqat_quantizer_create(j->t.ctx, out, &j->quantizer);
+    if (st == EQAT_OK) st = rules_add(&j->t, &j->rules, &j->quantizer, model, *out);
+    if (st == EQAT_OK) st = check_linears(j, model, *out);
+    return st;
 }
 
 static void report_blocks(job *j, const eqat_block_ap *ap)
@@ -171,20 +152,72 @@ static void report_blocks(job *j, const eqat_block_ap *ap)
     tool_set(&j->t, "blocks", blocks);
 }
 
+/* ---- what the log tells of blocks and epochs ---- */
+
+static void end_block(job *j)
+{
+    double now = tool_seconds();
+    tool_event(&j->t,
+               json_pack("{s:s,s:I,s:I,s:f,s:I}", "event", "block", "block", (json_int_t)j->block,
+                         "blocks", (json_int_t)j->blocks, "seconds", now - j->block_started,
+                         "peak_rss_bytes", (json_int_t)tool_peak_rss()));
+    j->block_started = now;
+}
+
+static void end_epoch(job *j, const eqat_progress *p)
+{
+    eqat_epoch_report r = {.struct_size = sizeof r};
+    double now = tool_seconds();
+    if (eqat_block_ap_epoch(j->ap, p->block, p->epoch, &r) != EQAT_OK) return;
+    tool_event(&j->t,
+               json_pack("{s:s,s:s,s:I,s:I,s:I,s:I,s:o,s:o,s:f}", "event", "epoch", "phase",
+                         p->phase, "block", (json_int_t)p->block, "blocks", (json_int_t)p->blocks,
+                         "epoch", (json_int_t)p->epoch, "epochs", (json_int_t)p->epochs,
+                         "train_loss", tool_number(r.train_loss), "val_loss",
+                         tool_number(r.val_loss), "seconds", now - j->epoch_started));
+}
+
+static int32_t block_progress(void *user, const eqat_progress *p)
+{
+    job *j = user;
+    j->blocks = p->blocks;
+    if (p->block != j->block) end_block(j);
+    j->block = p->block;
+    int32_t stop = tool_progress(&j->t, p);
+    if (p->step % eqat_block_ap_steps(j->ap) == 0) {
+        end_epoch(j, p);
+        j->epoch_started = tool_seconds();
+    }
+    return stop;
+}
+
+static eqat_status train_blocks(job *j, eqat_model *model, const eqat_quantizer *quantizer,
+                                eqat_data *data)
+{
+    j->block_ap.progress_user = j;
+    j->block_started = j->epoch_started = tool_seconds();
+    eqat_status st = eqat_block_ap_create(model, &j->ap, quantizer, data, &j->block_ap);
+    if (st == EQAT_OK) st = eqat_block_ap_run(j->ap);
+    if (st == EQAT_OK) {
+        report_blocks(j, j->ap);
+        end_block(j);
+        tool_end_phase(&j->t);
+    }
+    eqat_block_ap_free(j->ap);
+    j->ap = NULL;
+    return st;
+}
+
 static eqat_status run_block_ap(job *j, eqat_model *model)
 {
     eqat_quantizer *quantizer = NULL;
     eqat_data *data = NULL;
-    eqat_block_ap *ap = NULL;
-    eqat_status st = eqat_quantizer_create(j->t.ctx, &quantizer, &j->quantizer);
+    eqat_status st = make_quantizer(j, model, &quantizer);
     if (st == EQAT_OK && j->method == RTN) st = eqat_model_quantize_rtn(model, quantizer);
     if (st == EQAT_OK && j->method != RTN) {
-        st = open_data(j, model, j->calib, &j->data, &data);
-        if (st == EQAT_OK) st = eqat_block_ap_create(model, &ap, quantizer, data, &j->block_ap);
-        if (st == EQAT_OK) st = eqat_block_ap_run(ap);
-        if (st == EQAT_OK) report_blocks(j, ap);
+        st = input_open(&j->t, &j->calib, model, &j->data, &data);
+        if (st == EQAT_OK) st = train_blocks(j, model, quantizer, data);
     }
-    eqat_block_ap_free(ap);
     eqat_data_free(data);
     eqat_quantizer_free(quantizer);
     return st;
@@ -194,7 +227,8 @@ static eqat_status run_e2e(job *j, eqat_model *model)
 {
     eqat_data *data = NULL;
     eqat_e2e_qp *e2e = NULL;
-    eqat_status st = open_data(j, model, j->e2e_file, &j->e2e_data, &data);
+    const input *in = j->e2e_in.path ? &j->e2e_in : &j->calib;
+    eqat_status st = input_open(&j->t, in, model, &j->e2e_data, &data);
     if (st == EQAT_OK) st = eqat_e2e_qp_create(model, &e2e, data, &j->e2e);
     if (st == EQAT_OK) st = eqat_e2e_qp_run(e2e);
     if (st == EQAT_OK) {
@@ -204,6 +238,7 @@ static eqat_status run_e2e(job *j, eqat_model *model)
         tool_set(
             &j->t, "e2e",
             json_pack("{s:I,s:o}", "steps", (json_int_t)eqat_e2e_qp_steps(e2e), "loss", losses));
+        tool_end_phase(&j->t);
     }
     eqat_e2e_qp_free(e2e);
     eqat_data_free(data);
@@ -212,20 +247,94 @@ static eqat_status run_e2e(job *j, eqat_model *model)
 
 static eqat_status save(job *j, eqat_model *model)
 {
-    eqat_status st = eqat_model_save(model, j->out);
+    eqat_status st = output_save(&j->t, &j->out, model);
     eqat_model_info info = {.struct_size = sizeof info};
     if (st == EQAT_OK) st = eqat_model_inspect(model, &info);
     if (st != EQAT_OK) return st;
     tool_set(&j->t, "model", tool_text(j->path));
-    tool_set(&j->t, "out", tool_text(j->out));
+    tool_set(&j->t, "out", tool_text(j->out.path));
     tool_set(&j->t, "bits_per_linear_parameter", json_real(info.linear_bits));
     tool_set(&j->t, "bytes", json_integer(info.bytes));
     tool_say(
         &j->t,
         "%s: %.2f bits per parameter of the linears, %.1f MB in all, %.0f s, peak memory %.0f MB",
-        j->out, info.linear_bits, (double)info.bytes / 1e6, tool_seconds() - j->t.started,
+        j->out.path, info.linear_bits, (double)info.bytes / 1e6, tool_seconds() - j->t.started,
         (double)tool_peak_rss() / 1e6);
     return EQAT_OK;
+}
+
+/* ---- both commands ---- */
+
+#define FORCE_FLAG(j)                                                                         \
+    {                                                                                         \
+        .name = "force", .help = "replace a model's folder there, once the new one is whole", \
+        .on = &(j)->out.force                                                                 \
+    }
+
+static void record_job(job *j, const char *command, int argc, char **argv)
+{
+    bool quantizes = !strcmp(command, "quantize");
+    j->t.run = record_new(command, argc, argv);
+    json_object_set_new(j->t.run, "model", tool_text(j->path));
+    json_object_set_new(j->t.run, "out", tool_text(j->out.path));
+    if (quantizes) {
+        json_object_set_new(j->t.run, "method", json_string(j->method_name));
+        json_object_set_new(j->t.run, "rules", rules_json(&j->rules, &j->quantizer));
+        record_options(j->t.run, "quantizer", "quantizer", &j->quantizer);
+    }
+    if (quantizes && j->method != RTN) {
+        record_options(j->t.run, "data", "data", &j->data);
+        record_options(j->t.run, "block_ap", "block_ap", &j->block_ap);
+    }
+    if (j->method == EFFICIENTQAT) {
+        record_options(j->t.run, "e2e_data", "data", &j->e2e_data);
+        record_options(j->t.run, "e2e_qp", "e2e_qp", &j->e2e);
+    }
+    record_options(j->t.run, "model", "model", &j->model);
+}
+
+static bool take_inputs(job *j)
+{
+    const char *use = j->calib_file ? "e2e" : "data";
+    bool same = j->calib_file && j->e2e_file && !strcmp(j->calib_file, j->e2e_file);
+    if (j->calib_file && !input_take(&j->t, &j->calib, "calib", j->calib_file)) return false;
+    if (!j->e2e_file || same) return true;
+    return input_take(&j->t, &j->e2e_in, use, j->e2e_file);
+}
+
+static void release_inputs(job *j)
+{
+    input_release(&j->calib);
+    input_release(&j->e2e_in);
+}
+
+static int open_job(job *j, const char *command, int argc, char **argv)
+{
+    share_sampling(j);
+    j->out.model = j->path;
+    j->t.keeps = true;
+    j->block_ap.progress = block_progress;
+    j->e2e.progress = tool_progress;
+    j->e2e.progress_user = &j->t;
+    record_job(j, command, argc, argv);
+    int code = take_inputs(j) ? tool_open(&j->t) : tool_give_up(&j->t);
+    if (code) release_inputs(j);
+    return code;
+}
+
+static int close_job(job *j, eqat_status status)
+{
+    release_inputs(j);
+    return tool_close(&j->t, status);
+}
+
+static eqat_status open_model(job *j, eqat_model **out)
+{
+    eqat_model_info info = {.struct_size = sizeof info};
+    eqat_status st = eqat_model_open(j->t.ctx, out, j->path, &j->model);
+    if (st == EQAT_OK) st = eqat_model_inspect(*out, &info);
+    j->t.input_bytes = info.bytes;
+    return st;
 }
 
 int command_quantize(int argc, char **argv)
@@ -237,11 +346,12 @@ int command_quantize(int argc, char **argv)
         {.name = "out",
          .value = "DIR",
          .help = "where the quantized model goes: a new or empty folder",
-         .text = &j.out},
+         .text = &j.out.path},
+        FORCE_FLAG(&j),
         {.name = "calib",
          .value = "FILE",
-         .help = "Block-AP trains on it: .txt .jsonl .npy .u16 .u32",
-         .text = &j.calib},
+         .help = "Block-AP trains on it: .txt .jsonl .npy .u16 .u32; - for text on standard input",
+         .text = &j.calib_file},
         {.name = "e2e",
          .value = "FILE",
          .help = "E2E-QP trains on it (default: the one of --calib)",
@@ -251,6 +361,15 @@ int command_quantize(int argc, char **argv)
          .help = "rtn, block-ap or efficientqat (default: efficientqat with --e2e, else block-ap)",
          .text = &j.method_name,
          .words = methods},
+        {.name = "rule",
+         .value = "PATTERN=BITS[,GROUP]",
+         .help = "other bits and groups for linears whose name matches: '*.down_proj=4,32'; may be "
+                 "repeated, the last match counts",
+         .list = &j.rules},
+        {.name = "skip",
+         .value = "PATTERN",
+         .help = "linears that stay as they are: '*.layers.0.*'; a rule, too",
+         .list = &j.rules},
         TOOL_FLAGS(&j.t),
     };
     const flag_group groups[] = {
@@ -273,32 +392,31 @@ int command_quantize(int argc, char **argv)
     int code = flags_parse(&set, argc, argv, &j.path);
     if (code >= 0) return code;
     if (!j.path) return usage_error("quantize: expected a MODEL");
-    if (!j.out || !*j.out) return usage_error("quantize: --out: expected a folder for the result");
+    if (!j.out.path || !*j.out.path)
+        return usage_error("quantize: --out: expected a folder for the result");
     code = choose_method(&j);
+    if (code < 0) code = rules_check(&j.rules);
     if (code >= 0) return code;
-    share_sampling(&j);
-    j.block_ap.progress = j.e2e.progress = tool_progress;
-    j.block_ap.progress_user = j.e2e.progress_user = &j.t;
-    code = tool_open(&j.t, "quantize");
+    code = open_job(&j, "quantize", argc, argv);
     if (code) return code;
     tool_set(&j.t, "method", json_string(j.method_name));
     tool_set(&j.t, "bits", json_integer(j.quantizer.bits));
     tool_set(&j.t, "group_size", json_integer(j.quantizer.group_size));
     eqat_model *model = NULL;
     eqat_status st = check_bits(&j);
-    if (st == EQAT_OK) st = check_out(&j.t, j.out);
-    if (st == EQAT_OK) st = eqat_model_open(j.t.ctx, &model, j.path, &j.model);
-    if (st == EQAT_OK) st = check_shapes(&j, model);
+    if (st == EQAT_OK) st = output_check(&j.t, &j.out);
+    if (st == EQAT_OK) st = open_model(&j, &model);
     if (st == EQAT_OK) st = run_block_ap(&j, model);
     if (st == EQAT_OK && j.method == EFFICIENTQAT) st = run_e2e(&j, model);
     if (st == EQAT_OK) st = save(&j, model);
     eqat_model_free(model);
-    return tool_close(&j.t, st);
+    return close_job(&j, st);
 }
 
 int command_e2e_qp(int argc, char **argv)
 {
-    static const char *const sampling_fields[] = {"sampling", "shuffle", "rank", "world", NULL};
+    static const char *const sampling_fields[] = {"sampling", "shuffle",  "rank",
+                                                  "world",    "text_key", NULL};
     job j;
     init(&j);
     j.method = EFFICIENTQAT;
@@ -306,10 +424,11 @@ int command_e2e_qp(int argc, char **argv)
         {.name = "out",
          .value = "DIR",
          .help = "where the trained model goes: a new or empty folder",
-         .text = &j.out},
+         .text = &j.out.path},
+        FORCE_FLAG(&j),
         {.name = "data",
          .value = "FILE",
-         .help = "training data: .txt .jsonl .npy .u16 .u32",
+         .help = "training data: .txt .jsonl .npy .u16 .u32; - for text on standard input",
          .text = &j.e2e_file},
         TOOL_FLAGS(&j.t),
     };
@@ -332,19 +451,17 @@ int command_e2e_qp(int argc, char **argv)
     int code = flags_parse(&set, argc, argv, &j.path);
     if (code >= 0) return code;
     if (!j.path) return usage_error("e2e-qp: expected a quantized MODEL");
-    if (!j.out || !*j.out) return usage_error("e2e-qp: --out: expected a folder for the result");
+    if (!j.out.path || !*j.out.path)
+        return usage_error("e2e-qp: --out: expected a folder for the result");
     if (!j.e2e_file)
         return usage_error("e2e-qp: --data: expected a file of training text or tokens");
-    share_sampling(&j);
-    j.e2e.progress = tool_progress;
-    j.e2e.progress_user = &j.t;
-    code = tool_open(&j.t, "e2e-qp");
+    code = open_job(&j, "e2e-qp", argc, argv);
     if (code) return code;
     eqat_model *model = NULL;
-    eqat_status st = check_out(&j.t, j.out);
-    if (st == EQAT_OK) st = eqat_model_open(j.t.ctx, &model, j.path, &j.model);
+    eqat_status st = output_check(&j.t, &j.out);
+    if (st == EQAT_OK) st = open_model(&j, &model);
     if (st == EQAT_OK) st = run_e2e(&j, model);
     if (st == EQAT_OK) st = save(&j, model);
     eqat_model_free(model);
-    return tool_close(&j.t, st);
+    return close_job(&j, st);
 }

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "record.h"
 #include "tool.h"
 
 static eqat_status print_line(tool *t, const eqat_tokenizer *tokenizer, const char *line,
@@ -76,7 +77,9 @@ int command_tokenize(int argc, char **argv)
         fprintf(stderr, "eqat: %s: cannot open: %s\n", text, strerror(errno));
         return 1;
     }
-    code = tool_open(&t, "tokenize");
+    t.run = record_new("tokenize", argc, argv);
+    json_object_set_new(t.run, "model", tool_text(path));
+    code = tool_open(&t);
     if (code) {
         if (in != stdin) fclose(in);
         return code;

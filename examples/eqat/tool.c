@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <math.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -9,6 +10,9 @@
 #include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "output.h"
+#include "record.h"
 
 const char *const tool_context_fields[] = {"device", "threads", "seed", "log_level", NULL};
 
@@ -20,6 +24,15 @@ static void on_interrupt(int sig)
     (void)sig;
     interrupted = 1;
     if (interrupted_context) eqat_context_cancel(interrupted_context);
+}
+
+/* Those that the process may use. */
+static int processors(void)
+{
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) > 0) return CPU_COUNT(&set);
+    long n = sysconf(_SC_NPROCESSORS_ONLN);
+    return n > 0 ? (int)n : 1;
 }
 
 bool tool_interrupted(void) { return interrupted; }
@@ -52,7 +65,7 @@ int64_t tool_peak_rss(void)
     return (int64_t)u.ru_maxrss * 1024;
 }
 
-static void close_bar(tool *t)
+void tool_close_bar(tool *t)
 {
     if (t->bar_open) fputc('\n', stderr);
     t->bar_open = false;
@@ -63,45 +76,90 @@ static void on_log(void *user, int32_t level, const char *line)
     static const char *const names[] = {"error", "warning", "info", "debug"};
     tool *t = user;
     const char *name = level >= 0 && level < 4 ? names[level] : "log";
-    close_bar(t);
+    tool_close_bar(t);
     fprintf(stderr, "eqat: %s: %s\n", name, line);
     tool_event(t,
                json_pack("{s:s,s:s,s:o}", "event", "log", "level", name, "text", tool_text(line)));
 }
 
-int tool_open(tool *t, const char *command)
+/* The first line comes before all that the library says. */
+static void begin_log(tool *t)
 {
-    t->started = t->phase_started = tool_seconds();
-    t->terminal = isatty(STDERR_FILENO);
-    t->report = json_object();
-    tool_set(t, "command", json_string(command));
+    int available = processors(), threads = t->context.threads;
+    json_object_set_new(t->run, "processors", json_integer(available));
+    json_object_set_new(t->run, "threads", json_integer(threads ? threads : available));
+    json_object_set_new(t->run, "device", json_string(t->context.device));
+    json_object_set_new(t->run, "seed", json_integer((json_int_t)t->context.seed));
+    record_options(t->run, "context", "context", &t->context);
+    tool_event(t, json_incref(t->run));
+    json_array_append(t->runs, t->run);
+}
+
+static int open_log(tool *t)
+{
     if (t->log_path && !(t->log = fopen(t->log_path, "a"))) {
         fprintf(stderr, "eqat: %s: cannot open the log file: %s\n", t->log_path, strerror(errno));
-        json_decref(t->report);
         return 1;
     }
-    tool_event(t, json_pack("{s:s,s:s}", "event", "start", "command", command));
-    t->context.log = on_log;
-    t->context.log_user = t;
-    char error[1024];
-    if (eqat_context_create(&t->ctx, &t->context, error, sizeof error) != EQAT_OK) {
-        fprintf(stderr, "eqat: %s\n", error);
-        if (t->log) fclose(t->log);
-        json_decref(t->report);
-        return 1;
-    }
+    if (!t->keeps || (t->kept = tmpfile())) return 0;
+    fprintf(stderr, "eqat: cannot make a temporary file for the log: %s\n", strerror(errno));
+    return 1;
+}
+
+static void release(tool *t)
+{
+    if (t->kept) fclose(t->kept);
+    json_decref(t->report);
+    json_decref(t->runs);
+    json_decref(t->run);
+}
+
+static void catch_interrupts(tool *t)
+{
     interrupted_context = t->ctx;
     /* The second interrupt ends the process the ordinary way. No SA_RESTART: a read from a terminal
      * ends, too. */
     struct sigaction action = {.sa_handler = on_interrupt, .sa_flags = (int)SA_RESETHAND};
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
-    return 0;
+}
+
+int tool_open(tool *t)
+{
+    char error[1024] = "";
+    t->started = t->phase_started = tool_seconds();
+    t->terminal = isatty(STDERR_FILENO);
+    t->report = json_object();
+    t->runs = json_array();
+    json_object_set(t->report, "command", json_object_get(t->run, "command"));
+    int code = open_log(t);
+    if (code == 0) {
+        const char *model = json_string_value(json_object_get(t->run, "model"));
+        if (t->keeps) output_inherit(t, model);
+        begin_log(t);
+        t->context.log = on_log;
+        t->context.log_user = t;
+        code = eqat_context_create(&t->ctx, &t->context, error, sizeof error) != EQAT_OK;
+    }
+    if (*error) fprintf(stderr, "eqat: %s\n", error);
+    if (code == 0) {
+        catch_interrupts(t);
+        return 0;
+    }
+    if (t->log) fclose(t->log);
+    release(t);
+    return code;
+}
+
+int tool_give_up(tool *t)
+{
+    json_decref(t->run);
+    return 1;
 }
 
 int tool_close(tool *t, eqat_status status)
 {
-    close_bar(t);
+    tool_close_bar(t);
     double seconds = tool_seconds() - t->started;
     int code = status == EQAT_OK ? 0 : status == EQAT_CANCELLED ? 130 : 1;
     if (status == EQAT_OK) {
@@ -119,9 +177,13 @@ int tool_close(tool *t, eqat_status status)
     } else {
         fprintf(stderr, "eqat: %s\n", t->error[0] ? t->error : eqat_context_error(t->ctx));
     }
+    const char *message = status == EQAT_OK ? NULL
+        : t->error[0]                       ? t->error
+                                            : eqat_context_error(t->ctx);
     tool_event(t,
-               json_pack("{s:s,s:s,s:f}", "event", "end", "status", eqat_status_name(status),
-                         "seconds", seconds));
+               json_pack("{s:s,s:s,s:o*,s:f,s:I}", "event", "end", "status",
+                         eqat_status_name(status), "message", message ? tool_text(message) : NULL,
+                         "seconds", seconds, "peak_rss_bytes", (json_int_t)tool_peak_rss()));
     interrupted_context = NULL;
     eqat_context_free(t->ctx);
     bool lost = t->log && ferror(t->log);
@@ -130,7 +192,7 @@ int tool_close(tool *t, eqat_status status)
         fprintf(stderr, "eqat: %s: cannot write the log file\n", t->log_path);
         if (code == 0) code = 1;
     }
-    json_decref(t->report);
+    release(t);
     return code;
 }
 
@@ -170,75 +232,22 @@ void tool_set(tool *t, const char *key, json_t *value)
     json_object_set_new(t->report, key, value);
 }
 
+static void write_line(FILE *log, const json_t *event)
+{
+    json_dumpf(event, log, JSON_COMPACT | JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(10));
+    fputc('\n', log);
+}
+
 void tool_event(tool *t, json_t *event)
 {
-    if (t->log && event) {
+    if (event && (t->log || t->kept)) {
         json_object_set_new(event, "t", json_real(tool_seconds() - t->started));
-        json_dumpf(event, t->log, JSON_COMPACT | JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(10));
-        fputc('\n', t->log);
-        fflush(t->log);
+        if (t->kept) write_line(t->kept, event);
+        if (t->log) write_line(t->log, event);
+        if (t->log) fflush(t->log);
     }
     json_decref(event);
 }
 
 /* JSON has no NaN. */
 json_t *tool_number(double x) { return isfinite(x) ? json_real(x) : json_null(); }
-
-static void time_text(double seconds, char *out, size_t size)
-{
-    long s = lround(seconds);
-    if (s >= 3600)
-        snprintf(out, size, "%ld:%02ld:%02ld", s / 3600, s / 60 % 60, s % 60);
-    else
-        snprintf(out, size, "%ld:%02ld", s / 60, s % 60);
-}
-
-static void draw_bar(tool *t, const eqat_progress *p, double share, const char *eta)
-{
-    char bar[31];
-    int full = (int)(share * 30);
-    for (int i = 0; i < 30; i++) bar[i] = i < full ? '#' : '.';
-    bar[30] = 0;
-    fprintf(stderr, "\r%s [%s] %3.0f%%", p->phase, bar, share * 100);
-    if (p->blocks)
-        fprintf(stderr, " block %lld/%lld", (long long)p->block + 1, (long long)p->blocks);
-    if (isfinite(p->loss)) fprintf(stderr, " loss %.4g", p->loss);
-    fprintf(stderr, " ETA %s \033[K", eta);
-    fflush(stderr);
-    t->bar_open = true;
-}
-
-int32_t tool_progress(void *user, const eqat_progress *p)
-{
-    tool *t = user;
-    double now = tool_seconds();
-    if (strcmp(t->phase, p->phase)) {
-        close_bar(t);
-        snprintf(t->phase, sizeof t->phase, "%s", p->phase);
-        t->phase_started = now;
-        t->last_line = 0;
-    }
-    double share = p->steps > 0 ? (double)p->step / (double)p->steps : 0;
-    char eta[32] = "?";
-    if (share > 0) time_text((now - t->phase_started) * (1 - share) / share, eta, sizeof eta);
-    bool last = p->step == p->steps, told = t->context.log_level >= EQAT_LOG_INFO;
-    if (told && t->terminal && (now - t->last_line > 0.1 || last)) {
-        draw_bar(t, p, share, eta);
-        t->last_line = now;
-    } else if (told && !t->terminal && (now - t->last_line > 10 || last)) {
-        fprintf(stderr, "%s: step %lld of %lld", p->phase, (long long)p->step, (long long)p->steps);
-        if (p->blocks)
-            fprintf(stderr, ", block %lld of %lld", (long long)p->block + 1, (long long)p->blocks);
-        if (isfinite(p->loss)) fprintf(stderr, ", loss %.6g", p->loss);
-        fprintf(stderr, ", ETA %s\n", eta);
-        t->last_line = now;
-    }
-    tool_event(t,
-               json_pack("{s:s,s:s,s:I,s:I,s:I,s:I,s:I,s:o,s:o,s:o,s:o}", "event", "step", "phase",
-                         p->phase, "block", (json_int_t)p->block, "epoch", (json_int_t)p->epoch,
-                         "epochs", (json_int_t)p->epochs, "step", (json_int_t)p->step, "steps",
-                         (json_int_t)p->steps, "loss", tool_number(p->loss), "val_loss",
-                         tool_number(p->val_loss), "lr", tool_number(p->lr), "grad_norm",
-                         tool_number(p->grad_norm)));
-    return 0;
-}

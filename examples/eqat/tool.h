@@ -15,9 +15,14 @@ typedef struct tool {
     bool json;            /* one object on standard output */
     const char *log_path; /* one JSON line per event; NULL: none */
     FILE *log;
-    bool terminal;    /* standard error is one: draw a bar */
-    bool bar_open;    /* a bar without its newline is on the screen */
-    char error[1024]; /* from tool_fail; "": the context holds the line */
+    bool keeps;          /* set by a command that saves: the log goes into the folder, too */
+    FILE *kept;          /* the lines until then; no name */
+    json_t *run;         /* the first event (record.h) */
+    json_t *runs;        /* it, behind those of the input */
+    int64_t input_bytes; /* of the input's tensors; 0: not told */
+    bool terminal;       /* standard error is one: draw a bar */
+    bool bar_open;       /* a bar without its newline is on the screen */
+    char error[1024];    /* from tool_fail; "": the context holds the line */
     double started, phase_started, last_line;
     char phase[16];
     json_t *report; /* what --json prints */
@@ -32,9 +37,11 @@ typedef struct tool {
     }
 extern const char *const tool_context_fields[];
 
-/* Opens the log file and the context and catches interrupts. Returns 0, or an exit code after
- * telling why. */
-int tool_open(tool *t, const char *command);
+/* With t->run complete (its reference is taken), opens the log and the context and catches
+ * interrupts. Returns 0, or an exit code after telling why. */
+int tool_open(tool *t);
+/* In place of tool_open after a failure that was told: frees t->run, returns the exit code. */
+int tool_give_up(tool *t);
 /* Prints the report or, when status is a failure, the one line; closes everything; returns the exit
  * code. */
 int tool_close(tool *t, eqat_status status);
@@ -43,17 +50,19 @@ eqat_status tool_fail(tool *t, eqat_status status, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 bool tool_interrupted(void);
 
+void tool_close_bar(tool *t);
 double tool_seconds(void);   /* monotonic */
 int64_t tool_peak_rss(void); /* bytes */
 /* An eqat_progress_fn; user is the tool. Standard error hears of it from EQAT_LOG_INFO on. */
 int32_t tool_progress(void *user, const eqat_progress *progress);
+void tool_end_phase(tool *t); /* the log hears of it */
 void tool_say(tool *t, const char *format, ...)
     __attribute__((format(printf, 2,
                           3))); /* one line for people: standard output, or nothing with --json */
 json_t *tool_text(const char *text); /* a JSON string, also of a path that is not UTF-8 */
 void tool_set(tool *t, const char *key, json_t *value); /* into the report; takes the reference */
 json_t *tool_number(double x);           /* null when x is not finite: JSON has no name for it */
-void tool_event(tool *t, json_t *event); /* into the log file; takes the reference */
+void tool_event(tool *t, json_t *event); /* into the log; takes the reference */
 
 /* Commands: argv after the command's name; each returns the exit code. */
 int command_quantize(int argc, char **argv);

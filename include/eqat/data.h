@@ -26,21 +26,22 @@ typedef enum eqat_sampling {
 
 typedef struct eqat_data_options {
     size_t struct_size;
-    int64_t train_size;  /**< samples; default 4096; 0: all windows that validation leaves
-                            (consecutive  sampling only) */
-    int64_t val_size;    /**< samples; default 64; may be 0 */
-    int64_t seq_len;     /**< tokens of a sample; default 2048 */
-    int32_t sampling;    /**< eqat_sampling; default random */
-    bool shuffle;        /**< another order of the training samples in each epoch; default true */
-    int32_t rank, world; /**< this process takes every world-th sample, from rank on; default 0
-                            of 1. All ranks have equally many: up to world - 1 training and
-                            validation samples are left out, which the log says */
+    int64_t train_size;   /**< samples; default 4096; 0: all windows that validation leaves
+                             (consecutive  sampling only) */
+    int64_t val_size;     /**< samples; default 64; may be 0 */
+    int64_t seq_len;      /**< tokens of a sample; default 2048 */
+    int32_t sampling;     /**< eqat_sampling; default random */
+    bool shuffle;         /**< another order of the training samples in each epoch; default true */
+    int32_t rank, world;  /**< this process takes every world-th sample, from rank on; default 0
+                             of 1. All ranks have equally many: up to world - 1 training and
+                             validation samples are left out, which the log says */
+    const char *text_key; /**< of a .jsonl record's text; default "text" (also of NULL) */
 } eqat_data_options;
 
 /** Writes defaults into the first `struct_size` bytes of *options, and no further. */
 EQAT_API void eqat_data_options_init(eqat_data_options *options, size_t struct_size);
 
-/** From a file, by its ending: .txt (tokenized once, whole), .jsonl (key "text", tokenized per
+/** From a file, by its ending: .txt (tokenized once, whole), .jsonl (key text_key, tokenized per
  * record, concatenated), .npy (one dimension of u16, u32, i32 or i64), .u16, .u32 (raw,
  * little-endian).  Text needs a tokenizer (borrowed during the call; NULL: tokens only). vocab_size
  * > 0 checks every id.  Fewer windows than asked for are taken, with a warning in the log.  Errors:

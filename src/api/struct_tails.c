@@ -9,7 +9,7 @@ TAIL(eqat_attention_options, reserved);
 TAIL(eqat_batch, reserved);
 TAIL(eqat_block_ap_options, reduce_user);
 TAIL(eqat_context_options, reserved);
-TAIL(eqat_data_options, world);
+TAIL(eqat_data_options, text_key);
 TAIL(eqat_e2e_qp_options, loss_user);
 TAIL(eqat_epoch_report, val_loss);
 TAIL(eqat_eval_options, progress_user);

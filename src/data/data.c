@@ -44,6 +44,7 @@ static const eqat_field option_fields[] = {
                    "another order of the training samples in each epoch"),
     EQI_FIELD_I32(eqat_data_options, rank, 0, 0, 65535, "this process, of world"),
     EQI_FIELD_I32(eqat_data_options, world, 1, 1, 65536, "processes that share the samples"),
+    EQI_FIELD_STRING(eqat_data_options, text_key, "text", "key of the text in .jsonl records"),
 };
 
 const eqi_struct eqi_struct_data = EQI_STRUCT(eqat_data_options, "data", option_fields);
@@ -182,6 +183,7 @@ static eqat_status plan(eqat_data *d)
 
 static eqat_status finish(eqat_data *d, eqat_status st, eqat_data **out)
 {
+    d->options.text_key = NULL; /* the caller's string need not outlive this call */
     if (st == EQAT_OK) st = plan(d);
     if (st == EQAT_OK)
         *out = d;
@@ -210,7 +212,7 @@ eqat_status eqat_data_open(eqat_context *ctx, eqat_data **out, const char *path,
                       "%s: found text but no tokenizer, expected tokens (.npy, .u16, .u32)", path);
     } else {
         st = eqi_tokens_create(ctx, &d->tokens, path, vocab_size);
-        if (st == EQAT_OK) st = eqi_text_read(d->tokens, path, tokenizer);
+        if (st == EQAT_OK) st = eqi_text_read(d->tokens, path, d->options.text_key, tokenizer);
     }
     return finish(d, st, out);
 }

@@ -27,8 +27,19 @@ static eqat_status read_plain(eqi_tokens *t, const char *path, const eqat_tokeni
     return st;
 }
 
-static eqat_status record(eqi_tokens *t, const eqat_tokenizer *tokenizer, const char *line,
-                          size_t length, int64_t number)
+static eqat_status refuse_record(eqi_tokens *t, const json_t *record, const char *key,
+                                 int64_t number)
+{
+    const char *found = !json_is_object(record) ? "something else than an object"
+        : json_object_get(record, key)          ? "another value"
+                                                : "no such key";
+    return eqi_fail(t->ctx, EQAT_FORMAT,
+                    "%s: line %lld: found %s, expected an object with a string \"%s\"", t->name,
+                    (long long)number, found, key);
+}
+
+static eqat_status record(eqi_tokens *t, const eqat_tokenizer *tokenizer, const char *key,
+                          const char *line, size_t length, int64_t number)
 {
     if (strspn(line, " \t\r") == length) return EQAT_OK;
     json_error_t error;
@@ -37,17 +48,10 @@ static eqat_status record(eqi_tokens *t, const eqat_tokenizer *tokenizer, const 
         return eqi_fail(t->ctx, EQAT_FORMAT,
                         "%s: line %lld, byte %d: found %s, expected a JSON object", t->name,
                         (long long)number, error.position, error.text);
-    json_t *text = json_object_get(json, "text");
-    eqat_status st = EQAT_OK;
-    if (!json_is_string(text))
-        st = eqi_fail(t->ctx, EQAT_FORMAT,
-                      "%s: line %lld: found %s, expected an object with a string \"text\"", t->name,
-                      (long long)number,
-                      !json_is_object(json) ? "something else than an object"
-                          : text            ? "a \"text\" that is no string"
-                                            : "no \"text\"");
-    else
-        st = encode(t, tokenizer, json_string_value(text), json_string_length(text));
+    const json_t *text = json_object_get(json, key);
+    eqat_status st = json_is_string(text)
+        ? encode(t, tokenizer, json_string_value(text), json_string_length(text))
+        : refuse_record(t, json, key, number);
     json_decref(json);
     return st;
 }
@@ -100,7 +104,8 @@ static eqat_status next_line(reader *r, bool *more)
     }
 }
 
-static eqat_status read_jsonl(eqi_tokens *t, const char *path, const eqat_tokenizer *tokenizer)
+static eqat_status read_jsonl(eqi_tokens *t, const char *path, const char *key,
+                              const eqat_tokenizer *tokenizer)
 {
     reader r = {0};
     EQI_RETURN_IF(eqi_file_open(t->ctx, &r.file, path));
@@ -111,7 +116,7 @@ static eqat_status read_jsonl(eqi_tokens *t, const char *path, const eqat_tokeni
     for (int64_t number = 1; st == EQAT_OK; number++) {
         st = next_line(&r, &more);
         if (st != EQAT_OK || !more) break;
-        st = record(t, tokenizer, r.line, r.length, number);
+        st = record(t, tokenizer, key, r.line, r.length, number);
     }
     eqi_free(t->ctx, r.line);
     eqi_free(t->ctx, r.piece);
@@ -119,9 +124,11 @@ static eqat_status read_jsonl(eqi_tokens *t, const char *path, const eqat_tokeni
     return st;
 }
 
-eqat_status eqi_text_read(eqi_tokens *t, const char *path, const eqat_tokenizer *tokenizer)
+eqat_status eqi_text_read(eqi_tokens *t, const char *path, const char *key,
+                          const eqat_tokenizer *tokenizer)
 {
-    eqat_status st = eqi_path_ends(path, ".jsonl") ? read_jsonl(t, path, tokenizer)
+    if (!key) key = "text";
+    eqat_status st = eqi_path_ends(path, ".jsonl") ? read_jsonl(t, path, key, tokenizer)
                                                    : read_plain(t, path, tokenizer);
     eqat_tokenizer_release_buffers(tokenizer);
     return st;

@@ -39,7 +39,8 @@ void eqi_tokens_free(eqi_tokens *tokens); /* NULL is fine */
 bool eqi_path_ends(const char *path, const char *ending);
 
 /* Appends the tokens of a .txt file, tokenized whole, or of a .jsonl file, tokenized record by
- * record. */
-eqat_status eqi_text_read(eqi_tokens *tokens, const char *path, const eqat_tokenizer *tokenizer);
+ * record, whose text has this key (NULL: "text"). */
+eqat_status eqi_text_read(eqi_tokens *tokens, const char *path, const char *key,
+                          const eqat_tokenizer *tokenizer);
 
 #endif

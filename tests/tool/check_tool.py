@@ -1,6 +1,6 @@
 """The eqat tool from outside: what a user types, what comes back, what is left on disk."""
 
-import hashlib, json, os, shutil, signal, struct, subprocess, sys, tempfile, time, unittest
+import hashlib, json, os, re, shutil, signal, struct, subprocess, sys, tempfile, time, unittest
 
 EQAT, TRAIN_TINY = os.environ["EQAT_TOOL"], os.environ["EQAT_TRAIN_TINY"]
 DATA = ["--seq-len", "64", "--val-size", "16", "--sampling", "consecutive", "--shuffle", "off"]
@@ -36,10 +36,25 @@ def eqat(*args, env=None):
 
 
 def files_of(folder):
+    """Of the model: what records the run tells of threads and times."""
     return {
         name: hashlib.sha256(open(os.path.join(folder, name), "rb").read()).hexdigest()
         for name in sorted(os.listdir(folder))
+        if not name.startswith("eqat_")
     }
+
+
+def events_of(path):
+    return [json.loads(line) for line in open(path)]
+
+
+def log_of(folder):
+    return events_of(os.path.join(folder, "eqat_log.jsonl"))
+
+
+def linears_of(model):
+    listed = subprocess.run([EQAT, "inspect", model, "--all", "--json"], capture_output=True)
+    return {l["name"]: (l["bits"], l["group_size"]) for l in json.loads(listed.stdout)["linears"]}
 
 
 def nibbles_of(folder, ending):
@@ -227,12 +242,238 @@ class Tool(unittest.TestCase):
     def test_log_file_has_a_json_line_per_event(self):
         log = os.path.join(self.tmp, "log")
         self.quantize(self.out, "--calib", self.train, *FEW, "--log-file", log)
-        events = [json.loads(line) for line in open(log)]
-        self.assertEqual(events[0]["event"], "start")
-        self.assertEqual(events[-1]["event"], "end")
+        events = events_of(log)
+        self.assertEqual(events[0]["event"], "run")
+        self.assertEqual((events[-1]["event"], events[-1]["status"]), ("end", "ok"))
+        self.assertEqual(events[:-1], log_of(self.out))
+        self.assertEqual(events[-2]["event"], "saved")
+        self.assertEqual(events[-2]["path"], self.out)
         steps = [e for e in events if e["event"] == "step"]
         self.assertEqual(len(steps), 2 * 4)
         self.assertEqual(steps[-1]["step"], steps[-1]["steps"])
+
+    def test_log_has_losses_of_epochs_and_times_of_blocks(self):
+        report = self.quantize(self.out, "--calib", self.train, *FEW, "--epochs", 2)
+        events = log_of(self.out)
+        for b, block in enumerate(report["blocks"]):
+            epochs = [e for e in events if e["event"] == "epoch" and e["block"] == b]
+            self.assertEqual(
+                [(e["epoch"], e["train_loss"], e["val_loss"]) for e in epochs],
+                [(i, e["train_loss"], e["val_loss"]) for i, e in enumerate(block["epochs"])],
+            )
+        blocks = [e for e in events if e["event"] == "block"]
+        self.assertEqual([e["block"] for e in blocks], [0, 1])
+        (phase,) = [e for e in events if e["event"] == "phase"]
+        self.assertAlmostEqual(sum(e["seconds"] for e in blocks), phase["seconds"], delta=0.2)
+        self.assertGreater(phase["peak_rss_bytes"], 1 << 20)
+
+    def test_a_failure_ends_the_log(self):
+        log = os.path.join(self.tmp, "log")
+        eqat("eval", self.tmp, "--text", self.valid, "--log-file", log)
+        events = events_of(log)
+        self.assertEqual((events[0]["event"], events[-1]["event"]), ("run", "end"))
+        self.assertNotEqual(events[-1]["status"], "ok")
+        self.assertIn(self.tmp, events[-1]["message"])
+
+    def check_options(self, options, struct):
+        """Every flag of the section stands there with the value that --help calls the default,
+        unless it was given."""
+        text = self.ok("quantize", "--help").stdout
+        for flag, default in re.findall(r"^  --([\w-]+) .*\(default (.*)\)$", text, re.M):
+            name = flag.replace("-", "_")
+            if name in options:
+                value = options[name]
+                shown = "none" if value is None else str(value)
+                if isinstance(value, bool):
+                    shown = "on" if value else "off"
+                elif isinstance(value, float):
+                    shown = f"{value:g}"
+                self.assertEqual(shown, default, f"{struct}: {flag}")
+
+    def test_record_of_a_run(self):
+        packed, trained = (os.path.join(self.tmp, n) for n in "ab")
+        given = ["--calib", self.train, *FEW, "--seed", 5, "--rule", "*.down_proj=4,16"]
+        self.quantize(packed, *given, "--skip", "*.layers.1.mlp.up_proj")
+        self.ok(
+            "e2e-qp", packed, "--out", trained, "--data", self.valid, *E2E, "--e2e-train-size", 8
+        )
+        config = json.load(open(os.path.join(trained, "eqat_config.json")))
+        run, second = config["runs"]
+        self.assertEqual([run, second], [e for e in log_of(trained) if e["event"] == "run"])
+        self.assertEqual((run["command"], second["command"]), ("quantize", "e2e-qp"))
+        self.assertEqual((run["seed"], run["method"]), (5, "block-ap"))
+        version = self.ok("--version").stdout.split()[1]
+        self.assertEqual((run["version"], run["device"]), (version, "cpu"))
+        self.assertTrue(run["processor"])
+        self.assertGreaterEqual(run["threads"], 1)
+        self.assertEqual((run["model"], run["out"]), (self.model, packed))
+        for r, use, path in ((run, "calib", self.train), (second, "data", self.valid)):
+            (file,) = r["files"]
+            total = subprocess.run(["sha256sum", path], capture_output=True, text=True, check=True)
+            self.assertEqual((file["use"], file["path"]), (use, path))
+            self.assertEqual(file["sha256"], total.stdout.split()[0])
+            self.assertEqual(file["bytes"], os.path.getsize(path))
+        self.assertEqual(
+            run["rules"],
+            [
+                {"pattern": "*.down_proj", "bits": 4, "group_size": 16},
+                {"pattern": "*.layers.1.mlp.up_proj", "bits": 0, "group_size": 0},
+            ],
+        )
+        options = run["options"]
+        self.assertEqual(options["data"]["train_size"], 8)
+        self.assertEqual(options["block_ap"].pop("batch_size"), 2)
+        self.assertEqual(options["block_ap"].pop("epochs"), 1)
+        self.assertEqual(options["quantizer"].pop("group_size"), 32)
+        for section in ("quantizer", "block_ap", "model"):
+            self.assertTrue(options[section])
+            self.check_options(options[section], section)
+        self.assertEqual(second["options"]["e2e_qp"]["lr"], 1e-3)
+        self.assertEqual(second["options"]["e2e_data"]["seq_len"], 64)
+
+    def test_sha256_of_every_length(self):
+        log = os.path.join(self.tmp, "log")
+        for size in (0, 1, 55, 56, 63, 64, 65, 119, 120, 128, 65536, 65537 + 64):
+            path = os.path.join(self.tmp, f"{size}.u16")
+            data = os.urandom(size)
+            open(path, "wb").write(data)
+            eqat("eval", self.model, "--text", path, "--log-file", log)
+            (run,) = [e for e in events_of(log) if e["event"] == "run"]
+            self.assertEqual(run["files"][0]["sha256"], hashlib.sha256(data).hexdigest(), size)
+            os.remove(log)
+
+    # ---- rules -----------------------------------------------------------------------------------
+
+    def test_rules_and_skips(self):
+        self.quantize(
+            self.out,
+            *["--method", "rtn", "--bits", 2, "--rule", "*.mlp.*=3", "--rule", "*.down_proj=4,64"],
+            *["--skip", "*.layers.0.self_attn.*", "--rule=model.layers.0.self_attn.q_proj=8"],
+        )
+        linears = linears_of(self.out)
+        for name, found in linears.items():
+            expected = (2, 32)
+            if ".mlp." in name:
+                expected = (3, 32)
+            if name.endswith("down_proj"):
+                expected = (4, 64)
+            if ".layers.0.self_attn." in name:
+                expected = (0, 0)
+            if name.endswith("layers.0.self_attn.q_proj"):
+                expected = (8, 32)
+            self.assertEqual(found, expected, name)
+        self.assertGreater(self.perplexity(self.out), 1)
+
+    def test_rules_that_match_nothing_or_say_nothing(self):
+        quantize = [
+            "quantize",
+            self.model,
+            "--out",
+            self.out,
+            "--group-size",
+            32,
+            "--method",
+            "rtn",
+        ]
+        name = "model.layers.0.self_attn.q_proj"
+        for flag, pattern, value in (
+            ("rule", "*.gate", "*.gate=4"),
+            ("skip", "q_proj", "q_proj"),
+            ("skip", "*.layers.2.*", "*.layers.2.*"),
+        ):
+            self.refused(*quantize, f"--{flag}", value, says=[f"--{flag} {pattern}: ", name])
+        for value in ("*", "=4", "*=", "*=9", "*=four", "*=4,", "*=4,x", "*=4,32,1"):
+            self.refused(*quantize, "--rule", value, code=2, says=["--rule", f'"{value}"', "BITS"])
+        self.refused(*quantize, "--rule", "*.up_proj=5", says=["up_proj", "5 bits"])
+        self.refused(*quantize, "--rule", "*.up_proj=4,48", says=["up_proj", "48"])
+
+    # ---- where text comes from -------------------------------------------------------------------
+
+    def with_tokenizer(self):
+        """The model with a byte-level tokenizer of its 128 ids."""
+        model = self.broken_copy()
+        letters = [chr(c) for c in (*range(33, 127), *range(161, 173), *range(174, 196))]
+        json.dump(
+            {c: i for i, c in enumerate(letters)}, open(os.path.join(model, "vocab.json"), "w")
+        )
+        open(os.path.join(model, "merges.txt"), "w").write("#version: 0.2\n")
+        return model
+
+    def test_text_from_standard_input_or_under_another_key(self):
+        model = self.with_tokenizer()
+        text = "".join(chr(33 + i * i % 90) for i in range(4096))
+        plain, records = (os.path.join(self.tmp, n) for n in ("a.txt", "a.jsonl"))
+        open(plain, "w").write(text)
+        with open(records, "w") as f:
+            for i in range(0, len(text), 512):
+                f.write(json.dumps({"text": "no", "content": text[i : i + 512]}) + "\n")
+        evaluate = ["eval", model, "--seq-len", 64, "--json", "--text"]
+        found = json.loads(self.ok(*evaluate, plain).stdout)
+        by_key = json.loads(self.ok(*evaluate, records, "--text-key", "content").stdout)
+        with open(plain) as f:
+            r = subprocess.run(
+                [EQAT, *map(str, evaluate), "-"], stdin=f, capture_output=True, text=True
+            )
+        self.assertEqual(r.returncode, 0, r.stderr)
+        self.assertEqual(json.loads(r.stdout)["perplexity"], found["perplexity"])
+        self.assertEqual(by_key["perplexity"], found["perplexity"])
+        self.refused(*evaluate, records, "--text-key", "body", says=["line 1", '"body"'])
+        a, b = (os.path.join(self.tmp, n) for n in "ab")
+        quantize = ["quantize", model, "--group-size", "32", *FEW, *E2E, "--e2e-train-size", "8"]
+        files = ["--method", "efficientqat", "--calib"]
+        self.ok(*quantize, *files, plain, "--out", a)
+        with open(plain) as f:
+            subprocess.run(
+                [EQAT, *quantize, *files, "-", "--out", b],
+                stdin=f,
+                capture_output=True,
+                check=True,
+            )
+        self.assertEqual(files_of(a), files_of(b))
+        files = [log_of(o)[0]["files"][0] for o in (a, b)]
+        self.assertEqual([f["path"] for f in files], [plain, "-"])
+        self.assertEqual(files[0]["sha256"], files[1]["sha256"])
+
+    # ---- --force ---------------------------------------------------------------------------------
+
+    def test_force_replaces_a_model(self):
+        quantize = ["--method", "rtn", "--bits"]
+        self.quantize(self.out, *quantize, 2)
+        self.quantize(self.out, *quantize, 4, "--force")
+        self.assertEqual({b for b, _ in linears_of(self.out).values()}, {4})
+        self.quantize(self.out + "/", *quantize, 3, "--force")
+        self.assertEqual({b for b, _ in linears_of(self.out).values()}, {3})
+        self.quantize(os.path.join(self.tmp, "new"), *quantize, 3, "--force")
+        self.assertEqual(sorted(os.listdir(self.tmp)), ["new", "out"])
+
+    def test_force_keeps_what_is_there_until_the_end(self):
+        self.quantize(self.out, "--method", "rtn")
+        before = files_of(self.out)
+        quantize = ["quantize", self.model, "--out", self.out, "--group-size", "32", "--force"]
+        p = subprocess.Popen(
+            [EQAT, *quantize, "--calib", self.train, *DATA, "--train-size", "2000"],
+            stderr=subprocess.PIPE,
+        )
+        time.sleep(1)
+        self.assertEqual(files_of(self.out), before)
+        p.send_signal(signal.SIGINT)
+        p.communicate(timeout=60)
+        self.assertEqual(p.returncode, 130)
+        self.assertEqual(files_of(self.out), before)
+        self.assertEqual(os.listdir(self.tmp), ["out"])
+
+    def test_force_replaces_nothing_else(self):
+        quantize = ["quantize", self.model, "--group-size", 32, "--method", "rtn", "--force"]
+        os.mkdir(self.out)
+        keep = os.path.join(self.out, "keep")
+        open(keep, "w").write("mine")
+        self.refused(*quantize, "--out", self.out, says=["config.json"])
+        open(os.path.join(self.out, "config.json"), "w").write("{}")
+        os.mkdir(os.path.join(self.out, "folder"))
+        self.refused(*quantize, "--out", self.out, says=["a folder folder"])
+        self.refused(*quantize, "--out", keep, says=["not a folder"])
+        self.refused(*quantize, "--out", self.model, says=["the input itself"])
+        self.assertEqual(sorted(os.listdir(self.out)), ["config.json", "folder", "keep"])
 
     def test_progress_is_information(self):
         log = os.path.join(self.tmp, "log")

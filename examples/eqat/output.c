@@ -1,0 +1,212 @@
+#include "output.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define CONFIG "eqat_config.json"
+#define LOG "eqat_log.jsonl"
+#define INSIDE (PATH_MAX + NAME_MAX + 2) /* room for a path inside such a folder */
+
+static bool is_dot(const char *name) { return !strcmp(name, ".") || !strcmp(name, ".."); }
+
+static bool is_empty_folder(const char *path)
+{
+    DIR *d = opendir(path);
+    if (!d) return false;
+    bool empty = true;
+    for (struct dirent *e; empty && (e = readdir(d));) empty = is_dot(e->d_name);
+    closedir(d);
+    return empty;
+}
+
+static void beside(const char *out, const char *word, char path[PATH_MAX])
+{
+    int length = (int)strlen(out);
+    while (length > 1 && out[length - 1] == '/') length--;
+    snprintf(path, PATH_MAX, "%.*s.%s-%ld", length, out, word, (long)getpid());
+}
+
+static void in_folder(const char *dir, const char *name, char path[INSIDE])
+{
+    snprintf(path, INSIDE, "%s/%s", dir, name);
+}
+
+/* ---- what may be replaced ---- */
+
+static eqat_status refuse(tool *t, const char *out, const char *found, const char *expected)
+{
+    return tool_fail(t, EQAT_EXISTS, "%s: found %s, expected %s", out, found, expected);
+}
+
+/* Files alone, so that replacing it never deletes a tree. */
+static eqat_status check_files(tool *t, const char *out)
+{
+    char path[INSIDE], found[NAME_MAX + 16] = "";
+    struct stat sb;
+    DIR *d = opendir(out);
+    if (!d) return tool_fail(t, EQAT_IO, "%s: cannot read: %s", out, strerror(errno));
+    for (struct dirent *e; !*found && (e = readdir(d));) {
+        in_folder(out, e->d_name, path);
+        if (!is_dot(e->d_name) && lstat(path, &sb) == 0 && S_ISDIR(sb.st_mode))
+            snprintf(found, sizeof found, "a folder %s", e->d_name);
+    }
+    closedir(d);
+    return *found ? refuse(t, out, found, "a model's folder of files alone to replace") : EQAT_OK;
+}
+
+static eqat_status check_replaced(tool *t, const output *out, const struct stat *there)
+{
+    char config[INSIDE];
+    struct stat sb;
+    in_folder(out->path, "config.json", config);
+    if (!out->force)
+        return refuse(t, out->path, "a folder that is not empty",
+                      "a new or empty folder (--force replaces a model's)");
+    if (lstat(config, &sb) != 0)
+        return refuse(t, out->path, "a folder without config.json", "a model's folder to replace");
+    if (stat(out->model, &sb) == 0 && sb.st_ino == there->st_ino && sb.st_dev == there->st_dev)
+        return refuse(t, out->path, "the input itself", "another folder");
+    return check_files(t, out->path);
+}
+
+/* An empty folder takes the way that the result will. */
+static eqat_status try_place(tool *t, const char *out, bool empty)
+{
+    char probe[PATH_MAX];
+    beside(out, "partial", probe);
+    if (mkdir(probe, 0777) != 0)
+        return tool_fail(t, EQAT_IO, "%s: cannot create the output folder: %s", out,
+                         strerror(errno));
+    int failed = empty && rename(probe, out) != 0 ? errno : 0;
+    if (!empty || failed) rmdir(probe);
+    return failed
+        ? tool_fail(t, EQAT_IO, "%s: cannot put a folder in its place: %s", out, strerror(failed))
+        : EQAT_OK;
+}
+
+eqat_status output_check(tool *t, const output *out)
+{
+    struct stat sb;
+    bool there = lstat(out->path, &sb) == 0;
+    if (there && !S_ISDIR(sb.st_mode))
+        return refuse(t, out->path, "something that is not a folder", "a new or empty folder");
+    bool empty = there && is_empty_folder(out->path);
+    eqat_status st = there && !empty ? check_replaced(t, out, &sb) : EQAT_OK;
+    return st == EQAT_OK ? try_place(t, out->path, empty) : st;
+}
+
+/* ---- record and log ---- */
+
+void output_inherit(tool *t, const char *model)
+{
+    char path[INSIDE], piece[1 << 14];
+    in_folder(model, CONFIG, path);
+    json_t *config = json_load_file(path, 0, NULL);
+    json_array_extend(t->runs, json_object_get(config, "runs"));
+    json_decref(config);
+    in_folder(model, LOG, path);
+    FILE *log = t->kept ? fopen(path, "rb") : NULL;
+    for (size_t n; log && (n = fread(piece, 1, sizeof piece, log)) > 0;)
+        fwrite(piece, 1, n, t->kept);
+    if (log) fclose(log);
+}
+
+static eqat_status close_file(tool *t, FILE *f, const char *path, bool failed)
+{
+    if (f) failed |= fflush(f) != 0 || fsync(fileno(f)) != 0;
+    int err = errno;
+    if (f) failed |= fclose(f) != 0;
+    return failed ? tool_fail(t, EQAT_IO, "%s: cannot write: %s", path, strerror(err)) : EQAT_OK;
+}
+
+static eqat_status write_config(tool *t, const char *dir)
+{
+    char path[INSIDE];
+    in_folder(dir, CONFIG, path);
+    FILE *f = fopen(path, "wb");
+    json_t *config = json_pack("{s:O}", "runs", t->runs);
+    bool failed = !f || !config ||
+        json_dumpf(config, f, JSON_INDENT(2) | JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(10)) != 0;
+    if (!failed) fputc('\n', f);
+    json_decref(config);
+    return close_file(t, f, path, failed);
+}
+
+static eqat_status write_log(tool *t, const char *dir)
+{
+    char path[INSIDE], piece[1 << 14];
+    in_folder(dir, LOG, path);
+    FILE *f = fopen(path, "wb");
+    bool failed = !f || ferror(t->kept) || fflush(t->kept) != 0;
+    rewind(t->kept);
+    for (size_t n; !failed && (n = fread(piece, 1, sizeof piece, t->kept)) > 0;)
+        failed = fwrite(piece, 1, n, f) != n;
+    return close_file(t, f, path, failed);
+}
+
+/* ---- from beside its place into it ---- */
+
+static void remove_folder(const char *dir)
+{
+    char path[INSIDE];
+    DIR *d = opendir(dir);
+    for (struct dirent *e; d && (e = readdir(d));) {
+        in_folder(dir, e->d_name, path);
+        if (!is_dot(e->d_name)) unlink(path);
+    }
+    if (d) closedir(d);
+    rmdir(dir);
+}
+
+static bool replace(const char *partial, const char *out)
+{
+    char before[PATH_MAX];
+    beside(out, "before", before);
+    if (rename(out, before) != 0) return false;
+    if (rename(partial, out) == 0) {
+        remove_folder(before);
+        return true;
+    }
+    int err = errno;
+    rename(before, out);
+    errno = err;
+    return false;
+}
+
+static eqat_status put_in_place(tool *t, const output *out, const char *partial)
+{
+    bool full = access(out->path, F_OK) == 0 && !is_empty_folder(out->path);
+    bool placed =
+        out->force && full ? replace(partial, out->path) : rename(partial, out->path) == 0;
+    if (placed) return EQAT_OK;
+    return tool_fail(t, errno == ENOTEMPTY || errno == EEXIST ? EQAT_EXISTS : EQAT_IO,
+                     "%s: cannot put the result in its place: %s", out->path, strerror(errno));
+}
+
+eqat_status output_save(tool *t, const output *out, eqat_model *model)
+{
+    char partial[PATH_MAX];
+    beside(out->path, "partial", partial);
+    eqat_model_info info = {.struct_size = sizeof info};
+    eqat_status st = eqat_model_save(model, partial);
+    if (st != EQAT_OK) return st;
+    st = eqat_model_inspect(model, &info);
+    if (st == EQAT_OK) {
+        tool_event(t,
+                   json_pack("{s:s,s:o,s:I,s:I,s:f,s:f,s:I}", "event", "saved", "path",
+                             tool_text(out->path), "bytes", (json_int_t)info.bytes, "input_bytes",
+                             (json_int_t)t->input_bytes, "bits_per_linear_parameter",
+                             info.linear_bits, "seconds", tool_seconds() - t->started,
+                             "peak_rss_bytes", (json_int_t)tool_peak_rss()));
+        st = write_config(t, partial);
+    }
+    if (st == EQAT_OK) st = write_log(t, partial);
+    if (st == EQAT_OK) st = put_in_place(t, out, partial);
+    if (st != EQAT_OK) remove_folder(partial);
+    return st;
+}

@@ -20,9 +20,12 @@ eqat_status eqi_pool_create(eqi_ctx *ctx, eqi_pool **out, int threads, eqi_paral
                             void *borrowed_user);
 void eqi_pool_free(eqi_ctx *ctx, eqi_pool *pool);
 int eqi_pool_size(const eqi_pool *pool);
-/* Runs all tasks and returns when the last is done. Every thread has a share of consecutive tasks,
- * the same in every call of as many, and helps the others when it is through; the calling thread is
- * worker 0, and its OpenMP settings are afterwards what they were. */
+/* Runs all tasks and returns when the last is done. A thread has a share of consecutive tasks, the
+ * same in every call of as many, and helps the others when it is through; the calling thread is
+ * worker 0, and its OpenMP settings are afterwards what they were. A job is dealt to as many
+ * threads as it has tasks, and to two for each processor at most; sleeping threads wake one after
+ * another while tasks are left, and only a thread that has taken a task is waited for. So a short
+ * job, and a busy machine, cost no more than the calling thread alone. */
 void eqi_parallel(eqi_ctx *ctx, size_t count, eqi_task_fn fn, void *arg);
 
 #endif

@@ -11,7 +11,7 @@ enum { TASKS = 1000 };
 
 typedef struct work {
     atomic_int runs[TASKS];
-    atomic_int workers[64];
+    atomic_int workers[1024];
     int size;
 } work;
 
@@ -49,6 +49,40 @@ START_TEST(every_task_once)
     run_all(2);
     run_all(7);
     run_all(0);
+    run_all(1024); /* most of them asleep from beginning to end */
+}
+END_TEST
+
+/* Changes from job to job: a thread that comes late must not take one for the other. */
+typedef struct round_job {
+    int *values;
+    int add;
+} round_job;
+
+static void add_task(void *arg, size_t index, int worker)
+{
+    (void)worker;
+    const round_job *j = arg;
+    j->values[index] += j->add;
+}
+
+START_TEST(jobs_of_any_size_in_turn)
+{
+    static int values[TASKS];
+    eqi_ctx_config config = {.device = "ref", .threads = 4};
+    eqi_ctx *ctx;
+    ck_assert_int_eq(eqi_ctx_create(&ctx, &config, NULL, 0), EQAT_OK);
+    for (int i = 0; i < 5000; i++) {
+        round_job *j = calloc(1, sizeof *j);
+        *j = (round_job){values, i};
+        size_t count = (size_t)(i * 37 % 61);
+        memset(values, 0, sizeof values);
+        eqi_parallel(ctx, count, add_task, j);
+        for (size_t k = 0; k < TASKS; k++) ck_assert_int_eq(values[k], k < count ? i : 0);
+        free(j);
+        if (i % 500 == 0) usleep(1000); /* all asleep */
+    }
+    eqi_ctx_unref(ctx);
 }
 END_TEST
 
@@ -134,6 +168,7 @@ TCase *case_threads(void)
 {
     TCase *t = tcase_create("threads");
     tcase_add_test(t, every_task_once);
+    tcase_add_test(t, jobs_of_any_size_in_turn);
     tcase_add_test(t, numbers_out_of_range);
     tcase_add_test(t, contexts_side_by_side);
     tcase_add_test(t, child_of_a_fork);

@@ -30,12 +30,17 @@ static eqat_status read_plain(eqi_tokens *t, const char *path, const eqat_tokeni
 static eqat_status refuse_record(eqi_tokens *t, const json_t *record, const char *key,
                                  int64_t number)
 {
-    const char *found = !json_is_object(record) ? "something else than an object"
-        : json_object_get(record, key)          ? "another value"
-                                                : "no such key";
+    const char *before = "no \"", *after = "\"";
+    if (!json_is_object(record)) {
+        before = "something else than an object";
+        after = "";
+    } else if (json_object_get(record, key)) {
+        before = "a \"";
+        after = "\" that is no string";
+    }
     return eqi_fail(t->ctx, EQAT_FORMAT,
-                    "%s: line %lld: found %s, expected an object with a string \"%s\"", t->name,
-                    (long long)number, found, key);
+                    "%s: line %lld: found %s%s%s, expected an object with a string \"%s\"", t->name,
+                    (long long)number, before, *after ? key : "", after, key);
 }
 
 static eqat_status record(eqi_tokens *t, const eqat_tokenizer *tokenizer, const char *key,

@@ -19,7 +19,8 @@ static eqat_status fail_errno(eqi_ctx *ctx, const char *path, const char *what)
 eqat_status eqi_file_open(eqi_ctx *ctx, eqi_file **out, const char *path)
 {
     *out = NULL;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    /* A pipe without a writer would make open wait. */
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0) return fail_errno(ctx, path, "cannot open");
     struct stat sb;
     eqat_status st = EQAT_OK;

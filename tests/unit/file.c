@@ -37,6 +37,9 @@ START_TEST(what_cannot_be_opened)
     ck_assert_ptr_null(f);
     snprintf(message, sizeof message, "%s: not a regular file", dir);
     FAILS(ctx, EQAT_IO, message, eqi_file_open(ctx, &f, dir));
+    ck_assert_int_eq(mkfifo(named("pipe"), 0600), 0);
+    says(ctx, eqi_file_open(ctx, &f, path), EQAT_IO, "not a regular file");
+    unlink(path);
 }
 END_TEST
 

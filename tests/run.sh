@@ -8,7 +8,8 @@ work=${1:-$here/build-tests}
 # shellcheck source=examples/packages.sh
 . "$here/examples/packages.sh"
 # shellcheck disable=SC2086
-need_packages $build_packages g++ cmake check python3 abigail-tools mandoc
+need_packages $build_packages g++ cmake check python3 abigail-tools \
+    doxygen mandoc
 mkdir -p "$work"
 
 # The suites that compare with other implementations skip without these.

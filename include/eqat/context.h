@@ -62,21 +62,22 @@ typedef void (*eqat_free_fn)(void *user, void *p, size_t size);
 typedef void (*eqat_parallel_fn)(void *user, size_t count, void (*task)(void *arg, size_t index),
                                  void *arg);
 
+/** What a context is made with. */
 typedef struct eqat_context_options {
-    size_t struct_size; /**< sizeof the caller's struct; set by eqat_context_options_init */
-    const char *device; /**< "cpu" (default), "ref" (plain C, slow, for comparison), "cuda:N" */
-    int32_t threads;    /**< 0 (default): one per processor available to the process; at most 1024.
-                           No result depends on it */
-    int32_t log_level;  /**< lines above this level are dropped; default EQAT_LOG_INFO */
-    uint64_t seed;      /**< all randomness is a pure function of it; default 0 */
-    eqat_log_fn log;    /**< NULL (default): no log */
-    void *log_user;
+    size_t struct_size;  /**< sizeof the caller's struct; set by eqat_context_options_init */
+    const char *device;  /**< "cpu" (default), "ref" (plain C, slow, for comparison), "cuda:N" */
+    int32_t threads;     /**< 0 (default): one per processor available to the process; at most 1024.
+                            No result depends on it */
+    int32_t log_level;   /**< lines above this level are dropped; default EQAT_LOG_INFO */
+    uint64_t seed;       /**< all randomness is a pure function of it; default 0 */
+    eqat_log_fn log;     /**< NULL (default): no log */
+    void *log_user;      /**< handed to log */
     eqat_alloc_fn alloc; /**< NULL (default): the C library's; alloc and free are given together */
-    eqat_free_fn free;
-    void *alloc_user;
+    eqat_free_fn free;   /**< NULL (default): the C library's */
+    void *alloc_user;    /**< handed to alloc and free */
     eqat_parallel_fn parallel; /**< NULL (default): the context starts `threads` - 1 threads of its
                                   own; else it starts none and hands over `threads` tasks at most */
-    void *parallel_user;
+    void *parallel_user;       /**< handed to parallel */
     bool amx; /**< default true; false: the library does not use AMX, nor does it ask for it. oneDNN
                  then leaves it alone too, in the whole process, if this is its first use there */
     uint8_t reserved[7]; /**< 0 */
@@ -121,9 +122,11 @@ EQAT_API void eqat_context_cancel(eqat_context *context);
 /** Takes back a request that no call has answered yet.  Async-signal-safe; any thread. */
 EQAT_API void eqat_context_reset_cancel(eqat_context *context);
 
-/** Version of the headers; eqat_version() is that of the library in the process. */
+/** Major version of the headers; eqat_version() is that of the library in the process. */
 #define EQAT_VERSION_MAJOR 0
+/** Minor version of the headers. */
 #define EQAT_VERSION_MINOR 1
+/** Patch level of the headers. */
 #define EQAT_VERSION_PATCH 0
 
 /** Version of the library as "major.minor.patch"; static storage; any thread. */

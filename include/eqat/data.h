@@ -19,21 +19,24 @@ extern "C" {
  * validation and training windows start before them. Threads: as the context. */
 typedef struct eqat_data eqat_data;
 
+/** Where the windows of a stream begin. */
 typedef enum eqat_sampling {
-    EQAT_SAMPLING_RANDOM = 0,
-    EQAT_SAMPLING_CONSECUTIVE = 1
+    EQAT_SAMPLING_RANDOM = 0,     /**< anywhere, by the seed */
+    EQAT_SAMPLING_CONSECUTIVE = 1 /**< one behind the other */
 } eqat_sampling;
 
+/** Which samples are made of a file. */
 typedef struct eqat_data_options {
-    size_t struct_size;
+    size_t struct_size;   /**< set by eqat_data_options_init */
     int64_t train_size;   /**< samples; default 4096; 0: all windows that validation leaves
                              (consecutive  sampling only) */
     int64_t val_size;     /**< samples; default 64; may be 0 */
     int64_t seq_len;      /**< tokens of a sample; default 2048 */
     int32_t sampling;     /**< eqat_sampling; default random */
     bool shuffle;         /**< another order of the training samples in each epoch; default true */
-    int32_t rank, world;  /**< this process takes every world-th sample, from rank on; default 0
-                             of 1. All ranks have equally many: up to world - 1 training and
+    int32_t rank;         /**< of this process among world; default 0 */
+    int32_t world;        /**< processes that share the samples: each takes every world-th, from its
+                             rank on; default 1. All have equally many: up to world - 1 training and
                              validation samples are left out, which the log says */
     const char *text_key; /**< of a .jsonl record's text; default "text" (also of NULL) */
 } eqat_data_options;
@@ -69,7 +72,7 @@ typedef enum eqat_sample_field {
 /** One sample: arrays of T = seq_len values (T rows in embeddings) that belong to the caller of
  * whoever fills them.  The meaning is that of eqat_batch.  New members come at the end. */
 typedef struct eqat_sample {
-    size_t struct_size;
+    size_t struct_size; /**< set by the caller */
     int32_t *ids;       /**< [T], tokens */
     int32_t *labels;    /**< [T]: the id that position t should predict, negative: masked */
     int32_t *positions; /**< [T], from 0 */

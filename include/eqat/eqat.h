@@ -1,4 +1,5 @@
-/* libeqat: EfficientQAT (Chen et al., ACL 2025) as a library.  SPDX-License-Identifier: Apache-2.0
+/** @file
+ * libeqat: EfficientQAT (Chen et al., ACL 2025) as a library.  SPDX-License-Identifier: Apache-2.0
  */
 #ifndef EQAT_EQAT_H
 #define EQAT_EQAT_H

@@ -11,12 +11,12 @@ extern "C" {
 
 /** How to evaluate. */
 typedef struct eqat_eval_options {
-    size_t struct_size;
+    size_t struct_size;        /**< set by eqat_eval_options_init */
     int64_t batch_size;        /**< windows at once; default 1.  The result does not depend on it */
     int64_t max_windows;       /**< 0 (default): all */
     eqat_progress_fn progress; /**< called for every batch at every block, and for every window at
                               the end; NULL (default): none */
-    void *progress_user;
+    void *progress_user;       /**< handed to progress */
 } eqat_eval_options;
 
 /** Writes defaults into the first `struct_size` bytes of *options, and no further. */
@@ -28,7 +28,7 @@ typedef struct eqat_perplexity {
     double perplexity;  /**< exp(nll / tokens) */
     double nll;         /**< sum of -ln p */
     int64_t tokens;     /**< predicted tokens: windows * (seq_len - 1), or the labels of records */
-    int64_t windows;
+    int64_t windows;    /**< of seq_len tokens */
 } eqat_perplexity;
 
 /** Perplexity over the training windows of `data` (open it with consecutive sampling, train_size 0

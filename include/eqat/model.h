@@ -20,8 +20,9 @@ extern "C" {
  * context. */
 typedef struct eqat_model eqat_model;
 
+/** How a model computes. */
 typedef struct eqat_model_options {
-    size_t struct_size;
+    size_t struct_size;    /**< set by eqat_model_options_init */
     int32_t compute_dtype; /**< eqat_dtype of activations: EQAT_BF16 (default) or EQAT_F32 */
     int32_t reserved;      /**< 0 */
 } eqat_model_options;
@@ -38,21 +39,29 @@ EQAT_API eqat_status eqat_model_open(eqat_context *context, eqat_model **out, co
                                      const eqat_model_options *options);
 EQAT_API void eqat_model_free(eqat_model *model); /**< NULL is fine */
 
+/** What a model is. */
 typedef struct eqat_model_info {
-    size_t struct_size; /**< set by the caller */
-    const char *family; /**< "llama", "mistral", "qwen2", "qwen3"; borrowed from the model */
-    int64_t blocks, hidden_size, intermediate_size, heads, kv_heads, head_dim, vocab_size,
-        max_positions;
+    size_t struct_size;        /**< set by the caller */
+    const char *family;        /**< "llama", "mistral", "qwen2", "qwen3"; borrowed from the model */
+    int64_t blocks;            /**< decoder blocks */
+    int64_t hidden_size;       /**< H, elements of an activation */
+    int64_t intermediate_size; /**< of the MLP, or of one expert */
+    int64_t heads;             /**< query heads */
+    int64_t kv_heads;          /**< key and value heads */
+    int64_t head_dim;          /**< elements of a head */
+    int64_t vocab_size;        /**< V, rows of the embedding */
+    int64_t max_positions;     /**< what the configuration names */
     int64_t window;            /**< sliding window in tokens; 0: none */
     int64_t parameters;        /**< all elements */
     int64_t linear_parameters; /**< of the blocks' linears */
     int64_t bytes;             /**< of all tensors as stored (or as they would be saved) */
-    double linear_bits; /**< stored bits per parameter of the blocks' linears, scales and zero
-                           points included */
-    double rms_norm_eps, rope_theta;
-    bool tied_embeddings;
-    bool quantized; /**< at least one linear is packed */
-    uint8_t reserved[6];
+    double linear_bits;   /**< stored bits per parameter of the blocks' linears, scales and zero
+                             points included */
+    double rms_norm_eps;  /**< of all norms */
+    double rope_theta;    /**< base of the rotary angles */
+    bool tied_embeddings; /**< the head is the embedding */
+    bool quantized;       /**< at least one linear is packed */
+    uint8_t reserved[6];  /**< 0 */
 } eqat_model_info;
 
 /** Sizes of the model, quantized as it is now.  Nothing is read.  Errors: EQAT_INVALID_ARGUMENT
@@ -61,11 +70,12 @@ EQAT_API eqat_status eqat_model_inspect(eqat_model *model, eqat_model_info *info
 
 /** One linear of a block. */
 typedef struct eqat_linear_info {
-    size_t struct_size; /**< set by the caller */
-    const char *name;   /**< "model.layers.0.self_attn.q_proj"; borrowed from the model */
-    int64_t out_features, in_features;
-    int32_t bits; /**< 0: not quantized */
-    int32_t group_size;
+    size_t struct_size;   /**< set by the caller */
+    const char *name;     /**< "model.layers.0.self_attn.q_proj"; borrowed from the model */
+    int64_t out_features; /**< N, rows of the weight */
+    int64_t in_features;  /**< K */
+    int32_t bits;         /**< 0: not quantized */
+    int32_t group_size;   /**< inputs that share a scale; 0: not quantized */
 } eqat_linear_info;
 
 /** Number of linears in a block (blocks need not be alike); 0 when there is no such block. */
@@ -80,8 +90,9 @@ EQAT_API const eqat_tokenizer *eqat_model_tokenizer(const eqat_model *model);
 
 /** Several sequences of equal length. */
 typedef struct eqat_batch {
-    size_t struct_size;
-    int64_t batch, time;     /**< B, T */
+    size_t struct_size;      /**< set by eqat_batch_init */
+    int64_t batch;           /**< B, sequences */
+    int64_t time;            /**< T, tokens of a sequence */
     const int32_t *ids;      /**< host [B, T]; or NULL when embeddings is given */
     eqat_tensor *embeddings; /**< [B, T, H] in the compute dtype; NULL (default) */
     const int32_t

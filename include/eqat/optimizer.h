@@ -16,14 +16,17 @@ extern "C" {
  * the warm-up. Threads: as the context. */
 typedef struct eqat_optimizer eqat_optimizer;
 
+/** AdamW and its schedule. */
 typedef struct eqat_optimizer_options {
-    size_t struct_size;
-    double beta1, beta2, eps; /**< 0.9, 0.999, 1e-8 */
-    double weight_decay;      /**< decoupled; default 0 */
-    double max_grad_norm;     /**< clips the norm over all groups; 0 (default): no clipping */
-    int64_t total_steps;      /**< default 0 */
-    int64_t warmup_steps;     /**< default 0 */
-    double min_lr_factor;     /**< floor of the cosine as a share of the rate; default 0 */
+    size_t struct_size;   /**< set by eqat_optimizer_options_init */
+    double beta1;         /**< default 0.9 */
+    double beta2;         /**< default 0.999 */
+    double eps;           /**< default 1e-8 */
+    double weight_decay;  /**< decoupled; default 0 */
+    double max_grad_norm; /**< clips the norm over all groups; 0 (default): no clipping */
+    int64_t total_steps;  /**< default 0 */
+    int64_t warmup_steps; /**< default 0 */
+    double min_lr_factor; /**< floor of the cosine as a share of the rate; default 0 */
 } eqat_optimizer_options;
 
 /** Writes defaults into the first `struct_size` bytes of *options, and no further. */

@@ -29,15 +29,17 @@ typedef enum eqat_field_type {
     EQAT_FIELD_POINTER = 7 /**< callbacks, user pointers, handles: not settable by string */
 } eqat_field_type;
 
+/** One member of an options struct. */
 typedef struct eqat_field {
     size_t struct_size; /**< set by the caller before eqat_options_field */
     const char *name;   /**< C name of the member: "train_size" (the tool's flag is --train-size) */
     const char *help;   /**< one line, with the unit */
-    const char *const *names; /**< ENUM: NULL-terminated names; the value is the index */
-    int32_t type;             /**< eqat_field_type */
-    int32_t reserved;
+    const char *const *names;   /**< ENUM: NULL-terminated names; the value is the index */
+    int32_t type;               /**< eqat_field_type */
+    int32_t reserved;           /**< 0 */
     size_t offset;              /**< in the struct */
-    double minimum, maximum;    /**< inclusive; of numbers */
+    double minimum;             /**< inclusive; of numbers */
+    double maximum;             /**< inclusive; of numbers */
     double default_number;      /**< of numbers, bools (0 or 1) and enums */
     const char *default_string; /**< of strings; may be NULL */
 } eqat_field;

@@ -14,6 +14,7 @@ extern "C" {
  * Immutable once used.  Threads: as the context. */
 typedef struct eqat_quantizer eqat_quantizer;
 
+/** Where scales and zero points start. */
 typedef enum eqat_init {
     EQAT_INIT_MINMAX = 0, /**< the range of the group, made to include 0 */
     EQAT_INIT_MSE = 1     /**< scale and zero point of least squared error */
@@ -28,8 +29,9 @@ typedef enum eqat_zero_point {
                                     says); it never trains */
 } eqat_zero_point;
 
+/** How linears are quantized. */
 typedef struct eqat_quantizer_options {
-    size_t struct_size;
+    size_t struct_size; /**< set by eqat_quantizer_options_init */
     int32_t bits;       /**< 2..8; default 2 */
     int32_t group_size; /**< 16, 32, 64, 128, 256, or -1: the whole row; default 64; must divide the
                            row */

@@ -91,13 +91,13 @@ EQAT_API eqat_status eqat_op_rope(eqat_tape *tape, eqat_tensor *x, eqat_tensor *
 
 /** How queries see keys. */
 typedef struct eqat_attention_options {
-    size_t struct_size;
-    double scale;     /**< of the scores; 0 (default): 1/sqrt(D) */
-    int64_t window;   /**< > 0: a query sees only the last `window` positions including its own; 0
-                         (default): all */
-    int64_t q_offset; /**< position of the first query among the keys; default 0 */
-    double softcap;   /**< > 0: softcap * tanh(score / softcap); default 0 */
-    bool causal;      /**< default true */
+    size_t struct_size; /**< set by eqat_attention_options_init */
+    double scale;       /**< of the scores; 0 (default): 1/sqrt(D) */
+    int64_t window;     /**< > 0: a query sees only the last `window` positions including its own; 0
+                           (default): all */
+    int64_t q_offset;   /**< position of the first query among the keys; default 0 */
+    double softcap;     /**< > 0: softcap * tanh(score / softcap); default 0 */
+    bool causal;        /**< default true */
     uint8_t reserved[7]; /**< 0 */
 } eqat_attention_options;
 

@@ -25,14 +25,14 @@ extern "C" {
  * token_text give is borrowed from the handle, as each of them says. */
 typedef struct eqat_tokenizer eqat_tokenizer;
 
-/** What to do about special tokens such as <s>; combined with |. */
+/** What to do about special tokens such as `<s>`; combined with |. */
 typedef enum eqat_tokenize_flags {
     EQAT_TOKENIZE_PLAIN = 0,
     /** encode: add what the tokenizer's own rule says around a text (usually BOS in front, or
      * nothing). decode: no effect. */
     EQAT_TOKENIZE_ADD_SPECIAL = 1,
     /** encode: text that spells a special token becomes that token; without it such text is
-     * ordinary text.  (Added tokens that are not special, like Qwen's <tool_call>, are always
+     * ordinary text.  (Added tokens that are not special, like Qwen's `<tool_call>`, are always
      * recognised.) decode: no effect. */
     EQAT_TOKENIZE_PARSE_SPECIAL = 2,
     /** decode: leave special tokens out.  encode: no effect. */

@@ -18,16 +18,18 @@ extern "C" {
 
 /** What a progress callback sees; valid during the call. */
 typedef struct eqat_progress {
-    size_t struct_size;
-    const char *phase;     /**< "block-ap", "e2e-qp", "eval" */
-    int64_t block, blocks; /**< of Block-AP; 0 of 0 elsewhere */
-    int64_t epoch, epochs;
-    int64_t step, steps; /**< done so far (those that an early stop left out, too) and in all,
-                            within the whole job */
-    double loss;         /**< of this step, in eval the mean so far; NaN when there is none */
-    double val_loss;     /**< after the last step of an epoch of Block-AP; NaN elsewhere */
-    double lr;           /**< the (first) rate of this step */
-    double grad_norm;    /**< of E2E-QP; NaN elsewhere */
+    size_t struct_size; /**< of the library's struct */
+    const char *phase;  /**< "block-ap", "e2e-qp", "eval" */
+    int64_t block;      /**< of Block-AP, from 0; 0 elsewhere */
+    int64_t blocks;     /**< of Block-AP; 0 elsewhere */
+    int64_t epoch;      /**< from 0 */
+    int64_t epochs;     /**< of the block, or of E2E-QP */
+    int64_t step;  /**< done so far within the whole job, those that an early stop left out, too */
+    int64_t steps; /**< of the whole job */
+    double loss;   /**< of this step, in eval the mean so far; NaN when there is none */
+    double val_loss;  /**< after the last step of an epoch of Block-AP; NaN elsewhere */
+    double lr;        /**< the (first) rate of this step */
+    double grad_norm; /**< of E2E-QP; NaN elsewhere */
 } eqat_progress;
 
 /** Returns non-zero to cancel: the call then returns EQAT_CANCELLED with everything consistent
@@ -59,7 +61,7 @@ typedef eqat_status (*eqat_reduce_fn)(void *user, double *sums, size_t count);
  * callback of Block-AP sees stays this rank's. */
 
 typedef struct eqat_block_ap_options {
-    size_t struct_size;
+    size_t struct_size;   /**< set by eqat_block_ap_options_init */
     int64_t batch_size;   /**< samples of a step; the last one of an epoch takes what is left;
                              default 2 */
     int64_t epochs;       /**< default 2; 0: initial scales and zero points only */
@@ -69,16 +71,16 @@ typedef struct eqat_block_ap_options {
     double min_lr_factor; /**< the cosine ends at rate times this; default 0.05 */
     int64_t early_stop;   /**< > 0: stop a block after so many epochs without a better validation
                              loss; default 0 */
-    const char *offload_dir; /**< activation cache in files of this folder; NULL (default): in
-                                memory */
-    eqat_progress_fn progress;
-    void *progress_user;
-    eqat_block_loss_fn loss; /**< NULL (default): the mean squared error over all elements */
-    void *loss_user;
-    eqat_grad_fn gradient; /**< between backward and update; NULL (default): none */
-    void *gradient_user;
-    eqat_reduce_fn reduce; /**< NULL (default): this rank is alone */
-    void *reduce_user;
+    const char *offload_dir;   /**< activation cache in files of this folder; NULL (default): in
+                                  memory */
+    eqat_progress_fn progress; /**< NULL (default): none */
+    void *progress_user;       /**< handed to progress */
+    eqat_block_loss_fn loss;   /**< NULL (default): the mean squared error over all elements */
+    void *loss_user;           /**< handed to loss */
+    eqat_grad_fn gradient;     /**< between backward and update; NULL (default): none */
+    void *gradient_user;       /**< handed to gradient */
+    eqat_reduce_fn reduce;     /**< NULL (default): this rank is alone */
+    void *reduce_user;         /**< handed to reduce */
 } eqat_block_ap_options;
 
 /** Writes defaults into the first `struct_size` bytes of *options, and no further. */
@@ -86,8 +88,9 @@ EQAT_API void eqat_block_ap_options_init(eqat_block_ap_options *options, size_t 
 
 /** Losses of one epoch of one block: means over samples, of all ranks. */
 typedef struct eqat_epoch_report {
-    size_t struct_size;          /**< set by the caller */
-    double train_loss, val_loss; /**< val_loss NaN without validation samples */
+    size_t struct_size; /**< set by the caller */
+    double train_loss;  /**< over the training samples, while they train */
+    double val_loss;    /**< after the epoch; NaN without validation samples */
 } eqat_epoch_report;
 
 /** The running job: two activation streams (full precision and quantized) and the block in work. */
@@ -179,6 +182,7 @@ EQAT_API eqat_status eqat_block_ap_load(eqat_block_ap *job, const char *path);
 
 /* ---- E2E-QP (paper section 3.3): train scales end to end ---- */
 
+/** What E2E-QP trains. */
 typedef enum eqat_e2e_params {
     EQAT_E2E_S = 0, /**< scales */
     EQAT_E2E_Z = 1, /**< zero points */
@@ -193,35 +197,37 @@ typedef enum eqat_e2e_params {
 typedef eqat_status (*eqat_e2e_loss_fn)(void *user, eqat_tape *tape, eqat_tensor *logits,
                                         const eqat_batch *batch, eqat_tensor **loss);
 
+/** How E2E-QP trains. */
 typedef struct eqat_e2e_qp_options {
-    size_t struct_size;
+    size_t struct_size; /**< set by eqat_e2e_qp_options_init */
     int64_t batch_size; /**< sequences of an optimizer step; the last one of an epoch takes what is
                            left; default 32 */
-    int64_t micro_batch_size; /**< sequences of one forward and backward; divides batch_size;
-                                 default 1 */
-    int64_t epochs;           /**< default 1 */
-    double lr;                /**< default 0: 2e-5 when the model has 2-bit linears, else 1e-5 */
-    int32_t params;           /**< eqat_e2e_params; default EQAT_E2E_S */
-    bool train_norms;         /**< norm gains too; default false */
-    double max_grad_norm;     /**< default 0.3 */
-    double warmup_ratio;      /**< share of the steps, rounded up; default 0.03 */
-    double min_lr_factor;     /**< default 0 */
-    eqat_progress_fn progress;
-    void *progress_user;
-    bool keep_activations; /**< see eqat_batch; the same bytes; default false */
-    uint8_t reserved[7];   /**< 0 */
-    eqat_grad_fn gradient; /**< as in eqat_block_ap_options; before clipping */
-    void *gradient_user;
-    eqat_reduce_fn reduce;
-    void *reduce_user;
+    int64_t micro_batch_size;  /**< sequences of one forward and backward; divides batch_size;
+                                  default 1 */
+    int64_t epochs;            /**< default 1 */
+    double lr;                 /**< default 0: 2e-5 when the model has 2-bit linears, else 1e-5 */
+    int32_t params;            /**< eqat_e2e_params; default EQAT_E2E_S */
+    bool train_norms;          /**< norm gains too; default false */
+    double max_grad_norm;      /**< default 0.3 */
+    double warmup_ratio;       /**< share of the steps, rounded up; default 0.03 */
+    double min_lr_factor;      /**< default 0 */
+    eqat_progress_fn progress; /**< NULL (default): none */
+    void *progress_user;       /**< handed to progress */
+    bool keep_activations;     /**< see eqat_batch; the same bytes; default false */
+    uint8_t reserved[7];       /**< 0 */
+    eqat_grad_fn gradient;     /**< as in eqat_block_ap_options; before clipping */
+    void *gradient_user;       /**< handed to gradient */
+    eqat_reduce_fn reduce;     /**< as in eqat_block_ap_options */
+    void *reduce_user;         /**< handed to reduce */
     eqat_e2e_loss_fn loss; /**< NULL (default): the mean cross-entropy over the labels, without ever
                               holding all logits */
-    void *loss_user;
+    void *loss_user;       /**< handed to loss */
 } eqat_e2e_qp_options;
 
 /** Writes defaults into the first `struct_size` bytes of *options, and no further. */
 EQAT_API void eqat_e2e_qp_options_init(eqat_e2e_qp_options *options, size_t struct_size);
 
+/** The running job. */
 typedef struct eqat_e2e_qp eqat_e2e_qp;
 
 /** model must be quantized; its scales are rounded to fp16, from where they train.  model and

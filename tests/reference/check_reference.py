@@ -34,7 +34,9 @@ class Reference(unittest.TestCase):
         cls.files = {str(path.relative_to(folder)) for path in folder.rglob("*")}
 
     def test_no_warning(self):
-        self.assertEqual((self.doxygen.returncode, self.doxygen.stdout + self.doxygen.stderr), (0, ""))
+        self.assertEqual(
+            (self.doxygen.returncode, self.doxygen.stdout + self.doxygen.stderr), (0, "")
+        )
 
     def test_links(self):
         broken = []

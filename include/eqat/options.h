@@ -12,12 +12,14 @@
 extern "C" {
 #endif
 
-/** Every options struct of the library is described by one table, which drives its defaults, its
+/** @file
+ * Every options struct of the library is described by one table, which drives its defaults, its
  * validation, the tool's --help and the bindings.  Members called reserved, and all bytes of a
  * longer struct that this library does not know, must be 0: anything else is EQAT_UNSUPPORTED, in
  * options as in a batch or a sample.  All
  * functions here may be called from any thread and return static storage. */
 
+/** Types of members. */
 typedef enum eqat_field_type {
     EQAT_FIELD_BOOL = 0,   /**< bool */
     EQAT_FIELD_I32 = 1,    /**< int32_t */

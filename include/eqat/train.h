@@ -11,7 +11,8 @@
 extern "C" {
 #endif
 
-/** Jobs hold references on their model, quantizer and data, which may be freed before them.
+/** @file
+ * Jobs hold references on their model, quantizer and data, which may be freed before them.
  * Threads: as the context; progress callbacks run on the thread that called.  create, begin, step,
  * validate, accumulate, finish of a block and run look for eqat_context_cancel and return
  * EQAT_CANCELLED. */
@@ -49,7 +50,8 @@ typedef eqat_status (*eqat_block_loss_fn)(void *user, eqat_tape *tape, eqat_tens
  * same order.  EQAT_OK or the status that the caller's call returns. */
 typedef eqat_status (*eqat_reduce_fn)(void *user, double *sums, size_t count);
 
-/** Several ranks train one model, each on samples of its own (rank and world of eqat_data_options),
+/** @file
+ * Several ranks train one model, each on samples of its own (rank and world of eqat_data_options),
  * when all of them give
  *   gradient  that replaces every gradient by its mean over ranks,
  *   reduce    that adds up losses and numbers of samples or labels, from which the losses of epochs
@@ -60,6 +62,7 @@ typedef eqat_status (*eqat_reduce_fn)(void *user, double *sums, size_t count);
  * or on none.  All ranks then end with the same bytes.  The loss of a single step that a progress
  * callback of Block-AP sees stays this rank's. */
 
+/** How Block-AP trains. */
 typedef struct eqat_block_ap_options {
     size_t struct_size;   /**< set by eqat_block_ap_options_init */
     int64_t batch_size;   /**< samples of a step; the last one of an epoch takes what is left;

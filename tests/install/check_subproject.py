@@ -9,20 +9,21 @@ class Subproject(unittest.TestCase):
     """Configured, and one file compiled: a whole build belongs to the build that is tested."""
 
     PROJECT = """
-project('app', 'c', version: '1')
+project('app', 'cpp', version: '1', default_options: 'cpp_std=c++17')
 eqat = dependency('eqat', version: '>=0.1', fallback: 'libeqat')
-executable('app', 'app.c', dependencies: eqat)
+executable('app', 'app.cpp', dependencies: eqat)
 """
     PROGRAM = """
 #include <eqat/eqat.h>
-int main(void) { return eqat_version()[0] != '0'; }
+#include <eqat/eqat.hpp>
+int main() { return eqat::version() != eqat_version(); }
 """
 
     def setUp(self):
         self.dir = tempfile.mkdtemp(prefix="eqat-subproject-")
         self.addCleanup(shutil.rmtree, self.dir)
         write(self.dir + "/meson.build", self.PROJECT)
-        write(self.dir + "/app.c", self.PROGRAM)
+        write(self.dir + "/app.cpp", self.PROGRAM)
         os.mkdir(self.dir + "/subprojects")
         os.symlink(SOURCE, self.dir + "/subprojects/libeqat")
 
@@ -38,7 +39,7 @@ int main(void) { return eqat_version()[0] != '0'; }
         self.assertIn("app", targets)
         self.assertFalse(targets & {"eqat_tool", "train_tiny", "run-suite"})
         self.assertEqual(tests, [])
-        run("ninja", "-C", build, "app.p/app.c.o")
+        run("ninja", "-C", build, "app.p/app.cpp.o")
         installed = json.loads(run("meson", "introspect", "--installed", build))
         self.assertFalse([p for p in installed.values() if "/doc/" in p])
 

@@ -10,6 +10,7 @@ work=${1:-$here/build-tests}
 # shellcheck disable=SC2086
 need_packages $build_packages g++ cmake check python3 abigail-tools \
     doxygen mandoc
+need_packages python3-numpy python3-pytest
 mkdir -p "$work"
 
 # The suites that compare with other implementations skip without these.

@@ -1,0 +1,96 @@
+"""Python functions as callbacks of the library.
+
+C calls one function for each kind, which is never freed, with the number of what Python holds.  An
+exception does not pass through C: it is remembered, the callback fails, and the call that ran it
+raises the exception."""
+
+import functools
+from typing import Any, Callable, NamedTuple, Optional
+
+import numpy as np
+
+from . import errors, prototypes, structs
+from .calls import remember
+from .memory import held
+
+
+class Given(NamedTuple):
+    """What a number stands for."""
+
+    context: Any
+    function: Callable[..., Any]
+
+
+def guarded(function: Callable[..., Any]) -> Callable[..., int]:
+    """A callback that returns a status (or, of progress, whether to cancel)."""
+
+    @functools.wraps(function)
+    def call(*arguments: Any) -> int:
+        try:
+            return function(*arguments) or errors.OK
+        except BaseException as error:
+            remember(error)
+            return errors.CANCELLED
+
+    return call
+
+
+def tensors(context: Any, pointers: Any, count: int) -> list[Any]:
+    from .tensor import Tensor
+
+    return [Tensor._borrow(context, pointers[index]) for index in range(count)]
+
+
+def give(out: Any, tensor: Any) -> None:
+    """Stores a tensor where the library takes a reference over."""
+    from .tensor import Tensor
+
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"callback: found {type(tensor).__name__}, expected a Tensor")
+    out[0] = tensor._another_reference()
+
+
+def with_tape(context: Any, address: Any, function: Callable[[Any], Any]) -> Any:
+    """function(tape), for which the tape is lent."""
+    from .tape import Tape
+
+    tape = Tape._lent(context, address)
+    try:
+        return function(tape)
+    finally:
+        tape.close()
+
+
+@guarded
+def _progress(number: Optional[int], report: Any) -> bool:
+    return bool(held(number).function(structs.read("progress", report.contents)))
+
+
+@guarded
+def _loss(number: Optional[int], tape: Any, y: Any, target: Any, out: Any) -> None:
+    context, function = held(number)
+    both = tensors(context, (y, target), 2)
+    give(out, with_tape(context, tape, lambda lent: function(lent, *both)))
+
+
+@guarded
+def _gradient(number: Optional[int], parameters: Any, count: int) -> None:
+    context, function = held(number)
+    function(tensors(context, parameters, count))
+
+
+@guarded
+def _reduce(number: Optional[int], sums: Any, count: int) -> None:
+    array = np.ctypeslib.as_array(sums, (count,))
+    result = held(number).function(array)
+    if result is not None:
+        array[:] = result
+
+
+# Members of options that hold a callback, and what C calls for each.
+MADE: dict[str, Any] = {
+    "progress": prototypes.progress_fn(_progress),
+    "loss": prototypes.block_loss_fn(_loss),
+    "gradient": prototypes.grad_fn(_gradient),
+    "reduce": prototypes.reduce_fn(_reduce),
+}

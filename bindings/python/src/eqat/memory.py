@@ -1,0 +1,39 @@
+"""Python objects that C refers to: by a number, as its `user` pointer, until nobody needs them.  A
+number that has gone finds nothing; a pointer would find anything."""
+
+import itertools
+from typing import Any, Optional
+
+from . import prototypes
+
+_held: dict[int, Any] = {}
+_numbers = itertools.count(1)
+
+
+def hold(thing: Any) -> int:
+    number = next(_numbers)
+    _held[number] = thing
+    return number
+
+
+def held(number: Optional[int]) -> Any:
+    return _held[number or 0]
+
+
+def drop(number: int) -> None:
+    _held.pop(number, None)
+
+
+class Hold:
+    """Holds a thing as long as this object exists."""
+
+    def __init__(self, thing: Any):
+        self.number = hold(thing)
+
+    def __del__(self) -> None:
+        drop(self.number)
+
+
+# The library tells when it has done with these.
+release = prototypes.release_fn(drop)
+release_memory = prototypes.release_memory_fn(lambda number, _data: drop(number))

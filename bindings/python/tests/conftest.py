@@ -1,0 +1,41 @@
+import eqat
+import numpy as np
+import pytest
+import tiny
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    """Of a model, with a text beside it."""
+    path = tiny.write(tmp_path_factory.mktemp("tiny") / "model")
+    (path.parent / "text.txt").write_text(tiny.text(4000))
+    return path
+
+
+@pytest.fixture(scope="session")
+def text(folder):
+    return folder.parent / "text.txt"
+
+
+@pytest.fixture
+def context():
+    return eqat.Context(threads=1)
+
+
+@pytest.fixture
+def model(folder, context):
+    return eqat.open(folder, context=context, compute_dtype="f32")
+
+
+@pytest.fixture
+def ids():
+    return np.random.default_rng(5).integers(0, tiny.VOCAB, (2, 16)).astype(np.int32)
+
+
+# A few steps over a few samples.
+QUICK = dict(train_size=8, val_size=2, seq_len=32, batch_size=2, epochs=1, group_size=32)
+
+
+@pytest.fixture
+def quick():
+    return dict(QUICK)

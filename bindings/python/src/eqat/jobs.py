@@ -97,7 +97,7 @@ class BlockAP(Job):
         return self._get("steps")
 
     def begin(self) -> None:
-        """Loads the next block, starts s and z, makes the targets."""
+        """Loads the next block, starts scales and zero points, makes the targets."""
         self._call("begin")
 
     def step(self, epoch: int, step: int) -> float:

@@ -150,19 +150,17 @@ class Model(Handle):
 
         return interruptible(self.context, work)
 
-    def forward(self, batch: Any) -> Tensor:
-        """Logits F32 [B, T, V], without gradients."""
+    def forward(self, batch: Any, tape: Any = None) -> Tensor:
+        """Logits F32 [B, T, V]; with a tape that records, gradients reach what is trainable."""
         struct = (batch := _as_batch(batch))._struct()
-        return self._pass(lib.eqat_model_forward, ctypes.byref(struct))[0]
+        return self._pass(lib.eqat_model_forward, tape, ctypes.byref(struct))[0]
 
     def loss(self, batch: Any, tape: Any = None) -> tuple[Tensor, Tensor]:
-        """Mean cross-entropy F32 [1] over the batch's labels, and their number; recorded when a tape
-        is given."""
+        """Mean cross-entropy F32 [1] over the batch's labels, and their number; tape as in
+        `forward`."""
         struct = (batch := _as_batch(batch))._struct()
-        if tape is None:
-            return self._pass(lib.eqat_model_loss, ctypes.byref(struct), outs=2)  # type: ignore
-        recorded = lib.eqat_model_loss_recorded
-        return self._pass(recorded, tape, ctypes.byref(struct), outs=2)  # type: ignore
+        loss, count = self._pass(lib.eqat_model_loss, tape, ctypes.byref(struct), outs=2)
+        return loss, count
 
     def embed(self, tape: Any, batch: Any) -> Tensor:
         """What enters the first block, [B, T, H] in the compute dtype."""

@@ -51,7 +51,7 @@ class Quantizer(Handle):
         return tuple(Tensor._adopt(self.context, out.value) for out in outs)
 
     def init(self, w: Tensor, round_s: bool = False) -> tuple[Tensor, ...]:
-        """Initial s and z, F32 [N, G], of w F32 [N, K]."""
+        """Initial scales s and zero points z, F32 [N, G], of w F32 [N, K]."""
         return self._tensors(lib.eqat_quantizer_init, 2, w, round_s)
 
     def freeze(self, w: Tensor, s: Tensor, z: Tensor) -> tuple[Tensor, ...]:

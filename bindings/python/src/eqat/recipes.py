@@ -48,7 +48,7 @@ def block_ap(
 
 @options.options(E2E_DATA, E2E_QP)
 def e2e_qp(model: Model, data: Any, **keywords: Any) -> Model:
-    """E2E-QP: trains the step sizes of a quantized model end to end, in place; returns it.
+    """E2E-QP: trains the scales of a quantized model end to end, in place; returns it.
 
     data is CalibrationData or whatever that takes.  Interrupted, the model is as before."""
     samples = _data(data, model, E2E_DATA, keywords)

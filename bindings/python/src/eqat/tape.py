@@ -75,7 +75,7 @@ class Tape(Handle):
     def packed_linear(
         self, x: Tensor, codes: Tensor, s: Tensor, z: Tensor, bias: Optional[Tensor] = None
     ) -> Tensor:
-        """`linear` from packed codes, as E2E-QP trains step sizes."""
+        """`linear` from packed codes, as E2E-QP trains scales."""
         return self._op("packed_linear", x, codes, s, z, bias)
 
     def fakequant(

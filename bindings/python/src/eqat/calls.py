@@ -13,7 +13,7 @@ from .library import lib
 T = TypeVar("T")
 _thread = threading.local()  # .error: what a callback has raised during the running call
 
-# A signal that another thread has received wakes nobody: the main thread looks after so many seconds.
+# A signal that another thread has received wakes nobody: every so many seconds the main one looks.
 PATIENCE = 0.2
 
 

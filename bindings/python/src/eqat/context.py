@@ -55,7 +55,7 @@ class Context(Handle):
         # Without a reference of its own: for who is alive, and so is the context then.
         self._address = references["context"](out.value)
         self._owned = references["context"].own(out.value, log)
-        # What is made from the context keeps the reference, and the log with it, without the object.
+        # What is made from the context keeps the reference, and the log with it, not the object.
         self._anchor = weakref.ref(self._owned)
 
     @property

@@ -77,8 +77,8 @@ class Job(Handle):
 
 
 class BlockAP(Job):
-    """Block-AP in steps: for each block `begin`, a `step` for every epoch and batch (or `forward`, a
-    loss of one's own and `optimizer.backward`), `finish`; or `run`."""
+    """Block-AP in steps: for each block `begin`, a `step` for every epoch and batch (or `forward`,
+    a loss of one's own and `optimizer.backward`), `finish`; or `run`."""
 
     _kind = "block_ap"
 

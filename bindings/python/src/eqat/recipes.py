@@ -37,8 +37,8 @@ def block_ap(
 ) -> Model:
     """Block-AP: quantizes the model in place, training one block after another; returns it.
 
-    calib is CalibrationData or whatever that takes.  Interrupted, the blocks that were finished stay
-    quantized and the rest is as before."""
+    calib is CalibrationData or whatever that takes.  Interrupted, the blocks that were finished
+    stay quantized and the rest is as before."""
     own = quantizer or Quantizer(model.context, rules, **QUANTIZER.take(keywords))
     data = _data(calib, model, DATA, keywords)
     with BlockAP(model, own, data, **BLOCK_AP.take(keywords)) as job:

@@ -79,8 +79,8 @@ def stream(source: Any, encode: Encode, key: str, enough: int) -> np.ndarray:
         return as_ids(array).ravel()
     if not isinstance(source, Iterable):
         raise TypeError(
-            f"calibration data: found {type(source).__name__}, expected a path, strings, ids, or an "
-            "iterable of strings, of ids or of records with text"
+            f"calibration data: found {type(source).__name__}, expected a path, strings, ids, or "
+            "an iterable of strings, of ids or of records with text"
         )
     pieces = list(_pieces(source, encode, key, enough))
     return np.concatenate(pieces) if pieces else np.zeros(0, np.int32)

@@ -180,8 +180,8 @@ class Tape(Handle):
         backward: Callable[["Tape", Tensor, list[Tensor]], None],
         name: str = "custom",
     ) -> None:
-        """Records an op whose `out` the caller has computed from inputs: backward(tape, grad of out,
-        inputs) adds to the gradients of the inputs with `tape.add_grad`."""
+        """Records an op whose `out` the caller has computed from inputs: backward(tape, grad of
+        out, inputs) adds to the gradients of the inputs with `tape.add_grad`."""
         number = memory.hold((self.context, backward))
         call(
             self.context,

@@ -254,7 +254,7 @@ def _create(context: Any, kind: dtypes.DType, shape: Sequence[int], data: Option
 
 
 def from_dlpack(array: Any, context: Any) -> Tensor:
-    """A tensor in the memory of an array of another library (torch, NumPy, JAX), without copying."""
+    """A tensor in the memory of another library's array (torch, NumPy, JAX), without copying."""
     foreign = dlpack.receive(array)
     if foreign.device[0] != dlpack.CPU:
         raise ValueError(f"DLPack: found memory of device {foreign.device}, expected the CPU's")

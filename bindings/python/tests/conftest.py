@@ -1,7 +1,8 @@
-import eqat
 import numpy as np
 import pytest
 import tiny
+
+import eqat
 
 
 @pytest.fixture(scope="session")

@@ -2,10 +2,11 @@
 
 import json
 
-import eqat
 import numpy as np
 import pytest
 import tiny
+
+import eqat
 
 WINDOWS = dict(train_size=6, val_size=2, seq_len=16, sampling="consecutive")
 WORDS = tiny.text(200)

@@ -2,8 +2,9 @@
 
 import logging
 
-import eqat
 import pytest
+
+import eqat
 
 
 def test_kinds():

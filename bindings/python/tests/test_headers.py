@@ -6,6 +6,7 @@ import pathlib
 
 import headers
 import pytest
+
 from eqat import (
     callbacks,
     context,

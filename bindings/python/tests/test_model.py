@@ -1,9 +1,10 @@
 """Models from open to save."""
 
-import eqat
 import numpy as np
 import pytest
 import tiny
+
+import eqat
 
 
 def test_four_lines(folder, text, tmp_path, quick):

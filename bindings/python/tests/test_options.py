@@ -3,8 +3,9 @@
 import inspect
 import pydoc
 
-import eqat
 import pytest
+
+import eqat
 from eqat import structs
 
 

@@ -4,9 +4,10 @@ import ctypes
 import gc
 import weakref
 
-import eqat
 import numpy as np
 import pytest
+
+import eqat
 
 
 def same_memory(a, b):

@@ -26,9 +26,9 @@ def call(context: Any, function: Any, *arguments: Any) -> None:
     outer = getattr(_thread, "error", None)
     _thread.error = None
     try:
-        plain = [_plain(argument) for argument in arguments]
         try:
-            status = function(*plain)
+            # In no variable: a traceback would keep the references of what is closed meanwhile.
+            status = function(*[_plain(argument) for argument in arguments])
         except ctypes.ArgumentError as error:
             raise TypeError(f"{function.__name__}: {error}") from None
         raised = _thread.error

@@ -1,4 +1,4 @@
-"""Interrupts, cancellation and exceptions of callbacks: the call ends soon, all stays consistent."""
+"""Interrupts, cancellation, exceptions of callbacks: the call ends soon, all stays consistent."""
 
 import contextlib
 import hashlib

@@ -152,7 +152,6 @@ def test_closed_while_a_call_runs(folder, text, alive):
     job = eqat.BlockAP(model, quantizer, data, progress=progress)
     job.run()
     assert len(steps) == 8 and job.closed and model.info.quantized
-    del job, progress
     gc.collect()
 
 
@@ -174,7 +173,6 @@ def test_a_callback_that_replaces_itself(alive):
         tape = eqat.Tape(context)
         adam.backward(tape, tape.mse(w, eqat.Tensor(np.zeros(4, np.float32), context)))
     assert len(calls) == 1 and calls[0] == [0.5] * 4 and adam.steps == 2
-    del adam, once
 
 
 def test_a_lent_tape_ends_with_the_callback(folder, text, alive):

@@ -67,10 +67,19 @@ def _progress(number: Optional[int], report: Any) -> bool:
 
 
 @guarded
-def _loss(number: Optional[int], tape: Any, y: Any, target: Any, out: Any) -> None:
+def _block_loss(number: Optional[int], tape: Any, y: Any, target: Any, out: Any) -> None:
     context, function = held(number)
     both = tensors(context, (y, target), 2)
     give(out, with_tape(context, tape, lambda lent: function(lent, *both)))
+
+
+@guarded
+def _e2e_loss(number: Optional[int], tape: Any, logits: Any, batch: Any, out: Any) -> None:
+    from .model import Batch
+
+    context, function = held(number)
+    given = (*tensors(context, [logits], 1), Batch._copied(context, batch.contents))
+    give(out, with_tape(context, tape, lambda lent: function(lent, *given)))
 
 
 @guarded
@@ -87,10 +96,16 @@ def _reduce(number: Optional[int], sums: Any, count: int) -> None:
         array[:] = result
 
 
-# Members of options that hold a callback, and what C calls for each.
-MADE: dict[str, Any] = {
-    "progress": prototypes.progress_fn(_progress),
-    "loss": prototypes.block_loss_fn(_loss),
+# Members of options that hold a callback, by struct, and what C calls for each.
+_PROGRESS = {"progress": prototypes.progress_fn(_progress)}
+_JOB = {
+    **_PROGRESS,
     "gradient": prototypes.grad_fn(_gradient),
     "reduce": prototypes.reduce_fn(_reduce),
 }
+MADE: dict[str, dict[str, Any]] = {
+    "eval": _PROGRESS,
+    "block_ap": {**_JOB, "loss": prototypes.block_loss_fn(_block_loss)},
+    "e2e_qp": {**_JOB, "loss": prototypes.e2e_loss_fn(_e2e_loss)},
+}
+GRADIENT = _JOB["gradient"]

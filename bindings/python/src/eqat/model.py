@@ -45,7 +45,7 @@ class Batch:
             for name, array in given.items()
             if array is not None
         }
-        self._embeddings = embeddings
+        self.embeddings = embeddings
         shapes = {array.shape for array in self._arrays.values()}
         if embeddings is not None:
             shapes.add(embeddings.shape[:2])
@@ -54,6 +54,34 @@ class Batch:
         self.shape: tuple[int, int] = shapes.pop()
         self.keep_activations = keep_activations
 
+    @property
+    def ids(self) -> Optional[np.ndarray]:
+        return self._arrays.get("ids")
+
+    @property
+    def labels(self) -> Optional[np.ndarray]:
+        """What position t should predict; negative: masked."""
+        return self._arrays.get("labels")
+
+    @property
+    def positions(self) -> Optional[np.ndarray]:
+        return self._arrays.get("positions")
+
+    @property
+    def segments(self) -> Optional[np.ndarray]:
+        return self._arrays.get("segments")
+
+    @classmethod
+    def _copied(cls, context: Any, struct: Any) -> "Batch":
+        """Of the library's, whose arrays are there during a callback alone."""
+        shape = (struct.batch, struct.time)
+        arrays = {}
+        for name in ("ids", "labels", "positions", "segments"):
+            pointer = ctypes.cast(getattr(struct, name), ctypes.POINTER(ctypes.c_int32))
+            if pointer:
+                arrays[name] = np.ctypeslib.as_array(pointer, shape).copy()
+        return cls(embeddings=Tensor._borrow(context, struct.embeddings), **arrays)
+
     def _struct(self) -> Any:
         struct = structs.structs["batch"]()
         lib.eqat_batch_init(ctypes.byref(struct), ctypes.sizeof(struct))
@@ -61,8 +89,8 @@ class Batch:
         struct.keep_activations = self.keep_activations
         for name, array in self._arrays.items():
             setattr(struct, name, array.ctypes.data)
-        if self._embeddings is not None:
-            struct.embeddings = self._embeddings._reference.value
+        if self.embeddings is not None:
+            struct.embeddings = self.embeddings._reference.value
         return struct
 
 

@@ -60,7 +60,7 @@ class Optimizer(Handle):
         complete, and may change them; None: nothing is called."""
         reference = self._reference
         hold = memory.Hold(callbacks.Given(self.context, function)) if function else None
-        made = callbacks.MADE["gradient"] if function else prototypes.grad_fn()
+        made = callbacks.GRADIENT if function else prototypes.grad_fn()
         number = hold.number if hold else None
         lib.eqat_optimizer_set_grad_callback(reference, made, number)
         keeper = reference if self._of_job is None else reference.keep

@@ -37,10 +37,11 @@ class Group(NamedTuple):
 
     def fields(self) -> list[structs.Field]:
         """Callbacks that Python cannot give, such as an allocator, and user pointers stay out."""
+        made = callbacks.MADE.get(self.struct, {})
         return [
             field
             for field in structs.fields[self.struct]
-            if (field.type != structs.CALLBACK or field.name in callbacks.MADE)
+            if (field.type != structs.CALLBACK or field.name in made)
             and (self.only is None or field.name in self.only)
             and field.name not in self.without
         ]
@@ -156,7 +157,7 @@ def fill(context: Any, name: str, values: dict[str, Any]) -> Filled:
             if value is not None:
                 hold = memory.Hold(callbacks.Given(context, value))
                 keep.append(hold)
-                setattr(struct, member, ctypes.cast(callbacks.MADE[member], ctypes.c_void_p))
+                setattr(struct, member, ctypes.cast(callbacks.MADE[name][member], ctypes.c_void_p))
                 setattr(struct, f"{member}_user", hold.number)
         elif field.type == structs.STRING:
             setattr(struct, member, None if value is None else os.fsencode(value))

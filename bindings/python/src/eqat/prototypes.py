@@ -48,6 +48,7 @@ parallel_fn = CFUNCTYPE(None, pointer, size, task_fn, pointer)
 progress_fn = CFUNCTYPE(i32, pointer, struct("progress"))
 sample_fn = CFUNCTYPE(status, pointer, flag, i64, struct("sample"))
 block_loss_fn = CFUNCTYPE(status, pointer, address, address, address, out)
+e2e_loss_fn = CFUNCTYPE(status, pointer, address, address, struct("batch"), out)
 reduce_fn = CFUNCTYPE(status, pointer, f64_out, size)
 grad_fn = CFUNCTYPE(status, pointer, handles, size)
 backward_fn = CFUNCTYPE(status, pointer, address, address, handles, i32)
@@ -151,6 +152,7 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "eqat_op_transpose": (status, [tape, tensor, i32, i32, out]),
     "eqat_op_cast": (status, [tape, tensor, enum, out]),
     "eqat_op_mse": (status, [tape, tensor, tensor, out]),
+    "eqat_op_kl_divergence": (status, [tape, tensor, tensor, tensor, out]),
     "eqat_op_linear_cross_entropy": (status, [tape, tensor, tensor, tensor, out, out]),
     "eqat_op_custom": (
         status,

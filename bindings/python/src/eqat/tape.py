@@ -167,6 +167,13 @@ class Tape(Handle):
         """Mean of (x - target)^2, F32 [1]; no gradient for target."""
         return self._op("mse", x, target)
 
+    def kl_divergence(
+        self, logits: Tensor, target: Tensor, labels: Optional[Tensor] = None
+    ) -> Tensor:
+        """Mean over rows of the divergence of softmax(logits) from softmax(target), F32 [.., V]; no
+        gradient for target; rows with a negative label do not count."""
+        return self._op("kl_divergence", logits, target, labels)
+
     def linear_cross_entropy(self, x: Tensor, w: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Mean of -ln softmax(x w^T)[label] over labels that are not negative, and their number."""
         return self._op2("linear_cross_entropy", x, w, labels)

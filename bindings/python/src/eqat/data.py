@@ -54,7 +54,6 @@ class CalibrationData(Handle):
         context: Any = None,
         tokenizer: Optional[Tokenizer] = None,
         vocab_size: Optional[int] = None,
-        text_key: str = "text",
         **keywords: Any,
     ):
         parent = model or tokenizer
@@ -78,7 +77,7 @@ class CalibrationData(Handle):
                 raise ValueError("calibration data: found text, but no tokenizer")
             return tokenizer.encode(text)
 
-        ids = sources.stream(source, encode, text_key, _enough(values))
+        ids = sources.stream(source, encode, values["text_key"] or "text", _enough(values))
         self._from_ids(context, ids, vocab_size, keywords)
 
     def _open(

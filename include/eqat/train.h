@@ -251,7 +251,8 @@ EQAT_API int64_t eqat_e2e_qp_steps(const eqat_e2e_qp *job);
  * accumulate.  loss: mean over this micro-batch's labels, may be NULL.  After EQAT_CANCELLED, and
  * any failure on the way, the gradients of the whole step are dropped: take its micro-batches anew.
  * Errors: EQAT_INVALID_ARGUMENT (no such step or micro-batch; the job is finished; an id, label or
- * position beyond the model's), EQAT_NUMERIC (the loss is not finite; the gradients stay), those of
+ * position beyond the model's; a loss callback that gives something else than F32 [1]), what the
+ * loss callback returns, EQAT_NUMERIC (the loss is not finite; the gradients stay), those of
  * eqat_data_sample and of reading weights, EQAT_CANCELLED. */
 EQAT_API eqat_status eqat_e2e_qp_accumulate(eqat_e2e_qp *job, int64_t step, int64_t micro,
                                             double *loss);

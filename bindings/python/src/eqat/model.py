@@ -75,7 +75,7 @@ class Batch:
     def _copied(cls, context: Any, struct: Any) -> "Batch":
         """Of the library's, whose arrays are there during a callback alone."""
         shape = (struct.batch, struct.time)
-        arrays = {}
+        arrays: dict[str, Any] = {}
         for name in ("ids", "labels", "positions", "segments"):
             pointer = ctypes.cast(getattr(struct, name), ctypes.POINTER(ctypes.c_int32))
             if pointer:

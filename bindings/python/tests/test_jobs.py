@@ -1,0 +1,156 @@
+"""Jobs in steps, their state, and what callbacks see."""
+
+import numpy as np
+import pytest
+
+import eqat
+
+SIZE = {"train_size": 6, "val_size": 2, "seq_len": 32}
+STEPS = {"batch_size": 2, "epochs": 2, "quant_lr": 1e-3, "weight_lr": 1e-3}
+
+
+def scales(model):
+    return model.parameter("model.layers.1.mlp.down_proj.scales").numpy().copy()
+
+
+@pytest.fixture
+def start(folder, text):
+    def make(**more):
+        model = eqat.open(folder, threads=1, compute_dtype="f32")
+        data = eqat.CalibrationData(text, model, **SIZE)
+        quantizer = eqat.Quantizer(model.context, bits=2, group_size=32)
+        return model, eqat.BlockAP(model, quantizer, data, **{**STEPS, **more})
+
+    return make
+
+
+def test_steps_by_hand_are_the_run(start):
+    model, job = start()
+    with job:
+        job.run()
+        report = job.epoch(1, 1)
+    other, job = start()
+    while job.block < other.info.blocks:
+        job.begin()
+        losses = [job.step(epoch, step) for epoch in range(2) for step in range(job.steps)]
+        val_loss = job.validate()
+        job.finish()
+    assert np.array_equal(scales(model), scales(other))
+    assert report.val_loss == val_loss
+    assert report.train_loss == pytest.approx(np.mean(losses[-3:]))
+    with pytest.raises(eqat.NotFound):
+        job.epoch(0, 0)  # trained by hand
+
+
+def test_a_loss_of_ops_is_the_librarys(start):
+    model, job = start()
+    job.run()
+    other, job = start(loss=lambda tape, y, target: tape.mse(y, target))
+    job.run()
+    assert np.array_equal(scales(model), scales(other))
+
+
+def test_forward_and_update_by_hand_are_the_step(start):
+    model, job = start()
+    job.begin()
+    loss = job.step(0, 0)
+    expected = job.parameter("mlp.down_proj.scales").numpy().copy()
+    other, job = start()
+    job.begin()
+    tape = eqat.Tape(other.context)
+    y, target = job.forward(tape, 0, 0)
+    mine = tape.mse(y, target)
+    job.optimizer.backward(tape, mine)
+    assert mine.item() == loss
+    assert np.array_equal(job.parameter("mlp.down_proj.scales").numpy(), expected)
+    job.abandon()
+    assert job.block == 0 and job.parameter("mlp.down_proj.scales") is None
+
+
+def test_gradients_can_be_changed(start):
+    """Of zeros nothing is learned but what the moments say: nothing."""
+
+    def erase(parameters):
+        for parameter in parameters:
+            parameter.grad.fill(0)
+
+    _, still = start(gradient=erase)
+    still.begin()
+    before = still.parameter("mlp.up_proj.scales").numpy().copy()
+    still.step(0, 0)
+    assert np.array_equal(still.parameter("mlp.up_proj.scales").numpy(), before)
+
+
+def test_reduce_sees_and_changes_sums(start):
+    seen = []
+
+    def double(sums):
+        seen.append(sums.copy())
+        return 2 * sums
+
+    _, job = start(reduce=double)
+    job.run()
+    assert seen and all(array.dtype == np.float64 for array in seen)
+    _, alone = start()
+    alone.run()
+    assert job.epoch(1, 1) == alone.epoch(1, 1)  # means: sums and counts are doubled alike
+
+
+def test_state(start, tmp_path):
+    model, job = start()
+    job.begin()
+    job.step(0, 0)
+    job.save(tmp_path / "state")
+    job.run()
+    other, again = start()
+    again.load(tmp_path / "state")
+    assert again.block == 0 and again.optimizer.steps == 1
+    again.run()
+    assert np.array_equal(scales(model), scales(other))
+    _, third = start(epochs=3)
+    with pytest.raises(eqat.InvalidArgument, match="epochs"):
+        third.load(tmp_path / "state")
+
+
+def test_e2e_qp(folder, text, tmp_path):
+    def start():
+        model = eqat.open(folder, threads=1, compute_dtype="f32")
+        eqat.rtn(model, bits=2, group_size=32)
+        data = eqat.CalibrationData(text, model, **SIZE)
+        return model, eqat.E2EQP(model, data, batch_size=2, lr=1e-2, epochs=2, params="sz")
+
+    model, job = start()
+    job.run()
+    assert job.steps == 6 and np.isfinite([job.loss(k) for k in range(6)]).all()
+    other, job = start()
+    for step in range(job.steps):
+        losses = [job.accumulate(step, micro) for micro in range(job.micro_steps(step))]
+        job.step()
+        if step == 3:
+            job.save(tmp_path / "state")
+    assert job.loss(5) == pytest.approx(np.mean(losses))
+    job.finish()
+    assert np.array_equal(scales(model), scales(other))
+    third, job = start()
+    job.load(tmp_path / "state")
+    assert job.optimizer.steps == 4
+    job.run()
+    assert np.array_equal(scales(model), scales(third))
+
+
+def test_a_loss_of_e2e_qp_sees_its_batch(folder, text):
+    seen = []
+
+    def loss(tape, logits, batch):
+        seen.append((logits.shape, batch.ids, batch.labels))
+        labels = eqat.Tensor(batch.labels, tape.context)
+        target = eqat.Tensor(np.zeros(logits.shape, np.float32), tape.context)
+        return tape.kl_divergence(logits, target, labels)
+
+    model = eqat.open(folder, threads=1, compute_dtype="f32")
+    eqat.rtn(model, bits=2, group_size=32)
+    eqat.e2e_qp(model, text, loss=loss, batch_size=2, train_size=4, seq_len=16)
+    shape, ids, labels = seen[0]
+    assert shape == (1, 16, 260) and ids.shape == labels.shape == (1, 16)
+    assert np.array_equal(labels[0, :-1], ids[0, 1:]) and labels[0, -1] < 0
+    assert len(seen) == 4

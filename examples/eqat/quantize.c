@@ -142,10 +142,13 @@ static void report_blocks(job *j, const eqat_block_ap *ap)
     for (int64_t b = 0; b < eqat_block_ap_block(ap); b++) {
         json_t *epochs = json_array();
         eqat_epoch_report r = {.struct_size = sizeof r};
-        for (int64_t e = 0; eqat_block_ap_epoch(ap, b, e, &r) == EQAT_OK; e++)
-            json_array_append_new(epochs,
-                                  json_pack("{s:o,s:o}", "train_loss", tool_number(r.train_loss),
-                                            "val_loss", tool_number(r.val_loss)));
+        int64_t n = j->block_ap.epochs * eqat_block_ap_stages(ap, b);
+        for (int64_t e = 0; e < n; e++)
+            if (eqat_block_ap_epoch(ap, b, e, &r) == EQAT_OK)
+                json_array_append_new(epochs,
+                                      json_pack("{s:I,s:o,s:o}", "epoch", (json_int_t)e,
+                                                "train_loss", tool_number(r.train_loss), "val_loss",
+                                                tool_number(r.val_loss)));
         json_array_append_new(blocks,
                               json_pack("{s:I,s:o}", "block", (json_int_t)b, "epochs", epochs));
     }

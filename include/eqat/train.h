@@ -84,6 +84,8 @@ typedef struct eqat_block_ap_options {
     void *gradient_user;       /**< handed to gradient */
     eqat_reduce_fn reduce;     /**< NULL (default): this rank is alone */
     void *reduce_user;         /**< handed to reduce */
+    int64_t experts_at_a_time; /**< k > 0: blocks with more than k experts train in stages (below),
+                                  which saves memory; default 0: every block in one */
 } eqat_block_ap_options;
 
 /** Writes defaults into the first `struct_size` bytes of *options, and no further. */
@@ -95,6 +97,15 @@ typedef struct eqat_epoch_report {
     double train_loss;  /**< over the training samples, while they train */
     double val_loss;    /**< after the epoch; NaN without validation samples */
 } eqat_epoch_report;
+
+/** Stages: a block with E experts and experts_at_a_time k trains in E / k (rounded up) of them. The
+ * first trains all that is no expert and the first k experts, each further one the next k experts;
+ * what earlier stages trained is frozen by then, and what later ones will train is as in the file.
+ * Every stage has an optimizer of its own and takes options.epochs epochs, along a cosine of its
+ * own: those of stage i are the epochs from i * options.epochs on.  Masters, moments and gradients
+ * are in memory of one stage at a time, everything else of the block as packed codes or dense in
+ * the compute dtype.  early_stop ends a stage.  Every other block, and every block without the
+ * option, has one stage. */
 
 /** The running job: two activation streams (full precision and quantized) and the block in work. */
 typedef struct eqat_block_ap eqat_block_ap;
@@ -113,20 +124,28 @@ EQAT_API eqat_status eqat_block_ap_create(eqat_model *model, eqat_block_ap **out
 EQAT_API void eqat_block_ap_free(eqat_block_ap *job); /**< NULL is fine */
 /** Number of the block in work or next to begin; = blocks when all are done. */
 EQAT_API int64_t eqat_block_ap_block(const eqat_block_ap *job);
-/** Loads the next block as F32 masters, initialises scales and zero points, computes the targets by
- * moving the full-precision stream through it.  Until finish or abandon the model can be evaluated
- * and saved, as it was before; it cannot be rounded, or trained by another job.  Errors:
- * EQAT_INVALID_ARGUMENT (a block is in work, here or of another job; all are done; a linear that is
- * quantized already), EQAT_NUMERIC (a weight is not finite), those of reading weights, EQAT_IO
- * (offload_dir), EQAT_CANCELLED: no block is then in work. */
+/** Loads the next block, with F32 masters and initial scales and zero points of its first stage;
+ * computes the targets by moving the full-precision stream through it.  Until finish or abandon the
+ * model can be evaluated and saved, as it was before; it cannot be rounded, or trained by another
+ * job.  Errors: EQAT_INVALID_ARGUMENT (a block is in work, here or of another job; all are done; a
+ * linear that is quantized already), EQAT_NUMERIC (a weight is not finite), those of reading
+ * weights, EQAT_IO (offload_dir), EQAT_CANCELLED: no block is then in work. */
 EQAT_API eqat_status eqat_block_ap_begin(eqat_block_ap *job);
 /** Steps of one epoch of the current block. */
 EQAT_API int64_t eqat_block_ap_steps(const eqat_block_ap *job);
-/** One training step on batch `step` of `epoch` (0-based): forward, backward, update.  loss (may be
- * NULL) waits for the device; without it nobody looks whether it is finite.  Errors:
- * EQAT_INVALID_ARGUMENT (no block is in work, no such batch, a loss callback that gives something
- * else than F32 [1]), EQAT_NUMERIC (the loss is not finite; the step counts as taken), EQAT_IO
- * (offload_dir), what the callbacks return, EQAT_CANCELLED. */
+/** Stages of block `block`, 0 when there is no such block: its epochs are options.epochs times as
+ * many. */
+EQAT_API int64_t eqat_block_ap_stages(const eqat_block_ap *job, int64_t block);
+/** The stage that the block in work is in, from 0 on; 0 when none is in work. */
+EQAT_API int64_t eqat_block_ap_stage(const eqat_block_ap *job);
+/** One training step on batch `step` of `epoch` (0-based, over all stages): forward, backward,
+ * update.  The first step of a later stage's epoch freezes the stages before it, as finish does,
+ * and begins that one, of which the masters are then read; stages that are left out keep their
+ * initial rounding.  Epochs beyond the last belong to the last stage.  loss (may be NULL) waits for
+ * the device; without it nobody looks whether it is finite.  Errors: EQAT_INVALID_ARGUMENT (no
+ * block is in work, no such batch, an epoch of a stage that is frozen, a loss callback that gives
+ * something else than F32 [1]), EQAT_NUMERIC (the loss is not finite; the step counts as taken),
+ * EQAT_IO (offload_dir), what the callbacks return, EQAT_CANCELLED. */
 EQAT_API eqat_status eqat_block_ap_step(eqat_block_ap *job, int64_t epoch, int64_t step,
                                         double *loss);
 /** The forward pass of a step alone, for a loss and an update of one's own: the block in work on
@@ -140,22 +159,26 @@ EQAT_API eqat_status eqat_block_ap_forward(eqat_block_ap *job, eqat_tape *tape, 
  * (offload_dir), what the callbacks return, EQAT_CANCELLED. */
 EQAT_API eqat_status eqat_block_ap_validate(eqat_block_ap *job, double *loss);
 /** Freezes the block: scales to fp16, codes taken and packed, norm gains rounded to the stored
- * dtype; moves the quantized stream through the packed block.  After a failure on that way the
- * block stays quantized; calling again goes on where it stopped.  Errors: EQAT_INVALID_ARGUMENT (no
- * block is in work), EQAT_IO (offload_dir), EQAT_CANCELLED. */
+ * dtype; stages that have not begun get their initial rounding; moves the quantized stream through
+ * the packed block.  After a failure on that way the block stays quantized; calling again goes on
+ * where it stopped.  Errors: EQAT_INVALID_ARGUMENT (no block is in work), EQAT_IO (offload_dir),
+ * EQAT_CANCELLED. */
 EQAT_API eqat_status eqat_block_ap_finish(eqat_block_ap *job);
 /** Gives the block in work up; the model's block stays as it was.  begin may start it anew. */
 EQAT_API void eqat_block_ap_abandon(eqat_block_ap *job);
-/** The optimizer of the block in work, whose gradient callback is the option's at first; borrowed
- * until finish or abandon.  NULL when no block is in work. */
+/** The optimizer of the stage in training, whose gradient callback is the option's at first;
+ * borrowed until the first step of the next stage, finish or abandon.  NULL when no block is in
+ * work. */
 EQAT_API eqat_optimizer *eqat_block_ap_optimizer(eqat_block_ap *job);
-/** A tensor of the block in work by its name within the block ("self_attn.q_proj.weight" F32 [N,
- * K],
+/** A tensor of the stage in training by its name within the block ("self_attn.q_proj.weight" F32
+ * [N, K],
  * ".scales" and ".zeros" F32 [N, K / group], "input_layernorm.weight" F32 [H]); borrowed until
- * finish or abandon.  NULL when no block is in work or none has that name. */
+ * the first step of the next stage, finish or abandon.  NULL when no block is in work or none of
+ * the stage has that name. */
 EQAT_API eqat_tensor *eqat_block_ap_parameter(eqat_block_ap *job, const char *name);
-/** Report of an epoch of a block that eqat_block_ap_run has trained.  Errors: EQAT_NOT_FOUND (there
- * is none), EQAT_INVALID_ARGUMENT (struct_size is not set). */
+/** Report of an epoch, counted over all stages, of a block that eqat_block_ap_run has trained.
+ * Errors: EQAT_NOT_FOUND (there is none, as of epochs that an early stop left out),
+ * EQAT_INVALID_ARGUMENT (struct_size is not set). */
 EQAT_API eqat_status eqat_block_ap_epoch(const eqat_block_ap *job, int64_t block, int64_t epoch,
                                          eqat_epoch_report *report);
 /** The loop over the remaining blocks, made of the steps above; in a block in work it goes on
@@ -164,23 +187,24 @@ EQAT_API eqat_status eqat_block_ap_epoch(const eqat_block_ap *job, int64_t block
  * the steps; EQAT_NUMERIC names block and step of a loss that is not finite. */
 EQAT_API eqat_status eqat_block_ap_run(eqat_block_ap *job);
 /** Writes all that a new job needs to go on from here with the same bytes: the blocks that are done
- * as they are in the model, of the block in work the trained tensors, the moments and the number of
- * steps of its optimizer, and the reports; not the activation streams.  To be called between steps;
- * a progress callback may call it, the other callbacks may not.  path appears, or is replaced, when
- * all of it is written: about the size of the packed blocks and, with a block in work, 12 bytes a
- * weight of it.  Errors: EQAT_INVALID_ARGUMENT (another job has the model), EQAT_NOT_FOUND (no
- * folder for it), EQAT_IO, those of eqat_data_sample. */
+ * as they are in the model, of the block in work what is frozen, the trained tensors, the moments
+ * and the number of steps of its optimizer, and the reports; not the activation streams.  To be
+ * called between steps; a progress callback may call it, the other callbacks may not.  path
+ * appears, or is replaced, when all of it is written: about the size of what is packed and, with a
+ * block in work, 12 bytes a weight of its stage.  Errors: EQAT_INVALID_ARGUMENT (another job has
+ * the model), EQAT_NOT_FOUND (no folder for it), EQAT_IO, those of eqat_data_sample. */
 EQAT_API eqat_status eqat_block_ap_save(eqat_block_ap *job, const char *path);
 /** Brings a job that was just created to where eqat_block_ap_save has left another one, in any
- * process: run goes on from there, and so may a driver, with the step behind those that
- * eqat_optimizer_steps tells of the block in work.  Model files, compute dtype, quantizer, data (as
- * far as two epochs' order and 64 samples tell), seed and options must be those of the other job,
- * weights unchanged by anybody else; offload_dir and callbacks may differ.  The streams move
- * through all blocks that are done, which costs a forward pass of each, full precision and packed,
- * over all samples.  Errors: EQAT_INVALID_ARGUMENT (the job has begun, or what differs by name),
- * EQAT_FORMAT (no state of Block-AP, truncated, damaged), EQAT_NOT_FOUND, EQAT_IO: the job stays as
- * it was.  After EQAT_CANCELLED, or a failure of the streams on their way, the state is there
- * (eqat_block_ap_block tells), and whatever is called next goes on with the streams. */
+ * process: run goes on from there, and so may a driver, in the stage of the block in work that
+ * eqat_block_ap_stage tells, with the step behind those of it that eqat_optimizer_steps tells.
+ * Model files, compute dtype, quantizer, data (as far as two epochs' order and 64 samples tell),
+ * seed and options must be those of the other job, weights unchanged by anybody else; offload_dir
+ * and callbacks may differ.  The streams move through all blocks that are done, which costs a
+ * forward pass of each, full precision and packed, over all samples.  Errors: EQAT_INVALID_ARGUMENT
+ * (the job has begun, or what differs by name), EQAT_FORMAT (no state of Block-AP, truncated,
+ * damaged), EQAT_NOT_FOUND, EQAT_IO: the job stays as it was.  After EQAT_CANCELLED, or a failure
+ * of the streams on their way, the state is there (eqat_block_ap_block tells), and whatever is
+ * called next goes on with the streams. */
 EQAT_API eqat_status eqat_block_ap_load(eqat_block_ap *job, const char *path);
 
 /* ---- E2E-QP (paper section 3.3): train scales end to end ---- */

@@ -125,17 +125,47 @@ void eqi_linear_set_packed(eqat_model *m, int64_t index, int linear, eqi_weight 
 
 static bool kept(const eqi_tensor *t) { return t && t->v.dtype == EQI_F32; }
 
-static eqat_status own_linear(eqat_model *m, const eqi_linear *l, eqi_weight *own)
+/* Values as `l` has them in memory, else from the file; so in what follows. */
+static eqat_status own_weight(eqat_model *m, const eqi_linear *l, eqi_dtype dtype, eqi_weight *own)
 {
-    if (eqi_linear_quantization(l).bits) return EQAT_OK;
-    if (kept(l->weight.w))
-        EQI_RETURN_IF(eqi_tensor_cast(l->weight.w, EQI_F32, &own->w));
-    else
-        EQI_RETURN_IF(read_part(m, l, "weight", EQI_F32, true, &own->w));
-    if (!l->has_bias) return EQAT_OK;
+    eqi_tensor *w;
+    if (eqi_linear_quantization(l).bits || (own->w && own->w->v.dtype == dtype)) return EQAT_OK;
+    EQI_RETURN_IF(kept(l->weight.w) ? eqi_tensor_cast(l->weight.w, dtype, &w)
+                                    : read_part(m, l, "weight", dtype, true, &w));
+    eqi_tensor_unref(own->w);
+    own->w = w;
+    return EQAT_OK;
+}
+
+static eqat_status own_bias(eqat_model *m, const eqi_linear *l, eqi_weight *own)
+{
+    if (eqi_linear_quantization(l).bits || !l->has_bias) return EQAT_OK;
     if (!l->weight.bias) return read_part(m, l, "bias", EQI_F32, true, &own->bias);
     own->bias = eqi_tensor_ref(l->weight.bias);
     return EQAT_OK;
+}
+
+static eqat_status own_vectors(eqat_model *m, const eqi_block *b, eqi_block *own)
+{
+    for (int i = 0; i < b->n_linears; i++)
+        EQI_RETURN_IF(own_bias(m, &b->linears[i], &own->linears[i].weight));
+    for (int i = 0; i < b->n_norms; i++) {
+        const eqi_norm *n = &b->norms[i];
+        EQI_RETURN_IF(n->gain ? eqi_tensor_cast(n->gain, EQI_F32, &own->norms[i].gain)
+                              : read_norm(m, &own->norms[i], true));
+    }
+    return EQAT_OK;
+}
+
+eqat_status eqi_block_own_vectors(eqat_model *m, eqi_block *own)
+{
+    return own_vectors(m, &m->blocks[own->index], own);
+}
+
+eqat_status eqi_block_own_weight(eqat_model *m, eqi_block *own, int linear, eqi_dtype dtype)
+{
+    return own_weight(m, &m->blocks[own->index].linears[linear], dtype,
+                      &own->linears[linear].weight);
 }
 
 eqat_status eqi_block_outline(eqat_model *m, int64_t index, eqi_block *own)
@@ -168,17 +198,11 @@ eqat_status eqi_block_outline(eqat_model *m, int64_t index, eqi_block *own)
     return EQAT_OK;
 }
 
-/* Weights as `b` has them in memory, else from the file. */
 static eqat_status fill_own(eqat_model *m, const eqi_block *b, eqi_block *own)
 {
     for (int i = 0; i < b->n_linears; i++)
-        EQI_RETURN_IF(own_linear(m, &b->linears[i], &own->linears[i].weight));
-    for (int i = 0; i < b->n_norms; i++) {
-        const eqi_norm *n = &b->norms[i];
-        EQI_RETURN_IF(n->gain ? eqi_tensor_cast(n->gain, EQI_F32, &own->norms[i].gain)
-                              : read_norm(m, &own->norms[i], true));
-    }
-    return EQAT_OK;
+        EQI_RETURN_IF(own_weight(m, &b->linears[i], EQI_F32, &own->linears[i].weight));
+    return own_vectors(m, b, own);
 }
 
 eqat_status eqi_block_masters(eqat_model *m, int64_t index, eqi_block *own)

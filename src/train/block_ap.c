@@ -32,6 +32,10 @@ static const eqat_field fields[] = {
     EQI_FIELD_POINTER(eqat_block_ap_options, gradient_user, "its first argument"),
     EQI_FIELD_POINTER(eqat_block_ap_options, reduce, "adds up losses over ranks"),
     EQI_FIELD_POINTER(eqat_block_ap_options, reduce_user, "its first argument"),
+    EQI_FIELD_I64(
+        eqat_block_ap_options, experts_at_a_time, 0, 0, 1 << 20,
+        "train so many experts of a block at a time, to save memory, each for all epochs; "
+        "0: all together"),
 };
 
 const eqi_struct eqi_struct_block_ap = EQI_STRUCT(eqat_block_ap_options, "block_ap", fields);
@@ -119,10 +123,11 @@ static eqat_status set_up(eqat_block_ap *job)
             job->ctx, EQAT_INVALID_ARGUMENT,
             "early_stop: found %lld without validation samples, expected 0 or some of them",
             (long long)o->early_stop);
-    job->epochs = eqi_calloc(job->ctx, (size_t)(c->blocks * o->epochs), sizeof *job->epochs,
-                             "the reports of epochs");
+    int64_t epochs = eqi_block_ap_first_epoch(job, c->blocks);
+    job->epochs =
+        eqi_calloc(job->ctx, (size_t)epochs, sizeof *job->epochs, "the reports of epochs");
     if (!job->epochs) return EQAT_OUT_OF_MEMORY;
-    for (int64_t i = 0; i < c->blocks * o->epochs; i++) job->epochs[i].train_loss = NAN;
+    for (int64_t i = 0; i < epochs; i++) job->epochs[i].train_loss = NAN;
     int64_t training = batches(job->train, o->batch_size),
             validation = batches(job->val, o->batch_size);
     int64_t losses = training + validation;

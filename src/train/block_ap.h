@@ -26,13 +26,16 @@ struct eqat_block_ap {
     int64_t length;    /* positions that the rotary tables must have */
     eqi_tape *tape;
     eqi_tensor *losses; /* F32, of an epoch's steps, then a validation's batches; on the device */
-    eqi_epoch *epochs;  /* [blocks, epochs] */
+    eqi_epoch *epochs;  /* of all blocks, those of a block one stage after another */
     int64_t block;      /* in work, or next to begin */
     /* The block in work, and how far it is: DENSE between two blocks, MASTERS while it trains,
      * FROZEN when the model has its weights and the quantized stream is on its way through. */
     eqi_block work;
     int64_t taken; /* steps of it, over all epochs: where run goes on */
-    eqat_optimizer *optimizer;
+    /* How many of its stages are frozen: the linears of these are packed, those of the next one
+     * have masters, and those of later ones are dense in the compute dtype. */
+    int64_t stage;
+    eqat_optimizer *optimizer; /* of that next one; NULL until it trains */
 };
 
 /* Whether a block can be trained at all: it is dense, and the quantizer's groups fit. */
@@ -42,8 +45,25 @@ eqat_status eqi_block_ap_expect_training(eqat_block_ap *job);
 /* Moves both streams to where the job stands, which they are not behind after a load: each block
  * that is done is passed again. After EQAT_CANCELLED the next call goes on. */
 eqat_status eqi_block_ap_catch_up(eqat_block_ap *job);
-/* Puts block job->block to work as begin does, without its targets. */
-eqat_status eqi_block_ap_take_block(eqat_block_ap *job);
+/* Puts block job->block to work as begin does, without its targets, in a stage that need not be the
+ * first: linears of those before it have biases alone. */
+eqat_status eqi_block_ap_take_block(eqat_block_ap *job, int64_t stage);
+/* Epochs of all blocks before this one, of which there may be one more than the model has: where
+ * its own begin in job->epochs. */
+int64_t eqi_block_ap_first_epoch(const eqat_block_ap *job, int64_t block);
+
+/* The stage that a linear of any block trains in. A way to divide blocks is one more term here. */
+int64_t eqi_block_ap_stage_of(const eqat_block_ap *job, const eqi_linear *linear);
+/* Fills job->work, which is to go with eqi_block_drop after a failure, from stage job->stage on. */
+eqat_status eqi_block_ap_take_weights(eqat_block_ap *job);
+/* Masters, initial scales and zero points, and the optimizer of stage job->stage, unless they are
+ * there. After a failure the next call does it. */
+eqat_status eqi_block_ap_begin_stage(eqat_block_ap *job);
+/* Freezes all stages before this one; those that have not begun get their initial rounding. After a
+ * failure the next call goes on. */
+eqat_status eqi_block_ap_freeze_before(eqat_block_ap *job, int64_t stage);
+void eqi_block_ap_drop_optimizer(eqat_block_ap *job);
+
 /* A step whose loss nobody has checked; loss may be NULL. */
 eqat_status eqi_block_ap_take_step(eqat_block_ap *job, int64_t epoch, int64_t step, double *loss);
 /* Mean over the samples of all ranks of the losses that the steps of this epoch, or (-1) the

@@ -31,6 +31,7 @@ eqat_tensor *eqat_block_ap_parameter(eqat_block_ap *job, const char *name)
     if (b->state != EQI_BLOCK_MASTERS) return NULL;
     for (int i = 0; i < b->n_linears; i++) {
         const eqi_linear *l = &b->linears[i];
+        if (eqi_block_ap_stage_of(job, l) != job->stage) continue;
         size_t n = strlen(l->local);
         if (strncmp(name, l->local, n) != 0 || name[n] != '.') continue;
         if (!strcmp(name + n + 1, "weight")) return l->weight.w;
@@ -39,7 +40,7 @@ eqat_tensor *eqat_block_ap_parameter(eqat_block_ap *job, const char *name)
             if (tensor && !strcmp(name + n + 1, tensor)) return l->beside[t];
         }
     }
-    for (int i = 0; i < b->n_norms; i++)
+    for (int i = 0; i < b->n_norms && job->stage == 0; i++)
         if (!strcmp(name, b->norms[i].local)) return b->norms[i].gain;
     return NULL;
 }

@@ -7,9 +7,21 @@
 
 /* The loop over blocks and epochs; everything here is also in reach of a driver of one's own. */
 
+static int64_t epochs_of(const eqat_block_ap *job, int64_t block)
+{
+    return job->options.epochs * eqat_block_ap_stages(job, block);
+}
+
+int64_t eqi_block_ap_first_epoch(const eqat_block_ap *job, int64_t block)
+{
+    int64_t epochs = 0;
+    for (int64_t b = 0; b < block; b++) epochs += epochs_of(job, b);
+    return epochs;
+}
+
 static eqi_epoch *epoch_of(const eqat_block_ap *job, int64_t block, int64_t epoch)
 {
-    return &job->epochs[block * job->options.epochs + epoch];
+    return &job->epochs[eqi_block_ap_first_epoch(job, block) + epoch];
 }
 
 eqat_status eqat_block_ap_epoch(const eqat_block_ap *job, int64_t block, int64_t epoch,
@@ -17,8 +29,7 @@ eqat_status eqat_block_ap_epoch(const eqat_block_ap *job, int64_t block, int64_t
 {
     EQI_ENTER_OF(job);
     EQI_NEED(job->ctx, report);
-    bool exists = block >= 0 && block < job->model->config.blocks && epoch >= 0 &&
-        epoch < job->options.epochs;
+    bool exists = epoch >= 0 && epoch < epochs_of(job, block); /* 0 of a block that is not there */
     const eqi_epoch *e = exists ? epoch_of(job, block, epoch) : NULL;
     if (!e || isnan(e->train_loss))
         return eqi_fail(job->ctx, EQAT_NOT_FOUND, "block %lld, epoch %lld: no report",
@@ -32,17 +43,19 @@ static eqat_status report(eqat_block_ap *job, int64_t epoch, int64_t step, doubl
 {
     const eqat_block_ap_options *o = &job->options;
     int64_t steps = eqat_block_ap_steps(job), blocks = job->model->config.blocks;
+    int64_t before = eqi_block_ap_first_epoch(job, job->block);
     eqat_progress p = {
         .phase = "block-ap",
         .block = job->block,
         .blocks = blocks,
         .epoch = epoch,
-        .epochs = o->epochs,
-        .step = (job->block * o->epochs + epoch) * steps + step + 1,
-        .steps = blocks * o->epochs * steps,
+        .epochs = epochs_of(job, job->block),
+        .step = (before + epoch) * steps + step + 1,
+        .steps = eqi_block_ap_first_epoch(job, blocks) * steps,
         .loss = loss,
         .val_loss = val_loss,
-        .lr = o->quant_lr * eqat_optimizer_lr_factor(job->optimizer, epoch * steps + step),
+        .lr = o->quant_lr *
+            eqat_optimizer_lr_factor(job->optimizer, epoch % o->epochs * steps + step),
         .grad_norm = NAN,
     };
     return eqi_report_progress(job->ctx, o->progress, o->progress_user, &p);
@@ -60,10 +73,10 @@ static eqat_status run_step(eqat_block_ap *job, int64_t epoch, int64_t step, dou
 /* Its remaining steps. */
 static eqat_status run_epoch(eqat_block_ap *job, int64_t epoch)
 {
-    int64_t steps = eqat_block_ap_steps(job);
+    int64_t steps = eqat_block_ap_steps(job), done = job->taken - epoch * steps;
     bool watched = job->options.progress != NULL;
     double loss = NAN;
-    for (int64_t step = job->taken - epoch * steps; step < steps; step++) {
+    for (int64_t step = done < 0 ? 0 : done; step < steps; step++) {
         EQI_RETURN_IF(run_step(job, epoch, step, &loss));
         if (watched && step + 1 < steps) EQI_RETURN_IF(report(job, epoch, step, loss, NAN));
     }
@@ -75,11 +88,11 @@ static eqat_status run_epoch(eqat_block_ap *job, int64_t epoch)
 }
 
 /* Without the epochs that a driver has trained. */
-static eqat_status run_block(eqat_block_ap *job)
+static eqat_status run_stage(eqat_block_ap *job, int64_t stage)
 {
     double best = INFINITY;
-    int64_t worse = 0, early_stop = job->options.early_stop;
-    for (int64_t epoch = 0; epoch < job->options.epochs; epoch++) {
+    int64_t worse = 0, early_stop = job->options.early_stop, epochs = job->options.epochs;
+    for (int64_t epoch = stage * epochs; epoch < (stage + 1) * epochs; epoch++) {
         const eqi_epoch *e = epoch_of(job, job->block, epoch);
         bool reported = !isnan(e->train_loss);
         if (!reported && job->taken >= (epoch + 1) * eqat_block_ap_steps(job)) continue;
@@ -89,6 +102,13 @@ static eqat_status run_block(eqat_block_ap *job)
         if (val_loss < best) best = val_loss;
         if (early_stop && worse >= early_stop) break;
     }
+    return EQAT_OK;
+}
+
+static eqat_status run_block(eqat_block_ap *job)
+{
+    int64_t stages = eqat_block_ap_stages(job, job->block);
+    for (int64_t stage = job->stage; stage < stages; stage++) EQI_RETURN_IF(run_stage(job, stage));
     return EQAT_OK;
 }
 

@@ -11,6 +11,7 @@
 typedef struct place {
     int64_t done;    /* blocks in the model */
     int64_t working; /* 1: the next one is in work */
+    int64_t stage;   /* of it */
     int64_t taken;   /* steps of it */
 } place;
 
@@ -19,6 +20,7 @@ static place place_of(const eqat_block_ap *job)
     bool working = job->work.state == EQI_BLOCK_MASTERS;
     return (place){.done = job->block + (job->work.state == EQI_BLOCK_FROZEN),
                    .working = working,
+                   .stage = eqat_block_ap_stage(job),
                    .taken = working ? job->taken : 0};
 }
 
@@ -40,6 +42,8 @@ static eqat_status agree_place(const eqat_block_ap *job, eqi_state *state, place
     int64_t blocks = job->model->config.blocks;
     EQI_RETURN_IF(eqi_state_number(state, "blocks_done", blocks, &p->done));
     EQI_RETURN_IF(eqi_state_number(state, "block_in_work", p->done < blocks, &p->working));
+    int64_t stages = p->working ? eqat_block_ap_stages(job, p->done) : 1;
+    EQI_RETURN_IF(eqi_state_number(state, "stage", stages - 1, &p->stage));
     return eqi_state_number(state, "steps_taken", INT64_MAX, &p->taken);
 }
 
@@ -60,29 +64,37 @@ static eqat_status list_norms(eqi_state *state, const eqi_block *b)
 }
 
 /* Biases do not train. */
+static eqat_status list_frozen(eqi_state *state, const eqi_linear *l)
+{
+    if (!l->weight.codes) return list_part(state, l, "weight", l->weight.w);
+    EQI_RETURN_IF(list_part(state, l, "codes", l->weight.codes));
+    EQI_RETURN_IF(list_part(state, l, "scales", l->weight.s));
+    return list_part(state, l, "zeros", l->weight.z);
+}
+
+static eqat_status list_masters(eqi_state *state, const eqi_linear *l)
+{
+    EQI_RETURN_IF(list_part(state, l, "weight", l->weight.w));
+    for (int t = 0; t < EQI_KIND_TENSORS && l->beside[t]; t++)
+        EQI_RETURN_IF(list_part(state, l, l->quant.kind->tensors[t].name, l->beside[t]));
+    return EQAT_OK;
+}
+
 static eqat_status list_done(eqi_state *state, const eqi_block *b)
 {
-    for (int i = 0; i < b->n_linears; i++) {
-        const eqi_linear *l = &b->linears[i];
-        if (!l->weight.codes) {
-            EQI_RETURN_IF(list_part(state, l, "weight", l->weight.w));
-            continue;
-        }
-        EQI_RETURN_IF(list_part(state, l, "codes", l->weight.codes));
-        EQI_RETURN_IF(list_part(state, l, "scales", l->weight.s));
-        EQI_RETURN_IF(list_part(state, l, "zeros", l->weight.z));
-    }
+    for (int i = 0; i < b->n_linears; i++) EQI_RETURN_IF(list_frozen(state, &b->linears[i]));
     return list_norms(state, b);
 }
 
+/* Linears of later stages are as the file has them. */
 static eqat_status list_work(eqat_block_ap *job, eqi_state *state)
 {
     const eqi_block *b = &job->work;
     for (int i = 0; i < b->n_linears; i++) {
         const eqi_linear *l = &b->linears[i];
-        EQI_RETURN_IF(list_part(state, l, "weight", l->weight.w));
-        for (int t = 0; t < EQI_KIND_TENSORS && l->beside[t]; t++)
-            EQI_RETURN_IF(list_part(state, l, l->quant.kind->tensors[t].name, l->beside[t]));
+        int64_t stage = eqi_block_ap_stage_of(job, l);
+        if (stage < job->stage) EQI_RETURN_IF(list_frozen(state, l));
+        if (stage == job->stage) EQI_RETURN_IF(list_masters(state, l));
     }
     EQI_RETURN_IF(list_norms(state, b));
     return eqi_optimizer_state(job->optimizer, state);
@@ -92,7 +104,7 @@ static eqat_status list_work(eqat_block_ap *job, eqi_state *state)
 static eqat_status list_all(eqat_block_ap *job, eqi_state *state, const eqi_block *done,
                             const place *p)
 {
-    int64_t reports = job->model->config.blocks * job->options.epochs;
+    int64_t reports = eqi_block_ap_first_epoch(job, job->model->config.blocks);
     if (reports)
         EQI_RETURN_IF(eqi_state_values(state, "epochs", EQI_STORED_F64, job->epochs, 2 * reports));
     EQI_RETURN_IF(eqi_state_tensor(state, "losses", job->losses));
@@ -109,7 +121,7 @@ eqat_status eqat_block_ap_save(eqat_block_ap *job, const char *path)
     eqi_state *state;
     eqat_status st;
     place p = place_of(job);
-    if (!p.working) EQI_RETURN_IF(eqi_model_check_idle(job->model));
+    EQI_RETURN_IF(p.working ? eqi_block_ap_begin_stage(job) : eqi_model_check_idle(job->model));
     EQI_RETURN_IF(eqi_state_create(job->ctx, &state, path, KIND));
     EQI_GOTO(failed, agree(job, state));
     EQI_GOTO(failed, agree_place(job, state, &p));
@@ -142,23 +154,33 @@ static eqat_status make_packed(eqi_ctx *ctx, const eqi_linear *l, const eqi_quan
     return eqi_tensor_create(ctx, &w->z, EQI_U8, 2, groups);
 }
 
+static eqat_status make_frozen(const eqat_block_ap *job, eqi_linear *l)
+{
+    eqi_quant quant;
+    EQI_RETURN_IF(eqi_linear_choose(l, job->quantizer, &quant));
+    if (quant.kind) return make_packed(job->ctx, l, &quant.desc, &l->weight);
+    return eqi_tensor_create(job->ctx, &l->weight.w, EQI_F32, 2, (int64_t[]){l->out, l->in});
+}
+
 /* Room for what list_done lists. */
-static eqat_status make_done(eqat_block_ap *job, int64_t index, eqi_block *b)
+static eqat_status make_done(const eqat_block_ap *job, int64_t index, eqi_block *b)
 {
     EQI_RETURN_IF(eqi_block_outline(job->model, index, b));
-    for (int i = 0; i < b->n_linears; i++) {
-        eqi_linear *l = &b->linears[i];
-        eqi_quant quant;
-        EQI_RETURN_IF(eqi_linear_choose(l, job->quantizer, &quant));
-        if (quant.kind)
-            EQI_RETURN_IF(make_packed(job->ctx, l, &quant.desc, &l->weight));
-        else
-            EQI_RETURN_IF(
-                eqi_tensor_create(job->ctx, &l->weight.w, EQI_F32, 2, (int64_t[]){l->out, l->in}));
-    }
+    for (int i = 0; i < b->n_linears; i++) EQI_RETURN_IF(make_frozen(job, &b->linears[i]));
     for (int i = 0; i < b->n_norms; i++)
         EQI_RETURN_IF(
             eqi_tensor_create(job->ctx, &b->norms[i].gain, EQI_F32, 1, &b->norms[i].size));
+    return EQAT_OK;
+}
+
+/* Room for what list_work lists. */
+static eqat_status make_work(eqat_block_ap *job, int64_t stage)
+{
+    EQI_RETURN_IF(eqi_block_ap_take_block(job, stage));
+    for (int i = 0; i < job->work.n_linears; i++) {
+        eqi_linear *l = &job->work.linears[i];
+        if (eqi_block_ap_stage_of(job, l) < stage) EQI_RETURN_IF(make_frozen(job, l));
+    }
     return EQAT_OK;
 }
 
@@ -169,7 +191,7 @@ static eqat_status read_blocks(eqat_block_ap *job, eqi_state *state, eqi_block *
     eqat_status st;
     job->block = p->done;
     for (int64_t i = 0; i < p->done; i++) EQI_GOTO(failed, make_done(job, i, &done[i]));
-    if (p->working) EQI_GOTO(failed, eqi_block_ap_take_block(job));
+    if (p->working) EQI_GOTO(failed, make_work(job, p->stage));
     EQI_GOTO(failed, list_all(job, state, done, p));
     st = eqi_state_end(state);
     state = NULL;

@@ -97,10 +97,24 @@ eqat_status eqi_block_ap_check_loss(const eqat_block_ap *job, int64_t epoch, int
 
 static eqat_status update(eqat_block_ap *job, eqi_tensor *loss)
 {
-    if (!loss->requires_grad) return EQAT_OK; /* nothing trains */
     eqat_status st = eqat_optimizer_backward(job->optimizer, job->tape, loss);
     if (st != EQAT_OK) eqat_optimizer_zero_grad(job->optimizer); /* half a gradient */
     return st;
+}
+
+/* To the stage of an epoch, which must not lie behind. Epochs beyond the last are the last stage's.
+ */
+static eqat_status enter_stage(eqat_block_ap *job, int64_t epoch)
+{
+    int64_t epochs = job->options.epochs, last = eqat_block_ap_stages(job, job->block) - 1;
+    int64_t stage = epochs ? least(epoch / epochs, last) : 0;
+    if (stage < job->stage)
+        return eqi_fail(job->ctx, EQAT_INVALID_ARGUMENT,
+                        "step: found epoch %lld of stage %lld, which is frozen, expected one of "
+                        "stage %lld or later",
+                        (long long)epoch, (long long)stage, (long long)job->stage);
+    EQI_RETURN_IF(eqi_block_ap_freeze_before(job, stage));
+    return eqi_block_ap_begin_stage(job);
 }
 
 static eqat_status check_step(eqat_block_ap *job, int64_t epoch, int64_t step)
@@ -124,6 +138,7 @@ eqat_status eqat_block_ap_forward(eqat_block_ap *job, eqat_tape *tape, int64_t e
     int64_t batch = job->options.batch_size;
     EQI_RETURN_IF(check_step(job, epoch, step));
     EQI_RETURN_IF(eqi_check_cancel(job->ctx));
+    EQI_RETURN_IF(enter_stage(job, epoch));
     return forward(job, tape, epoch, step * batch, least(batch, job->train - step * batch),
                    job->train, y, target);
 }
@@ -133,6 +148,7 @@ eqat_status eqi_block_ap_take_step(eqat_block_ap *job, int64_t epoch, int64_t st
     int64_t batch = job->options.batch_size;
     EQI_RETURN_IF(check_step(job, epoch, step));
     EQI_RETURN_IF(eqi_check_cancel(job->ctx));
+    EQI_RETURN_IF(enter_stage(job, epoch));
     eqi_tensor *device_loss;
     eqi_tape_set_recording(job->tape, true);
     eqat_status st = batch_loss(job, epoch, step * batch, least(batch, job->train - step * batch),

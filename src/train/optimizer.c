@@ -300,6 +300,10 @@ eqat_status eqat_optimizer_backward(eqat_optimizer *o, eqat_tape *tape, eqat_ten
 {
     EQI_ENTER_OF(o);
     EQI_NEED(o->ctx, tape, loss);
+    if (!loss->requires_grad) {
+        eqi_tape_clear(tape);
+        return eqat_optimizer_step(o, 1);
+    }
     if (!can_fuse(o, tape)) {
         EQI_RETURN_IF(eqi_tape_backward(tape, loss, 1));
         return eqat_optimizer_step(o, 1);

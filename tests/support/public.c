@@ -367,10 +367,29 @@ eqat_e2e_qp_options fast_e2e_options(void)
 
 const setting usual = {.threads = 2, .seed = 3, .shuffle = true, .compute = EQAT_F32, .bits = 2};
 
+const char *make_family(eqi_stored stored, const char *name, const char *family, const char *from,
+                        const char *to)
+{
+    char config[2048], changed[2048];
+    const char *path = scratch(name), *text = tiny_find(family)->config,
+               *at = strstr(text, "\"vocab_size\": 50");
+    snprintf(config, sizeof config, "%.*s\"vocab_size\": %d%s", (int)(at - text), text, VOCAB,
+             at + strlen("\"vocab_size\": 50"));
+    at = strstr(config, from);
+    ck_assert_msg(at != NULL, "%s", from);
+    snprintf(changed, sizeof changed, "%.*s%s%s", (int)(at - config), config, to,
+             at + strlen(from));
+    ck_assert_int_eq(mkdir(path, 0777), 0);
+    eqat_context *ctx = make_context(1, 0);
+    write_model(ctx, path, changed, stored, NULL);
+    eqat_context_free(ctx);
+    return path;
+}
+
 bench set_up(const setting *s)
 {
     bench b = {.ctx = make_context(s->threads, s->seed)};
-    b.model = open_model(b.ctx, "model", s->compute);
+    b.model = open_model(b.ctx, s->model ? s->model : "model", s->compute);
     eqat_quantizer_options o;
     eqat_quantizer_options_init(&o, sizeof o);
     o.bits = s->bits;

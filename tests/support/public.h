@@ -75,6 +75,7 @@ typedef struct setting {
     int bits;
     eqat_init init;
     eqat_zero_point zero_point;
+    const char *model; /* NULL: "model" */
 } setting;
 
 extern const setting usual;
@@ -88,6 +89,11 @@ typedef struct bench {
 
 bench set_up(const setting *s);
 void tear_down(bench *b);
+
+/* The family's small model with as many tokens as there are in the data, changed in one place, as
+ * scratch(name). */
+const char *make_family(eqi_stored stored, const char *name, const char *family, const char *from,
+                        const char *to);
 
 /* Rates at which a few steps do something. */
 eqat_block_ap_options fast_options(void);

@@ -521,6 +521,7 @@ class Tool(unittest.TestCase):
             "weight-lr",
             "min-lr-factor",
             "early-stop",
+            "experts-at-a-time",
             "sampling",
             "shuffle",
             "e2e-train-size",

@@ -8,7 +8,7 @@
 
 /* Two ranks, each a thread with a context and a model of its own, train one model. */
 
-enum { WORLD = 2, EPOCHS = 4 };
+enum { WORLD = 2, EPOCHS = 4, STAGES = 16 };
 
 typedef struct shared {
     pthread_barrier_t barrier;
@@ -17,6 +17,8 @@ typedef struct shared {
 
 typedef struct plan {
     int64_t train, val, batch, early_stop;
+    const char *model; /* NULL: "model" */
+    int64_t experts_at_a_time;
     double lr;
     bool shuffle;
     const char *name; /* of what rank r saves: name-r */
@@ -29,9 +31,9 @@ typedef struct rank {
     eqat_status status;
     char error[512];
     const char *saved;
-    double epochs[BLOCKS][EPOCHS][2]; /* NaN: no report */
-    double steps[8];                  /* of E2E-QP */
-    float *gradients;                 /* that its updates were made of, one after the other */
+    double epochs[BLOCKS][STAGES * EPOCHS][2]; /* NaN: no report */
+    double steps[8];                           /* of E2E-QP */
+    float *gradients; /* that its updates were made of, one after the other */
     size_t n_gradients;
 } rank;
 
@@ -104,6 +106,7 @@ static eqat_status train_blocks(rank *r, bench *b)
     o.epochs = EPOCHS;
     o.batch_size = p->batch;
     o.early_stop = p->early_stop;
+    o.experts_at_a_time = p->experts_at_a_time;
     o.quant_lr = o.weight_lr = p->lr;
     if (r->all) {
         o.gradient = average;
@@ -114,7 +117,7 @@ static eqat_status train_blocks(rank *r, bench *b)
     if (st != EQAT_OK) return st;
     st = eqat_block_ap_run(job);
     for (int64_t k = 0; k < BLOCKS; k++)
-        for (int64_t e = 0; e < EPOCHS; e++) {
+        for (int64_t e = 0; e < STAGES * EPOCHS; e++) {
             eqat_epoch_report one = {.struct_size = sizeof one};
             bool there = st == EQAT_OK && eqat_block_ap_epoch(job, k, e, &one) == EQAT_OK;
             r->epochs[k][e][0] = there ? one.train_loss : (double)NAN;
@@ -152,7 +155,9 @@ static void *work(void *user)
     rank *r = user;
     char name[64];
     pthread_mutex_lock(&scratch_lock);
-    bench b = set_up(&usual);
+    setting s = usual;
+    s.model = r->plan->model;
+    bench b = set_up(&s);
     pthread_mutex_unlock(&scratch_lock);
     eqat_data_free(b.data);
     b.data = data_of(b.ctx, r->plan, r->number, r->all ? WORLD : 1);
@@ -319,6 +324,28 @@ START_TEST(every_label_weighs_the_same_whichever_rank_has_it)
 }
 END_TEST
 
+/* One expert a stage and one sample a step, on which it need not work on every rank. */
+START_TEST(ranks_train_the_same_experts)
+{
+    const plan p = {.train = 4,
+                    .val = 2,
+                    .batch = 1,
+                    .early_stop = 1,
+                    .model = make_family(EQI_STORED_F32, "moe", "qwen3_moe", "\"num_experts\": 4",
+                                         "\"num_experts\": 16"),
+                    .experts_at_a_time = 1,
+                    .lr = 1e-2,
+                    .shuffle = true,
+                    .name = "experts"};
+    rank r[WORLD];
+    run_ranks(work, &p, r);
+    for (int i = 0; i < WORLD; i++) ck_assert_msg(r[i].status == EQAT_OK, "%s", r[i].error);
+    ck_assert_mem_eq(r[0].epochs, r[1].epochs, sizeof r[0].epochs);
+    ck_assert(!isnan(r[0].epochs[1][(STAGES - 1) * EPOCHS][0]));
+    ck_assert(same_folders(r[0].saved, r[1].saved));
+}
+END_TEST
+
 /* ---- failures ---- */
 
 static eqat_status lose(void *user, double *sums, size_t count)
@@ -378,6 +405,7 @@ int main(void)
     tcase_add_test(tc, ranks_decide_alike_and_end_with_the_same_bytes);
     tcase_add_test(tc, two_ranks_are_one_with_twice_the_batch);
     tcase_add_test(tc, every_label_weighs_the_same_whichever_rank_has_it);
+    tcase_add_test(tc, ranks_train_the_same_experts);
     tcase_add_test(tc, a_failing_reduction_ends_the_run);
     tcase_add_test(tc, all_ranks_learn_of_a_loss_that_is_not_finite);
     return run_case("several ranks", tc, CK_NOFORK);

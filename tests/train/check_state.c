@@ -31,13 +31,13 @@ static int32_t save_and_cancel(void *user, const eqat_progress *p)
 
 /* ---- Block-AP ---- */
 
-enum { STEPS = 4, EPOCHS = 3 };
+enum { STEPS = 4, EPOCHS = 3, STAGES = 4 };
 
 typedef struct variant {
     setting s;
     int32_t zero_point;
     const char *left; /* a linear that is left as it is, or NULL */
-    int64_t early_stop;
+    int64_t early_stop, experts_at_a_time;
     double lr;
 } variant;
 
@@ -60,20 +60,21 @@ static eqat_block_ap_options options_of(const variant *v)
     eqat_block_ap_options o = fast_options();
     o.epochs = EPOCHS;
     o.early_stop = v->early_stop;
+    o.experts_at_a_time = v->experts_at_a_time;
     if (v->lr > 0) o.quant_lr = o.weight_lr = v->lr;
     o.offload_dir = v->s.offload_dir;
     return o;
 }
 
 typedef struct reports {
-    double loss[BLOCKS][EPOCHS][2]; /* NaN: none */
+    double loss[BLOCKS][EPOCHS * STAGES][2]; /* NaN: none */
 } reports;
 
 static reports reports_of(const eqat_block_ap *job)
 {
     reports r;
     for (int64_t b = 0; b < BLOCKS; b++)
-        for (int64_t e = 0; e < EPOCHS; e++) {
+        for (int64_t e = 0; e < EPOCHS * STAGES; e++) {
             eqat_epoch_report one = {.struct_size = sizeof one};
             bool there = eqat_block_ap_epoch(job, b, e, &one) == EQAT_OK;
             r.loss[b][e][0] = there ? one.train_loss : (double)NAN;
@@ -205,6 +206,88 @@ START_TEST(early_stop_counts_on)
     remove_dir(uninterrupted(&v, &r));
     ck_assert(isnan(r.loss[0][EPOCHS - 1][0])); /* it does stop */
     resumes(&v, at, EQI_COUNT(at));
+}
+END_TEST
+
+/* Four stages of twelve steps in the first block, whose linears have biases; one in the second. */
+START_TEST(stages_go_on)
+{
+    const int64_t at[] = {12, 13, 31, 48}, later[] = {8, 13};
+    variant v = {.s = usual, .experts_at_a_time = 1, .left = "*.experts.1.up_proj"};
+    v.s.model = make_family(EQI_STORED_BF16, "mixed", "qwen3_moe-mixed", "{", "{");
+    v.s.compute = EQAT_BF16;
+    resumes(&v, at, EQI_COUNT(at));
+    v.s.compute = EQAT_F32;
+    v.left = "*.q_proj";
+    v.experts_at_a_time = 3;
+    v.early_stop = 1;
+    v.lr = 1;
+    reports r;
+    remove_dir(uninterrupted(&v, &r));
+    ck_assert(isnan(r.loss[0][EPOCHS - 1][0])); /* it does stop */
+    ck_assert(!isnan(r.loss[0][EPOCHS][0]));
+    resumes(&v, later, EQI_COUNT(later));
+}
+END_TEST
+
+/* Takes n steps, backward and update outside of the job, from where the job says that it is; the
+ * last one without its update when `cut`. */
+static void drive(bench *b, eqat_block_ap *job, int64_t n, bool cut)
+{
+    int64_t first = eqat_block_ap_stage(job) * EPOCHS * STEPS +
+        eqat_optimizer_steps(eqat_block_ap_optimizer(job));
+    eqat_tape *tape;
+    OK(b->ctx, eqat_tape_create(b->ctx, &tape));
+    for (int64_t i = first; i < first + n; i++) {
+        eqat_tensor *y, *target, *loss;
+        OK(b->ctx, eqat_block_ap_forward(job, tape, i / STEPS, i % STEPS, &y, &target));
+        OK(b->ctx, eqat_op_mse(tape, y, target, &loss));
+        if (!cut || i < first + n - 1)
+            OK(b->ctx, eqat_optimizer_backward(eqat_block_ap_optimizer(job), tape, loss));
+        eqat_tensor_free(y);
+        eqat_tensor_free(target);
+        eqat_tensor_free(loss);
+    }
+    eqat_tape_free(tape);
+}
+
+/* n steps, and all the others in another job; 0: all in one. */
+static const char *drive_in_two(const variant *v, int64_t n, bool cut, const char *name)
+{
+    const char *path = scratch("driver.state");
+    bench b = set_up_variant(v);
+    eqat_block_ap_options o = options_of(v);
+    eqat_block_ap *job;
+    OK(b.ctx, eqat_block_ap_create(b.model, &job, b.quantizer, b.data, &o));
+    OK(b.ctx, eqat_block_ap_begin(job));
+    if (n) {
+        drive(&b, job, n, cut);
+        OK(b.ctx, eqat_block_ap_save(job, path));
+        eqat_block_ap_free(job);
+        tear_down(&b);
+        b = set_up_variant(v);
+        OK(b.ctx, eqat_block_ap_create(b.model, &job, b.quantizer, b.data, &o));
+        OK(b.ctx, eqat_block_ap_load(job, path));
+    }
+    drive(&b, job, STAGES * EPOCHS * STEPS - n + cut, false);
+    OK(b.ctx, eqat_block_ap_finish(job));
+    OK(b.ctx, eqat_block_ap_run(job));
+    eqat_block_ap_free(job);
+    const char *saved = save_as(b.ctx, b.model, name);
+    tear_down(&b);
+    return saved;
+}
+
+START_TEST(a_driver_goes_on_in_its_stage)
+{
+    variant v = {.s = usual, .experts_at_a_time = 1};
+    v.s.model = make_family(EQI_STORED_F32, "moe", "qwen3_moe", "{", "{");
+    const int64_t at[] = {13, 30}; /* a stage that has begun without a step, the midst of one */
+    const char *whole = drive_in_two(&v, 0, false, "whole");
+    for (size_t i = 0; i < EQI_COUNT(at); i++) {
+        ck_assert(same_folders(drive_in_two(&v, at[i], i == 0, "two"), whole));
+        remove_dir(scratch("two"));
+    }
 }
 END_TEST
 
@@ -397,16 +480,17 @@ END_TEST
 
 START_TEST(every_request_may_be_refused)
 {
-    const variant v = {.s = usual};
+    variant v = {.s = usual, .experts_at_a_time = _i};
+    v.s.model = _i ? make_family(EQI_STORED_F32, "moe", "qwen3_moe", "{", "{") : "model";
     const char *path = scratch("good.state"), *again = scratch("again.state");
-    interrupt(&v, 19, path);
+    interrupt(&v, _i ? 67 : 19, path); /* in the second block, with stages in the second of those */
     size_t refused = 0, size;
     char *good = read_file(path, &size);
     for (size_t n = 1;; n += n < 40 ? 1 : 7) {
         counter c = {0};
         bench b = {.ctx = open_counted("cpu", &c)};
         b.ctx->seed = usual.seed;
-        b.model = open_model(b.ctx, "model", EQAT_F32);
+        b.model = open_model(b.ctx, v.s.model, EQAT_F32);
         b.quantizer = make_quantizer(b.ctx, 2, 32);
         b.data = make_data(b.ctx, 7, 3, true);
         eqat_block_ap_options o = options_of(&v);
@@ -444,9 +528,11 @@ int main(void)
     tcase_add_test(tc, block_ap_goes_on_from_every_kind_of_place);
     tcase_add_test(tc, block_ap_in_every_variant);
     tcase_add_test(tc, early_stop_counts_on);
+    tcase_add_test(tc, stages_go_on);
+    tcase_add_test(tc, a_driver_goes_on_in_its_stage);
     tcase_add_test(tc, what_does_not_fit_is_refused_and_changes_nothing);
     tcase_add_test(tc, e2e_qp_goes_on);
     tcase_add_test(tc, e2e_qp_refuses_what_does_not_fit);
-    tcase_add_test(tc, every_request_may_be_refused);
+    tcase_add_loop_test(tc, every_request_may_be_refused, 0, 2);
     return run_case("the state of a job", tc, CK_NOFORK);
 }

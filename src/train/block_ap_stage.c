@@ -1,0 +1,232 @@
+#include "model/weights.h"
+#include "quant/freeze.h"
+#include "train/block_ap.h"
+
+/* The stages of the block in work: what trains together, from masters to codes. */
+
+int64_t eqi_block_ap_stage_of(const eqat_block_ap *job, const eqi_linear *l)
+{
+    int64_t together = job->options.experts_at_a_time;
+    return together ? l->expert / together : 0;
+}
+
+static bool trains(const eqat_block_ap *job, const eqi_linear *l)
+{
+    return eqi_block_ap_stage_of(job, l) == job->stage;
+}
+
+/* Norms are no more than the first stage can take. */
+static bool norms_train(const eqat_block_ap *job) { return job->stage == 0; }
+
+int64_t eqat_block_ap_stages(const eqat_block_ap *job, int64_t block)
+{
+    if (!job || block < 0 || block >= job->model->config.blocks) return 0;
+    const eqi_block *b = &job->model->blocks[block];
+    int64_t last = 0;
+    for (int i = 0; i < b->n_linears; i++) {
+        int64_t stage = eqi_block_ap_stage_of(job, &b->linears[i]);
+        if (stage > last) last = stage;
+    }
+    return last + 1;
+}
+
+int64_t eqat_block_ap_stage(const eqat_block_ap *job)
+{
+    return job && job->work.state == EQI_BLOCK_MASTERS ? job->stage : 0;
+}
+
+/* ---- to work ---- */
+
+eqat_status eqi_block_ap_take_weights(eqat_block_ap *job)
+{
+    eqi_block *b = &job->work;
+    EQI_RETURN_IF(eqi_block_outline(job->model, job->block, b));
+    EQI_RETURN_IF(eqi_block_own_vectors(job->model, b));
+    for (int i = 0; i < b->n_linears; i++) {
+        int64_t stage = eqi_block_ap_stage_of(job, &b->linears[i]);
+        eqi_dtype dtype = stage == job->stage ? EQI_F32 : job->model->compute;
+        if (stage >= job->stage) EQI_RETURN_IF(eqi_block_own_weight(job->model, b, i, dtype));
+    }
+    return EQAT_OK;
+}
+
+static void drop_beside(eqi_linear *l)
+{
+    for (int t = 0; t < EQI_KIND_TENSORS; t++) {
+        eqi_tensor_unref(l->beside[t]);
+        l->beside[t] = NULL;
+    }
+    l->quant = (eqi_quant){.kind = NULL};
+}
+
+/* A master and, when the quantizer selects the linear, its initial tensors. */
+static eqat_status start_linear(eqat_block_ap *job, int i)
+{
+    eqi_linear *l = &job->work.linears[i];
+    eqi_quant quant;
+    drop_beside(l);
+    EQI_RETURN_IF(eqi_block_own_weight(job->model, &job->work, i, EQI_F32));
+    EQI_RETURN_IF(eqi_linear_choose(l, job->quantizer, &quant));
+    if (!quant.kind) return EQAT_OK;
+    eqat_status st = quant.kind->start(&quant, l->weight.w, l->beside);
+    if (st != EQAT_OK) return eqi_fail_in(job->ctx, st, "%s", l->name);
+    l->quant = quant;
+    return EQAT_OK;
+}
+
+/* May be called again after a failure. */
+static eqat_status start(eqat_block_ap *job)
+{
+    for (int i = 0; i < job->work.n_linears; i++)
+        if (trains(job, &job->work.linears[i])) EQI_RETURN_IF(start_linear(job, i));
+    return EQAT_OK;
+}
+
+/* ---- the optimizer ---- */
+
+static eqat_status fewest_bits(const eqat_block_ap *job, int *bits)
+{
+    *bits = 8;
+    for (int i = 0; i < job->work.n_linears; i++) {
+        eqi_quant quant;
+        EQI_RETURN_IF(eqi_linear_choose(&job->work.linears[i], job->quantizer, &quant));
+        if (quant.kind && quant.desc.bits < *bits) *bits = quant.desc.bits;
+    }
+    return EQAT_OK;
+}
+
+static eqat_status train(eqat_block_ap *job, eqi_tensor *t, int32_t group)
+{
+    t->requires_grad = true;
+    return eqat_optimizer_add(job->optimizer, group, t);
+}
+
+static eqat_status train_linear(eqat_block_ap *job, const eqi_linear *l, int32_t quant_group,
+                                int32_t weight_group)
+{
+    if (weight_group >= 0) EQI_RETURN_IF(train(job, l->weight.w, weight_group));
+    for (int t = 0; t < EQI_KIND_TENSORS && l->quant.kind; t++)
+        if (l->quant.kind->tensors[t].trains) EQI_RETURN_IF(train(job, l->beside[t], quant_group));
+    return EQAT_OK;
+}
+
+static eqat_status add_parameters(eqat_block_ap *job)
+{
+    const eqat_block_ap_options *o = &job->options;
+    const eqi_block *b = &job->work;
+    int bits;
+    int32_t quant_group, weight_group = -1;
+    EQI_RETURN_IF(fewest_bits(job, &bits));
+    double weight_lr = o->weight_lr != 0 ? o->weight_lr : bits == 2 ? 2e-5 : 1e-5;
+    EQI_RETURN_IF(eqat_optimizer_add_group(job->optimizer, o->quant_lr, &quant_group));
+    if (weight_lr > 0)
+        EQI_RETURN_IF(eqat_optimizer_add_group(job->optimizer, weight_lr, &weight_group));
+    for (int i = 0; i < b->n_linears; i++)
+        if (trains(job, &b->linears[i]))
+            EQI_RETURN_IF(train_linear(job, &b->linears[i], quant_group, weight_group));
+    for (int i = 0; i < b->n_norms && weight_group >= 0 && norms_train(job); i++)
+        EQI_RETURN_IF(train(job, b->norms[i].gain, weight_group));
+    return EQAT_OK;
+}
+
+static eqat_status make_optimizer(eqat_block_ap *job)
+{
+    const eqat_block_ap_options *o = &job->options;
+    eqat_optimizer_options options;
+    eqat_optimizer_options_init(&options, sizeof options);
+    options.total_steps = o->epochs * eqat_block_ap_steps(job);
+    options.min_lr_factor = o->min_lr_factor;
+    EQI_RETURN_IF(eqat_optimizer_create(job->ctx, &job->optimizer, &options));
+    eqat_optimizer_set_grad_callback(job->optimizer, o->gradient, o->gradient_user);
+    eqat_status st = add_parameters(job);
+    if (st != EQAT_OK) eqi_block_ap_drop_optimizer(job);
+    return st;
+}
+
+void eqi_block_ap_drop_optimizer(eqat_block_ap *job)
+{
+    eqat_optimizer_free(job->optimizer);
+    job->optimizer = NULL;
+}
+
+eqat_status eqi_block_ap_begin_stage(eqat_block_ap *job)
+{
+    if (job->optimizer) return EQAT_OK;
+    EQI_RETURN_IF(start(job));
+    return make_optimizer(job);
+}
+
+/* ---- the freeze ---- */
+
+/* Codes of what is quantized; the rest is rounded where it lies and stays F32: that is how the
+ * model tells what may differ from its file. Rounding twice changes nothing, so a failure half-way
+ * leaves a stage that can still be frozen. */
+static eqat_status take_codes(const eqat_block_ap *job, eqi_weight *packed)
+{
+    const eqi_block *b = &job->work;
+    for (int i = 0; i < b->n_linears; i++) {
+        const eqi_linear *l = &b->linears[i];
+        if (!trains(job, l)) continue;
+        if (!l->quant.kind)
+            EQI_RETURN_IF(eqi_round_kept(l->weight.w, l->stored));
+        else
+            EQI_RETURN_IF(l->quant.kind->freeze(&l->quant, l->weight.w, l->beside, &packed[i]));
+    }
+    for (int i = 0; i < b->n_norms && norms_train(job); i++)
+        EQI_RETURN_IF(eqi_round_kept(b->norms[i].gain, b->norms[i].stored));
+    return EQAT_OK;
+}
+
+static void end_training(eqi_tensor *t)
+{
+    eqi_tensor_zero_grad(t);
+    t->requires_grad = false;
+}
+
+static void settle_linear(eqi_linear *l, eqi_weight *packed)
+{
+    drop_beside(l);
+    if (!packed->codes) {
+        end_training(l->weight.w);
+        return;
+    }
+    packed->bias = l->weight.bias;
+    l->weight.bias = NULL;
+    eqi_weight_release(&l->weight);
+    l->weight = *packed;
+    *packed = (eqi_weight){0};
+}
+
+static void settle(eqat_block_ap *job, eqi_weight *packed)
+{
+    eqi_block *b = &job->work;
+    for (int i = 0; i < b->n_linears; i++)
+        if (trains(job, &b->linears[i])) settle_linear(&b->linears[i], &packed[i]);
+    for (int i = 0; i < b->n_norms && norms_train(job); i++) end_training(b->norms[i].gain);
+}
+
+static eqat_status freeze(eqat_block_ap *job)
+{
+    int n = job->work.n_linears;
+    eqi_weight *packed =
+        eqi_calloc(job->ctx, (size_t)n, sizeof *packed, "a block's packed weights");
+    if (!packed) return EQAT_OUT_OF_MEMORY;
+    eqat_status st = take_codes(job, packed);
+    if (st == EQAT_OK) {
+        eqi_block_ap_drop_optimizer(job);
+        settle(job, packed);
+        job->stage++;
+    }
+    for (int i = 0; i < n; i++) eqi_weight_release(&packed[i]);
+    eqi_free(job->ctx, packed);
+    return st;
+}
+
+eqat_status eqi_block_ap_freeze_before(eqat_block_ap *job, int64_t stage)
+{
+    while (job->stage < stage) {
+        if (!job->optimizer) EQI_RETURN_IF(start(job));
+        EQI_RETURN_IF(freeze(job));
+    }
+    return EQAT_OK;
+}

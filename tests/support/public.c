@@ -467,3 +467,29 @@ int32_t watch_block_ap(void *user, const eqat_progress *p)
     s->steps = p->steps;
     return s->calls == s->cancel_at;
 }
+
+double logits_distance(eqat_model *a, eqat_model *b)
+{
+    size_t bytes;
+    float *x = logits_of(a, TIME, &bytes), *y = logits_of(b, TIME, &bytes);
+    double sum = 0;
+    for (size_t i = 0; i < bytes / sizeof *x; i++) sum += pow((double)x[i] - (double)y[i], 2);
+    free(x);
+    free(y);
+    return sum / (double)(bytes / sizeof *x);
+}
+
+bool same_parameter(bench *a, bench *b, const char *name)
+{
+    eqat_tensor *x, *y;
+    OK(a->ctx, eqat_model_parameter(a->model, name, &x));
+    OK(b->ctx, eqat_model_parameter(b->model, name, &y));
+    size_t n = (size_t)eqat_tensor_count(x) * (eqat_tensor_dtype(x) == EQAT_U8 ? 1 : 4);
+    char *p = malloc(n), *q = malloc(n);
+    OK(a->ctx, eqat_tensor_read(x, p, n));
+    OK(b->ctx, eqat_tensor_read(y, q, n));
+    bool same = !memcmp(p, q, n);
+    free(p);
+    free(q);
+    return same;
+}

@@ -61,6 +61,8 @@ void read_ids(eqat_context *ctx, eqat_data *data, bool validation, int64_t index
 float *logits_of(eqat_model *model, int64_t time, size_t *bytes);
 /* Both models give the same logits, bit for bit. */
 void same_logits(eqat_model *a, eqat_model *b, int64_t time);
+/* Mean squared difference of such logits of TIME tokens. */
+double logits_distance(eqat_model *a, eqat_model *b);
 /* Values of an F32 tensor on the host; freed with free. */
 float *read_floats(eqat_tensor *t, int64_t *count);
 
@@ -105,6 +107,8 @@ const char *reference_folder(void);
 
 float *parameter_floats(eqat_context *ctx, eqat_model *model, const char *name, int64_t *n);
 bool same_floats(const float *a, const float *b, int64_t n);
+/* The same bytes in both models; F32, U32 or U8. */
+bool same_parameter(bench *a, bench *b, const char *name);
 double perplexity_of(eqat_context *ctx, eqat_model *model, eqat_data *data);
 
 /* A progress callback that checks what it is told, and cancels at a call. */

@@ -77,18 +77,6 @@ START_TEST(what_is_trained_is_what_is_saved)
 }
 END_TEST
 
-/* Mean squared difference of the logits. */
-static double distance(eqat_model *a, eqat_model *b)
-{
-    size_t bytes;
-    float *x = logits_of(a, TIME, &bytes), *y = logits_of(b, TIME, &bytes);
-    double sum = 0;
-    for (size_t i = 0; i < bytes / sizeof *x; i++) sum += pow((double)x[i] - (double)y[i], 2);
-    free(x);
-    free(y);
-    return sum / (double)(bytes / sizeof *x);
-}
-
 START_TEST(training_is_better_than_rounding)
 {
     const char *path = make_model("model", families[_i], "{", "{");
@@ -98,7 +86,8 @@ START_TEST(training_is_better_than_rounding)
     o.epochs = 6;
     OK(r.ctx, eqat_model_quantize_rtn(r.model, r.quantizer));
     OK(b.ctx, eqat_block_ap_quantize(b.model, b.quantizer, b.data, &o));
-    double trained = distance(full.model, b.model), rounded = distance(full.model, r.model);
+    double trained = logits_distance(full.model, b.model),
+           rounded = logits_distance(full.model, r.model);
     ck_assert_msg(trained < 0.9 * rounded, "%s: %g rounded, %g trained", families[_i], rounded,
                   trained);
     tear_down(&full);
@@ -164,21 +153,6 @@ static const char *starve_the_last(const char *path)
     eqat_model_free(m);
     eqat_context_free(ctx);
     return out;
-}
-
-static bool same_parameter(bench *a, bench *b, const char *name)
-{
-    eqat_tensor *x, *y;
-    OK(a->ctx, eqat_model_parameter(a->model, name, &x));
-    OK(b->ctx, eqat_model_parameter(b->model, name, &y));
-    size_t n = (size_t)eqat_tensor_count(x) * (eqat_tensor_dtype(x) == EQAT_U8 ? 1 : 4);
-    char *p = malloc(n), *q = malloc(n);
-    OK(a->ctx, eqat_tensor_read(x, p, n));
-    OK(b->ctx, eqat_tensor_read(y, q, n));
-    bool same = !memcmp(p, q, n);
-    free(p);
-    free(q);
-    return same;
 }
 
 START_TEST(an_expert_without_tokens_stays_at_its_start)

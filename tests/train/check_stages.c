@@ -81,24 +81,6 @@ END_TEST
 
 /* ---- what is trained ---- */
 
-static double mean_square(const float *a, const float *b, size_t n)
-{
-    double sum = 0;
-    for (size_t i = 0; i < n; i++) sum += pow((double)a[i] - (double)b[i], 2);
-    return sum / (double)n;
-}
-
-/* Of the logits. */
-static double distance(eqat_model *a, eqat_model *b)
-{
-    size_t bytes;
-    float *x = logits_of(a, TIME, &bytes), *y = logits_of(b, TIME, &bytes);
-    double d = mean_square(x, y, bytes / sizeof *x);
-    free(x);
-    free(y);
-    return d;
-}
-
 static void all_are_packed(bench *b)
 {
     for (int64_t block = 0; block < LAYERS; block++) {
@@ -136,7 +118,8 @@ START_TEST(every_stage_trains)
     eqat_block_ap_free(job);
     all_are_packed(&b);
     OK(rounded.ctx, eqat_model_quantize_rtn(rounded.model, rounded.quantizer));
-    double trained = distance(full.model, b.model), start = distance(full.model, rounded.model);
+    double trained = logits_distance(full.model, b.model),
+           start = logits_distance(full.model, rounded.model);
     ck_assert_msg(trained < 0.9 * start, "%g rounded, %g trained", start, trained);
     double here = perplexity_of(b.ctx, b.model, b.data),
            plain = perplexity_of(b.ctx, full.model, b.data);
@@ -193,21 +176,6 @@ END_TEST
 
 /* ---- which of them ---- */
 
-static bool same_tensor(bench *a, bench *b, const char *name)
-{
-    eqat_tensor *x, *y;
-    OK(a->ctx, eqat_model_parameter(a->model, name, &x));
-    OK(b->ctx, eqat_model_parameter(b->model, name, &y));
-    size_t n = (size_t)eqat_tensor_count(x) * (eqat_tensor_dtype(x) == EQAT_U8 ? 1 : 4);
-    char *p = malloc(n), *q = malloc(n);
-    OK(a->ctx, eqat_tensor_read(x, p, n));
-    OK(b->ctx, eqat_tensor_read(y, q, n));
-    bool same = !memcmp(p, q, n);
-    free(p);
-    free(q);
-    return same;
-}
-
 static bool same_linear(bench *a, bench *b, const char *local)
 {
     static const char *const parts[] = {"codes", "scales", "zeros"};
@@ -215,7 +183,7 @@ static bool same_linear(bench *a, bench *b, const char *local)
     for (int i = 0; i < 3; i++) {
         char name[128];
         snprintf(name, sizeof name, "model.layers.0.%s.%s", local, parts[i]);
-        same = same_tensor(a, b, name) && same;
+        same = same_parameter(a, b, name) && same;
     }
     return same;
 }
@@ -243,7 +211,7 @@ static bool same_rest(bench *a, bench *b)
     for (int i = 0; i < 4; i++) {
         char name[96];
         snprintf(name, sizeof name, "model.layers.0.%s", others[i]);
-        same += same_linear(a, b, linears[i]) + same_tensor(a, b, name);
+        same += same_linear(a, b, linears[i]) + same_parameter(a, b, name);
     }
     ck_assert_msg(same == 0 || same == 8, "%d of 8", same);
     return same == 8;

@@ -153,6 +153,8 @@ class block_ap : public detail::handle<eqat_block_ap, eqat_block_ap_free>
     std::int64_t block() const { return eqat_block_ap_block(get()); }
     outcome<void> begin() { return done(eqat_block_ap_begin(get())); }
     std::int64_t steps() const { return eqat_block_ap_steps(get()); }
+    std::int64_t stages(std::int64_t block) const { return eqat_block_ap_stages(get(), block); }
+    std::int64_t stage() const { return eqat_block_ap_stage(get()); }
     /** One training step; with `loss` it waits for the device. */
     outcome<void> step(std::int64_t epoch, std::int64_t step, double *loss = nullptr)
     {

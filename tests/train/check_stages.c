@@ -1,10 +1,4 @@
 /* A few experts at a time: what trains in which stage, what that costs, and what a driver sees. */
-#include <math.h>
-#include <stddef.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
 #include "public.h"
 
 enum { EXPERTS = 4, STEPS = 4, LAYERS = 2, LINEARS = 4 + 1 + 3 * EXPERTS };
@@ -42,6 +36,11 @@ static const char *run_and_save(const setting *s, const eqat_block_ap_options *o
     return path;
 }
 
+static void forget(const char *const *names)
+{
+    for (; *names; names++) remove_dir(scratch(*names));
+}
+
 /* ---- how many ---- */
 
 START_TEST(stages_follow_from_the_number_of_experts)
@@ -75,7 +74,7 @@ START_TEST(all_at_a_time_are_all_together)
     const char *expected = run_and_save(&s, &together, "together");
     ck_assert(same_folders(run_and_save(&s, &all, "all"), expected));
     ck_assert(!same_folders(run_and_save(&s, &one, "one"), expected));
-    for (int i = 0; i < 3; i++) remove_dir(scratch((const char *[]){"together", "all", "one"}[i]));
+    forget((const char *[]){"together", "all", "one", NULL});
 }
 END_TEST
 
@@ -145,7 +144,7 @@ START_TEST(threads_change_nothing)
     s.threads = 3;
     s.offload_dir = scratch_dir();
     ck_assert(same_folders(run_and_save(&s, &o, "three"), two));
-    for (int i = 0; i < 3; i++) remove_dir(scratch((const char *[]){"one", "two", "three"}[i]));
+    forget((const char *[]){"one", "two", "three", NULL});
 }
 END_TEST
 
@@ -281,8 +280,7 @@ START_TEST(no_epochs_give_round_to_nearest)
     const char *path = save_as(b.ctx, b.model, "rtn");
     tear_down(&b);
     ck_assert(same_folders(run_and_save(&moe, &o, "start"), path));
-    remove_dir(path);
-    remove_dir(scratch("start"));
+    forget((const char *[]){"rtn", "start", NULL});
 }
 END_TEST
 
@@ -311,8 +309,7 @@ START_TEST(weights_that_the_caller_keeps_are_used)
     eqat_model_free(x);
     eqat_model_free(y);
     eqat_context_free(ctx);
-    for (int i = 0; i < 3; i++)
-        remove_dir(scratch((const char *[]){"changed", "kept", "opened"}[i]));
+    forget((const char *[]){"changed", "kept", "opened", NULL});
 }
 END_TEST
 
@@ -433,8 +430,7 @@ START_TEST(drivers_give_the_same_bytes)
     eqat_block_ap_free(job);
     ck_assert(same_folders(save_as(b.ctx, b.model, "driver"), whole));
     tear_down(&b);
-    remove_dir(whole);
-    remove_dir(scratch("driver"));
+    forget((const char *[]){"whole", "driver", NULL});
 }
 END_TEST
 

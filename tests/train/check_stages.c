@@ -216,15 +216,21 @@ static bool same_rest(bench *a, bench *b)
     return same == 8;
 }
 
+static void step_by_step(bench *b, eqat_block_ap *job, int64_t epochs)
+{
+    for (int64_t e = 0; e < epochs; e++)
+        for (int64_t step = 0; step < STEPS; step++)
+            OK(b->ctx, eqat_block_ap_step(job, e, step, NULL));
+}
+
 /* Block 0 finished behind stage `last`, which is the last one to be trained. */
 static bench finish_behind(int64_t last)
 {
     bench b = set_up(&moe);
-    eqat_block_ap_options o = at_a_time(1);
+    const eqat_block_ap_options o = at_a_time(1);
     eqat_block_ap *job = create(&b, &o);
     OK(b.ctx, eqat_block_ap_begin(job));
-    for (int64_t i = 0; i < (last + 1) * o.epochs * STEPS; i++)
-        OK(b.ctx, eqat_block_ap_step(job, i / STEPS, i % STEPS, NULL));
+    step_by_step(&b, job, (last + 1) * o.epochs);
     OK(b.ctx, eqat_block_ap_finish(job));
     ck_assert_int_eq(eqat_block_ap_block(job), 1);
     eqat_block_ap_free(job);
@@ -390,13 +396,6 @@ START_TEST(early_stop_ends_a_stage)
 END_TEST
 
 /* ---- drivers ---- */
-
-static void step_by_step(bench *b, eqat_block_ap *job, int64_t epochs)
-{
-    for (int64_t e = 0; e < epochs; e++)
-        for (int64_t step = 0; step < STEPS; step++)
-            OK(b->ctx, eqat_block_ap_step(job, e, step, NULL));
-}
 
 /* With backward and update outside of the job. */
 static void pass_by_pass(bench *b, eqat_block_ap *job, int64_t epochs)

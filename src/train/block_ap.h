@@ -48,8 +48,10 @@ eqat_status eqi_block_ap_catch_up(eqat_block_ap *job);
 /* Puts block job->block to work as begin does, without its targets, in a stage that need not be the
  * first: linears of those before it have biases alone. */
 eqat_status eqi_block_ap_take_block(eqat_block_ap *job, int64_t stage);
-/* Epochs of all blocks before this one, of which there may be one more than the model has: where
- * its own begin in job->epochs. */
+/* Epochs of a block over all its stages; 0 when there is no such block. */
+int64_t eqi_block_ap_epochs(const eqat_block_ap *job, int64_t block);
+/* Those of all blocks before this one, of which there may be one more than the model has: where its
+ * own begin in job->epochs. */
 int64_t eqi_block_ap_first_epoch(const eqat_block_ap *job, int64_t block);
 
 /* The stage that a linear of any block trains in. A way to divide blocks is one more term here. */

@@ -18,6 +18,45 @@ int64_t eqat_block_ap_steps(const eqat_block_ap *job)
     return (job->train + batch - 1) / batch;
 }
 
+/* ---- stages ---- */
+
+int64_t eqi_block_ap_stage_of(const eqat_block_ap *job, const eqi_linear *l)
+{
+    int64_t together = job->options.experts_at_a_time;
+    return together ? l->expert / together : 0;
+}
+
+int64_t eqat_block_ap_stages(const eqat_block_ap *job, int64_t block)
+{
+    if (!job || block < 0 || block >= job->model->config.blocks) return 0;
+    const eqi_block *b = &job->model->blocks[block];
+    int64_t last = 0;
+    for (int i = 0; i < b->n_linears; i++) {
+        int64_t stage = eqi_block_ap_stage_of(job, &b->linears[i]);
+        if (stage > last) last = stage;
+    }
+    return last + 1;
+}
+
+int64_t eqat_block_ap_stage(const eqat_block_ap *job)
+{
+    return job && job->work.state == EQI_BLOCK_MASTERS ? job->stage : 0;
+}
+
+int64_t eqi_block_ap_epochs(const eqat_block_ap *job, int64_t block)
+{
+    return job->options.epochs * eqat_block_ap_stages(job, block);
+}
+
+int64_t eqi_block_ap_first_epoch(const eqat_block_ap *job, int64_t block)
+{
+    int64_t epochs = 0;
+    for (int64_t b = 0; b < block; b++) epochs += eqi_block_ap_epochs(job, b);
+    return epochs;
+}
+
+/* ---- what trains ---- */
+
 eqat_optimizer *eqat_block_ap_optimizer(eqat_block_ap *job)
 {
     if (!job) return NULL;

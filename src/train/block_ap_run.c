@@ -7,18 +7,6 @@
 
 /* The loop over blocks and epochs; everything here is also in reach of a driver of one's own. */
 
-static int64_t epochs_of(const eqat_block_ap *job, int64_t block)
-{
-    return job->options.epochs * eqat_block_ap_stages(job, block);
-}
-
-int64_t eqi_block_ap_first_epoch(const eqat_block_ap *job, int64_t block)
-{
-    int64_t epochs = 0;
-    for (int64_t b = 0; b < block; b++) epochs += epochs_of(job, b);
-    return epochs;
-}
-
 static eqi_epoch *epoch_of(const eqat_block_ap *job, int64_t block, int64_t epoch)
 {
     return &job->epochs[eqi_block_ap_first_epoch(job, block) + epoch];
@@ -29,7 +17,8 @@ eqat_status eqat_block_ap_epoch(const eqat_block_ap *job, int64_t block, int64_t
 {
     EQI_ENTER_OF(job);
     EQI_NEED(job->ctx, report);
-    bool exists = epoch >= 0 && epoch < epochs_of(job, block); /* 0 of a block that is not there */
+    bool exists =
+        epoch >= 0 && epoch < eqi_block_ap_epochs(job, block); /* 0 of a block that is not there */
     const eqi_epoch *e = exists ? epoch_of(job, block, epoch) : NULL;
     if (!e || isnan(e->train_loss))
         return eqi_fail(job->ctx, EQAT_NOT_FOUND, "block %lld, epoch %lld: no report",
@@ -49,7 +38,7 @@ static eqat_status report(eqat_block_ap *job, int64_t epoch, int64_t step, doubl
         .block = job->block,
         .blocks = blocks,
         .epoch = epoch,
-        .epochs = epochs_of(job, job->block),
+        .epochs = eqi_block_ap_epochs(job, job->block),
         .step = (before + epoch) * steps + step + 1,
         .steps = eqi_block_ap_first_epoch(job, blocks) * steps,
         .loss = loss,

@@ -4,12 +4,6 @@
 
 /* The stages of the block in work: what trains together, from masters to codes. */
 
-int64_t eqi_block_ap_stage_of(const eqat_block_ap *job, const eqi_linear *l)
-{
-    int64_t together = job->options.experts_at_a_time;
-    return together ? l->expert / together : 0;
-}
-
 static bool trains(const eqat_block_ap *job, const eqi_linear *l)
 {
     return eqi_block_ap_stage_of(job, l) == job->stage;
@@ -17,23 +11,6 @@ static bool trains(const eqat_block_ap *job, const eqi_linear *l)
 
 /* Norms are no more than the first stage can take. */
 static bool norms_train(const eqat_block_ap *job) { return job->stage == 0; }
-
-int64_t eqat_block_ap_stages(const eqat_block_ap *job, int64_t block)
-{
-    if (!job || block < 0 || block >= job->model->config.blocks) return 0;
-    const eqi_block *b = &job->model->blocks[block];
-    int64_t last = 0;
-    for (int i = 0; i < b->n_linears; i++) {
-        int64_t stage = eqi_block_ap_stage_of(job, &b->linears[i]);
-        if (stage > last) last = stage;
-    }
-    return last + 1;
-}
-
-int64_t eqat_block_ap_stage(const eqat_block_ap *job)
-{
-    return job && job->work.state == EQI_BLOCK_MASTERS ? job->stage : 0;
-}
 
 /* ---- to work ---- */
 

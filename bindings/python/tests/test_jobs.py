@@ -29,6 +29,7 @@ def test_steps_by_hand_are_the_run(start):
     with job:
         job.run()
         report = job.epoch(1, 1)
+        assert [job.stages(b) for b in range(-1, 3)] == [0, 1, 1, 0] and job.stage == 0
     other, job = start()
     while job.block < other.info.blocks:
         job.begin()

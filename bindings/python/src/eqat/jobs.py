@@ -96,6 +96,15 @@ class BlockAP(Job):
         """Steps of an epoch of the current block."""
         return self._get("steps")
 
+    @property
+    def stage(self) -> int:
+        """The stage that the block in work is in."""
+        return self._get("stage")
+
+    def stages(self, block: int) -> int:
+        """Stages of a block; each takes all epochs, one stage after another."""
+        return self._get("stages", block)
+
     def begin(self) -> None:
         """Loads the next block, starts scales and zero points, makes the targets."""
         self._call("begin")
@@ -130,7 +139,7 @@ class BlockAP(Job):
         lib.eqat_block_ap_abandon(self._reference)
 
     def parameter(self, name: str) -> Optional[Tensor]:
-        """A trainable tensor of the block in work ("self_attn.q_proj.weight", ".scales", ".zeros",
+        """A trainable tensor of the stage in training ("self_attn.q_proj.weight", ".scales", ".zeros",
         "input_layernorm.weight"); None when there is none of that name."""
         return Tensor._borrow(self.context, self._get("parameter", name.encode()))
 

@@ -201,6 +201,8 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "eqat_block_ap_block": (i64, [block_ap]),
     "eqat_block_ap_begin": (status, [block_ap]),
     "eqat_block_ap_steps": (i64, [block_ap]),
+    "eqat_block_ap_stages": (i64, [block_ap, i64]),
+    "eqat_block_ap_stage": (i64, [block_ap]),
     "eqat_block_ap_step": (status, [block_ap, i64, i64, f64_out]),
     "eqat_block_ap_forward": (status, [block_ap, tape, i64, i64, out, out]),
     "eqat_block_ap_validate": (status, [block_ap, f64_out]),

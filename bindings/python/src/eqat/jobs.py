@@ -139,8 +139,8 @@ class BlockAP(Job):
         lib.eqat_block_ap_abandon(self._reference)
 
     def parameter(self, name: str) -> Optional[Tensor]:
-        """A trainable tensor of the stage in training ("self_attn.q_proj.weight", ".scales", ".zeros",
-        "input_layernorm.weight"); None when there is none of that name."""
+        """A trainable tensor of the block in work, in its present stage ("self_attn.q_proj.weight",
+        ".scales", ".zeros", "input_layernorm.weight"); None when there is none of that name."""
         return Tensor._borrow(self.context, self._get("parameter", name.encode()))
 
     def epoch(self, block: int, epoch: int) -> Any:

@@ -3,7 +3,7 @@
 
 #include "tool.h"
 
-static void time_text(double seconds, char *out, size_t size)
+void tool_duration(double seconds, char *out, size_t size)
 {
     long s = lround(seconds);
     if (s >= 3600)
@@ -39,7 +39,7 @@ int32_t tool_progress(void *user, const eqat_progress *p)
     }
     double share = p->steps > 0 ? (double)p->step / (double)p->steps : 0;
     char eta[32] = "?";
-    if (share > 0) time_text((now - t->phase_started) * (1 - share) / share, eta, sizeof eta);
+    if (share > 0) tool_duration((now - t->phase_started) * (1 - share) / share, eta, sizeof eta);
     bool last = p->step == p->steps, told = t->context.log_level >= EQAT_LOG_INFO;
     if (told && t->terminal && (now - t->last_line > 0.1 || last)) {
         draw_bar(t, p, share, eta);

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "input.h"
+#include "need.h"
 #include "output.h"
 #include "record.h"
 #include "rules.h"
@@ -23,6 +24,7 @@ typedef struct job {
     const char *path, *calib_file, *e2e_file, *method_name;
     const char *calib_flag, *e2e_flag; /* one given of the many about Block-AP, about E2E-QP */
     method method;
+    bool quantizes; /* not e2e-qp */
     output out;
     flag_values rules;
     input calib, e2e_in;   /* path NULL: E2E-QP trains on the calibration data */
@@ -211,14 +213,35 @@ static eqat_status train_blocks(job *j, eqat_model *model, const eqat_quantizer 
     return st;
 }
 
+static eqat_status check_need(job *j, eqat_model *model, const eqat_quantizer *quantizer,
+                              const eqat_data *data)
+{
+    need n = {.model = model,
+              .quantizer = quantizer,
+              .model_options = &j->model,
+              .block_ap = &j->block_ap,
+              .e2e = &j->e2e,
+              .out = j->out.path};
+    if (quantizer && data) {
+        n.data = &j->data;
+        n.train = eqat_data_train_size(data);
+        n.val = eqat_data_val_size(data);
+    }
+    if (j->method == EFFICIENTQAT) n.e2e_data = &j->e2e_data;
+    if (!quantizer) n.e2e_train = eqat_data_train_size(data);
+    return need_check(&j->t, &n);
+}
+
 static eqat_status run_block_ap(job *j, eqat_model *model)
 {
     eqat_quantizer *quantizer = NULL;
     eqat_data *data = NULL;
     eqat_status st = make_quantizer(j, model, &quantizer);
+    if (st == EQAT_OK && j->method == RTN) st = check_need(j, model, quantizer, NULL);
     if (st == EQAT_OK && j->method == RTN) st = eqat_model_quantize_rtn(model, quantizer);
     if (st == EQAT_OK && j->method != RTN) {
         st = input_open(&j->t, &j->calib, model, &j->data, &data);
+        if (st == EQAT_OK) st = check_need(j, model, quantizer, data);
         if (st == EQAT_OK) st = train_blocks(j, model, quantizer, data);
     }
     eqat_data_free(data);
@@ -232,6 +255,7 @@ static eqat_status run_e2e(job *j, eqat_model *model)
     eqat_e2e_qp *e2e = NULL;
     const input *in = j->e2e_in.path ? &j->e2e_in : &j->calib;
     eqat_status st = input_open(&j->t, in, model, &j->e2e_data, &data);
+    if (st == EQAT_OK && !j->quantizes) st = check_need(j, model, NULL, data);
     if (st == EQAT_OK) st = eqat_e2e_qp_create(model, &e2e, data, &j->e2e);
     if (st == EQAT_OK) st = eqat_e2e_qp_run(e2e);
     if (st == EQAT_OK) {
@@ -276,7 +300,7 @@ static eqat_status save(job *j, eqat_model *model)
 
 static void record_job(job *j, const char *command, int argc, char **argv)
 {
-    bool quantizes = !strcmp(command, "quantize");
+    bool quantizes = j->quantizes = !strcmp(command, "quantize");
     j->t.run = record_new(command, argc, argv);
     json_object_set_new(j->t.run, "model", tool_text(j->path));
     json_object_set_new(j->t.run, "out", tool_text(j->out.path));

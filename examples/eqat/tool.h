@@ -9,6 +9,14 @@
 
 #include "flags.h"
 
+/* Seconds, measured before a run, or only their proportions; of block 0 for all blocks. */
+typedef struct tool_costs {
+    double begin;                                     /* a block, without its batches */
+    double step, move;                                /* a batch: a training step; a pass */
+    int64_t steps, val_batches, move_batches, epochs; /* of a block */
+    double e2e;                                       /* all of E2E-QP; 0: not measured */
+} tool_costs;
+
 typedef struct tool {
     eqat_context *ctx;
     eqat_context_options context;
@@ -24,6 +32,7 @@ typedef struct tool {
     bool bar_open;       /* a bar without its newline is on the screen */
     char error[1024];    /* from tool_fail; "": the context holds the line */
     double started, phase_started, last_line;
+    tool_costs costs;
     char phase[16];
     json_t *report; /* what --json prints */
 } tool;
@@ -51,8 +60,10 @@ eqat_status tool_fail(tool *t, eqat_status status, const char *format, ...)
 bool tool_interrupted(void);
 
 void tool_close_bar(tool *t);
-double tool_seconds(void);   /* monotonic */
-int64_t tool_peak_rss(void); /* bytes */
+double tool_costs_block(const tool_costs *costs);
+void tool_duration(double seconds, char *out, size_t size); /* "1:02:03" */
+double tool_seconds(void);                                  /* monotonic */
+int64_t tool_peak_rss(void);                                /* bytes */
 /* An eqat_progress_fn; user is the tool. Standard error hears of it from EQAT_LOG_INFO on. */
 int32_t tool_progress(void *user, const eqat_progress *progress);
 void tool_end_phase(tool *t); /* the log hears of it */

@@ -1,0 +1,147 @@
+#include "need.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/statvfs.h>
+
+#include "need_sizes.h"
+#include "need_time.h"
+
+/* ---- what there is ---- */
+
+static double read_number(const char *path, const char *key)
+{
+    char line[256];
+    double value = INFINITY;
+    size_t length = strlen(key);
+    FILE *f = fopen(path, "r");
+    while (f && fgets(line, sizeof line, f))
+        if (!strncmp(line, key, length) && sscanf(line + length, "%lf", &value) == 1) break;
+    if (f) fclose(f);
+    return value;
+}
+
+/* Of the machine, of the group of processes, and of this one. */
+static double available_memory(void)
+{
+    double available = 1024 * read_number("/proc/meminfo", "MemAvailable:");
+    double group = read_number("/sys/fs/cgroup/memory.max", "") -
+        read_number("/sys/fs/cgroup/memory.current", "");
+    struct rlimit limit;
+    if (group < available) available = group; /* not when either is missing */
+    if (getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY) {
+        double own = (double)limit.rlim_cur - 1024 * read_number("/proc/self/status", "VmSize:");
+        if (own < available) available = own;
+    }
+    return available;
+}
+
+static double available_disk(const char *folder)
+{
+    struct statvfs s;
+    if (statvfs(folder, &s) != 0) return INFINITY;
+    return (double)s.f_bavail * (double)s.f_frsize;
+}
+
+static double available_beside(const char *out)
+{
+    char parent[PATH_MAX];
+    size_t length = strlen(out);
+    while (length > 1 && out[length - 1] == '/') length--;
+    while (length > 0 && out[length - 1] != '/') length--;
+    snprintf(parent, sizeof parent, "%.*s", (int)length, out);
+    return available_disk(length ? parent : ".");
+}
+
+/* ---- told ---- */
+
+static void bytes_text(double bytes, char text[32])
+{
+    if (bytes >= 1e9)
+        snprintf(text, 32, "%.1f GB", bytes / 1e9);
+    else
+        snprintf(text, 32, "%.0f MB", bytes / 1e6);
+}
+
+typedef struct amounts {
+    double seconds, memory, offload, out; /* needed; seconds NAN: not measured */
+    double memory_there, offload_there, out_there;
+} amounts;
+
+static void say(tool *t, const amounts *a)
+{
+    char memory[32], there[32], out[32], offload[32], duration[32], line[256] = "";
+    bytes_text(a->memory, memory);
+    bytes_text(a->memory_there, there);
+    bytes_text(a->out, out);
+    bytes_text(a->offload, offload);
+    if (a->offload > 0) snprintf(line, sizeof line, ", %s in --offload-dir", offload);
+    if (isfinite(a->seconds)) {
+        tool_duration(a->seconds, duration, sizeof duration);
+        snprintf(line + strlen(line), sizeof line - strlen(line), ", about %s", duration);
+    }
+    if (t->context.log_level >= EQAT_LOG_INFO)
+        fprintf(stderr, "eqat: needs %s of memory (%s available), %s for the result%s\n", memory,
+                there, out, line);
+    tool_event(t,
+               json_pack("{s:s,s:o,s:f,s:f,s:f,s:o,s:o}", "event", "need", "seconds",
+                         tool_number(a->seconds), "memory_bytes", a->memory, "disk_bytes",
+                         a->offload, "out_bytes", a->out, "memory_available_bytes",
+                         tool_number(a->memory_there), "disk_available_bytes",
+                         tool_number(a->offload > 0 ? a->offload_there : a->out_there)));
+}
+
+static eqat_status refuse(tool *t, const char *what, double needed, double there, const char *help)
+{
+    char needs[32], has[32];
+    bytes_text(needed, needs);
+    bytes_text(there, has);
+    return tool_fail(t, EQAT_OUT_OF_MEMORY, "%s: needs %s, found %s available; %s", what, needs,
+                     has, help);
+}
+
+static eqat_status judge(tool *t, const need *n, const need_sizes *s, const amounts *a)
+{
+    bool in_memory = n->data && !n->block_ap->offload_dir;
+    const char *help = "a machine with more of it is needed";
+    if (in_memory && s->streams > a->memory / 4)
+        help = "--offload-dir keeps activations on disk, a smaller --train-size or --seq-len makes "
+               "fewer of them";
+    else if (n->e2e_data && s->e2e >= a->memory)
+        help = n->e2e->keep_activations ? "without --e2e-keep-activations it is less"
+                                        : "a smaller --e2e-micro-batch-size or --e2e-seq-len helps";
+    else if (n->data)
+        help = "a smaller --batch-size or --seq-len helps";
+    if (a->memory > a->memory_there) return refuse(t, "memory", a->memory, a->memory_there, help);
+    if (a->offload > a->offload_there)
+        return refuse(t, n->block_ap->offload_dir, a->offload, a->offload_there,
+                      "a smaller --train-size, or another --offload-dir, helps");
+    if (a->out > a->out_there)
+        return refuse(t, n->out, a->out, a->out_there, "--out on another disk helps");
+    return EQAT_OK;
+}
+
+static double larger(double a, double b) { return a > b ? a : b; }
+
+eqat_status need_check(tool *t, const need *n)
+{
+    need_sizes s;
+    amounts a = {.seconds = NAN};
+    eqat_status st = need_sizes_of(n, &s);
+    if (st != EQAT_OK) return st;
+    bool offloads = n->data && n->block_ap->offload_dir;
+    a.offload = offloads ? s.streams : 0;
+    a.memory = larger(s.block_ap + (offloads ? 0 : s.streams), s.e2e);
+    a.out = s.out;
+    a.memory_there = available_memory();
+    a.offload_there = offloads ? available_disk(n->block_ap->offload_dir) : INFINITY;
+    a.out_there = available_beside(n->out);
+    st = judge(t, n, &s, &a);
+    if (st == EQAT_OK) st = need_time(t, n, &s, &a.seconds);
+    say(t, &a);
+    return st;
+}

@@ -1,0 +1,23 @@
+/* What a run will take, told before it begins: memory and disk from shapes and options, time from a
+ * measured step of block 0. */
+#ifndef EQAT_TOOL_NEED_H
+#define EQAT_TOOL_NEED_H
+
+#include "tool.h"
+
+typedef struct need {
+    eqat_model *model;
+    const eqat_quantizer *quantizer; /* NULL: the model is quantized */
+    const eqat_model_options *model_options;
+    const eqat_data_options *data; /* NULL: no Block-AP */
+    const eqat_block_ap_options *block_ap;
+    const eqat_data_options *e2e_data; /* NULL: no E2E-QP */
+    const eqat_e2e_qp_options *e2e;
+    const char *out;
+    int64_t train, val, e2e_train; /* samples, as the data turned out; 0: as the options say */
+} need;
+
+/* Prints it, and refuses what memory or disk do not hold, naming the option that helps. */
+eqat_status need_check(tool *t, const need *n);
+
+#endif

@@ -1,0 +1,128 @@
+#include "need_sizes.h"
+
+#include <string.h>
+
+/* Operands of products, repacked; and what freed tensors wait for. */
+#define SCRATCH (48e6)
+
+/* Of one block, or summed over blocks. */
+typedef struct block_size {
+    double weights; /* in linears */
+    double groups;
+    double packed; /* bytes of codes, scales F32 and zero points in memory */
+    double stored; /* bytes of the linears in a file */
+} block_size;
+
+static double larger(double a, double b) { return a > b ? a : b; }
+
+/* As it will be, or as it is where nothing quantizes it. */
+static eqat_quantizer_options quantization(const need *n, const eqat_linear_info *l)
+{
+    eqat_quantizer_options o = {.struct_size = sizeof o};
+    if (!n->quantizer) {
+        o.bits = l->bits;
+        o.group_size = l->group_size;
+    } else if (!eqat_quantizer_lookup(n->quantizer, l->name, &o)) {
+        o.bits = 0;
+    }
+    return o;
+}
+
+static void add_linear(const need *n, const eqat_linear_info *l, block_size *b)
+{
+    eqat_quantizer_options o = quantization(n, l);
+    double weights = (double)l->out_features * (double)l->in_features;
+    b->weights += weights;
+    if (!o.bits) {
+        b->stored += 2 * weights;
+        return;
+    }
+    double groups = weights / (double)(o.group_size > 0 ? o.group_size : (int32_t)l->in_features);
+    b->groups += groups;
+    b->packed += weights * o.bits / 8 + groups * 5;
+    b->stored += weights * o.bits / 8 + groups * (2 + o.bits / 8.0) + 4 * (double)l->in_features;
+}
+
+static eqat_status block_of(const need *n, int64_t index, block_size *b)
+{
+    eqat_linear_info l = {.struct_size = sizeof l};
+    *b = (block_size){0};
+    for (int64_t i = 0; i < eqat_model_linear_count(n->model, index); i++) {
+        eqat_status st = eqat_model_linear(n->model, index, i, &l);
+        if (st != EQAT_OK) return st;
+        add_linear(n, &l, b);
+    }
+    return EQAT_OK;
+}
+
+/* What backward keeps of one block, and its gradients: two norms, q, k, v, attention, projection,
+ * residuals, gate, up and their product. */
+static double activations(const eqat_model_info *m, double rows, double element)
+{
+    double width = 6.0 * (double)m->hidden_size +
+        2.0 * (double)((m->heads + m->kv_heads) * m->head_dim) + 3.0 * (double)m->intermediate_size;
+    return 2 * rows * width * element;
+}
+
+static double block_ap_bytes(const need *n, const eqat_model_info *m, const block_size *largest,
+                             double packed, double element)
+{
+    double rows = (double)n->block_ap->batch_size * (double)n->data->seq_len;
+    double embedding = (double)m->vocab_size * (double)m->hidden_size * element;
+    /* F32: weights, gradients, two moments; so for scales and zero points. */
+    double training =
+        16 * largest->weights + 32 * largest->groups + packed + activations(m, rows, element);
+    return larger(training, embedding) + SCRATCH;
+}
+
+static double e2e_bytes(const need *n, const eqat_model_info *m, const block_size *all,
+                        double element)
+{
+    double rows = (double)n->e2e->micro_batch_size * (double)n->e2e_data->seq_len;
+    double ends = (m->tied_embeddings ? 1 : 2) * (double)m->vocab_size * (double)m->hidden_size;
+    double trained = (n->e2e->params == EQAT_E2E_SZ ? 2 : 1) * 16 * all->groups;
+    double kept = n->e2e->keep_activations ? (double)m->blocks : 1;
+    return all->packed + trained + ends * element +
+        (double)m->blocks * rows * (double)m->hidden_size * element +
+        kept * activations(m, rows, element) + SCRATCH;
+}
+
+static eqat_status add_blocks(const need *n, const eqat_model_info *m, block_size *all,
+                              block_size *largest, need_sizes *out)
+{
+    for (int64_t i = 0; i < m->blocks; i++) {
+        block_size b;
+        eqat_status st = block_of(n, i, &b);
+        if (st != EQAT_OK) return st;
+        if (i == 0) out->first = b.weights;
+        if (b.weights > largest->weights) *largest = b;
+        all->weights += b.weights;
+        all->groups += b.groups;
+        all->packed += b.packed;
+        all->stored += b.stored;
+    }
+    return EQAT_OK;
+}
+
+eqat_status need_sizes_of(const need *n, need_sizes *out)
+{
+    eqat_model_info m = {.struct_size = sizeof m};
+    block_size all = {0}, largest = {0};
+    *out = (need_sizes){0};
+    eqat_status st = eqat_model_inspect(n->model, &m);
+    if (st == EQAT_OK) st = add_blocks(n, &m, &all, &largest, out);
+    if (st != EQAT_OK) return st;
+    double element = n->model_options->compute_dtype == EQAT_F32 ? 4 : 2;
+    out->all = all.weights;
+    out->head = (double)m.vocab_size * (double)m.hidden_size;
+    out->out = all.stored + 2 * (double)(m.parameters - m.linear_parameters);
+    if (n->data) {
+        double samples = (double)(n->train + n->val);
+        out->streams = 2 * samples * (double)n->data->seq_len * (double)m.hidden_size * element;
+        out->block_ap = block_ap_bytes(n, &m, &largest, all.packed, element);
+    } else if (n->quantizer) {
+        out->block_ap = 8 * largest.weights + all.packed + SCRATCH;
+    }
+    if (n->e2e_data) out->e2e = e2e_bytes(n, &m, &all, element);
+    return EQAT_OK;
+}

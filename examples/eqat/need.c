@@ -135,7 +135,8 @@ eqat_status need_check(tool *t, const need *n)
     if (st != EQAT_OK) return st;
     bool offloads = n->data && n->block_ap->offload_dir;
     a.offload = offloads ? s.streams : 0;
-    a.memory = larger(s.block_ap + (offloads ? 0 : s.streams), s.e2e);
+    a.memory = larger(s.block_ap + (offloads ? 0 : s.streams), s.e2e) +
+        1024 * read_number("/proc/self/status", "VmRSS:");
     a.out = s.out;
     a.memory_there = available_memory();
     a.offload_there = offloads ? available_disk(n->block_ap->offload_dir) : INFINITY;

@@ -2,9 +2,6 @@
 
 #include <string.h>
 
-/* Operands of products, repacked; and what freed tensors wait for. */
-#define SCRATCH (48e6)
-
 /* Of one block, or summed over blocks. */
 typedef struct block_size {
     double weights; /* in linears */
@@ -55,24 +52,34 @@ static eqat_status block_of(const need *n, int64_t index, block_size *b)
     return EQAT_OK;
 }
 
-/* What backward keeps of one block, and its gradients: two norms, q, k, v, attention, projection,
- * residuals, gate, up and their product. */
+/* What backward keeps of one block: two norms, q, k, v, attention, projection, residuals, gate, up
+ * and their product. */
 static double activations(const eqat_model_info *m, double rows, double element)
 {
     double width = 6.0 * (double)m->hidden_size +
         2.0 * (double)((m->heads + m->kv_heads) * m->head_dim) + 3.0 * (double)m->intermediate_size;
-    return 2 * rows * width * element;
+    return rows * width * element;
 }
 
+/* Operands of products, packed anew. */
+static double panels(const eqat_model_info *m, double rows, double element)
+{
+    double bytes = rows * (double)(m->hidden_size + m->intermediate_size) * element;
+    return bytes < 32e6 ? bytes : 32e6;
+}
+
+/* Weights, moments and activations at the begin of backward, with gradients in their place at its
+ * end; scales and zero points with theirs. */
 static double block_ap_bytes(const need *n, const eqat_model_info *m, const block_size *largest,
                              double packed, double element)
 {
-    double rows = (double)n->block_ap->batch_size * (double)n->data->seq_len;
+    double samples = (double)(n->train + n->val), batch = (double)n->block_ap->batch_size;
+    double rows = (batch < samples ? batch : samples) * (double)n->data->seq_len;
     double embedding = (double)m->vocab_size * (double)m->hidden_size * element;
-    /* F32: weights, gradients, two moments; so for scales and zero points. */
-    double training =
-        16 * largest->weights + 32 * largest->groups + packed + activations(m, rows, element);
-    return larger(training, embedding) + SCRATCH;
+    double weights = 4 * largest->weights;
+    double training = 3 * weights + larger(weights, 2 * activations(m, rows, element)) +
+        32 * largest->groups + panels(m, rows, element) + packed;
+    return larger(training, embedding);
 }
 
 static double e2e_bytes(const need *n, const eqat_model_info *m, const block_size *all,
@@ -81,10 +88,10 @@ static double e2e_bytes(const need *n, const eqat_model_info *m, const block_siz
     double rows = (double)n->e2e->micro_batch_size * (double)n->e2e_data->seq_len;
     double ends = (m->tied_embeddings ? 1 : 2) * (double)m->vocab_size * (double)m->hidden_size;
     double trained = (n->e2e->params == EQAT_E2E_SZ ? 2 : 1) * 16 * all->groups;
-    double kept = n->e2e->keep_activations ? (double)m->blocks : 1;
+    double blocks = (double)m->blocks, kept = n->e2e->keep_activations ? blocks : 1;
     return all->packed + trained + ends * element +
-        (double)m->blocks * rows * (double)m->hidden_size * element +
-        kept * activations(m, rows, element) + SCRATCH;
+        blocks * rows * (double)m->hidden_size * element +
+        (kept + 1) * activations(m, rows, element) + panels(m, rows, element);
 }
 
 static eqat_status add_blocks(const need *n, const eqat_model_info *m, block_size *all,
@@ -121,7 +128,7 @@ eqat_status need_sizes_of(const need *n, need_sizes *out)
         out->streams = 2 * samples * (double)n->data->seq_len * (double)m.hidden_size * element;
         out->block_ap = block_ap_bytes(n, &m, &largest, all.packed, element);
     } else if (n->quantizer) {
-        out->block_ap = 8 * largest.weights + all.packed + SCRATCH;
+        out->block_ap = 4 * largest.weights + all.packed;
     }
     if (n->e2e_data) out->e2e = e2e_bytes(n, &m, &all, element);
     return EQAT_OK;

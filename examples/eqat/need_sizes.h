@@ -1,4 +1,4 @@
-/* Bytes that a run takes, from shapes and options alone. */
+/* Bytes that a run takes, from shapes and options alone, besides what the process has by then. */
 #ifndef EQAT_TOOL_NEED_SIZES_H
 #define EQAT_TOOL_NEED_SIZES_H
 

@@ -1,0 +1,78 @@
+"""What the tool says that a run needs, against what it takes: peak memory within 15%, and the bytes
+of the saved folder within 10%. A refusal names the option that helps."""
+
+import json, os, subprocess, sys, tempfile, unittest
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "memory"))
+import check_memory as models
+
+EQAT = os.environ["EQAT_TOOL"]
+models.HIDDEN, models.INTERMEDIATE, models.HEADS, models.KV_HEADS = 1024, 2816, 16, 4
+LAYERS, VOCAB, TIME = 2, 16384, 256
+models.TIME = TIME
+BLOCK_AP = ["--seq-len", TIME, "--val-size", 0, "--epochs", 1, "--sampling", "consecutive"]
+
+
+def eqat(*args):
+    return subprocess.run([EQAT, *map(str, args)], capture_output=True, text=True)
+
+
+class Need(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = tempfile.TemporaryDirectory(prefix="eqat-need-")
+        cls.model, cls.tokens = (os.path.join(cls.folder.name, n) for n in ("model", "t.u32"))
+        models.write_model(cls.model, LAYERS, VOCAB)
+        models.write_tokens(cls.tokens, 64, VOCAB)
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.folder.cleanup()
+
+    def held(self, what, out, *args):
+        r = eqat(*args, "--out", out)
+        self.assertEqual(r.returncode, 0, r.stderr)
+        with open(os.path.join(out, "eqat_log.jsonl")) as f:
+            events = [json.loads(line) for line in f]
+        need, saved = ([e for e in events if e["event"] == k][-1] for k in ("need", "saved"))
+        told, peak = need["memory_bytes"], saved["peak_rss_bytes"]
+        print(f"{what}: told {told / 1e6:.0f} MB, peak {peak / 1e6:.0f} MB", file=sys.stderr)
+        self.assertAlmostEqual(told / peak, 1, delta=0.15, msg=what)
+        self.assertAlmostEqual(need["out_bytes"] / saved["bytes"], 1, delta=0.1, msg=what)
+        return need
+
+    def path(self, name):
+        return os.path.join(self.folder.name, name)
+
+    def test_memory_and_disk(self):
+        quantize = ["quantize", self.model, "--group-size", 64]
+        few = ["--calib", self.tokens, *BLOCK_AP, "--train-size"]
+        self.held("RTN", self.path("rtn"), *quantize, "--method", "rtn", "--bits", 4)
+        self.held("4 samples", self.path("a"), *quantize, *few, 4)
+        self.held("batches of 8", self.path("b"), *quantize, *few, 8, "--batch-size", 8)
+        self.held("f32", self.path("c"), *quantize, *few, 4, "--compute-dtype", "f32")
+        n = self.held("files", self.path("d"), *quantize, *few, 12, "--offload-dir", self.path("."))
+        self.assertEqual(n["disk_bytes"], 2 * 12 * TIME * models.HIDDEN * 2)
+        for options in ([], ["--keep-activations", "on"]):
+            e2e = ["e2e-qp", self.path("rtn"), "--data", self.tokens, "--seq-len", TIME]
+            few = ["--train-size", 4, "--batch-size", 4, "--micro-batch-size", 4, *options]
+            self.held("E2E-QP", self.path(f"e{len(options)}"), *e2e, *few)
+
+    def refused(self, says, *args):
+        out = self.path("refused")
+        r = eqat("quantize", self.model, "--out", out, "--calib", self.tokens, *args)
+        self.assertEqual(r.returncode, 1, r.stderr)
+        line = r.stderr.splitlines()[-1]
+        for text in says:
+            self.assertIn(text, line)
+        self.assertNotIn("step", r.stderr)
+        self.assertFalse(os.path.exists(out))
+
+    def test_too_much_is_refused(self):
+        many = ["--seq-len", TIME, "--train-size", 10**9, "--val-size", 0]
+        self.refused(["memory: needs", "--offload-dir", "--train-size"], *many)
+        self.refused([".: needs", "--train-size"], *many, "--offload-dir", ".")
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)

@@ -82,6 +82,10 @@ int command_eval(int argc, char **argv)
     eqat_perplexity result = {.struct_size = sizeof result};
     eqat_status st = eqat_model_open(t.ctx, &model, path, &model_options);
     if (st == EQAT_OK) st = input_open(&t, &in, model, &data_options, &data);
+    eqat_model_info info = {.struct_size = sizeof info};
+    if (st == EQAT_OK) st = eqat_model_inspect(model, &info);
+    t.blocks = info.blocks;
+    tool_begin_phase(&t, "eval");
     if (st == EQAT_OK) st = eqat_eval_perplexity(model, data, &eval_options, &result);
     if (st == EQAT_OK) tell(&t, path, text, data_options.seq_len, &result);
     eqat_data_free(data);

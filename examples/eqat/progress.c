@@ -12,53 +12,130 @@ void tool_duration(double seconds, char *out, size_t size)
         snprintf(out, size, "%ld:%02ld", s / 60, s % 60);
 }
 
-static void draw_bar(tool *t, const eqat_progress *p, double share, const char *eta)
+void tool_begin_phase(tool *t, const char *phase)
 {
-    char bar[31];
-    int full = (int)(share * 30);
-    for (int i = 0; i < 30; i++) bar[i] = i < full ? '#' : '.';
-    bar[30] = 0;
-    fprintf(stderr, "\r%s [%s] %3.0f%%", p->phase, bar, share * 100);
-    if (p->blocks)
-        fprintf(stderr, " block %lld/%lld", (long long)p->block + 1, (long long)p->blocks);
-    if (isfinite(p->loss)) fprintf(stderr, " loss %.4g", p->loss);
-    fprintf(stderr, " ETA %s \033[K", eta);
+    tool_close_bar(t);
+    snprintf(t->phase, sizeof t->phase, "%s", phase);
+    t->phase_started = tool_seconds();
+    t->last_line = 0;
+    t->val_loss = NAN;
+}
+
+/* ---- time ---- */
+
+/* Of block-ap: what is done of the whole, in units of the costs: passes of the streams and
+ * validations count, not steps alone. Without a measurement a step counts as three passes. */
+static void work_of_blocks(const tool *t, const eqat_progress *p, double *done, double *all)
+{
+    tool_costs c = t->costs;
+    if (!(c.step > 0)) {
+        c.step = 3;
+        c.move = 1;
+        c.begin = 0;
+    }
+    double block = tool_costs_block(&c), blocks = (double)p->blocks, before = (double)p->block;
+    double here = (double)p->step - before * (double)p->steps / blocks;
+    double epochs = c.steps ? floor(here / (double)c.steps) : 0;
+    *all = blocks * block;
+    *done = before * block + c.begin + (double)c.move_batches * c.move + here * c.step +
+        epochs * (double)c.val_batches * c.move;
+}
+
+/* Seconds that the phase takes in all, and is expected to go on for. What was measured before it
+ * began counts as its first part. */
+static double expect(const tool *t, const eqat_progress *p, double elapsed, double *left)
+{
+    double done = (double)p->step, all = (double)p->steps, seconds = t->costs.e2e;
+    if (p->blocks) {
+        work_of_blocks(t, p, &done, &all);
+        seconds = t->costs.step > 0 ? all : 0;
+    }
+    double weight = seconds > 0 ? (p->blocks ? 0.25 / (double)p->blocks : 0.05) : 0;
+    if (!strcmp(p->phase, "eval") || !(all > 0)) weight = 0;
+    double total = all * (elapsed + weight * seconds) / (done + weight * all);
+    *left = p->step == p->steps ? 0 : fmax(0, total * (1 - done / all));
+    return total;
+}
+
+/* ---- told ---- */
+
+/* "step 12 of 80, block 1 of 5", or in eval "window 3 of 20": all of them pass a block at once. */
+static void position_text(const tool *t, const eqat_progress *p, char text[96])
+{
+    int64_t passes = t->blocks + 1;
+    if (!strcmp(p->phase, "eval") && t->blocks)
+        snprintf(text, 96, "window %lld of %lld", (long long)(p->step / passes),
+                 (long long)(p->steps / passes));
+    else if (p->blocks)
+        snprintf(text, 96, "step %lld of %lld, block %lld of %lld", (long long)p->step,
+                 (long long)p->steps, (long long)p->block + 1, (long long)p->blocks);
+    else
+        snprintf(text, 96, "step %lld of %lld", (long long)p->step, (long long)p->steps);
+}
+
+static void losses_text(const tool *t, const eqat_progress *p, char text[96])
+{
+    text[0] = 0;
+    if (isfinite(p->loss)) snprintf(text, 96, ", loss %.4g", p->loss);
+    size_t n = strlen(text);
+    if (isfinite(t->val_loss)) snprintf(text + n, 96 - n, ", validation %.4g", t->val_loss);
+}
+
+static void rate_text(const eqat_progress *p, double total, char text[32])
+{
+    double rate = total > 0 ? (double)p->steps / total : 0;
+    text[0] = 0;
+    if (!strcmp(p->phase, "eval") || !(rate > 0)) return;
+    if (rate >= 1)
+        snprintf(text, 32, ", %.1f steps/s", rate);
+    else
+        snprintf(text, 32, ", %.1f s/step", 1 / rate);
+}
+
+static void tell(tool *t, const eqat_progress *p, double now)
+{
+    char position[96], losses[96], rate[32], eta[32], bar[21];
+    double left, total = expect(t, p, now - t->phase_started, &left);
+    position_text(t, p, position);
+    losses_text(t, p, losses);
+    rate_text(p, total, rate);
+    tool_duration(left, eta, sizeof eta);
+    if (!t->terminal) {
+        fprintf(stderr, "%s: %s%s%s, ETA %s\n", p->phase, position, losses, rate, eta);
+        return;
+    }
+    double share = total > 0 ? 1 - left / total : 0;
+    for (int i = 0; i < 20; i++) bar[i] = i < (int)(share * 20) ? '#' : '.';
+    bar[20] = 0;
+    fprintf(stderr, "\r%s [%s] %s%s%s, ETA %s\033[K", p->phase, bar, position, losses, rate, eta);
     fflush(stderr);
     t->bar_open = true;
+}
+
+static void log_step(tool *t, const eqat_progress *p)
+{
+    tool_event(t,
+               json_pack("{s:s,s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:o,s:o,s:o,s:o}", "event", "step",
+                         "phase", p->phase, "block", (json_int_t)p->block, "blocks",
+                         (json_int_t)p->blocks, "epoch", (json_int_t)p->epoch, "epochs",
+                         (json_int_t)p->epochs, "step", (json_int_t)p->step, "steps",
+                         (json_int_t)p->steps, "loss", tool_number(p->loss), "val_loss",
+                         tool_number(p->val_loss), "lr", tool_number(p->lr), "grad_norm",
+                         tool_number(p->grad_norm)));
 }
 
 int32_t tool_progress(void *user, const eqat_progress *p)
 {
     tool *t = user;
-    double now = tool_seconds();
-    if (strcmp(t->phase, p->phase)) {
-        tool_close_bar(t);
-        snprintf(t->phase, sizeof t->phase, "%s", p->phase);
-        t->phase_started = now;
-        t->last_line = 0;
-    }
-    double share = p->steps > 0 ? (double)p->step / (double)p->steps : 0;
-    char eta[32] = "?";
-    if (share > 0) tool_duration((now - t->phase_started) * (1 - share) / share, eta, sizeof eta);
-    bool last = p->step == p->steps, told = t->context.log_level >= EQAT_LOG_INFO;
-    if (told && t->terminal && (now - t->last_line > 0.1 || last)) {
-        draw_bar(t, p, share, eta);
-        t->last_line = now;
-    } else if (told && !t->terminal && (now - t->last_line > 10 || last)) {
-        fprintf(stderr, "%s: step %lld of %lld", p->phase, (long long)p->step, (long long)p->steps);
-        if (p->blocks)
-            fprintf(stderr, ", block %lld of %lld", (long long)p->block + 1, (long long)p->blocks);
-        if (isfinite(p->loss)) fprintf(stderr, ", loss %.6g", p->loss);
-        fprintf(stderr, ", ETA %s\n", eta);
+    if (strcmp(t->phase, p->phase)) tool_begin_phase(t, p->phase);
+    double now = tool_seconds(), pause = t->terminal ? 0.1 : 10;
+    if (isfinite(p->val_loss)) t->val_loss = p->val_loss;
+    bool due = now - t->last_line > pause || p->step == p->steps;
+    if (due && t->context.log_level >= EQAT_LOG_INFO) {
+        tell(t, p, now);
         t->last_line = now;
     }
-    tool_event(t,
-               json_pack("{s:s,s:s,s:I,s:I,s:I,s:I,s:I,s:o,s:o,s:o,s:o}", "event", "step", "phase",
-                         p->phase, "block", (json_int_t)p->block, "epoch", (json_int_t)p->epoch,
-                         "epochs", (json_int_t)p->epochs, "step", (json_int_t)p->step, "steps",
-                         (json_int_t)p->steps, "loss", tool_number(p->loss), "val_loss",
-                         tool_number(p->val_loss), "lr", tool_number(p->lr), "grad_norm",
-                         tool_number(p->grad_norm)));
+    log_step(t, p);
     return 0;
 }
 

@@ -201,6 +201,7 @@ static eqat_status train_blocks(job *j, eqat_model *model, const eqat_quantizer 
 {
     j->block_ap.progress_user = j;
     j->block_started = j->epoch_started = tool_seconds();
+    tool_begin_phase(&j->t, "block-ap");
     eqat_status st = eqat_block_ap_create(model, &j->ap, quantizer, data, &j->block_ap);
     if (st == EQAT_OK) st = eqat_block_ap_run(j->ap);
     if (st == EQAT_OK) {
@@ -256,6 +257,7 @@ static eqat_status run_e2e(job *j, eqat_model *model)
     const input *in = j->e2e_in.path ? &j->e2e_in : &j->calib;
     eqat_status st = input_open(&j->t, in, model, &j->e2e_data, &data);
     if (st == EQAT_OK && !j->quantizes) st = check_need(j, model, NULL, data);
+    if (st == EQAT_OK) tool_begin_phase(&j->t, "e2e-qp");
     if (st == EQAT_OK) st = eqat_e2e_qp_create(model, &e2e, data, &j->e2e);
     if (st == EQAT_OK) st = eqat_e2e_qp_run(e2e);
     if (st == EQAT_OK) {

@@ -33,6 +33,8 @@ typedef struct tool {
     char error[1024];    /* from tool_fail; "": the context holds the line */
     double started, phase_started, last_line;
     tool_costs costs;
+    int64_t blocks;  /* of the model in eval, whose steps are windows through blocks */
+    double val_loss; /* the last one */
     char phase[16];
     json_t *report; /* what --json prints */
 } tool;
@@ -66,7 +68,8 @@ double tool_seconds(void);                                  /* monotonic */
 int64_t tool_peak_rss(void);                                /* bytes */
 /* An eqat_progress_fn; user is the tool. Standard error hears of it from EQAT_LOG_INFO on. */
 int32_t tool_progress(void *user, const eqat_progress *progress);
-void tool_end_phase(tool *t); /* the log hears of it */
+void tool_begin_phase(tool *t, const char *phase); /* its time counts from here */
+void tool_end_phase(tool *t);                      /* the log hears of it */
 void tool_say(tool *t, const char *format, ...)
     __attribute__((format(printf, 2,
                           3))); /* one line for people: standard output, or nothing with --json */

@@ -498,7 +498,7 @@ class Tool(unittest.TestCase):
                 if level < 2:
                     self.assertEqual(stderr, "")
                 else:
-                    self.assertIn(f"{phase}: step ", stderr)
+                    self.assertRegex(stderr, rf"{phase}: (step|window) \d+ of \d+.*, ETA \d")
             self.assertEqual(sum('"step"' in line for line in open(log)), (level + 1) * 2 * 4)
 
     def test_log_file_that_cannot_be_written(self):

@@ -85,6 +85,7 @@ int command_eval(int argc, char **argv)
     eqat_model_info info = {.struct_size = sizeof info};
     if (st == EQAT_OK) st = eqat_model_inspect(model, &info);
     t.blocks = info.blocks;
+    if (st == EQAT_OK) tool_warn_context(&t, model, data_options.seq_len);
     tool_begin_phase(&t, "eval");
     if (st == EQAT_OK) st = eqat_eval_perplexity(model, data, &eval_options, &result);
     if (st == EQAT_OK) tell(&t, path, text, data_options.seq_len, &result);

@@ -125,6 +125,24 @@ static eqat_status judge(tool *t, const need *n, const need_sizes *s, const amou
     return EQAT_OK;
 }
 
+static void warn(tool *t, const need *n, const need_sizes *s)
+{
+    eqat_model_info m = {.struct_size = sizeof m};
+    if (eqat_model_inspect(n->model, &m) != EQAT_OK) return;
+    if (n->quantizer && m.linear_bits < 6)
+        tool_warn(t,
+                  "the input has %.1f bits per parameter of the linears already: what it lost to "
+                  "them stays lost; full precision makes a better result",
+                  m.linear_bits);
+    if (n->quantizer && s->out > (double)t->input_bytes)
+        tool_warn(t,
+                  "the result (%.0f MB) is larger than the input (%.0f MB): embeddings and head "
+                  "become 16-bit, for the output holds no fewer bits of them",
+                  s->out / 1e6, (double)t->input_bytes / 1e6);
+    if (n->data) tool_warn_context(t, n->model, n->data->seq_len);
+    if (n->e2e_data) tool_warn_context(t, n->model, n->e2e_data->seq_len);
+}
+
 static double larger(double a, double b) { return a > b ? a : b; }
 
 eqat_status need_check(tool *t, const need *n)
@@ -141,6 +159,7 @@ eqat_status need_check(tool *t, const need *n)
     a.memory_there = available_memory();
     a.offload_there = offloads ? available_disk(n->block_ap->offload_dir) : INFINITY;
     a.out_there = available_beside(n->out);
+    warn(t, n, &s);
     st = judge(t, n, &s, &a);
     if (st == EQAT_OK) st = need_time(t, n, &s, &a.seconds);
     say(t, &a);

@@ -410,14 +410,17 @@ int command_quantize(int argc, char **argv)
         {"Computing", "model", "", &j.model, NULL},
         {"Context", "context", "", &j.t.context, tool_context_fields},
     };
-    const flag_set set = {"quantize MODEL --out DIR [--bits N] [--group-size N] [--calib FILE] "
-                          "[--e2e FILE] [--method WORD] ...",
-                          "Quantizes a Hugging Face folder or a GGUF file and writes a Hugging "
-                          "Face folder in the gptq_v2 layout.",
-                          own,
-                          sizeof own / sizeof *own,
-                          groups,
-                          sizeof groups / sizeof *groups};
+    const flag_set set = {
+        "quantize MODEL --out DIR [--bits N] [--group-size N] [--calib FILE] "
+        "[--e2e FILE] [--method WORD] ...",
+        "Quantizes a Hugging Face folder or a GGUF file and writes a Hugging "
+        "Face folder in the gptq_v2 layout. Embeddings, head and norms keep their "
+        "type; those that a GGUF file has in fewer than 16 bits become F16, for "
+        "the layout holds no others.",
+        own,
+        sizeof own / sizeof *own,
+        groups,
+        sizeof groups / sizeof *groups};
     int code = flags_parse(&set, argc, argv, &j.path);
     if (code >= 0) return code;
     if (!j.path) return usage_error("quantize: expected a MODEL");

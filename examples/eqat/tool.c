@@ -205,6 +205,24 @@ eqat_status tool_fail(tool *t, eqat_status status, const char *format, ...)
     return status;
 }
 
+void tool_warn(tool *t, const char *format, ...)
+{
+    char line[512];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(line, sizeof line, format, args);
+    va_end(args);
+    if (t->context.log_level >= EQAT_LOG_WARN) on_log(t, EQAT_LOG_WARN, line);
+}
+
+void tool_warn_context(tool *t, eqat_model *model, int64_t seq_len)
+{
+    eqat_model_info m = {.struct_size = sizeof m};
+    if (eqat_model_inspect(model, &m) == EQAT_OK && m.max_positions && seq_len > m.max_positions)
+        tool_warn(t, "samples of %lld tokens: the model was trained for at most %lld",
+                  (long long)seq_len, (long long)m.max_positions);
+}
+
 void tool_say(tool *t, const char *format, ...)
 {
     if (t->json) return;

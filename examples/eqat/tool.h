@@ -59,6 +59,10 @@ int tool_close(tool *t, eqat_status status);
 /* Keeps the line about a failure outside the library for tool_close; returns status. */
 eqat_status tool_fail(tool *t, eqat_status status, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+/* A line for people and the log that stops nothing. */
+void tool_warn(tool *t, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* When samples of so many tokens are longer than what the model was trained for. */
+void tool_warn_context(tool *t, eqat_model *model, int64_t seq_len);
 bool tool_interrupted(void);
 
 void tool_close_bar(tool *t);

@@ -342,6 +342,15 @@ class Tool(unittest.TestCase):
             self.assertEqual(run["files"][0]["sha256"], hashlib.sha256(data).hexdigest(), size)
             os.remove(log)
 
+    def test_warning_of_a_context_longer_than_trained_for(self):
+        with open(os.path.join(self.model, "config.json")) as f:
+            most = json.load(f)["max_position_embeddings"]
+        for length, warned in ((most, False), (most + 1, True)):
+            r = self.ok(
+                "eval", self.model, "--text", self.train, "--seq-len", length, "--max-windows", 1
+            )
+            self.assertEqual(f"trained for at most {most}" in r.stderr, warned)
+
     # ---- rules -----------------------------------------------------------------------------------
 
     def test_rules_and_skips(self):

@@ -248,6 +248,8 @@ bool eqi_mm_run(const eqi_mm *mm, int worker, const void *a, const void *b, floa
                                     {DNNL_ARG_WEIGHTS, p->b},
                                     {DNNL_ARG_DST, p->c},
                                     {DNNL_ARG_SCRATCHPAD, p->scratch}};
+    /* Built for SYCL, oneDNN computes after the call has returned. */
     return dnnl_primitive_execute(mm->primitive, p->stream, (int)EQI_COUNT(args), args) ==
-        dnnl_success;
+        dnnl_success &&
+        dnnl_stream_wait(p->stream) == dnnl_success;
 }

@@ -11,60 +11,24 @@ This is libeqat's C interface with Python's manners; contracts of shapes, units 
 its headers.
 """
 
-from .context import Context
-from .data import CalibrationData
-from .errors import (
-    BackendError,
-    Cancelled,
-    Error,
-    Exists,
-    FileError,
-    FormatError,
-    InvalidArgument,
-    NotFound,
-    NumericError,
-    OutOfMemory,
-    Unsupported,
-)
-from .jobs import E2EQP, BlockAP
-from .library import __version__, library_version
-from .model import Batch, Model, open, rtn
-from .optimizer import Optimizer
-from .quantizer import Quantizer
-from .recipes import block_ap, e2e_qp, efficientqat
-from .tape import Tape
-from .tensor import Tensor, from_dlpack
-from .tokenizer import Tokenizer
+import importlib
+import importlib.util
+from typing import TYPE_CHECKING, Any
 
-__all__ = [
-    "BackendError",
-    "Batch",
-    "BlockAP",
-    "CalibrationData",
-    "Cancelled",
-    "Context",
-    "E2EQP",
-    "Error",
-    "Exists",
-    "FileError",
-    "FormatError",
-    "InvalidArgument",
-    "Model",
-    "NotFound",
-    "NumericError",
-    "Optimizer",
-    "OutOfMemory",
-    "Quantizer",
-    "Tape",
-    "Tensor",
-    "Tokenizer",
-    "Unsupported",
-    "__version__",
-    "block_ap",
-    "e2e_qp",
-    "efficientqat",
-    "from_dlpack",
-    "library_version",
-    "open",
-    "rtn",
-]
+if TYPE_CHECKING:
+    from .api import *  # noqa: F403
+    from .api import __all__ as __all__
+else:
+    # The library is loaded by the first use of a name, not by the import: eqat.report needs none.
+
+    def __getattr__(name: str) -> Any:
+        if importlib.util.find_spec(f"{__name__}.{name}"):
+            return importlib.import_module(f"{__name__}.{name}")
+        api = importlib.import_module(f"{__name__}.api")
+        try:
+            return getattr(api, name)
+        except AttributeError:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+
+    def __dir__() -> "list[str]":
+        return sorted({*globals(), *importlib.import_module(f"{__name__}.api").__all__})

@@ -87,7 +87,7 @@ def browse(work, *arguments):
     done = subprocess.run(
         [chromium(), "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
          "--enable-logging=stderr", f"--user-data-dir={work}/profile", *arguments],
-        capture_output=True, text=True, timeout=120,
+        capture_output=True, text=True, timeout=400,
     )  # fmt: skip
     console = [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
     assert not console, console
@@ -127,6 +127,7 @@ def val_losses(log):
 
 def check(work, blocks):
     import made
+
     from eqat.report import main
 
     folder = work / f"blocks-{blocks}"

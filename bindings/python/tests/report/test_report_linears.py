@@ -6,6 +6,7 @@ import math
 import made
 import numpy as np
 import pytest
+
 from eqat.report import ReportError, linears
 
 

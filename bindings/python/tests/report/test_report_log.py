@@ -5,6 +5,7 @@ import math
 
 import made
 import pytest
+
 from eqat.report import ReportError, log
 
 

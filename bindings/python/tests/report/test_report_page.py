@@ -8,6 +8,7 @@ import xml.etree.ElementTree as ET
 
 import made
 import pytest
+
 from eqat.report import report, result
 
 NAME = "<script>alert('x')</script> & \"ü\""

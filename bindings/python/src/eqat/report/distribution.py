@@ -20,8 +20,8 @@ from .figure import (
     Shown,
     Table,
 )
-from .result import Result
 from .linears import SCALE_EDGES, Linear, Weights
+from .result import Result
 
 Pick = Callable[[Linear], Array]
 

@@ -25,9 +25,10 @@ def _cell(cell: Cell, head: str = "td") -> str:
 
 def table(table: Table, label: str, kind: str = "") -> str:
     numeric = [isinstance(cell, Quantity) for cell in table.rows[0]] if table.rows else []
+    numeric += [False] * (len(table.head) - len(numeric))
     head = "".join(
-        f'<th scope="col"{" class=n" if i < len(numeric) and numeric[i] else ""}>{escape(name)}</th>'
-        for i, name in enumerate(table.head)
+        f'<th scope="col"{" class=n" if right else ""}>{escape(name)}</th>'
+        for name, right in zip(table.head, numeric)
     )
     rows = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in table.rows)
     return (

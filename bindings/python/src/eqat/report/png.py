@@ -1,5 +1,6 @@
 """Draws figures as PNG through matplotlib, where it is installed."""
 
+import importlib
 import math
 import pathlib
 from typing import Any
@@ -17,13 +18,13 @@ _COLORS = ("#1f6fb4", "#b8500a", "#2b7a3d", "#8a3fa0", "#ad2f4f", "#66717c")
 
 def _matplotlib() -> tuple[Any, Any]:
     try:
-        from matplotlib import colors
-        from matplotlib.figure import Figure as Canvas
+        canvas = importlib.import_module("matplotlib.figure").Figure
+        colors = importlib.import_module("matplotlib.colors")
     except ImportError:
         raise ReportError(
             "--png: found no matplotlib, expected it installed: pip install 'eqat[report]'"
         ) from None
-    return Canvas, colors
+    return canvas, colors
 
 
 def check() -> None:

@@ -8,8 +8,8 @@ from . import page, perplexity, summary
 from .cost import cost
 from .distribution import distribution
 from .figure import Axis, Figure, Panel, Section, Series, Shown, curve
-from .svg import escape
 from .result import Result
+from .svg import escape
 from .training import block_ap, e2e_qp, validation
 
 COMPARED = 6  # lines with colours of their own

@@ -4,8 +4,8 @@ import pathlib
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
-from . import log as logs
 from . import linears
+from . import log as logs
 from .errors import ReportError
 from .log import Epoch, Run, Steps, number, text
 

@@ -100,7 +100,11 @@ svg .on5, svg .on6, svg .on7, svg .on8 { fill: var(--high) !important; }
   color: var(--paper); font-size: 12.5px; line-height: 1.45; padding: 6px 10px; border-radius: 6px;
   white-space: pre; font-variant-numeric: tabular-nums; }
 svg:focus-visible { outline: 2px solid var(--link); outline-offset: 2px; }
-@media print { details > * { display: block; } figure { break-inside: avoid; } nav { display: none; } }
+@media print {
+  details > * { display: block; }
+  figure { break-inside: avoid; }
+  nav { display: none; }
+}
 @media (max-width: 640px) {
   main, header, footer { padding-left: 14px; padding-right: 14px; }
   figure { padding: 12px; }

@@ -7,8 +7,8 @@ from . import page, units
 from .cost import by_phase, needs
 from .figure import Cell, Table
 from .log import NAN, Run, number, text
-from .svg import escape
 from .result import Result
+from .svg import escape
 
 
 def _status(run: Run) -> str:

@@ -45,7 +45,7 @@ int main(int argc, char **argv)
         eqat_model_open(ctx, &model, argv[1], NULL) ||
         eqat_quantizer_create(ctx, &quantizer, NULL) ||
         eqat_data_open(ctx, &data, argv[2], eqat_model_tokenizer(model), 0, &d) ||
-        eqat_block_ap_quantize(model, quantizer, data, &o) || eqat_model_save(model, argv[3]);
+        eqat_block_ap_quantize(model, quantizer, data, &o) || eqat_model_save(model, argv[3], NULL);
     if (failed) fprintf(stderr, "block_ap_loss: %s\n", eqat_context_error(ctx));
     eqat_data_free(data);
     eqat_quantizer_free(quantizer);

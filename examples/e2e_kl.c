@@ -38,7 +38,7 @@ int main(int argc, char **argv)
         eqat_model_open(ctx, &quantized, argv[2], NULL) ||
         eqat_data_open(ctx, &data, argv[3], eqat_model_tokenizer(full), 0, &d) ||
         (o.loss_user = full, eqat_e2e_qp_train(quantized, data, &o)) ||
-        eqat_model_save(quantized, argv[4]);
+        eqat_model_save(quantized, argv[4], NULL);
     if (failed) fprintf(stderr, "e2e_kl: %s\n", eqat_context_error(ctx));
     eqat_data_free(data);
     eqat_model_free(quantized);

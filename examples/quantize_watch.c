@@ -70,7 +70,7 @@ static eqat_status quantize(const char *path, const char *text, const char *out,
     if (st == EQAT_OK)
         st = eqat_data_open(ctx, &data, text, eqat_model_tokenizer(model), 0, &c->data);
     if (st == EQAT_OK) st = eqat_block_ap_quantize(model, quantizer, data, &c->block_ap);
-    if (st == EQAT_OK) st = eqat_model_save(model, out);
+    if (st == EQAT_OK) st = eqat_model_save(model, out, NULL);
     eqat_data_free(data);
     eqat_quantizer_free(quantizer);
     eqat_model_free(model);

@@ -102,7 +102,7 @@ static eqat_status train(eqat_context *ctx, rank *r, char **argv)
     if (st == EQAT_OK) st = eqat_block_ap_quantize(model, quantizer, data, &o);
     char out[4096];
     snprintf(out, sizeof out, "%s-%d", argv[3], r->number); /* one of them would do */
-    if (st == EQAT_OK) st = eqat_model_save(model, out);
+    if (st == EQAT_OK) st = eqat_model_save(model, out, NULL);
     eqat_data_free(data);
     eqat_quantizer_free(quantizer);
     eqat_model_free(model);

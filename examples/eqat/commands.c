@@ -19,6 +19,7 @@ static int print_usage(int argc, char **argv)
 const command commands[] = {
     {"quantize", command_quantize, "a model to 2-8 bits: RTN, Block-AP, or Block-AP and E2E-QP"},
     {"e2e-qp", command_e2e_qp, "train the scales of a quantized model end to end"},
+    {"convert", command_convert, "a model to another format, with the same weights"},
     {"eval", command_eval, "perplexity over consecutive windows of a text"},
     {"inspect", command_inspect, "family, shapes, bits per parameter, bytes"},
     {"tokenize", command_tokenize, "ids of a text, one line per input line"},

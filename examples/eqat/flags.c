@@ -195,6 +195,7 @@ void flags_show(void (*show)(void *user, const flag_set *set), void *user)
 int flags_parse(const flag_set *set, int argc, char **argv, const char **positional)
 {
     *positional = NULL;
+    if (set->second) *set->second = NULL;
     if (shown_to) {
         shown_to(shown_user, set);
         return 0;
@@ -206,10 +207,10 @@ int flags_parse(const flag_set *set, int argc, char **argv, const char **positio
             return 0;
         }
         if (arg[0] != '-' || !arg[1]) {
-            if (*positional)
-                return usage_error(set, "unexpected argument \"%s\" after \"%s\"", arg,
-                                   *positional);
-            *positional = arg;
+            const char **place = *positional && set->second ? set->second : positional;
+            if (*place)
+                return usage_error(set, "unexpected argument \"%s\" after \"%s\"", arg, *place);
+            *place = arg;
             continue;
         }
         char name[NAME_MAX_LENGTH];

@@ -43,6 +43,7 @@ typedef struct flag_set {
     const flag_group *groups;
     size_t n_groups;
     const char *const *words; /* what the argument can be, as in flag_own; NULL: a path */
+    const char **second;      /* receives a second argument, also a path; NULL: there is but one */
 } flag_set;
 
 /* One flag as it is told to people, whichever table it comes from. */

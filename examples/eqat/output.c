@@ -188,12 +188,26 @@ static eqat_status put_in_place(tool *t, const output *out, const char *partial)
                      "%s: cannot put the result in its place: %s", out->path, strerror(errno));
 }
 
-eqat_status output_save(tool *t, const output *out, eqat_model *model)
+static void tell(tool *t, const output *out, const eqat_model_info *info)
+{
+    tool_set(t, "model", tool_text(out->model));
+    tool_set(t, "out", tool_text(out->path));
+    tool_set(t, "bits_per_linear_parameter", json_real(info->linear_bits));
+    tool_set(t, "bytes", json_integer(info->bytes));
+    tool_say(
+        t,
+        "%s: %.2f bits per parameter of the linears, %.1f MB in all, %.0f s, peak memory %.0f MB",
+        out->path, info->linear_bits, (double)info->bytes / 1e6, tool_seconds() - t->started,
+        (double)tool_peak_rss() / 1e6);
+}
+
+eqat_status output_save(tool *t, const output *out, eqat_model *model,
+                        const eqat_save_options *options)
 {
     char partial[PATH_MAX];
     beside(out->path, "partial", partial);
     eqat_model_info info = {.struct_size = sizeof info};
-    eqat_status st = eqat_model_save(model, partial);
+    eqat_status st = eqat_model_save(model, partial, options);
     if (st != EQAT_OK) return st;
     st = eqat_model_inspect(model, &info);
     if (st == EQAT_OK) {
@@ -207,6 +221,9 @@ eqat_status output_save(tool *t, const output *out, eqat_model *model)
     }
     if (st == EQAT_OK) st = write_log(t, partial);
     if (st == EQAT_OK) st = put_in_place(t, out, partial);
-    if (st != EQAT_OK) remove_folder(partial);
+    if (st != EQAT_OK)
+        remove_folder(partial);
+    else
+        tell(t, out, &info);
     return st;
 }

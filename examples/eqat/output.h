@@ -10,10 +10,18 @@ typedef struct output {
     bool force;        /* a model's folder there is replaced when the new one is whole */
 } output;
 
+/* The flag that sets `force`. */
+#define FORCE_FLAG(out)                                                                       \
+    {                                                                                         \
+        .name = "force", .help = "replace a model's folder there, once the new one is whole", \
+        .on = &(out)->force                                                                   \
+    }
+
 /* What saving would refuse after hours of training is refused before them. */
 eqat_status output_check(tool *t, const output *out);
-/* The model with eqat_config.json and eqat_log.jsonl. */
-eqat_status output_save(tool *t, const output *out, eqat_model *model);
+/* The model with eqat_config.json and eqat_log.jsonl; its size is told. */
+eqat_status output_save(tool *t, const output *out, eqat_model *model,
+                        const eqat_save_options *options);
 /* What the input's own record and log say goes in front of this run's. */
 void output_inherit(tool *t, const char *model);
 

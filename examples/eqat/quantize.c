@@ -21,6 +21,7 @@ typedef struct job {
     eqat_data_options data, e2e_data;
     eqat_block_ap_options block_ap;
     eqat_e2e_qp_options e2e;
+    eqat_save_options save;
     const char *path, *calib_file, *e2e_file, *method_name;
     const char *calib_flag, *e2e_flag; /* one given of the many about Block-AP, about E2E-QP */
     method method;
@@ -43,6 +44,7 @@ static void init(job *j)
     eqat_data_options_init(&j->e2e_data, sizeof j->e2e_data);
     eqat_block_ap_options_init(&j->block_ap, sizeof j->block_ap);
     eqat_e2e_qp_options_init(&j->e2e, sizeof j->e2e);
+    eqat_save_options_init(&j->save, sizeof j->save);
     /* The paper's setting of E2E-QP: longer samples, no validation. */
     j->e2e_data.seq_len = 4096;
     j->e2e_data.val_size = 0;
@@ -93,48 +95,11 @@ static int choose_method(job *j)
     return -1;
 }
 
-static eqat_status check_bits(job *j)
-{
-    int32_t bits = j->quantizer.bits;
-    if (bits < 5 || bits == 8) return EQAT_OK;
-    return tool_fail(&j->t, EQAT_UNSUPPORTED,
-                     "--bits: found %d, expected 2, 3, 4 or 8: no engine reads others", bits);
-}
-
-/* What the layout cannot hold is refused before the work: zero points fill whole words across the
- * outputs of a linear. */
-static eqat_status check_linear(job *j, const eqat_quantizer *quantizer, const eqat_linear_info *l)
-{
-    eqat_quantizer_options o = {.struct_size = sizeof o};
-    if (!eqat_quantizer_lookup(quantizer, l->name, &o)) return EQAT_OK;
-    if (o.bits > 4 && o.bits < 8)
-        return tool_fail(&j->t, EQAT_UNSUPPORTED,
-                         "%s: found %d bits, expected 2, 3, 4 or 8: no engine reads others",
-                         l->name, o.bits);
-    int64_t step = o.bits == 3 ? 32 : 32 / o.bits;
-    if (l->out_features % step == 0) return EQAT_OK;
-    return tool_fail(&j->t, EQAT_UNSUPPORTED,
-                     "%s: found %lld outputs, expected a multiple of %lld at %d bits", l->name,
-                     (long long)l->out_features, (long long)step, o.bits);
-}
-
-static eqat_status check_linears(job *j, eqat_model *model, const eqat_quantizer *quantizer)
-{
-    eqat_linear_info l = {.struct_size = sizeof l};
-    eqat_status st = EQAT_OK;
-    for (int64_t b = 0; st == EQAT_OK && eqat_model_linear_count(model, b) > 0; b++)
-        for (int64_t i = 0; st == EQAT_OK && i < eqat_model_linear_count(model, b); i++) {
-            st = eqat_model_linear(model, b, i, &l);
-            if (st == EQAT_OK) st = check_linear(j, quantizer, &l);
-        }
-    return st;
-}
-
 static eqat_status make_quantizer(job *j, eqat_model *model, eqat_quantizer **out)
 {
     eqat_status st = eqat_quantizer_create(j->t.ctx, out, &j->quantizer);
     if (st == EQAT_OK) st = rules_add(&j->t, &j->rules, &j->quantizer, model, *out);
-    if (st == EQAT_OK) st = check_linears(j, model, *out);
+    if (st == EQAT_OK) st = eqat_model_check_save(model, *out, &j->save);
     return st;
 }
 
@@ -274,31 +239,7 @@ static eqat_status run_e2e(job *j, eqat_model *model)
     return st;
 }
 
-static eqat_status save(job *j, eqat_model *model)
-{
-    eqat_status st = output_save(&j->t, &j->out, model);
-    eqat_model_info info = {.struct_size = sizeof info};
-    if (st == EQAT_OK) st = eqat_model_inspect(model, &info);
-    if (st != EQAT_OK) return st;
-    tool_set(&j->t, "model", tool_text(j->path));
-    tool_set(&j->t, "out", tool_text(j->out.path));
-    tool_set(&j->t, "bits_per_linear_parameter", json_real(info.linear_bits));
-    tool_set(&j->t, "bytes", json_integer(info.bytes));
-    tool_say(
-        &j->t,
-        "%s: %.2f bits per parameter of the linears, %.1f MB in all, %.0f s, peak memory %.0f MB",
-        j->out.path, info.linear_bits, (double)info.bytes / 1e6, tool_seconds() - j->t.started,
-        (double)tool_peak_rss() / 1e6);
-    return EQAT_OK;
-}
-
 /* ---- both commands ---- */
-
-#define FORCE_FLAG(j)                                                                         \
-    {                                                                                         \
-        .name = "force", .help = "replace a model's folder there, once the new one is whole", \
-        .on = &(j)->out.force                                                                 \
-    }
 
 static void record_job(job *j, const char *command, int argc, char **argv)
 {
@@ -319,6 +260,7 @@ static void record_job(job *j, const char *command, int argc, char **argv)
         record_options(j->t.run, "e2e_data", "data", &j->e2e_data);
         record_options(j->t.run, "e2e_qp", "e2e_qp", &j->e2e);
     }
+    record_options(j->t.run, "save", "save", &j->save);
     record_options(j->t.run, "model", "model", &j->model);
 }
 
@@ -376,7 +318,7 @@ int command_quantize(int argc, char **argv)
          .value = "DIR",
          .help = "where the quantized model goes: a new or empty folder",
          .text = &j.out.path},
-        FORCE_FLAG(&j),
+        FORCE_FLAG(&j.out),
         {.name = "calib",
          .value = "FILE",
          .help = "Block-AP trains on it: .txt .jsonl .npy .u16 .u32; - for text on standard input",
@@ -407,6 +349,7 @@ int command_quantize(int argc, char **argv)
         {"Block-AP", "block_ap", "", &j.block_ap, NULL, &j.calib_flag},
         {"E2E-QP data", "data", "e2e-", &j.e2e_data, e2e_data_fields, &j.e2e_flag},
         {"E2E-QP", "e2e_qp", "e2e-", &j.e2e, NULL, &j.e2e_flag},
+        {"Saving", "save", "", &j.save, NULL},
         {"Computing", "model", "", &j.model, NULL},
         {"Context", "context", "", &j.t.context, tool_context_fields},
     };
@@ -414,9 +357,9 @@ int command_quantize(int argc, char **argv)
         "quantize MODEL --out DIR [--bits N] [--group-size N] [--calib FILE] "
         "[--e2e FILE] [--method WORD] ...",
         "Quantizes a Hugging Face folder or a GGUF file and writes a Hugging "
-        "Face folder in the gptq_v2 layout. Embeddings, head and norms keep their "
+        "Face folder, by default in the gptq_v2 layout. Embeddings, head and norms keep their "
         "type; those that a GGUF file has in fewer than 16 bits become F16, for "
-        "the layout holds no others.",
+        "such a folder holds no others.",
         own,
         sizeof own / sizeof *own,
         groups,
@@ -435,12 +378,11 @@ int command_quantize(int argc, char **argv)
     tool_set(&j.t, "bits", json_integer(j.quantizer.bits));
     tool_set(&j.t, "group_size", json_integer(j.quantizer.group_size));
     eqat_model *model = NULL;
-    eqat_status st = check_bits(&j);
-    if (st == EQAT_OK) st = output_check(&j.t, &j.out);
+    eqat_status st = output_check(&j.t, &j.out);
     if (st == EQAT_OK) st = open_model(&j, &model);
     if (st == EQAT_OK) st = run_block_ap(&j, model);
     if (st == EQAT_OK && j.method == EFFICIENTQAT) st = run_e2e(&j, model);
-    if (st == EQAT_OK) st = save(&j, model);
+    if (st == EQAT_OK) st = output_save(&j.t, &j.out, model, &j.save);
     eqat_model_free(model);
     return close_job(&j, st);
 }
@@ -457,7 +399,7 @@ int command_e2e_qp(int argc, char **argv)
          .value = "DIR",
          .help = "where the trained model goes: a new or empty folder",
          .text = &j.out.path},
-        FORCE_FLAG(&j),
+        FORCE_FLAG(&j.out),
         {.name = "data",
          .value = "FILE",
          .help = "training data: .txt .jsonl .npy .u16 .u32; - for text on standard input",
@@ -470,6 +412,7 @@ int command_e2e_qp(int argc, char **argv)
         {"E2E-QP", "e2e_qp", "e2e-", &j.e2e, NULL},
         {NULL, "data", "", &j.e2e_data, e2e_data_fields},
         {NULL, "e2e_qp", "", &j.e2e, NULL},
+        {"Saving", "save", "", &j.save, NULL},
         {"Computing", "model", "", &j.model, NULL},
         {"Context", "context", "", &j.t.context, tool_context_fields},
     };
@@ -492,8 +435,9 @@ int command_e2e_qp(int argc, char **argv)
     eqat_model *model = NULL;
     eqat_status st = output_check(&j.t, &j.out);
     if (st == EQAT_OK) st = open_model(&j, &model);
+    if (st == EQAT_OK) st = eqat_model_check_save(model, NULL, &j.save);
     if (st == EQAT_OK) st = run_e2e(&j, model);
-    if (st == EQAT_OK) st = save(&j, model);
+    if (st == EQAT_OK) st = output_save(&j.t, &j.out, model, &j.save);
     eqat_model_free(model);
     return close_job(&j, st);
 }

@@ -85,6 +85,7 @@ void tool_event(tool *t, json_t *event); /* into the log; takes the reference */
 /* Commands: argv after the command's name; each returns the exit code. */
 int command_quantize(int argc, char **argv);
 int command_e2e_qp(int argc, char **argv);
+int command_convert(int argc, char **argv);
 int command_eval(int argc, char **argv);
 int command_inspect(int argc, char **argv);
 int command_tokenize(int argc, char **argv);

@@ -178,22 +178,45 @@ EQAT_API eqat_status eqat_model_set_linear(eqat_model *model, int64_t block, int
                                            const eqat_tensor *codes, const eqat_tensor *s,
                                            const eqat_tensor *z);
 
-/** Writes a Hugging Face folder: quantized linears in the gptq_v2 layout (docs/formats.md),
- * everything else as it came, config.json with quantization_config, tokenizer files.  dir is new or
- * empty; nothing is left there on failure.  The folder opens again and gives the same logits bit
- * for bit: to that end, tensors that the caller trained through eqat_model_parameter are first
- * rounded, in memory too, to what the file stores (scales fp16, others the dtype of the input).
- * While an E2E-QP job trains the model, memory stays as it is and the folder holds what finishing
- * now would give. Errors: EQAT_UNSUPPORTED (5, 6, 7 bits, or a shape that does not fill whole
- * words: no engine reads them) and EQAT_EXISTS, before anything is written; EQAT_NUMERIC (a trained
- * value is not finite), EQAT_NOT_FOUND (no folder to put dir into), EQAT_IO, EQAT_FORMAT (the
- * model's files have changed), EQAT_CANCELLED. */
-EQAT_API eqat_status eqat_model_save(eqat_model *model, const char *dir);
+/** How a model is saved.  docs/formats.md tells each format and the engines that read it. */
+typedef struct eqat_save_options {
+    size_t struct_size;
+    const char *format;     /**< "gptq_v2" (default), a Hugging Face folder */
+    const char *gguf_type;  /**< of all quantized tensors in a GGUF file: "q2_0", "q4_0", "q5_0",
+                                 "q8_0", "tq2_0"; NULL (default): for each the smallest that holds
+                                 it exactly */
+    int64_t max_shard_size; /**< bytes of tensors in one file of a folder, at most (a single larger
+                                 tensor has a file of its own); default 0: all in one file */
+    bool allow_lossy;       /**< GGUF: round what no type holds exactly; the largest error is told
+                                 in the log; default false: refuse it */
+    bool allow_asymmetric;  /**< gptq: write zero points that some engines misread; default false:
+                                 refuse them */
+    uint8_t reserved[6];    /**< 0 */
+} eqat_save_options;
 
-/** Whether the model, quantized as it is now, can be saved in a format: "gptq_v2".  Nothing is read
- * or written.  Errors: EQAT_UNSUPPORTED, naming the formats that can be written when this is none
- * of them, else the linear that it cannot hold and why. */
-EQAT_API eqat_status eqat_model_check_save(eqat_model *model, const char *format);
+/** Writes defaults into the first `struct_size` bytes of *options, and no further. */
+EQAT_API void eqat_save_options_init(eqat_save_options *options, size_t struct_size);
+
+/** Writes a Hugging Face folder: quantized linears in the layout of options->format
+ * (docs/formats.md), everything else as it came, config.json with quantization_config, tokenizer
+ * files.  options may be NULL.  path is new or an empty folder; nothing is left there on failure.
+ * The folder opens again and gives the same logits bit for bit: to that end, tensors that the
+ * caller trained through eqat_model_parameter are first rounded, in memory too, to what the file
+ * stores (scales fp16, others the dtype of the input).  While an E2E-QP job trains the model,
+ * memory stays as it is and the folder holds what finishing now would give.  Errors: those of
+ * eqat_model_check_save and EQAT_EXISTS, before anything is written; EQAT_NUMERIC (a trained value
+ * is not finite), EQAT_NOT_FOUND (no folder to put path into), EQAT_IO, EQAT_FORMAT (the model's
+ * files have changed), EQAT_CANCELLED. */
+EQAT_API eqat_status eqat_model_save(eqat_model *model, const char *path,
+                                     const eqat_save_options *options);
+
+/** Whether eqat_model_save with these options can hold the model: quantized as it is now, and what
+ * is not, as `quantizer` would quantize it, unless that is NULL.  options may be NULL.  Nothing is
+ * written.  Errors: EQAT_UNSUPPORTED, naming the formats that there are when options->format is
+ * none of them, else the linear that the format cannot hold and why; EQAT_INVALID_ARGUMENT (an
+ * option out of bounds; a group that does not divide a row). */
+EQAT_API eqat_status eqat_model_check_save(eqat_model *model, const eqat_quantizer *quantizer,
+                                           const eqat_save_options *options);
 
 #ifdef __cplusplus
 }

@@ -36,7 +36,8 @@ typedef struct eqat_field {
     size_t struct_size; /**< set by the caller before eqat_options_field */
     const char *name;   /**< C name of the member: "train_size" (the tool's flag is --train-size) */
     const char *help;   /**< one line, with the unit */
-    const char *const *names;   /**< ENUM: NULL-terminated names; the value is the index */
+    const char *const *names;   /**< ENUM: NULL-terminated names; the value is the index.
+                                   STRING: the words that there are; NULL: any */
     int32_t type;               /**< eqat_field_type */
     int32_t reserved;           /**< 0 */
     size_t offset;              /**< in the struct */
@@ -47,7 +48,7 @@ typedef struct eqat_field {
 } eqat_field;
 
 /** Names of all structs, NULL past the last: options ("attention", "context", "model", "quantizer",
- * "data", "block_ap", "e2e_qp", "eval", "optimizer"), and what else begins with struct_size
+ * "data", "block_ap", "e2e_qp", "eval", "save", "optimizer"), and what else begins with struct_size
  * ("batch", "sample"; "model_info", "linear_info", "progress", "epoch_report", "perplexity"), for
  * bindings that lay them out: of the latter, fields have no bounds, and no defaults but 0. */
 EQAT_API const char *eqat_options_struct(size_t index);

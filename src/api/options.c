@@ -1,5 +1,6 @@
 #include "api/options.h"
 
+#include <stdio.h>
 #include <string.h>
 
 size_t eqi_field_size(const eqat_field *f)
@@ -84,6 +85,28 @@ static eqat_status check_bounds(eqi_ctx *ctx, const eqat_field *f, double value)
                     value, f->minimum, f->maximum);
 }
 
+void eqi_list_words(const char *const *words, char *text, size_t size)
+{
+    size_t used = 0;
+    for (size_t i = 0; words[i] && used < size; i++)
+        used += (size_t)snprintf(text + used, size - used, "%s%s",
+                                 i == 0             ? ""
+                                     : words[i + 1] ? ", "
+                                                    : " or ",
+                                 words[i]);
+}
+
+static eqat_status check_word(eqi_ctx *ctx, const eqat_field *f, const char *word)
+{
+    if (!f->names || !word) return EQAT_OK;
+    for (size_t i = 0; f->names[i]; i++)
+        if (!strcmp(f->names[i], word)) return EQAT_OK;
+    char expected[EQI_WORDS_TEXT] = "";
+    eqi_list_words(f->names, expected, sizeof expected);
+    return eqi_fail(ctx, EQAT_UNSUPPORTED, "%s: found \"%s\", expected %s", f->name, word,
+                    expected);
+}
+
 static size_t end_of_fields(const eqi_struct *table)
 {
     size_t end = sizeof(size_t);
@@ -123,7 +146,10 @@ eqat_status eqi_options_take(eqi_ctx *ctx, const eqi_struct *table, void *out, c
         const eqat_field *f = &table->fields[i];
         if (f->offset + eqi_field_size(f) > given) continue;
         memcpy((char *)out + f->offset, (const char *)caller + f->offset, eqi_field_size(f));
-        EQI_RETURN_IF(check_bounds(ctx, f, read_number(f, (char *)out + f->offset)));
+        const char *member = (const char *)out + f->offset;
+        EQI_RETURN_IF(check_bounds(ctx, f, read_number(f, member)));
+        if (f->type == EQAT_FIELD_STRING)
+            EQI_RETURN_IF(check_word(ctx, f, *(const char *const *)(const void *)member));
     }
     return EQAT_OK;
 }

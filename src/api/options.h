@@ -50,6 +50,11 @@ typedef struct eqi_struct {
         .name = #m, .help = text, .type = EQAT_FIELD_STRING, .offset = offsetof(T, m), \
         .default_string = (value)                                                      \
     }
+#define EQI_FIELD_WORD(T, m, value, list, text) /* a string among the words of a list, as above */ \
+    {                                                                                              \
+        .name = #m, .help = text, .names = (list), .type = EQAT_FIELD_STRING,                      \
+        .offset = offsetof(T, m), .default_string = (value)                                        \
+    }
 #define EQI_FIELD_POINTER(T, m, text)                                                  \
     {                                                                                  \
         .name = #m, .help = text, .type = EQAT_FIELD_POINTER, .offset = offsetof(T, m) \
@@ -66,11 +71,16 @@ typedef struct eqi_struct {
 
 extern const eqi_struct eqi_struct_attention, eqi_struct_context, eqi_struct_model,
     eqi_struct_quantizer, eqi_struct_optimizer, eqi_struct_data, eqi_struct_block_ap,
-    eqi_struct_e2e_qp, eqi_struct_eval, eqi_struct_batch, eqi_struct_sample, eqi_struct_model_info,
-    eqi_struct_linear_info, eqi_struct_progress, eqi_struct_epoch_report, eqi_struct_perplexity;
+    eqi_struct_e2e_qp, eqi_struct_eval, eqi_struct_save, eqi_struct_batch, eqi_struct_sample,
+    eqi_struct_model_info, eqi_struct_linear_info, eqi_struct_progress, eqi_struct_epoch_report,
+    eqi_struct_perplexity;
 
 /* Body of every eqat_..._options_init: defaults and struct_size into at most struct_size bytes. */
 void eqi_options_defaults(const eqi_struct *table, void *options, size_t struct_size);
+
+/* "minmax or mse", of NULL-terminated words. */
+#define EQI_WORDS_TEXT 256
+void eqi_list_words(const char *const *words, char *text, size_t size);
 
 /* Bytes of the member, and its value in a number's type; nothing for strings and pointers. */
 size_t eqi_field_size(const eqat_field *field);
@@ -78,7 +88,8 @@ void eqi_field_write(const eqat_field *field, void *member, double value);
 
 /* What a call works with: *out (the full struct) gets defaults, then the members that lie wholly
  * inside the caller's struct_size (caller may be NULL), then every number is checked against its
- * bounds, if it has any; NaN is out of bounds. Anything but 0 beyond the last member is
+ * bounds, if it has any (NaN is out of bounds), every string against its words, if it has any
+ * (EQAT_UNSUPPORTED). Anything but 0 beyond the last member is
  * EQAT_UNSUPPORTED. */
 eqat_status eqi_options_take(eqi_ctx *ctx, const eqi_struct *table, void *out, const void *caller);
 

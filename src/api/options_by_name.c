@@ -11,10 +11,11 @@
 #include "base/entry.h"
 
 static const eqi_struct *const structs[] = {
-    &eqi_struct_attention,   &eqi_struct_context,  &eqi_struct_model,        &eqi_struct_quantizer,
-    &eqi_struct_data,        &eqi_struct_block_ap, &eqi_struct_e2e_qp,       &eqi_struct_eval,
-    &eqi_struct_optimizer,   &eqi_struct_batch,    &eqi_struct_sample,       &eqi_struct_model_info,
-    &eqi_struct_linear_info, &eqi_struct_progress, &eqi_struct_epoch_report, &eqi_struct_perplexity,
+    &eqi_struct_attention,  &eqi_struct_context,     &eqi_struct_model,    &eqi_struct_quantizer,
+    &eqi_struct_data,       &eqi_struct_block_ap,    &eqi_struct_e2e_qp,   &eqi_struct_eval,
+    &eqi_struct_save,       &eqi_struct_optimizer,   &eqi_struct_batch,    &eqi_struct_sample,
+    &eqi_struct_model_info, &eqi_struct_linear_info, &eqi_struct_progress, &eqi_struct_epoch_report,
+    &eqi_struct_perplexity,
 };
 
 static const eqi_struct *find_struct(const char *name)
@@ -75,16 +76,11 @@ static double parse_real(const char *text, char **end)
     return value;
 }
 
-/* "minmax or mse" */
-static void list_names(const char *const *names, char *buffer, size_t size)
+static bool is_among(const char *text, const char *const *names)
 {
-    size_t used = 0;
-    for (size_t i = 0; names[i] && used < size; i++)
-        used += (size_t)snprintf(buffer + used, size - used, "%s%s",
-                                 i == 0             ? ""
-                                     : names[i + 1] ? ", "
-                                                    : " or ",
-                                 names[i]);
+    for (; *names; names++)
+        if (!strcmp(*names, text)) return true;
+    return false;
 }
 
 eqat_status eqat_options_set(eqat_context *ctx, const char *struct_name, void *options,
@@ -103,19 +99,24 @@ eqat_status eqat_options_set(eqat_context *ctx, const char *struct_name, void *o
                         struct_name, field);
     if (f->type != EQAT_FIELD_STRING) EQI_NEED(ctx, text);
     void *member = (char *)options + f->offset;
-    char expected[160] = "";
+    char expected[EQI_WORDS_TEXT] = "";
     double number = 0;
     bool valid = false;
     char *end = NULL;
     errno = 0;
     switch ((eqat_field_type)f->type) {
-    case EQAT_FIELD_STRING: *(const char **)member = text; return EQAT_OK;
+    case EQAT_FIELD_STRING:
+        if (f->names && text) eqi_list_words(f->names, expected, sizeof expected);
+        valid = !f->names || !text || is_among(text, f->names);
+        if (valid) *(const char **)member = text;
+        if (valid) return EQAT_OK;
+        break;
     case EQAT_FIELD_BOOL:
         snprintf(expected, sizeof expected, "on or off");
         valid = parse_bool(text, &number);
         break;
     case EQAT_FIELD_ENUM:
-        list_names(f->names, expected, sizeof expected);
+        eqi_list_words(f->names, expected, sizeof expected);
         for (int i = 0; f->names[i] && !valid; i++)
             if (!strcmp(f->names[i], text)) number = i, valid = true;
         break;

@@ -22,3 +22,4 @@ TAIL(eqat_perplexity, windows);
 TAIL(eqat_progress, grad_norm);
 TAIL(eqat_quantizer_options, zero_point);
 TAIL(eqat_sample, embeddings);
+TAIL(eqat_save_options, reserved);

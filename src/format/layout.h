@@ -73,9 +73,8 @@ typedef struct eqi_layout {
 size_t eqi_layout_count(void);
 const eqi_layout *eqi_layout_at(size_t i);
 const eqi_layout *eqi_layout_default(void); /* of saved folders */
-/* The layout of this name that can be written; EQAT_UNSUPPORTED listing those when there is none.
- */
-eqat_status eqi_layout_find(eqi_ctx *ctx, const char *name, const eqi_layout **out);
+/* The layout of this name that can be written; NULL: none. */
+const eqi_layout *eqi_layout_find(const char *name);
 
 /* json: the whole config.json. A method or a layout that is not in the table is EQAT_UNSUPPORTED by
  * name. */

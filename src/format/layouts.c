@@ -18,17 +18,11 @@ static void add_word(char list[LIST_TEXT], const char *word)
     snprintf(list + at, LIST_TEXT - at, "%s%s", at ? " or " : "", word);
 }
 
-eqat_status eqi_layout_find(eqi_ctx *ctx, const char *name, const eqi_layout **out)
+const eqi_layout *eqi_layout_find(const char *name)
 {
-    char written[LIST_TEXT] = "";
-    for (size_t i = 0; i < EQI_COUNT(rows); i++) {
-        if (!rows[i]->write) continue;
-        add_word(written, rows[i]->name);
-        *out = rows[i];
-        if (!strcmp(rows[i]->name, name)) return EQAT_OK;
-    }
-    *out = NULL;
-    return eqi_fail(ctx, EQAT_UNSUPPORTED, "format: found \"%s\", expected %s", name, written);
+    for (size_t i = 0; i < EQI_COUNT(rows); i++)
+        if (rows[i]->write && !strcmp(rows[i]->name, name)) return rows[i];
+    return NULL;
 }
 
 /* The first row of the quant_method. */

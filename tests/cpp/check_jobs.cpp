@@ -33,7 +33,7 @@ static std::string by_c(const std::string &dir)
     c(ctx, eqat_data_from_tokens(ctx, &data, ids.data(), ids.size(), 0, &d));
     c(ctx, eqat_block_ap_quantize(model, quantizer, data, &b));
     c(ctx, eqat_e2e_qp_train(model, data, &e));
-    c(ctx, eqat_model_save(model, dir.c_str()));
+    c(ctx, eqat_model_save(model, dir.c_str(), nullptr));
     eqat_data_free(data);
     eqat_quantizer_free(quantizer);
     eqat_model_free(model);
@@ -47,8 +47,13 @@ START_TEST(one_call_jobs_give_the_bytes_of_c)
     setting s;
     MUST(eqat::block_ap::quantize(s.model, s.quantizer, s.data, fast_block_ap()));
     MUST(eqat::e2e_qp::train(s.model, s.data, fast_e2e_qp()));
-    MUST(s.model.check_save("gptq_v2"));
+    MUST(s.model.check_save());
+    MUST(s.model.check_save(&s.quantizer));
     MUST(s.model.save(folder / "cpp"));
+    eqat::save_options o;
+    o.format = "gptq_v3";
+    FAILS(EQAT_UNSUPPORTED, "format: found \"gptq_v3\"", s.model.check_save(nullptr, o));
+    FAILS(EQAT_UNSUPPORTED, "format: found \"gptq_v3\"", s.model.save(folder / "v3", o));
     ck_assert(read_file(folder / "cpp/model.safetensors") == by_c(folder / "c"));
 }
 END_TEST

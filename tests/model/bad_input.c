@@ -185,7 +185,7 @@ START_TEST(quantized_models_that_contradict_themselves)
     eqat_quantizer *q = make_quantizer(ctx, 4, 32);
     OK(ctx, eqat_model_quantize_rtn(m, q));
     const char *out = in_dir(dir, "out");
-    OK(ctx, eqat_model_save(m, out));
+    OK(ctx, eqat_model_save(m, out, NULL));
     damaged("\"bits\": 4", "\"bits\": 2", EQAT_FORMAT,
             "q_proj.qweight: found shape [8, 64], expected [4, 64]");
     damaged("\"bits\": 4", "\"bits\": 5", EQAT_UNSUPPORTED, "bits: found 5");

@@ -17,7 +17,7 @@ START_TEST(a_gguf_file_gives_the_folders_logits)
     OK(ctx, eqat_model_quantize_rtn(folder, q));
     OK(ctx, eqat_model_quantize_rtn(file, q));
     same_logits(folder, file, 11);
-    OK(ctx, eqat_model_save(file, out));
+    OK(ctx, eqat_model_save(file, out, NULL));
     eqat_model *again = open_model(ctx, out, compute);
     same_logits(folder, again, 11);
     eqat_quantizer_free(q);
@@ -37,7 +37,7 @@ START_TEST(the_router_is_not_quantized)
     eqat_quantizer *q = make_quantizer(ctx, 2, 16);
     OK(ctx, add_rule(q, "*.mlp.gate", 4, 16)); /* not even on request */
     OK(ctx, eqat_model_quantize_rtn(m, q));
-    OK(ctx, eqat_model_save(m, out));
+    OK(ctx, eqat_model_save(m, out, NULL));
     eqi_source *before, *after;
     OK(ctx, eqi_source_open_safetensors(ctx, &before, dir));
     OK(ctx, eqi_source_open_safetensors(ctx, &after, out));

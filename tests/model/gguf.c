@@ -128,7 +128,7 @@ START_TEST(gguf_round_trip)
         OK(ctx, eqat_model_quantize_rtn(m, q));
         eqat_quantizer_free(q);
     }
-    OK(ctx, eqat_model_save(m, out));
+    OK(ctx, eqat_model_save(m, out, NULL));
     eqat_model *again = open_model(ctx, out, compute);
     same_logits(m, again, 9);
     char *text = read_text(in_dir(out, "config.json"));

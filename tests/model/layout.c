@@ -48,7 +48,7 @@ START_TEST(layout_is_gptq_v2)
     eqat_model *m = open_model(ctx, in, EQAT_F32);
     eqat_quantizer *q = make_quantizer(ctx, bits, GROUP);
     OK(ctx, eqat_model_quantize_rtn(m, q));
-    OK(ctx, eqat_model_save(m, out));
+    OK(ctx, eqat_model_save(m, out, NULL));
     eqi_tensor *expected;
     OK(ctx, eqi_dequantize(&m->blocks[1].linears[EQI_DOWN].weight, EQI_F32, &expected));
 
@@ -140,7 +140,7 @@ START_TEST(classic_gptq_is_read)
     eqat_model *m = open_model(ctx, in, EQAT_F32);
     eqat_quantizer *q = make_quantizer(ctx, widths[_i], 16);
     OK(ctx, eqat_model_quantize_rtn(m, q));
-    OK(ctx, eqat_model_save(m, out));
+    OK(ctx, eqat_model_save(m, out, NULL));
     rewrite("\"gptq_v2\"", "\"gptq\"", less_one, widths[_i], EQI_STORED_F16);
     eqat_model *classic = open_model(ctx, in, EQAT_F32);
     same_logits(m, classic, 5);
@@ -148,7 +148,7 @@ START_TEST(classic_gptq_is_read)
     const char *again = in_dir(dir, "again");
     char command[4096];
     eqat_model *fresh = open_model(ctx, in, EQAT_F32);
-    OK(ctx, eqat_model_save(_i % 2 ? fresh : classic, again));
+    OK(ctx, eqat_model_save(_i % 2 ? fresh : classic, again, NULL));
     snprintf(command, sizeof command, "cmp '%s/model.safetensors' '%s/model.safetensors'", out,
              again);
     ck_assert_int_eq(system(command), 0);
@@ -176,7 +176,7 @@ START_TEST(other_orders_are_refused)
     eqat_model *m = open_model(ctx, in, EQAT_F32);
     eqat_quantizer *q = make_quantizer(ctx, 4, 16);
     OK(ctx, eqat_model_quantize_rtn(m, q));
-    OK(ctx, eqat_model_save(m, out));
+    OK(ctx, eqat_model_save(m, out, NULL));
     eqat_model_free(m);
     eqat_quantizer_free(q);
     eqi_block *block;
@@ -217,7 +217,7 @@ START_TEST(scales_of_other_types_are_rounded_to_f16)
     eqat_model *m = open_model(ctx, in, EQAT_F32);
     eqat_quantizer *q = make_quantizer(ctx, 4, 32);
     OK(ctx, eqat_model_quantize_rtn(m, q));
-    OK(ctx, eqat_model_save(m, out));
+    OK(ctx, eqat_model_save(m, out, NULL));
     eqat_model_free(m);
     eqat_quantizer_free(q);
     largest = 65519;

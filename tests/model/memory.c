@@ -35,7 +35,7 @@ static eqat_status whole_life(eqi_ctx *ctx, const char *in, const char *out)
     EQI_GOTO(done, eqat_tape_create(ctx, &tape));
     EQI_GOTO(done, eqat_model_loss(m, tape, &b, &t, NULL));
     EQI_GOTO(done, eqat_tape_backward(tape, t, 1));
-    EQI_GOTO(done, eqat_model_save(m, out));
+    EQI_GOTO(done, eqat_model_save(m, out, NULL));
 done:
     eqi_tensor_unref(t);
     eqat_tape_free(tape);

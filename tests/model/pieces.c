@@ -303,8 +303,8 @@ START_TEST(linears_from_elsewhere_make_the_same_folder)
     char wanted[512], found[512];
     snprintf(wanted, sizeof wanted, "%s/wanted", dir);
     snprintf(found, sizeof found, "%s/found", dir);
-    OK(ctx, eqat_model_save(model, wanted));
-    OK(ctx, eqat_model_save(other, found));
+    OK(ctx, eqat_model_save(model, wanted, NULL));
+    OK(ctx, eqat_model_save(other, found, NULL));
     ck_assert(same_folders(wanted, found));
     eqat_quantizer_free(q);
     eqat_model_free(rounded);

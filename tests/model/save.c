@@ -23,7 +23,7 @@ static void quantize(eqat_model *m, int bits, int group)
 /* The folder opens again and is the model in memory; saved once more it is the same folder. */
 static void round_trip(eqat_model *m, eqat_dtype compute, bool quantized)
 {
-    OK(ctx, eqat_model_save(m, out));
+    OK(ctx, eqat_model_save(m, out, NULL));
     eqat_model *again = open_model(ctx, out, compute);
     eqat_model_info a = {.struct_size = sizeof a}, b = {.struct_size = sizeof b};
     OK(ctx, eqat_model_inspect(m, &a));
@@ -33,7 +33,7 @@ static void round_trip(eqat_model *m, eqat_dtype compute, bool quantized)
     same_logits(m, again, 11);
     const char *twice = in_dir(dir, "twice");
     char command[4096];
-    OK(ctx, eqat_model_save(again, twice));
+    OK(ctx, eqat_model_save(again, twice, NULL));
     snprintf(command, sizeof command, "diff -r '%s' '%s'", out, twice);
     ck_assert_int_eq(system(command), 0);
     eqat_model_free(again);
@@ -160,7 +160,7 @@ START_TEST(trained_to_nan)
     eqat_tensor *t;
     OK(ctx, eqat_model_parameter(m, "model.layers.1.mlp.up_proj.weight", &t));
     put(t, 7, NAN);
-    says(ctx, eqat_model_save(m, out), EQAT_NUMERIC,
+    says(ctx, eqat_model_save(m, out, NULL), EQAT_NUMERIC,
          "model.layers.1.mlp.up_proj.weight: found NaN");
     ck_assert_int_eq(entries(dir), 1);
     eqat_model_free(m);
@@ -180,11 +180,11 @@ START_TEST(in_training)
     m->job = EQI_JOB_E2E_QP;
     double before = get(gain, 3);
     put(gain, 3, 1e5);
-    says(ctx, eqat_model_save(m, out), EQAT_NUMERIC, "model.norm.weight: found infinity");
+    says(ctx, eqat_model_save(m, out, NULL), EQAT_NUMERIC, "model.norm.weight: found infinity");
     ck_assert_int_eq(entries(dir), 1);
     put(gain, 3, before);
     put(steps, 0, -1e-30);
-    OK(ctx, eqat_model_save(m, out));
+    OK(ctx, eqat_model_save(m, out, NULL));
     ck_assert(get(steps, 0) == (double)-1e-30f);
     eqat_model *again = open_model(ctx, out, EQAT_F32);
     OK(ctx, eqat_model_parameter(again, "model.layers.1.mlp.up_proj.scales", &steps));
@@ -205,7 +205,7 @@ START_TEST(config_is_carried_over)
     write_text(in_dir(in, "generation_config.json"), "{\"temperature\": 0.6}\n");
     eqat_model *m = open_model(ctx, in, EQAT_BF16);
     quantize(m, 2, 16);
-    OK(ctx, eqat_model_save(m, out));
+    OK(ctx, eqat_model_save(m, out, NULL));
     eqat_model_free(m);
     char *saved = read_text(in_dir(out, "config.json"));
     static const char *const lines[] = {"\"_name\": \"caf\xc3\xa9\"",
@@ -237,7 +237,7 @@ START_TEST(tokenizer_files)
     write_text(in_dir(in, "tokenizer.model"), "sentences");
     eqat_model *m = open_model(ctx, in, EQAT_F32);
     ck_assert(eqat_model_tokenizer(m) == NULL);
-    OK(ctx, eqat_model_save(m, out));
+    OK(ctx, eqat_model_save(m, out, NULL));
     eqat_model_free(m);
     char *text = read_text(in_dir(out, "tokenizer.model"));
     ck_assert_str_eq(text, "sentences");
@@ -254,17 +254,17 @@ START_TEST(places_that_cannot_be_written)
     eqat_model *m = open_model(ctx, in, EQAT_F32);
     const char *file = in_dir(in, "config.json"), *under_file = in_dir(file, "out"),
                *nowhere = in_dir(out, "deep/deeper");
-    says(ctx, eqat_model_save(m, in), EQAT_EXISTS,
+    says(ctx, eqat_model_save(m, in, NULL), EQAT_EXISTS,
          "found a folder that is not empty, expected a new or empty folder");
-    says(ctx, eqat_model_save(m, file), EQAT_EXISTS, "found something that is not a folder");
-    says(ctx, eqat_model_save(m, under_file), EQAT_IO,
+    says(ctx, eqat_model_save(m, file, NULL), EQAT_EXISTS, "found something that is not a folder");
+    says(ctx, eqat_model_save(m, under_file, NULL), EQAT_IO,
          "config.json/out: cannot create the output folder");
-    says(ctx, eqat_model_save(m, nowhere), EQAT_NOT_FOUND,
+    says(ctx, eqat_model_save(m, nowhere, NULL), EQAT_NOT_FOUND,
          "deep/deeper: cannot create the output folder");
     ck_assert_int_eq(entries(dir), 1);
     ck_assert_int_eq(entries(in), 2);
     mkdir(out, 0777);
-    OK(ctx, eqat_model_save(m, out));
+    OK(ctx, eqat_model_save(m, out, NULL));
     ck_assert_int_eq(entries(out), 2);
     ck_assert_int_eq(entries(dir), 2);
     eqat_model_free(m);
@@ -278,9 +278,10 @@ START_TEST(widths_that_no_engine_reads)
     quantize(m, 5 + _i, 32);
     size_t bytes;
     free(logits_of(m, 3, &bytes));
-    says(ctx, eqat_model_check_save(m, "gptq_v2"), EQAT_UNSUPPORTED,
+    says(ctx, eqat_model_check_save(m, NULL, NULL), EQAT_UNSUPPORTED,
          "model.layers.0.self_attn.q_proj: found ");
-    says(ctx, eqat_model_save(m, out), EQAT_UNSUPPORTED, "model.layers.0.self_attn.q_proj: found ");
+    says(ctx, eqat_model_save(m, out, NULL), EQAT_UNSUPPORTED,
+         "model.layers.0.self_attn.q_proj: found ");
     ck_assert(strstr(ctx->error, "bits, expected 2, 3, 4 or 8: no engine reads others") != NULL);
     ck_assert_int_eq(entries(dir), 1);
     eqat_model_free(m);
@@ -291,13 +292,20 @@ START_TEST(formats_by_name)
 {
     write_model(ctx, in, tiny_find("llama")->config, EQI_STORED_F16, NULL);
     eqat_model *m = open_model(ctx, in, EQAT_F32);
-    OK(ctx, eqat_model_check_save(m, "gptq_v2"));
+    OK(ctx, eqat_model_check_save(m, NULL, NULL));
     quantize(m, 4, 32);
-    OK(ctx, eqat_model_check_save(m, "gptq_v2"));
-    FAILS(ctx, EQAT_UNSUPPORTED, "format: found \"gptq\", expected gptq_v2",
-          eqat_model_check_save(m, "gptq"));
-    FAILS(ctx, EQAT_UNSUPPORTED, "format: found \"\", expected gptq_v2",
-          eqat_model_check_save(m, ""));
+    OK(ctx, eqat_model_check_save(m, NULL, NULL));
+    eqat_save_options o;
+    eqat_save_options_init(&o, sizeof o);
+    o.format = "gptq_v3";
+    says(ctx, eqat_model_check_save(m, NULL, &o), EQAT_UNSUPPORTED,
+         "format: found \"gptq_v3\", expected gptq_v2");
+    says(ctx, eqat_model_save(m, out, &o), EQAT_UNSUPPORTED, "format: found \"gptq_v3\", expected");
+    ck_assert_int_eq(entries(dir), 1);
+    o.format = NULL; /* the default */
+    OK(ctx, eqat_model_check_save(m, NULL, &o));
+    o.gguf_type = "q9_9";
+    says(ctx, eqat_model_check_save(m, NULL, &o), EQAT_UNSUPPORTED, "gguf_type: found \"q9_9\"");
     eqat_model_free(m);
 }
 END_TEST
@@ -313,7 +321,7 @@ START_TEST(outputs_that_fill_no_word)
     write_model(ctx, in, text, EQI_STORED_F16, NULL);
     eqat_model *m = open_model(ctx, in, EQAT_F32);
     quantize(m, 3, 32);
-    says(ctx, eqat_model_save(m, out), EQAT_UNSUPPORTED,
+    says(ctx, eqat_model_save(m, out, NULL), EQAT_UNSUPPORTED,
          "model.layers.0.self_attn.k_proj: found 16 outputs, expected a multiple of 32 at 3 bits");
     ck_assert_int_eq(entries(dir), 1);
     eqat_model_free(m);
@@ -325,7 +333,7 @@ START_TEST(interrupted)
     write_model(ctx, in, tiny_find("llama")->config, EQI_STORED_F16, NULL);
     eqat_model *m = open_model(ctx, in, EQAT_F32);
     atomic_store(&ctx->cancelled, 1);
-    says(ctx, eqat_model_save(m, out), EQAT_CANCELLED, "cancelled");
+    says(ctx, eqat_model_save(m, out, NULL), EQAT_CANCELLED, "cancelled");
     ck_assert_int_eq(entries(dir), 1);
     eqat_model_free(m);
 }

@@ -298,7 +298,7 @@ void read_ids(eqat_context *ctx, eqat_data *data, bool validation, int64_t index
 const char *save_as(eqat_context *ctx, eqat_model *model, const char *name)
 {
     const char *path = scratch(name);
-    OK(ctx, eqat_model_save(model, path));
+    OK(ctx, eqat_model_save(model, path, NULL));
     return path;
 }
 

@@ -914,6 +914,23 @@ class Tool(unittest.TestCase):
         )
         self.assertNotIn("step", self.last_stderr)
 
+    def test_convert_writes_the_same_model(self):
+        again = os.path.join(self.tmp, "again")
+        self.quantize(self.out, "--method", "rtn")
+        r = json.loads(self.ok("convert", self.out, again, "--json").stdout)
+        self.assertEqual((r["model"], r["out"]), (self.out, again))
+        for name, digest in files_of(self.out).items():
+            if not name.startswith("eqat_"):  # the record and the log tell of both runs
+                self.assertEqual(files_of(again)[name], digest, name)
+        self.refused("convert", self.out, again, says=["again", "not empty"])
+        self.ok("convert", self.out, again, "--force")
+        self.refused("convert", self.out + "x", again + "x", says=["no such file or folder"])
+        for args in ([], [self.out], [self.out, ""], [self.out, again + "x", "more"]):
+            self.assertEqual(eqat("convert", *args).returncode, 2, args)
+        r = eqat("convert", self.out, again + "x", "--format", "marlin")
+        self.assertEqual(r.returncode, 2)
+        self.assertIn('format: found "marlin", expected gptq_v2', r.stderr)
+
     def test_empty_output_folder_with_a_slash(self):
         os.mkdir(self.out)
         self.quantize(self.out + "/", "--method", "rtn")

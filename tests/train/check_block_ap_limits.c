@@ -261,7 +261,7 @@ START_TEST(a_block_in_work_belongs_to_its_job)
         OK(b.ctx, eqat_block_ap_step(job, 0, step, NULL));
     OK(b.ctx, eqat_eval_perplexity(b.model, b.data, NULL, &p));
     ck_assert_double_eq(p.nll, before.nll);
-    OK(b.ctx, eqat_model_save(b.model, scratch("before")));
+    OK(b.ctx, eqat_model_save(b.model, scratch("before"), NULL));
     saved = open_model(b.ctx, "before", EQAT_F32);
     OK(b.ctx, eqat_eval_perplexity(saved, b.data, NULL, &p));
     ck_assert_double_eq(p.nll, before.nll);
@@ -273,7 +273,7 @@ START_TEST(a_block_in_work_belongs_to_its_job)
     eqat_model_free(saved);
     OK(b.ctx, eqat_block_ap_begin(other));
     OK(b.ctx, eqat_block_ap_finish(other));
-    OK(b.ctx, eqat_model_save(b.model, scratch("in-work")));
+    OK(b.ctx, eqat_model_save(b.model, scratch("in-work"), NULL));
     eqat_block_ap_free(job);
     eqat_block_ap_free(other);
     tear_down(&b);

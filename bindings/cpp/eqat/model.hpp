@@ -16,6 +16,11 @@ struct model_options : eqat_model_options {
     model_options() { eqat_model_options_init(this, sizeof(eqat_model_options)); }
 };
 
+/** Its strings stay borrowed. */
+struct save_options : eqat_save_options {
+    save_options() { eqat_save_options_init(this, sizeof(eqat_save_options)); }
+};
+
 /** Several sequences of equal length: eqat_batch.  ids, or embeddings, and what else is not empty
  * hold batch * time values each. */
 struct batch {
@@ -165,13 +170,15 @@ class model : public detail::handle<eqat_model, eqat_model_free>
                                           packed.z.get()));
     }
     /** Writes a Hugging Face folder, new or empty. */
-    outcome<void> save(const std::string &dir) const
+    outcome<void> save(const std::string &path, const save_options &options = save_options()) const
     {
-        return done(eqat_model_save(get(), dir.c_str()));
+        return done(eqat_model_save(get(), path.c_str(), &options));
     }
-    outcome<void> check_save(const std::string &format) const
+    /** Whether that can hold the model as it is, or as q would quantize it. */
+    outcome<void> check_save(const quantizer *q = nullptr,
+                             const save_options &options = save_options()) const
     {
-        return done(eqat_model_check_save(get(), format.c_str()));
+        return done(eqat_model_check_save(get(), q ? q->get() : nullptr, &options));
     }
 
   private:

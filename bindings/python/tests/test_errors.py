@@ -37,7 +37,7 @@ def raise_from_check_save(context, tmp_path):
     import tiny
 
     model = eqat.open(tiny.write(tmp_path / "m"), context=context)
-    model.check_save("gptq_v9")
+    model.check_save(format="gptq_v9")
 
 
 def test_wrong_kinds_of_arguments(model, context):

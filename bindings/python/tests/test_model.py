@@ -129,6 +129,10 @@ def test_rtn_with_rules(model, tmp_path):
         "gate_proj": 3, "up_proj": 3, "down_proj": 4,
     }  # fmt: skip
     model.check_save()
+    with pytest.raises(eqat.Unsupported, match="k_proj: found 5 bits"):
+        rules = {"*": None, "*.k_proj": dict(bits=5)}
+        fresh = eqat.open(tiny.write(tmp_path / "fresh"), context=model.context)
+        fresh.check_save(eqat.Quantizer(model.context, rules, group_size=32))
     model.save(tmp_path / "out")
     with pytest.raises(eqat.Exists):
         model.save(tmp_path / "out")

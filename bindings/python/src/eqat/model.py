@@ -21,6 +21,7 @@ from .tokenizer import Tokenizer
 
 OPTIONS = options.Group("model")
 EVAL = options.Group("eval")
+SAVE = options.Group("save")
 EVAL_DATA = options.Group("data", only=["seq_len"])
 Path = Union[str, "os.PathLike[str]"]
 
@@ -212,14 +213,21 @@ class Model(Handle):
         """Replaces the weight of a linear by codes from elsewhere."""
         call(self.context, lib.eqat_model_set_linear, self, block, linear, codes, s, z)
 
-    def save(self, folder: Path) -> None:
-        """Writes a Hugging Face folder, new or empty, in the gptq_v2 layout: it opens again and
-        gives the same logits, bit for bit."""
-        call_long(self.context, lib.eqat_model_save, self, os.fsencode(folder))
+    @options.options(SAVE)
+    def save(self, path: Path, **keywords: Any) -> None:
+        """Writes a Hugging Face folder, new or empty: it opens again and gives the same logits, bit
+        for bit."""
+        filled = options.fill(self.context, "save", SAVE.take(keywords))
+        struct = ctypes.byref(filled.struct)
+        call_long(self.context, lib.eqat_model_save, self, os.fsencode(path), struct)
 
-    def check_save(self, format: str = "gptq_v2") -> None:
-        """Raises Unsupported, naming why, when the model as it is now cannot be saved so."""
-        call(self.context, lib.eqat_model_check_save, self, format.encode())
+    @options.options(SAVE)
+    def check_save(self, quantizer: Optional[Quantizer] = None, **keywords: Any) -> None:
+        """Raises Unsupported, naming why, when the model cannot be saved so: as it is now, and what
+        is not quantized, as the quantizer would make it."""
+        filled = options.fill(self.context, "save", SAVE.take(keywords))
+        struct = ctypes.byref(filled.struct)
+        call(self.context, lib.eqat_model_check_save, self, quantizer, struct)
 
     # ---- evaluation ----
 

@@ -60,7 +60,7 @@ def _default(group: Group, field: structs.Field) -> Any:
 
 
 def _range(field: structs.Field) -> str:
-    if field.type == structs.ENUM:
+    if field.names:
         return ", ".join(field.names)
     if field.type in (structs.I32, structs.I64, structs.F64):
         if field.maximum < UNBOUNDED:

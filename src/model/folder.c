@@ -2,11 +2,12 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "base/entry.h"
 #include "base/file.h"
 #include "base/half.h"
+#include "model/formats.h"
 #include "model/read.h"
 #include "quant/freeze.h"
+#include "quant/quantizer.h"
 
 #define CHUNK ((int64_t)1 << 16)
 
@@ -172,24 +173,28 @@ done:
     return st;
 }
 
-static eqat_status check_layout(eqat_model *m, const eqi_layout *layout)
+/* What the layout would have to hold; `quantizer`: for what is dense now, or NULL. */
+static eqat_status described(const eqi_linear *l, const eqat_quantizer *quantizer,
+                             eqi_layout_linear *out)
 {
-    for (int64_t b = 0; b < m->config.blocks; b++)
-        for (int i = 0; i < m->blocks[b].n_linears; i++) {
-            const eqi_linear *l = &m->blocks[b].linears[i];
-            eqi_layout_linear linear = eqi_linear_described(l, eqi_linear_quantization(l));
-            if (linear.q.bits) EQI_RETURN_IF(layout->check(m->ctx, &linear));
-        }
+    eqi_quant_desc q = eqi_linear_quantization(l);
+    eqi_quant quant = {.kind = NULL};
+    if (!q.bits && quantizer) EQI_RETURN_IF(eqi_linear_choose(l, quantizer, &quant));
+    *out = eqi_linear_described(l, quant.kind ? quant.desc : q);
     return EQAT_OK;
 }
 
-eqat_status eqat_model_check_save(eqat_model *m, const char *format)
+eqat_status eqi_folder_check(eqat_model *m, const eqat_quantizer *quantizer,
+                             const eqat_save_options *o)
 {
-    EQI_ENTER_OF(m);
-    EQI_NEED(m->ctx, format);
-    const eqi_layout *layout;
-    EQI_RETURN_IF(eqi_layout_find(m->ctx, format, &layout));
-    return check_layout(m, layout);
+    const eqi_layout *layout = eqi_layout_find(o->format);
+    for (int64_t b = 0; b < m->config.blocks; b++)
+        for (int i = 0; i < m->blocks[b].n_linears; i++) {
+            eqi_layout_linear linear;
+            EQI_RETURN_IF(described(&m->blocks[b].linears[i], quantizer, &linear));
+            if (linear.q.bits) EQI_RETURN_IF(layout->check(m->ctx, &linear));
+        }
+    return EQAT_OK;
 }
 
 static eqat_status round_f32(eqi_tensor *t, eqi_stored stored)
@@ -197,10 +202,10 @@ static eqat_status round_f32(eqi_tensor *t, eqi_stored stored)
     return t ? eqi_round_kept(t, stored) : EQAT_OK;
 }
 
-/* What a driver of the user's trained takes the values that the file will hold; what still trains,
- * in E2E-QP, must not. */
-static eqat_status round_memory(eqat_model *m)
+/* What still trains, in E2E-QP, must not be rounded. */
+eqat_status eqi_round_trained(eqat_model *m)
 {
+    if (m->job == EQI_JOB_E2E_QP) return EQAT_OK;
     EQI_RETURN_IF(round_f32(m->embedding, m->embedding_stored));
     if (!m->config.tied) EQI_RETURN_IF(round_f32(m->head, m->head_stored));
     EQI_RETURN_IF(round_f32(m->final_norm.gain, m->final_norm.stored));
@@ -219,17 +224,13 @@ static eqat_status round_memory(eqat_model *m)
     return EQAT_OK;
 }
 
-eqat_status eqat_model_save(eqat_model *m, const char *dir)
+eqat_status eqi_folder_save(eqat_model *m, const char *dir, const eqat_save_options *o)
 {
-    EQI_ENTER_OF(m);
-    EQI_NEED(m->ctx, dir);
-    /* Everything that could be refused is refused before the first byte. */
-    const eqi_layout *layout = eqi_layout_default();
-    EQI_RETURN_IF(check_layout(m, layout));
+    const eqi_layout *layout = eqi_layout_find(o->format);
     eqi_outdir *out;
     EQI_RETURN_IF(eqi_outdir_begin(m->ctx, &out, dir));
     eqat_status st;
-    if (m->job != EQI_JOB_E2E_QP) EQI_GOTO(done, round_memory(m));
+    EQI_GOTO(done, eqi_round_trained(m));
     EQI_GOTO(done, write_weights(m, layout, out->temp));
     EQI_GOTO(done, eqi_save_config(m, layout, out->temp));
     EQI_GOTO(done, m->tokenizer ? eqat_tokenizer_save(m->tokenizer, out->temp) : EQAT_OK);

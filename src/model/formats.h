@@ -1,0 +1,29 @@
+/* What a model is saved as: one row of a table each. */
+#ifndef EQI_MODEL_FORMATS_H
+#define EQI_MODEL_FORMATS_H
+
+#include "model/model.h"
+
+typedef struct eqi_format {
+    const char *name; /* "gptq_v2" */
+    /* Whether the format can hold the model, its dense linears quantized by `quantizer` unless that
+     * is NULL. Writes nothing. EQAT_UNSUPPORTED with the line why not. */
+    eqat_status (*check)(eqat_model *model, const eqat_quantizer *quantizer,
+                         const eqat_save_options *options);
+    /* After check, with what it passed; a path that cannot be written is refused before memory is
+     * rounded. Nothing is left at `path` on failure. */
+    eqat_status (*save)(eqat_model *model, const char *path, const eqat_save_options *options);
+} eqi_format;
+
+/* Hugging Face folders: options->format is the name of a storage layout that can be written. */
+eqat_status eqi_folder_check(eqat_model *model, const eqat_quantizer *quantizer,
+                             const eqat_save_options *options);
+eqat_status eqi_folder_save(eqat_model *model, const char *path, const eqat_save_options *options);
+
+/* ---- for formats ---- */
+
+/* What a driver of the user's trained takes the values that a file will hold; nothing while an
+ * E2E-QP job trains them. */
+eqat_status eqi_round_trained(eqat_model *model);
+
+#endif

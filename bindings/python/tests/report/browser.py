@@ -1,4 +1,5 @@
-"""The page in Chromium, light and dark, with 3, 30 and 80 blocks; 77 without Chromium.
+"""The page in Chromium, light and dark, with 3, 30 and 80 blocks; 77 without Chromium. Where this
+Python lacks NumPy, the system's does it.
 
 Usage: browser.py [FOLDER]; with FOLDER, pages and screenshots are kept there to be looked at.
 """
@@ -15,6 +16,7 @@ import sys
 import tempfile
 
 HERE = pathlib.Path(__file__).resolve().parent
+SYSTEM = "/usr/bin/python3"
 DARK = "--blink-settings=preferredColorScheme=0"
 
 # What a person would see, told by the page itself: texts outside their drawing, contrast of texts,
@@ -149,7 +151,9 @@ def check(work, blocks):
 
 
 def main():
-    missing = [name for name in ("numpy",) if not importlib.util.find_spec(name)]
+    missing = [] if importlib.util.find_spec("numpy") else ["NumPy"]
+    if missing and os.path.exists(SYSTEM) and not os.path.samefile(sys.executable, SYSTEM):
+        os.execv(SYSTEM, [SYSTEM, __file__, *sys.argv[1:]])
     missing += [] if chromium() else ["Chromium"]
     if missing:
         print(f"skipped: needs {' and '.join(missing)}")

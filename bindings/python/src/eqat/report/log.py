@@ -100,7 +100,9 @@ class Run:
 
     @property
     def peak_rss(self) -> float:
-        peaks = [number(event.get("peak_rss_bytes")) for event in [*self.phases, self.end]]
+        peaks = [
+            number(event.get("peak_rss_bytes")) for event in [*self.phases, self.saved, self.end]
+        ]
         return max((peak for peak in peaks if not math.isnan(peak)), default=NAN)
 
     @property

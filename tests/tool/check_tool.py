@@ -111,7 +111,9 @@ class Tool(unittest.TestCase):
         lines = [
             line
             for line in r.stderr.splitlines()
-            if not line.startswith(("usage:", "eqat: warning", "eqat: info", "block-ap:"))
+            if not line.startswith(
+                ("usage:", "eqat: warning", "eqat: info", "eqat: needs", "block-ap:")
+            )
         ]
         self.assertEqual(len(lines), 1, r.stderr)
         for text in says:

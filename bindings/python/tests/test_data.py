@@ -129,6 +129,10 @@ def test_refusals(model, context):
         eqat.CalibrationData([{"prose": "a"}], model)
     with pytest.raises(TypeError, match="found float"):
         eqat.CalibrationData(3.5, model)
+    with pytest.raises(TypeError, match="found bytes"):
+        eqat.CalibrationData(b"text", model)
+    with pytest.raises(TypeError, match="found a dict of train, test, .*give one part"):
+        eqat.CalibrationData({"train": ["a"], "test": ["b"]}, model)
     with pytest.raises(ValueError, match="int32"):
         eqat.CalibrationData(np.array([2**40]), model)
     with pytest.raises(ValueError, match="no tokenizer"):

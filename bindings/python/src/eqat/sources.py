@@ -77,7 +77,12 @@ def stream(source: Any, encode: Encode, key: str, enough: int) -> np.ndarray:
     array = _array_of_ids(source)
     if array is not None:
         return as_ids(array).ravel()
-    if not isinstance(source, Iterable):
+    if isinstance(source, dict):
+        raise TypeError(
+            f"calibration data: found a dict of {', '.join(map(str, source))}, expected arrays "
+            f"called {', '.join(RECORD_FIELDS)} (of a dataset in parts, give one part)"
+        )
+    if not isinstance(source, Iterable) or isinstance(source, (bytes, bytearray)):
         raise TypeError(
             f"calibration data: found {type(source).__name__}, expected a path, strings, ids, or "
             "an iterable of strings, of ids or of records with text"

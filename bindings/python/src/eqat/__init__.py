@@ -22,13 +22,15 @@ else:
     # The library is loaded by the first use of a name, not by the import: eqat.report needs none.
 
     def __getattr__(name: str) -> Any:
+        """Asked once for each name, which is the module's own from then on."""
         if importlib.util.find_spec(f"{__name__}.{name}"):
             return importlib.import_module(f"{__name__}.{name}")
         api = importlib.import_module(f"{__name__}.api")
         try:
-            return getattr(api, name)
+            found = globals()[name] = getattr(api, name)
         except AttributeError:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+        return found
 
     def __dir__() -> "list[str]":
         return sorted({*globals(), *importlib.import_module(f"{__name__}.api").__all__})

@@ -25,7 +25,8 @@ def main():
     sys.path[:0] = paths
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
     os.environ["PYTHONPATH"] = os.pathsep.join(paths)
-    return pytest.main(["-q", "-p", "no:cacheprovider", "-rs", *(sys.argv[1:] or [str(here)])])
+    tests = sorted(map(str, here.glob("test_*.py")))
+    return pytest.main(["-q", "-p", "no:cacheprovider", "-rs", *(sys.argv[1:] or tests)])
 
 
 if __name__ == "__main__":

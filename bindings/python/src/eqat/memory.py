@@ -2,7 +2,7 @@
 number that has gone finds nothing; a pointer would find anything."""
 
 import itertools
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 from . import prototypes
 
@@ -20,8 +20,8 @@ def held(number: Optional[int]) -> Any:
     return _held[number or 0]
 
 
-def drop(number: int) -> None:
-    _held.pop(number, None)
+def drop(number: int, held: dict[int, Any] = _held) -> None:
+    held.pop(number, None)
 
 
 class Hold:
@@ -30,8 +30,8 @@ class Hold:
     def __init__(self, thing: Any):
         self.number = hold(thing)
 
-    def __del__(self) -> None:
-        drop(self.number)
+    def __del__(self, drop: Callable[[int], None] = drop) -> None:
+        drop(self.number)  # bound here: at the end of the process the module's names are gone
 
 
 # The library tells when it has done with these.

@@ -1,0 +1,1 @@
+"""Models of libeqat inside other projects' programs; each module needs that project."""

@@ -52,7 +52,9 @@ def tiny_folder(path):
 
 
 def words(rng, count):
-    return " ".join(rng.choice("the cat sat on a mat and ran to the sea".split()) for _ in range(count))
+    return " ".join(
+        rng.choice("the cat sat on a mat and ran to the sea".split()) for _ in range(count)
+    )
 
 
 def check_loglikelihood(ours, theirs, rng):

@@ -20,8 +20,8 @@ def held(number: Optional[int]) -> Any:
     return _held[number or 0]
 
 
-def drop(number: int, held: dict[int, Any] = _held) -> None:
-    held.pop(number, None)
+def drop(number: int, things: dict[int, Any] = _held) -> None:
+    things.pop(number, None)
 
 
 class Hold:

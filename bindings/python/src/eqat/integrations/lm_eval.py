@@ -211,7 +211,8 @@ class EqatLM(TemplateLM):
 
     def _generate(self, rows: list[list[int]], settings: dict) -> list[str]:
         """The greedy continuations, each up to its first stop sequence."""
-        rows, made = [list(row) for row in rows], [[] for _ in rows]
+        rows = [list(row) for row in rows]
+        made: list[list[int]] = [[] for _ in rows]
         going = list(range(len(rows)))
         for _ in range(settings["count"]):
             next_ids = self._logits([rows[i] for i in going], 1)[:, -1].argmax(-1)

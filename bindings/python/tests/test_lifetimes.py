@@ -326,5 +326,10 @@ def test_the_interpreter_ends(folder, how):
         model = eqat.open({str(folder)!r}, context=context, compute_dtype="f32")
     """
     code = textwrap.dedent(text) + textwrap.dedent(ENDINGS[how])
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert (run.returncode, run.stderr) == (0, "")

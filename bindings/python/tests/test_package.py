@@ -26,7 +26,7 @@ def test_the_library_that_the_environment_names():
     assert imported().stdout.strip() == eqat.library_version
     missing = imported(EQAT_LIBRARY="/nowhere/libeqat.so")
     assert missing.returncode and "ImportError: libeqat: not found (/nowhere" in missing.stderr
-    other = imported(EQAT_LIBRARY=ctypes.util.find_library("m"))
+    other = imported(EQAT_LIBRARY=ctypes.util.find_library("m") or "libm.so.6")
     assert "found a library without eqat_version, expected libeqat" in other.stderr
 
 

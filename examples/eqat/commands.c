@@ -23,6 +23,7 @@ const command commands[] = {
     {"eval", command_eval, "perplexity over consecutive windows of a text"},
     {"inspect", command_inspect, "family, shapes, bits per parameter, bytes"},
     {"tokenize", command_tokenize, "ids of a text, one line per input line"},
+    {"report", command_report, "one page of the logs and saved folders of runs"},
     {"completion", command_completion, "completions for bash, zsh or fish"},
     {"man", command_man, "the manual page, for man -l -"},
     {"--version", print_version, "the version"},

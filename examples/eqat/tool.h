@@ -89,6 +89,7 @@ int command_convert(int argc, char **argv);
 int command_eval(int argc, char **argv);
 int command_inspect(int argc, char **argv);
 int command_tokenize(int argc, char **argv);
+int command_report(int argc, char **argv); /* does not return when it can be run */
 int command_completion(int argc, char **argv);
 int command_man(int argc, char **argv);
 

@@ -234,6 +234,19 @@ class Tool(unittest.TestCase):
         self.assertLess(packed["bytes"], full["bytes"])
         self.assertIn("llama", self.ok("inspect", self.model).stdout)
 
+    def test_page_is_made_by_the_python_package(self):
+        with tempfile.TemporaryDirectory() as folder:
+            env = {**os.environ, "PATH": folder}
+            missing = eqat("report", "run", env=env)
+            self.assertEqual(missing.returncode, 1)
+            self.assertRegex(missing.stderr, r"^eqat: report: cannot run eqat-report: .*PATH.*\n$")
+            program = os.path.join(folder, "eqat-report")
+            with open(program, "w") as f:
+                f.write('#!/bin/sh\necho "$#" "$@"\nexit 3\n')
+            os.chmod(program, 0o755)
+            made = eqat("report", "a run", "-o", "page", env=env)
+            self.assertEqual((made.returncode, made.stdout), (3, "3 a run -o page\n"))
+
     def test_report_of_a_path_that_is_not_utf8(self):
         path = os.path.join(os.fsencode(self.tmp), b"m\xe9")
         os.symlink(self.model, path)

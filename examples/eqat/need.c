@@ -68,7 +68,7 @@ static void bytes_text(double bytes, char text[32])
 }
 
 typedef struct amounts {
-    double seconds, memory, offload, out; /* needed; seconds NAN: not measured */
+    double seconds, memory, offload, out, out_peak; /* needed; seconds NAN: not measured */
     double memory_there, offload_there, out_there;
 } amounts;
 
@@ -120,8 +120,8 @@ static eqat_status judge(tool *t, const need *n, const need_sizes *s, const amou
     if (a->offload > a->offload_there)
         return refuse(t, n->block_ap->offload_dir, a->offload, a->offload_there,
                       "a smaller --train-size, or another --offload-dir, helps");
-    if (a->out > a->out_there)
-        return refuse(t, n->out, a->out, a->out_there, "--out on another disk helps");
+    if (a->out_peak > a->out_there)
+        return refuse(t, n->out, a->out_peak, a->out_there, "--out on another disk helps");
     return EQAT_OK;
 }
 
@@ -156,6 +156,7 @@ eqat_status need_check(tool *t, const need *n)
     a.memory = larger(s.block_ap + (offloads ? 0 : s.streams), s.e2e) +
         1024 * read_number("/proc/self/status", "VmRSS:");
     a.out = s.out;
+    a.out_peak = n->stages ? 2 * s.out : s.out;
     a.memory_there = available_memory();
     a.offload_there = offloads ? available_disk(n->block_ap->offload_dir) : INFINITY;
     a.out_there = available_beside(n->out);

@@ -201,29 +201,74 @@ static void tell(tool *t, const output *out, const eqat_model_info *info)
         (double)tool_peak_rss() / 1e6);
 }
 
-eqat_status output_save(tool *t, const output *out, eqat_model *model,
-                        const eqat_save_options *options)
+/* Complete at `to`, with record and log. */
+static eqat_status save(tool *t, const output *to, eqat_model *model,
+                        const eqat_save_options *options, eqat_model_info *info)
 {
     char partial[PATH_MAX];
-    beside(out->path, "partial", partial);
-    eqat_model_info info = {.struct_size = sizeof info};
+    beside(to->path, "partial", partial);
     eqat_status st = eqat_model_save(model, partial, options);
     if (st != EQAT_OK) return st;
-    st = eqat_model_inspect(model, &info);
+    st = eqat_model_inspect(model, info);
     if (st == EQAT_OK) {
         tool_event(t,
                    json_pack("{s:s,s:o,s:I,s:I,s:f,s:f,s:I}", "event", "saved", "path",
-                             tool_text(out->path), "bytes", (json_int_t)info.bytes, "input_bytes",
+                             tool_text(to->path), "bytes", (json_int_t)info->bytes, "input_bytes",
                              (json_int_t)t->input_bytes, "bits_per_linear_parameter",
-                             info.linear_bits, "seconds", tool_seconds() - t->started,
+                             info->linear_bits, "seconds", tool_seconds() - t->started,
                              "peak_rss_bytes", (json_int_t)tool_peak_rss()));
         st = write_config(t, partial);
     }
     if (st == EQAT_OK) st = write_log(t, partial);
-    if (st == EQAT_OK) st = put_in_place(t, out, partial);
-    if (st != EQAT_OK)
-        remove_folder(partial);
-    else
-        tell(t, out, &info);
+    if (st == EQAT_OK) st = put_in_place(t, to, partial);
+    if (st != EQAT_OK) remove_folder(partial);
     return st;
+}
+
+eqat_status output_save(tool *t, const output *out, eqat_model *model,
+                        const eqat_save_options *options)
+{
+    eqat_model_info info = {.struct_size = sizeof info};
+    eqat_status st = save(t, out, model, options, &info);
+    if (st == EQAT_OK) tell(t, out, &info);
+    return st;
+}
+
+/* ---- the result of a phase ---- */
+
+static output stage_of(const output *out, char path[PATH_MAX])
+{
+    output stage = *out;
+    int length = (int)strlen(out->path);
+    while (length > 1 && out->path[length - 1] == '/') length--;
+    snprintf(path, PATH_MAX, "%.*s.block-ap", length, out->path);
+    stage.path = path;
+    return stage;
+}
+
+eqat_status output_check_stage(tool *t, const output *out)
+{
+    char path[PATH_MAX];
+    output stage = stage_of(out, path);
+    return output_check(t, &stage);
+}
+
+eqat_status output_save_stage(tool *t, output *out, eqat_model *model,
+                              const eqat_save_options *options)
+{
+    char path[PATH_MAX];
+    output stage = stage_of(out, path);
+    eqat_model_info info = {.struct_size = sizeof info};
+    eqat_status st = save(t, &stage, model, options, &info);
+    out->staged = st == EQAT_OK;
+    return st;
+}
+
+void output_end_stage(tool *t, const output *out, eqat_status status)
+{
+    char path[PATH_MAX];
+    output stage = stage_of(out, path);
+    if (out->staged && status == EQAT_OK) remove_folder(stage.path);
+    if (out->staged && status != EQAT_OK)
+        tool_warn(t, "%s holds the result of Block-AP: eqat e2e-qp goes on from it", stage.path);
 }

@@ -8,6 +8,7 @@ typedef struct output {
     const char *path;
     const char *model; /* what the run reads, which force does not replace */
     bool force;        /* a model's folder there is replaced when the new one is whole */
+    bool staged;       /* output_save_stage has left the result of the first phase */
 } output;
 
 /* The flag that sets `force`. */
@@ -22,6 +23,12 @@ eqat_status output_check(tool *t, const output *out);
 /* The model with eqat_config.json and eqat_log.jsonl; its size is told. */
 eqat_status output_save(tool *t, const output *out, eqat_model *model,
                         const eqat_save_options *options);
+/* The result of a phase, kept beside the place as PATH.block-ap until the whole run is saved. */
+eqat_status output_check_stage(tool *t, const output *out);
+eqat_status output_save_stage(tool *t, output *out, eqat_model *model,
+                              const eqat_save_options *options);
+/* With the run's status: removes the result of the phase, or tells where it is. */
+void output_end_stage(tool *t, const output *out, eqat_status status);
 /* What the input's own record and log say goes in front of this run's. */
 void output_inherit(tool *t, const char *model);
 

@@ -194,36 +194,16 @@ static eqat_status check_need(job *j, eqat_model *model, const eqat_quantizer *q
         n.val = eqat_data_val_size(data);
     }
     if (j->method == EFFICIENTQAT) n.e2e_data = &j->e2e_data;
+    n.stages = j->quantizes && j->method == EFFICIENTQAT;
     if (!quantizer) n.e2e_train = eqat_data_train_size(data);
     return need_check(&j->t, &n);
 }
 
-static eqat_status run_block_ap(job *j, eqat_model *model)
+static eqat_status train_end_to_end(job *j, eqat_model *model, eqat_data *data)
 {
-    eqat_quantizer *quantizer = NULL;
-    eqat_data *data = NULL;
-    eqat_status st = make_quantizer(j, model, &quantizer);
-    if (st == EQAT_OK && j->method == RTN) st = check_need(j, model, quantizer, NULL);
-    if (st == EQAT_OK && j->method == RTN) st = eqat_model_quantize_rtn(model, quantizer);
-    if (st == EQAT_OK && j->method != RTN) {
-        st = input_open(&j->t, &j->calib, model, &j->data, &data);
-        if (st == EQAT_OK) st = check_need(j, model, quantizer, data);
-        if (st == EQAT_OK) st = train_blocks(j, model, quantizer, data);
-    }
-    eqat_data_free(data);
-    eqat_quantizer_free(quantizer);
-    return st;
-}
-
-static eqat_status run_e2e(job *j, eqat_model *model)
-{
-    eqat_data *data = NULL;
     eqat_e2e_qp *e2e = NULL;
-    const input *in = j->e2e_in.path ? &j->e2e_in : &j->calib;
-    eqat_status st = input_open(&j->t, in, model, &j->e2e_data, &data);
-    if (st == EQAT_OK && !j->quantizes) st = check_need(j, model, NULL, data);
-    if (st == EQAT_OK) tool_begin_phase(&j->t, "e2e-qp");
-    if (st == EQAT_OK) st = eqat_e2e_qp_create(model, &e2e, data, &j->e2e);
+    tool_begin_phase(&j->t, "e2e-qp");
+    eqat_status st = eqat_e2e_qp_create(model, &e2e, data, &j->e2e);
     if (st == EQAT_OK) st = eqat_e2e_qp_run(e2e);
     if (st == EQAT_OK) {
         json_t *losses = json_array();
@@ -235,6 +215,66 @@ static eqat_status run_e2e(job *j, eqat_model *model)
         tool_end_phase(&j->t);
     }
     eqat_e2e_qp_free(e2e);
+    return st;
+}
+
+static eqat_status open_e2e_data(job *j, eqat_model *model, eqat_data **out)
+{
+    return input_open(&j->t, j->e2e_in.path ? &j->e2e_in : &j->calib, model, &j->e2e_data, out);
+}
+
+/* What E2E-QP would refuse after Block-AP is refused before it; the result of Block-AP outlives
+ * whatever happens to E2E-QP. */
+static eqat_status run_both(job *j, eqat_model *model, const eqat_quantizer *quantizer,
+                            eqat_data *data)
+{
+    eqat_data *e2e_data = NULL;
+    eqat_status st = output_check_stage(&j->t, &j->out);
+    if (st == EQAT_OK) st = open_e2e_data(j, model, &e2e_data);
+    if (st == EQAT_OK) st = eqat_e2e_qp_check(model, quantizer, e2e_data, &j->e2e);
+    if (st == EQAT_OK) st = check_need(j, model, quantizer, data);
+    if (st == EQAT_OK) st = train_blocks(j, model, quantizer, data);
+    if (st == EQAT_OK) st = output_save_stage(&j->t, &j->out, model, &j->save);
+    if (st == EQAT_OK) st = train_end_to_end(j, model, e2e_data);
+    eqat_data_free(e2e_data);
+    return st;
+}
+
+static eqat_status run_trained(job *j, eqat_model *model, const eqat_quantizer *quantizer)
+{
+    eqat_data *data = NULL;
+    eqat_status st = input_open(&j->t, &j->calib, model, &j->data, &data);
+    if (st == EQAT_OK && j->method == EFFICIENTQAT) {
+        st = run_both(j, model, quantizer, data);
+    } else if (st == EQAT_OK) {
+        st = check_need(j, model, quantizer, data);
+        if (st == EQAT_OK) st = train_blocks(j, model, quantizer, data);
+    }
+    eqat_data_free(data);
+    return st;
+}
+
+static eqat_status run_quantize(job *j, eqat_model *model)
+{
+    eqat_quantizer *quantizer = NULL;
+    eqat_status st = make_quantizer(j, model, &quantizer);
+    if (st == EQAT_OK && j->method == RTN) {
+        st = check_need(j, model, quantizer, NULL);
+        if (st == EQAT_OK) st = eqat_model_quantize_rtn(model, quantizer);
+    } else if (st == EQAT_OK) {
+        st = run_trained(j, model, quantizer);
+    }
+    eqat_quantizer_free(quantizer);
+    return st;
+}
+
+static eqat_status run_e2e(job *j, eqat_model *model)
+{
+    eqat_data *data = NULL;
+    eqat_status st = open_e2e_data(j, model, &data);
+    if (st == EQAT_OK) st = eqat_e2e_qp_check(model, NULL, data, &j->e2e);
+    if (st == EQAT_OK) st = check_need(j, model, NULL, data);
+    if (st == EQAT_OK) st = train_end_to_end(j, model, data);
     eqat_data_free(data);
     return st;
 }
@@ -380,9 +420,9 @@ int command_quantize(int argc, char **argv)
     eqat_model *model = NULL;
     eqat_status st = output_check(&j.t, &j.out);
     if (st == EQAT_OK) st = open_model(&j, &model);
-    if (st == EQAT_OK) st = run_block_ap(&j, model);
-    if (st == EQAT_OK && j.method == EFFICIENTQAT) st = run_e2e(&j, model);
+    if (st == EQAT_OK) st = run_quantize(&j, model);
     if (st == EQAT_OK) st = output_save(&j.t, &j.out, model, &j.save);
+    output_end_stage(&j.t, &j.out, st);
     eqat_model_free(model);
     return close_job(&j, st);
 }

@@ -267,6 +267,12 @@ typedef struct eqat_e2e_qp eqat_e2e_qp;
  * returns, EQAT_CANCELLED. */
 EQAT_API eqat_status eqat_e2e_qp_create(eqat_model *model, eqat_e2e_qp **out, eqat_data *data,
                                         const eqat_e2e_qp_options *options);
+/** Whether E2E-QP can train the model with these data and options, before hours of Block-AP:
+ * quantized as it is now, and what is not, as `quantizer` would quantize it, unless that is NULL.
+ * options may be NULL.  Nothing changes.  Errors: EQAT_INVALID_ARGUMENT as of eqat_e2e_qp_create
+ * (but for another job) and of `quantizer`. */
+EQAT_API eqat_status eqat_e2e_qp_check(eqat_model *model, const eqat_quantizer *quantizer,
+                                       eqat_data *data, const eqat_e2e_qp_options *options);
 EQAT_API void eqat_e2e_qp_free(
     eqat_e2e_qp *job); /**< NULL is fine; unfinished training is undone */
 /** Optimizer steps in all. */

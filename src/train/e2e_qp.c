@@ -123,9 +123,7 @@ static eqat_status add_all(eqat_e2e_qp *job, int *bits)
     const int none = 9;
     *bits = none;
     for (int64_t i = 0; i < m->config.blocks; i++) EQI_RETURN_IF(add_block(job, i, bits));
-    if (*bits == none)
-        return eqi_fail(job->ctx, EQAT_INVALID_ARGUMENT,
-                        "%s: found no quantized linear, expected a quantized model", m->path);
+    if (*bits == none) return eqi_e2e_qp_refuse_dense(m);
     EQI_RETURN_IF(eqi_model_load_ends(m));
     if (!job->options.train_norms) return EQAT_OK;
     return add(job,
@@ -307,13 +305,9 @@ static eqat_status set_up(eqat_e2e_qp *job)
 {
     const eqat_e2e_qp_options *o = &job->options;
     EQI_RETURN_IF(eqi_model_check_idle(job->model));
-    if (o->batch_size % o->micro_batch_size)
-        return eqi_fail(job->ctx, EQAT_INVALID_ARGUMENT,
-                        "micro_batch_size: found %lld, expected a divisor of batch_size %lld",
-                        (long long)o->micro_batch_size, (long long)o->batch_size);
+    EQI_RETURN_IF(eqi_e2e_qp_check_options(job->model, job->data, o));
     job->sequences = eqat_data_train_size(job->data);
     job->time = eqat_data_seq_len(job->data);
-    EQI_RETURN_IF(eqi_samples_check(job->model, job->data, true));
     job->steps_per_epoch = pieces(job->sequences, o->batch_size);
     job->micro_per_step = o->batch_size / o->micro_batch_size;
     const int64_t shape[2] = {eqat_e2e_qp_steps(job), job->micro_per_step};

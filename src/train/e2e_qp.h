@@ -2,6 +2,7 @@
 #ifndef EQI_TRAIN_E2E_QP_H
 #define EQI_TRAIN_E2E_QP_H
 
+#include "api/options.h"
 #include "eqat/train.h"
 #include "train/samples.h"
 
@@ -44,6 +45,11 @@ struct eqat_e2e_qp {
     bool finished;
 };
 
+/* EQAT_INVALID_ARGUMENT for options that do not fit together or to the data. */
+eqat_status eqi_e2e_qp_check_options(const eqat_model *model, const eqat_data *data,
+                                     const eqat_e2e_qp_options *options);
+/* EQAT_INVALID_ARGUMENT: no linear is quantized. */
+eqat_status eqi_e2e_qp_refuse_dense(const eqat_model *model);
 /* Gives up what was accumulated. */
 void eqi_e2e_qp_drop_gradients(eqat_e2e_qp *job);
 /* EQAT_INVALID_ARGUMENT when it is finished or there is no such step. */

@@ -45,6 +45,9 @@ START_TEST(one_call_jobs_give_the_bytes_of_c)
 {
     scratch folder;
     setting s;
+    FAILS(EQAT_INVALID_ARGUMENT, "no quantized linear",
+          eqat::e2e_qp::check(s.model, nullptr, s.data, fast_e2e_qp()));
+    MUST(eqat::e2e_qp::check(s.model, &s.quantizer, s.data, fast_e2e_qp()));
     MUST(eqat::block_ap::quantize(s.model, s.quantizer, s.data, fast_block_ap()));
     MUST(eqat::e2e_qp::train(s.model, s.data, fast_e2e_qp()));
     MUST(s.model.check_save());

@@ -901,6 +901,72 @@ class Tool(unittest.TestCase):
         self.assertNotIn("step", self.last_stderr)
         self.assertEqual(os.listdir(self.out), [])
 
+    def test_what_e2e_cannot_train_is_found_before_block_ap(self):
+        def file(name, content):
+            path = os.path.join(self.tmp, name)
+            open(path, "wb").write(content)
+            return path
+
+        ids = struct.pack("<H", 5)
+        short, empty = file("short.u16", ids * 63), file("empty.u16", b"")
+        beyond = file("beyond.u16", ids * 200 + struct.pack("<H", 128))
+        odd, words = file("odd.u16", ids * 200 + b"x"), file("words.txt", b"a text")
+        broken, other = file("broken.npy", b"\x93NUMPY"), file("tokens.bin", ids * 200)
+        quantize = ["quantize", self.model, "--out", self.out, "--group-size", 32]
+        quantize += ["--calib", self.train, *FEW]
+        e2e = ["--e2e", self.train, *E2E]
+        for says, *more in (
+            (["none.u16"], "--e2e", os.path.join(self.tmp, "none.u16"), *E2E),
+            ([self.tmp], "--e2e", self.tmp, *E2E),
+            (["short.u16", "63 tokens"], "--e2e", short, *E2E),
+            (["empty.u16", "0 tokens"], "--e2e", empty, *E2E),
+            (["beyond.u16", "token 200", "128"], "--e2e", beyond, *E2E),
+            (["odd.u16", "multiple of 2"], "--e2e", odd, *E2E),
+            (["words.txt", "no tokenizer"], "--e2e", words, *E2E),
+            (["broken.npy", "header"], "--e2e", broken, *E2E),
+            (["tokens.bin", "ending"], "--e2e", other, *E2E),
+            (["micro_batch_size", "found 3", "divisor"], *e2e, "--e2e-micro-batch-size", 3),
+            (["seq_len", "found 1"], *e2e, "--e2e-seq-len", 1),
+            (["train_size", "found 0"], *e2e, "--e2e-train-size", 0, "--sampling", "random"),
+            (["quantized"], *e2e, "--skip", "*"),
+        ):
+            self.refused(*quantize, *more, says=says)
+            self.assertNotIn("step", self.last_stderr)
+        stage = self.out + ".block-ap"
+        os.mkdir(stage)
+        open(os.path.join(stage, "keep"), "w").write("mine")
+        for force in ([], ["--force"]):
+            self.refused(*quantize, *e2e, *force, says=["out.block-ap"])
+            self.assertNotIn("step", self.last_stderr)
+
+    def test_the_result_of_block_ap_outlives_e2e(self):
+        stage, alone = self.out + ".block-ap", os.path.join(self.tmp, "alone")
+        self.quantize(alone, "--calib", self.train, *FEW)
+        p = subprocess.Popen(
+            [EQAT, "quantize", self.model, "--out", self.out, "--group-size", "32"]
+            + ["--calib", self.train, "--e2e", self.train, *FEW, *E2E, "--e2e-epochs", "1000"],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for line in p.stderr:
+            if "e2e-qp: step" in line:
+                break
+        p.send_signal(signal.SIGINT)
+        _, err = p.communicate(timeout=60)
+        self.assertEqual(p.returncode, 130, err)
+        self.assertIn(f"{stage} holds the result of Block-AP", err)
+        self.assertEqual(sorted(os.listdir(self.tmp)), ["alone", "out.block-ap"])
+        self.assertEqual(files_of(stage), files_of(alone))
+        self.assertEqual(log_of(stage)[-1]["event"], "saved")
+
+    def test_nothing_of_block_ap_stays_when_both_are_done(self):
+        few = ["--calib", self.train, "--e2e", self.train, *FEW, *E2E, "--e2e-train-size", 8]
+        self.quantize(self.out + "/", *few)
+        self.assertEqual(os.listdir(self.tmp), ["out"])
+        self.assertEqual(
+            [e["path"] for e in log_of(self.out) if e["event"] == "saved"][-1:], [self.out + "/"]
+        )
+
     def test_shapes_that_cannot_be_saved_are_not_trained(self):
         model = self.broken_copy()
         path = os.path.join(model, "config.json")

@@ -648,6 +648,34 @@ START_TEST(bad_input_is_refused)
 }
 END_TEST
 
+/* check agrees with create, on a model that is not quantized yet, too, and changes nothing. */
+START_TEST(check_refuses_what_create_would)
+{
+    bench b = set_up_packed(4);
+    eqat_model *dense = open_model(b.ctx, "model", EQAT_F32);
+    eqat_quantizer *all = make_quantizer(b.ctx, BITS, 32), *none = make_quantizer(b.ctx, BITS, 32);
+    eqat_e2e_qp_options o = own_options();
+    OK(b.ctx, add_rule(none, "*", 0, 32));
+    OK(b.ctx, eqat_e2e_qp_check(b.model, NULL, b.data, &o));
+    OK(b.ctx, eqat_e2e_qp_check(b.model, none, b.data, NULL));
+    OK(b.ctx, eqat_e2e_qp_check(dense, all, b.data, &o));
+    says(b.ctx, eqat_e2e_qp_check(dense, NULL, b.data, &o), EQAT_INVALID_ARGUMENT,
+         "no quantized linear");
+    says(b.ctx, eqat_e2e_qp_check(dense, none, b.data, &o), EQAT_INVALID_ARGUMENT,
+         "no quantized linear");
+    o.micro_batch_size = 3;
+    says(b.ctx, eqat_e2e_qp_check(dense, all, b.data, &o), EQAT_INVALID_ARGUMENT,
+         "micro_batch_size: found 3");
+    o = own_options();
+    o.params = 7;
+    says(b.ctx, eqat_e2e_qp_check(dense, all, b.data, &o), EQAT_INVALID_ARGUMENT, "params");
+    eqat_quantizer_free(all);
+    eqat_quantizer_free(none);
+    eqat_model_free(dense);
+    tear_down(&b);
+}
+END_TEST
+
 int main(void)
 {
     TCase *tc = tcase_create("all");
@@ -670,5 +698,6 @@ int main(void)
     tcase_add_test(tc, a_loss_that_is_not_finite_ends_the_run);
     tcase_add_test(tc, the_norm_is_clipped);
     tcase_add_test(tc, bad_input_is_refused);
+    tcase_add_test(tc, check_refuses_what_create_would);
     return run_case("E2E-QP", tc, CK_NOFORK);
 }

@@ -212,6 +212,14 @@ class e2e_qp : public detail::handle<eqat_e2e_qp, eqat_e2e_qp_free>
 
     static outcome<e2e_qp> create(const model &m, const data &d,
                                   const e2e_qp_options &options = e2e_qp_options());
+    /** Whether it can train a model as q, if given, would quantize it: eqat_e2e_qp_check. */
+    static outcome<void> check(const model &m, const quantizer *q, const data &d,
+                               const e2e_qp_options &options = e2e_qp_options())
+    {
+        eqat_status status = eqat_e2e_qp_check(m.get(), q ? q->get() : nullptr, d.get(), &options);
+        if (status != EQAT_OK) return m.where()->template give_up<void>(status);
+        return outcome<void>();
+    }
     /** create and run. */
     static outcome<void> train(const model &m, const data &d,
                                const e2e_qp_options &options = e2e_qp_options())

@@ -155,3 +155,12 @@ def test_a_loss_of_e2e_qp_sees_its_batch(folder, text):
     assert shape == (1, 16, 260) and ids.shape == labels.shape == (1, 16)
     assert np.array_equal(labels[0, :-1], ids[0, 1:]) and labels[0, -1] < 0
     assert len(seen) == 4
+
+
+def test_efficientqat_refuses_before_it_trains(folder, text, quick):
+    model = eqat.open(folder, threads=1, compute_dtype="f32")
+    for wrong in ({"e2e_micro_batch_size": 3}, {"e2e_seq_len": 1}, {"e2e": "missing.txt"}):
+        later = {"e2e_train_size": 8, "e2e_seq_len": 32, "e2e_batch_size": 4, **wrong}
+        with pytest.raises((ValueError, eqat.Error, OSError)):
+            eqat.efficientqat(model, bits=2, calib=text, **later, **quick)
+        assert not model.info.quantized

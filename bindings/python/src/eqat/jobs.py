@@ -17,6 +17,7 @@ from .tensor import Tensor
 
 BLOCK_AP = options.Group("block_ap")
 E2E_QP = options.Group("e2e_qp")
+CALLBACKS = ["progress", "gradient", "reduce", "loss"]
 Path = Union[str, "os.PathLike[str]"]
 
 
@@ -159,6 +160,20 @@ class E2EQP(Job):
     @options.options(E2E_QP)
     def __init__(self, model: Model, data: CalibrationData, **keywords: Any):
         self._begin(model, E2E_QP, keywords, data)
+
+    @staticmethod
+    @options.options(E2E_QP)
+    def check(
+        model: Model,
+        data: CalibrationData,
+        quantizer: Optional[Quantizer] = None,
+        **keywords: Any,
+    ) -> None:
+        """Raises what a job would, before Block-AP with the quantizer has trained for hours."""
+        values = {name: v for name, v in E2E_QP.take(keywords).items() if name not in CALLBACKS}
+        filled = options.fill(model.context, "e2e_qp", values)
+        struct = ctypes.byref(filled.struct)
+        call(model.context, lib.eqat_e2e_qp_check, model, quantizer, data, struct)
 
     @property
     def steps(self) -> int:

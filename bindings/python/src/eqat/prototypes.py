@@ -217,6 +217,7 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "eqat_block_ap_load": (status, [block_ap, text]),
     "eqat_e2e_qp_options_init": (None, [struct("e2e_qp"), size]),
     "eqat_e2e_qp_create": (status, [model, out, data, struct("e2e_qp")]),
+    "eqat_e2e_qp_check": (status, [model, quantizer, data, struct("e2e_qp")]),
     "eqat_e2e_qp_steps": (i64, [e2e_qp]),
     "eqat_e2e_qp_accumulate": (status, [e2e_qp, i64, i64, f64_out]),
     "eqat_e2e_qp_micro_steps": (i64, [e2e_qp, i64]),

@@ -70,19 +70,13 @@ def efficientqat(
     """EfficientQAT: Block-AP, then E2E-QP; quantizes the model in place and returns it.
 
     calib is CalibrationData or whatever that takes; e2e is the same for E2E-QP (default: calib
-    again, which must not be a generator then)."""
-    block_ap(
-        model,
-        calib,
-        quantizer=quantizer,
-        rules=rules,
-        **QUANTIZER.take(keywords),
-        **DATA.take(keywords),
-        **BLOCK_AP.take(keywords),
-    )
+    again, which must not be a generator then).  What E2E-QP would refuse is refused before Block-AP
+    begins."""
+    own = quantizer or Quantizer(model.context, rules, **QUANTIZER.take(keywords))
     shared = {name: keywords[name] for name in SHARED + CALLBACKS if name in keywords}
-    return e2e_qp(
-        model,
-        calib if e2e is None else e2e,
-        **{**shared, **E2E_DATA_TOO.take(keywords), **E2E_QP_TOO.take(keywords)},
-    )
+    later = {**shared, **E2E_DATA_TOO.take(keywords), **E2E_QP_TOO.take(keywords)}
+    data = _data(calib, model, DATA, keywords)
+    samples = _data(calib if e2e is None else e2e, model, E2E_DATA, later)
+    E2EQP.check(model, samples, own, **E2E_QP.take(later))
+    block_ap(model, data, quantizer=own, **BLOCK_AP.take(keywords))
+    return e2e_qp(model, samples, **E2E_QP.take(later))

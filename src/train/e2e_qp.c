@@ -1,6 +1,5 @@
 #include <math.h>
 
-#include "api/options.h"
 #include "autograd/tape.h"
 #include "base/entry.h"
 #include "data/data.h"
@@ -8,45 +7,6 @@
 #include "quant/freeze.h"
 #include "train/e2e_qp.h"
 #include "train/report.h"
-
-static const char *const params_names[] = {"s", "z", "sz", NULL};
-
-static const eqat_field fields[] = {
-    EQI_FIELD_I64(eqat_e2e_qp_options, batch_size, 32, 1, 1 << 20,
-                  "sequences of an optimizer step"),
-    EQI_FIELD_I64(eqat_e2e_qp_options, micro_batch_size, 1, 1, 1 << 20,
-                  "sequences of one forward and backward; divides batch_size"),
-    EQI_FIELD_I64(eqat_e2e_qp_options, epochs, 1, 1, 1 << 20, "passes over the training samples"),
-    EQI_FIELD_F64(eqat_e2e_qp_options, lr, 0, 0, 1e6,
-                  "learning rate; 0: 2e-5 at 2 bits, 1e-5 at more"),
-    EQI_FIELD_ENUM(eqat_e2e_qp_options, params, EQAT_E2E_S, params_names,
-                   "what trains: s (scales), z (zero points) or sz"),
-    EQI_FIELD_BOOL(eqat_e2e_qp_options, train_norms, false, "train norm gains, too"),
-    EQI_FIELD_F64(eqat_e2e_qp_options, max_grad_norm, 0.3, 0, 1e30,
-                  "clips the gradient norm; 0: no clipping"),
-    EQI_FIELD_F64(eqat_e2e_qp_options, warmup_ratio, 0.03, 0, 1,
-                  "share of the steps with a rising rate, rounded up"),
-    EQI_FIELD_F64(eqat_e2e_qp_options, min_lr_factor, 0, 0, 1,
-                  "the rate falls along a cosine to this share of it"),
-    EQI_FIELD_POINTER(eqat_e2e_qp_options, progress, "called after every step"),
-    EQI_FIELD_POINTER(eqat_e2e_qp_options, progress_user, "its first argument"),
-    EQI_FIELD_BOOL(eqat_e2e_qp_options, keep_activations, false,
-                   "keep the activations of all blocks for backward instead of computing them "
-                   "again: faster, more memory"),
-    EQI_FIELD_POINTER(eqat_e2e_qp_options, gradient, "called between backward and update"),
-    EQI_FIELD_POINTER(eqat_e2e_qp_options, gradient_user, "its first argument"),
-    EQI_FIELD_POINTER(eqat_e2e_qp_options, reduce, "adds up losses over ranks"),
-    EQI_FIELD_POINTER(eqat_e2e_qp_options, reduce_user, "its first argument"),
-    EQI_FIELD_POINTER(eqat_e2e_qp_options, loss, "a loss in place of the cross-entropy"),
-    EQI_FIELD_POINTER(eqat_e2e_qp_options, loss_user, "its first argument"),
-};
-
-const eqi_struct eqi_struct_e2e_qp = EQI_STRUCT(eqat_e2e_qp_options, "e2e_qp", fields);
-
-void eqat_e2e_qp_options_init(eqat_e2e_qp_options *options, size_t struct_size)
-{
-    eqi_options_defaults(&eqi_struct_e2e_qp, options, struct_size);
-}
 
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 static int64_t pieces(int64_t n, int64_t size) { return (n + size - 1) / size; }

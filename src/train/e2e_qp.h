@@ -1,4 +1,5 @@
-/* An E2E-QP job, shared by its steps (e2e_qp.c) and its state (e2e_qp_state.c). */
+/* An E2E-QP job, shared by its options (e2e_qp_options.c), its steps (e2e_qp.c) and its state
+ * (e2e_qp_state.c). */
 #ifndef EQI_TRAIN_E2E_QP_H
 #define EQI_TRAIN_E2E_QP_H
 

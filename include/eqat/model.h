@@ -180,7 +180,7 @@ EQAT_API eqat_status eqat_model_set_linear(eqat_model *model, int64_t block, int
 
 /** How a model is saved.  docs/formats.md tells each format and the engines that read it. */
 typedef struct eqat_save_options {
-    size_t struct_size;
+    size_t struct_size;     /**< set by eqat_save_options_init */
     const char *format;     /**< "gptq_v2" (default), a Hugging Face folder */
     const char *gguf_type;  /**< of all quantized tensors in a GGUF file: "q2_0", "q4_0", "q5_0",
                                  "q8_0", "tq2_0"; NULL (default): for each the smallest that holds

@@ -1,42 +1,17 @@
-#include <math.h>
+#include "format/gptq.h"
+
 #include <string.h>
 
 #include "base/half.h"
-#include "eqat/context.h"
-#include "format/layout_impl.h"
-
-static bool valid_bits(int64_t bits) { return bits == 2 || bits == 3 || bits == 4 || bits == 8; }
-
-static eqat_status parse(eqi_ctx *ctx, const json_t *q, const char *path, eqi_packing *out)
-{
-    const json_t *bits = json_object_get(q, "bits"), *group = json_object_get(q, "group_size");
-    const json_t *pack = json_object_get(q, "pack_dtype");
-    if (!json_is_integer(bits) || !valid_bits(json_integer_value(bits)))
-        return eqi_layout_refuse(ctx, path, "bits", bits, "2, 3, 4 or 8");
-    if (!json_is_integer(group) ||
-        (json_integer_value(group) < 1 && json_integer_value(group) != -1))
-        return eqi_layout_refuse(ctx, path, "group_size", group, "a positive number or -1");
-    if (json_is_true(json_object_get(q, "desc_act")))
-        return eqi_layout_refuse(ctx, path, "desc_act", json_object_get(q, "desc_act"), "false");
-    if (json_is_true(json_object_get(q, "lm_head")))
-        return eqi_layout_refuse(ctx, path, "lm_head", json_object_get(q, "lm_head"), "false");
-    if (json_is_string(pack) && strcmp(json_string_value(pack), "int32") != 0)
-        return eqi_layout_refuse(ctx, path, "pack_dtype", pack, "int32");
-    out->bits = (int)json_integer_value(bits);
-    out->group = json_integer_value(group);
-    out->varies = json_object_size(json_object_get(q, "dynamic")) > 0;
-    return EQAT_OK;
-}
 
 /* In 32-bit words: qweight is [weight_rows, out], qzeros [groups, zero_columns]. */
-static int64_t weight_rows(const eqi_layout_linear *l) { return l->in / 32 * l->q.bits; }
+static int64_t weight_rows(const eqi_layout_linear *l) { return eqi_packed_words(l); }
 static int64_t zero_columns(const eqi_layout_linear *l) { return (l->out * l->q.bits + 31) / 32; }
-static int64_t groups_of(const eqi_layout_linear *l) { return l->in / l->q.group; }
 
 static bool has_two_dims(const eqi_source_entry *e) { return e && e->ndim == 2; }
 
 /* The expressions of `dynamic` are not evaluated: bits and group follow from the shapes. */
-static void describe(const eqi_packing *packing, const eqi_source *source, eqi_layout_linear *l)
+void eqi_gptq_describe(const eqi_packing *packing, const eqi_source *source, eqi_layout_linear *l)
 {
     const eqi_source_entry *qweight = eqi_layout_tensor_of(source, l, "qweight"),
                            *scales = eqi_layout_tensor_of(source, l, "scales");
@@ -50,10 +25,10 @@ static void describe(const eqi_packing *packing, const eqi_source *source, eqi_l
 }
 
 /* Known bits, and whole words in both directions. */
-static eqat_status check(eqi_ctx *ctx, const eqi_layout_linear *l)
+eqat_status eqi_gptq_check(eqi_ctx *ctx, const eqi_layout_linear *l)
 {
     const eqi_quant_desc *q = &l->q;
-    if (!valid_bits(q->bits))
+    if (!eqi_gptq_bits(q->bits))
         return eqi_fail(ctx, EQAT_UNSUPPORTED,
                         "%s: found %d bits, expected 2, 3, 4 or 8: no engine reads others", l->name,
                         q->bits);
@@ -76,9 +51,9 @@ static eqi_layout_tensor matrix(const char *suffix, eqi_stored stored, eqi_accep
         .suffix = suffix, .stored = stored, .types = types, .ndim = 2, .shape = {rows, columns}};
 }
 
-static int tensors(const eqi_layout_linear *l, eqi_layout_tensor list[EQI_LAYOUT_TENSORS])
+int eqi_gptq_tensors(const eqi_layout_linear *l, eqi_layout_tensor list[EQI_LAYOUT_TENSORS])
 {
-    int64_t groups = groups_of(l);
+    int64_t groups = eqi_packed_groups(l);
     list[0] = matrix("qweight", EQI_STORED_I32, EQI_ACCEPT_WORDS, weight_rows(l), l->out);
     list[1] = matrix("qzeros", EQI_STORED_I32, EQI_ACCEPT_WORDS, groups, zero_columns(l));
     list[2] = matrix("scales", EQI_STORED_F16, EQI_ACCEPT_STEPS, groups, l->out);
@@ -92,7 +67,7 @@ static int tensors(const eqi_layout_linear *l, eqi_layout_tensor list[EQI_LAYOUT
 }
 
 /* qweight [in*bits/32, out] <-> codes [out, in/32*bits]: the same words. */
-static void transpose(const uint32_t *src, int64_t rows, int64_t columns, uint32_t *dst)
+void eqi_transpose_words(const uint32_t *src, int64_t rows, int64_t columns, uint32_t *dst)
 {
     enum { TILE = 32 };
     for (int64_t r0 = 0; r0 < rows; r0 += TILE)
@@ -104,41 +79,53 @@ static void transpose(const uint32_t *src, int64_t rows, int64_t columns, uint32
         }
 }
 
-/* zeros [out, groups] -> qzeros [groups, zero_columns] */
-static void pack_zeros(const eqi_layout_linear *l, const uint8_t *zeros, uint32_t *qzeros)
+/* ---- reading ---- */
+
+static eqat_status read_codes(eqi_source *source, const eqi_layout_linear *l, eqi_packed *out)
 {
-    int64_t groups = groups_of(l), columns = zero_columns(l);
-    memset(qzeros, 0, (size_t)(groups * columns) * sizeof *qzeros);
-    for (int64_t g = 0; g < groups; g++)
-        for (int64_t n = 0; n < l->out; n++) {
-            int64_t bit = n * l->q.bits;
-            uint64_t value = (uint64_t)zeros[n * groups + g] << (bit % 32);
-            uint32_t *word = qzeros + g * columns + bit / 32;
-            word[0] |= (uint32_t)value;
-            if (value >> 32) word[1] |= (uint32_t)(value >> 32);
-        }
+    uint32_t *raw;
+    EQI_RETURN_IF(eqi_layout_words(source, l, "qweight", &raw));
+    eqi_transpose_words(raw, weight_rows(l), l->out, out->codes);
+    eqi_free(source->ctx, raw);
+    return EQAT_OK;
 }
 
-static void unpack_zeros(const eqi_layout_linear *l, const uint32_t *qzeros, bool less_one,
-                         uint8_t *zeros)
+eqat_status eqi_gptq_read_zeros(eqi_source *source, const eqi_layout_linear *l, bool less_one,
+                                eqi_packed *out)
 {
-    int64_t groups = groups_of(l), columns = zero_columns(l);
-    uint32_t top = (1u << l->q.bits) - 1;
-    for (int64_t g = 0; g < groups; g++)
-        for (int64_t n = 0; n < l->out; n++) {
-            int64_t bit = n * l->q.bits;
-            const uint32_t *word = qzeros + g * columns + bit / 32;
-            uint64_t two = word[0];
-            if (bit % 32 + l->q.bits > 32) two |= (uint64_t)word[1] << 32;
-            uint32_t value = (uint32_t)(two >> (bit % 32)) & top;
-            zeros[n * groups + g] = (uint8_t)((value + less_one) & top);
-        }
+    int64_t groups = eqi_packed_groups(l), columns = zero_columns(l);
+    uint8_t top = (uint8_t)((1u << l->q.bits) - 1);
+    uint32_t *raw;
+    EQI_RETURN_IF(eqi_layout_words(source, l, "qzeros", &raw));
+    uint8_t *row = eqi_alloc(source->ctx, (size_t)l->out, "zero points");
+    for (int64_t g = 0; row && g < groups; g++) {
+        eqi_bits_unpack(raw + g * columns, l->q.bits, l->out, row);
+        for (int64_t n = 0; n < l->out; n++)
+            out->z[n * groups + g] = (uint8_t)(row[n] + less_one) & top;
+    }
+    eqi_free(source->ctx, row);
+    eqi_free(source->ctx, raw);
+    return row ? EQAT_OK : EQAT_OUT_OF_MEMORY;
+}
+
+/* scales [groups, out] */
+eqat_status eqi_gptq_read_scales(eqi_source *source, const eqi_layout_linear *l, eqi_packed *out)
+{
+    int64_t groups = eqi_packed_groups(l), n = l->out * groups;
+    const eqi_source_entry *e = eqi_layout_tensor_of(source, l, "scales");
+    float *raw = eqi_alloc(source->ctx, (size_t)n * sizeof *raw, "scales");
+    eqat_status st = raw ? eqi_source_read_f32(source, e, 0, n, raw) : EQAT_OUT_OF_MEMORY;
+    for (int64_t i = 0; i < n && st == EQAT_OK; i++)
+        out->s[i % l->out * groups + i / l->out] = raw[i];
+    eqi_free(source->ctx, raw);
+    return st;
 }
 
 /* Act-order files permute the inputs; ours and those without desc_act do not. */
-static eqat_status check_g_idx(eqi_source *source, const eqi_layout_linear *l)
+eqat_status eqi_layout_check_g_idx(eqi_source *source, const eqi_layout_linear *l,
+                                   const char *suffix)
 {
-    const eqi_source_entry *e = eqi_layout_tensor_of(source, l, "g_idx");
+    const eqi_source_entry *e = eqi_layout_tensor_of(source, l, suffix);
     if (!e) return EQAT_OK;
     void *index = eqi_alloc(source->ctx, (size_t)e->bytes, "g_idx");
     if (!index) return EQAT_OUT_OF_MEMORY;
@@ -156,250 +143,95 @@ static eqat_status check_g_idx(eqi_source *source, const eqi_layout_linear *l)
     return st;
 }
 
-static eqat_status read_codes(eqi_source *source, const eqi_layout_linear *l, eqi_tensor **out)
+eqat_status eqi_gptq_read(const eqi_packing *packing, eqi_source *source,
+                          const eqi_layout_linear *l, eqi_packed *out)
 {
-    const eqi_source_entry *e = eqi_layout_tensor_of(source, l, "qweight");
-    int64_t shape[2] = {l->out, weight_rows(l)};
-    eqi_ctx *ctx = source->ctx;
-    uint32_t *raw = eqi_alloc(ctx, (size_t)e->bytes, "packed weights"),
-             *codes = raw ? eqi_alloc(ctx, (size_t)e->bytes, "packed weights") : NULL;
-    eqat_status st = EQAT_OUT_OF_MEMORY;
-    if (!codes) goto done;
-    EQI_GOTO(done, eqi_source_read_raw(source, e, 0, (size_t)e->bytes, raw));
-    transpose(raw, weight_rows(l), l->out, codes);
-    EQI_GOTO(done, eqi_tensor_create(ctx, out, EQI_U32, 2, shape));
-    st = eqi_tensor_upload(*out, codes, (size_t)e->bytes);
-done:
-    eqi_free(ctx, raw);
-    eqi_free(ctx, codes);
-    return st;
+    EQI_RETURN_IF(eqi_layout_check_g_idx(source, l, "g_idx"));
+    EQI_RETURN_IF(read_codes(source, l, out));
+    EQI_RETURN_IF(eqi_gptq_read_zeros(source, l, packing->less_one, out));
+    return eqi_gptq_read_scales(source, l, out);
 }
 
-static eqat_status read_zeros(eqi_source *source, const eqi_layout_linear *l, bool less_one,
-                              eqi_tensor **out)
-{
-    const eqi_source_entry *e = eqi_layout_tensor_of(source, l, "qzeros");
-    int64_t shape[2] = {l->out, groups_of(l)};
-    size_t n = (size_t)(shape[0] * shape[1]);
-    eqi_ctx *ctx = source->ctx;
-    uint32_t *raw = eqi_alloc(ctx, (size_t)e->bytes, "zero points");
-    uint8_t *zeros = raw ? eqi_alloc(ctx, n, "zero points") : NULL;
-    eqat_status st = EQAT_OUT_OF_MEMORY;
-    if (!zeros) goto done;
-    EQI_GOTO(done, eqi_source_read_raw(source, e, 0, (size_t)e->bytes, raw));
-    unpack_zeros(l, raw, less_one, zeros);
-    EQI_GOTO(done, eqi_tensor_create(ctx, out, EQI_U8, 2, shape));
-    st = eqi_tensor_upload(*out, zeros, n);
-done:
-    eqi_free(ctx, raw);
-    eqi_free(ctx, zeros);
-    return st;
-}
+/* ---- writing ---- */
 
-static const char *not_finite(float value) { return isnan(value) ? "NaN" : "infinity"; }
-
-/* raw [groups, out] -> scales [out, groups], as the file would hold them had we written it. */
-static eqat_status take_scales(eqi_source *source, const eqi_source_entry *e,
-                               const eqi_layout_linear *l, const float *raw, float *scales)
-{
-    int64_t groups = groups_of(l);
-    for (int64_t g = 0; g < groups; g++)
-        for (int64_t n = 0; n < l->out; n++) {
-            int64_t i = g * l->out + n;
-            float scale = eqi_f16_to_f32(eqi_f32_to_f16(raw[i]));
-            if (!isfinite(scale))
-                return eqi_fail(source->ctx, EQAT_NUMERIC,
-                                "%s: tensor %s: found %s at element %lld, expected finite numbers",
-                                eqi_source_path(source, e->file), e->name, not_finite(scale),
-                                (long long)i);
-            scales[n * groups + g] = scale;
-        }
-    return EQAT_OK;
-}
-
-static eqat_status read_scales(eqi_source *source, const eqi_layout_linear *l, eqi_tensor **out)
-{
-    const eqi_source_entry *e = eqi_layout_tensor_of(source, l, "scales");
-    int64_t shape[2] = {l->out, groups_of(l)}, n = shape[0] * shape[1];
-    size_t bytes = (size_t)n * sizeof(float);
-    eqi_ctx *ctx = source->ctx;
-    float *raw = eqi_alloc(ctx, bytes, "scales"),
-          *scales = raw ? eqi_alloc(ctx, bytes, "scales") : NULL;
-    eqat_status st = EQAT_OUT_OF_MEMORY;
-    if (!scales) goto done;
-    EQI_GOTO(done, eqi_source_read_f32(source, e, 0, n, raw));
-    EQI_GOTO(done, take_scales(source, e, l, raw, scales));
-    EQI_GOTO(done, eqi_tensor_create(ctx, out, EQI_F32, 2, shape));
-    st = eqi_tensor_upload(*out, scales, bytes);
-done:
-    eqi_free(ctx, raw);
-    eqi_free(ctx, scales);
-    return st;
-}
-
-static eqat_status read_linear(const eqi_packing *packing, eqi_source *source,
-                               const eqi_layout_linear *l, eqi_weight *out)
-{
-    out->q = l->q;
-    EQI_RETURN_IF(check_g_idx(source, l));
-    EQI_RETURN_IF(read_codes(source, l, &out->codes));
-    EQI_RETURN_IF(read_zeros(source, l, packing->layout == &eqi_layout_gptq, &out->z));
-    return read_scales(source, l, &out->s);
-}
-
-static eqat_status write_codes(eqi_ctx *ctx, eqi_safetensors_writer *writer,
-                               const eqi_layout_linear *l, eqi_tensor *codes)
+static eqat_status write_codes(eqi_ctx *ctx, eqi_shards *out, const eqi_layout_linear *l,
+                               const eqi_packed *p)
 {
     size_t bytes = (size_t)(l->out * weight_rows(l)) * sizeof(uint32_t);
-    uint32_t *rows = eqi_alloc(ctx, bytes, "packed weights");
-    uint32_t *columns = rows ? eqi_alloc(ctx, bytes, "packed weights") : NULL;
-    eqat_status st = columns ? eqi_tensor_download(codes, rows, bytes) : EQAT_OUT_OF_MEMORY;
-    if (st == EQAT_OK) {
-        transpose(rows, l->out, weight_rows(l), columns);
-        st = eqi_safetensors_write(writer, columns, bytes);
-    }
-    eqi_free(ctx, rows);
+    uint32_t *columns = eqi_alloc(ctx, bytes, "packed weights");
+    if (!columns) return EQAT_OUT_OF_MEMORY;
+    eqi_transpose_words(p->codes, l->out, weight_rows(l), columns);
+    eqat_status st = eqi_shards_write(out, columns, bytes);
     eqi_free(ctx, columns);
     return st;
 }
 
-static eqat_status write_zeros(eqi_ctx *ctx, eqi_safetensors_writer *writer,
-                               const eqi_layout_linear *l, eqi_tensor *z)
+static eqat_status write_zeros(eqi_ctx *ctx, eqi_shards *out, const eqi_layout_linear *l,
+                               const eqi_packed *p, bool less_one)
 {
-    size_t n = (size_t)(l->out * groups_of(l)),
-           bytes = (size_t)(groups_of(l) * zero_columns(l)) * sizeof(uint32_t);
-    uint8_t *zeros = eqi_alloc(ctx, n, "zero points");
-    uint32_t *words = zeros ? eqi_alloc(ctx, bytes, "zero points") : NULL;
-    eqat_status st = words ? eqi_tensor_download(z, zeros, n) : EQAT_OUT_OF_MEMORY;
-    if (st == EQAT_OK) {
-        pack_zeros(l, zeros, words);
-        st = eqi_safetensors_write(writer, words, bytes);
+    int64_t groups = eqi_packed_groups(l), columns = zero_columns(l);
+    uint8_t top = (uint8_t)((1u << l->q.bits) - 1);
+    uint8_t *row = eqi_alloc(ctx, (size_t)l->out, "zero points");
+    uint32_t *words = row ? eqi_alloc(ctx, (size_t)columns * sizeof *words, "zero points") : NULL;
+    eqat_status st = words ? EQAT_OK : EQAT_OUT_OF_MEMORY;
+    for (int64_t g = 0; g < groups && st == EQAT_OK; g++) {
+        for (int64_t n = 0; n < l->out; n++)
+            row[n] = (uint8_t)(p->z[n * groups + g] - less_one) & top;
+        eqi_bits_pack(row, l->q.bits, l->out, words);
+        st = eqi_shards_write(out, words, (size_t)columns * sizeof *words);
     }
-    eqi_free(ctx, zeros);
+    eqi_free(ctx, row);
     eqi_free(ctx, words);
     return st;
 }
 
-/* scales [out, groups] -> columns [groups, out] */
-static eqat_status store_scales(eqi_ctx *ctx, const eqi_layout_linear *l, const float *scales,
-                                uint16_t *columns)
+eqat_status eqi_gptq_write_scales(eqi_ctx *ctx, eqi_shards *out, const eqi_layout_linear *l,
+                                  const eqi_packed *p)
 {
-    int64_t groups = groups_of(l);
-    for (int64_t n = 0; n < l->out; n++)
-        for (int64_t g = 0; g < groups; g++) {
-            float scale = scales[n * groups + g];
-            if (!isfinite(scale))
-                return eqi_fail(ctx, EQAT_NUMERIC, "%s: found %s, expected finite numbers", l->name,
-                                not_finite(scale));
-            columns[g * l->out + n] = eqi_f32_to_f16(eqi_stored_scale(scale));
-        }
-    return EQAT_OK;
-}
-
-static eqat_status write_scales(eqi_ctx *ctx, eqi_safetensors_writer *writer,
-                                const eqi_layout_linear *l, eqi_tensor *s)
-{
-    size_t n = (size_t)(l->out * groups_of(l));
-    float *scales = eqi_alloc(ctx, n * sizeof *scales, "scales");
-    uint16_t *columns = scales ? eqi_alloc(ctx, n * sizeof *columns, "scales") : NULL;
-    eqat_status st =
-        columns ? eqi_tensor_download(s, scales, n * sizeof *scales) : EQAT_OUT_OF_MEMORY;
-    if (st == EQAT_OK) st = store_scales(ctx, l, scales, columns);
-    if (st == EQAT_OK) st = eqi_safetensors_write(writer, columns, n * sizeof *columns);
-    eqi_free(ctx, scales);
+    int64_t groups = eqi_packed_groups(l), n = l->out * groups;
+    uint16_t *columns = eqi_alloc(ctx, (size_t)n * sizeof *columns, "scales");
+    if (!columns) return EQAT_OUT_OF_MEMORY;
+    for (int64_t i = 0; i < n; i++)
+        columns[i % groups * l->out + i / groups] = eqi_f32_to_f16(p->s[i]);
+    eqat_status st = eqi_shards_write(out, columns, (size_t)n * sizeof *columns);
     eqi_free(ctx, columns);
     return st;
 }
 
-static eqat_status write_g_idx(eqi_ctx *ctx, eqi_safetensors_writer *writer,
-                               const eqi_layout_linear *l)
+static eqat_status write_g_idx(eqi_ctx *ctx, eqi_shards *out, const eqi_layout_linear *l)
 {
     int32_t *index = eqi_alloc(ctx, (size_t)l->in * sizeof *index, "g_idx");
     if (!index) return EQAT_OUT_OF_MEMORY;
     for (int64_t k = 0; k < l->in; k++) index[k] = (int32_t)(k / l->q.group);
-    eqat_status st = eqi_safetensors_write(writer, index, (size_t)l->in * sizeof *index);
+    eqat_status st = eqi_shards_write(out, index, (size_t)l->in * sizeof *index);
     eqi_free(ctx, index);
     return st;
 }
 
-static eqat_status write_linear(eqi_ctx *ctx, eqi_safetensors_writer *writer,
-                                const eqi_layout_linear *l, const eqi_weight *packed)
+eqat_status eqi_gptq_write_matrices(eqi_ctx *ctx, eqi_shards *out, const eqi_layout_linear *l,
+                                    const eqi_packed *p, bool less_one)
 {
-    EQI_RETURN_IF(write_codes(ctx, writer, l, packed->codes));
-    EQI_RETURN_IF(write_zeros(ctx, writer, l, packed->z));
-    EQI_RETURN_IF(write_scales(ctx, writer, l, packed->s));
-    return write_g_idx(ctx, writer, l);
+    EQI_RETURN_IF(write_codes(ctx, out, l, p));
+    EQI_RETURN_IF(write_zeros(ctx, out, l, p, less_one));
+    return eqi_gptq_write_scales(ctx, out, l, p);
 }
 
-/* group_size as config.json says it: -1 can stand for any row. */
-static bool covers(int bits, int64_t group, const eqi_layout_linear *l)
+static eqat_status write_classic(eqi_ctx *ctx, eqi_shards *out, const eqi_layout_linear *l,
+                                 const eqi_packed *p)
 {
-    return l->q.bits == bits && (group == -1 ? l->q.group == l->in : l->q.group == group);
+    EQI_RETURN_IF(eqi_gptq_write_matrices(ctx, out, l, p, true));
+    return write_g_idx(ctx, out, l);
 }
 
-/* bits and group_size of most of them; `dynamic` lists the others. */
-static void choose(const eqi_layout_linear *linears, size_t n, int *bits, int64_t *group)
+static eqat_status write_v2(eqi_ctx *ctx, eqi_shards *out, const eqi_layout_linear *l,
+                            const eqi_packed *p)
 {
-    size_t best = 0;
-    for (size_t i = 0; i < n; i++) {
-        if (!linears[i].q.bits) continue;
-        const eqi_quant_desc *q = &linears[i].q;
-        int64_t candidates[2] = {q->group, q->group == linears[i].in ? -1 : q->group};
-        for (int c = 0; c < 2; c++) {
-            size_t count = 0;
-            for (size_t j = 0; j < n; j++) count += covers(q->bits, candidates[c], &linears[j]);
-            if (count <= best) continue;
-            best = count;
-            *bits = q->bits;
-            *group = candidates[c];
-        }
-        if (best == n) break;
-    }
+    EQI_RETURN_IF(eqi_gptq_write_matrices(ctx, out, l, p, false));
+    return write_g_idx(ctx, out, l);
 }
 
-/* "+:^model\.layers\.0\.self_attn\.q_proj$", the regular expression of exactly this linear. */
-static void pattern(char sign, const char *name, char *buffer, size_t size)
-{
-    size_t at = (size_t)snprintf(buffer, size, "%c:^", sign);
-    for (; *name && at + 4 < size; name++) {
-        if (*name == '.') buffer[at++] = '\\';
-        buffer[at++] = *name;
-    }
-    snprintf(buffer + at, size - at, "$");
-}
-
-static json_t *make_config(const eqi_layout_linear *linears, size_t n)
-{
-    int bits = 0;
-    int64_t group = 0;
-    choose(linears, n, &bits, &group);
-    json_t *dynamic = json_object();
-    bool failed = !dynamic;
-    for (size_t i = 0; i < n && !failed; i++) {
-        const eqi_layout_linear *l = &linears[i];
-        if (covers(bits, group, l)) continue;
-        char key[256];
-        pattern(l->q.bits ? '+' : '-', l->name, key, sizeof key);
-        json_t *value = l->q.bits
-            ? json_pack("{s:i, s:I}", "bits", l->q.bits, "group_size", (json_int_t)l->q.group)
-            : json_object();
-        failed = json_object_set_new(dynamic, key, value) != 0;
-    }
-    json_t *out = NULL;
-    if (!failed)
-        out = json_pack("{s:i, s:I, s:s, s:s, s:b, s:b, s:b, s:s, s:{s:[s+]}}", "bits", bits,
-                        "group_size", (json_int_t)group, "quant_method", "gptq",
-                        "checkpoint_format", "gptq_v2", "desc_act", 0, "sym", 0, "lm_head", 0,
-                        "pack_dtype", "int32", "meta", "quantizer", "libeqat:", eqat_version());
-    if (out && json_object_size(dynamic) && json_object_set(out, "dynamic", dynamic) != 0) {
-        json_decref(out);
-        out = NULL;
-    }
-    json_decref(dynamic);
-    return out;
-}
-
-/* The classic layout stores zero points less one. */
+/* The classic layout stores zero points less one: 0 becomes 2^bits - 1, and an engine that adds the
+ * one to whole words carries it into the next value. */
 const eqi_layout eqi_layout_gptq = {
     .name = "gptq",
     .method = "gptq",
@@ -407,11 +239,17 @@ const eqi_layout eqi_layout_gptq = {
     .value = "gptq",
     .implied = true,
     .mark = "qweight",
-    .parse = parse,
-    .describe = describe,
-    .check = check,
-    .tensors = tensors,
-    .read = read_linear,
+    .parse = eqi_gptq_parse,
+    .describe = eqi_gptq_describe,
+    .check = eqi_gptq_check,
+    .tensors = eqi_gptq_tensors,
+    .read = eqi_gptq_read,
+    .symmetry = EQI_SYMMETRY_ALL,
+    .symmetric_alone = true,
+    .least_zero = 1,
+    .write = write_classic,
+    .config = eqi_gptq_config,
+    .warn = eqi_gptq_warn,
 };
 
 const eqi_layout eqi_layout_gptq_v2 = {
@@ -420,11 +258,13 @@ const eqi_layout eqi_layout_gptq_v2 = {
     .key = "checkpoint_format",
     .value = "gptq_v2",
     .mark = "qweight",
-    .parse = parse,
-    .describe = describe,
-    .check = check,
-    .tensors = tensors,
-    .read = read_linear,
-    .write = write_linear,
-    .config = make_config,
+    .parse = eqi_gptq_parse_v2,
+    .describe = eqi_gptq_describe,
+    .check = eqi_gptq_check,
+    .tensors = eqi_gptq_tensors,
+    .read = eqi_gptq_read,
+    .symmetry = EQI_SYMMETRY_ALL,
+    .write = write_v2,
+    .config = eqi_gptq_config_v2,
+    .warn = eqi_gptq_warn,
 };

@@ -1,5 +1,7 @@
+#include <math.h>
 #include <stdio.h>
 
+#include "base/half.h"
 #include "format/json_text.h"
 #include "format/layout_impl.h"
 
@@ -16,6 +18,19 @@ const eqi_source_entry *eqi_layout_tensor_of(const eqi_source *source, const eqi
     char name[NAME];
     full_name(l, suffix, name);
     return eqi_source_find(source, name);
+}
+
+eqat_status eqi_layout_words(eqi_source *source, const eqi_layout_linear *l, const char *suffix,
+                             uint32_t **out)
+{
+    const eqi_source_entry *e = eqi_layout_tensor_of(source, l, suffix);
+    *out = eqi_alloc(source->ctx, (size_t)e->bytes, suffix);
+    if (!*out) return EQAT_OUT_OF_MEMORY;
+    eqat_status st = eqi_source_read_raw(source, e, 0, (size_t)e->bytes, *out);
+    if (st == EQAT_OK) return EQAT_OK;
+    eqi_free(source->ctx, *out);
+    *out = NULL;
+    return st;
 }
 
 eqat_status eqi_layout_refuse(eqi_ctx *ctx, const char *path, const char *key, const json_t *found,
@@ -41,7 +56,7 @@ eqat_status eqi_layout_expect(const eqi_layout *layout, const eqi_source *source
     return EQAT_OK;
 }
 
-eqat_status eqi_layout_declare(const eqi_layout *layout, eqi_safetensors_writer *writer,
+eqat_status eqi_layout_declare(const eqi_layout *layout, eqi_shards *out,
                                const eqi_layout_linear *l)
 {
     eqi_layout_tensor list[EQI_LAYOUT_TENSORS];
@@ -49,8 +64,7 @@ eqat_status eqi_layout_declare(const eqi_layout *layout, eqi_safetensors_writer 
     for (int i = 0; i < n; i++) {
         char name[NAME];
         full_name(l, list[i].suffix, name);
-        EQI_RETURN_IF(
-            eqi_safetensors_declare(writer, name, list[i].stored, list[i].ndim, list[i].shape));
+        EQI_RETURN_IF(eqi_shards_declare(out, name, list[i].stored, list[i].ndim, list[i].shape));
     }
     return EQAT_OK;
 }
@@ -66,4 +80,77 @@ int64_t eqi_layout_bytes(const eqi_layout *layout, const eqi_layout_linear *l)
         bytes += (int64_t)eqi_stored_bytes(list[i].stored, elements);
     }
     return bytes;
+}
+
+static eqi_zeros wanted(const eqi_layout *layout, const eqi_layout_linear *l)
+{
+    int middle = 1 << (l->q.bits - 1), top = (1 << l->q.bits) - 1;
+    bool moves = l->symmetric || layout->symmetry == EQI_SYMMETRY_GROUPS;
+    return moves ? (eqi_zeros){middle, middle} : (eqi_zeros){layout->least_zero, top};
+}
+
+eqat_status eqi_layout_survey(eqi_ctx *ctx, const eqi_layout *layout, eqi_layout_linear *l,
+                              eqi_packed *p)
+{
+    int64_t left = 0;
+    l->symmetric = layout->symmetry != EQI_SYMMETRY_NONE;
+    if (l->symmetric) EQI_RETURN_IF(eqi_move_linear(ctx, p, l, wanted(layout, l), &left));
+    l->symmetric &= left == 0;
+    if (layout->judge) layout->judge(l, p);
+    return EQAT_OK;
+}
+
+eqat_status eqi_layout_write(eqi_ctx *ctx, const eqi_layout *layout, eqi_shards *out,
+                             const eqi_layout_linear *l, eqi_packed *p)
+{
+    eqi_zeros zeros = wanted(layout, l);
+    if (zeros.least > 0) EQI_RETURN_IF(eqi_move_linear(ctx, p, l, zeros, NULL));
+    return layout->write(ctx, out, l, p);
+}
+
+static const char *not_usable(float value)
+{
+    return isnan(value) ? "NaN" : value == 0 ? "0" : "infinity";
+}
+
+static const char *name_of_scales(const eqi_layout *layout, const eqi_layout_linear *l)
+{
+    eqi_layout_tensor list[EQI_LAYOUT_TENSORS];
+    int n = layout->tensors(l, list), i = 0;
+    while (i + 1 < n && list[i].types != EQI_ACCEPT_STEPS) i++;
+    return list[i].suffix;
+}
+
+/* As a file would hold them had we written it. */
+static eqat_status round_scales(const eqi_layout *layout, eqi_source *source,
+                                const eqi_layout_linear *l, eqi_packed *p)
+{
+    const eqi_source_entry *mark = eqi_layout_tensor_of(source, l, layout->mark);
+    const char *path = eqi_source_path(source, mark->file);
+    int64_t groups = eqi_packed_groups(l);
+    for (int64_t i = 0; i < l->out * groups; i++) {
+        float s = eqi_f16_to_f32(eqi_f32_to_f16(p->s[i]));
+        if (!isfinite(s) || p->s[i] == 0)
+            return eqi_fail(source->ctx, EQAT_NUMERIC,
+                            "%s: tensor %s.%s: found %s for group %lld of output %lld, expected "
+                            "finite numbers other than 0",
+                            path, l->name, name_of_scales(layout, l), not_usable(s),
+                            (long long)(i % groups), (long long)(i / groups));
+        p->s[i] = s == 0 ? eqi_stored_scale(p->s[i]) : s;
+    }
+    return EQAT_OK;
+}
+
+eqat_status eqi_packing_read(const eqi_packing *packing, eqi_source *source,
+                             const eqi_layout_linear *l, eqi_weight *out)
+{
+    eqi_packed p;
+    eqat_status st;
+    EQI_GOTO(done, eqi_packed_create(source->ctx, &p, l));
+    EQI_GOTO(done, packing->layout->read(packing, source, l, &p));
+    EQI_GOTO(done, round_scales(packing->layout, source, l, &p));
+    st = eqi_packed_give(source->ctx, &p, l, out);
+done:
+    eqi_packed_free(source->ctx, &p);
+    return st;
 }

@@ -6,15 +6,9 @@
 
 #include <jansson.h>
 
-#include "format/source.h"
-#include "ops/ops.h"
-
-/* A linear as layouts see it. */
-typedef struct eqi_layout_linear {
-    const char *name; /* "model.layers.0.self_attn.q_proj" */
-    int64_t out, in;
-    eqi_quant_desc q; /* bits 0: not packed; clamp does not count */
-} eqi_layout_linear;
+#include "format/moves.h"
+#include "format/packed.h"
+#include "format/shards.h"
 
 /* One of the tensors that a packed linear is stored as, "<linear>.<suffix>". */
 typedef struct eqi_layout_tensor {
@@ -28,12 +22,22 @@ typedef struct eqi_layout_tensor {
 
 #define EQI_LAYOUT_TENSORS 6 /* of one linear, at most */
 
+/* What symmetric linears, of which every zero point is 2^(bits-1) or can be moved there, are worth
+ * to a layout. */
+typedef enum eqi_symmetry {
+    EQI_SYMMETRY_NONE,
+    EQI_SYMMETRY_GROUPS, /* moves what groups it can, and says nothing */
+    EQI_SYMMETRY_EACH,   /* says so of each linear */
+    EQI_SYMMETRY_ALL,    /* says so of a model of nothing else */
+} eqi_symmetry;
+
 /* quantization_config of an input. */
 typedef struct eqi_packing {
     const struct eqi_layout *layout; /* NULL: config.json has none, and no linear is packed */
     int bits;
     int64_t group; /* -1: the whole row */
     bool varies;   /* linears may differ from bits and group */
+    bool less_one; /* zero points are stored less one, mod 2^bits */
 } eqi_packing;
 
 typedef struct eqi_layout {
@@ -56,18 +60,28 @@ typedef struct eqi_layout {
     eqat_status (*check)(eqi_ctx *ctx, const eqi_layout_linear *linear);
     /* The tensors of a linear, in the order in which they are written; their number. */
     int (*tensors)(const eqi_layout_linear *linear, eqi_layout_tensor list[EQI_LAYOUT_TENSORS]);
-    /* New codes, s and z in *out; whatever is there after a failure is the caller's too. Scales
-     * are rounded to fp16; one that is not finite is EQAT_NUMERIC. */
+    /* Fills in *out, which holds zeros; scales need not be of fp16 yet. */
     eqat_status (*read)(const eqi_packing *packing, eqi_source *source,
-                        const eqi_layout_linear *linear, eqi_weight *out);
+                        const eqi_layout_linear *linear, eqi_packed *out);
 
-    /* Both NULL: the layout is read alone. The data of `tensors`, in its order, from codes U32,
-     * s F32 and z U8. */
-    eqat_status (*write)(eqi_ctx *ctx, eqi_safetensors_writer *writer,
-                         const eqi_layout_linear *linear, const eqi_weight *packed);
+    /* Writing; `write` NULL: the layout is read alone. */
+    eqi_symmetry symmetry;
+    bool symmetric_alone; /* a model that is not symmetric is refused unless allow_asymmetric */
+    int least_zero;       /* what a group is moved to, where it can be */
+    const char *kind;     /* metadata of the weight files; NULL: "pt" */
+    const char *also;     /* another key of config.json that holds the same; NULL: none */
+    const char *dtype;    /* torch_dtype of config.json; NULL: as it came */
+    /* Anything else that the tensors of a linear depend on, from what will be written; NULL:
+     * nothing. */
+    void (*judge)(eqi_layout_linear *linear, const eqi_packed *packed);
+    /* The data of `tensors`, in its order. */
+    eqat_status (*write)(eqi_ctx *ctx, eqi_shards *out, const eqi_layout_linear *linear,
+                         const eqi_packed *packed);
     /* A new quantization_config for all linears of a model, in order, those that are not packed
-     * among them; at least one is. NULL: out of memory. */
+     * among them; at least one is. NULL: out of memory. The member NULL: there is none. */
     json_t *(*config)(const eqi_layout_linear *linears, size_t n);
+    /* What engines cannot do with such a model is said in the log; NULL: nothing. */
+    void (*warn)(eqi_ctx *ctx, const eqi_layout_linear *linears, size_t n);
 } eqi_layout;
 
 size_t eqi_layout_count(void);
@@ -84,8 +98,19 @@ eqat_status eqi_packing_parse(eqi_ctx *ctx, eqi_packing *out, const json_t *json
 eqat_status eqi_packing_expect(const eqi_packing *packing, const eqi_source *source,
                                const char *path, eqi_layout_linear *linear);
 
-eqat_status eqi_layout_declare(const eqi_layout *layout, eqi_safetensors_writer *writer,
+/* New codes, s and z of a packed linear in *out; whatever is there after a failure is the caller's
+ * too. Scales are rounded to fp16; one that is not finite or zero is EQAT_NUMERIC. */
+eqat_status eqi_packing_read(const eqi_packing *packing, eqi_source *source,
+                             const eqi_layout_linear *linear, eqi_weight *out);
+
+/* Whether every zero point can be moved to 2^(bits-1). */
+eqat_status eqi_layout_survey(eqi_ctx *ctx, const eqi_layout *layout, eqi_layout_linear *linear,
+                              eqi_packed *packed);
+eqat_status eqi_layout_declare(const eqi_layout *layout, eqi_shards *out,
                                const eqi_layout_linear *linear);
+/* Moves the groups of a linear to where the layout wants them, and writes it. */
+eqat_status eqi_layout_write(eqi_ctx *ctx, const eqi_layout *layout, eqi_shards *out,
+                             const eqi_layout_linear *linear, eqi_packed *packed);
 /* What the tensors of a packed linear take. */
 int64_t eqi_layout_bytes(const eqi_layout *layout, const eqi_layout_linear *linear);
 

@@ -14,6 +14,15 @@ const eqi_source_entry *eqi_layout_tensor_of(const eqi_source *source,
 /* Holds a packed linear's tensors against what the layout says of them. */
 eqat_status eqi_layout_expect(const eqi_layout *layout, const eqi_source *source, const char *path,
                               const eqi_layout_linear *linear);
+/* All words of the tensor "<linear>.<suffix>", which has been held against `tensors`; the caller
+ * frees them. */
+eqat_status eqi_layout_words(eqi_source *source, const eqi_layout_linear *linear,
+                             const char *suffix, uint32_t **out);
+/* The index "<linear>.<suffix>", when there is one, says that input k is in group k / q.group. */
+eqat_status eqi_layout_check_g_idx(eqi_source *source, const eqi_layout_linear *linear,
+                                   const char *suffix);
+/* [rows, columns] -> [columns, rows] */
+void eqi_transpose_words(const uint32_t *src, int64_t rows, int64_t columns, uint32_t *dst);
 /* EQAT_UNSUPPORTED: a key of quantization_config, what it is and what it should be. */
 eqat_status eqi_layout_refuse(eqi_ctx *ctx, const char *path, const char *key, const json_t *found,
                               const char *expected);

@@ -4,10 +4,9 @@
 
 #include "base/file.h"
 #include "base/half.h"
-#include "model/formats.h"
+#include "model/folder.h"
 #include "model/read.h"
 #include "quant/freeze.h"
-#include "quant/quantizer.h"
 
 #define CHUNK ((int64_t)1 << 16)
 
@@ -15,15 +14,16 @@
 typedef struct emitter {
     eqat_model *m;
     eqi_ctx *ctx;
-    const eqi_layout *layout; /* of packed linears */
-    eqi_safetensors_writer *out;
+    const eqi_folder *folder;
+    size_t linear; /* of folder->linears, the next */
+    eqi_shards *out;
     bool writing;
 } emitter;
 
 static eqat_status declare(emitter *e, const char *name, eqi_stored stored, int ndim,
                            const int64_t *shape)
 {
-    return eqi_safetensors_declare(e->out, name, stored, ndim, shape);
+    return eqi_shards_declare(e->out, name, stored, ndim, shape);
 }
 
 static eqat_status refuse_value(emitter *e, const char *name, float value)
@@ -56,7 +56,7 @@ static eqat_status write_memory(emitter *e, const char *name, eqi_stored stored,
             st = refuse_value(e, name, wide[bad]);
             goto done;
         }
-        EQI_GOTO(done, eqi_safetensors_write(e->out, data, (size_t)count * eqi_dtype_size(kept)));
+        EQI_GOTO(done, eqi_shards_write(e->out, data, (size_t)count * eqi_dtype_size(kept)));
     }
 done:
     eqi_tensor_unref(flat);
@@ -81,7 +81,7 @@ static eqat_status write_source(emitter *e, const eqi_source_entry *entry, eqi_s
         EQI_GOTO(done,
                  eqi_read_chunk(e->m, entry, row * width, count, eqi_kept_dtype(stored), false,
                                 wide, narrow, &data));
-        EQI_GOTO(done, eqi_safetensors_write(e->out, data, (size_t)count * size));
+        EQI_GOTO(done, eqi_shards_write(e->out, data, (size_t)count * size));
     }
 done:
     eqi_free(e->ctx, wide);
@@ -101,34 +101,23 @@ static eqat_status emit_dense(emitter *e, const char *name, eqi_tensor *t)
     return memory ? write_memory(e, name, stored, t) : write_source(e, entry, stored);
 }
 
-/* z may be an F32 master: the products round and clamp it, and so does the file. */
-static eqat_status write_packed(emitter *e, const eqi_layout_linear *l, eqi_weight w)
+static eqat_status write_packed(emitter *e, const eqi_linear *l, const eqi_layout_linear *linear)
 {
-    eqi_tensor *rounded = NULL;
-    if (w.z->v.dtype != EQI_U8) EQI_RETURN_IF(eqi_quant_round_z(w.z, w.q.bits, &rounded));
-    if (rounded) w.z = rounded;
-    eqat_status st = e->layout->write(e->ctx, e->out, l, &w);
-    eqi_tensor_unref(rounded);
+    eqi_packed p;
+    EQI_RETURN_IF(eqi_model_packed(e->m, l, linear, &p));
+    eqat_status st = eqi_layout_write(e->ctx, e->folder->layout, e->out, linear, &p);
+    eqi_packed_free(e->ctx, &p);
     return st;
 }
 
 static eqat_status emit_linear(emitter *e, eqi_linear *l)
 {
     char name[128];
-    eqi_quant_desc q = eqi_linear_quantization(l);
-    eqi_layout_linear linear = eqi_linear_described(l, q);
-    if (q.bits && !e->writing) {
-        EQI_RETURN_IF(eqi_layout_declare(e->layout, e->out, &linear));
-    } else if (q.bits && l->weight.codes) {
-        EQI_RETURN_IF(write_packed(e, &linear, l->weight));
-    } else if (q.bits) {
-        /* Packed in the input and not in memory: through memory, because the input's layout
-         * may be another one. */
-        eqi_weight w = {0};
-        EQI_RETURN_IF(eqi_load_packed(e->m, l, &w));
-        eqat_status st = write_packed(e, &linear, w);
-        eqi_weight_release(&w);
-        EQI_RETURN_IF(st);
+    const eqi_layout_linear *linear = &e->folder->linears[e->linear++];
+    if (linear->q.bits && !e->writing) {
+        EQI_RETURN_IF(eqi_layout_declare(e->folder->layout, e->out, linear));
+    } else if (linear->q.bits) {
+        EQI_RETURN_IF(write_packed(e, l, linear));
     } else {
         snprintf(name, sizeof name, "%s.weight", l->name);
         EQI_RETURN_IF(emit_dense(e, name, l->weight.w));
@@ -140,6 +129,7 @@ static eqat_status emit_linear(emitter *e, eqi_linear *l)
 static eqat_status emit_all(emitter *e)
 {
     eqat_model *m = e->m;
+    e->linear = 0;
     EQI_RETURN_IF(emit_dense(e, "model.embed_tokens.weight", m->embedding));
     for (int64_t b = 0; b < m->config.blocks; b++) {
         eqi_block *block = &m->blocks[b];
@@ -153,48 +143,21 @@ static eqat_status emit_all(emitter *e)
     return m->config.tied ? EQAT_OK : emit_dense(e, "lm_head.weight", m->head);
 }
 
-static eqat_status write_weights(eqat_model *m, const eqi_layout *layout, const char *dir)
+static eqat_status write_weights(eqat_model *m, const eqi_folder *f, const char *dir)
 {
-    char *path = eqi_path_join(m->ctx, dir, "model.safetensors");
-    if (!path) return EQAT_OUT_OF_MEMORY;
-    emitter e = {.m = m, .ctx = m->ctx, .layout = layout};
+    emitter e = {.m = m, .ctx = m->ctx, .folder = f};
+    const char *kind = f->layout->kind ? f->layout->kind : "pt";
     eqat_status st;
-    EQI_GOTO(done, eqi_safetensors_create(m->ctx, &e.out, path));
-    EQI_GOTO(done, eqi_safetensors_metadata(e.out, "format", "pt"));
+    EQI_GOTO(done, eqi_shards_create(m->ctx, &e.out, dir, f->options->max_shard_size, kind));
     EQI_GOTO(done, emit_all(&e));
     e.writing = true;
     EQI_GOTO(done, emit_all(&e));
-    eqi_safetensors_writer *out = e.out;
+    eqi_shards *out = e.out;
     e.out = NULL;
-    st = eqi_safetensors_close(out);
+    st = eqi_shards_close(out);
 done:
-    eqi_safetensors_discard(e.out);
-    eqi_free(m->ctx, path);
+    eqi_shards_discard(e.out);
     return st;
-}
-
-/* What the layout would have to hold; `quantizer`: for what is dense now, or NULL. */
-static eqat_status described(const eqi_linear *l, const eqat_quantizer *quantizer,
-                             eqi_layout_linear *out)
-{
-    eqi_quant_desc q = eqi_linear_quantization(l);
-    eqi_quant quant = {.kind = NULL};
-    if (!q.bits && quantizer) EQI_RETURN_IF(eqi_linear_choose(l, quantizer, &quant));
-    *out = eqi_linear_described(l, quant.kind ? quant.desc : q);
-    return EQAT_OK;
-}
-
-eqat_status eqi_folder_check(eqat_model *m, const eqat_quantizer *quantizer,
-                             const eqat_save_options *o)
-{
-    const eqi_layout *layout = eqi_layout_find(o->format);
-    for (int64_t b = 0; b < m->config.blocks; b++)
-        for (int i = 0; i < m->blocks[b].n_linears; i++) {
-            eqi_layout_linear linear;
-            EQI_RETURN_IF(described(&m->blocks[b].linears[i], quantizer, &linear));
-            if (linear.q.bits) EQI_RETURN_IF(layout->check(m->ctx, &linear));
-        }
-    return EQAT_OK;
 }
 
 static eqat_status round_f32(eqi_tensor *t, eqi_stored stored)
@@ -224,18 +187,32 @@ eqat_status eqi_round_trained(eqat_model *m)
     return EQAT_OK;
 }
 
-eqat_status eqi_folder_save(eqat_model *m, const char *dir, const eqat_save_options *o)
+static eqat_status write_files(eqat_model *m, const eqi_folder *f, const char *dir)
 {
-    const eqi_layout *layout = eqi_layout_find(o->format);
+    EQI_RETURN_IF(eqi_round_trained(m));
+    EQI_RETURN_IF(write_weights(m, f, dir));
+    EQI_RETURN_IF(eqi_save_config(m, f, dir));
+    return m->tokenizer ? eqat_tokenizer_save(m->tokenizer, dir) : EQAT_OK;
+}
+
+static eqat_status write_folder(eqat_model *m, const eqi_folder *f, const char *dir)
+{
     eqi_outdir *out;
     EQI_RETURN_IF(eqi_outdir_begin(m->ctx, &out, dir));
-    eqat_status st;
-    EQI_GOTO(done, eqi_round_trained(m));
-    EQI_GOTO(done, write_weights(m, layout, out->temp));
-    EQI_GOTO(done, eqi_save_config(m, layout, out->temp));
-    EQI_GOTO(done, m->tokenizer ? eqat_tokenizer_save(m->tokenizer, out->temp) : EQAT_OK);
-    st = eqi_outdir_commit(&out);
-done:
+    eqat_status st = write_files(m, f, out->temp);
+    if (st == EQAT_OK) st = eqi_outdir_commit(&out);
     eqi_outdir_abort(&out);
+    return st;
+}
+
+eqat_status eqi_folder_save(eqat_model *m, const char *dir, const eqat_save_options *o)
+{
+    eqi_folder f;
+    eqat_status st = eqi_folder_plan(m, NULL, o, &f);
+    if (st == EQAT_OK) {
+        eqi_folder_warn(m, &f);
+        st = write_folder(m, &f, dir);
+    }
+    eqi_folder_release(m, &f);
     return st;
 }

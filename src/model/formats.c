@@ -6,9 +6,10 @@
 #include "base/entry.h"
 
 /* Names as the option lists them, and the rows in the same order. */
-static const char *const names[] = {"gptq_v2", NULL};
+static const char *const names[] = {"gptq_v2", "gptq", NULL};
 static const eqi_format formats[] = {
     {"gptq_v2", eqi_folder_check, eqi_folder_save},
+    {"gptq", eqi_folder_check, eqi_folder_save},
 };
 _Static_assert(EQI_COUNT(names) == EQI_COUNT(formats) + 1, "a name for every format");
 
@@ -41,14 +42,13 @@ static const eqi_format *find(const char *name)
     return &formats[i];
 }
 
-static eqat_status take(eqat_model *m, const eqat_quantizer *quantizer,
-                        const eqat_save_options *options, eqat_save_options *o,
+static eqat_status take(eqat_model *m, const eqat_save_options *options, eqat_save_options *o,
                         const eqi_format **format)
 {
     EQI_RETURN_IF(eqi_options_take(m->ctx, &eqi_struct_save, o, options));
     if (!o->format) o->format = formats[0].name;
     *format = find(o->format);
-    return (*format)->check(m, quantizer, o);
+    return EQAT_OK;
 }
 
 eqat_status eqat_model_check_save(eqat_model *m, const eqat_quantizer *quantizer,
@@ -57,7 +57,8 @@ eqat_status eqat_model_check_save(eqat_model *m, const eqat_quantizer *quantizer
     EQI_ENTER_OF(m);
     eqat_save_options o;
     const eqi_format *format;
-    return take(m, quantizer, options, &o, &format);
+    EQI_RETURN_IF(take(m, options, &o, &format));
+    return format->check(m, quantizer, &o);
 }
 
 eqat_status eqat_model_save(eqat_model *m, const char *path, const eqat_save_options *options)
@@ -66,7 +67,6 @@ eqat_status eqat_model_save(eqat_model *m, const char *path, const eqat_save_opt
     EQI_NEED(m->ctx, path);
     eqat_save_options o;
     const eqi_format *format;
-    /* Everything that could be refused is refused before the first byte. */
-    EQI_RETURN_IF(take(m, NULL, options, &o, &format));
+    EQI_RETURN_IF(take(m, options, &o, &format));
     return format->save(m, path, &o);
 }

@@ -10,8 +10,8 @@ typedef struct eqi_format {
      * is NULL. Writes nothing. EQAT_UNSUPPORTED with the line why not. */
     eqat_status (*check)(eqat_model *model, const eqat_quantizer *quantizer,
                          const eqat_save_options *options);
-    /* After check, with what it passed; a path that cannot be written is refused before memory is
-     * rounded. Nothing is left at `path` on failure. */
+    /* Refuses what check refuses, and a path that cannot be written, before memory is rounded.
+     * Nothing is left at `path` on failure. */
     eqat_status (*save)(eqat_model *model, const char *path, const eqat_save_options *options);
 } eqi_format;
 
@@ -25,5 +25,10 @@ eqat_status eqi_folder_save(eqat_model *model, const char *path, const eqat_save
 /* What a driver of the user's trained takes the values that a file will hold; nothing while an
  * E2E-QP job trains them. */
 eqat_status eqi_round_trained(eqat_model *model);
+
+/* Codes, scales and zero points of a packed linear, `linear` being it as layouts see it; freed by
+ * the caller. */
+eqat_status eqi_model_packed(eqat_model *model, const eqi_linear *l,
+                             const eqi_layout_linear *linear, eqi_packed *out);
 
 #endif

@@ -60,8 +60,6 @@ eqat_status eqi_model_layout(eqat_model *model);
 eqat_status eqi_model_find_linear(eqat_model *model, int64_t block, int64_t index,
                                   const eqi_linear **linear);
 eqat_status eqi_load_packed(eqat_model *model, const eqi_linear *linear, eqi_weight *weight);
-/* config.json, with quantization_config as the layout has it, and the small files beside it. */
-eqat_status eqi_save_config(eqat_model *model, const eqi_layout *layout, const char *dir);
 /* x with the model's rotary tables, as its blocks take it; eqi_model_prepare has made them. */
 eqi_block_input eqi_model_input(const eqat_model *model, eqi_tensor *x);
 /* What enters the first block, [B, T, H] in the compute dtype: a batch's embeddings, checked, or

@@ -112,7 +112,7 @@ eqat_status eqi_load_packed(eqat_model *m, const eqi_linear *l, eqi_weight *weig
 {
     eqi_layout_linear linear = eqi_linear_described(l, l->file);
     eqi_weight w = {0};
-    eqat_status st = m->packing.layout->read(&m->packing, m->source, &linear, &w);
+    eqat_status st = eqi_packing_read(&m->packing, m->source, &linear, &w);
     if (st != EQAT_OK) {
         eqi_weight_release(&w);
         return st;

@@ -1,7 +1,7 @@
 #include <string.h>
 
 #include "base/file.h"
-#include "model/model.h"
+#include "model/folder.h"
 
 #define COPY_LIMIT ((size_t)64 << 20)
 
@@ -44,43 +44,46 @@ static eqat_status write_json(eqi_ctx *ctx, const json_t *json, const char *path
                                    : st;
 }
 
-static eqat_status quantization_config(eqat_model *m, const eqi_layout *layout, json_t **out)
+static bool set_quantization(json_t *json, const eqi_folder *f)
 {
-    size_t n = 0, most = 0;
-    for (int64_t b = 0; b < m->config.blocks; b++) most += (size_t)m->blocks[b].n_linears;
-    eqi_layout_linear *linears =
-        eqi_calloc(m->ctx, most, sizeof *linears, "the quantization of a model");
-    if (!linears) return EQAT_OUT_OF_MEMORY;
-    bool any = false;
-    for (int64_t b = 0; b < m->config.blocks; b++)
-        for (int i = 0; i < m->blocks[b].n_linears; i++) {
-            const eqi_linear *l = &m->blocks[b].linears[i];
-            linears[n++] = eqi_linear_described(l, eqi_linear_quantization(l));
-            any |= linears[n - 1].q.bits != 0;
-        }
-    *out = any ? layout->config(linears, n) : NULL;
-    eqi_free(m->ctx, linears);
-    return any && !*out ? eqi_fail(m->ctx, EQAT_OUT_OF_MEMORY, "out of memory: quantization_config")
-                        : EQAT_OK;
+    if (!f->packed || !f->layout->config) return true;
+    json_t *q = f->layout->config(f->linears, f->n);
+    const char *also = f->layout->also;
+    bool set = q && json_object_set(json, "quantization_config", q) == 0 &&
+        (!also || json_object_set(json, also, q) == 0);
+    json_decref(q);
+    return set;
 }
 
-static eqat_status write_config(eqat_model *m, const eqi_layout *layout, const char *path)
+static bool set_dtype(json_t *json, const char *dtype)
+{
+    json_object_del(json, "dtype");
+    return json_object_set_new(json, "torch_dtype", json_string(dtype)) == 0;
+}
+
+static json_t *make_config(const eqat_model *m, const eqi_folder *f)
 {
     static const char *const names[] = {
         [EQI_F32] = "float32", [EQI_BF16] = "bfloat16", [EQI_F16] = "float16"};
-    json_t *quantization;
-    EQI_RETURN_IF(quantization_config(m, layout, &quantization));
     json_t *json = json_deep_copy(m->json);
-    bool failed = !json;
-    if (json) json_object_del(json, "quantization_config");
-    if (json && !json_object_get(json, "torch_dtype") && !json_object_get(json, "dtype"))
-        failed |= json_object_set_new(json, "torch_dtype",
-                                      json_string(names[eqi_kept_dtype(m->embedding_stored)])) != 0;
-    if (json && quantization)
-        failed |= json_object_set(json, "quantization_config", quantization) != 0;
-    eqat_status st = failed ? eqi_fail(m->ctx, EQAT_OUT_OF_MEMORY, "out of memory: config.json")
-                            : write_json(m->ctx, json, path);
-    json_decref(quantization);
+    if (!json) return NULL;
+    json_object_del(json, "quantization_config");
+    json_object_del(json, "quantization");
+    bool set = true;
+    if (f->layout->dtype && f->packed)
+        set = set_dtype(json, f->layout->dtype);
+    else if (!json_object_get(json, "torch_dtype") && !json_object_get(json, "dtype"))
+        set = set_dtype(json, names[eqi_kept_dtype(m->embedding_stored)]);
+    if (set && set_quantization(json, f)) return json;
+    json_decref(json);
+    return NULL;
+}
+
+static eqat_status write_config(eqat_model *m, const eqi_folder *f, const char *path)
+{
+    json_t *json = make_config(m, f);
+    if (!json) return eqi_fail(m->ctx, EQAT_OUT_OF_MEMORY, "out of memory: config.json");
+    eqat_status st = write_json(m->ctx, json, path);
     json_decref(json);
     return st;
 }
@@ -102,7 +105,7 @@ static eqat_status copy_file(eqat_model *m, const char *dir, const char *name)
     return st;
 }
 
-eqat_status eqi_save_config(eqat_model *m, const eqi_layout *layout, const char *dir)
+eqat_status eqi_save_config(eqat_model *m, const eqi_folder *f, const char *dir)
 {
     /* Of a tokenizer that libeqat does not read. */
     static const char *const tokenizer_files[] = {"tokenizer.json",
@@ -114,7 +117,7 @@ eqat_status eqi_save_config(eqat_model *m, const eqi_layout *layout, const char 
                                                   "tokenizer.model",
                                                   "chat_template.jinja"};
     char *path = eqi_path_join(m->ctx, dir, "config.json");
-    eqat_status st = path ? write_config(m, layout, path) : EQAT_OUT_OF_MEMORY;
+    eqat_status st = path ? write_config(m, f, path) : EQAT_OUT_OF_MEMORY;
     eqi_free(m->ctx, path);
     if (st != EQAT_OK || !eqi_path_is_dir(m->path)) return st;
     EQI_RETURN_IF(copy_file(m, dir, "generation_config.json"));

@@ -1,6 +1,7 @@
 /* What every row of the table of storage layouts owes, whatever its tensors are. */
 #include <jansson.h>
 #include <math.h>
+#include <string.h>
 
 #include "base/half.h"
 #include "each_test.h"
@@ -13,81 +14,88 @@ static const eqi_layout_linear linears[] = {
     {"model.layers.1.mlp.down_proj", 96, 64, {.bits = 0}},
 };
 
-static eqi_tensor *filled(eqi_dtype dtype, int64_t rows, int64_t columns, const void *data)
+/* Arbitrary codes, zero points over the whole range or in the middle, scales that fp16 holds. */
+static eqi_packed packed_of(const eqi_layout_linear *l, bool symmetric)
 {
-    eqi_tensor *t;
-    OK(ctx, eqi_tensor_create(ctx, &t, dtype, 2, (int64_t[]){rows, columns}));
-    OK(ctx, eqi_tensor_upload(t, data, (size_t)(rows * columns) * eqi_dtype_size(dtype)));
-    return t;
-}
-
-/* Arbitrary codes, zero points over the whole range, scales that fp16 holds. */
-static eqi_weight weight_of(const eqi_layout_linear *l)
-{
-    static uint32_t codes[96 * 96];
-    static uint8_t z[96 * 96];
-    static float s[96 * 96];
-    int64_t words = l->in / 32 * l->q.bits, groups = l->in / l->q.group;
-    for (int64_t i = 0; i < l->out * words; i++)
-        codes[i] = (uint32_t)(i + 1) * 2654435761u ^ (uint32_t)l->in;
-    for (int64_t i = 0; i < l->out * groups; i++) {
-        z[i] = (uint8_t)((i * 7 + 3) % (1 << l->q.bits));
-        s[i] = eqi_f16_to_f32((uint16_t)(0x1400 + 37 * i));
+    eqi_packed p;
+    OK(ctx, eqi_packed_create(ctx, &p, l));
+    for (int64_t i = 0; i < l->out * eqi_packed_words(l); i++)
+        p.codes[i] = (uint32_t)(i + 1) * 2654435761u ^ (uint32_t)l->in;
+    for (int64_t i = 0; i < l->out * eqi_packed_groups(l); i++) {
+        p.z[i] = (uint8_t)(symmetric ? 1 << (l->q.bits - 1) : (i * 7 + 3) % (1 << l->q.bits));
+        p.s[i] = eqi_f16_to_f32((uint16_t)(0x1400 + 37 * i)) * (i % 3 ? 1 : -1);
     }
-    return (eqi_weight){.codes = filled(EQI_U32, l->out, words, codes),
-                        .s = filled(EQI_F32, l->out, groups, s),
-                        .z = filled(EQI_U8, l->out, groups, z),
-                        .q = l->q};
+    return p;
 }
 
-static void release(eqi_weight *w)
+static void same(const eqi_tensor *t, const void *expected)
 {
-    eqi_tensor_unref(w->codes);
-    eqi_tensor_unref(w->s);
-    eqi_tensor_unref(w->z);
-    eqi_storage_trim(ctx);
+    static unsigned char found[96 * 96 * 4];
+    size_t n = (size_t)eqi_view_count(&t->v) * eqi_dtype_size(t->v.dtype);
+    OK(ctx, eqi_tensor_download(t, found, n));
+    ck_assert_mem_eq(found, expected, n);
 }
 
-static void same(const eqi_tensor *a, const eqi_tensor *b)
+/* Into a new folder. */
+static const char *write_all(const eqi_layout *layout, eqi_layout_linear *all, size_t n,
+                             bool symmetric)
 {
-    static unsigned char x[96 * 96 * 4], y[96 * 96 * 4];
-    ck_assert(a->v.dtype == b->v.dtype && eqi_view_same_shape(&a->v, &b->v));
-    size_t n = (size_t)eqi_view_count(&a->v) * eqi_dtype_size(a->v.dtype);
-    OK(ctx, eqi_tensor_download(a, x, n));
-    OK(ctx, eqi_tensor_download(b, y, n));
-    ck_assert_mem_eq(x, y, n);
-}
-
-static void write_all(const eqi_layout *layout, const char *path)
-{
-    eqi_safetensors_writer *writer;
-    OK(ctx, eqi_safetensors_create(ctx, &writer, path));
-    for (size_t i = 0; i < EQI_COUNT(linears); i++)
-        if (linears[i].q.bits) OK(ctx, eqi_layout_declare(layout, writer, &linears[i]));
-    for (size_t i = 0; i < EQI_COUNT(linears); i++) {
-        if (!linears[i].q.bits) continue;
-        eqi_weight w = weight_of(&linears[i]);
-        OK(ctx, layout->write(ctx, writer, &linears[i], &w));
-        release(&w);
+    const char *folder = fresh_dir();
+    eqi_shards *out;
+    OK(ctx, eqi_shards_create(ctx, &out, folder, 0, "pt"));
+    for (size_t i = 0; i < n; i++) {
+        if (!all[i].q.bits) continue;
+        eqi_packed p = packed_of(&all[i], symmetric);
+        OK(ctx, eqi_layout_survey(ctx, layout, &all[i], &p));
+        OK(ctx, eqi_layout_declare(layout, out, &all[i]));
+        eqi_packed_free(ctx, &p);
     }
-    OK(ctx, eqi_safetensors_close(writer));
+    for (size_t i = 0; i < n; i++) {
+        if (!all[i].q.bits) continue;
+        eqi_packed p = packed_of(&all[i], symmetric);
+        OK(ctx, eqi_layout_write(ctx, layout, out, &all[i], &p));
+        eqi_packed_free(ctx, &p);
+    }
+    OK(ctx, eqi_shards_close(out));
+    return folder;
 }
 
-static void read_back(const eqi_packing *packing, eqi_source *source,
-                      const eqi_layout_linear *expected)
+/* The values, bit for bit but for the sign of a zero: what a move may change. */
+static void same_values(const eqi_layout_linear *l, const eqi_packed *a, const eqi_packed *b)
+{
+    uint8_t x[96], y[96];
+    for (int64_t n = 0; n < l->out; n++) {
+        eqi_bits_unpack(a->codes + n * eqi_packed_words(l), l->q.bits, l->in, x);
+        eqi_bits_unpack(b->codes + n * eqi_packed_words(l), l->q.bits, l->in, y);
+        for (int64_t k = 0; k < l->in; k++) {
+            int64_t g = n * eqi_packed_groups(l) + k / l->q.group;
+            ck_assert((float)(x[k] - a->z[g]) * a->s[g] == (float)(y[k] - b->z[g]) * b->s[g]);
+        }
+    }
+}
+
+static void read_back(const eqi_layout *layout, eqi_packing *packing, eqi_source *source,
+                      const eqi_layout_linear *expected, bool symmetric)
 {
     eqi_layout_linear l = {.name = expected->name, .out = expected->out, .in = expected->in};
     OK(ctx, eqi_packing_expect(packing, source, "here", &l));
     ck_assert(l.q.bits == expected->q.bits && l.q.group == expected->q.group);
     if (!l.q.bits) return;
-    eqi_weight w = weight_of(expected), found = {0};
-    OK(ctx, packing->layout->read(packing, source, &l, &found));
+    eqi_packed wanted = packed_of(expected, symmetric), p;
+    eqi_weight found = {0};
+    OK(ctx, eqi_packing_read(packing, source, &l, &found));
     ck_assert(found.q.bits == l.q.bits && found.q.group == l.q.group);
-    same(found.codes, w.codes);
-    same(found.s, w.s);
-    same(found.z, w.z);
-    release(&w);
-    release(&found);
+    OK(ctx, eqi_packed_take(ctx, &p, &l, &found));
+    same_values(&l, &p, &wanted);
+    if (layout->symmetry != EQI_SYMMETRY_GROUPS && !layout->least_zero) {
+        same(found.codes, wanted.codes);
+        same(found.s, wanted.s);
+        same(found.z, wanted.z);
+    }
+    eqi_packed_free(ctx, &p);
+    eqi_packed_free(ctx, &wanted);
+    eqi_weight_release(&found);
+    eqi_storage_trim(ctx);
 }
 
 static int64_t bytes_of(const eqi_source *source)
@@ -98,30 +106,45 @@ static int64_t bytes_of(const eqi_source *source)
     return n;
 }
 
+/* Those of `linears` that the layout holds. */
+static size_t fitting(const eqi_layout *layout, eqi_layout_linear all[EQI_COUNT(linears)])
+{
+    size_t n = 0;
+    for (size_t k = 0; k < EQI_COUNT(linears); k++)
+        if (!linears[k].q.bits || layout->check(ctx, &linears[k]) == EQAT_OK) all[n++] = linears[k];
+    ck_assert_uint_ge(n, 2);
+    return n;
+}
+
+static void round_trip(const eqi_layout *layout, bool symmetric)
+{
+    eqi_layout_linear all[EQI_COUNT(linears)];
+    size_t n = fitting(layout, all);
+    int64_t size = 0;
+    const char *folder = write_all(layout, all, n, symmetric);
+    for (size_t k = 0; k < n; k++)
+        if (all[k].q.bits) size += eqi_layout_bytes(layout, &all[k]);
+    json_t *q = layout->config(all, n), *json = json_pack("{s:O}", "quantization_config", q);
+    if (layout->also) json_object_set(json, layout->also, q);
+    eqi_packing packing;
+    OK(ctx, eqi_packing_parse(ctx, &packing, json, "config.json"));
+    ck_assert_ptr_eq(packing.layout, layout);
+    eqi_source *source;
+    OK(ctx, eqi_source_open_safetensors(ctx, &source, folder));
+    ck_assert_int_eq(bytes_of(source), size);
+    for (size_t k = 0; k < n; k++) read_back(layout, &packing, source, &all[k], symmetric);
+    eqi_source_close(source);
+    json_decref(q);
+    json_decref(json);
+}
+
 START_TEST(what_is_written_is_read)
 {
     for (size_t i = 0; i < eqi_layout_count(); i++) {
         const eqi_layout *layout = eqi_layout_at(i);
-        if (!layout->write) continue;
-        int64_t size = 0;
-        for (size_t k = 0; k < EQI_COUNT(linears); k++)
-            if (linears[k].q.bits) {
-                OK(ctx, layout->check(ctx, &linears[k]));
-                size += eqi_layout_bytes(layout, &linears[k]);
-            }
-        const char *path = scratch("model.safetensors");
-        write_all(layout, path);
-        json_t *json =
-            json_pack("{s:o}", "quantization_config", layout->config(linears, EQI_COUNT(linears)));
-        eqi_packing packing;
-        OK(ctx, eqi_packing_parse(ctx, &packing, json, "config.json"));
-        ck_assert_ptr_eq(packing.layout, layout);
-        eqi_source *source;
-        OK(ctx, eqi_source_open_safetensors_file(ctx, &source, path));
-        ck_assert_int_eq(bytes_of(source), size);
-        for (size_t k = 0; k < EQI_COUNT(linears); k++) read_back(&packing, source, &linears[k]);
-        eqi_source_close(source);
-        json_decref(json);
+        if (!layout->write || !layout->config) continue;
+        round_trip(layout, false);
+        round_trip(layout, true);
     }
 }
 END_TEST
@@ -130,12 +153,12 @@ START_TEST(nothing_packed_without_a_config)
 {
     for (size_t i = 0; i < eqi_layout_count(); i++) {
         const eqi_layout *layout = eqi_layout_at(i);
-        if (!layout->write) continue;
-        const char *path = scratch("model.safetensors");
-        write_all(layout, path);
+        if (!layout->write || !layout->config || !strcmp(layout->mark, "qweight")) continue;
+        eqi_layout_linear all[EQI_COUNT(linears)];
+        const char *folder = write_all(layout, all, fitting(layout, all), false);
         eqi_source *source;
-        OK(ctx, eqi_source_open_safetensors_file(ctx, &source, path));
-        eqi_layout_linear l = linears[0];
+        OK(ctx, eqi_source_open_safetensors(ctx, &source, folder));
+        eqi_layout_linear l = all[0];
         ck_assert_int_eq(eqi_packing_expect(&(eqi_packing){0}, source, "here", &l), EQAT_FORMAT);
         char line[256];
         snprintf(line, sizeof line,
@@ -180,21 +203,134 @@ START_TEST(rows_are_told_apart)
 }
 END_TEST
 
-START_TEST(steps_that_are_not_finite)
+/* ---- moves ---- */
+
+static uint64_t next(uint64_t *state)
 {
-    for (size_t i = 0; i < eqi_layout_count(); i++) {
-        const eqi_layout *layout = eqi_layout_at(i);
-        if (!layout->write) continue;
-        eqi_safetensors_writer *writer;
-        OK(ctx, eqi_safetensors_create(ctx, &writer, scratch("model.safetensors")));
-        OK(ctx, eqi_layout_declare(layout, writer, &linears[0]));
-        eqi_weight w = weight_of(&linears[0]);
-        OK(ctx, eqi_tensor_fill(w.s, (double)NAN));
-        ck_assert_int_eq(layout->write(ctx, writer, &linears[0], &w), EQAT_NUMERIC);
-        ck_assert_str_eq(ctx->error,
-                         "model.layers.0.mlp.up_proj: found NaN, expected finite numbers");
-        release(&w);
-        eqi_safetensors_discard(writer);
+    *state = *state * 6364136223846793005u + 1442695040888963407u;
+    return *state >> 33;
+}
+
+/* Whether any of all moves, tried one by one, brings z into the range. */
+static bool can_move(const uint8_t *codes, int n, int z, int top, eqi_zeros zeros)
+{
+    for (int flip = 0; flip < 2; flip++)
+        for (int to = zeros.least; to <= zeros.most; to++) {
+            bool fits = true;
+            for (int i = 0; i < n; i++) {
+                int value = flip ? z - codes[i] : codes[i] - z;
+                fits &= value + to >= 0 && value + to <= top;
+            }
+            if (fits) return true;
+        }
+    return false;
+}
+
+START_TEST(moves_change_no_value)
+{
+    enum { N = 8 };
+    uint64_t state = 1;
+    int bits = 2 + _i, top = (1 << bits) - 1, middle = 1 << (bits - 1), moved = 0, kept = 0;
+    for (int round = 0; round < 4000; round++) {
+        uint8_t codes[N], before[N], z = (uint8_t)(next(&state) % (uint64_t)(top + 1)), was = z;
+        int spread = (int)(next(&state) % (uint64_t)(top + 1)), low = (int)(next(&state) % 4);
+        for (int i = 0; i < N; i++) {
+            int code = low + (int)(next(&state) % (uint64_t)(spread + 1));
+            before[i] = codes[i] = (uint8_t)(round % 50 == 0 ? z : code > top ? top : code);
+        }
+        float s = 0.25f;
+        eqi_zeros zeros = round % 2 ? (eqi_zeros){middle, middle} : (eqi_zeros){1, top};
+        bool expected = can_move(codes, N, z, top, zeros);
+        ck_assert_int_eq(eqi_move_group(codes, N, &z, &s, bits, zeros), expected);
+        if (expected) ck_assert(z >= zeros.least && z <= zeros.most);
+        for (int i = 0; i < N; i++) {
+            ck_assert_int_le(codes[i], top);
+            ck_assert((float)(codes[i] - z) * s == (float)(before[i] - was) * 0.25f);
+        }
+        moved += expected && z != was;
+        kept += !expected;
+        if (round % 50 == 0) ck_assert(expected);
+    }
+    ck_assert_int_gt(moved, 100);
+    ck_assert_int_gt(kept, 10);
+}
+END_TEST
+
+START_TEST(scales_that_are_not_finite)
+{
+    const eqi_layout_linear *l = &linears[0];
+    eqi_packed p = packed_of(l, false), again;
+    eqi_weight w = {0};
+    OK(ctx, eqi_packed_give(ctx, &p, l, &w));
+    OK(ctx, eqi_tensor_fill(w.s, (double)NAN));
+    ck_assert_int_eq(eqi_packed_take(ctx, &again, l, &w), EQAT_NUMERIC);
+    ck_assert_str_eq(ctx->error, "model.layers.0.mlp.up_proj: found NaN, expected finite numbers");
+    /* Weights that are 0 stay so with a scale that engines can divide by. */
+    OK(ctx, eqi_tensor_fill(w.s, 0));
+    OK(ctx, eqi_packed_take(ctx, &again, l, &w));
+    uint8_t row[96];
+    for (int64_t n = 0; n < l->out; n++) {
+        eqi_bits_unpack(again.codes + n * eqi_packed_words(l), l->q.bits, l->in, row);
+        for (int64_t k = 0; k < l->in; k++) {
+            int64_t g = n * eqi_packed_groups(l) + k / l->q.group;
+            ck_assert(row[k] == again.z[g] && again.z[g] == p.z[g] && again.s[g] > 0);
+        }
+    }
+    eqi_weight_release(&w);
+    eqi_packed_free(ctx, &p);
+    eqi_packed_free(ctx, &again);
+}
+END_TEST
+
+/* ---- shards ---- */
+
+START_TEST(shards_hold_what_fits)
+{
+    static const int64_t counts[] = {100, 60, 40, 300, 0, 10};
+    static const int files[] = {0, 1, 1, 2, 3, 3};
+    eqi_shards *out;
+    OK(ctx, eqi_shards_create(ctx, &out, dir, 400, "pt"));
+    char name[16];
+    for (int i = 0; i < 6; i++) {
+        snprintf(name, sizeof name, "t%d", i);
+        OK(ctx, eqi_shards_declare(out, name, EQI_STORED_I32, 1, &counts[i]));
+    }
+    int32_t data[510];
+    for (int i = 0; i < 510; i++) data[i] = i;
+    for (int at = 0; at < 510; at += 170) /* pieces that know nothing of tensors */
+        OK(ctx, eqi_shards_write(out, data + at, 170 * sizeof *data));
+    OK(ctx, eqi_shards_close(out));
+    eqi_source *source;
+    OK(ctx, eqi_source_open_safetensors(ctx, &source, dir));
+    ck_assert_uint_eq(eqi_source_count(source), 6);
+    for (int i = 0, at = 0; i < 6; at += (int)counts[i++]) {
+        int32_t found[300];
+        snprintf(name, sizeof name, "t%d", i);
+        const eqi_source_entry *e = eqi_source_find(source, name);
+        char file[64];
+        snprintf(file, sizeof file, "model-%05d-of-00004.safetensors", files[i] + 1);
+        ck_assert_ptr_nonnull(strstr(eqi_source_path(source, e->file), file));
+        OK(ctx, eqi_source_read_raw(source, e, 0, (size_t)e->bytes, found));
+        ck_assert_mem_eq(found, data + at, (size_t)e->bytes);
+    }
+    eqi_source_close(source);
+}
+END_TEST
+
+START_TEST(shards_refuse_other_sizes)
+{
+    int64_t n = 4;
+    for (int more = -1; more < 2; more += 2) {
+        eqi_shards *out;
+        int32_t data[8] = {0};
+        OK(ctx, eqi_shards_create(ctx, &out, fresh_dir(), 0, "pt"));
+        OK(ctx, eqi_shards_declare(out, "t", EQI_STORED_I32, 1, &n));
+        eqat_status st = eqi_shards_write(out, data, (size_t)(n + more) * sizeof *data);
+        if (st == EQAT_OK)
+            st = eqi_shards_close(out);
+        else
+            eqi_shards_discard(out);
+        ck_assert_int_eq(st, EQAT_INVALID_ARGUMENT);
     }
 }
 END_TEST
@@ -206,6 +342,9 @@ int main(void)
     tcase_add_test(c, what_is_written_is_read);
     tcase_add_test(c, nothing_packed_without_a_config);
     tcase_add_test(c, rows_are_told_apart);
-    tcase_add_test(c, steps_that_are_not_finite);
+    tcase_add_loop_test(c, moves_change_no_value, 0, 7);
+    tcase_add_test(c, scales_that_are_not_finite);
+    tcase_add_test(c, shards_hold_what_fits);
+    tcase_add_test(c, shards_refuse_other_sizes);
     return run_case("layout", c, CK_FORK_GETENV);
 }

@@ -80,7 +80,14 @@ START_TEST(linears_that_differ)
                      "\"+:^model\\\\.layers\\\\.0\\\\.mlp\\\\.down_proj$\": {\n        \"bits\": "
                      "4,\n        \"group_size\": 16") != NULL);
     ck_assert(strstr(text, "\"-:^model\\\\.layers\\\\.1\\\\.self_attn\\\\.v_proj$\": {}") != NULL);
-    ck_assert(strstr(text, "q_proj") == NULL);
+    ck_assert(strstr(text, "q_proj$") == NULL);
+    ck_assert(strstr(text, "o_proj$\": {\n        \"bits\": 8,\n        \"group_size\": -1") !=
+              NULL);
+    /* transformers looks for what is packed here. */
+    const char *modules = strstr(text, "\"modules_in_block_to_quantize\": [\n      [\n");
+    ck_assert_ptr_nonnull(modules);
+    ck_assert_ptr_nonnull(strstr(modules, "\"model.layers.0.self_attn.v_proj\""));
+    ck_assert_ptr_null(strstr(modules, "\"model.layers.1.self_attn.v_proj\""));
     free(text);
     eqat_quantizer_free(q);
     eqat_model_free(m);

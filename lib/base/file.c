@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,11 +17,13 @@ static eqat_status fail_errno(eqi_ctx *ctx, const char *path, const char *what)
                     strerror(e));
 }
 
-eqat_status eqi_file_open(eqi_ctx *ctx, eqi_file **out, const char *path)
+/* A pipe without a writer would make open wait. */
+#define OPEN_FLAGS (O_RDONLY | O_CLOEXEC | O_NONBLOCK)
+
+/* Takes over fd; -1 with errno: opening has failed. */
+static eqat_status adopt(eqi_ctx *ctx, eqi_file **out, const char *path, int fd)
 {
     *out = NULL;
-    /* A pipe without a writer would make open wait. */
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0) return fail_errno(ctx, path, "cannot open");
     struct stat sb;
     eqat_status st = EQAT_OK;
@@ -40,6 +43,70 @@ eqat_status eqi_file_open(eqi_ctx *ctx, eqi_file **out, const char *path)
     f->size = (uint64_t)sb.st_size;
     *out = f;
     return EQAT_OK;
+}
+
+eqat_status eqi_file_open(eqi_ctx *ctx, eqi_file **out, const char *path)
+{
+    return adopt(ctx, out, path, open(path, OPEN_FLAGS));
+}
+
+static void parent_of(const char *path, char parent[PATH_MAX])
+{
+    const char *slash = strrchr(path, '/');
+    size_t n = slash ? (size_t)(slash - path) : 0;
+    snprintf(parent, PATH_MAX, "%.*s", slash ? (int)(n ? n : 1) : 1, slash ? path : ".");
+}
+
+static bool is_below(const char *path, const char *folder)
+{
+    size_t n = strlen(folder);
+    return !strncmp(path, folder, n) && path[n] == '/';
+}
+
+/* Hugging Face's cache keeps the files of NAME/snapshots/REVISION in NAME/blobs. */
+static bool is_blob(const char *path, const char *folder)
+{
+    static const char snapshots[] = "/snapshots/";
+    const char *last = NULL;
+    char blobs[PATH_MAX + sizeof "/blobs"];
+    for (const char *p = folder; (p = strstr(p, snapshots)); p++) last = p;
+    if (!last) return false;
+    snprintf(blobs, sizeof blobs, "%.*s/blobs", (int)(last - folder), folder);
+    return is_below(path, blobs);
+}
+
+/* *real: what to open in place of a link. */
+static eqat_status resolve(eqi_ctx *ctx, const char *path, char real[PATH_MAX])
+{
+    char parent[PATH_MAX], folder[PATH_MAX];
+    parent_of(path, parent);
+    if (!realpath(path, real) || !realpath(parent, folder))
+        return eqi_fail(ctx, EQAT_FORMAT, "%s: cannot follow the symbolic link: %s", path,
+                        strerror(errno));
+    if (is_below(real, folder) || is_blob(real, folder)) return EQAT_OK;
+    return eqi_fail(ctx, EQAT_FORMAT,
+                    "%s: found a symbolic link to %s, expected a file in the same folder", path,
+                    real);
+}
+
+eqat_status eqi_path_check_inside(eqi_ctx *ctx, const char *path)
+{
+    char real[PATH_MAX];
+    struct stat sb;
+    if (lstat(path, &sb) != 0 || !S_ISLNK(sb.st_mode)) return EQAT_OK;
+    return resolve(ctx, path, real);
+}
+
+eqat_status eqi_file_open_inside(eqi_ctx *ctx, eqi_file **out, const char *path)
+{
+    char real[PATH_MAX];
+    *out = NULL;
+    int fd = open(path, OPEN_FLAGS | O_NOFOLLOW);
+    if (fd < 0 && errno == ELOOP) {
+        EQI_RETURN_IF(resolve(ctx, path, real));
+        fd = open(real, OPEN_FLAGS | O_NOFOLLOW);
+    }
+    return adopt(ctx, out, path, fd);
 }
 
 void eqi_file_close(eqi_file *f)
@@ -71,11 +138,11 @@ eqat_status eqi_file_read(eqi_file *f, void *buffer, uint64_t offset, size_t n)
     return EQAT_OK;
 }
 
-eqat_status eqi_file_slurp(eqi_ctx *ctx, const char *path, size_t limit, char **out, size_t *size)
+/* Takes over the file. */
+static eqat_status slurp(eqi_file *f, size_t limit, char **out, size_t *size)
 {
-    *out = NULL;
-    eqi_file *f;
-    EQI_RETURN_IF(eqi_file_open(ctx, &f, path));
+    eqi_ctx *ctx = f->ctx;
+    const char *path = f->path;
     eqat_status st = EQAT_OK;
     char *text = NULL;
     if (f->size > limit)
@@ -94,6 +161,23 @@ eqat_status eqi_file_slurp(eqi_ctx *ctx, const char *path, size_t limit, char **
     }
     eqi_file_close(f);
     return st;
+}
+
+eqat_status eqi_file_slurp(eqi_ctx *ctx, const char *path, size_t limit, char **out, size_t *size)
+{
+    *out = NULL;
+    eqi_file *f;
+    EQI_RETURN_IF(eqi_file_open(ctx, &f, path));
+    return slurp(f, limit, out, size);
+}
+
+eqat_status eqi_file_slurp_inside(eqi_ctx *ctx, const char *path, size_t limit, char **out,
+                                  size_t *size)
+{
+    *out = NULL;
+    eqi_file *f;
+    EQI_RETURN_IF(eqi_file_open_inside(ctx, &f, path));
+    return slurp(f, limit, out, size);
 }
 
 bool eqi_path_is_dir(const char *path)

@@ -21,6 +21,14 @@ eqat_status eqi_file_read(eqi_file *file, void *buffer, uint64_t offset, size_t 
 /* Whole file with a terminating NUL that `size` does not count. At most `limit` bytes. Freed with
  * eqi_free. */
 eqat_status eqi_file_slurp(eqi_ctx *ctx, const char *path, size_t limit, char **out, size_t *size);
+/* The same for a file of a folder that may come from a stranger: a symbolic link in its place is
+ * EQAT_FORMAT unless it leads to a file below the folder, or of the blobs of Hugging Face's cache
+ * when the folder is one of its snapshots. */
+eqat_status eqi_file_open_inside(eqi_ctx *ctx, eqi_file **out, const char *path);
+eqat_status eqi_file_slurp_inside(eqi_ctx *ctx, const char *path, size_t limit, char **out,
+                                  size_t *size);
+/* Only whether it may be opened so. */
+eqat_status eqi_path_check_inside(eqi_ctx *ctx, const char *path);
 bool eqi_path_is_dir(const char *path);
 bool eqi_path_exists(const char *path);
 char *eqi_path_join(eqi_ctx *ctx, const char *dir, const char *name);

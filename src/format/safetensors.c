@@ -151,7 +151,7 @@ static eqat_status check_coverage(const eqi_source *s, const char *path, uint64_
 static eqat_status add_shard(eqi_source *s, const char *path)
 {
     eqi_file *file;
-    EQI_RETURN_IF(eqi_file_open(s->ctx, &file, path));
+    EQI_RETURN_IF(eqi_file_open_inside(s->ctx, &file, path));
     json_t *header = NULL;
     uint64_t data = 0, covered = 0;
     eqat_status st = eqi_source_add_file(s, file);
@@ -275,7 +275,7 @@ static eqat_status open_index(eqi_ctx *ctx, eqi_source **out, const char *dir, c
     json_t *index = NULL;
     size_t size, count = 0;
     eqat_status st;
-    EQI_GOTO(done, eqi_file_slurp(ctx, path, INDEX_MAX, &text, &size));
+    EQI_GOTO(done, eqi_file_slurp_inside(ctx, path, INDEX_MAX, &text, &size));
     EQI_GOTO(done, parse_json(ctx, path, text, size, &index));
     json_t *map = json_object_get(index, "weight_map");
     if (!json_is_object(map) || json_object_size(map) == 0) {

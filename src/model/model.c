@@ -29,7 +29,7 @@ static eqat_status read_json(eqi_ctx *ctx, const char *path, json_t **out)
     char *text;
     size_t size;
     json_error_t error;
-    EQI_RETURN_IF(eqi_file_slurp(ctx, path, CONFIG_LIMIT, &text, &size));
+    EQI_RETURN_IF(eqi_file_slurp_inside(ctx, path, CONFIG_LIMIT, &text, &size));
     *out = json_loadb(text, size, 0, &error);
     eqi_free(ctx, text);
     return *out ? EQAT_OK

@@ -95,8 +95,9 @@ static eqat_status copy_file(eqat_model *m, const char *dir, const char *name)
          *to = from ? eqi_path_join(m->ctx, dir, name) : NULL, *data = NULL;
     size_t size;
     eqat_status st = to ? EQAT_OK : EQAT_OUT_OF_MEMORY;
+    if (st == EQAT_OK) st = eqi_path_check_inside(m->ctx, from);
     if (st == EQAT_OK && eqi_path_exists(from)) {
-        st = eqi_file_slurp(m->ctx, from, COPY_LIMIT, &data, &size);
+        st = eqi_file_slurp_inside(m->ctx, from, COPY_LIMIT, &data, &size);
         if (st == EQAT_OK) st = eqi_write_file(m->ctx, to, data, size);
     }
     eqi_free(m->ctx, data);

@@ -1,5 +1,7 @@
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/file.h"
 #include "cases.h"
 #include "each_test.h"
 
@@ -203,6 +205,71 @@ START_TEST(quantized_models_that_contradict_themselves)
 }
 END_TEST
 
+static void move_out(const char *from, const char *to, const char *name)
+{
+    char old[4096];
+    snprintf(old, sizeof old, "%s", in_dir(from, name));
+    ck_assert_int_eq(rename(old, in_dir(to, name)), 0);
+    ck_assert_int_eq(symlink(in_dir(to, name), old), 0);
+}
+
+/* Nothing outside the folder is read, or copied into the result. */
+START_TEST(links_that_lead_out)
+{
+    static const char *const read[] = {"config.json", "model.safetensors", "tokenizer.json"},
+                             *const copied[] = {"generation_config.json", "tokenizer_config.json",
+                                                "chat_template.jinja"};
+    const char *out = in_dir(dir, "out"), *other = in_dir(dir, "other");
+    char model[4096];
+    eqat_model *m;
+    mkdir(other, 0777);
+    for (size_t i = 0; i < EQI_COUNT(read) + EQI_COUNT(copied); i++) {
+        bool opens = i >= EQI_COUNT(read);
+        const char *name = opens ? copied[i - EQI_COUNT(read)] : read[i];
+        snprintf(model, sizeof model, "%s-%zu", in_dir(dir, "model"), i);
+        mkdir(model, 0777);
+        write_model(ctx, model, tiny_find("llama")->config, EQI_STORED_BF16, NULL);
+        if (!eqi_path_exists(in_dir(model, name))) write_text(in_dir(model, name), "{}");
+        move_out(model, other, name);
+        if (!opens) {
+            says(ctx, try_open(model), EQAT_FORMAT, "symbolic link");
+            continue;
+        }
+        m = open_model(ctx, model, EQAT_F32);
+        says(ctx, eqat_model_save(m, out, NULL), EQAT_FORMAT, "symbolic link");
+        ck_assert(!eqi_path_exists(out));
+        eqat_model_free(m);
+    }
+}
+END_TEST
+
+/* Hugging Face's cache is made of links. */
+START_TEST(links_into_the_blobs_of_a_cache)
+{
+    static const char *const names[] = {"config.json", "model.safetensors",
+                                        "generation_config.json", "tokenizer.model"};
+    const char *blobs = in_dir(dir, "blobs"), *snapshot = in_dir(dir, "snapshots/r"),
+               *out = in_dir(dir, "out");
+    mkdir(blobs, 0777);
+    mkdir(in_dir(dir, "snapshots"), 0777);
+    mkdir(snapshot, 0777);
+    write_model(ctx, snapshot, tiny_find("llama")->config, EQI_STORED_BF16, NULL);
+    write_text(in_dir(snapshot, "generation_config.json"), "{\"top_k\": 5}");
+    write_text(in_dir(snapshot, "tokenizer.model"), "sentences");
+    for (size_t i = 0; i < EQI_COUNT(names); i++) move_out(snapshot, blobs, names[i]);
+    eqat_model *m = open_model(ctx, snapshot, EQAT_F32);
+    OK(ctx, eqat_model_save(m, out, NULL));
+    for (size_t i = 2; i < EQI_COUNT(names); i++) {
+        char *before = read_text(in_dir(blobs, names[i])),
+             *after = read_text(in_dir(out, names[i]));
+        ck_assert_str_eq(before, after);
+        free(before);
+        free(after);
+    }
+    eqat_model_free(m);
+}
+END_TEST
+
 TCase *case_bad_input(void)
 {
     TCase *tc = tcase_create("bad input");
@@ -210,6 +277,8 @@ TCase *case_bad_input(void)
     tcase_add_test(tc, places_that_hold_no_model);
     tcase_add_loop_test(tc, tensors_that_do_not_fit, 0, (int)EQI_COUNT(flaws));
     tcase_add_test(tc, truncated_file);
+    tcase_add_test(tc, links_that_lead_out);
+    tcase_add_test(tc, links_into_the_blobs_of_a_cache);
     tcase_add_test(tc, file_cut_while_open);
     tcase_add_loop_test(tc, values_that_are_not_finite, 0, 3);
     tcase_add_test(tc, group_that_does_not_divide);

@@ -441,6 +441,57 @@ START_TEST(decode_special)
 }
 END_TEST
 
+static eqat_status encode_by(const char *regex, const char *text, size_t n)
+{
+    char pre[512];
+    const int32_t *ids;
+    size_t count;
+    snprintf(pre, sizeof pre,
+             "{\"type\": \"Split\", \"pattern\": {\"Regex\": \"%s\"}, \"behavior\": "
+             "\"Isolated\", \"invert\": false}",
+             regex);
+    const char *path = make_json("tokenizer.json", "a|b", "", (parts){.pre_tokenizer = pre});
+    eqat_tokenizer *t = open_tokenizer(path);
+    eqat_status st = eqat_tokenizer_encode(t, text, n, EQAT_TOKENIZE_PLAIN, &ids, &count);
+    eqat_tokenizer_free(t);
+    return st;
+}
+
+/* Patterns that would take 2^n or n^3 steps end with an error. */
+START_TEST(patterns_that_would_not_end)
+{
+    static const char *const hostile[] = {"(a+)+$", "(a|aa)+$",    "(a|a?)+b",
+                                          "(a*)*b", "a*a*a*a*a*b", "([a-z]+)*\\\\d"};
+    enum { N = 20000 };
+    char *text = malloc(N);
+    memset(text, 'a', N);
+    memcpy(text + N - 2, "!b", 2);
+    for (size_t i = 0; i < EQI_COUNT(hostile); i++) {
+        ck_assert_msg(encode_by(hostile[i], text, N) == EQAT_UNSUPPORTED, "%s", hostile[i]);
+        ck_assert_msg(strstr(ctx->error, "limit"), "%s: %s", hostile[i], ctx->error);
+    }
+    free(text);
+}
+END_TEST
+
+/* Runs that the patterns of real tokenizers take back once. */
+START_TEST(patterns_that_take_long_runs_back)
+{
+    static const char *const real[] = {
+        "'(?i:[sdmt]|ll|ve|re)|[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?\\\\p{L}+|\\\\p{N}{1,3}| "
+        "?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n]*|\\\\s*[\\\\r\\\\n]+|\\\\s+(?!\\\\S)|\\\\s+",
+        "'s|'t| ?\\\\p{L}+| ?\\\\p{N}+| ?[^\\\\s\\\\p{L}\\\\p{N}]+|\\\\s+(?!\\\\S)|\\\\s+"};
+    enum { N = 1000000 };
+    char *text = malloc(N);
+    for (int i = 0; i < 3; i++) {
+        memset(text, " a."[i], N);
+        text[N - 1] = 'b';
+        for (size_t k = 0; k < EQI_COUNT(real); k++) OK(ctx, encode_by(real[k], text, N));
+    }
+    free(text);
+}
+END_TEST
+
 int main(void)
 {
     TCase *c = tcase_create("tokenizer stages");
@@ -455,5 +506,7 @@ int main(void)
     tcase_add_loop_test(c, post_processor, 0, EQI_COUNT(posts));
     tcase_add_loop_test(c, decoder, 0, EQI_COUNT(decoders));
     tcase_add_test(c, decode_special);
+    tcase_add_test(c, patterns_that_would_not_end);
+    tcase_add_test(c, patterns_that_take_long_runs_back);
     return run_case("tokenizer stages", c, CK_FORK_GETENV);
 }

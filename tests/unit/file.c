@@ -167,6 +167,59 @@ START_TEST(target_taken_meanwhile)
 }
 END_TEST
 
+static void link_to(const char *target, const char *name)
+{
+    ck_assert_int_eq(symlink(target, named(name)), 0);
+}
+
+/* Of the folders a and a/b, and of a snapshot of Hugging Face's cache. */
+START_TEST(links_stay_inside_their_folder)
+{
+    static const char *const folders[] = {"a",           "a/b",           "c", "c/blobs",
+                                          "c/snapshots", "c/snapshots/r", "ab"};
+    static const struct {
+        const char *name, *target;
+        eqat_status status;
+    } links[] = {
+        {"a/link", "file", EQAT_OK},
+        {"a/down", "b/file", EQAT_OK},
+        {"a/twice", "link", EQAT_OK},
+        {"a/b/up", "../file", EQAT_FORMAT},
+        {"a/beside", "../ab/file", EQAT_FORMAT},
+        {"a/root", "/etc/hostname", EQAT_FORMAT},
+        {"a/chain", "b/up", EQAT_OK},
+        {"a/none", "missing", EQAT_FORMAT},
+        {"a/self", "self", EQAT_FORMAT},
+        {"c/snapshots/r/blob", "../../blobs/file", EQAT_OK},
+        {"c/snapshots/r/over", "../../other", EQAT_FORMAT},
+    };
+    eqi_file *f;
+    char *text;
+    for (size_t i = 0; i < EQI_COUNT(folders); i++) mkdir(named(folders[i]), 0777);
+    static const char *const files[] = {"a/file", "a/b/file", "ab/file", "c/blobs/file", "c/other"};
+    for (size_t i = 0; i < EQI_COUNT(files); i++)
+        OK(ctx, eqi_write_file(ctx, named(files[i]), "text", 4));
+    for (size_t i = 0; i < EQI_COUNT(links); i++) {
+        link_to(links[i].target, links[i].name);
+        ck_assert_msg(eqi_path_check_inside(ctx, path) == links[i].status, "%s", path);
+        ck_assert_msg(eqi_file_open_inside(ctx, &f, path) == links[i].status, "%s", path);
+        if (links[i].status == EQAT_OK) {
+            ck_assert_str_eq(f->path, path);
+            eqi_file_close(f);
+        } else {
+            ck_assert_ptr_null(f);
+            ck_assert_ptr_nonnull(strstr(ctx->error, "symbolic link"));
+        }
+    }
+    OK(ctx, eqi_path_check_inside(ctx, named("a/nothing")));
+    OK(ctx, eqi_file_slurp_inside(ctx, named("a/down"), 4, &text, NULL));
+    ck_assert_str_eq(text, "text");
+    eqi_free(ctx, text);
+    OK(ctx, eqi_file_open(ctx, &f, named("a/beside"))); /* what the user names himself */
+    eqi_file_close(f);
+}
+END_TEST
+
 TCase *case_file(void)
 {
     TCase *t = tcase_create("file");
@@ -179,6 +232,7 @@ TCase *case_file(void)
     tcase_add_test(t, folder_appears_on_commit);
     tcase_add_test(t, folder_of_nobody_else);
     tcase_add_test(t, folder_aborted);
+    tcase_add_test(t, links_stay_inside_their_folder);
     tcase_add_test(t, target_taken_meanwhile);
     return t;
 }

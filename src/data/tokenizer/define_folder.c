@@ -25,7 +25,8 @@ static eqat_status optional(eqi_ctx *ctx, const char *dir, const char *name, jso
     *out = NULL;
     char *path = eqi_path_join(ctx, dir, name);
     if (!path) return EQAT_OUT_OF_MEMORY;
-    eqat_status st = eqi_path_exists(path) ? eqi_json_read_reals(ctx, path, out) : EQAT_OK;
+    eqat_status st = eqi_path_check_inside(ctx, path);
+    if (st == EQAT_OK && eqi_path_exists(path)) st = eqi_json_read_reals(ctx, path, out);
     eqi_free(ctx, path);
     return st;
 }
@@ -280,6 +281,7 @@ eqat_status eqi_define_folder(eqi_ctx *ctx, const char *dir, eqi_definition *d)
     for (size_t i = 0; i < EQI_COUNT(names); i++) {
         paths[i] = eqi_path_join(ctx, dir, names[i]);
         if (!paths[i]) EQI_GOTO(done, EQAT_OUT_OF_MEMORY);
+        EQI_GOTO(done, eqi_path_check_inside(ctx, paths[i]));
         exists[i] = eqi_path_exists(paths[i]);
     }
     if (exists[0])

@@ -18,6 +18,17 @@ struct eqi_regex {
 #define JIT_STACK_START (32 * 1024)
 #define JIT_STACK_MAX (8 * 1024 * 1024)
 
+/* KiB, where PCRE2 has no code of its own. */
+#define HEAP_LIMIT (256 * 1024)
+
+/* Backtracking from one place of the text. Patterns of real tokenizers take a run back once, so
+ * that they need a few for each byte; one that needs more than this would not end. */
+static uint32_t match_limit(size_t n)
+{
+    const size_t least = 1000000, per_byte = 64;
+    return n < (UINT32_MAX - least) / per_byte ? (uint32_t)(least + per_byte * n) : UINT32_MAX;
+}
+
 void eqi_regex_free(eqi_ctx *ctx, eqi_regex *r)
 {
     if (!r) return;
@@ -50,7 +61,7 @@ static eqat_status prepare(eqi_regex *r, const char *pattern, size_t n, const ch
     r->match = pcre2_match_context_create(NULL);
     if (!r->data || !r->match)
         return eqi_fail(ctx, EQAT_OUT_OF_MEMORY, "out of memory: %s: a pattern", where);
-    pcre2_set_match_limit(r->match, UINT32_MAX);
+    pcre2_set_heap_limit(r->match, HEAP_LIMIT);
     r->jit = pcre2_jit_compile(r->code, PCRE2_JIT_COMPLETE) == 0;
     if (r->jit) r->stack = pcre2_jit_stack_create(JIT_STACK_START, JIT_STACK_MAX, NULL);
     if (r->stack) pcre2_jit_stack_assign(r->match, NULL, r->stack);
@@ -106,6 +117,7 @@ eqat_status eqi_regex_create_literal(eqi_ctx *ctx, eqi_regex **out, const char *
 eqat_status eqi_regex_next(eqi_regex *r, eqi_matches *m, bool *found)
 {
     *found = false;
+    pcre2_set_match_limit(r->match, match_limit(m->n));
     while (m->at <= m->n) {
         int rc;
         if (r->jit)

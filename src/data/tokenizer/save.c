@@ -13,11 +13,12 @@ static const char *const carried[] = {"tokenizer.json",
                                       "tokenizer.model",
                                       "chat_template.jinja"};
 
-static eqat_status copy(eqi_ctx *ctx, const char *from, const char *to)
+static eqat_status copy(eqi_ctx *ctx, const char *from, const char *to, bool inside)
 {
     char *text;
     size_t n;
-    EQI_RETURN_IF(eqi_file_slurp(ctx, from, SIZE_MAX / 2, &text, &n));
+    EQI_RETURN_IF(inside ? eqi_file_slurp_inside(ctx, from, SIZE_MAX / 2, &text, &n)
+                         : eqi_file_slurp(ctx, from, SIZE_MAX / 2, &text, &n));
     eqat_status st = eqi_write_file(ctx, to, text, n);
     eqi_free(ctx, text);
     return st;
@@ -29,7 +30,8 @@ static eqat_status copy_folder(eqi_ctx *ctx, const char *from, const char *to)
         char *source = eqi_path_join(ctx, from, carried[i]),
              *target = eqi_path_join(ctx, to, carried[i]);
         eqat_status st = source && target ? EQAT_OK : EQAT_OUT_OF_MEMORY;
-        if (st == EQAT_OK && eqi_path_exists(source)) st = copy(ctx, source, target);
+        if (st == EQAT_OK) st = eqi_path_check_inside(ctx, source);
+        if (st == EQAT_OK && eqi_path_exists(source)) st = copy(ctx, source, target, true);
         eqi_free(ctx, source);
         eqi_free(ctx, target);
         EQI_RETURN_IF(st);
@@ -58,7 +60,7 @@ eqat_status eqat_tokenizer_save(const eqat_tokenizer *t, const char *dir)
     if (t->source == EQI_TOKENIZER_FOLDER) return copy_folder(ctx, t->path, dir);
     if (t->source == EQI_TOKENIZER_JSON) {
         char *target = eqi_path_join(ctx, dir, carried[0]);
-        eqat_status st = target ? copy(ctx, t->path, target) : EQAT_OUT_OF_MEMORY;
+        eqat_status st = target ? copy(ctx, t->path, target, false) : EQAT_OUT_OF_MEMORY;
         eqi_free(ctx, target);
         return st;
     }

@@ -62,7 +62,9 @@ EQAT_API void eqat_tokenizer_free(eqat_tokenizer *tokenizer);
  * eqat_tokenizer_vocab_size()); borrowed, valid until the next encode, release_buffers or free on
  * this handle.  The ids of a text are not those of its parts put together: hand over whole texts.
  * Errors: EQAT_INVALID_ARGUMENT, EQAT_OUT_OF_MEMORY, EQAT_UNSUPPORTED (one word of 2^31 bytes or
- * more); *ids is then NULL and *count 0. */
+ * more; a pattern of the tokenizer that would not end on this text); *ids is then NULL and *count
+ * 0.
+ */
 EQAT_API eqat_status eqat_tokenizer_encode(const eqat_tokenizer *tokenizer, const char *text,
                                            size_t length, uint32_t flags, const int32_t **ids,
                                            size_t *count);

@@ -50,5 +50,11 @@ eqat_status eqi_source_expect(const eqi_source *source, const char *path, const 
         return eqi_fail(source->ctx, EQAT_FORMAT, "%s: tensor %s: found type %s, expected %s", file,
                         name, eqi_stored_name(e->stored), usual[types]);
     if (stored) *stored = e->stored;
+    ((eqi_source_item *)e)->expected = true;
     return EQAT_OK;
+}
+
+bool eqi_source_was_expected(const eqi_source *source, size_t i)
+{
+    return i < source->count && source->items[i].expected;
 }

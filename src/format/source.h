@@ -82,6 +82,8 @@ typedef enum eqi_accepted {
 eqat_status eqi_source_expect(const eqi_source *source, const char *path, const char *name,
                               eqi_accepted types, int ndim, const int64_t *shape,
                               eqi_stored *stored);
+/* Whether anything has expected it so. */
+bool eqi_source_was_expected(const eqi_source *source, size_t i);
 /* The "__metadata__" string of a single safetensors file; NULL when missing or when there are
  * shards. Borrowed. */
 const char *eqi_source_metadata(const eqi_source *source, const char *key);

@@ -14,6 +14,7 @@ typedef struct eqi_source_item {
     int64_t interleaved_heads;
     /* The file holds 1 more than every value of this F32 tensor; reads take it away. */
     bool one_more;
+    bool expected; /* by eqi_source_expect */
 } eqi_source_item;
 
 struct eqi_source {

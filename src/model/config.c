@@ -3,6 +3,7 @@
 
 #include "format/json_text.h"
 #include "model/config.h"
+#include "model/config_keys.h"
 
 /* Bounds far beyond any model, small enough that products of two stay inside int64. */
 #define DIM_MAX ((int64_t)1 << 24)
@@ -17,6 +18,7 @@ typedef struct reader {
     const char *path, *where; /* where: "" or "rope_scaling." */
     const json_t *object;
     eqat_status st;
+    eqi_keys read;
 } reader;
 
 static void fail(reader *r, const char *key, const char *expected)
@@ -29,8 +31,9 @@ static void fail(reader *r, const char *key, const char *expected)
 }
 
 /* Missing and null are the same to config.json. */
-static const json_t *member(const reader *r, const char *key)
+static const json_t *member(reader *r, const char *key)
 {
+    eqi_keys_add(&r->read, key);
     const json_t *value = json_object_get(r->object, key);
     return json_is_null(value) ? NULL : value;
 }
@@ -131,7 +134,8 @@ static void read_rope_object(reader *top, const char *key, const json_t *object,
 
     char where[64];
     snprintf(where, sizeof where, "%s.", key);
-    reader r = {top->ctx, top->path, where, object, top->st};
+    reader r = {
+        .ctx = top->ctx, .path = top->path, .where = where, .object = object, .st = top->st};
     if (member(&r, "full_attention") || member(&r, "sliding_attention"))
         unsupported(top, key, "parameters per layer type", "one set");
     const char *type = string(&r, "rope_type", string(&r, "type", "default"));
@@ -152,6 +156,7 @@ static void read_rope_object(reader *top, const char *key, const json_t *object,
         if (r.st == EQAT_OK && rope->high <= rope->low)
             fail(&r, "high_freq_factor", "more than low_freq_factor");
     }
+    if (r.st == EQAT_OK) r.st = eqi_keys_check_rest(r.ctx, object, &r.read, r.path, where);
     if (top->st == EQAT_OK) top->st = r.st;
 }
 
@@ -248,9 +253,26 @@ static void follow_list(reader *r, eqi_config *c, const json_t *types)
     }
 }
 
+/* A list that says something else than what the family computes is not passed over. */
+static void check_list(reader *r, const eqi_config *c)
+{
+    const json_t *types = member(r, "layer_types");
+    if (types && (!json_is_array(types) || json_array_size(types) != (size_t)c->blocks))
+        fail(r, "layer_types", "a list with one entry a block");
+    for (int64_t i = 0; types && r->st == EQAT_OK && i < c->blocks; i++) {
+        const char *type = json_string_value(json_array_get(types, (size_t)i)),
+                   *own = eqi_block_in(&c->sliding, i) ? "sliding_attention" : "full_attention";
+        char found[96];
+        snprintf(found, sizeof found, "%.40s in block %lld", type ? type : "something else",
+                 (long long)i);
+        if (!type || strcmp(type, own) != 0) unsupported(r, "layer_types", found, own);
+    }
+}
+
 static void read_window(reader *r, eqi_config *c)
 {
     eqi_window_rule rule = c->family->window;
+    member(r, "sliding_window");
     if (!has_window(r, rule)) return;
     c->window = integer(r, "sliding_window", 4096, 1, LENGTH_MAX);
     bool listed = rule == EQI_WINDOW_SWITCHED || rule == EQI_WINDOW_PATTERN;
@@ -297,20 +319,10 @@ static void read_activation(reader *r, eqi_config *c)
     unsupported(r, c->family->activation_key, name, "silu or gelu_pytorch_tanh");
 }
 
-/* What would change the function and is not computed. */
-static void refuse_the_rest(reader *r)
-{
-    static const char *const keys[] = {"final_logit_softcapping", "attn_logit_softcapping"};
-    for (size_t i = 0; i < EQI_COUNT(keys); i++)
-        if (member(r, keys[i])) unsupported(r, keys[i], "a value", "null");
-    if (boolean(r, "use_bidirectional_attention", false))
-        unsupported(r, "use_bidirectional_attention", "true", "false");
-}
-
 eqat_status eqi_config_parse(eqi_ctx *ctx, eqi_config *out, const json_t *json, const char *path)
 {
     eqi_config c = {0};
-    reader r = {ctx, path, "", json, EQAT_OK};
+    reader r = {.ctx = ctx, .path = path, .where = "", .object = json};
     if (!json_is_object(json))
         return eqi_fail(ctx, EQAT_FORMAT, "%s: found something else, expected a JSON object", path);
     EQI_RETURN_IF(read_family(&r, &c));
@@ -329,7 +341,6 @@ eqat_status eqi_config_parse(eqi_ctx *ctx, eqi_config *out, const json_t *json, 
     c.o_bias = attention_bias;
     c.mlp_bias = c.family->mlp_bias_key && boolean(&r, "mlp_bias", false);
     read_activation(&r, &c);
-    refuse_the_rest(&r);
     EQI_RETURN_IF(r.st);
 
     int64_t head_dim = c.family->head_dim ? c.family->head_dim
@@ -345,6 +356,7 @@ eqat_status eqi_config_parse(eqi_ctx *ctx, eqi_config *out, const json_t *json, 
     if (r.st == EQAT_OK && c.heads > DIM_MAX / c.head_dim)
         fail(&r, "num_attention_heads", "fewer heads of this head_dim");
     read_window(&r, &c);
+    check_list(&r, &c);
     if (c.family->local_theta > 0)
         read_two_ropes(&r, &c);
     else
@@ -355,6 +367,7 @@ eqat_status eqi_config_parse(eqi_ctx *ctx, eqi_config *out, const json_t *json, 
         : (double)c.head_dim;
     c.score_scale = 1 / sqrt(scalar);
     EQI_RETURN_IF(r.st);
+    EQI_RETURN_IF(eqi_keys_check_rest(ctx, json, &r.read, path, ""));
     *out = c;
     return EQAT_OK;
 }

@@ -1,7 +1,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "model/model.h"
+#include "model/read.h"
 
 static int64_t size_of(const eqi_config *c, eqi_size size)
 {
@@ -142,6 +142,7 @@ eqat_status eqi_model_layout(eqat_model *m)
     int64_t table[2] = {c->vocab, c->hidden};
     EQI_RETURN_IF(expect(m, "model.embed_tokens.weight", 2, table, &m->embedding_stored));
     m->head_stored = m->embedding_stored;
+    if (c->tied) EQI_RETURN_IF(eqi_model_check_head(m));
     if (!c->tied) EQI_RETURN_IF(expect(m, "lm_head.weight", 2, table, &m->head_stored));
     snprintf(m->final_norm.name, sizeof m->final_norm.name, "model.norm.weight");
     m->final_norm.local = m->final_norm.name;

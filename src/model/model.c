@@ -86,6 +86,7 @@ eqat_status eqat_model_open(eqat_context *ctx, eqat_model **out, const char *pat
     eqat_status st = m->path ? EQAT_OK : EQAT_OUT_OF_MEMORY;
     if (st == EQAT_OK) st = eqi_path_is_dir(path) ? open_folder(m) : open_gguf(m);
     if (st == EQAT_OK) st = eqi_model_layout(m);
+    if (st == EQAT_OK) st = eqi_model_check_unused(m);
     if (st == EQAT_OK) st = open_tokenizer(m);
     if (st != EQAT_OK) {
         eqat_model_free(m);

@@ -56,6 +56,9 @@ eqat_status eqi_round_kept(eqi_tensor *t, eqi_stored stored);
 /* Fills model->blocks and final_norm with names and shapes, and holds every tensor of the source
  * against them. */
 eqat_status eqi_model_layout(eqat_model *model);
+/* After it: tensors that nothing has expected are listed in the log, and refused where they would
+ * be part of the function. */
+eqat_status eqi_model_check_unused(eqat_model *model);
 /* EQAT_INVALID_ARGUMENT when there is no such block or linear. */
 eqat_status eqi_model_find_linear(eqat_model *model, int64_t block, int64_t index,
                                   const eqi_linear **linear);

@@ -15,5 +15,8 @@ eqat_status eqi_read_chunk(eqat_model *model, const eqi_source_entry *entry, int
 /* A whole float tensor of the source, the same way. */
 eqat_status eqi_read_tensor(eqat_model *model, const char *name, eqi_dtype dtype, bool check_finite,
                             eqi_tensor **out);
+/* Of tied embeddings: a head in the file that is another tensor is told and used,
+ * tie_word_embeddings of the model's configuration becomes false. */
+eqat_status eqi_model_check_head(eqat_model *model);
 
 #endif

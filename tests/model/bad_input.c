@@ -205,6 +205,99 @@ START_TEST(quantized_models_that_contradict_themselves)
 }
 END_TEST
 
+/* ---- tensors that the configuration knows nothing of ---- */
+
+static char lines[4096];
+
+static void keep_line(void *user, int level, const char *line)
+{
+    size_t at = strlen(lines);
+    (void)user;
+    snprintf(lines + at, sizeof lines - at, "%d %s\n", level, line);
+}
+
+static eqat_model *open_with(const char *family, const char *extra, double spread)
+{
+    eqat_model *m;
+    write_model(ctx, dir, tiny_find(family)->config, EQI_STORED_F32,
+                &(flaw){.extra = extra, .spread = spread});
+    lines[0] = 0;
+    ctx->log = keep_line;
+    ctx->log_level = EQI_LOG_INFO;
+    eqat_status st = eqat_model_open(ctx, &m, dir, NULL);
+    ck_assert((st == EQAT_OK) == (m != NULL));
+    return m;
+}
+
+static const struct {
+    const char *family, *name;
+    double spread;
+    const char *refusal, *line; /* one of them */
+} extras[] = {
+    {"mistral", "model.layers.0.self_attn.q_proj.bias", 1,
+     "model.safetensors: tensor model.layers.0.self_attn.q_proj.bias: found it, expected none", ""},
+    {"mistral", "model.layers.1.self_attn.q_proj.bias", 0, NULL,
+     "2 %s: tensors that the model does not use: model.layers.*.self_attn.q_proj.bias (1)"},
+    {"mistral", "model.layers.3.input_layernorm.weight", 0,
+     "tensor model.layers.3.input_layernorm.weight: found a block beyond the 2 of "
+     "num_hidden_layers",
+     ""},
+    {"mistral", "model.layers.0.self_attn.q_norm.weight", 1, "expected none of that name", ""},
+    {"mistral", "model.norm.bias", 1, "model.norm.bias: found it", ""},
+    {"mistral", "model.layers.2.self_attn.rotary_emb.inv_freq", 1, NULL,
+     "2 %s: tensors that the model does not use: model.layers.*.self_attn.rotary_emb.inv_freq"},
+    {"mistral", "mtp.0.norm.weight", 1, NULL,
+     "1 %s: tensors that the model does not use: mtp.*.norm.weight (1)"},
+    {"mistral", "visual.merger.ln_q.weight", 1, NULL, "1 %s: tensors"},
+    {"llama", "lm_head.weight", 1, NULL, ""},
+    {"llama", "lm_head.weight", 0.2, NULL,
+     "1 %s: tensor lm_head.weight: found another one than the embeddings"},
+    {"llama", "lm_head.bias", 0.2, "lm_head.bias: found it, expected none", ""},
+};
+
+START_TEST(tensors_that_nobody_uses)
+{
+    char expected[4096];
+    eqat_model *m = open_with(extras[_i].family, extras[_i].name, extras[_i].spread);
+    if (extras[_i].refusal) {
+        ck_assert(!m);
+        ck_assert_msg(strstr(ctx->error, extras[_i].refusal), "%s", ctx->error);
+        return;
+    }
+    ck_assert_msg(m != NULL, "%s", ctx->error);
+    snprintf(expected, sizeof expected, extras[_i].line, dir);
+    ck_assert_msg(*expected ? strstr(lines, expected) != NULL : !strstr(lines, "tensor"), "%s",
+                  lines);
+    eqat_model_free(m);
+}
+END_TEST
+
+/* The function is the one of the head in the file, in memory and when it is saved. */
+START_TEST(a_head_beside_tied_embeddings)
+{
+    const char *out = in_dir(dir, "out");
+    char untied[4096], *config;
+    eqat_model_info info = {.struct_size = sizeof info};
+    eqat_model *m = open_with("llama", "lm_head.weight", 0.2);
+    OK(ctx, eqat_model_inspect(m, &info));
+    ck_assert(!info.tied_embeddings);
+    OK(ctx, eqat_model_save(m, out, NULL));
+    eqat_model *saved = open_model(ctx, out, EQAT_F32), *opened = open_model(ctx, dir, EQAT_F32);
+    same_logits(saved, opened, 5);
+    config = read_text(in_dir(dir, "config.json"));
+    char *tied = strstr(config, "true}");
+    snprintf(untied, sizeof untied, "%.*sfalse}", (int)(tied - config), config);
+    write_text(in_dir(dir, "config.json"), untied);
+    eqat_model *told = open_model(ctx, dir, EQAT_F32);
+    same_logits(told, opened, 5);
+    free(config);
+    eqat_model_free(m);
+    eqat_model_free(saved);
+    eqat_model_free(opened);
+    eqat_model_free(told);
+}
+END_TEST
+
 static void move_out(const char *from, const char *to, const char *name)
 {
     char old[4096];
@@ -277,6 +370,8 @@ TCase *case_bad_input(void)
     tcase_add_test(tc, places_that_hold_no_model);
     tcase_add_loop_test(tc, tensors_that_do_not_fit, 0, (int)EQI_COUNT(flaws));
     tcase_add_test(tc, truncated_file);
+    tcase_add_loop_test(tc, tensors_that_nobody_uses, 0, (int)EQI_COUNT(extras));
+    tcase_add_test(tc, a_head_beside_tied_embeddings);
     tcase_add_test(tc, links_that_lead_out);
     tcase_add_test(tc, links_into_the_blobs_of_a_cache);
     tcase_add_test(tc, file_cut_while_open);

@@ -302,12 +302,29 @@ static const struct {
      "[\"full_attention\", \"full_attention\", 3, "
      "\"chunked_attention\"], " HEAD "}",
      EQAT_UNSUPPORTED, "layer_types: found something else"},
+    {"{\"model_type\": \"mistral\", \"sliding_window\": 8, \"layer_types\": "
+     "[\"sliding_attention\", \"full_attention\", \"sliding_attention\", \"full_attention\"], " HEAD
+     "}",
+     EQAT_UNSUPPORTED, "layer_types: found full_attention in block 1, expected sliding_attention"},
+    {"{\"model_type\": \"llama\", \"layer_types\": [\"full_attention\", \"full_attention\", "
+     "\"full_attention\", \"sliding_attention\"], " HEAD "}",
+     EQAT_UNSUPPORTED, "layer_types: found sliding_attention in block 3, expected full_attention"},
+    {"{\"model_type\": \"qwen3\", \"use_sliding_window\": false, \"layer_types\": "
+     "[\"full_attention\", \"full_attention\", \"full_attention\", \"sliding_attention\"], " HEAD
+     "}",
+     EQAT_UNSUPPORTED, "layer_types: found sliding_attention in block 3"},
+    {"{\"model_type\": \"mistral\", \"layer_types\": \"all\", " HEAD "}", EQAT_FORMAT,
+     "layer_types: found \"all\", expected a list with one entry a block"},
+    {"{\"model_type\": \"llama\", \"rope_interleaved\": true, " HEAD "}", EQAT_UNSUPPORTED,
+     "rope_interleaved: found true, expected null"},
+    {"{\"model_type\": \"llama\", \"residual_multiplier\": 0.22, " HEAD "}", EQAT_UNSUPPORTED,
+     "residual_multiplier: found 0.22"},
     {GEMMA "\"final_logit_softcapping\": 30.0, " HEAD "}", EQAT_UNSUPPORTED,
-     "final_logit_softcapping: found a value, expected null"},
+     "final_logit_softcapping: found 30.0, expected null"},
     {GEMMA "\"attn_logit_softcapping\": 50.0, " HEAD "}", EQAT_UNSUPPORTED,
-     "attn_logit_softcapping: found a value, expected null"},
+     "attn_logit_softcapping: found 50.0, expected null"},
     {GEMMA "\"use_bidirectional_attention\": true, " HEAD "}", EQAT_UNSUPPORTED,
-     "use_bidirectional_attention: found true, expected false"},
+     "use_bidirectional_attention: found true, expected null"},
     {GEMMA "\"hidden_activation\": \"gelu\", " HEAD "}", EQAT_UNSUPPORTED,
      "hidden_activation: found gelu, expected silu or gelu_pytorch_tanh"},
     {GEMMA "\"sliding_window_pattern\": 0, " HEAD "}", EQAT_FORMAT,
@@ -374,6 +391,41 @@ START_TEST(quantization_config)
 }
 END_TEST
 
+static char lines[1024];
+
+static void keep_line(void *user, int level, const char *line)
+{
+    (void)user;
+    snprintf(lines, sizeof lines, "%d %s", level, line);
+}
+
+/* What files of real models say besides gives no line; what is only spelt like something does. */
+START_TEST(keys_without_a_meaning_are_listed)
+{
+    eqi_config c;
+    ctx->log = keep_line;
+    ctx->log_level = EQI_LOG_INFO;
+    OK(ctx,
+       parse("{\"model_type\": \"llama\", \"architectures\": [\"LlamaForCausalLM\"], "
+             "\"attention_bias\": false, \"attention_dropout\": 0.0, \"bos_token_id\": 1, "
+             "\"eos_token_id\": [2, 3], \"hidden_act\": \"silu\", \"initializer_range\": 0.02, "
+             "\"is_llama_config\": true, \"mlp_bias\": false, \"pad_token_id\": 2, "
+             "\"pretraining_tp\": 1, \"rope_interleaved\": false, \"rope_scaling\": null, "
+             "\"head_dim\": 16, \"rope_theta\": 100000, \"tie_word_embeddings\": true, "
+             "\"torch_dtype\": \"bfloat16\", \"transformers.js_config\": {\"dtype\": \"q4\"}, "
+             "\"transformers_version\": \"4.42.3\", \"use_cache\": true, "
+             "\"layer_types\": [\"full_attention\", \"full_attention\", \"full_attention\", "
+             "\"full_attention\"], " HEAD "}",
+             &c));
+    ck_assert_str_eq(lines, "");
+    OK(ctx,
+       parse("{\"model_type\": \"llama\", \"sliding_windows\": 7, \"rope_scaling\": {\"type\": "
+             "\"linear\", \"factor\": 2, \"beta\": 1}, \"colour\": 3, " HEAD "}",
+             &c));
+    ck_assert_str_eq(lines, "2 config.json: keys without a meaning here: sliding_windows, colour");
+}
+END_TEST
+
 TCase *case_config(void)
 {
     TCase *tc = tcase_create("config");
@@ -387,6 +439,7 @@ TCase *case_config(void)
     tcase_add_test(tc, gemma_ropes_in_both_spellings);
     tcase_add_test(tc, mixtures);
     tcase_add_loop_test(tc, refusals_name_the_key, 0, (int)EQI_COUNT(refused));
+    tcase_add_test(tc, keys_without_a_meaning_are_listed);
     tcase_add_test(tc, quantization_config);
     return tc;
 }

@@ -177,6 +177,10 @@ static void all_tensors(builder *b, const eqi_config *c)
     }
     gain(b, c, "model.norm.weight", c->hidden);
     if (!c->tied) tensor(b, "lm_head.weight", c->vocab, c->hidden, 0, 0.2);
+    const char *extra = b->flaw->extra;
+    b->stream = 0;
+    if (extra)
+        tensor(b, extra, is(extra, "lm_head.weight") ? c->vocab : 0, c->hidden, 0, b->flaw->spread);
 }
 
 void write_model(eqi_ctx *ctx, const char *dir, const char *config, eqi_stored stored,

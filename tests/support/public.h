@@ -30,6 +30,8 @@ const tiny *tiny_find(const char *name);
 /* What is wrong with a model, by tensor name; NULL: nothing. */
 typedef struct flaw {
     const char *missing, *reshaped, *nan;
+    const char *extra; /* a tensor of `hidden` values, or lm_head.weight */
+    double spread;     /* of it; 1 gives a head with the values of the embeddings */
 } flaw;
 
 /* Writes config.json and model.safetensors into the folder dir. */

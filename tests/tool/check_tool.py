@@ -718,7 +718,7 @@ class Tool(unittest.TestCase):
             t = header[name]
             rows, (start, end) = t["shape"][0] // 2, t["data_offsets"]
             t["shape"] = [rows, t["shape"][1]]
-            header[name + ".rest"] = dict(t, data_offsets=[(start + end) // 2, end])
+            header["rest." + name] = dict(t, data_offsets=[(start + end) // 2, end])
             t["data_offsets"] = [start, (start + end) // 2]
 
         self.edit_header(model, edit)

@@ -84,6 +84,8 @@ static eqat_status try_place(tool *t, const char *out, bool empty)
                          strerror(errno));
     int failed = empty && rename(probe, out) != 0 ? errno : 0;
     if (!empty || failed) rmdir(probe);
+    if (failed == EBUSY || failed == EXDEV)
+        return refuse(t, out, "a mount point", "a new folder, for example inside it");
     return failed
         ? tool_fail(t, EQAT_IO, "%s: cannot put a folder in its place: %s", out, strerror(failed))
         : EQAT_OK;

@@ -47,10 +47,13 @@ EQAT_API void eqat_data_options_init(eqat_data_options *options, size_t struct_s
 /** From a file, by its ending: .txt (tokenized once, whole), .jsonl (key text_key, tokenized per
  * record, concatenated), .npy (one dimension of u16, u32, i32 or i64), .u16, .u32 (raw,
  * little-endian).  Text needs a tokenizer (borrowed during the call; NULL: tokens only). vocab_size
- * > 0 checks every id.  Fewer windows than asked for are taken, with a warning in the log.  Errors:
- * EQAT_INVALID_ARGUMENT (an option; another ending; text without a tokenizer; fewer training
- * samples than ranks), EQAT_NOT_FOUND, EQAT_IO, EQAT_FORMAT (damaged; an id out of range, told with
- * its position; fewer tokens than one training window), EQAT_UNSUPPORTED (a word of 2^31 bytes). */
+ * > 0 checks every id.  A byte order mark in front of .jsonl is passed over, and NaN and Infinity,
+ * which Python writes, are read as numbers.  Warnings in the log tell when there are fewer windows
+ * than asked for (those are taken), when random windows must overlap, and where .txt is not UTF-8.
+ * Errors: EQAT_INVALID_ARGUMENT (an option; another ending; text without a tokenizer; fewer
+ * training samples than ranks), EQAT_NOT_FOUND, EQAT_IO, EQAT_FORMAT (damaged; UTF-16 or binary
+ * data as .txt; an id out of range, told with its position; fewer tokens than one training window),
+ * EQAT_UNSUPPORTED (a word of 2^31 bytes). */
 EQAT_API eqat_status eqat_data_open(eqat_context *context, eqat_data **out, const char *path,
                                     const eqat_tokenizer *tokenizer, int64_t vocab_size,
                                     const eqat_data_options *options);

@@ -20,6 +20,19 @@ static eqat_status fail_errno(eqi_ctx *ctx, const char *path, const char *what)
 /* A pipe without a writer would make open wait. */
 #define OPEN_FLAGS (O_RDONLY | O_CLOEXEC | O_NONBLOCK)
 
+/* What a clone without Git LFS has in place of large files. */
+static eqat_status refuse_pointer(const eqi_file *f)
+{
+    static const char start[] = "version https://git-lfs.github.com/spec/";
+    char text[sizeof start - 1];
+    if (f->size > 1024 || pread(f->fd, text, sizeof text, 0) != (ssize_t)sizeof text ||
+        memcmp(text, start, sizeof text) != 0)
+        return EQAT_OK;
+    return eqi_fail(f->ctx, EQAT_FORMAT,
+                    "%s: found a Git-LFS pointer, expected the file itself (git lfs pull gets it)",
+                    f->path);
+}
+
 /* Takes over fd; -1 with errno: opening has failed. */
 static eqat_status adopt(eqi_ctx *ctx, eqi_file **out, const char *path, int fd)
 {
@@ -41,8 +54,12 @@ static eqat_status adopt(eqi_ctx *ctx, eqi_file **out, const char *path, int fd)
     f->ctx = ctx;
     f->fd = fd;
     f->size = (uint64_t)sb.st_size;
-    *out = f;
-    return EQAT_OK;
+    st = refuse_pointer(f);
+    if (st == EQAT_OK)
+        *out = f;
+    else
+        eqi_file_close(f);
+    return st;
 }
 
 eqat_status eqi_file_open(eqi_ctx *ctx, eqi_file **out, const char *path)
@@ -226,6 +243,15 @@ static eqat_status make_beside(eqi_outdir *d)
     return fail_errno(d->ctx, d->target, "cannot create the output folder");
 }
 
+/* A folder can be put in the place of an empty one, but not of one that something is mounted on. */
+static bool is_mounted(const char *path, const struct stat *sb)
+{
+    char parent[PATH_MAX];
+    struct stat above;
+    snprintf(parent, sizeof parent, "%s/..", path);
+    return stat(parent, &above) == 0 && (above.st_dev != sb->st_dev || above.st_ino == sb->st_ino);
+}
+
 eqat_status eqi_outdir_begin(eqi_ctx *ctx, eqi_outdir **out, const char *target)
 {
     *out = NULL;
@@ -235,6 +261,10 @@ eqat_status eqi_outdir_begin(eqi_ctx *ctx, eqi_outdir **out, const char *target)
         return eqi_fail(ctx, EQAT_EXISTS, "%s: found %s, expected a new or empty folder", target,
                         S_ISDIR(sb.st_mode) ? "a folder that is not empty"
                                             : "something that is not a folder");
+    if (lstat(target, &sb) == 0 && is_mounted(target, &sb))
+        return eqi_fail(ctx, EQAT_EXISTS,
+                        "%s: found a mount point, expected a new folder, for example inside it",
+                        target);
     eqi_outdir *d = eqi_calloc(ctx, 1, sizeof *d, "an output folder");
     if (!d) return EQAT_OUT_OF_MEMORY;
     d->ctx = ctx;

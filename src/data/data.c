@@ -99,6 +99,18 @@ void eqat_data_free(eqat_data *d)
 
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
+/* Random windows overlap long before there are none. */
+static void tell_overlap(const eqat_data *d)
+{
+    int64_t time = d->options.seq_len, apart = d->train_span / time;
+    if (d->train <= apart) return;
+    eqi_log(d->ctx, EQI_LOG_WARN,
+            "%s: found room for %lld training windows of %lld tokens side by side, expected %lld: "
+            "%lld that overlap are taken, with each token in %.3g of them on average",
+            d->tokens->name, (long long)apart, (long long)time, (long long)d->options.train_size,
+            (long long)d->train, (double)d->train * (double)time / (double)d->train_span);
+}
+
 /* Cuts the stream into what trains and what validates. */
 static eqat_status plan_windows(eqat_data *d)
 {
@@ -123,6 +135,7 @@ static eqat_status plan_windows(eqat_data *d)
         return eqi_fail(d->ctx, EQAT_FORMAT,
                         "%s: found %lld tokens, expected at least %lld for a training window", name,
                         (long long)tokens, (long long)time);
+    if (o->sampling == EQAT_SAMPLING_RANDOM) tell_overlap(d);
     if (d->train < o->train_size)
         eqi_log(d->ctx, EQI_LOG_WARN,
                 "%s: found %lld training windows of %lld tokens, expected %lld", name,

@@ -1,6 +1,7 @@
 #include <jansson.h>
 #include <string.h>
 
+#include "data/tokenizer/utf8.h"
 #include "data/tokens.h"
 
 #define PIECE_BYTES (1u << 16)
@@ -17,12 +18,35 @@ static eqat_status encode(eqi_tokens *t, const eqat_tokenizer *tokenizer, const 
     return eqi_tokens_append(t, ids, count);
 }
 
+static const char *encoding_of(const char *text, size_t n)
+{
+    if (n >= 2 && (!memcmp(text, "\xff\xfe", 2) || !memcmp(text, "\xfe\xff", 2))) return "UTF-16";
+    return n && memchr(text, 0, n < PIECE_BYTES ? n : PIECE_BYTES) ? "binary data" : NULL;
+}
+
+/* Text of another encoding would train on replacement characters. */
+static eqat_status check_text(const eqi_tokens *t, const char *text, size_t n)
+{
+    const char *other = encoding_of(text, n);
+    if (other)
+        return eqi_fail(t->ctx, EQAT_FORMAT, "%s: found %s, expected text in UTF-8", t->name,
+                        other);
+    size_t good = eqi_utf8_valid(text, n);
+    if (good < n)
+        eqi_log(t->ctx, EQI_LOG_WARN,
+                "%s: byte %zu: found what is not UTF-8, expected text in UTF-8: it is read as "
+                "U+FFFD",
+                t->name, good);
+    return EQAT_OK;
+}
+
 static eqat_status read_plain(eqi_tokens *t, const char *path, const eqat_tokenizer *tokenizer)
 {
     char *text;
     size_t length;
     EQI_RETURN_IF(eqi_file_slurp(t->ctx, path, SIZE_MAX / 2, &text, &length));
-    eqat_status st = length ? encode(t, tokenizer, text, length) : EQAT_OK;
+    eqat_status st = check_text(t, text, length);
+    if (st == EQAT_OK && length) st = encode(t, tokenizer, text, length);
     eqi_free(t->ctx, text);
     return st;
 }
@@ -43,16 +67,55 @@ static eqat_status refuse_record(eqi_tokens *t, const json_t *record, const char
                     (long long)number, before, *after ? key : "", after, key);
 }
 
-static eqat_status record(eqi_tokens *t, const eqat_tokenizer *tokenizer, const char *key,
-                          const char *line, size_t length, int64_t number)
+/* Python writes numbers that JSON has no names for: they become 0, in place. Returns whether there
+ * was one. */
+static bool replace_numbers(char *line, size_t n)
 {
+    static const char *const names[] = {"-Infinity", "Infinity", "NaN"};
+    bool in_string = false, any = false;
+    for (size_t i = 0; i < n; i++) {
+        if (line[i] == '"') in_string = !in_string;
+        if (in_string && line[i] == '\\') i++;
+        for (size_t k = 0; !in_string && k < EQI_COUNT(names); k++) {
+            size_t length = strlen(names[k]);
+            if (n - i < length || memcmp(line + i, names[k], length) != 0) continue;
+            memset(line + i, ' ', length);
+            line[i] = '0';
+            any = true;
+        }
+    }
+    return any;
+}
+
+static eqat_status refuse_line(const eqi_tokens *t, const char *line, int64_t number,
+                               const json_error_t *error)
+{
+    size_t blank = strspn(line, " \t\r");
+    const char *found = line[blank] == '[' ? "an array" : "an object over several lines";
+    bool open = line[blank + 1 + strspn(line + blank + 1, " \t\r")] == 0;
+    if (line[blank] == '[' || (line[blank] == '{' && open))
+        return eqi_fail(t->ctx, EQAT_FORMAT,
+                        "%s: line %lld: found %s, expected JSON Lines: one object a line", t->name,
+                        (long long)number, found);
+    return eqi_fail(t->ctx, EQAT_FORMAT, "%s: line %lld, byte %d: found %s, expected a JSON object",
+                    t->name, (long long)number, error->position, error->text);
+}
+
+/* line[length] is 0; may be changed. */
+static eqat_status record(eqi_tokens *t, const eqat_tokenizer *tokenizer, const char *key,
+                          char *line, size_t length, int64_t number)
+{
+    static const char mark[] = "\xef\xbb\xbf";
+    if (number == 1 && !strncmp(line, mark, 3)) {
+        line += 3;
+        length -= 3;
+    }
     if (strspn(line, " \t\r") == length) return EQAT_OK;
     json_error_t error;
     json_t *json = json_loadb(line, length, JSON_ALLOW_NUL, &error);
-    if (!json)
-        return eqi_fail(t->ctx, EQAT_FORMAT,
-                        "%s: line %lld, byte %d: found %s, expected a JSON object", t->name,
-                        (long long)number, error.position, error.text);
+    if (!json && replace_numbers(line, length))
+        json = json_loadb(line, length, JSON_ALLOW_NUL, &error);
+    if (!json) return refuse_line(t, line, number, &error);
     const json_t *text = json_object_get(json, key);
     eqat_status st = json_is_string(text)
         ? encode(t, tokenizer, json_string_value(text), json_string_length(text))

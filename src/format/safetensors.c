@@ -312,6 +312,9 @@ eqat_status eqi_source_open_safetensors(eqi_ctx *ctx, eqi_source **out, const ch
     if (!eqi_path_is_dir(dir)) return eqi_fail(ctx, EQAT_NOT_FOUND, "%s: expected a folder", dir);
     char *single = eqi_path_join(ctx, dir, SINGLE), *index = eqi_path_join(ctx, dir, INDEX);
     eqat_status st;
+    if (single && index && eqi_path_exists(single) && eqi_path_exists(index))
+        eqi_log(ctx, EQI_LOG_WARN,
+                "%s: found " SINGLE " and " INDEX ", expected one of them: the first is read", dir);
     if (!single || !index)
         st = EQAT_OUT_OF_MEMORY;
     else if (eqi_path_exists(single))

@@ -50,9 +50,26 @@ done:
     return st;
 }
 
+/* A file of a folder in place of the folder. */
+static bool is_part(const char *path)
+{
+    static const char *const endings[] = {".safetensors", ".json", ".bin"};
+    size_t n = strlen(path);
+    for (size_t i = 0; i < EQI_COUNT(endings); i++) {
+        size_t k = strlen(endings[i]);
+        if (n >= k && !strcmp(path + n - k, endings[i])) return true;
+    }
+    return false;
+}
+
 static eqat_status open_gguf(eqat_model *m)
 {
     eqi_gguf *g;
+    if (is_part(m->path))
+        return eqi_fail(m->ctx, EQAT_FORMAT,
+                        "%s: found a file of a model's folder, expected the folder that it is in, "
+                        "or a GGUF file",
+                        m->path);
     EQI_RETURN_IF(eqi_gguf_open(m->ctx, &g, m->path));
     eqat_status st = eqi_gguf_open_hf(g, &m->source, &m->json);
     eqi_gguf_close(g);
@@ -62,9 +79,13 @@ static eqat_status open_gguf(eqat_model *m)
 /* A model is of use without its tokenizer; a damaged one is still an error. */
 static eqat_status open_tokenizer(eqat_model *m)
 {
+    char before[EQI_ERROR_MAX];
+    memcpy(before, m->ctx->error, sizeof before);
     eqat_status st = eqat_tokenizer_open(m->ctx, &m->tokenizer, m->path);
     if (st == EQAT_UNSUPPORTED) eqi_log(m->ctx, EQI_LOG_WARN, "no tokenizer: %s", m->ctx->error);
-    return st == EQAT_NOT_FOUND || st == EQAT_UNSUPPORTED ? EQAT_OK : st;
+    if (st != EQAT_NOT_FOUND && st != EQAT_UNSUPPORTED) return st;
+    memcpy(m->ctx->error, before, sizeof before); /* what is no failure leaves no line */
+    return EQAT_OK;
 }
 
 eqat_status eqat_model_open(eqat_context *ctx, eqat_model **out, const char *path,

@@ -744,6 +744,75 @@ START_TEST(bad_text_files)
 }
 END_TEST
 
+static void takes(eqat_tokenizer *t, const char *name, const void *data, size_t n, int64_t tokens)
+{
+    eqat_data *d;
+    eqat_data_options o = options(0, 0, 1, EQAT_SAMPLING_CONSECUTIVE);
+    OK(ctx, eqat_data_open(ctx, &d, write_file(scratch(name), data, n), t, 10, &o));
+    ck_assert_int_eq(eqat_data_token_count(d), tokens);
+    eqat_data_free(d);
+}
+
+/* What users bring in place of UTF-8 and of one object a line. */
+START_TEST(text_of_another_kind)
+{
+    eqat_tokenizer *t = open_tokenizer();
+    static const char mark[] = "\xef\xbb\xbf{\"text\": \"ab\"}\n",
+                      numbers[] = "{\"text\": \"ab\", \"x\": NaN, \"y\": [-Infinity, Infinity]}\n"
+                                  "{\"x\": NaN, \"s\": \"NaN \\\" NaN\", \"text\": \"abc\"}\n",
+                      pretty[] = "[\n  {\n    \"text\": \"ab\"\n  }\n]\n",
+                      object[] = "{ \r\n  \"text\": \"ab\"\n}\n", nan[] = "{\"text\": NaN}\n",
+                      latin[] = "ab\xe9"
+                                "cd";
+    takes(t, "mark.jsonl", mark, sizeof mark - 1, 3);
+    takes(t, "numbers.jsonl", numbers, sizeof numbers - 1, 7);
+    ck_assert_str_eq(logged, "");
+    refuse(write_file(scratch("pretty.jsonl"), pretty, sizeof pretty - 1), t, 10, EQAT_FORMAT,
+           "line 1: found an array, expected JSON Lines: one object a line");
+    refuse(write_file(scratch("object.jsonl"), object, sizeof object - 1), t, 10, EQAT_FORMAT,
+           "line 1: found an object over several lines, expected JSON Lines");
+    refuse(write_file(scratch("nan.jsonl"), nan, sizeof nan - 1), t, 10, EQAT_FORMAT,
+           "line 1: found a \"text\" that is no string");
+    refuse(write_file(scratch("wide.txt"),
+                      "\xff\xfe"
+                      "a\0b\0",
+                      6),
+           t, 10, EQAT_FORMAT, "wide.txt: found UTF-16, expected text in UTF-8");
+    refuse(write_file(scratch("big.txt"), "\xfe\xff\0a\0b", 6), t, 10, EQAT_FORMAT, "UTF-16");
+    refuse(write_file(scratch("program.txt"),
+                      "\x7f"
+                      "ELF\2\1\1\0\0",
+                      9),
+           t, 10, EQAT_FORMAT, "program.txt: found binary data, expected text in UTF-8");
+    ck_assert_str_eq(logged, "");
+    eqat_data *d;
+    eqat_data_options o = options(0, 0, 1, EQAT_SAMPLING_CONSECUTIVE);
+    (void)eqat_data_open(ctx, &d, write_file(scratch("latin.txt"), latin, sizeof latin - 1), t, 0,
+                         &o);
+    ck_assert_ptr_nonnull(strstr(logged, "latin.txt: byte 2: found what is not UTF-8"));
+    eqat_data_free(d);
+    static const char pointer[] = "version https://git-lfs.github.com/spec/v1\noid sha256:0\n";
+    refuse(write_file(scratch("lfs.jsonl"), pointer, sizeof pointer - 1), t, 10, EQAT_FORMAT,
+           "lfs.jsonl: found a Git-LFS pointer");
+    eqat_tokenizer_free(t);
+}
+END_TEST
+
+/* 35 windows side by side: 36 are more. */
+START_TEST(windows_that_overlap_are_told)
+{
+    eqat_data_options o = options(35, 0, 4, EQAT_SAMPLING_RANDOM);
+    eqat_data_free(ascending(ctx, 143, &o));
+    ck_assert_str_eq(logged, "");
+    o.train_size = 128;
+    eqat_data_free(ascending(ctx, 143, &o));
+    ck_assert_str_eq(logged,
+                     "tokens: found room for 35 training windows of 4 tokens side by side, "
+                     "expected 128: 128 that overlap are taken, with each token in 3.58 of them on "
+                     "average");
+}
+END_TEST
+
 int main(void)
 {
     TCase *tc = tcase_create("all");
@@ -767,5 +836,7 @@ int main(void)
     tcase_add_test(tc, a_file_that_changes);
     tcase_add_test(tc, text_files);
     tcase_add_test(tc, bad_text_files);
+    tcase_add_test(tc, text_of_another_kind);
+    tcase_add_test(tc, windows_that_overlap_are_told);
     return run_case("calibration data", tc, CK_NOFORK);
 }

@@ -26,7 +26,14 @@ START_TEST(places_that_hold_no_model)
     replace("config.json",
             "{\"model_type\": \"gpt_neox\", \"architectures\": [\"GPTNeoXForCausalLM\"]}");
     says(ctx, try_open(dir), EQAT_UNSUPPORTED, "config.json: architecture GPTNeoXForCausalLM");
-    says(ctx, try_open(file), EQAT_FORMAT, "config.json");
+    says(ctx, try_open(file), EQAT_FORMAT,
+         "config.json: found a file of a model's folder, expected the folder that it is in");
+    static const char pointer[] = "version https://git-lfs.github.com/spec/v1\noid sha256:0\n";
+    replace("model.safetensors", pointer);
+    replace("config.json", tiny_find("qwen2")->config);
+    says(ctx, try_open(in_dir(dir, "model.safetensors")), EQAT_FORMAT, "expected the folder");
+    says(ctx, try_open(dir), EQAT_FORMAT, "model.safetensors: found a Git-LFS pointer");
+    unlink(in_dir(dir, "model.safetensors"));
     replace("config.json", tiny_find("qwen2")->config);
     says(ctx, try_open(dir), EQAT_NOT_FOUND, "model.safetensors");
 }
@@ -219,6 +226,7 @@ static void keep_line(void *user, int level, const char *line)
 static eqat_model *open_with(const char *family, const char *extra, double spread)
 {
     eqat_model *m;
+    unlink(in_dir(dir, "model.safetensors"));
     write_model(ctx, dir, tiny_find(family)->config, EQI_STORED_F32,
                 &(flaw){.extra = extra, .spread = spread});
     lines[0] = 0;
@@ -228,6 +236,22 @@ static eqat_model *open_with(const char *family, const char *extra, double sprea
     ck_assert((st == EQAT_OK) == (m != NULL));
     return m;
 }
+
+/* A model without a tokenizer is no failure; a file beside shards is told. */
+START_TEST(an_opening_that_went_well_leaves_no_line)
+{
+    eqat_model *m = open_with("mistral", NULL, 0);
+    ck_assert(m && !eqat_model_tokenizer(m));
+    ck_assert_str_eq(ctx->error, "");
+    ck_assert_str_eq(lines, "");
+    eqat_model_free(m);
+    replace("model.safetensors.index.json", "{}");
+    m = open_with("mistral", NULL, 0);
+    ck_assert_msg(strstr(lines, "found model.safetensors and model.safetensors.index.json"), "%s",
+                  lines);
+    eqat_model_free(m);
+}
+END_TEST
 
 static const struct {
     const char *family, *name;
@@ -370,6 +394,7 @@ TCase *case_bad_input(void)
     tcase_add_test(tc, places_that_hold_no_model);
     tcase_add_loop_test(tc, tensors_that_do_not_fit, 0, (int)EQI_COUNT(flaws));
     tcase_add_test(tc, truncated_file);
+    tcase_add_test(tc, an_opening_that_went_well_leaves_no_line);
     tcase_add_loop_test(tc, tensors_that_nobody_uses, 0, (int)EQI_COUNT(extras));
     tcase_add_test(tc, a_head_beside_tied_embeddings);
     tcase_add_test(tc, links_that_lead_out);

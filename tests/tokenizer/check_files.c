@@ -430,6 +430,15 @@ static void check_gguf(const vocab *v, const char *text, const char *expected)
     remove_dir(out);
 }
 
+static char warning[1024];
+
+static void keep_warning(void *user, int level, const char *line)
+{
+    (void)user;
+    (void)level;
+    snprintf(warning, sizeof warning, "%s", line);
+}
+
 START_TEST(gguf_gpt2)
 {
     vocab v = gpt2_vocab;
@@ -454,8 +463,13 @@ START_TEST(gguf_gpt2)
                "<s>|e|\xc3\x8c|\xc2\xa3|1|1");
     v.pre = "default";
     check_gguf(&v, "1111", "11|1|1");
+    ctx->log = keep_warning;
+    ctx->log_level = EQAT_LOG_WARN;
+    check_gguf(&v, "1111", "11|1|1");
+    ck_assert_str_eq(warning, "");
     v.pre = NULL;
     check_gguf(&v, "ab1111", "ab|11|1|1");
+    ck_assert_ptr_nonnull(strstr(warning, "found no tokenizer.ggml.pre"));
 }
 END_TEST
 

@@ -871,6 +871,21 @@ class Tool(unittest.TestCase):
         )
         self.assertEqual(os.listdir(self.out), ["keep"])
 
+    def test_output_on_a_mount_point(self):
+        os.mkdir(self.out)
+        command = 'mount -t tmpfs none "$1" || exit 77; shift; exec "$@"'
+        quantize = [EQAT, "quantize", self.model, "--group-size", "32", "--method", "rtn"]
+        sh = ["unshare", "-rm", "sh", "-c", command, "sh", self.out]
+        try:
+            r = subprocess.run([*sh, *quantize, "--out", self.out], capture_output=True, text=True)
+        except FileNotFoundError:
+            self.skipTest("no unshare")
+        if r.returncode == 77 or "unshare" in r.stderr:
+            self.skipTest("no mounts: " + r.stderr)
+        self.assertEqual(r.returncode, 1, r.stderr)
+        self.assertIn(f"{self.out}: found a mount point, expected a new folder", r.stderr)
+        self.assertEqual(os.listdir(self.tmp), ["out"])
+
     def test_bits_that_no_engine_reads(self):
         self.refused(
             "quantize",

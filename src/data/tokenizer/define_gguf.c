@@ -278,6 +278,16 @@ static eqat_status config_json(const eqi_gguf_vocab *v, const eqi_definition *d,
         : eqi_json_memory(v->ctx);
 }
 
+static void tell_missing_rules(const eqi_gguf_vocab *v)
+{
+    size_t n;
+    if (eqi_gguf_string(v->file, "tokenizer.ggml.pre", &n)) return;
+    eqi_log(v->ctx, EQI_LOG_WARN,
+            "%s: found no tokenizer.ggml.pre, expected the name of the rules that split text: the "
+            "ids may not be those of the model's own tokenizer",
+            v->path);
+}
+
 static eqat_status define(eqi_gguf_vocab *v, eqi_definition *d, json_t **config)
 {
     size_t n;
@@ -315,6 +325,7 @@ static eqat_status define(eqi_gguf_vocab *v, eqi_definition *d, json_t **config)
             template(v, add_bos ? d->bos : NULL, add_eos ? d->eos : NULL, &bad), &bad);
         if (bad) return eqi_json_memory(v->ctx);
     }
+    if (!config && !llama) tell_missing_rules(v);
     if (!config) return EQAT_OK;
     eqat_status st = special(v, "tokenizer.ggml.padding_token_id", -1, &pad);
     if (st == EQAT_OK) st = config_json(v, d, pad, config);

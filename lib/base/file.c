@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -226,12 +227,84 @@ static bool dir_is_empty(const char *path)
     return empty;
 }
 
+/* ---- what a file or folder is called until it is whole ---- */
+
+/* "" for a name without a folder. */
+static const char *parent_of(const char *path, char parent[PATH_MAX])
+{
+    const char *slash = strrchr(path, '/');
+    snprintf(parent, PATH_MAX, "%.*s", slash ? (int)(slash - path) + 1 : 0, path);
+    return slash ? slash + 1 : path;
+}
+
+static bool is_left_over(const char *name, const char *base)
+{
+    static const char word[] = ".partial-";
+    size_t n = strlen(base);
+    char *end;
+    if (strncmp(name, base, n) != 0 || strncmp(name + n, word, sizeof word - 1) != 0) return false;
+    const char *digits = name + n + sizeof word - 1;
+    if (*digits < '1' || *digits > '9') return false;
+    long pid = strtol(digits, &end, 10);
+    return (!*end || *end == '-') && pid <= INT_MAX && kill((pid_t)pid, 0) != 0 && errno == ESRCH;
+}
+
+static void remove_files_in(int parent, const char *name)
+{
+    int fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    DIR *list = fd >= 0 ? fdopendir(fd) : NULL;
+    if (!list && fd >= 0) close(fd);
+    for (struct dirent *e; list && (e = readdir(list));)
+        if (strcmp(e->d_name, ".") && strcmp(e->d_name, "..")) unlinkat(fd, e->d_name, 0);
+    if (list) closedir(list);
+}
+
+void eqi_temp_clean(const char *target)
+{
+    char parent[PATH_MAX];
+    const char *base = parent_of(target, parent);
+    DIR *list = *base ? opendir(*parent ? parent : ".") : NULL;
+    for (struct dirent *e; list && (e = readdir(list));)
+        if (is_left_over(e->d_name, base) && unlinkat(dirfd(list), e->d_name, 0) != 0) {
+            remove_files_in(dirfd(list), e->d_name);
+            unlinkat(dirfd(list), e->d_name, AT_REMOVEDIR);
+        }
+    if (list) closedir(list);
+}
+
+char *eqi_temp_name(eqi_ctx *ctx, const char *target, int attempt)
+{
+    return eqi_asprintf(ctx, "%s.partial-%ld-%d", target, (long)getpid(), attempt);
+}
+
+static eqat_status sync_dir(eqi_ctx *ctx, const char *path)
+{
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) return EQAT_OK; /* a folder may be written to and not be read */
+    bool failed = fsync(fd) != 0 && errno != EINVAL;
+    eqat_status st = failed ? fail_errno(ctx, path, "cannot sync the folder") : EQAT_OK;
+    close(fd);
+    return st;
+}
+
+eqat_status eqi_temp_commit(eqi_ctx *ctx, const char *temp, const char *target)
+{
+    char parent[PATH_MAX];
+    if (rename(temp, target) != 0)
+        return fail_errno(ctx, target, "cannot put the result in its place");
+    parent_of(target, parent);
+    return sync_dir(ctx, *parent ? parent : ".");
+}
+
+/* ---- output folders ---- */
+
 /* Not mkdtemp: its folders are private whatever the umask says, and reading the umask would change
  * it for a moment. */
 static eqat_status make_beside(eqi_outdir *d)
 {
+    eqi_temp_clean(d->target);
     for (int attempt = 0; attempt < 1000; attempt++) {
-        d->temp = eqi_asprintf(d->ctx, "%s.partial-%ld-%d", d->target, (long)getpid(), attempt);
+        d->temp = eqi_temp_name(d->ctx, d->target, attempt);
         if (!d->temp) return EQAT_OUT_OF_MEMORY;
         if (mkdir(d->temp, 0777) == 0) return EQAT_OK;
         int failed = errno;
@@ -280,24 +353,12 @@ eqat_status eqi_outdir_begin(eqi_ctx *ctx, eqi_outdir **out, const char *target)
     return EQAT_OK;
 }
 
-static void sync_dir(const char *path)
-{
-    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0) return;
-    fsync(fd);
-    close(fd);
-}
-
 eqat_status eqi_outdir_commit(eqi_outdir **dir)
 {
     eqi_outdir *d = *dir;
-    sync_dir(d->temp);
-    eqat_status st = EQAT_OK;
-    if (rename(d->temp, d->target) != 0)
-        st = fail_errno(d->ctx, d->target, "cannot put the finished folder in place");
-    else
-        d->temp[0] = 0;
-    eqi_outdir_abort(dir);
+    eqat_status st = sync_dir(d->ctx, d->temp);
+    if (st == EQAT_OK) st = eqi_temp_commit(d->ctx, d->temp, d->target);
+    eqi_outdir_abort(dir); /* which finds nothing when it has its place */
     return st;
 }
 
@@ -306,12 +367,8 @@ void eqi_outdir_abort(eqi_outdir **dir)
     eqi_outdir *d = dir ? *dir : NULL;
     if (!d) return;
     *dir = NULL;
-    DIR *list = d->temp && d->temp[0] ? opendir(d->temp) : NULL;
-    if (list) {
-        for (struct dirent *e; (e = readdir(list));)
-            if (strcmp(e->d_name, ".") && strcmp(e->d_name, ".."))
-                unlinkat(dirfd(list), e->d_name, 0);
-        closedir(list);
+    if (d->temp) {
+        remove_files_in(AT_FDCWD, d->temp);
         rmdir(d->temp);
     }
     eqi_free(d->ctx, d->temp);

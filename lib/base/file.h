@@ -33,6 +33,13 @@ bool eqi_path_is_dir(const char *path);
 bool eqi_path_exists(const char *path);
 char *eqi_path_join(eqi_ctx *ctx, const char *dir, const char *name);
 
+/* What a file or folder is called until it is whole: TARGET.partial-PID-ATTEMPT, beside it. */
+char *eqi_temp_name(eqi_ctx *ctx, const char *target, int attempt);
+/* Renames it and syncs the folder it is in, so that the new name outlives a loss of power. */
+eqat_status eqi_temp_commit(eqi_ctx *ctx, const char *temp, const char *target);
+/* Removes what processes that are dead have left under such names. */
+void eqi_temp_clean(const char *target);
+
 /* An output folder built beside its final place and renamed there by commit, so that a failure, a
  * full disk or a signal leaves no partial output. Refuses (EQAT_EXISTS) a target that is a file or
  * a folder with anything in it; an empty folder is taken over. */

@@ -1,10 +1,11 @@
 #include "train/state.h"
 
-#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
+
+#include "base/file.h"
 
 #define CHUNK ((size_t)1 << 20)
 #define CHECKSUM "checksum"
@@ -60,8 +61,14 @@ static eqat_status start(eqi_ctx *ctx, eqi_state **out, const char *path)
 
 static eqat_status start_writing(eqi_state *s, const char *kind)
 {
-    s->temp = eqi_asprintf(s->ctx, "%s.partial-%ld", s->path, (long)getpid());
-    if (!s->temp) return EQAT_OUT_OF_MEMORY;
+    eqi_temp_clean(s->path);
+    for (int attempt = 0; !s->temp; attempt++) {
+        s->temp = eqi_temp_name(s->ctx, s->path, attempt);
+        if (!s->temp) return EQAT_OUT_OF_MEMORY;
+        if (attempt == 1000 || !eqi_path_exists(s->temp)) break;
+        eqi_free(s->ctx, s->temp);
+        s->temp = NULL;
+    }
     EQI_RETURN_IF(eqi_safetensors_create(s->ctx, &s->out, s->temp));
     mix_text(s, kind);
     return eqi_safetensors_metadata(s->out, "eqat_state", kind);
@@ -282,10 +289,8 @@ static eqat_status write_all(eqi_state *s)
     eqi_safetensors_writer *out = s->out;
     s->out = NULL;
     EQI_RETURN_IF(eqi_safetensors_close(out));
-    if (rename(s->temp, s->path) == 0) return EQAT_OK;
-    eqat_status st = eqi_fail(s->ctx, EQAT_IO, "%s: cannot put the finished file in place: %s",
-                              s->path, strerror(errno));
-    unlink(s->temp);
+    eqat_status st = eqi_temp_commit(s->ctx, s->temp, s->path);
+    if (st != EQAT_OK) unlink(s->temp); /* when it is not in its place */
     return st;
 }
 

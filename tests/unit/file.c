@@ -1,6 +1,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/file.h"
@@ -220,6 +221,45 @@ START_TEST(links_stay_inside_their_folder)
 }
 END_TEST
 
+/* A process that is gone. */
+static long dead(void)
+{
+    pid_t pid = fork();
+    if (pid == 0) _exit(0);
+    waitpid(pid, NULL, 0);
+    return pid;
+}
+
+static void leave(const char *format, long pid)
+{
+    char name[64];
+    snprintf(name, sizeof name, format, pid);
+    OK(ctx, eqi_write_file(ctx, named(name), "x", 1));
+}
+
+START_TEST(what_the_dead_left)
+{
+    eqi_outdir *d;
+    char name[64];
+    long pid = dead();
+    snprintf(name, sizeof name, "model.partial-%ld-0", pid);
+    ck_assert_int_eq(mkdir(named(name), 0777), 0);
+    snprintf(name, sizeof name, "model.partial-%ld-0/shard", pid);
+    OK(ctx, eqi_write_file(ctx, named(name), "x", 1));
+    leave("model.partial-%ld-1", pid);
+    leave("model.partial-%ld", pid);
+    leave("model.partial-%ldx", pid); /* none of ours */
+    leave("other.partial-%ld-0", pid);
+    leave("model.partial-%ld-9", getpid());
+    leave("model.partial-0", 0);
+    OK(ctx, eqi_outdir_begin(ctx, &d, named("model")));
+    ck_assert_int_eq(entries(dir), 5);
+    OK(ctx, eqi_outdir_commit(&d));
+    ck_assert_int_eq(entries(dir), 5);
+    ck_assert(eqi_path_is_dir(named("model")));
+}
+END_TEST
+
 TCase *case_file(void)
 {
     TCase *t = tcase_create("file");
@@ -234,5 +274,6 @@ TCase *case_file(void)
     tcase_add_test(t, folder_aborted);
     tcase_add_test(t, links_stay_inside_their_folder);
     tcase_add_test(t, target_taken_meanwhile);
+    tcase_add_test(t, what_the_dead_left);
     return t;
 }

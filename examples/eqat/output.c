@@ -4,6 +4,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -34,6 +36,67 @@ static void beside(const char *out, const char *word, char path[PATH_MAX])
 static void in_folder(const char *dir, const char *name, char path[INSIDE])
 {
     snprintf(path, INSIDE, "%s/%s", dir, name);
+}
+
+static void remove_folder(const char *dir)
+{
+    char path[INSIDE];
+    DIR *d = opendir(dir);
+    for (struct dirent *e; d && (e = readdir(d));) {
+        in_folder(dir, e->d_name, path);
+        if (!is_dot(e->d_name)) unlink(path);
+    }
+    if (d) closedir(d);
+    rmdir(dir);
+}
+
+/* ---- what runs that were killed left ---- */
+
+/* "OUT.word-PID" and what its owner built beside that. */
+static bool is_left_over(const char *name, const char *base, size_t length, const char *word)
+{
+    char *end;
+    size_t n = strlen(word);
+    if (strncmp(name, base, length) != 0 || strncmp(name + length, word, n) != 0) return false;
+    long pid = strtol(name + length + n, &end, 10);
+    if (pid <= 0 || pid > INT_MAX || (*end && *end != '.' && *end != '-')) return false;
+    return pid == getpid() || (kill((pid_t)pid, 0) != 0 && errno == ESRCH);
+}
+
+/* Between two renames it may have been the only copy of what was there. */
+static void clear(const char *out, const char *path, bool before)
+{
+    if (before && access(out, F_OK) != 0)
+        rename(path, out);
+    else
+        remove_folder(path);
+}
+
+static void parent_of(const char *out, char parent[PATH_MAX], const char **base, size_t *length)
+{
+    size_t n = strlen(out);
+    while (n > 1 && out[n - 1] == '/') n--;
+    size_t start = n;
+    while (start > 0 && out[start - 1] != '/') start--;
+    snprintf(parent, PATH_MAX, "%.*s", start ? (int)start : 1, start ? out : ".");
+    *base = out + start;
+    *length = n - start;
+}
+
+static void clear_left_overs(const char *out)
+{
+    char parent[PATH_MAX], path[INSIDE];
+    const char *base;
+    size_t length;
+    parent_of(out, parent, &base, &length);
+    DIR *d = opendir(parent);
+    for (struct dirent *e; d && (e = readdir(d));) {
+        bool before = is_left_over(e->d_name, base, length, ".before-");
+        if (!before && !is_left_over(e->d_name, base, length, ".partial-")) continue;
+        in_folder(parent, e->d_name, path);
+        clear(out, path, before);
+    }
+    if (d) closedir(d);
 }
 
 /* ---- what may be replaced ---- */
@@ -94,6 +157,7 @@ static eqat_status try_place(tool *t, const char *out, bool empty)
 eqat_status output_check(tool *t, const output *out)
 {
     struct stat sb;
+    clear_left_overs(out->path);
     bool there = lstat(out->path, &sb) == 0;
     if (there && !S_ISDIR(sb.st_mode))
         return refuse(t, out->path, "something that is not a folder", "a new or empty folder");
@@ -104,11 +168,38 @@ eqat_status output_check(tool *t, const output *out)
 
 /* ---- record and log ---- */
 
+static json_t *load_config(const char *dir)
+{
+    char path[INSIDE];
+    in_folder(dir, CONFIG, path);
+    return json_load_file(path, 0, NULL);
+}
+
+bool output_is_of(const char *out, const json_t *run)
+{
+    json_t *config = load_config(out), *made;
+    size_t i;
+    bool found = false;
+    json_array_foreach(json_object_get(config, "runs"), i, made) if (json_equal(made, run)) found =
+        true;
+    json_decref(config);
+    return found;
+}
+
+bool output_last_has(const char *out, const char *key, const char *value)
+{
+    json_t *config = load_config(out), *runs = json_object_get(config, "runs");
+    const json_t *last = json_array_get(runs, json_array_size(runs) - 1);
+    const char *found = json_string_value(json_object_get(last, key));
+    bool same = found && value && !strcmp(found, value);
+    json_decref(config);
+    return same;
+}
+
 void output_inherit(tool *t, const char *model)
 {
     char path[INSIDE], piece[1 << 14];
-    in_folder(model, CONFIG, path);
-    json_t *config = json_load_file(path, 0, NULL);
+    json_t *config = load_config(model);
     json_array_extend(t->runs, json_object_get(config, "runs"));
     json_decref(config);
     in_folder(model, LOG, path);
@@ -153,16 +244,14 @@ static eqat_status write_log(tool *t, const char *dir)
 
 /* ---- from beside its place into it ---- */
 
-static void remove_folder(const char *dir)
+/* Filesystems that cannot are not asked twice. */
+static bool sync_folder(const char *path)
 {
-    char path[INSIDE];
-    DIR *d = opendir(dir);
-    for (struct dirent *e; d && (e = readdir(d));) {
-        in_folder(dir, e->d_name, path);
-        if (!is_dot(e->d_name)) unlink(path);
-    }
-    if (d) closedir(d);
-    rmdir(dir);
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) return true;
+    bool done = fsync(fd) == 0 || errno == EINVAL;
+    close(fd);
+    return done;
 }
 
 static bool replace(const char *partial, const char *out)
@@ -171,7 +260,7 @@ static bool replace(const char *partial, const char *out)
     beside(out, "before", before);
     if (rename(out, before) != 0) return false;
     if (rename(partial, out) == 0) {
-        remove_folder(before);
+        remove_folder(before); /* a run that is killed here leaves it to the next */
         return true;
     }
     int err = errno;
@@ -183,9 +272,13 @@ static bool replace(const char *partial, const char *out)
 static eqat_status put_in_place(tool *t, const output *out, const char *partial)
 {
     bool full = access(out->path, F_OK) == 0 && !is_empty_folder(out->path);
-    bool placed =
-        out->force && full ? replace(partial, out->path) : rename(partial, out->path) == 0;
-    if (placed) return EQAT_OK;
+    char parent[PATH_MAX];
+    const char *base;
+    size_t length;
+    parent_of(out->path, parent, &base, &length);
+    bool placed = sync_folder(partial) &&
+        (out->force && full ? replace(partial, out->path) : rename(partial, out->path) == 0);
+    if (placed && sync_folder(parent)) return EQAT_OK;
     return tool_fail(t, errno == ENOTEMPTY || errno == EEXIST ? EQAT_EXISTS : EQAT_IO,
                      "%s: cannot put the result in its place: %s", out->path, strerror(errno));
 }
@@ -266,6 +359,13 @@ eqat_status output_save_stage(tool *t, output *out, eqat_model *model,
     return st;
 }
 
+void output_drop_stage(const output *out, const json_t *run)
+{
+    char path[PATH_MAX];
+    output stage = stage_of(out, path);
+    if (output_is_of(stage.path, run)) remove_folder(stage.path);
+}
+
 void output_end_stage(tool *t, const output *out, eqat_status status)
 {
     char path[PATH_MAX];
@@ -273,4 +373,16 @@ void output_end_stage(tool *t, const output *out, eqat_status status)
     if (out->staged && status == EQAT_OK) remove_folder(stage.path);
     if (out->staged && status != EQAT_OK)
         tool_warn(t, "%s holds the result of Block-AP: eqat e2e-qp goes on from it", stage.path);
+}
+
+eqat_status output_found(tool *t, const output *out)
+{
+    eqat_model *model = NULL;
+    eqat_model_info info = {.struct_size = sizeof info};
+    clear_left_overs(out->path);
+    eqat_status st = eqat_model_open(t->ctx, &model, out->path, NULL);
+    if (st == EQAT_OK) st = eqat_model_inspect(model, &info);
+    if (st == EQAT_OK) tell(t, out, &info);
+    eqat_model_free(model);
+    return st;
 }

@@ -18,8 +18,17 @@ typedef struct output {
         .on = &(out)->force                                                                   \
     }
 
-/* What saving would refuse after hours of training is refused before them. */
+/* What saving would refuse after hours of training is refused before them.  What runs that were
+ * killed left beside the place goes, or goes back to it. */
 eqat_status output_check(tool *t, const output *out);
+/* Whether eqat_config.json of the folder there names this run among those that made it; whether the
+ * last of them has this value of a member. */
+bool output_is_of(const char *out, const json_t *run);
+bool output_last_has(const char *out, const char *key, const char *value);
+/* Removes the result of that run's first phase. */
+void output_drop_stage(const output *out, const json_t *run);
+/* Tells of a result that is in its place. */
+eqat_status output_found(tool *t, const output *out);
 /* The model with eqat_config.json and eqat_log.jsonl; its size is told. */
 eqat_status output_save(tool *t, const output *out, eqat_model *model,
                         const eqat_save_options *options);

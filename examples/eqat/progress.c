@@ -19,6 +19,7 @@ void tool_begin_phase(tool *t, const char *phase)
     t->phase_started = tool_seconds();
     t->last_line = 0;
     t->val_loss = NAN;
+    t->resumed_at = 0;
 }
 
 /* ---- time ---- */
@@ -41,18 +42,46 @@ static void work_of_blocks(const tool *t, const eqat_progress *p, double *done, 
         epochs * (double)c.val_batches * c.move;
 }
 
+/* What is done of the phase, and the whole. */
+static void work_of(const tool *t, const eqat_progress *p, double *done, double *all)
+{
+    *done = (double)p->step;
+    *all = (double)p->steps;
+    if (p->blocks) work_of_blocks(t, p, done, all);
+}
+
+void tool_resume_phase(tool *t)
+{
+    t->resumed_at = tool_seconds() - t->phase_started;
+    t->resumed_done = -1;
+}
+
+/* The first step after it is the first that counts. */
+static void begin_resumed(tool *t, const eqat_progress *p)
+{
+    eqat_progress before = *p;
+    double all;
+    if (!(t->resumed_at > 0) || t->resumed_done >= 0) return;
+    before.step--;
+    work_of(t, &before, &t->resumed_done, &all);
+}
+
 /* Seconds that the phase takes in all, and is expected to go on for. What was measured before it
  * began counts as its first part. */
 static double expect(const tool *t, const eqat_progress *p, double elapsed, double *left)
 {
-    double done = (double)p->step, all = (double)p->steps, seconds = t->costs.e2e;
+    double done, all, seconds = t->costs.e2e, before = 0;
+    work_of(t, p, &done, &all);
+    if (t->resumed_at > 0) {
+        before = t->resumed_done;
+        elapsed -= t->resumed_at;
+    }
     if (p->blocks) {
-        work_of_blocks(t, p, &done, &all);
         seconds = t->costs.step > 0 ? all : 0;
     }
     double weight = seconds > 0 ? (p->blocks ? 0.25 / (double)p->blocks : 0.05) : 0;
     if (!strcmp(p->phase, "eval") || !(all > 0)) weight = 0;
-    double total = all * (elapsed + weight * seconds) / (done + weight * all);
+    double total = all * (elapsed + weight * seconds) / (done - before + weight * all);
     *left = p->step == p->steps ? 0 : fmax(0, total * (1 - done / all));
     return total;
 }
@@ -130,6 +159,7 @@ int32_t tool_progress(void *user, const eqat_progress *p)
     if (strcmp(t->phase, p->phase)) tool_begin_phase(t, p->phase);
     double now = tool_seconds(), pause = t->terminal ? 0.1 : 10;
     if (isfinite(p->val_loss)) t->val_loss = p->val_loss;
+    begin_resumed(t, p);
     bool due = now - t->last_line > pause || p->step == p->steps;
     if (due && t->context.log_level >= EQAT_LOG_INFO) {
         tell(t, p, now);

@@ -1,6 +1,8 @@
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include "checkpoint.h"
 #include "input.h"
 #include "need.h"
 #include "output.h"
@@ -27,16 +29,18 @@ typedef struct job {
     method method;
     bool quantizes; /* not e2e-qp */
     output out;
+    checkpoint kept;
     flag_values rules;
-    input calib, e2e_in;   /* path NULL: E2E-QP trains on the calibration data */
-    eqat_block_ap *ap;     /* while it runs */
+    input calib, e2e_in; /* path NULL: E2E-QP trains on the calibration data */
+    eqat_block_ap *ap;   /* while it runs */
+    eqat_e2e_qp *end_to_end;
     int64_t block, blocks; /* of it, in work; in all */
     double block_started, epoch_started;
 } job;
 
 static void init(job *j)
 {
-    *j = (job){0};
+    *j = (job){.kept = {.folder = -1}};
     eqat_context_options_init(&j->t.context, sizeof j->t.context);
     eqat_model_options_init(&j->model, sizeof j->model);
     eqat_quantizer_options_init(&j->quantizer, sizeof j->quantizer);
@@ -147,6 +151,64 @@ static void end_epoch(job *j, const eqat_progress *p)
                          tool_number(r.val_loss), "seconds", now - j->epoch_started));
 }
 
+/* ---- checkpoints ---- */
+
+static eqat_status save_blocks(void *ap, const char *path) { return eqat_block_ap_save(ap, path); }
+static eqat_status save_scales(void *e2e, const char *path) { return eqat_e2e_qp_save(e2e, path); }
+
+/* Within a block an interrupt waits for the end of a step, which can be saved; from the end of a
+ * block to the first step of the next one nothing is lost that was not saved. */
+static bool keep_blocks(job *j, const eqat_progress *p, bool ends_epoch)
+{
+    bool last = ends_epoch && (p->epoch + 1 == p->epochs || j->block_ap.early_stop);
+    bool due = checkpoint_due(&j->kept);
+    if (!j->kept.dir) return false;
+    tool_hold_interrupts(!last);
+    if (last || due || tool_interrupted())
+        checkpoint_save(&j->t, &j->kept, "block-ap", save_blocks, j->ap);
+    return tool_interrupted();
+}
+
+/* Of a job that was just created; true when it goes on. */
+static eqat_status load_blocks(job *j)
+{
+    char *path = checkpoint_state(&j->kept, "block-ap");
+    if (!path) return EQAT_OK;
+    eqat_status st = eqat_block_ap_load(j->ap, path);
+    free(path);
+    j->block = eqat_block_ap_block(j->ap);
+    if (st == EQAT_OK) checkpoint_resumed(&j->t, &j->kept, "block-ap");
+    return st;
+}
+
+static eqat_status load_scales(job *j)
+{
+    char *path = checkpoint_state(&j->kept, "e2e-qp");
+    if (!path) return EQAT_OK;
+    eqat_status st = eqat_e2e_qp_load(j->end_to_end, path);
+    free(path);
+    if (st == EQAT_OK) checkpoint_resumed(&j->t, &j->kept, "e2e-qp");
+    return st;
+}
+
+/* E2E-QP can be cancelled within a step, and saved behind the one before. */
+static int32_t e2e_progress(void *user, const eqat_progress *p)
+{
+    job *j = user;
+    int32_t stop = tool_progress(&j->t, p);
+    if (checkpoint_due(&j->kept) || p->step == p->steps)
+        checkpoint_save(&j->t, &j->kept, "e2e-qp", save_scales, j->end_to_end);
+    return stop;
+}
+
+static eqat_status run_end_to_end(job *j)
+{
+    eqat_status st = eqat_e2e_qp_run(j->end_to_end);
+    if (st != EQAT_CANCELLED) return st;
+    checkpoint_save(&j->t, &j->kept, "e2e-qp", save_scales, j->end_to_end);
+    return tool_fail(&j->t, st, "cancelled");
+}
+
 static int32_t block_progress(void *user, const eqat_progress *p)
 {
     job *j = user;
@@ -154,11 +216,12 @@ static int32_t block_progress(void *user, const eqat_progress *p)
     if (p->block != j->block) end_block(j);
     j->block = p->block;
     int32_t stop = tool_progress(&j->t, p);
-    if (p->step % eqat_block_ap_steps(j->ap) == 0) {
+    bool ends_epoch = p->step % eqat_block_ap_steps(j->ap) == 0;
+    if (ends_epoch) {
         end_epoch(j, p);
         j->epoch_started = tool_seconds();
     }
-    return stop;
+    return keep_blocks(j, p, ends_epoch) ? 1 : stop;
 }
 
 static eqat_status train_blocks(job *j, eqat_model *model, const eqat_quantizer *quantizer,
@@ -168,12 +231,16 @@ static eqat_status train_blocks(job *j, eqat_model *model, const eqat_quantizer 
     j->block_started = j->epoch_started = tool_seconds();
     tool_begin_phase(&j->t, "block-ap");
     eqat_status st = eqat_block_ap_create(model, &j->ap, quantizer, data, &j->block_ap);
-    if (st == EQAT_OK) st = eqat_block_ap_run(j->ap);
-    if (st == EQAT_OK) {
-        report_blocks(j, j->ap);
+    if (st == EQAT_OK) st = load_blocks(j);
+    bool trained = st == EQAT_OK && !eqat_block_ap_stages(j->ap, eqat_block_ap_block(j->ap));
+    if (st == EQAT_OK && !trained) st = eqat_block_ap_run(j->ap);
+    tool_hold_interrupts(false);
+    if (st == EQAT_OK && !trained) {
         end_block(j);
         tool_end_phase(&j->t);
+        checkpoint_save(&j->t, &j->kept, "block-ap", save_blocks, j->ap);
     }
+    if (st == EQAT_OK) report_blocks(j, j->ap);
     eqat_block_ap_free(j->ap);
     j->ap = NULL;
     return st;
@@ -201,10 +268,11 @@ static eqat_status check_need(job *j, eqat_model *model, const eqat_quantizer *q
 
 static eqat_status train_end_to_end(job *j, eqat_model *model, eqat_data *data)
 {
-    eqat_e2e_qp *e2e = NULL;
     tool_begin_phase(&j->t, "e2e-qp");
-    eqat_status st = eqat_e2e_qp_create(model, &e2e, data, &j->e2e);
-    if (st == EQAT_OK) st = eqat_e2e_qp_run(e2e);
+    eqat_status st = eqat_e2e_qp_create(model, &j->end_to_end, data, &j->e2e);
+    const eqat_e2e_qp *e2e = j->end_to_end;
+    if (st == EQAT_OK) st = load_scales(j);
+    if (st == EQAT_OK) st = run_end_to_end(j);
     if (st == EQAT_OK) {
         json_t *losses = json_array();
         for (int64_t i = 0; i < eqat_e2e_qp_steps(e2e); i++)
@@ -214,7 +282,8 @@ static eqat_status train_end_to_end(job *j, eqat_model *model, eqat_data *data)
             json_pack("{s:I,s:o}", "steps", (json_int_t)eqat_e2e_qp_steps(e2e), "loss", losses));
         tool_end_phase(&j->t);
     }
-    eqat_e2e_qp_free(e2e);
+    eqat_e2e_qp_free(j->end_to_end);
+    j->end_to_end = NULL;
     return st;
 }
 
@@ -271,7 +340,8 @@ static eqat_status run_quantize(job *j, eqat_model *model)
 static eqat_status run_e2e(job *j, eqat_model *model)
 {
     eqat_data *data = NULL;
-    eqat_status st = open_e2e_data(j, model, &data);
+    eqat_status st = eqat_model_check_save(model, NULL, &j->save);
+    if (st == EQAT_OK) st = open_e2e_data(j, model, &data);
     if (st == EQAT_OK) st = eqat_e2e_qp_check(model, NULL, data, &j->e2e);
     if (st == EQAT_OK) st = check_need(j, model, NULL, data);
     if (st == EQAT_OK) st = train_end_to_end(j, model, data);
@@ -325,8 +395,8 @@ static int open_job(job *j, const char *command, int argc, char **argv)
     j->out.model = j->path;
     j->t.keeps = true;
     j->block_ap.progress = block_progress;
-    j->e2e.progress = tool_progress;
-    j->e2e.progress_user = &j->t;
+    j->e2e.progress = e2e_progress;
+    j->e2e.progress_user = j;
     record_job(j, command, argc, argv);
     int code = take_inputs(j) ? tool_open(&j->t) : tool_give_up(&j->t);
     if (code) release_inputs(j);
@@ -336,6 +406,7 @@ static int open_job(job *j, const char *command, int argc, char **argv)
 static int close_job(job *j, eqat_status status)
 {
     release_inputs(j);
+    checkpoint_close(&j->kept, status == EQAT_OK);
     return tool_close(&j->t, status);
 }
 
@@ -345,6 +416,20 @@ static eqat_status open_model(job *j, eqat_model **out)
     eqat_status st = eqat_model_open(j->t.ctx, out, j->path, &j->model);
     if (st == EQAT_OK) st = eqat_model_inspect(*out, &info);
     j->t.input_bytes = info.bytes;
+    return st;
+}
+
+static eqat_status make_result(job *j, eqat_status (*run)(job *j, eqat_model *model))
+{
+    eqat_model *model = NULL;
+    eqat_status st = checkpoint_open(&j->t, &j->kept, &j->out);
+    if (st == EQAT_OK && j->kept.placed) return output_found(&j->t, &j->out);
+    if (st == EQAT_OK) st = output_check(&j->t, &j->out);
+    if (st == EQAT_OK) st = open_model(j, &model);
+    if (st == EQAT_OK) st = run(j, model);
+    if (st == EQAT_OK) st = output_save(&j->t, &j->out, model, &j->save);
+    output_end_stage(&j->t, &j->out, st);
+    eqat_model_free(model);
     return st;
 }
 
@@ -381,6 +466,7 @@ int command_quantize(int argc, char **argv)
          .value = "PATTERN",
          .help = "linears that stay as they are: '*.layers.0.*'; a rule, too",
          .list = &j.rules},
+        CHECKPOINT_FLAGS(&j.kept),
         TOOL_FLAGS(&j.t),
     };
     const flag_group groups[] = {
@@ -411,20 +497,14 @@ int command_quantize(int argc, char **argv)
         return usage_error("quantize: --out: expected a folder for the result");
     code = choose_method(&j);
     if (code < 0) code = rules_check(&j.rules);
+    if (code < 0) code = checkpoint_check(&j.kept);
     if (code >= 0) return code;
     code = open_job(&j, "quantize", argc, argv);
     if (code) return code;
     tool_set(&j.t, "method", json_string(j.method_name));
     tool_set(&j.t, "bits", json_integer(j.quantizer.bits));
     tool_set(&j.t, "group_size", json_integer(j.quantizer.group_size));
-    eqat_model *model = NULL;
-    eqat_status st = output_check(&j.t, &j.out);
-    if (st == EQAT_OK) st = open_model(&j, &model);
-    if (st == EQAT_OK) st = run_quantize(&j, model);
-    if (st == EQAT_OK) st = output_save(&j.t, &j.out, model, &j.save);
-    output_end_stage(&j.t, &j.out, st);
-    eqat_model_free(model);
-    return close_job(&j, st);
+    return close_job(&j, make_result(&j, run_quantize));
 }
 
 int command_e2e_qp(int argc, char **argv)
@@ -444,6 +524,7 @@ int command_e2e_qp(int argc, char **argv)
          .value = "FILE",
          .help = "training data: .txt .jsonl .npy .u16 .u32; - for text on standard input",
          .text = &j.e2e_file},
+        CHECKPOINT_FLAGS(&j.kept),
         TOOL_FLAGS(&j.t),
     };
     const flag_group groups[] = {
@@ -470,14 +551,9 @@ int command_e2e_qp(int argc, char **argv)
         return usage_error("e2e-qp: --out: expected a folder for the result");
     if (!j.e2e_file)
         return usage_error("e2e-qp: --data: expected a file of training text or tokens");
+    code = checkpoint_check(&j.kept);
+    if (code >= 0) return code;
     code = open_job(&j, "e2e-qp", argc, argv);
     if (code) return code;
-    eqat_model *model = NULL;
-    eqat_status st = output_check(&j.t, &j.out);
-    if (st == EQAT_OK) st = open_model(&j, &model);
-    if (st == EQAT_OK) st = eqat_model_check_save(model, NULL, &j.save);
-    if (st == EQAT_OK) st = run_e2e(&j, model);
-    if (st == EQAT_OK) st = output_save(&j.t, &j.out, model, &j.save);
-    eqat_model_free(model);
-    return close_job(&j, st);
+    return close_job(&j, make_result(&j, run_e2e));
 }

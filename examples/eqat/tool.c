@@ -17,13 +17,21 @@
 const char *const tool_context_fields[] = {"device", "threads", "seed", "log_level", NULL};
 
 static eqat_context *volatile interrupted_context;
-static volatile sig_atomic_t interrupted;
+static volatile sig_atomic_t interrupted; /* the signal */
+static volatile sig_atomic_t held;
 
+/* Output goes on when its reader is interrupted, too: what is saved now must not end by a broken
+ * pipe. */
 static void on_interrupt(int sig)
 {
-    (void)sig;
-    interrupted = 1;
-    if (interrupted_context) eqat_context_cancel(interrupted_context);
+    static const char line[] =
+        "\neqat: saves after this step; the same signal again ends at once\n";
+    int err = errno;
+    interrupted = sig;
+    signal(SIGPIPE, SIG_IGN);
+    if (held && write(STDERR_FILENO, line, sizeof line - 1) < 0) held = 1;
+    if (!held && interrupted_context) eqat_context_cancel(interrupted_context);
+    errno = err;
 }
 
 /* Those that the process may use. */
@@ -36,6 +44,8 @@ static int processors(void)
 }
 
 bool tool_interrupted(void) { return interrupted; }
+
+void tool_hold_interrupts(bool hold) { held = hold; }
 
 double tool_seconds(void)
 {
@@ -120,8 +130,13 @@ static void catch_interrupts(tool *t)
     /* The second interrupt ends the process the ordinary way. No SA_RESTART: a read from a terminal
      * ends, too. */
     struct sigaction action = {.sa_handler = on_interrupt, .sa_flags = (int)SA_RESETHAND};
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
+    static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
+    for (size_t i = 0; i < sizeof signals / sizeof *signals; i++) {
+        struct sigaction before;
+        bool ignored =
+            sigaction(signals[i], NULL, &before) == 0 && before.sa_handler == SIG_IGN; /* nohup */
+        if (!ignored) sigaction(signals[i], &action, NULL);
+    }
 }
 
 int tool_open(tool *t)
@@ -136,6 +151,7 @@ int tool_open(tool *t)
     if (code == 0) {
         const char *model = json_string_value(json_object_get(t->run, "model"));
         if (t->keeps) output_inherit(t, model);
+        if (t->keeps) t->kept_own = ftell(t->kept);
         begin_log(t);
         t->context.log = on_log;
         t->context.log_user = t;
@@ -161,7 +177,9 @@ int tool_close(tool *t, eqat_status status)
 {
     tool_close_bar(t);
     double seconds = tool_seconds() - t->started;
-    int code = status == EQAT_OK ? 0 : status == EQAT_CANCELLED ? 130 : 1;
+    int code = status == EQAT_OK   ? 0
+        : status == EQAT_CANCELLED ? 128 + (interrupted ? interrupted : SIGINT)
+                                   : 1;
     if (status == EQAT_OK) {
         tool_set(t, "seconds", json_real(seconds));
         tool_set(t, "peak_rss_bytes", json_integer(tool_peak_rss()));
@@ -248,6 +266,46 @@ json_t *tool_text(const char *text)
 void tool_set(tool *t, const char *key, json_t *value)
 {
     json_object_set_new(t->report, key, value);
+}
+
+/* ---- the log that is kept ---- */
+
+/* As many bytes, or with -1 all to the end. */
+static bool copy(FILE *from, FILE *to, long long bytes)
+{
+    char piece[1 << 14];
+    while (bytes) {
+        size_t most = bytes < 0 || bytes > (long long)sizeof piece ? sizeof piece : (size_t)bytes;
+        size_t n = fread(piece, 1, most, from);
+        if (n == 0) return bytes < 0 && !ferror(from);
+        if (fwrite(piece, 1, n, to) != n) return false;
+        if (bytes > 0) bytes -= (long long)n;
+    }
+    return true;
+}
+
+bool tool_log_before(tool *t, const char *path, long long bytes)
+{
+    if (!bytes) return true;
+    FILE *joined = tmpfile(), *before = fopen(path, "rb");
+    bool done = joined && before && copy(before, joined, bytes) &&
+        fseek(t->kept, t->kept_own, SEEK_SET) == 0 && copy(t->kept, joined, -1);
+    if (before) fclose(before);
+    if (!done) {
+        if (joined) fclose(joined);
+        return false;
+    }
+    fclose(t->kept);
+    t->kept = joined;
+    return true;
+}
+
+bool tool_log_copy(tool *t, long long from, FILE *to, long long *bytes)
+{
+    bool done = fseek(t->kept, (long)from, SEEK_SET) == 0 && copy(t->kept, to, -1);
+    done = fseek(t->kept, 0, SEEK_END) == 0 && done;
+    *bytes = ftell(t->kept);
+    return done;
 }
 
 static void write_line(FILE *log, const json_t *event)

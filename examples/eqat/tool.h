@@ -25,6 +25,7 @@ typedef struct tool {
     FILE *log;
     bool keeps;          /* set by a command that saves: the log goes into the folder, too */
     FILE *kept;          /* the lines until then; no name */
+    long kept_own;       /* where those of this run begin */
     json_t *run;         /* the first event (record.h) */
     json_t *runs;        /* it, behind those of the input */
     int64_t input_bytes; /* of the input's tensors; 0: not told */
@@ -32,6 +33,7 @@ typedef struct tool {
     bool bar_open;       /* a bar without its newline is on the screen */
     char error[1024];    /* from tool_fail; "": the context holds the line */
     double started, phase_started, last_line;
+    double resumed_at, resumed_done; /* of the phase, in units of the costs; resumed_at 0: no */
     tool_costs costs;
     int64_t blocks;  /* of the model in eval, whose steps are windows through blocks */
     double val_loss; /* the last one */
@@ -64,6 +66,8 @@ void tool_warn(tool *t, const char *format, ...) __attribute__((format(printf, 2
 /* When samples of so many tokens are longer than what the model was trained for. */
 void tool_warn_context(tool *t, eqat_model *model, int64_t seq_len);
 bool tool_interrupted(void);
+/* While held, an interrupt waits for who asks tool_interrupted; else it cancels what runs. */
+void tool_hold_interrupts(bool hold);
 
 void tool_close_bar(tool *t);
 double tool_costs_block(const tool_costs *costs);
@@ -74,6 +78,7 @@ int64_t tool_peak_rss(void);                                /* bytes */
 int32_t tool_progress(void *user, const eqat_progress *progress);
 void tool_begin_phase(tool *t, const char *phase); /* its time counts from here */
 void tool_end_phase(tool *t);                      /* the log hears of it */
+void tool_resume_phase(tool *t); /* it goes on from what another process did: rates begin here */
 void tool_say(tool *t, const char *format, ...)
     __attribute__((format(printf, 2,
                           3))); /* one line for people: standard output, or nothing with --json */
@@ -81,6 +86,11 @@ json_t *tool_text(const char *text); /* a JSON string, also of a path that is no
 void tool_set(tool *t, const char *key, json_t *value); /* into the report; takes the reference */
 json_t *tool_number(double x);           /* null when x is not finite: JSON has no name for it */
 void tool_event(tool *t, json_t *event); /* into the log; takes the reference */
+/* Puts so many bytes of a file in front of this run's lines of the log that is kept, in place of
+ * what the input's log said. */
+bool tool_log_before(tool *t, const char *path, long long bytes);
+/* That log from a byte on; *bytes: its length. */
+bool tool_log_copy(tool *t, long long from, FILE *to, long long *bytes);
 
 /* Commands: argv after the command's name; each returns the exit code. */
 int command_quantize(int argc, char **argv);

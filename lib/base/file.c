@@ -229,14 +229,6 @@ static bool dir_is_empty(const char *path)
 
 /* ---- what a file or folder is called until it is whole ---- */
 
-/* "" for a name without a folder. */
-static const char *parent_of(const char *path, char parent[PATH_MAX])
-{
-    const char *slash = strrchr(path, '/');
-    snprintf(parent, PATH_MAX, "%.*s", slash ? (int)(slash - path) + 1 : 0, path);
-    return slash ? slash + 1 : path;
-}
-
 static bool is_left_over(const char *name, const char *base)
 {
     static const char word[] = ".partial-";
@@ -262,8 +254,9 @@ static void remove_files_in(int parent, const char *name)
 void eqi_temp_clean(const char *target)
 {
     char parent[PATH_MAX];
-    const char *base = parent_of(target, parent);
-    DIR *list = *base ? opendir(*parent ? parent : ".") : NULL;
+    const char *slash = strrchr(target, '/'), *base = slash ? slash + 1 : target;
+    parent_of(target, parent);
+    DIR *list = *base ? opendir(parent) : NULL;
     for (struct dirent *e; list && (e = readdir(list));)
         if (is_left_over(e->d_name, base) && unlinkat(dirfd(list), e->d_name, 0) != 0) {
             remove_files_in(dirfd(list), e->d_name);
@@ -293,7 +286,7 @@ eqat_status eqi_temp_commit(eqi_ctx *ctx, const char *temp, const char *target)
     if (rename(temp, target) != 0)
         return fail_errno(ctx, target, "cannot put the result in its place");
     parent_of(target, parent);
-    return sync_dir(ctx, *parent ? parent : ".");
+    return sync_dir(ctx, parent);
 }
 
 /* ---- output folders ---- */

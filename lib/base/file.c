@@ -371,7 +371,7 @@ void eqi_outdir_abort(eqi_outdir **dir)
 
 struct eqi_out {
     eqi_ctx *ctx;
-    char *path;
+    char *path, *target; /* target: where close puts it; NULL: it is there */
     int fd;
     eqat_status failed;
     size_t used;
@@ -384,6 +384,7 @@ eqat_status eqi_out_open(eqi_ctx *ctx, eqi_out **out, const char *path)
     eqi_out *o = eqi_alloc(ctx, sizeof *o, "an output buffer");
     if (!o) return EQAT_OUT_OF_MEMORY;
     o->ctx = ctx;
+    o->target = NULL;
     o->failed = EQAT_OK;
     o->used = 0;
     o->path = eqi_strdup(ctx, path);
@@ -401,6 +402,25 @@ eqat_status eqi_out_open(eqi_ctx *ctx, eqi_out **out, const char *path)
     }
     *out = o;
     return EQAT_OK;
+}
+
+eqat_status eqi_out_open_beside(eqi_ctx *ctx, eqi_out **out, const char *path)
+{
+    *out = NULL;
+    struct stat sb;
+    if (lstat(path, &sb) == 0) return eqi_fail(ctx, EQAT_EXISTS, "%s: already exists", path);
+    eqat_status st = EQAT_EXISTS;
+    for (int attempt = 0; st == EQAT_EXISTS && attempt < 1000; attempt++) {
+        char *temp = eqi_asprintf(ctx, "%s.partial-%ld-%d", path, (long)getpid(), attempt);
+        st = temp ? eqi_out_open(ctx, out, temp) : EQAT_OUT_OF_MEMORY;
+        eqi_free(ctx, temp);
+    }
+    EQI_RETURN_IF(st);
+    (*out)->target = eqi_strdup(ctx, path);
+    if ((*out)->target) return EQAT_OK;
+    eqi_out_discard(*out);
+    *out = NULL;
+    return EQAT_OUT_OF_MEMORY;
 }
 
 static void write_all(eqi_out *o, const char *p, size_t n)
@@ -437,6 +457,7 @@ eqat_status eqi_out_write(eqi_out *o, const void *data, size_t n)
 
 static void out_free(eqi_out *o)
 {
+    eqi_free(o->ctx, o->target);
     eqi_free(o->ctx, o->path);
     eqi_free(o->ctx, o);
 }
@@ -448,7 +469,10 @@ eqat_status eqi_out_close(eqi_out *o)
         o->failed = fail_errno(o->ctx, o->path, "cannot sync");
     if (close(o->fd) != 0 && o->failed == EQAT_OK)
         o->failed = fail_errno(o->ctx, o->path, "cannot close");
+    if (o->target && o->failed == EQAT_OK && rename(o->path, o->target) != 0)
+        o->failed = fail_errno(o->ctx, o->target, "cannot put the file in its place");
     eqat_status st = o->failed;
+    if (o->target && st != EQAT_OK) unlink(o->path);
     out_free(o);
     return st;
 }

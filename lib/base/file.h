@@ -58,6 +58,9 @@ void eqi_outdir_abort(eqi_outdir **dir); /* removes what was written; NULL and *
  */
 typedef struct eqi_out eqi_out;
 eqat_status eqi_out_open(eqi_ctx *ctx, eqi_out **out, const char *path);
+/* A file that is no part of an outdir: built beside `path`, where nothing is yet (else
+ * EQAT_EXISTS), and renamed there by close. */
+eqat_status eqi_out_open_beside(eqi_ctx *ctx, eqi_out **out, const char *path);
 eqat_status eqi_out_write(eqi_out *out, const void *data, size_t n);
 eqat_status eqi_out_close(eqi_out *out); /* fsync and close; frees in every case */
 void eqi_out_discard(eqi_out *out); /* after a failure elsewhere: close and unlink; NULL is fine */

@@ -13,26 +13,10 @@
 #define VALUE_LEAST 13u
 #define TENSOR_LEAST 24u
 
-enum {
-    KIND_U8,
-    KIND_I8,
-    KIND_U16,
-    KIND_I16,
-    KIND_U32,
-    KIND_I32,
-    KIND_F32,
-    KIND_BOOL,
-    KIND_STRING,
-    KIND_ARRAY,
-    KIND_U64,
-    KIND_I64,
-    KIND_F64,
-    KIND_COUNT
-};
-
-static const unsigned kind_size[KIND_COUNT] = {
-    [KIND_U8] = 1,  [KIND_I8] = 1,   [KIND_U16] = 2, [KIND_I16] = 2, [KIND_U32] = 4, [KIND_I32] = 4,
-    [KIND_F32] = 4, [KIND_BOOL] = 1, [KIND_U64] = 8, [KIND_I64] = 8, [KIND_F64] = 8,
+static const unsigned kind_size[EQI_GGUF_KINDS] = {
+    [EQI_GGUF_U8] = 1,  [EQI_GGUF_I8] = 1,  [EQI_GGUF_U16] = 2, [EQI_GGUF_I16] = 2,
+    [EQI_GGUF_U32] = 4, [EQI_GGUF_I32] = 4, [EQI_GGUF_F32] = 4, [EQI_GGUF_BOOL] = 1,
+    [EQI_GGUF_U64] = 8, [EQI_GGUF_I64] = 8, [EQI_GGUF_F64] = 8,
 };
 
 /* Everything a value or key holds lies in gguf.blob, at these offsets:
@@ -88,13 +72,13 @@ static const value *find(const eqi_gguf *g, const char *key)
 static bool number_as_int(uint32_t kind, const char *p, int64_t *out)
 {
     uint64_t bits = 0;
-    if (kind >= KIND_COUNT || kind == KIND_F32 || kind == KIND_F64 || kind == KIND_BOOL ||
-        kind_size[kind] == 0)
+    if (kind >= EQI_GGUF_KINDS || kind == EQI_GGUF_F32 || kind == EQI_GGUF_F64 ||
+        kind == EQI_GGUF_BOOL || kind_size[kind] == 0)
         return false;
     const unsigned size = kind_size[kind];
     memcpy(&bits, p, size);
     const bool is_signed =
-        kind == KIND_I8 || kind == KIND_I16 || kind == KIND_I32 || kind == KIND_I64;
+        kind == EQI_GGUF_I8 || kind == EQI_GGUF_I16 || kind == EQI_GGUF_I32 || kind == EQI_GGUF_I64;
     if (!is_signed && bits > INT64_MAX) return false;
     if (is_signed && size < 8 && bits >> (8 * size - 1)) bits |= UINT64_MAX << 8 * size;
     memcpy(out, &bits, sizeof *out);
@@ -103,13 +87,13 @@ static bool number_as_int(uint32_t kind, const char *p, int64_t *out)
 
 static bool number_as_float(uint32_t kind, const char *p, double *out)
 {
-    if (kind == KIND_F32) {
+    if (kind == EQI_GGUF_F32) {
         float f;
         memcpy(&f, p, sizeof f);
         *out = f;
         return true;
     }
-    if (kind == KIND_F64) {
+    if (kind == EQI_GGUF_F64) {
         memcpy(out, p, sizeof *out);
         return true;
     }
@@ -118,47 +102,6 @@ static bool number_as_float(uint32_t kind, const char *p, double *out)
     *out = (double)n;
     return true;
 }
-
-static const struct {
-    uint32_t id;
-    const char *name;
-    int stored; /* -1: known by name, not read */
-} types[] = {
-    {0, "F32", EQI_STORED_F32},
-    {1, "F16", EQI_STORED_F16},
-    {2, "Q4_0", EQI_STORED_Q4_0},
-    {3, "Q4_1", EQI_STORED_Q4_1},
-    {6, "Q5_0", EQI_STORED_Q5_0},
-    {7, "Q5_1", EQI_STORED_Q5_1},
-    {8, "Q8_0", EQI_STORED_Q8_0},
-    {9, "Q8_1", -1},
-    {10, "Q2_K", -1},
-    {11, "Q3_K", -1},
-    {12, "Q4_K", EQI_STORED_Q4_K},
-    {13, "Q5_K", EQI_STORED_Q5_K},
-    {14, "Q6_K", EQI_STORED_Q6_K},
-    {15, "Q8_K", -1},
-    {16, "IQ2_XXS", -1},
-    {17, "IQ2_XS", -1},
-    {18, "IQ3_XXS", -1},
-    {19, "IQ1_S", -1},
-    {20, "IQ4_NL", -1},
-    {21, "IQ3_S", -1},
-    {22, "IQ2_S", -1},
-    {23, "IQ4_XS", -1},
-    {24, "I8", EQI_STORED_I8},
-    {25, "I16", EQI_STORED_I16},
-    {26, "I32", EQI_STORED_I32},
-    {27, "I64", EQI_STORED_I64},
-    {28, "F64", EQI_STORED_F64},
-    {29, "IQ1_M", -1},
-    {30, "BF16", EQI_STORED_BF16},
-    {34, "TQ1_0", -1},
-    {35, "TQ2_0", -1},
-    {39, "MXFP4", -1},
-    {40, "NVFP4", -1},
-    {41, "Q1_0", -1},
-};
 
 static eqat_status read_bytes(reader *r, void *dst, uint64_t n, const char *what)
 {
@@ -269,9 +212,9 @@ static eqat_status read_name(reader *r, uint64_t limit, size_t *at, const char *
 
 static eqat_status check_kind(reader *r, uint32_t kind, const char *key)
 {
-    if (kind < KIND_COUNT) return EQAT_OK;
+    if (kind < EQI_GGUF_KINDS) return EQAT_OK;
     return eqi_fail(r->g->ctx, EQAT_FORMAT, "%s: %s: found value type %u, expected 0 to %d",
-                    r->g->file->path, key, kind, KIND_COUNT - 1);
+                    r->g->file->path, key, kind, EQI_GGUF_KINDS - 1);
 }
 
 /* Nested arrays occur in no key that a model needs: they are stepped over. */
@@ -285,15 +228,15 @@ static eqat_status skip_array(reader *r, const char *key, int depth)
     EQI_RETURN_IF(read_u32(r, &kind, key));
     EQI_RETURN_IF(check_kind(r, kind, key));
     EQI_RETURN_IF(read_count(r, &count,
-                             kind == KIND_ARRAY        ? 12
-                                 : kind == KIND_STRING ? 8
-                                                       : kind_size[kind],
+                             kind == EQI_GGUF_ARRAY        ? 12
+                                 : kind == EQI_GGUF_STRING ? 8
+                                                           : kind_size[kind],
                              key));
-    if (kind != KIND_ARRAY && kind != KIND_STRING)
+    if (kind != EQI_GGUF_ARRAY && kind != EQI_GGUF_STRING)
         return read_bytes(r, NULL, count * kind_size[kind], key);
     for (uint64_t i = 0; i < count; i++) {
         uint64_t length;
-        if (kind == KIND_ARRAY) {
+        if (kind == EQI_GGUF_ARRAY) {
             EQI_RETURN_IF(skip_array(r, key, depth + 1));
         } else {
             EQI_RETURN_IF(read_count(r, &length, 1, key));
@@ -308,12 +251,12 @@ static eqat_status read_array(reader *r, value *v, const char *key)
     eqi_gguf *g = r->g;
     EQI_RETURN_IF(read_u32(r, &v->element, key));
     EQI_RETURN_IF(check_kind(r, v->element, key));
-    if (v->element == KIND_ARRAY) {
+    if (v->element == EQI_GGUF_ARRAY) {
         EQI_RETURN_IF(read_count(r, &v->count, 12, key));
         for (uint64_t i = 0; i < v->count; i++) EQI_RETURN_IF(skip_array(r, key, 2));
         return EQAT_OK;
     }
-    if (v->element != KIND_STRING) {
+    if (v->element != EQI_GGUF_STRING) {
         EQI_RETURN_IF(read_count(r, &v->count, kind_size[v->element], key));
         EQI_RETURN_IF(reserve(g, v->count * kind_size[v->element], &v->data));
         return read_bytes(r, g->blob + v->data, v->count * kind_size[v->element], key);
@@ -342,8 +285,8 @@ static eqat_status read_value(reader *r, value *v)
     key[n] = 0;
     EQI_RETURN_IF(read_u32(r, &v->kind, key));
     EQI_RETURN_IF(check_kind(r, v->kind, key));
-    if (v->kind == KIND_ARRAY) return read_array(r, v, key);
-    if (v->kind == KIND_STRING) return read_string(r, UINT64_MAX, &v->data, &v->count, key);
+    if (v->kind == EQI_GGUF_ARRAY) return read_array(r, v, key);
+    if (v->kind == EQI_GGUF_STRING) return read_string(r, UINT64_MAX, &v->data, &v->count, key);
     EQI_RETURN_IF(reserve(g, kind_size[v->kind], &v->data));
     return read_bytes(r, g->blob + v->data, kind_size[v->kind], key);
 }
@@ -363,24 +306,6 @@ static eqat_status sort_values(eqi_gguf *g)
             return eqi_fail(g->ctx, EQAT_FORMAT, "%s: %.200s: found twice, expected once",
                             g->file->path, g->values[i].key);
     return EQAT_OK;
-}
-
-static eqat_status find_type(eqi_gguf *g, const char *name, uint32_t id, eqi_stored *out)
-{
-    for (size_t i = 0; i < EQI_COUNT(types); i++) {
-        if (types[i].id != id) continue;
-        if (types[i].stored < 0)
-            return eqi_fail(g->ctx, EQAT_UNSUPPORTED,
-                            "%s: tensor '%.200s': type %s is not supported, expected F32, F16, "
-                            "BF16, Q8_0, Q4_0, Q4_1, Q5_0, "
-                            "Q5_1, Q4_K, Q5_K or Q6_K",
-                            g->file->path, name, types[i].name);
-        *out = (eqi_stored)types[i].stored;
-        return EQAT_OK;
-    }
-    return eqi_fail(g->ctx, EQAT_UNSUPPORTED,
-                    "%s: tensor '%.200s': type number %u is not supported", g->file->path, name,
-                    id);
 }
 
 static eqat_status read_tensor(reader *r, tensor_info *t)
@@ -406,7 +331,7 @@ static eqat_status read_tensor(reader *r, tensor_info *t)
         e->shape[i] = (int64_t)n;
     }
     EQI_RETURN_IF(read_u32(r, &type, "a tensor's type"));
-    EQI_RETURN_IF(find_type(g, name, type, &e->stored));
+    EQI_RETURN_IF(eqi_gguf_find_type(g, name, type, &e->stored));
     return read_u64(r, &e->offset, "a tensor's offset");
 }
 
@@ -423,12 +348,62 @@ static eqat_status read_alignment(eqi_gguf *g, uint64_t *out)
     return EQAT_OK;
 }
 
+static int by_size(const void *a, const void *b)
+{
+    const uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return x < y ? -1 : x > y;
+}
+
+/* Older files of one converter have blocks of 128 weights, of 34 bytes, under the type number of
+ * Q2_0; only the room between tensors tells. `starts`: all of them, in order, and the end. */
+static eqat_status check_q2_0(eqi_gguf *g, const tensor_info *t, const uint64_t *starts, uint64_t n,
+                              uint64_t alignment)
+{
+    eqi_source_entry e = t->entry;
+    const char *name = g->blob + t->name_at;
+    if (e.stored != EQI_STORED_Q2_0) return EQAT_OK;
+    EQI_RETURN_IF(eqi_source_measure(g->ctx, g->file->path, name, &e));
+    uint64_t low = 0, high = n - 1; /* the first start behind this one */
+    while (low < high) {
+        const uint64_t middle = low + (high - low) / 2;
+        if (starts[middle] > e.offset)
+            high = middle;
+        else
+            low = middle + 1;
+    }
+    if (starts[low] <= e.offset || e.bytes == 0) return EQAT_OK; /* not in the file: told later */
+    const uint64_t room = starts[low] - e.offset;
+    if (room >= e.bytes && room - e.bytes < alignment) return EQAT_OK;
+    return eqi_fail(g->ctx, EQAT_UNSUPPORTED,
+                    "%s: tensor '%.200s': found %llu bytes for %lld weights of type Q2_0, expected "
+                    "%llu, 18 for every 64 (older files of this type have 34 for every 128)",
+                    g->file->path, name, (unsigned long long)room, (long long)e.elements,
+                    (unsigned long long)e.bytes);
+}
+
+static eqat_status check_spans(reader *r, uint64_t data, uint64_t alignment)
+{
+    eqi_gguf *g = r->g;
+    uint64_t *starts =
+        eqi_alloc(g->ctx, (size_t)(r->ntensors + 1) * sizeof *starts, "the places of tensors");
+    if (!starts) return EQAT_OUT_OF_MEMORY;
+    for (uint64_t i = 0; i < r->ntensors; i++) starts[i] = r->tensors[i].entry.offset;
+    starts[r->ntensors] = g->file->size > data ? g->file->size - data : 0;
+    qsort(starts, (size_t)r->ntensors + 1, sizeof *starts, by_size);
+    eqat_status st = EQAT_OK;
+    for (uint64_t i = 0; st == EQAT_OK && i < r->ntensors; i++)
+        st = check_q2_0(g, &r->tensors[i], starts, r->ntensors + 1, alignment);
+    eqi_free(g->ctx, starts);
+    return st;
+}
+
 static eqat_status place_tensors(reader *r)
 {
     eqi_gguf *g = r->g;
     uint64_t alignment = 0;
     EQI_RETURN_IF(read_alignment(g, &alignment));
     const uint64_t data = (r->at + alignment - 1) / alignment * alignment;
+    EQI_RETURN_IF(check_spans(r, data, alignment));
     for (uint64_t i = 0; i < r->ntensors; i++) {
         eqi_source_entry *e = &r->tensors[i].entry;
         const char *name = g->blob + r->tensors[i].name_at;
@@ -581,7 +556,7 @@ bool eqi_gguf_float(const eqi_gguf *g, const char *key, double *out)
 bool eqi_gguf_bool(const eqi_gguf *g, const char *key, bool *out)
 {
     const value *v = find(g, key);
-    if (!v || v->kind != KIND_BOOL) return false;
+    if (!v || v->kind != EQI_GGUF_BOOL) return false;
     *out = g->blob[v->data] != 0;
     return true;
 }
@@ -589,7 +564,7 @@ bool eqi_gguf_bool(const eqi_gguf *g, const char *key, bool *out)
 const char *eqi_gguf_string(const eqi_gguf *g, const char *key, size_t *length)
 {
     const value *v = find(g, key);
-    if (!v || v->kind != KIND_STRING) return NULL;
+    if (!v || v->kind != EQI_GGUF_STRING) return NULL;
     if (length) *length = (size_t)v->count;
     return g->blob + v->data;
 }
@@ -597,20 +572,20 @@ const char *eqi_gguf_string(const eqi_gguf *g, const char *key, size_t *length)
 int64_t eqi_gguf_array_count(const eqi_gguf *g, const char *key)
 {
     const value *v = find(g, key);
-    return v && v->kind == KIND_ARRAY ? (int64_t)v->count : -1;
+    return v && v->kind == EQI_GGUF_ARRAY ? (int64_t)v->count : -1;
 }
 
 /* The array's value when i is one of its elements. */
 static const value *find_element(const eqi_gguf *g, const char *key, int64_t i)
 {
     const value *v = find(g, key);
-    return v && v->kind == KIND_ARRAY && i >= 0 && (uint64_t)i < v->count ? v : NULL;
+    return v && v->kind == EQI_GGUF_ARRAY && i >= 0 && (uint64_t)i < v->count ? v : NULL;
 }
 
 const char *eqi_gguf_array_string(const eqi_gguf *g, const char *key, int64_t i, size_t *length)
 {
     const value *v = find_element(g, key, i);
-    if (!v || v->element != KIND_STRING) return NULL;
+    if (!v || v->element != EQI_GGUF_STRING) return NULL;
     uint64_t at[2];
     memcpy(at, g->blob + v->data + (size_t)i * sizeof at[0], sizeof at);
     if (length) *length = (size_t)(at[1] - at[0] - 1);
@@ -629,4 +604,14 @@ bool eqi_gguf_array_float(const eqi_gguf *g, const char *key, int64_t i, double 
     const value *v = find_element(g, key, i);
     return v &&
         number_as_float(v->element, g->blob + v->data + (size_t)i * kind_size[v->element], out);
+}
+
+size_t eqi_gguf_kind_size(uint32_t kind) { return kind < EQI_GGUF_KINDS ? kind_size[kind] : 0; }
+
+bool eqi_gguf_value_at(const eqi_gguf *g, size_t i, eqi_gguf_value *out)
+{
+    if (i >= g->nvalues) return false;
+    const value *v = &g->values[i];
+    *out = (eqi_gguf_value){v->key, v->kind, v->element, v->count, g->blob + v->data};
+    return true;
 }

@@ -122,6 +122,24 @@ static void decode_q6_k(const unsigned char *restrict p, float *restrict y)
     }
 }
 
+/* d, 64 two-bit codes, four to a byte from its lowest bits on. */
+static void decode_q2_0(const unsigned char *restrict p, float *restrict y)
+{
+    const float d = half_at(p);
+    for (int i = 0; i < 64; i++) y[i] = d * (float)((p[2 + i / 4] >> i % 4 * 2 & 3) - 1);
+}
+
+/* 256 two-bit codes, then d. Each half of the block has four runs of 32 values, which share their
+ * bytes. */
+static void decode_tq2_0(const unsigned char *restrict p, float *restrict y)
+{
+    const float d = half_at(p + 64);
+    for (int i = 0; i < 256; i++) {
+        const int half = i / 128, run = i / 32 % 4;
+        y[i] = d * (float)((p[32 * half + i % 32] >> 2 * run & 3) - 1);
+    }
+}
+
 void eqi_gguf_decode_block(eqi_stored stored, const unsigned char *src, float *dst)
 {
     switch (stored) {
@@ -133,6 +151,8 @@ void eqi_gguf_decode_block(eqi_stored stored, const unsigned char *src, float *d
     case EQI_STORED_Q4_K: decode_q4_k(src, dst); break;
     case EQI_STORED_Q5_K: decode_q5_k(src, dst); break;
     case EQI_STORED_Q6_K: decode_q6_k(src, dst); break;
+    case EQI_STORED_Q2_0: decode_q2_0(src, dst); break;
+    case EQI_STORED_TQ2_0: decode_tq2_0(src, dst); break;
     default: break;
     }
 }

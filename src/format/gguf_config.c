@@ -25,6 +25,13 @@ static const family families[] = {
     {"gemma3", "gemma3_text", "Gemma3ForCausalLM", true, true},
 };
 
+const char *eqi_gguf_architecture(const char *model_type)
+{
+    for (size_t i = 0; i < EQI_COUNT(families); i++)
+        if (!strcmp(families[i].model_type, model_type)) return families[i].architecture;
+    return NULL;
+}
+
 /* Of Gemma 3, where the file does not say: every sixth block sees everything, and the others turn
  * by a base of their own. The largest model alone scales its queries by hidden / heads. */
 enum { GEMMA_PATTERN = 6, GEMMA_LOCAL_BASE = 10000, GEMMA_LARGEST_BLOCKS = 62 };

@@ -1,6 +1,7 @@
 #include "format/gguf_names.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "format/gguf_impl.h"
@@ -105,6 +106,52 @@ bool eqi_gguf_hf_name(const char *architecture, const char *gguf_name, int64_t e
     return true;
 }
 
+/* Steps over a prefix with a number in it, "model.layers.12."; NULL: there is none. */
+static const char *after_number(const char *text, const char *prefix, long long *number)
+{
+    const size_t n = strlen(prefix);
+    char *end;
+    if (strncmp(text, prefix, n) || text[n] < '0' || text[n] > '9') return NULL;
+    *number = strtoll(text + n, &end, 10);
+    return *end == '.' ? end + 1 : NULL;
+}
+
+static bool is_norm(const char *hf_name)
+{
+    static const char end[] = "norm.weight";
+    const size_t n = strlen(hf_name);
+    return n >= sizeof end - 1 && !strcmp(hf_name + n - (sizeof end - 1), end);
+}
+
+static const row *find_hf(const row *rows, size_t n, const char *architecture, const char *hf,
+                          bool expert)
+{
+    for (size_t i = 0; i < n; i++)
+        if (!strcmp(hf, rows[i].hf) && (rows[i].kind == EXPERTS) == expert &&
+            (!rows[i].architecture || !strcmp(architecture, rows[i].architecture)))
+            return &rows[i];
+    return NULL;
+}
+
+bool eqi_gguf_find_place(const char *architecture, const char *hf_name, eqi_gguf_place *out)
+{
+    long long block = 0, expert;
+    const char *local = after_number(hf_name, "model.layers.", &block);
+    const char *inside = local ? after_number(local, "mlp.experts.", &expert) : NULL;
+    const row *r = local
+        ? find_hf(block_names, EQI_COUNT(block_names), architecture, inside ? inside : local,
+                  inside != NULL)
+        : find_hf(model_names, EQI_COUNT(model_names), architecture, hf_name, false);
+    if (!r) return false;
+    if (local)
+        snprintf(out->name, sizeof out->name, "blk.%lld.%s", block, r->gguf);
+    else
+        snprintf(out->name, sizeof out->name, "%s", r->gguf);
+    out->interleaved = r->kind == ROTARY && !strcmp(architecture, "llama");
+    out->one_more = is_norm(hf_name) && !strcmp(architecture, "gemma3");
+    return true;
+}
+
 /* Rope tables are part of the configuration, and may also have been stored per block by old
  * converters. */
 static bool is_rope_table(const char *name)
@@ -177,7 +224,7 @@ static eqat_status add_tensor(eqi_gguf *g, eqi_source *s, const eqi_source_entry
                               const shape *model)
 {
     eqi_ctx *ctx = eqi_gguf_context(g);
-    const char *path = eqi_gguf_path(g), *norm = "norm.weight";
+    const char *path = eqi_gguf_path(g);
     char name[EQI_HF_NAME_MAX];
     int64_t block;
     const row *r = find_name(model->architecture, e->name, &block);
@@ -195,8 +242,7 @@ static eqat_status add_tensor(eqi_gguf *g, eqi_source *s, const eqi_source_entry
     EQI_RETURN_IF(eqi_source_add(s, name, e));
     if (r->kind == ROTARY && !strcmp(model->architecture, "llama"))
         return interleave(g, s, e, model->head_dim);
-    const bool is_norm = !strcmp(name + strlen(name) - strlen(norm), norm);
-    return is_norm && !strcmp(model->architecture, "gemma3") ? shift_norm(g, s, e) : EQAT_OK;
+    return is_norm(name) && !strcmp(model->architecture, "gemma3") ? shift_norm(g, s, e) : EQAT_OK;
 }
 
 static eqat_status fill_source(eqi_gguf *g, eqi_source *s, const json_t *config)

@@ -17,6 +17,20 @@
 bool eqi_gguf_hf_name(const char *architecture, const char *gguf_name, int64_t expert,
                       char out[EQI_HF_NAME_MAX], int64_t *block);
 
+#define EQI_GGUF_NAME_MAX 64
+
+/* How a tensor of a Hugging Face name lies in a file of the architecture. */
+typedef struct eqi_gguf_place {
+    char name[EQI_GGUF_NAME_MAX]; /* that all experts of a block share */
+    bool interleaved;             /* the two halves of every head's rows */
+    bool one_more;                /* the file holds 1 more than every value */
+} eqi_gguf_place;
+
+/* False: the architecture has no such tensor. */
+bool eqi_gguf_find_place(const char *architecture, const char *hf_name, eqi_gguf_place *out);
+/* The architecture of a model_type of config.json; NULL: none. */
+const char *eqi_gguf_architecture(const char *model_type);
+
 /* The tensors of g under Hugging Face names. llama files hold the rows of q and k (weights and
  * biases) with the two halves of each head interleaved; reads give them in Hugging Face's order.
  * gemma3 files hold 1 + weight of every norm; reads give the weight. The experts of a block, one

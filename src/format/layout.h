@@ -52,8 +52,8 @@ typedef struct eqi_layout {
     /* bits, group and varies from a quantization_config of this layout; `path` is for messages.
      * What cannot be read is EQAT_UNSUPPORTED naming the key. */
     eqat_status (*parse)(eqi_ctx *ctx, const json_t *config, const char *path, eqi_packing *out);
-    /* linear->q of a linear that is packed in the source; may be any number that its tensors
-     * suggest, for they are held against it next. */
+    /* linear->q of a linear that has the mark, bits 0 when it is not packed all the same; may be
+     * any number that its tensors suggest, for they are held against it next. */
     void (*describe)(const eqi_packing *packing, const eqi_source *source,
                      eqi_layout_linear *linear);
     /* Whether the layout can hold the linear. EQAT_UNSUPPORTED with the line why not. */
@@ -93,6 +93,8 @@ const eqi_layout *eqi_layout_find(const char *name);
 /* json: the whole config.json. A method or a layout that is not in the table is EQAT_UNSUPPORTED by
  * name. */
 eqat_status eqi_packing_parse(eqi_ctx *ctx, eqi_packing *out, const json_t *json, const char *path);
+/* Of a GGUF file, which says of each tensor what it is. */
+eqi_packing eqi_packing_of_gguf(void);
 /* Fills in linear->q, bits 0 when the source has the linear unpacked, and holds the tensors of a
  * packed one against it. `path` is the model's, for messages. */
 eqat_status eqi_packing_expect(const eqi_packing *packing, const eqi_source *source,

@@ -38,6 +38,8 @@ static const struct {
     [EQI_STORED_Q4_K] = {"Q4_K", 256, 144, true},
     [EQI_STORED_Q5_K] = {"Q5_K", 256, 176, true},
     [EQI_STORED_Q6_K] = {"Q6_K", 256, EQI_GGUF_BLOCK_MAX, true},
+    [EQI_STORED_Q2_0] = {"Q2_0", 64, 18, true},
+    [EQI_STORED_TQ2_0] = {"TQ2_0", 256, 66, true},
 };
 
 const char *eqi_stored_name(eqi_stored stored)

@@ -32,12 +32,14 @@ typedef enum eqi_stored {
     EQI_STORED_Q4_K,
     EQI_STORED_Q5_K,
     EQI_STORED_Q6_K,
+    EQI_STORED_Q2_0,
+    EQI_STORED_TQ2_0,
     EQI_STORED_COUNT
 } eqi_stored;
 
 const char *eqi_stored_name(eqi_stored stored); /* "F16", "Q4_K" */
 bool eqi_stored_is_float(eqi_stored stored);    /* readable by eqi_source_read_f32 */
-int64_t eqi_stored_block(eqi_stored stored);    /* elements per block: 1, 32 or 256 */
+int64_t eqi_stored_block(eqi_stored stored);    /* elements per block: 1, 32, 64 or 256 */
 /* Bytes of n consecutive elements; n is a multiple of the type's block and at most INT64_MAX / 8.
  */
 uint64_t eqi_stored_bytes(eqi_stored stored, int64_t n);

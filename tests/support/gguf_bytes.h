@@ -19,7 +19,14 @@ enum {
     G_I64,
     G_F64
 };
-enum { G_TYPE_F32 = 0, G_TYPE_F16 = 1, G_TYPE_Q4_0 = 2, G_TYPE_Q8_0 = 8, G_TYPE_BF16 = 30 };
+enum {
+    G_TYPE_F32 = 0,
+    G_TYPE_F16 = 1,
+    G_TYPE_Q4_0 = 2,
+    G_TYPE_Q8_0 = 8,
+    G_TYPE_BF16 = 30,
+    G_TYPE_Q2_0 = 42
+};
 
 /* Counts are filled in by end_header, from what was put. */
 typedef struct gguf_bytes {

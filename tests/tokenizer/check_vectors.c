@@ -1,6 +1,7 @@
 /* Published vocabularies and their test vectors, from the folder that EQAT_SHARED names; skipped
  * without it. */
 #include "base/file.h"
+#include "data/tokenizer/gguf_keys.h"
 #include "make.h"
 
 static const char separator[] = "\n__ggml_vocab_test__\n";
@@ -56,6 +57,19 @@ static int check_file(const eqat_tokenizer *t, const char *in, size_t n, const c
     return number;
 }
 
+/* more: rows of the embedding without a token. */
+static eqat_tokenizer *through_gguf(const eqat_tokenizer *t, int more)
+{
+    eqi_gguf_writer *w;
+    OK(ctx, eqi_gguf_create(ctx, &w, scratch("tokenizer.gguf")));
+    OK(ctx, eqi_gguf_put_tokenizer(ctx, t, eqat_tokenizer_vocab_size(t) + more, w));
+    OK(ctx, eqi_gguf_finish(w));
+    eqat_tokenizer *again = open_tokenizer(scratch("tokenizer.gguf"));
+    ck_assert_int_eq(eqat_tokenizer_bos(again), eqat_tokenizer_bos(t));
+    ck_assert_int_eq(eqat_tokenizer_eos(again), eqat_tokenizer_eos(t));
+    return again;
+}
+
 START_TEST(vectors)
 {
     char base[512], path[1024];
@@ -74,6 +88,10 @@ START_TEST(vectors)
     /* What is saved gives the same. */
     OK(ctx, eqat_tokenizer_save(t, dir));
     eqat_tokenizer *again = open_tokenizer(dir);
+    ck_assert_int_gt(check_file(again, in, n, out), 40);
+    eqat_tokenizer_free(again);
+    /* So does what a GGUF file says of it. */
+    again = through_gguf(t, cases[_i].vocabulary ? 3 : 0);
     ck_assert_int_gt(check_file(again, in, n, out), 40);
     eqat_tokenizer_free(again);
     eqat_tokenizer_free(t);

@@ -2,45 +2,10 @@
  * once converted from. */
 #include <stdio.h>
 
+#include "data/tokenizer/gguf_pre.h"
 #include "data/tokenizer/tokenizer.h"
 #include "data/tokenizer/utf8.h"
 #include "format/gguf.h"
-
-#define GPT2 "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)"
-#define LLAMA3(digits)                                                   \
-    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|" digits \
-    "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
-#define TEKKEN                                                                                   \
-    "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]*[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]+|" \
-    "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]+[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]*|" \
-    "\\p{N}|"                                                                                    \
-    " ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
-
-/* What tokenizer.ggml.pre stands for. */
-typedef struct pre {
-    const char *name;
-    const char *patterns[4]; /* one Split each; none: ByteLevel's own */
-    bool digits, nfc, ignore_merges, add_bos;
-} pre;
-
-static const pre pres[] = {
-    {"default",
-     {"[\\p{P}\\$\\+<=>\\^~\\|]+", GPT2, "\\p{N}+", "[0-9][0-9][0-9]"},
-     false,
-     false,
-     false,
-     false},
-    {"gpt-2", {NULL}, false, false, false, false},
-    {"gpt2", {NULL}, false, false, false, false},
-    {"llama-bpe", {LLAMA3("\\p{N}{1,3}")}, false, false, true, true},
-    {"llama3", {LLAMA3("\\p{N}{1,3}")}, false, false, true, true},
-    {"llama-v3", {LLAMA3("\\p{N}{1,3}")}, false, false, true, true},
-    {"qwen2", {LLAMA3("\\p{N}")}, false, true, false, false},
-    {"smollm", {NULL}, true, false, false, false},
-    {"starcoder", {NULL}, true, false, false, false},
-    {"refact", {NULL}, true, false, false, false},
-    {"tekken", {TEKKEN}, false, false, true, true},
-};
 
 enum { NORMAL = 1, UNKNOWN = 2, CONTROL = 3, USER_DEFINED = 4, UNUSED = 5, BYTE = 6 };
 
@@ -191,7 +156,7 @@ static json_t *byte_level(bool use_regex)
                      "trim_offsets", 1, "use_regex", use_regex);
 }
 
-static json_t *pre_tokenizer(const pre *p, bool *bad)
+static json_t *pre_tokenizer(const eqi_gguf_pre *p, bool *bad)
 {
     json_t *list = json_array();
     if (p->digits)
@@ -207,19 +172,19 @@ static json_t *pre_tokenizer(const pre *p, bool *bad)
 
 static eqat_status gpt2_kind(eqi_gguf_vocab *v, json_t *model, json_t *out, bool *add_bos)
 {
-    size_t n, k = 0;
+    size_t n;
     const char *name = eqi_gguf_string(v->file, "tokenizer.ggml.pre", &n);
     if (!name) name = "default";
-    while (k < EQI_COUNT(pres) && strcmp(name, pres[k].name) != 0) k++;
-    if (k == EQI_COUNT(pres))
+    const eqi_gguf_pre *p = eqi_gguf_pre_find(name);
+    if (!p)
         return eqi_fail(v->ctx, EQAT_UNSUPPORTED,
                         "%s: tokenizer.ggml.pre \"%.60s\" is not supported", v->path, name);
-    *add_bos = pres[k].add_bos;
+    *add_bos = p->add_bos;
     bool bad = false;
-    if (pres[k].nfc) set(out, "normalizer", json_pack("{s:s}", "type", "NFC"), &bad);
-    set(out, "pre_tokenizer", pre_tokenizer(&pres[k], &bad), &bad);
+    if (p->nfc) set(out, "normalizer", json_pack("{s:s}", "type", "NFC"), &bad);
+    set(out, "pre_tokenizer", pre_tokenizer(p, &bad), &bad);
     set(out, "decoder", byte_level(true), &bad);
-    set(model, "ignore_merges", json_boolean(pres[k].ignore_merges), &bad);
+    set(model, "ignore_merges", json_boolean(p->ignore_merges), &bad);
     json_t *merges = json_array();
     set(model, "merges", merges, &bad);
     return bad ? eqi_json_memory(v->ctx) : merge_list(v, merges);
@@ -297,6 +262,8 @@ static eqat_status define(eqi_gguf_vocab *v, eqi_definition *d, json_t **config)
     if (!kind)
         return eqi_fail(v->ctx, EQAT_NOT_FOUND,
                         "%s: found no tokenizer, expected tokenizer.ggml.model", v->path);
+    if (!strcmp(kind, "none") || !strcmp(kind, "no_vocab"))
+        return eqi_fail(v->ctx, EQAT_NOT_FOUND, "%s: found no tokenizer", v->path);
     bool llama = !strcmp(kind, "llama");
     if (!llama && strcmp(kind, "gpt2") != 0)
         return eqi_fail(v->ctx, EQAT_UNSUPPORTED,

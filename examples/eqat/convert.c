@@ -38,7 +38,7 @@ int command_convert(int argc, char **argv)
     code = tool_open(&t);
     if (code) return code;
     eqat_model *model = NULL;
-    eqat_status st = output_check(&t, &out);
+    eqat_status st = output_check(&t, &out, &save);
     if (st == EQAT_OK) st = eqat_model_open(t.ctx, &model, out.model, NULL);
     if (st == EQAT_OK) st = output_save(&t, &out, model, &save);
     eqat_model_free(model);

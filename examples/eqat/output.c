@@ -38,8 +38,9 @@ static void in_folder(const char *dir, const char *name, char path[INSIDE])
     snprintf(path, INSIDE, "%s/%s", dir, name);
 }
 
-static void remove_folder(const char *dir)
+static void remove_result(const char *dir)
 {
+    if (unlink(dir) == 0) return; /* a file */
     char path[INSIDE];
     DIR *d = opendir(dir);
     for (struct dirent *e; d && (e = readdir(d));) {
@@ -69,7 +70,7 @@ static void clear(const char *out, const char *path, bool before)
     if (before && access(out, F_OK) != 0)
         rename(path, out);
     else
-        remove_folder(path);
+        remove_result(path);
 }
 
 static void parent_of(const char *out, char parent[PATH_MAX], const char **base, size_t *length)
@@ -154,10 +155,44 @@ static eqat_status try_place(tool *t, const char *out, bool empty)
         : EQAT_OK;
 }
 
-eqat_status output_check(tool *t, const output *out)
+/* What is a file and not a folder. */
+static bool is_file(const eqat_save_options *options)
+{
+    return options->format && !strcmp(options->format, "gguf");
+}
+
+static eqat_status check_replaced_file(tool *t, const output *out, const struct stat *there)
+{
+    struct stat sb;
+    if (!S_ISREG(there->st_mode))
+        return refuse(t, out->path, "something that is not a file", "a new path for a file");
+    if (!out->force) return refuse(t, out->path, "a file", "a new path (--force replaces a file)");
+    bool input =
+        stat(out->model, &sb) == 0 && sb.st_ino == there->st_ino && sb.st_dev == there->st_dev;
+    return input ? refuse(t, out->path, "the input itself", "another path") : EQAT_OK;
+}
+
+static eqat_status check_file(tool *t, const output *out)
+{
+    char probe[PATH_MAX];
+    struct stat sb;
+    eqat_status st = lstat(out->path, &sb) == 0 ? check_replaced_file(t, out, &sb) : EQAT_OK;
+    if (st != EQAT_OK) return st;
+    beside(out->path, "partial", probe);
+    int fd = open(probe, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    if (fd < 0)
+        return tool_fail(t, EQAT_IO, "%s: cannot create the output file: %s", out->path,
+                         strerror(errno));
+    close(fd);
+    unlink(probe);
+    return EQAT_OK;
+}
+
+eqat_status output_check(tool *t, const output *out, const eqat_save_options *options)
 {
     struct stat sb;
     clear_left_overs(out->path);
+    if (is_file(options)) return check_file(t, out);
     bool there = lstat(out->path, &sb) == 0;
     if (there && !S_ISDIR(sb.st_mode))
         return refuse(t, out->path, "something that is not a folder", "a new or empty folder");
@@ -260,7 +295,7 @@ static bool replace(const char *partial, const char *out)
     beside(out, "before", before);
     if (rename(out, before) != 0) return false;
     if (rename(partial, out) == 0) {
-        remove_folder(before); /* a run that is killed here leaves it to the next */
+        remove_result(before); /* a run that is killed here leaves it to the next */
         return true;
     }
     int err = errno;
@@ -276,8 +311,13 @@ static eqat_status put_in_place(tool *t, const output *out, const char *partial)
     const char *base;
     size_t length;
     parent_of(out->path, parent, &base, &length);
-    bool placed = sync_folder(partial) &&
-        (out->force && full ? replace(partial, out->path) : rename(partial, out->path) == 0);
+    struct stat sb;
+    bool placed = false;
+    if (full && !out->force && stat(partial, &sb) == 0 && S_ISREG(sb.st_mode))
+        errno = EEXIST; /* came there meanwhile, and renaming would put an end to it */
+    else
+        placed = sync_folder(partial) &&
+            (out->force && full ? replace(partial, out->path) : rename(partial, out->path) == 0);
     if (placed && sync_folder(parent)) return EQAT_OK;
     return tool_fail(t, errno == ENOTEMPTY || errno == EEXIST ? EQAT_EXISTS : EQAT_IO,
                      "%s: cannot put the result in its place: %s", out->path, strerror(errno));
@@ -305,6 +345,8 @@ static eqat_status save(tool *t, const output *to, eqat_model *model,
     eqat_status st = eqat_model_save(model, partial, options);
     if (st != EQAT_OK) return st;
     st = eqat_model_inspect(model, info);
+    struct stat sb;
+    if (is_file(options) && stat(partial, &sb) == 0) info->bytes = sb.st_size;
     if (st == EQAT_OK) {
         tool_event(t,
                    json_pack("{s:s,s:o,s:I,s:I,s:f,s:f,s:I}", "event", "saved", "path",
@@ -312,11 +354,11 @@ static eqat_status save(tool *t, const output *to, eqat_model *model,
                              (json_int_t)t->input_bytes, "bits_per_linear_parameter",
                              info->linear_bits, "seconds", tool_seconds() - t->started,
                              "peak_rss_bytes", (json_int_t)tool_peak_rss()));
-        st = write_config(t, partial);
+        if (!is_file(options)) st = write_config(t, partial);
     }
-    if (st == EQAT_OK) st = write_log(t, partial);
+    if (st == EQAT_OK && !is_file(options)) st = write_log(t, partial);
     if (st == EQAT_OK) st = put_in_place(t, to, partial);
-    if (st != EQAT_OK) remove_folder(partial);
+    if (st != EQAT_OK) remove_result(partial);
     return st;
 }
 
@@ -341,11 +383,11 @@ static output stage_of(const output *out, char path[PATH_MAX])
     return stage;
 }
 
-eqat_status output_check_stage(tool *t, const output *out)
+eqat_status output_check_stage(tool *t, const output *out, const eqat_save_options *options)
 {
     char path[PATH_MAX];
     output stage = stage_of(out, path);
-    return output_check(t, &stage);
+    return output_check(t, &stage, options);
 }
 
 eqat_status output_save_stage(tool *t, output *out, eqat_model *model,
@@ -363,14 +405,14 @@ void output_drop_stage(const output *out, const json_t *run)
 {
     char path[PATH_MAX];
     output stage = stage_of(out, path);
-    if (output_is_of(stage.path, run)) remove_folder(stage.path);
+    if (output_is_of(stage.path, run)) remove_result(stage.path);
 }
 
 void output_end_stage(tool *t, const output *out, eqat_status status)
 {
     char path[PATH_MAX];
     output stage = stage_of(out, path);
-    if (out->staged && status == EQAT_OK) remove_folder(stage.path);
+    if (out->staged && status == EQAT_OK) remove_result(stage.path);
     if (out->staged && status != EQAT_OK)
         tool_warn(t, "%s holds the result of Block-AP: eqat e2e-qp goes on from it", stage.path);
 }

@@ -14,13 +14,13 @@ typedef struct output {
 /* The flag that sets `force`. */
 #define FORCE_FLAG(out)                                                                       \
     {                                                                                         \
-        .name = "force", .help = "replace a model's folder there, once the new one is whole", \
+        .name = "force", .help = "replace a model there, once the new one is whole", \
         .on = &(out)->force                                                                   \
     }
 
 /* What saving would refuse after hours of training is refused before them.  What runs that were
  * killed left beside the place goes, or goes back to it. */
-eqat_status output_check(tool *t, const output *out);
+eqat_status output_check(tool *t, const output *out, const eqat_save_options *options);
 /* Whether eqat_config.json of the folder there names this run among those that made it; whether the
  * last of them has this value of a member. */
 bool output_is_of(const char *out, const json_t *run);
@@ -29,11 +29,12 @@ bool output_last_has(const char *out, const char *key, const char *value);
 void output_drop_stage(const output *out, const json_t *run);
 /* Tells of a result that is in its place. */
 eqat_status output_found(tool *t, const output *out);
-/* The model with eqat_config.json and eqat_log.jsonl; its size is told. */
+/* The model, a folder with eqat_config.json and eqat_log.jsonl or a GGUF file without; its size is
+ * told. */
 eqat_status output_save(tool *t, const output *out, eqat_model *model,
                         const eqat_save_options *options);
 /* The result of a phase, kept beside the place as PATH.block-ap until the whole run is saved. */
-eqat_status output_check_stage(tool *t, const output *out);
+eqat_status output_check_stage(tool *t, const output *out, const eqat_save_options *options);
 eqat_status output_save_stage(tool *t, output *out, eqat_model *model,
                               const eqat_save_options *options);
 /* With the run's status: removes the result of the phase, or tells where it is. */

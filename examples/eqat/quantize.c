@@ -298,7 +298,7 @@ static eqat_status run_both(job *j, eqat_model *model, const eqat_quantizer *qua
                             eqat_data *data)
 {
     eqat_data *e2e_data = NULL;
-    eqat_status st = output_check_stage(&j->t, &j->out);
+    eqat_status st = output_check_stage(&j->t, &j->out, &j->save);
     if (st == EQAT_OK) st = open_e2e_data(j, model, &e2e_data);
     if (st == EQAT_OK) st = eqat_e2e_qp_check(model, quantizer, e2e_data, &j->e2e);
     if (st == EQAT_OK) st = check_need(j, model, quantizer, data);
@@ -424,7 +424,7 @@ static eqat_status make_result(job *j, eqat_status (*run)(job *j, eqat_model *mo
     eqat_model *model = NULL;
     eqat_status st = checkpoint_open(&j->t, &j->kept, &j->out);
     if (st == EQAT_OK && j->kept.placed) return output_found(&j->t, &j->out);
-    if (st == EQAT_OK) st = output_check(&j->t, &j->out);
+    if (st == EQAT_OK) st = output_check(&j->t, &j->out, &j->save);
     if (st == EQAT_OK) st = open_model(j, &model);
     if (st == EQAT_OK) st = run(j, model);
     if (st == EQAT_OK) st = output_save(&j->t, &j->out, model, &j->save);
@@ -441,7 +441,7 @@ int command_quantize(int argc, char **argv)
     const flag_own own[] = {
         {.name = "out",
          .value = "DIR",
-         .help = "where the quantized model goes: a new or empty folder",
+         .help = "where the quantized model goes: a new or empty folder, or a new file",
          .text = &j.out.path},
         FORCE_FLAG(&j.out),
         {.name = "calib",
@@ -517,7 +517,7 @@ int command_e2e_qp(int argc, char **argv)
     const flag_own own[] = {
         {.name = "out",
          .value = "DIR",
-         .help = "where the trained model goes: a new or empty folder",
+         .help = "where the trained model goes: a new or empty folder, or a new file",
          .text = &j.out.path},
         FORCE_FLAG(&j.out),
         {.name = "data",

@@ -409,9 +409,10 @@ eqat_status eqi_out_open_beside(eqi_ctx *ctx, eqi_out **out, const char *path)
     *out = NULL;
     struct stat sb;
     if (lstat(path, &sb) == 0) return eqi_fail(ctx, EQAT_EXISTS, "%s: already exists", path);
+    eqi_temp_clean(path);
     eqat_status st = EQAT_EXISTS;
     for (int attempt = 0; st == EQAT_EXISTS && attempt < 1000; attempt++) {
-        char *temp = eqi_asprintf(ctx, "%s.partial-%ld-%d", path, (long)getpid(), attempt);
+        char *temp = eqi_temp_name(ctx, path, attempt);
         st = temp ? eqi_out_open(ctx, out, temp) : EQAT_OUT_OF_MEMORY;
         eqi_free(ctx, temp);
     }
@@ -469,8 +470,7 @@ eqat_status eqi_out_close(eqi_out *o)
         o->failed = fail_errno(o->ctx, o->path, "cannot sync");
     if (close(o->fd) != 0 && o->failed == EQAT_OK)
         o->failed = fail_errno(o->ctx, o->path, "cannot close");
-    if (o->target && o->failed == EQAT_OK && rename(o->path, o->target) != 0)
-        o->failed = fail_errno(o->ctx, o->target, "cannot put the file in its place");
+    if (o->target && o->failed == EQAT_OK) o->failed = eqi_temp_commit(o->ctx, o->path, o->target);
     eqat_status st = o->failed;
     if (o->target && st != EQAT_OK) unlink(o->path);
     out_free(o);

@@ -20,6 +20,12 @@ eqat_status eqi_folder_check(eqat_model *model, const eqat_quantizer *quantizer,
                              const eqat_save_options *options);
 eqat_status eqi_folder_save(eqat_model *model, const char *path, const eqat_save_options *options);
 
+/* One GGUF file at `path`, where nothing is yet. */
+eqat_status eqi_gguf_file_check(eqat_model *model, const eqat_quantizer *quantizer,
+                                const eqat_save_options *options);
+eqat_status eqi_gguf_file_save(eqat_model *model, const char *path,
+                               const eqat_save_options *options);
+
 /* ---- for formats ---- */
 
 /* What a driver of the user's trained takes the values that a file will hold; nothing while an

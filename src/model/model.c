@@ -73,6 +73,7 @@ static eqat_status open_gguf(eqat_model *m)
     EQI_RETURN_IF(eqi_gguf_open(m->ctx, &g, m->path));
     eqat_status st = eqi_gguf_open_hf(g, &m->source, &m->json);
     eqi_gguf_close(g);
+    m->packing = eqi_packing_of_gguf();
     return st == EQAT_OK ? eqi_config_parse(m->ctx, &m->config, m->json, m->path) : st;
 }
 
@@ -211,6 +212,7 @@ static totals count(const eqat_model *m)
             t.quantized |= eqi_linear_quantization(l).bits != 0;
             t.changed |= l->weight.codes && !l->file.bits;
         }
+    if (t.changed && !t.layout->write) t.layout = eqi_layout_default();
     int64_t table = m->config.vocab * m->config.hidden;
     add_dense(&t, m->embedding_stored, table);
     if (!m->config.tied) add_dense(&t, m->head_stored, table);

@@ -13,6 +13,7 @@ TCase *case_forward(void);
 TCase *case_parameters(void);
 TCase *case_bad_input(void);
 TCase *case_save(void);
+TCase *case_save_gguf(void);
 TCase *case_layout(void);
 TCase *case_gguf(void);
 TCase *case_families(void);

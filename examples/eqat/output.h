@@ -12,10 +12,10 @@ typedef struct output {
 } output;
 
 /* The flag that sets `force`. */
-#define FORCE_FLAG(out)                                                                       \
-    {                                                                                         \
+#define FORCE_FLAG(out)                                                              \
+    {                                                                                \
         .name = "force", .help = "replace a model there, once the new one is whole", \
-        .on = &(out)->force                                                                   \
+        .on = &(out)->force                                                          \
     }
 
 /* What saving would refuse after hours of training is refused before them.  What runs that were

@@ -331,7 +331,7 @@ static eqat_status read_tensor(reader *r, tensor_info *t)
         e->shape[i] = (int64_t)n;
     }
     EQI_RETURN_IF(read_u32(r, &type, "a tensor's type"));
-    EQI_RETURN_IF(eqi_gguf_find_type(g, name, type, &e->stored));
+    EQI_RETURN_IF(eqi_gguf_find_type(g->ctx, path, name, type, &e->stored));
     return read_u64(r, &e->offset, "a tensor's offset");
 }
 

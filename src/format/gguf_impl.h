@@ -39,7 +39,8 @@ bool eqi_gguf_value_at(const eqi_gguf *g, size_t i, eqi_gguf_value *out);
 /* Bytes of a number or boolean; 0: another kind. */
 size_t eqi_gguf_kind_size(uint32_t kind);
 /* The type of tensor `name` by its number in the file; EQAT_UNSUPPORTED by name or number. */
-eqat_status eqi_gguf_find_type(const eqi_gguf *g, const char *name, uint32_t id, eqi_stored *out);
+eqat_status eqi_gguf_find_type(eqi_ctx *ctx, const char *path, const char *name, uint32_t id,
+                               eqi_stored *out);
 /* The number of a type in a file; -1: GGUF has no such type. */
 int64_t eqi_gguf_type_id(eqi_stored stored);
 /* A source without tensors that reads from g's file and holds g: to be filled and finished by the

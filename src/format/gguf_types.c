@@ -51,9 +51,9 @@ int64_t eqi_gguf_type_id(eqi_stored stored)
     return -1;
 }
 
-eqat_status eqi_gguf_find_type(const eqi_gguf *g, const char *name, uint32_t id, eqi_stored *out)
+eqat_status eqi_gguf_find_type(eqi_ctx *ctx, const char *path, const char *name, uint32_t id,
+                               eqi_stored *out)
 {
-    eqi_ctx *ctx = eqi_gguf_context(g);
     for (size_t i = 0; i < EQI_COUNT(types); i++) {
         if (types[i].id != id) continue;
         *out = (eqi_stored)types[i].stored;
@@ -61,8 +61,8 @@ eqat_status eqi_gguf_find_type(const eqi_gguf *g, const char *name, uint32_t id,
         return eqi_fail(ctx, EQAT_UNSUPPORTED,
                         "%s: tensor '%.200s': type %s is not supported, expected F32, F16, BF16, "
                         "Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K, Q2_0 or TQ2_0",
-                        eqi_gguf_path(g), name, types[i].name);
+                        path, name, types[i].name);
     }
     return eqi_fail(ctx, EQAT_UNSUPPORTED, "%s: tensor '%.200s': type number %u is not supported",
-                    eqi_gguf_path(g), name, id);
+                    path, name, id);
 }

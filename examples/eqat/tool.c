@@ -124,9 +124,8 @@ static void release(tool *t)
     json_decref(t->run);
 }
 
-static void catch_interrupts(tool *t)
+static void catch_interrupts(void)
 {
-    interrupted_context = t->ctx;
     /* The second interrupt ends the process the ordinary way. No SA_RESTART: a read from a terminal
      * ends, too. */
     struct sigaction action = {.sa_handler = on_interrupt, .sa_flags = (int)SA_RESETHAND};
@@ -149,6 +148,7 @@ int tool_open(tool *t)
     json_object_set(t->report, "command", json_object_get(t->run, "command"));
     int code = open_log(t);
     if (code == 0) {
+        catch_interrupts(); /* whoever reads the first line of the log may interrupt */
         const char *model = json_string_value(json_object_get(t->run, "model"));
         if (t->keeps) output_inherit(t, model);
         if (t->keeps) t->kept_own = ftell(t->kept);
@@ -159,7 +159,8 @@ int tool_open(tool *t)
     }
     if (*error) fprintf(stderr, "eqat: %s\n", error);
     if (code == 0) {
-        catch_interrupts(t);
+        interrupted_context = t->ctx;
+        if (interrupted && !held) eqat_context_cancel(t->ctx);
         return 0;
     }
     if (t->log) fclose(t->log);

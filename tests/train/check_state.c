@@ -366,7 +366,8 @@ START_TEST(what_does_not_fit_is_refused_and_changes_nothing)
     eqat_block_ap_abandon(job);
     int files = entries(scratch_dir());
     ck_assert_int_ne(eqat_block_ap_save(job, scratch("no/such/folder")), EQAT_OK);
-    says(b.ctx, eqat_block_ap_save(job, whole), EQAT_IO, "in place");
+    says(b.ctx, eqat_block_ap_save(job, whole), EQAT_IO,
+         "uninterrupted: cannot put the result in its place");
     ck_assert_int_eq(entries(scratch_dir()), files);
     OK(b.ctx, eqat_block_ap_run(job));
     found = reports_of(job);

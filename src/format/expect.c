@@ -21,6 +21,7 @@ static bool fits(eqi_stored stored, eqi_accepted types)
     case EQI_ACCEPT_STEPS:
         return stored == EQI_STORED_F16 || stored == EQI_STORED_BF16 || stored == EQI_STORED_F32;
     case EQI_ACCEPT_WORDS: return stored == EQI_STORED_I32;
+    case EQI_ACCEPT_UNSIGNED: return stored == EQI_STORED_U32;
     case EQI_ACCEPT_INTEGERS: return stored == EQI_STORED_I32 || stored == EQI_STORED_I64;
     }
     return false;
@@ -30,6 +31,7 @@ static bool fits(eqi_stored stored, eqi_accepted types)
 static const char *const usual[] = {[EQI_ACCEPT_FLOATS] = "F32, F16 or BF16",
                                     [EQI_ACCEPT_STEPS] = "F16",
                                     [EQI_ACCEPT_WORDS] = "I32",
+                                    [EQI_ACCEPT_UNSIGNED] = "U32",
                                     [EQI_ACCEPT_INTEGERS] = "I32"};
 
 eqat_status eqi_source_expect(const eqi_source *source, const char *path, const char *name,

@@ -44,19 +44,14 @@ eqat_status eqi_gptq_check(eqi_ctx *ctx, const eqi_layout_linear *l)
     return EQAT_OK;
 }
 
-static eqi_layout_tensor matrix(const char *suffix, eqi_stored stored, eqi_accepted types,
-                                int64_t rows, int64_t columns)
-{
-    return (eqi_layout_tensor){
-        .suffix = suffix, .stored = stored, .types = types, .ndim = 2, .shape = {rows, columns}};
-}
-
 int eqi_gptq_tensors(const eqi_layout_linear *l, eqi_layout_tensor list[EQI_LAYOUT_TENSORS])
 {
     int64_t groups = eqi_packed_groups(l);
-    list[0] = matrix("qweight", EQI_STORED_I32, EQI_ACCEPT_WORDS, weight_rows(l), l->out);
-    list[1] = matrix("qzeros", EQI_STORED_I32, EQI_ACCEPT_WORDS, groups, zero_columns(l));
-    list[2] = matrix("scales", EQI_STORED_F16, EQI_ACCEPT_STEPS, groups, l->out);
+    list[0] =
+        eqi_layout_matrix("qweight", EQI_STORED_I32, EQI_ACCEPT_WORDS, weight_rows(l), l->out);
+    list[1] =
+        eqi_layout_matrix("qzeros", EQI_STORED_I32, EQI_ACCEPT_WORDS, groups, zero_columns(l));
+    list[2] = eqi_layout_matrix("scales", EQI_STORED_F16, EQI_ACCEPT_STEPS, groups, l->out);
     list[3] = (eqi_layout_tensor){.suffix = "g_idx",
                                   .stored = EQI_STORED_I32,
                                   .types = EQI_ACCEPT_INTEGERS,

@@ -13,6 +13,9 @@ bool eqi_covers(int bits, int64_t group, const eqi_layout_linear *linear);
 void eqi_choose_common(const eqi_layout_linear *linears, size_t n, int *bits, int64_t *group);
 bool eqi_all_symmetric(const eqi_layout_linear *linears, size_t n); /* those that are packed */
 
+/* A new list of those that are not packed; NULL: out of memory. */
+json_t *eqi_dense_names(const eqi_layout_linear *linears, size_t n);
+
 /* Members of eqi_layout. */
 eqat_status eqi_gptq_parse(eqi_ctx *ctx, const json_t *q, const char *path, eqi_packing *out);
 eqat_status eqi_gptq_parse_v2(eqi_ctx *ctx, const json_t *q, const char *path, eqi_packing *out);

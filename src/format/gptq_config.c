@@ -113,6 +113,17 @@ bool eqi_all_symmetric(const eqi_layout_linear *linears, size_t n)
     return true;
 }
 
+json_t *eqi_dense_names(const eqi_layout_linear *linears, size_t n)
+{
+    json_t *names = json_array();
+    for (size_t i = 0; i < n && names; i++)
+        if (!linears[i].q.bits && json_array_append_new(names, json_string(linears[i].name)) != 0) {
+            json_decref(names);
+            return NULL;
+        }
+    return names;
+}
+
 static bool any_dense(const eqi_layout_linear *linears, size_t n)
 {
     for (size_t i = 0; i < n; i++)

@@ -20,6 +20,13 @@ const eqi_source_entry *eqi_layout_tensor_of(const eqi_source *source, const eqi
     return eqi_source_find(source, name);
 }
 
+eqi_layout_tensor eqi_layout_matrix(const char *suffix, eqi_stored stored, eqi_accepted types,
+                                    int64_t rows, int64_t columns)
+{
+    return (eqi_layout_tensor){
+        .suffix = suffix, .stored = stored, .types = types, .ndim = 2, .shape = {rows, columns}};
+}
+
 eqat_status eqi_layout_words(eqi_source *source, const eqi_layout_linear *l, const char *suffix,
                              uint32_t **out)
 {
@@ -63,6 +70,7 @@ eqat_status eqi_layout_declare(const eqi_layout *layout, eqi_shards *out,
     int n = layout->tensors(l, list);
     for (int i = 0; i < n; i++) {
         char name[NAME];
+        if (list[i].read_alone) continue;
         full_name(l, list[i].suffix, name);
         EQI_RETURN_IF(eqi_shards_declare(out, name, list[i].stored, list[i].ndim, list[i].shape));
     }
@@ -77,7 +85,20 @@ int64_t eqi_layout_bytes(const eqi_layout *layout, const eqi_layout_linear *l)
     for (int i = 0; i < n; i++) {
         int64_t elements = 1;
         for (int d = 0; d < list[i].ndim; d++) elements *= list[i].shape[d];
-        bytes += (int64_t)eqi_stored_bytes(list[i].stored, elements);
+        if (!list[i].read_alone) bytes += (int64_t)eqi_stored_bytes(list[i].stored, elements);
+    }
+    return bytes;
+}
+
+int64_t eqi_packing_bytes(const eqi_packing *packing, const eqi_source *source,
+                          const eqi_layout_linear *l)
+{
+    eqi_layout_tensor list[EQI_LAYOUT_TENSORS];
+    int n = packing->layout->tensors(l, list);
+    int64_t bytes = 0;
+    for (int i = 0; i < n; i++) {
+        const eqi_source_entry *e = eqi_layout_tensor_of(source, l, list[i].suffix);
+        if (e) bytes += (int64_t)e->bytes;
     }
     return bytes;
 }

@@ -16,6 +16,7 @@ typedef struct eqi_layout_tensor {
     eqi_stored stored;  /* as it is written */
     eqi_accepted types; /* as it is read */
     bool optional;      /* when it is read */
+    bool read_alone;    /* never written */
     int ndim;
     int64_t shape[2];
 } eqi_layout_tensor;
@@ -44,13 +45,14 @@ typedef struct eqi_layout {
     const char *name; /* "gptq_v2" */
     /* quantization_config is of this layout when its quant_method is `method` and its `key` is
      * `value`, or is missing and the layout is the implied one. Rows of one method stand together
-     * and have one key. */
+     * and have one key. NULL: recognised otherwise, see layouts.c. */
     const char *method, *key, *value;
     bool implied;
     const char *mark; /* a linear is packed when it has a tensor of this suffix */
 
-    /* bits, group and varies from a quantization_config of this layout; `path` is for messages.
-     * What cannot be read is EQAT_UNSUPPORTED naming the key. */
+    /* NULL: config.json says nothing of it. bits, group and varies from a quantization_config of
+     * this layout; `path` is for messages. What cannot be read is EQAT_UNSUPPORTED naming the key.
+     */
     eqat_status (*parse)(eqi_ctx *ctx, const json_t *config, const char *path, eqi_packing *out);
     /* linear->q of a linear that has the mark, bits 0 when it is not packed all the same; may be
      * any number that its tensors suggest, for they are held against it next. */
@@ -68,6 +70,7 @@ typedef struct eqi_layout {
     eqi_symmetry symmetry;
     bool symmetric_alone; /* a model that is not symmetric is refused unless allow_asymmetric */
     int least_zero;       /* what a group is moved to, where it can be */
+    bool uniform;         /* one pair of bits and group for all */
     const char *kind;     /* metadata of the weight files; NULL: "pt" */
     const char *also;     /* another key of config.json that holds the same; NULL: none */
     const char *dtype;    /* torch_dtype of config.json; NULL: as it came */
@@ -96,9 +99,10 @@ eqat_status eqi_packing_parse(eqi_ctx *ctx, eqi_packing *out, const json_t *json
 /* Of a GGUF file, which says of each tensor what it is. */
 eqi_packing eqi_packing_of_gguf(void);
 /* Fills in linear->q, bits 0 when the source has the linear unpacked, and holds the tensors of a
- * packed one against it. `path` is the model's, for messages. */
-eqat_status eqi_packing_expect(const eqi_packing *packing, const eqi_source *source,
-                               const char *path, eqi_layout_linear *linear);
+ * packed one against it; a packing without a layout gets one when config.json need not name it.
+ * `path` is the model's, for messages. */
+eqat_status eqi_packing_expect(eqi_packing *packing, const eqi_source *source, const char *path,
+                               eqi_layout_linear *linear);
 
 /* New codes, s and z of a packed linear in *out; whatever is there after a failure is the caller's
  * too. Scales are rounded to fp16; one that is not finite or zero is EQAT_NUMERIC. */
@@ -113,7 +117,9 @@ eqat_status eqi_layout_declare(const eqi_layout *layout, eqi_shards *out,
 /* Moves the groups of a linear to where the layout wants them, and writes it. */
 eqat_status eqi_layout_write(eqi_ctx *ctx, const eqi_layout *layout, eqi_shards *out,
                              const eqi_layout_linear *linear, eqi_packed *packed);
-/* What the tensors of a packed linear take. */
+/* What the tensors of a packed linear take: written, and in the source that has it. */
 int64_t eqi_layout_bytes(const eqi_layout *layout, const eqi_layout_linear *linear);
+int64_t eqi_packing_bytes(const eqi_packing *packing, const eqi_source *source,
+                          const eqi_layout_linear *linear);
 
 #endif

@@ -6,7 +6,13 @@
 #include "format/source_impl.h"
 
 /* The rows of the table in layouts.c. */
-extern const eqi_layout eqi_layout_gptq, eqi_layout_gptq_v2;
+extern const eqi_layout eqi_layout_gptq, eqi_layout_gptq_v2, eqi_layout_auto_round,
+    eqi_layout_auto_round_plain, eqi_layout_auto_round_gptq, eqi_layout_awq,
+    eqi_layout_compressed_tensors, eqi_layout_fp16, eqi_layout_mlx, eqi_layout_reference;
+
+/* A tensor of two dimensions that must be there. */
+eqi_layout_tensor eqi_layout_matrix(const char *suffix, eqi_stored stored, eqi_accepted types,
+                                    int64_t rows, int64_t columns);
 
 /* The tensor "<linear>.<suffix>"; NULL: none. */
 const eqi_source_entry *eqi_layout_tensor_of(const eqi_source *source,

@@ -14,6 +14,8 @@ typedef struct eqi_layout_linear {
     bool symmetric;
     /* When it is written: fp16 holds every product of a scale and its zero point. */
     bool exact_products;
+    /* When it is read: values never cross a word. */
+    bool padded;
 } eqi_layout_linear;
 
 typedef struct eqi_packed {

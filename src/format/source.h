@@ -76,6 +76,7 @@ typedef enum eqi_accepted {
     EQI_ACCEPT_FLOATS,   /* readable by eqi_source_read_f32, but F64 */
     EQI_ACCEPT_STEPS,    /* F16, BF16 or F32 */
     EQI_ACCEPT_WORDS,    /* I32 */
+    EQI_ACCEPT_UNSIGNED, /* U32 */
     EQI_ACCEPT_INTEGERS, /* I32 or I64 */
 } eqi_accepted;
 

@@ -46,6 +46,24 @@ static eqat_status describe(eqat_model *m, const eqi_folder *f, const eqi_linear
                     l->name, f->layout->name);
 }
 
+static eqat_status check_uniform(eqat_model *m, const eqi_folder *f)
+{
+    const eqi_layout_linear *first = NULL;
+    for (size_t i = 0; i < f->n && f->layout->uniform; i++) {
+        const eqi_layout_linear *l = &f->linears[i];
+        if (!l->q.bits) continue;
+        if (!first) first = l;
+        bool rows = l->q.group == l->in && first->q.group == first->in;
+        if (l->q.bits != first->q.bits || (l->q.group != first->q.group && !rows))
+            return eqi_fail(m->ctx, EQAT_UNSUPPORTED,
+                            "%s: found %d bits in groups of %lld, expected %d in groups of %lld as "
+                            "before it: the format %s has one pair for all",
+                            l->name, l->q.bits, (long long)l->q.group, first->q.bits,
+                            (long long)first->q.group, f->layout->name);
+    }
+    return EQAT_OK;
+}
+
 static bool surveys(const eqi_layout *layout)
 {
     return layout->symmetry != EQI_SYMMETRY_NONE || layout->judge;
@@ -97,6 +115,7 @@ eqat_status eqi_folder_plan(eqat_model *m, const eqat_quantizer *quantizer,
             EQI_RETURN_IF(describe(m, f, &m->blocks[b].linears[i], quantizer, linear));
             f->packed |= linear->q.bits != 0;
         }
+    EQI_RETURN_IF(check_uniform(m, f));
     return quantizer || !surveys(f->layout) ? EQAT_OK : survey_all(m, f);
 }
 

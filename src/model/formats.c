@@ -6,10 +6,16 @@
 #include "base/entry.h"
 
 /* Names as the option lists them, and the rows in the same order. */
-static const char *const names[] = {"gptq_v2", "gptq", "gguf", NULL};
+static const char *const names[] = {
+    "gptq_v2", "gptq", "compressed-tensors", "auto-round", "mlx", "awq", "fp16", "gguf", NULL};
 static const eqi_format formats[] = {
     {"gptq_v2", eqi_folder_check, eqi_folder_save},
     {"gptq", eqi_folder_check, eqi_folder_save},
+    {"compressed-tensors", eqi_folder_check, eqi_folder_save},
+    {"auto-round", eqi_folder_check, eqi_folder_save},
+    {"mlx", eqi_folder_check, eqi_folder_save},
+    {"awq", eqi_folder_check, eqi_folder_save},
+    {"fp16", eqi_folder_check, eqi_folder_save},
     {"gguf", eqi_gguf_file_check, eqi_gguf_file_save},
 };
 _Static_assert(EQI_COUNT(names) == EQI_COUNT(formats) + 1, "a name for every format");

@@ -171,8 +171,8 @@ const eqat_tokenizer *eqat_model_tokenizer(const eqat_model *m)
 }
 
 typedef struct totals {
-    const eqi_layout *layout; /* of what is packed */
-    bool quantized, changed;  /* changed: no longer what the file holds */
+    const eqat_model *m;
+    bool quantized, changed; /* changed: no longer what the file holds */
     int64_t parameters, linear_parameters, bytes;
     double linear_bits;
 } totals;
@@ -194,7 +194,8 @@ static void add_linear(totals *t, const eqi_linear *l)
         int64_t groups = l->in / q.group, bits = n * q.bits + l->out * groups * (16 + q.bits);
         t->parameters += n;
         t->linear_bits += (double)bits;
-        t->bytes += eqi_layout_bytes(t->layout, &linear);
+        t->bytes += l->file.bits ? eqi_packing_bytes(&t->m->packing, t->m->source, &linear)
+                                 : eqi_layout_bytes(eqi_layout_default(), &linear);
     } else {
         int64_t before = t->bytes;
         add_dense(t, l->stored, n);
@@ -205,7 +206,7 @@ static void add_linear(totals *t, const eqi_linear *l)
 
 static totals count(const eqat_model *m)
 {
-    totals t = {.layout = m->packing.layout ? m->packing.layout : eqi_layout_default()};
+    totals t = {.m = m};
     for (int64_t b = 0; b < m->config.blocks; b++)
         for (int i = 0; i < m->blocks[b].n_linears; i++) {
             const eqi_linear *l = &m->blocks[b].linears[i];

@@ -180,8 +180,10 @@ EQAT_API eqat_status eqat_model_set_linear(eqat_model *model, int64_t block, int
 
 /** How a model is saved.  docs/formats.md tells each format and the engines that read it. */
 typedef struct eqat_save_options {
-    size_t struct_size;     /**< set by eqat_save_options_init */
-    const char *format;     /**< "gptq_v2" (default), a Hugging Face folder; "gguf", one file */
+    size_t struct_size; /**< set by eqat_save_options_init */
+    const char
+        *format;            /**< a Hugging Face folder: "gptq_v2" (default), "gptq",
+                                 "compressed-tensors", "auto-round", "mlx", "awq", "fp16"; one file: "gguf" */
     const char *gguf_type;  /**< of all quantized tensors in a GGUF file: "q2_0", "q4_0", "q5_0",
                                  "q8_0", "tq2_0"; NULL (default): for each the smallest that holds
                                  it exactly */
@@ -202,13 +204,14 @@ EQAT_API void eqat_save_options_init(eqat_save_options *options, size_t struct_s
  * quantization_config, tokenizer files.  options may be NULL.  path is new or an empty folder, for
  * a file new; nothing is left there on failure.  A GGUF file has the same in its metadata; its
  * quantized weights have the same values, and it opens again with those of type Q2_0 quantized and
- * all others not.  The folder opens again and gives the same logits bit for bit: to that end,
- * tensors that the caller trained through eqat_model_parameter are first rounded, in memory too,
- * to what the file stores (scales fp16, others the dtype of the input).  While an E2E-QP job
- * trains the model, memory stays as it is and the folder holds what finishing now would give.
- * Errors: those of eqat_model_check_save and EQAT_EXISTS, before anything is written; EQAT_NUMERIC
- * (a trained value is not finite), EQAT_NOT_FOUND (no folder to put path into), EQAT_IO,
- * EQAT_FORMAT (the model's files have changed), EQAT_CANCELLED. */
+ * all others not.  The folder opens again and gives the same logits bit for bit (but "fp16",
+ * whose weights are rounded): to that end, tensors that the caller trained through
+ * eqat_model_parameter are first rounded, in memory too, to what the file stores (scales fp16,
+ * others the dtype of the input).  While an E2E-QP job trains the model, memory stays as it is and
+ * the folder holds what finishing now would give. Errors: those of eqat_model_check_save and
+ * EQAT_EXISTS, before anything is written; EQAT_NUMERIC (a trained value is not finite),
+ * EQAT_NOT_FOUND (no folder to put path into), EQAT_IO, EQAT_FORMAT (the model's files have
+ * changed), EQAT_CANCELLED. */
 EQAT_API eqat_status eqat_model_save(eqat_model *model, const char *path,
                                      const eqat_save_options *options);
 

@@ -1027,6 +1027,35 @@ class Tool(unittest.TestCase):
         self.assertEqual(r.returncode, 2)
         self.assertIn('format: found "marlin", expected gptq_v2', r.stderr)
 
+    def test_convert_to_every_format_and_back(self):
+        self.quantize(self.out, "--method", "rtn", "--bits", 4, "--zero-point", "fixed")
+        weights = files_of(self.out)["model.safetensors"]
+        perplexity = self.perplexity(self.out)
+        for name in ("gptq", "compressed-tensors", "auto-round", "mlx", "awq", "fp16"):
+            there, back = os.path.join(self.tmp, name), os.path.join(self.tmp, name + "-back")
+            self.ok("convert", self.out, there, "--format", name, "--max-shard-size", 20000)
+            self.assertIn("model.safetensors.index.json", os.listdir(there))
+            self.assertAlmostEqual(self.perplexity(there), perplexity, 2 if name == "fp16" else 12)
+            self.ok("convert", there, back)
+            if name != "fp16":
+                self.assertEqual(files_of(back)["model.safetensors"], weights, name)
+
+    def test_formats_that_cannot_hold_a_model(self):
+        trained = ["--method", "rtn", "--bits", 3]
+        for name, says in (
+            ("gptq", "found zero_point trained, expected fixed for the format gptq"),
+            ("awq", "found 3 bits, expected 4 for the format awq"),
+        ):
+            self.refused(
+                "quantize", self.model, "--out", self.out, "--group-size", 32, "--format", name,
+                *trained, says=[says]
+            )  # fmt: skip
+        self.quantize(self.out, *trained)
+        other = os.path.join(self.tmp, "other")
+        self.refused("convert", self.out, other, "--format", "gptq", says=["cannot be moved to 4"])
+        self.ok("convert", self.out, other, "--format", "gptq", "--allow-asymmetric", "on")
+        self.assertEqual(self.perplexity(other), self.perplexity(self.out))
+
     def test_empty_output_folder_with_a_slash(self):
         os.mkdir(self.out)
         self.quantize(self.out + "/", "--method", "rtn")

@@ -202,8 +202,8 @@ START_TEST(quantized_models_that_contradict_themselves)
             "q_proj.qzeros: found shape [2, 8], expected [4, 8]");
     damaged("\"group_size\": 32", "\"group_size\": 24", EQAT_FORMAT,
             "found group_size 24, expected a divisor of 64");
-    damaged("\"quant_method\": \"gptq\"", "\"quant_method\": \"awq\"", EQAT_UNSUPPORTED,
-            "found \"awq\", expected gptq");
+    damaged("\"quant_method\": \"gptq\"", "\"quant_method\": \"hqq\"", EQAT_UNSUPPORTED,
+            "found \"hqq\", expected gptq");
     damaged("\"desc_act\": false", "\"desc_act\": true", EQAT_UNSUPPORTED, "desc_act: found true");
     damaged("\"quantization_config\"", "\"unknown\"", EQAT_FORMAT,
             "q_proj.qweight: expected a quantization_config");

@@ -358,8 +358,9 @@ START_TEST(quantization_config)
     static const struct {
         const char *text, *message;
     } cases[] = {
-        {"{\"quant_method\": \"awq\", \"bits\": 4, \"group_size\": 128}",
-         "quant_method: found \"awq\", expected gptq"},
+        {"{\"quant_method\": \"hqq\", \"bits\": 4, \"group_size\": 128}",
+         "quant_method: found \"hqq\", expected gptq or auto-round or awq or compressed-"
+         "tensors"},
         {"{\"quant_method\": \"gptq\", \"checkpoint_format\": \"marlin\", \"bits\": 4, "
          "\"group_size\": 128}",
          "found \"marlin\""},

@@ -79,7 +79,7 @@ static json_t *make_config(const eqi_layout_linear *linears, size_t n)
 
 const eqi_layout eqi_layout_auto_round = {
     ROW("auto-round", TRUE_ZEROS),
-    .symmetry = EQI_SYMMETRY_EACH,
+    .symmetry = EQI_SYMMETRY_ALL,
     .write = write_linear,
     .config = make_config,
 };

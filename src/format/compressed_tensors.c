@@ -306,7 +306,7 @@ const eqi_layout eqi_layout_compressed_tensors = {
     .check = check,
     .tensors = tensors,
     .read = read_linear,
-    .symmetry = EQI_SYMMETRY_EACH,
+    .symmetry = EQI_SYMMETRY_ALL,
     .write = write_linear,
     .config = make_config,
 };

@@ -28,7 +28,6 @@ typedef struct eqi_layout_tensor {
 typedef enum eqi_symmetry {
     EQI_SYMMETRY_NONE,
     EQI_SYMMETRY_GROUPS, /* moves what groups it can, and says nothing */
-    EQI_SYMMETRY_EACH,   /* says so of each linear */
     EQI_SYMMETRY_ALL,    /* says so of a model of nothing else */
 } eqi_symmetry;
 

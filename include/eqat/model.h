@@ -183,7 +183,8 @@ typedef struct eqat_save_options {
     size_t struct_size; /**< set by eqat_save_options_init */
     const char
         *format;            /**< a Hugging Face folder: "gptq_v2" (default), "gptq",
-                                 "compressed-tensors", "auto-round", "mlx", "awq", "fp16"; one file: "gguf" */
+                                 "compressed-tensors", "auto-round", "mlx", "awq", "fp16"; one
+                                 file: "gguf" */
     const char *gguf_type;  /**< of all quantized tensors in a GGUF file: "q2_0", "q4_0", "q5_0",
                                  "q8_0", "tq2_0"; NULL (default): for each the smallest that holds
                                  it exactly */

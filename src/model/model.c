@@ -194,8 +194,9 @@ static void add_linear(totals *t, const eqi_linear *l)
         int64_t groups = l->in / q.group, bits = n * q.bits + l->out * groups * (16 + q.bits);
         t->parameters += n;
         t->linear_bits += (double)bits;
-        t->bytes += l->file.bits ? eqi_packing_bytes(&t->m->packing, t->m->source, &linear)
-                                 : eqi_layout_bytes(eqi_layout_default(), &linear);
+        t->bytes += t->changed || !l->file.bits
+            ? eqi_layout_bytes(eqi_layout_default(), &linear)
+            : eqi_packing_bytes(&t->m->packing, t->m->source, &linear);
     } else {
         int64_t before = t->bytes;
         add_dense(t, l->stored, n);
@@ -213,7 +214,6 @@ static totals count(const eqat_model *m)
             t.quantized |= eqi_linear_quantization(l).bits != 0;
             t.changed |= l->weight.codes && !l->file.bits;
         }
-    if (t.changed && !t.layout->write) t.layout = eqi_layout_default();
     int64_t table = m->config.vocab * m->config.hidden;
     add_dense(&t, m->embedding_stored, table);
     if (!m->config.tied) add_dense(&t, m->head_stored, table);

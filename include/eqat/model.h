@@ -180,9 +180,8 @@ EQAT_API eqat_status eqat_model_set_linear(eqat_model *model, int64_t block, int
 
 /** How a model is saved.  docs/formats.md tells each format and the engines that read it. */
 typedef struct eqat_save_options {
-    size_t struct_size; /**< set by eqat_save_options_init */
-    const char
-        *format;            /**< a Hugging Face folder: "gptq_v2" (default), "gptq",
+    size_t struct_size;     /**< set by eqat_save_options_init */
+    const char *format;     /**< a Hugging Face folder: "gptq_v2" (default), "gptq",
                                  "compressed-tensors", "auto-round", "mlx", "awq", "fp16"; one
                                  file: "gguf" */
     const char *gguf_type;  /**< of all quantized tensors in a GGUF file: "q2_0", "q4_0", "q5_0",

@@ -1,5 +1,9 @@
-"""Runs this folder's tests with the library that EQAT_LIBRARY names.  Where this Python lacks NumPy
-or pytest, the system's does it; when that lacks them, too, the exit code is 77."""
+"""Runs the tests of a folder, by default this one's, with the library that EQAT_LIBRARY names.
+
+    run.py [FOLDER | pytest's arguments]
+
+Where this Python lacks NumPy or pytest, the system's does it; when that lacks them, too, the exit
+code is 77."""
 
 import importlib.util
 import os
@@ -20,13 +24,18 @@ def main():
     import pytest
 
     here = pathlib.Path(__file__).resolve().parent
-    paths = [str(here.parent / "src"), str(here)]
+    arguments = sys.argv[1:]
+    folder = here
+    if len(arguments) == 1 and os.path.isdir(arguments[0]):
+        folder = pathlib.Path(arguments.pop()).resolve()
+    paths = [str(here.parent / "src"), str(folder)]
     sys.dont_write_bytecode = True
     sys.path[:0] = paths
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
     os.environ["PYTHONPATH"] = os.pathsep.join(paths)
-    tests = sorted(map(str, here.glob("test_*.py")))
-    return pytest.main(["-q", "-p", "no:cacheprovider", "-rs", *(sys.argv[1:] or tests)])
+    tests = sorted(map(str, folder.glob("test_*.py")))
+    options = ["-q", "-p", "no:cacheprovider", "-rs", f"--confcutdir={folder}"]
+    return pytest.main([*options, *(arguments or tests)])
 
 
 if __name__ == "__main__":

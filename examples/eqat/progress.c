@@ -1,5 +1,7 @@
 #include <math.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
 
 #include "tool.h"
 
@@ -18,11 +20,13 @@ void tool_begin_phase(tool *t, const char *phase)
     snprintf(t->phase, sizeof t->phase, "%s", phase);
     t->phase_started = tool_seconds();
     t->last_line = 0;
-    t->val_loss = NAN;
+    t->loss = t->val_loss = NAN;
     t->resumed_at = 0;
 }
 
 /* ---- time ---- */
+
+static bool is_work(const eqat_progress *p, const char *work) { return !strcmp(p->work, work); }
 
 /* Of block-ap: what is done of the whole, in units of the costs: passes of the streams and
  * validations count, not steps alone. Without a measurement a step counts as three passes. */
@@ -37,15 +41,20 @@ static void work_of_blocks(const tool *t, const eqat_progress *p, double *done, 
     double block = tool_costs_block(&c), blocks = (double)p->blocks, before = (double)p->block;
     double here = (double)p->step - before * (double)p->steps / blocks;
     double epochs = c.steps ? floor(here / (double)c.steps) : 0;
+    double moves = (double)c.move_batches * c.move, validation = (double)c.val_batches * c.move;
+    double batch = (double)p->batch * c.move;
     *all = blocks * block;
-    *done = before * block + c.begin + (double)c.move_batches * c.move + here * c.step +
-        epochs * (double)c.val_batches * c.move;
+    *done = before * block + c.begin + moves + here * c.step + epochs * validation;
+    if (is_work(p, "validate")) *done += batch - validation;
+    if (is_work(p, "inputs")) *done = before * block + block - moves + batch;
+    if (is_work(p, "targets")) *done = before * block + batch;
+    if (is_work(p, "embed")) *done = 0;
 }
 
 /* What is done of the phase, and the whole. */
 static void work_of(const tool *t, const eqat_progress *p, double *done, double *all)
 {
-    *done = (double)p->step;
+    *done = (double)p->step + (p->batches ? (double)p->batch / (double)p->batches : 0);
     *all = (double)p->steps;
     if (p->blocks) work_of_blocks(t, p, done, all);
 }
@@ -62,12 +71,12 @@ static void begin_resumed(tool *t, const eqat_progress *p)
     eqat_progress before = *p;
     double all;
     if (!(t->resumed_at > 0) || t->resumed_done >= 0) return;
-    before.step--;
+    if (!p->batches) before.step--;
     work_of(t, &before, &t->resumed_done, &all);
 }
 
-/* Seconds that the phase takes in all, and is expected to go on for. What was measured before it
- * began counts as its first part. */
+/* Seconds that the phase takes in all, and is expected to go on for; 0 when nothing is known of
+ * them. What was measured before it began counts as its first part. */
 static double expect(const tool *t, const eqat_progress *p, double elapsed, double *left)
 {
     double done, all, seconds = t->costs.e2e, before = 0;
@@ -81,12 +90,28 @@ static double expect(const tool *t, const eqat_progress *p, double elapsed, doub
     }
     double weight = seconds > 0 ? (p->blocks ? 0.25 / (double)p->blocks : 0.05) : 0;
     if (!strcmp(p->phase, "eval") || !(all > 0)) weight = 0;
-    double total = all * (elapsed + weight * seconds) / (done - before + weight * all);
+    double known = done - before + weight * all;
+    *left = 0;
+    if (!(known > 0) || is_work(p, "resume")) return 0;
+    double total = all * (elapsed + weight * seconds) / known;
     *left = p->step == p->steps ? 0 : fmax(0, total * (1 - done / all));
     return total;
 }
 
 /* ---- told ---- */
+
+/* ", targets 3 of 20": what comes between steps. */
+static void work_text(const eqat_progress *p, char *text, size_t size)
+{
+    static const char *const names[][2] = {
+        {"embed", "embeddings"},    {"targets", "targets"},     {"inputs", "inputs of the next"},
+        {"validate", "validation"}, {"resume", "passed again"}, {"accumulate", "micro-batch"}};
+    text[0] = 0;
+    for (size_t i = 0; i < sizeof names / sizeof *names && p->batches; i++)
+        if (is_work(p, names[i][0]))
+            snprintf(text, size, ", %s %lld of %lld", names[i][1], (long long)p->batch + 1,
+                     (long long)p->batches);
+}
 
 /* "step 12 of 80, block 1 of 5", or in eval "window 3 of 20": all of them pass a block at once. */
 static void position_text(const tool *t, const eqat_progress *p, char text[96])
@@ -102,10 +127,10 @@ static void position_text(const tool *t, const eqat_progress *p, char text[96])
         snprintf(text, 96, "step %lld of %lld", (long long)p->step, (long long)p->steps);
 }
 
-static void losses_text(const tool *t, const eqat_progress *p, char text[96])
+static void losses_text(const tool *t, char text[96])
 {
     text[0] = 0;
-    if (isfinite(p->loss)) snprintf(text, 96, ", loss %.4g", p->loss);
+    if (isfinite(t->loss)) snprintf(text, 96, ", loss %.4g", t->loss);
     size_t n = strlen(text);
     if (isfinite(t->val_loss)) snprintf(text + n, 96 - n, ", validation %.4g", t->val_loss);
 }
@@ -121,22 +146,41 @@ static void rate_text(const eqat_progress *p, double total, char text[32])
         snprintf(text, 32, ", %.1f s/step", 1 / rate);
 }
 
+static void eta_text(double total, double left, char text[40])
+{
+    char duration[32];
+    tool_duration(left, duration, sizeof duration);
+    text[0] = 0;
+    if (total > 0) snprintf(text, 40, ", ETA %s", duration);
+}
+
+/* What wraps cannot be drawn over. */
+static int columns(void)
+{
+    struct winsize size;
+    return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 1 ? size.ws_col : 512;
+}
+
 static void tell(tool *t, const eqat_progress *p, double now)
 {
-    char position[96], losses[96], rate[32], eta[32], bar[21];
+    char position[96], work[64], losses[96], rate[32], eta[40], bar[21];
     double left, total = expect(t, p, now - t->phase_started, &left);
     position_text(t, p, position);
-    losses_text(t, p, losses);
+    work_text(p, work, sizeof work);
+    losses_text(t, losses);
     rate_text(p, total, rate);
-    tool_duration(left, eta, sizeof eta);
+    eta_text(total, left, eta);
     if (!t->terminal) {
-        fprintf(stderr, "%s: %s%s%s, ETA %s\n", p->phase, position, losses, rate, eta);
+        fprintf(stderr, "%s: %s%s%s%s%s\n", p->phase, position, work, losses, rate, eta);
         return;
     }
     double share = total > 0 ? 1 - left / total : 0;
     for (int i = 0; i < 20; i++) bar[i] = i < (int)(share * 20) ? '#' : '.';
     bar[20] = 0;
-    fprintf(stderr, "\r%s [%s] %s%s%s, ETA %s\033[K", p->phase, bar, position, losses, rate, eta);
+    char line[512];
+    snprintf(line, sizeof line, "%s [%s] %s%s%s%s%s", p->phase, bar, position, work, losses, rate,
+             eta);
+    fprintf(stderr, "\r%.*s\033[K", columns() - 1, line);
     fflush(stderr);
     t->bar_open = true;
 }
@@ -153,20 +197,26 @@ static void log_step(tool *t, const eqat_progress *p)
                          tool_number(p->grad_norm)));
 }
 
-int32_t tool_progress(void *user, const eqat_progress *p)
+int32_t tool_between(void *user, const eqat_progress *p)
 {
     tool *t = user;
     if (strcmp(t->phase, p->phase)) tool_begin_phase(t, p->phase);
     double now = tool_seconds(), pause = t->terminal ? 0.1 : 10;
+    if (isfinite(p->loss)) t->loss = p->loss;
     if (isfinite(p->val_loss)) t->val_loss = p->val_loss;
     begin_resumed(t, p);
-    bool due = now - t->last_line > pause || p->step == p->steps;
+    bool due = now - t->last_line > pause || (p->step == p->steps && !p->batches);
     if (due && t->context.log_level >= EQAT_LOG_INFO) {
         tell(t, p, now);
         t->last_line = now;
     }
-    log_step(t, p);
     return 0;
+}
+
+int32_t tool_progress(void *user, const eqat_progress *p)
+{
+    log_step(user, p);
+    return tool_between(user, p);
 }
 
 void tool_end_phase(tool *t)

@@ -228,6 +228,7 @@ static eqat_status train_blocks(job *j, eqat_model *model, const eqat_quantizer 
                                 eqat_data *data)
 {
     j->block_ap.progress_user = j;
+    j->block_ap.between_user = &j->t;
     j->block_started = j->epoch_started = tool_seconds();
     tool_begin_phase(&j->t, "block-ap");
     eqat_status st = eqat_block_ap_create(model, &j->ap, quantizer, data, &j->block_ap);
@@ -395,8 +396,10 @@ static int open_job(job *j, const char *command, int argc, char **argv)
     j->out.model = j->path;
     j->t.keeps = true;
     j->block_ap.progress = block_progress;
+    j->block_ap.between = j->e2e.between = tool_between;
     j->e2e.progress = e2e_progress;
     j->e2e.progress_user = j;
+    j->e2e.between_user = &j->t;
     record_job(j, command, argc, argv);
     int code = take_inputs(j) ? tool_open(&j->t) : tool_give_up(&j->t);
     if (code) release_inputs(j);

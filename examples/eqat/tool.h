@@ -35,8 +35,8 @@ typedef struct tool {
     double started, phase_started, last_line;
     double resumed_at, resumed_done; /* of the phase, in units of the costs; resumed_at 0: no */
     tool_costs costs;
-    int64_t blocks;  /* of the model in eval, whose steps are windows through blocks */
-    double val_loss; /* the last one */
+    int64_t blocks;        /* of the model in eval, whose steps are windows through blocks */
+    double loss, val_loss; /* the last ones */
     char phase[16];
     json_t *report; /* what --json prints */
 } tool;
@@ -76,6 +76,8 @@ double tool_seconds(void);                                  /* monotonic */
 int64_t tool_peak_rss(void);                                /* bytes */
 /* An eqat_progress_fn; user is the tool. Standard error hears of it from EQAT_LOG_INFO on. */
 int32_t tool_progress(void *user, const eqat_progress *progress);
+/* The same for what comes between steps, which the log does not hear of. */
+int32_t tool_between(void *user, const eqat_progress *progress);
 void tool_begin_phase(tool *t, const char *phase); /* its time counts from here */
 void tool_end_phase(tool *t);                      /* the log hears of it */
 void tool_resume_phase(tool *t); /* it goes on from what another process did: rates begin here */

@@ -31,6 +31,12 @@ typedef struct eqat_progress {
     double val_loss;  /**< after the last step of an epoch of Block-AP; NaN elsewhere */
     double lr;        /**< the (first) rate of this step */
     double grad_norm; /**< of E2E-QP; NaN elsewhere */
+    const char *work; /**< "step"; in a call of `between` what comes between two steps: of Block-AP
+                         "embed" (the streams begin), "targets" and "inputs" (the full-precision
+                         and the quantized stream move through the block), "validate", "resume"
+                         (the streams move again, behind a load); of E2E-QP "accumulate" */
+    int64_t batch;    /**< batches of that work done so far; 0 of a step */
+    int64_t batches;  /**< in all; 0 of a step */
 } eqat_progress;
 
 /** Returns non-zero to cancel: the call then returns EQAT_CANCELLED with everything consistent
@@ -86,6 +92,11 @@ typedef struct eqat_block_ap_options {
     void *reduce_user;         /**< handed to reduce */
     int64_t experts_at_a_time; /**< k > 0: blocks with more than k experts train in stages (below),
                                   which saves memory; default 0: every block in one */
+    eqat_progress_fn between;  /**< called before every batch of all work that is no step, from
+                                  create to the last block, so that long passes are not silent;
+                                  losses and rates are not there (NaN, 0); it must not call the job;
+                                  NULL (default): none */
+    void *between_user;        /**< handed to between */
 } eqat_block_ap_options;
 
 /** Writes defaults into the first `struct_size` bytes of *options, and no further. */
@@ -249,6 +260,9 @@ typedef struct eqat_e2e_qp_options {
     eqat_e2e_loss_fn loss; /**< NULL (default): the mean cross-entropy over the labels, without ever
                               holding all logits */
     void *loss_user;       /**< handed to loss */
+    eqat_progress_fn between; /**< called by run before every micro-batch of a step but the first;
+                                 as in eqat_block_ap_options */
+    void *between_user;       /**< handed to between */
 } eqat_e2e_qp_options;
 
 /** Writes defaults into the first `struct_size` bytes of *options, and no further. */

@@ -7,10 +7,10 @@
 
 TAIL(eqat_attention_options, reserved);
 TAIL(eqat_batch, reserved);
-TAIL(eqat_block_ap_options, experts_at_a_time);
+TAIL(eqat_block_ap_options, between_user);
 TAIL(eqat_context_options, reserved);
 TAIL(eqat_data_options, text_key);
-TAIL(eqat_e2e_qp_options, loss_user);
+TAIL(eqat_e2e_qp_options, between_user);
 TAIL(eqat_epoch_report, val_loss);
 TAIL(eqat_eval_options, progress_user);
 TAIL(eqat_field, default_string);
@@ -19,7 +19,7 @@ TAIL(eqat_model_info, reserved);
 TAIL(eqat_model_options, reserved);
 TAIL(eqat_optimizer_options, min_lr_factor);
 TAIL(eqat_perplexity, windows);
-TAIL(eqat_progress, grad_norm);
+TAIL(eqat_progress, batches);
 TAIL(eqat_quantizer_options, zero_point);
 TAIL(eqat_sample, embeddings);
 TAIL(eqat_save_options, reserved);

@@ -36,6 +36,8 @@ static const eqat_field fields[] = {
         eqat_block_ap_options, experts_at_a_time, 0, 0, 1 << 20,
         "train so many experts of a block at a time, to save memory, each for all epochs; "
         "0: all together"),
+    EQI_FIELD_POINTER(eqat_block_ap_options, between, "called before every batch that is no step"),
+    EQI_FIELD_POINTER(eqat_block_ap_options, between_user, "its first argument"),
 };
 
 const eqi_struct eqi_struct_block_ap = EQI_STRUCT(eqat_block_ap_options, "block_ap", fields);
@@ -70,6 +72,7 @@ static eqat_status embed(void *user, int64_t first, int64_t n, eqi_tensor **x)
     eqat_block_ap *job = user;
     eqat_batch batch;
     *x = NULL;
+    EQI_RETURN_IF(eqi_block_ap_between(job, "embed", job->block, first, job->train + job->val));
     for (int64_t i = 0; i < n; i++) EQI_RETURN_IF(read_sample(job, first + i, i));
     EQI_RETURN_IF(eqi_samples_batch(&job->input, n, job->model, &batch));
     eqat_status st = eqi_model_embed_batch(job->tape, job->model, &batch, x);

@@ -65,6 +65,9 @@ eqat_status eqi_block_ap_begin_stage(eqat_block_ap *job);
  * failure the next call goes on. */
 eqat_status eqi_block_ap_freeze_before(eqat_block_ap *job, int64_t stage);
 void eqi_block_ap_drop_optimizer(eqat_block_ap *job);
+/* Tells options.between of the batch that begins with this sample of a pass over so many. */
+eqat_status eqi_block_ap_between(eqat_block_ap *job, const char *work, int64_t block,
+                                 int64_t sample, int64_t samples);
 
 /* A step whose loss nobody has checked; loss may be NULL. */
 eqat_status eqi_block_ap_take_step(eqat_block_ap *job, int64_t epoch, int64_t step, double *loss);

@@ -26,6 +26,8 @@ eqat_status eqi_block_ap_check_block(const eqat_block_ap *job, int64_t index)
 typedef struct pass {
     eqat_block_ap *job;
     const eqi_block *block;
+    const char *work; /* as eqat_progress tells it */
+    int64_t index;    /* of the block */
 } pass;
 
 static eqat_status forward(void *user, int64_t first, eqi_tensor *x, eqi_tensor **y)
@@ -35,6 +37,7 @@ static eqat_status forward(void *user, int64_t first, eqi_tensor *x, eqi_tensor 
     eqi_block_input in = eqi_model_input(job->model, x);
     eqi_marks marks;
     int64_t n = x->v.shape[0];
+    EQI_RETURN_IF(eqi_block_ap_between(job, p->work, p->index, first, job->train + job->val));
     for (int64_t i = 0; i < n; i++) job->numbers[i] = first + i;
     EQI_RETURN_IF(eqi_samples_gather(&job->marks, job->numbers, n, &marks));
     in.positions = marks.positions;
@@ -44,19 +47,20 @@ static eqat_status forward(void *user, int64_t first, eqi_tensor *x, eqi_tensor 
     return st;
 }
 
-static eqat_status advance(eqat_block_ap *job, eqi_stream stream, const eqi_block *block)
+static eqat_status advance(eqat_block_ap *job, eqi_stream stream, const eqi_block *block,
+                           const char *work, int64_t index)
 {
-    pass p = {.job = job, .block = block};
+    pass p = {.job = job, .block = block, .work = work, .index = index};
     EQI_RETURN_IF(eqi_model_prepare(job->model, job->length));
     eqi_tape_set_recording(job->tape, false);
     return eqi_streams_advance(job->streams, stream, forward, &p);
 }
 
-static eqat_status advance_quantized(eqat_block_ap *job, int64_t index)
+static eqat_status advance_quantized(eqat_block_ap *job, int64_t index, const char *work)
 {
     const eqi_block *b;
     EQI_RETURN_IF(eqi_block_acquire(job->model, index, &b));
-    eqat_status st = advance(job, EQI_STREAM_QUANTIZED, b);
+    eqat_status st = advance(job, EQI_STREAM_QUANTIZED, b, work, index);
     eqi_block_release(job->model, index);
     return st;
 }
@@ -65,7 +69,7 @@ static eqat_status advance_full(eqat_block_ap *job, int64_t index)
 {
     eqi_block original;
     EQI_RETURN_IF(eqi_block_originals(job->model, index, &original));
-    eqat_status st = advance(job, EQI_STREAM_FULL, &original);
+    eqat_status st = advance(job, EQI_STREAM_FULL, &original, "resume", index);
     eqi_block_drop(job->ctx, &original);
     return st;
 }
@@ -77,7 +81,7 @@ eqat_status eqi_block_ap_catch_up(eqat_block_ap *job)
     while ((at = eqi_streams_blocks(job->streams, EQI_STREAM_FULL)) < targets)
         EQI_RETURN_IF(advance_full(job, at));
     while ((at = eqi_streams_blocks(job->streams, EQI_STREAM_QUANTIZED)) < job->block)
-        EQI_RETURN_IF(advance_quantized(job, at));
+        EQI_RETURN_IF(advance_quantized(job, at, "resume"));
     return EQAT_OK;
 }
 
@@ -139,7 +143,7 @@ eqat_status eqat_block_ap_begin(eqat_block_ap *job)
     EQI_GOTO(failed, take_weights(job, 0));
     /* Targets are made once, however often the block is begun. */
     if (eqi_streams_blocks(job->streams, EQI_STREAM_FULL) == job->block)
-        EQI_GOTO(failed, advance(job, EQI_STREAM_FULL, &job->work));
+        EQI_GOTO(failed, advance(job, EQI_STREAM_FULL, &job->work, "targets", job->block));
     EQI_GOTO(failed, eqi_block_ap_begin_stage(job));
     return EQAT_OK;
 failed:
@@ -180,7 +184,7 @@ eqat_status eqat_block_ap_finish(eqat_block_ap *job)
     }
     /* Behind the last block nobody reads the quantized stream. */
     if (job->block + 1 < job->model->config.blocks)
-        EQI_RETURN_IF(advance_quantized(job, job->block));
+        EQI_RETURN_IF(advance_quantized(job, job->block, "inputs"));
     eqi_block_drop(job->ctx, &job->work);
     job->block++;
     return EQAT_OK;

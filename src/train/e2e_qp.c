@@ -501,21 +501,53 @@ eqat_status eqat_e2e_qp_finish(eqat_e2e_qp *job)
 
 /* ---- the loop ---- */
 
+/* A step, of which `done` are done. */
+static eqat_progress progress_of(const eqat_e2e_qp *job, int64_t step, int64_t done)
+{
+    return (eqat_progress){
+        .phase = "e2e-qp",
+        .epoch = step / job->steps_per_epoch,
+        .epochs = job->options.epochs,
+        .step = done,
+        .steps = eqat_e2e_qp_steps(job),
+        .loss = NAN,
+        .val_loss = NAN,
+        .grad_norm = NAN,
+        .work = "step",
+    };
+}
+
 static eqat_status report(eqat_e2e_qp *job, int64_t step, double loss)
 {
     const eqat_e2e_qp_options *o = &job->options;
-    eqat_progress p = {
-        .phase = "e2e-qp",
-        .epoch = step / job->steps_per_epoch,
-        .epochs = o->epochs,
-        .step = step + 1,
-        .steps = eqat_e2e_qp_steps(job),
-        .loss = loss,
-        .val_loss = NAN,
-        .lr = o->lr * eqat_optimizer_lr_factor(job->optimizer, step),
-    };
+    eqat_progress p = progress_of(job, step, step + 1);
+    p.loss = loss;
+    p.lr = o->lr * eqat_optimizer_lr_factor(job->optimizer, step);
     EQI_RETURN_IF(eqat_optimizer_grad_norm(job->optimizer, &p.grad_norm));
     return eqi_report_progress(job->ctx, o->progress, o->progress_user, &p);
+}
+
+static eqat_status between(eqat_e2e_qp *job, int64_t step, int64_t micro)
+{
+    eqat_progress p = progress_of(job, step, step);
+    p.work = "accumulate";
+    p.batch = micro;
+    p.batches = eqat_e2e_qp_micro_steps(job, step);
+    return eqi_report_progress(job->ctx, job->options.between, job->options.between_user, &p);
+}
+
+static eqat_status accumulate_step(eqat_e2e_qp *job, int64_t step)
+{
+    int64_t micros = eqat_e2e_qp_micro_steps(job, step);
+    eqi_e2e_qp_drop_gradients(job); /* of a step that was cancelled on its way */
+    for (int64_t micro = 0; micro < micros; micro++) {
+        eqat_status st = micro ? between(job, step, micro) : EQAT_OK;
+        if (st == EQAT_OK) st = eqat_e2e_qp_accumulate(job, step, micro, NULL);
+        if (st == EQAT_OK) continue;
+        eqi_e2e_qp_drop_gradients(job);
+        return st;
+    }
+    return EQAT_OK;
 }
 
 eqat_status eqat_e2e_qp_run(eqat_e2e_qp *job)
@@ -524,10 +556,7 @@ eqat_status eqat_e2e_qp_run(eqat_e2e_qp *job)
     int64_t steps = eqat_e2e_qp_steps(job);
     if (job->finished) return eqi_e2e_qp_check_step(job, 0);
     for (int64_t step = eqat_optimizer_steps(job->optimizer); step < steps; step++) {
-        int64_t micros = eqat_e2e_qp_micro_steps(job, step);
-        eqi_e2e_qp_drop_gradients(job); /* of a step that was cancelled on its way */
-        for (int64_t micro = 0; micro < micros; micro++)
-            EQI_RETURN_IF(eqat_e2e_qp_accumulate(job, step, micro, NULL));
+        EQI_RETURN_IF(accumulate_step(job, step));
         EQI_RETURN_IF(eqat_e2e_qp_step(job));
         EQI_RETURN_IF(report_loss(job, step));
         if (job->options.progress) EQI_RETURN_IF(report(job, step, job->reports[step]));

@@ -32,6 +32,9 @@ static const eqat_field fields[] = {
     EQI_FIELD_POINTER(eqat_e2e_qp_options, reduce_user, "its first argument"),
     EQI_FIELD_POINTER(eqat_e2e_qp_options, loss, "a loss in place of the cross-entropy"),
     EQI_FIELD_POINTER(eqat_e2e_qp_options, loss_user, "its first argument"),
+    EQI_FIELD_POINTER(eqat_e2e_qp_options, between,
+                      "called before every micro-batch of a step but the first"),
+    EQI_FIELD_POINTER(eqat_e2e_qp_options, between_user, "its first argument"),
 };
 
 const eqi_struct eqi_struct_e2e_qp = EQI_STRUCT(eqat_e2e_qp_options, "e2e_qp", fields);

@@ -55,6 +55,7 @@ static eqat_status tell(evaluation *e, int64_t windows)
         .loss = e->tokens ? e->nll / (double)e->tokens : (double)NAN,
         .val_loss = NAN,
         .grad_norm = NAN,
+        .work = "step",
     };
     EQI_RETURN_IF(eqi_check_cancel(e->ctx));
     return eqi_report_progress(e->ctx, e->options.progress, e->options.progress_user, &p);

@@ -29,6 +29,9 @@ static const eqat_field progress_fields[] = {
                     "after an epoch of Block-AP; else NaN"),
     EQI_FIELD_PLAIN(eqat_progress, lr, EQAT_FIELD_F64, "rate of this step"),
     EQI_FIELD_PLAIN(eqat_progress, grad_norm, EQAT_FIELD_F64, "of E2E-QP; else NaN"),
+    EQI_FIELD_PLAIN(eqat_progress, work, EQAT_FIELD_STRING, "step, or what comes between steps"),
+    EQI_FIELD_PLAIN(eqat_progress, batch, EQAT_FIELD_I64, "of that work, done so far"),
+    EQI_FIELD_PLAIN(eqat_progress, batches, EQAT_FIELD_I64, "in all; 0: a step"),
 };
 
 const eqi_struct eqi_struct_progress = EQI_STRUCT(eqat_progress, "progress", progress_fields);

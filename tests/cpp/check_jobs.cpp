@@ -157,12 +157,17 @@ END_TEST
 START_TEST(callbacks_take_part)
 {
     setting s;
-    int steps = 0, losses = 0, gradients = 0, sums = 0, end_to_end = 0, divergences = 0;
+    int steps = 0, passes = 0, losses = 0, gradients = 0, sums = 0, end_to_end = 0, divergences = 0;
     std::int64_t last = 0;
     auto o = fast_block_ap();
     o.on_progress = [&](const eqat_progress &p) {
         ck_assert_str_eq(p.phase, "block-ap");
         steps++;
+        return eqat::proceed::yes;
+    };
+    o.on_between = [&](const eqat_progress &p) {
+        ck_assert_int_gt(p.batches, 0);
+        passes++;
         return eqat::proceed::yes;
     };
     o.on_loss = [&](eqat::tape &tape, const eqat::tensor &y, const eqat::tensor &target) {
@@ -180,6 +185,7 @@ START_TEST(callbacks_take_part)
     };
     MUST(eqat::block_ap::quantize(s.model, s.quantizer, s.data, o));
     ck_assert_int_eq(steps, 2 * 2 * 3);
+    ck_assert_int_gt(passes, steps);
     ck_assert_int_eq(gradients, steps);
     ck_assert_int_gt(losses, steps); /* validation too */
     ck_assert_int_gt(sums, 0);

@@ -30,6 +30,7 @@ using reduce_fn = std::function<outcome<void>(span<double> sums)>;
 struct block_ap_options : eqat_block_ap_options {
     block_ap_options() { eqat_block_ap_options_init(this, sizeof(eqat_block_ap_options)); }
     progress_fn on_progress;
+    progress_fn on_between; /**< of what comes between steps */
     block_loss_fn on_loss;
     gradient_fn on_gradient;
     reduce_fn on_reduce;
@@ -38,6 +39,7 @@ struct block_ap_options : eqat_block_ap_options {
 struct e2e_qp_options : eqat_e2e_qp_options {
     e2e_qp_options() { eqat_e2e_qp_options_init(this, sizeof(eqat_e2e_qp_options)); }
     progress_fn on_progress;
+    progress_fn on_between; /**< of micro-batches */
     e2e_loss_fn on_loss;
     gradient_fn on_gradient;
     reduce_fn on_reduce;
@@ -54,22 +56,31 @@ namespace detail
 /** The callbacks of one job, which live as long as the C job; and its data's. */
 struct job_calls {
     std::shared_ptr<home> where;
-    progress_fn progress;
+    progress_fn progress, between;
     block_loss_fn loss;
     e2e_loss_fn e2e_loss;
     reduce_fn reduce;
     gradient_call gradient;
     std::shared_ptr<void> data;
 
-    static std::int32_t call_progress(void *user, const eqat_progress *p)
+    static std::int32_t tell(job_calls &job, const progress_fn &call, const eqat_progress &p)
     {
-        auto *job = static_cast<job_calls *>(user);
         proceed next = proceed::no;
-        job->where->guard([&]() -> outcome<void> {
-            next = job->progress(*p);
+        job.where->guard([&]() -> outcome<void> {
+            next = call(p);
             return outcome<void>();
         });
         return next == proceed::no;
+    }
+    static std::int32_t call_progress(void *user, const eqat_progress *p)
+    {
+        auto *job = static_cast<job_calls *>(user);
+        return tell(*job, job->progress, *p);
+    }
+    static std::int32_t call_between(void *user, const eqat_progress *p)
+    {
+        auto *job = static_cast<job_calls *>(user);
+        return tell(*job, job->between, *p);
     }
     static eqat_status call_loss(void *user, eqat_tape *raw, eqat_tensor *y, eqat_tensor *target,
                                  eqat_tensor **loss)
@@ -105,11 +116,16 @@ struct job_calls {
     template <class Options, class Raw> void enter(const Options &o, Raw &raw)
     {
         progress = o.on_progress;
+        between = o.on_between;
         reduce = o.on_reduce;
         gradient = {where, o.on_gradient};
         if (progress) {
             raw.progress = call_progress;
             raw.progress_user = this;
+        }
+        if (between) {
+            raw.between = call_between;
+            raw.between_user = this;
         }
         if (gradient.call) {
             raw.gradient = call_gradient;

@@ -1,13 +1,15 @@
 """eqat inside lm-evaluation-harness, held against the harness's own Hugging Face model.
 
     check_lm_eval.py                          a tiny random model, requests made here
-    check_lm_eval.py MODEL FOLDER [LIMIT]     a full-precision Hugging Face folder on the tasks that
+    check_lm_eval.py MODEL FOLDER [--limit N] [--shots N]
+                                              a full-precision Hugging Face folder on the tasks that
                                               FOLDER has as TASK.SPLIT.jsonl: equal accuracies,
                                               log-likelihoods within 1e-3
 
 Exit code 77: lm-eval or what it needs is missing.
 """
 
+import argparse
 import os
 import pathlib
 import random
@@ -109,13 +111,18 @@ def scores(results):
     }
 
 
-def check_tasks(model, folder, limit):
+def check_tasks(model, folder, limit, shots):
     with tempfile.TemporaryDirectory() as out:
         names = local_tasks(folder, out)
         manager = TaskManager(include_path=out)
         ours, theirs = (
             lm_eval.simple_evaluate(
-                model=lm, tasks=names, task_manager=manager, limit=limit, log_samples=True
+                model=lm,
+                tasks=names,
+                task_manager=manager,
+                limit=limit,
+                num_fewshot=shots,
+                log_samples=True,
             )
             for lm in both(model, batch_size=8)
         )
@@ -133,7 +140,13 @@ def check_tasks(model, folder, limit):
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 2:
-        check_tasks(sys.argv[1], sys.argv[2], int(sys.argv[3]) if len(sys.argv) > 3 else None)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("model", nargs="?")
+    parser.add_argument("folder", nargs="?")
+    parser.add_argument("--limit", type=int)
+    parser.add_argument("--shots", type=int)
+    given = parser.parse_args()
+    if given.folder:
+        check_tasks(given.model, given.folder, given.limit, given.shots)
     else:
         check_tiny()

@@ -63,6 +63,7 @@ class Bar:
 
     def __init__(self, total, desc, **_):
         self.total, self.desc, self.n, self.postfix, self.closed = total, desc, 0, {}, False
+        self.between = []
         Bar.made.append(self)
 
     def update(self, n):
@@ -70,6 +71,8 @@ class Bar:
 
     def set_postfix(self, figures, refresh):
         self.postfix = dict(figures)
+        if refresh:
+            self.between.append((self.n, figures["now"]))
 
     def close(self):
         self.closed = True
@@ -92,6 +95,9 @@ def test_progress_bars(model, text, quick, bars):
     assert (training.desc, training.total, training.n) == ("block-ap", 8, 8)
     assert training.closed and training.postfix["block"] == "2/2"
     assert float(training.postfix["loss"]) > 0 and float(training.postfix["val"]) > 0
+    passed = [what for n, what in training.between if n == 0]
+    assert passed[:2] == ["embed 0/5", "embed 1/5"] and "targets 4/5" in passed
+    assert "now" not in training.postfix and not evaluation.between
     assert evaluation.desc == "eval" and evaluation.n == evaluation.total and evaluation.closed
 
 

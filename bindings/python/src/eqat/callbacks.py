@@ -100,6 +100,7 @@ def _reduce(number: Optional[int], sums: Any, count: int) -> None:
 _PROGRESS = {"progress": prototypes.progress_fn(_progress)}
 _JOB = {
     **_PROGRESS,
+    "between": _PROGRESS["progress"],
     "gradient": prototypes.grad_fn(_gradient),
     "reduce": prototypes.reduce_fn(_reduce),
 }

@@ -17,7 +17,7 @@ from .tensor import Tensor
 
 BLOCK_AP = options.Group("block_ap")
 E2E_QP = options.Group("e2e_qp")
-CALLBACKS = ["progress", "gradient", "reduce", "loss"]
+CALLBACKS = ["progress", "between", "gradient", "reduce", "loss"]
 Path = Union[str, "os.PathLike[str]"]
 
 
@@ -27,7 +27,7 @@ class Job(Handle):
     _bar: Any = None
 
     def _begin(self, model: Model, group: options.Group, keywords: Any, *parents: Handle) -> None:
-        values, self._bar = progress.take(group.take(keywords))
+        values, self._bar = progress.take(group.take(keywords), between=True)
         filled = options.fill(model.context, self._kind, values)
         function = getattr(lib, f"eqat_{self._kind}_create")
         arguments = (model, *parents, ctypes.byref(filled.struct))

@@ -21,13 +21,17 @@ class _Bar:
             self._phase = report.phase
             self._bar = self._make(total=report.steps, desc=report.phase, dynamic_ncols=True)
             self._figures = {}
+        self._figures.pop("now", None)
+        if report.batches:
+            self._figures["now"] = f"{report.work} {report.batch}/{report.batches}"
         if report.blocks:
             self._figures["block"] = f"{report.block + 1}/{report.blocks}"
         if report.loss == report.loss:
             self._figures["loss"] = f"{report.loss:.4g}"
         if report.val_loss == report.val_loss:
             self._figures["val"] = f"{report.val_loss:.4g}"
-        self._bar.set_postfix(self._figures, refresh=False)
+        # Steps are what moves the bar; between them its figures alone do.
+        self._bar.set_postfix(self._figures, refresh=bool(report.batches))
         self._bar.update(report.steps and report.step - self._bar.n)
 
     def close(self) -> None:
@@ -45,11 +49,15 @@ def _bar() -> Optional[_Bar]:
     return _Bar(tqdm)
 
 
-def take(values: dict[str, Any]) -> tuple[dict[str, Any], Optional[_Bar]]:
-    """Options in which progress=True has become a bar, and the bar, for who took it to close."""
+def take(values: dict[str, Any], between: bool = False) -> tuple[dict[str, Any], Optional[_Bar]]:
+    """Options in which progress=True has become a bar, and the bar, for who took it to close.
+    between: the bar also tells of what comes between steps, unless the caller's function does."""
     wanted = values.get("progress")
     bar = _bar() if wanted is True else None
-    return {**values, "progress": bar if wanted is True else wanted or None}, bar
+    taken = {**values, "progress": bar if wanted is True else wanted or None}
+    if between and bar and not values.get("between"):
+        taken["between"] = bar
+    return taken, bar
 
 
 @contextlib.contextmanager

@@ -138,18 +138,21 @@ class EqatLM(TemplateLM):
     def _loglikelihood_tokens(
         self, requests: Any, disable_tqdm: bool = False, **_: Any
     ) -> list[tuple[float, bool]]:
-        rows: list[Row] = []
-        for _texts, context, continuation in requests:
+        # Answers of one token share their row: the context without it.
+        asked: dict[tuple[int, ...], list[int]] = {}
+        for i, (_texts, context, continuation) in enumerate(requests):
             if not continuation or len(continuation) > self.max_length:
                 raise ValueError(
                     f"continuation: found {len(continuation)} tokens, expected 1 to "
                     f"{self.max_length}"
                 )
             ids = (list(context) + list(continuation))[-(self.max_length + 1) :][:-1]
-            rows.append((ids, len(continuation)))
-        found: list[tuple[float, bool]] = [(0.0, False)] * len(rows)
+            asked.setdefault(tuple(ids), []).append(i)
+        rows = [(list(ids), max(len(requests[i][2]) for i in by)) for ids, by in asked.items()]
+        owners = list(asked.values())
+        found: list[tuple[float, bool]] = [(0.0, False)] * len(requests)
         for chosen, logits in self._batches(rows, "Log-likelihoods", disable_tqdm):
-            for i, row in zip(chosen, logits):
+            for i, row in ((i, row) for k, row in zip(chosen, logits) for i in owners[k]):
                 texts, _context, continuation = requests[i]
                 scores = _log_softmax(row[-len(continuation) :])
                 each = scores[np.arange(len(continuation)), continuation]

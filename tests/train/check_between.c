@@ -1,0 +1,188 @@
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "public.h"
+
+/* What eqat_progress_fn `between` is told, call by call, against the order of the work. */
+
+enum { BATCH = 2, TRAIN = 7, VALIDATION = 3, EPOCHS = 2 };
+enum { STEPS = (TRAIN + BATCH - 1) / BATCH, PASS = (TRAIN + VALIDATION + BATCH - 1) / BATCH };
+
+typedef struct call {
+    const char *work;
+    int64_t block, epoch, step, batch, batches;
+} call;
+
+typedef struct told {
+    call calls[256];
+    int64_t count, steps, at; /* at: the call to cancel in, from 1 on */
+    bool between[256];        /* not a step */
+} told;
+
+static int32_t tell(void *user, const eqat_progress *p)
+{
+    told *t = user;
+    bool step = !strcmp(p->work, "step");
+    ck_assert_int_lt(t->count, 256);
+    ck_assert(step == (p->batches == 0));
+    ck_assert(step || (isnan(p->loss) && isnan(p->val_loss) && isnan(p->grad_norm)));
+    t->steps = p->steps;
+    t->between[t->count] = !step;
+    t->calls[t->count++] = (call){p->work, p->block, p->epoch, p->step, p->batch, p->batches};
+    return t->count == t->at;
+}
+
+static void expect(const told *t, int64_t *at, call c)
+{
+    const call *found = &t->calls[(*at)++];
+    ck_assert_int_le(*at, t->count);
+    ck_assert_str_eq(found->work, c.work);
+    ck_assert_int_eq(found->block, c.block);
+    ck_assert_int_eq(found->epoch, c.epoch);
+    ck_assert_int_eq(found->step, c.step);
+    ck_assert_int_eq(found->batch, c.batch);
+    ck_assert_int_eq(found->batches, c.batches);
+}
+
+/* A pass: the same call for every batch. */
+static void expect_pass(const told *t, int64_t *at, call c)
+{
+    for (c.batch = 0; c.batch < c.batches; c.batch++) expect(t, at, c);
+}
+
+static eqat_block_ap_options told_options(told *t)
+{
+    eqat_block_ap_options o = fast_options();
+    o.batch_size = BATCH;
+    o.epochs = EPOCHS;
+    o.progress = o.between = tell;
+    o.progress_user = o.between_user = t;
+    return o;
+}
+
+START_TEST(every_batch_of_block_ap)
+{
+    bench b = set_up(&usual);
+    told t = {0};
+    eqat_block_ap_options o = told_options(&t);
+    int64_t at = 0, step = 0;
+    OK(b.ctx, eqat_block_ap_quantize(b.model, b.quantizer, b.data, &o));
+    expect_pass(&t, &at, (call){"embed", 0, 0, 0, 0, PASS});
+    for (int64_t block = 0; block < BLOCKS; block++) {
+        expect_pass(&t, &at, (call){"targets", block, 0, step, 0, PASS});
+        for (int64_t epoch = 0; epoch < EPOCHS; epoch++) {
+            for (int i = 1; i < STEPS; i++)
+                expect(&t, &at, (call){"step", block, epoch, ++step, 0, 0});
+            expect_pass(&t, &at, (call){"validate", block, epoch, step + 1, 0, 2});
+            expect(&t, &at, (call){"step", block, epoch, ++step, 0, 0});
+        }
+        if (block + 1 < BLOCKS) expect_pass(&t, &at, (call){"inputs", block, 0, step, 0, PASS});
+    }
+    ck_assert_int_eq(at, t.count);
+    ck_assert_int_eq(step, t.steps);
+    tear_down(&b);
+}
+END_TEST
+
+/* Cancelled in one call after the other, of a job that is there. */
+START_TEST(cancelled_anywhere_it_goes_on_to_the_same_bytes)
+{
+    bench b = set_up(&usual);
+    told t = {0};
+    eqat_block_ap_options o = told_options(&t);
+    OK(b.ctx, eqat_block_ap_quantize(b.model, b.quantizer, b.data, &o));
+    const char *whole = save_as(b.ctx, b.model, "whole");
+    told first = t;
+    tear_down(&b);
+    for (int64_t at = 1; at <= first.count; at++) {
+        if (!first.between[at - 1]) continue;
+        eqat_block_ap *job;
+        t = (told){.at = at};
+        b = set_up(&usual);
+        eqat_status st = eqat_block_ap_create(b.model, &job, b.quantizer, b.data, &o);
+        ck_assert_int_eq(st, at <= PASS ? EQAT_CANCELLED : EQAT_OK);
+        if (st == EQAT_OK) {
+            says(b.ctx, eqat_block_ap_run(job), EQAT_CANCELLED, "cancelled by the progress");
+            t.at = 0;
+            t.count = 0;
+            OK(b.ctx, eqat_block_ap_run(job));
+            char name[32];
+            snprintf(name, sizeof name, "went-on-%lld", (long long)at);
+            ck_assert(same_folders(save_as(b.ctx, b.model, name), whole));
+        }
+        eqat_block_ap_free(job);
+        tear_down(&b);
+    }
+}
+END_TEST
+
+START_TEST(streams_behind_a_load)
+{
+    bench b = set_up(&usual);
+    told t = {0};
+    eqat_block_ap_options o = told_options(&t);
+    eqat_block_ap *job;
+    OK(b.ctx, eqat_block_ap_create(b.model, &job, b.quantizer, b.data, &o));
+    OK(b.ctx, eqat_block_ap_begin(job));
+    OK(b.ctx, eqat_block_ap_finish(job));
+    OK(b.ctx, eqat_block_ap_save(job, scratch("state")));
+    eqat_block_ap_free(job);
+    tear_down(&b);
+    b = set_up(&usual);
+    OK(b.ctx, eqat_block_ap_create(b.model, &job, b.quantizer, b.data, &o));
+    t.count = 0;
+    OK(b.ctx, eqat_block_ap_load(job, scratch("state")));
+    int64_t at = 0;
+    for (int stream = 0; stream < 2; stream++)
+        expect_pass(&t, &at, (call){"resume", 0, 0, EPOCHS * STEPS, 0, PASS});
+    ck_assert_int_eq(at, t.count);
+    eqat_block_ap_free(job);
+    tear_down(&b);
+}
+END_TEST
+
+START_TEST(micro_batches_of_e2e_qp)
+{
+    bench b = set_up(&usual);
+    eqat_e2e_qp_options o = fast_e2e_options();
+    OK(b.ctx, eqat_model_quantize_rtn(b.model, b.quantizer));
+    const char *before = save_as(b.ctx, b.model, "before");
+    for (int64_t cancel = 0; cancel < 3; cancel++) {
+        told t = {.at = cancel};
+        o.batch_size = 4; /* steps of 4 and 3 */
+        o.micro_batch_size = 1;
+        o.epochs = 1;
+        o.progress = o.between = tell;
+        o.progress_user = o.between_user = &t;
+        if (cancel) {
+            says(b.ctx, eqat_e2e_qp_train(b.model, b.data, &o), EQAT_CANCELLED, "cancelled");
+            const char *name = cancel == 1 ? "cancelled" : "again";
+            ck_assert(same_folders(save_as(b.ctx, b.model, name), before));
+            continue;
+        }
+        OK(b.ctx, eqat_e2e_qp_train(b.model, b.data, &o));
+        int64_t at = 0;
+        for (int64_t step = 0; step < 2; step++) {
+            int64_t micros = step ? 3 : 4;
+            for (int64_t micro = 1; micro < micros; micro++)
+                expect(&t, &at, (call){"accumulate", 0, 0, step, micro, micros});
+            expect(&t, &at, (call){"step", 0, 0, step + 1, 0, 0});
+        }
+        ck_assert_int_eq(at, t.count);
+        before = save_as(b.ctx, b.model, "trained");
+    }
+    tear_down(&b);
+}
+END_TEST
+
+int main(void)
+{
+    TCase *tc = tcase_create("all");
+    tcase_add_unchecked_fixture(tc, write_small_model, scratch_clean);
+    tcase_add_test(tc, every_batch_of_block_ap);
+    tcase_add_test(tc, cancelled_anywhere_it_goes_on_to_the_same_bytes);
+    tcase_add_test(tc, streams_behind_a_load);
+    tcase_add_test(tc, micro_batches_of_e2e_qp);
+    return run_case("between steps", tc, CK_NOFORK);
+}

@@ -125,6 +125,17 @@ static eqat_status judge(tool *t, const need *n, const need_sizes *s, const amou
     return EQAT_OK;
 }
 
+/* Norms aside, which are as wide everywhere. */
+static bool widens(const need_sizes *s) { return s->ends > 1.05 * s->ends_in; }
+
+static eqat_status check_ends(tool *t, const need *n, const need_sizes *s)
+{
+    if (!n->keep_ends || !widens(s)) return EQAT_OK;
+    return tool_fail(t, EQAT_UNSUPPORTED,
+                     "--keep-ends: found embeddings and head of fewer than 16 bits, which a folder "
+                     "cannot hold, expected --format gguf");
+}
+
 static void warn(tool *t, const need *n, const need_sizes *s)
 {
     eqat_model_info m = {.struct_size = sizeof m};
@@ -135,10 +146,11 @@ static void warn(tool *t, const need *n, const need_sizes *s)
                   "them stays lost; full precision makes a better result",
                   m.linear_bits);
     if (n->quantizer && s->out > (double)t->input_bytes)
-        tool_warn(t,
-                  "the result (%.0f MB) is larger than the input (%.0f MB): embeddings and head "
-                  "become 16-bit, for the output holds no fewer bits of them",
-                  s->out / 1e6, (double)t->input_bytes / 1e6);
+        tool_warn(t, "the result (%.1f MB) is larger than the input (%.1f MB)%s", s->out / 1e6,
+                  (double)t->input_bytes / 1e6,
+                  widens(s) ? ": embeddings and head become 16-bit, for a folder holds no fewer "
+                              "bits of them; --format gguf --keep-ends leaves them as they are"
+                            : "");
     if (n->data) tool_warn_context(t, n->model, n->data->seq_len);
     if (n->e2e_data) tool_warn_context(t, n->model, n->e2e_data->seq_len);
 }
@@ -161,7 +173,8 @@ eqat_status need_check(tool *t, const need *n)
     a.offload_there = offloads ? available_disk(n->block_ap->offload_dir) : INFINITY;
     a.out_there = available_beside(n->out);
     warn(t, n, &s);
-    st = judge(t, n, &s, &a);
+    st = check_ends(t, n, &s);
+    if (st == EQAT_OK) st = judge(t, n, &s, &a);
     if (st == EQAT_OK) st = need_time(t, n, &s, &a.seconds);
     say(t, &a);
     return st;

@@ -14,6 +14,8 @@ typedef struct need {
     const eqat_data_options *e2e_data; /* NULL: no E2E-QP */
     const eqat_e2e_qp_options *e2e;
     const char *out;
+    const char *format; /* of it; NULL: the default */
+    bool keep_ends;     /* embeddings and head must keep their type */
     bool stages; /* the result of Block-AP stands on disk beside the one of E2E-QP for a while */
     int64_t train, val, e2e_train; /* samples, as the data turned out; 0: as the options say */
 } need;

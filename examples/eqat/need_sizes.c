@@ -25,6 +25,15 @@ static eqat_quantizer_options quantization(const need *n, const eqat_linear_info
     return o;
 }
 
+static bool is_gguf(const need *n) { return n->format && !strcmp(n->format, "gguf"); }
+
+/* Of the type that holds such a linear whatever its codes. */
+static double gguf_bits(const eqat_quantizer_options *o)
+{
+    int32_t bits = o->zero_point == EQAT_ZERO_POINT_FIXED ? o->bits : o->bits + 1;
+    return bits <= 2 ? 2.25 : bits <= 4 ? 4.5 : bits <= 5 ? 5.5 : 8.5;
+}
+
 static void add_linear(const need *n, const eqat_linear_info *l, block_size *b)
 {
     eqat_quantizer_options o = quantization(n, l);
@@ -37,7 +46,9 @@ static void add_linear(const need *n, const eqat_linear_info *l, block_size *b)
     double groups = weights / (double)(o.group_size > 0 ? o.group_size : (int32_t)l->in_features);
     b->groups += groups;
     b->packed += weights * o.bits / 8 + groups * 5;
-    b->stored += weights * o.bits / 8 + groups * (2 + o.bits / 8.0) + 4 * (double)l->in_features;
+    b->stored += is_gguf(n)
+        ? weights * gguf_bits(&o) / 8
+        : weights * o.bits / 8 + groups * (2 + o.bits / 8.0) + 4 * (double)l->in_features;
 }
 
 static eqat_status block_of(const need *n, int64_t index, block_size *b)
@@ -122,7 +133,10 @@ eqat_status need_sizes_of(const need *n, need_sizes *out)
     double element = n->model_options->compute_dtype == EQAT_F32 ? 4 : 2;
     out->all = all.weights;
     out->head = (double)m.vocab_size * (double)m.hidden_size;
-    out->out = all.stored + 2 * (double)(m.parameters - m.linear_parameters);
+    out->ends_in = (double)m.bytes - m.linear_bits / 8 * (double)m.linear_parameters;
+    double wide = 2 * (double)(m.parameters - m.linear_parameters); /* F16 for blocks of GGUF */
+    out->ends = is_gguf(n) ? out->ends_in : larger(out->ends_in, wide);
+    out->out = all.stored + out->ends;
     if (n->data) {
         double samples = (double)(n->train + n->val);
         out->streams = 2 * samples * (double)n->data->seq_len * (double)m.hidden_size * element;

@@ -5,12 +5,13 @@
 #include "need.h"
 
 typedef struct need_sizes {
-    double streams;    /* the activations between two blocks, of all samples */
-    double block_ap;   /* memory of Block-AP without them */
-    double e2e;        /* memory of E2E-QP */
-    double out;        /* of the saved folder */
-    double first, all; /* weights in the linears of block 0, of all blocks */
-    double head;       /* of the output head */
+    double streams;       /* the activations between two blocks, of all samples */
+    double block_ap;      /* memory of Block-AP without them */
+    double e2e;           /* memory of E2E-QP */
+    double out;           /* of the result */
+    double ends, ends_in; /* of it, and of the source: what is no linear of a block */
+    double first, all;    /* weights in the linears of block 0, of all blocks */
+    double head;          /* of the output head */
 } need_sizes;
 
 eqat_status need_sizes_of(const need *n, need_sizes *out);

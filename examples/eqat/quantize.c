@@ -28,6 +28,7 @@ typedef struct job {
     const char *calib_flag, *e2e_flag; /* one given of the many about Block-AP, about E2E-QP */
     method method;
     bool quantizes; /* not e2e-qp */
+    bool keep_ends;
     output out;
     checkpoint kept;
     flag_values rules;
@@ -255,7 +256,9 @@ static eqat_status check_need(job *j, eqat_model *model, const eqat_quantizer *q
               .model_options = &j->model,
               .block_ap = &j->block_ap,
               .e2e = &j->e2e,
-              .out = j->out.path};
+              .out = j->out.path,
+              .format = j->save.format,
+              .keep_ends = j->keep_ends};
     if (quantizer && data) {
         n.data = &j->data;
         n.train = eqat_data_train_size(data);
@@ -469,6 +472,10 @@ int command_quantize(int argc, char **argv)
          .value = "PATTERN",
          .help = "linears that stay as they are: '*.layers.0.*'; a rule, too",
          .list = &j.rules},
+        {.name = "keep-ends",
+         .help = "embeddings and head keep the source's type: refuse a format that has only wider "
+                 "ones",
+         .on = &j.keep_ends},
         CHECKPOINT_FLAGS(&j.kept),
         TOOL_FLAGS(&j.t),
     };
@@ -488,7 +495,7 @@ int command_quantize(int argc, char **argv)
         "Quantizes a Hugging Face folder or a GGUF file and writes a Hugging "
         "Face folder, by default in the gptq_v2 layout. Embeddings, head and norms keep their "
         "type; those that a GGUF file has in fewer than 16 bits become F16, for "
-        "such a folder holds no others.",
+        "such a folder holds no others; with --format gguf they stay as they are.",
         own,
         sizeof own / sizeof *own,
         groups,

@@ -1,9 +1,11 @@
+#include <math.h>
 #include <string.h>
 
 #include "base/entry.h"
 #include "train/block_ap.h"
+#include "train/report.h"
 
-/* What can be asked of a job. */
+/* What can be asked of a job, and what it tells. */
 
 int64_t eqat_block_ap_block(const eqat_block_ap *job)
 {
@@ -82,4 +84,31 @@ eqat_tensor *eqat_block_ap_parameter(eqat_block_ap *job, const char *name)
     for (int i = 0; i < b->n_norms && job->stage == 0; i++)
         if (!strcmp(name, b->norms[i].local)) return b->norms[i].gain;
     return NULL;
+}
+
+/* ---- told ---- */
+
+eqat_status eqi_block_ap_between(eqat_block_ap *job, const char *work, int64_t block,
+                                 int64_t sample, int64_t samples)
+{
+    const eqat_block_ap_options *o = &job->options;
+    int64_t steps = eqat_block_ap_steps(job), blocks = job->model->config.blocks;
+    int64_t done = job->block + (job->work.state == EQI_BLOCK_FROZEN);
+    int64_t taken = job->work.state == EQI_BLOCK_MASTERS ? job->taken : 0;
+    eqat_progress p = {
+        .phase = "block-ap",
+        .block = block,
+        .blocks = blocks,
+        .epoch = taken ? (taken - 1) / steps : 0,
+        .epochs = eqi_block_ap_epochs(job, block),
+        .step = eqi_block_ap_first_epoch(job, done) * steps + taken,
+        .steps = eqi_block_ap_first_epoch(job, blocks) * steps,
+        .loss = NAN,
+        .val_loss = NAN,
+        .grad_norm = NAN,
+        .work = work,
+        .batch = sample / o->batch_size,
+        .batches = (samples + o->batch_size - 1) / o->batch_size,
+    };
+    return eqi_report_progress(job->ctx, o->between, o->between_user, &p);
 }

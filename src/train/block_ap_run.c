@@ -51,31 +51,6 @@ static eqat_status report(eqat_block_ap *job, int64_t epoch, int64_t step, doubl
     return eqi_report_progress(job->ctx, o->progress, o->progress_user, &p);
 }
 
-eqat_status eqi_block_ap_between(eqat_block_ap *job, const char *work, int64_t block,
-                                 int64_t sample, int64_t samples)
-{
-    const eqat_block_ap_options *o = &job->options;
-    int64_t steps = eqat_block_ap_steps(job), blocks = job->model->config.blocks;
-    int64_t done = job->block + (job->work.state == EQI_BLOCK_FROZEN);
-    int64_t taken = job->work.state == EQI_BLOCK_MASTERS ? job->taken : 0;
-    eqat_progress p = {
-        .phase = "block-ap",
-        .block = block,
-        .blocks = blocks,
-        .epoch = taken ? (taken - 1) / steps : 0,
-        .epochs = eqi_block_ap_epochs(job, block),
-        .step = eqi_block_ap_first_epoch(job, done) * steps + taken,
-        .steps = eqi_block_ap_first_epoch(job, blocks) * steps,
-        .loss = NAN,
-        .val_loss = NAN,
-        .grad_norm = NAN,
-        .work = work,
-        .batch = sample / o->batch_size,
-        .batches = (samples + o->batch_size - 1) / o->batch_size,
-    };
-    return eqi_report_progress(job->ctx, o->between, o->between_user, &p);
-}
-
 /* Ranks learn of a loss that is not finite together, at the end of the epoch. */
 static eqat_status run_step(eqat_block_ap *job, int64_t epoch, int64_t step, double *loss)
 {

@@ -2,6 +2,8 @@
 
 import hashlib, json, os, re, shutil, signal, struct, subprocess, sys, tempfile, time, unittest
 
+import small_gguf
+
 EQAT, TRAIN_TINY = os.environ["EQAT_TOOL"], os.environ["EQAT_TRAIN_TINY"]
 DATA = ["--seq-len", "64", "--val-size", "16", "--sampling", "consecutive", "--shuffle", "off"]
 BLOCK_AP = DATA + [
@@ -220,6 +222,27 @@ class Tool(unittest.TestCase):
         self.assertEqual(nibbles_of(fixed, ".qzeros"), {8})
         self.assertEqual(nibbles_of(rounded, ".qzeros"), {8})
         self.assertLess(self.perplexity(fixed), 1.1 * self.perplexity(self.model))
+
+    def test_source_of_few_bits(self):
+        source = small_gguf.write(os.path.join(self.tmp, "source.gguf"))
+        file = os.path.join(self.tmp, "out.gguf")
+        rtn = ["quantize", source, "--method", "rtn"]
+        wide = "larger than the input.*16-bit.*--format gguf --keep-ends"
+        said = self.ok(*rtn, "--out", self.out).stderr
+        self.assertIn("the input has 4.5 bits per parameter of the linears already", said)
+        self.assertRegex(said, wide)
+        shutil.rmtree(self.out)
+        self.refused(*rtn, "--out", self.out, "--keep-ends", says=["--keep-ends", "--format gguf"])
+        kept = ["--out", file, "--format", "gguf", "--keep-ends", "--force"]
+        self.assertNotIn("larger", self.ok(*rtn, *kept).stderr)
+        with open(file, "rb") as f:
+            self.assertIn(small_gguf.embedding(source), f.read())
+        said = self.ok(*rtn, *kept, "--bits", 7, "--group-size", 32).stderr
+        self.assertRegex(said, r"(?m)larger than the input \([\d.]+ MB\)$")
+        said = self.ok(
+            "quantize", self.model, "--out", self.out, *rtn[2:], "--group-size", 32, "--keep-ends"
+        ).stderr
+        self.assertNotRegex(said, "larger|already")
 
     def test_inspect(self):
         self.quantize(self.out, "--bits", 3, "--method", "rtn")

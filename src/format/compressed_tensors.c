@@ -226,9 +226,9 @@ static eqat_status write_linear(eqi_ctx *ctx, eqi_shards *out, const eqi_layout_
 
 static bool alike(const eqi_layout_linear *a, const eqi_layout_linear *b)
 {
-    bool rows = a->q.group == a->in && b->q.group == b->in;
-    return a->q.bits == b->q.bits && a->symmetric == b->symmetric &&
-        (rows || a->q.group == b->q.group);
+    bool row = a->q.group == a->in;
+    return a->q.bits == b->q.bits && a->symmetric == b->symmetric && row == (b->q.group == b->in) &&
+        (row || a->q.group == b->q.group);
 }
 
 static bool is_first(const eqi_layout_linear *linears, size_t i)

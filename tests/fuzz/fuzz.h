@@ -16,5 +16,8 @@ eqat_status eqat_fuzz_one(eqi_ctx *ctx, const char *path, const uint8_t *data, s
 
 /* Makes the file hold other data within eqat_fuzz_one. */
 void eqat_fuzz_rewrite(const uint8_t *data, size_t size);
+/* Another path of the file, which ends so: a symbolic link that the caller removes. Four at a
+ * time. */
+const char *eqat_fuzz_name(const char *ending);
 
 #endif

@@ -22,6 +22,8 @@ static void *raw_alloc(eqi_ctx *ctx, size_t size)
 
 void *eqi_alloc(eqi_ctx *ctx, size_t size, const char *what)
 {
+    /* Of nothing, what is returned would lie behind its block: lost, to leak detectors. */
+    if (!size) size = 1;
     header *h = raw_alloc(ctx, size);
     if (!h && ctx->reclaim && ctx->reclaim(ctx)) h = raw_alloc(ctx, size);
     if (!h) {

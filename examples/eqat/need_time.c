@@ -69,7 +69,8 @@ static eqat_status measure_block(tool *t, const need *n, tool_costs *c)
 double tool_costs_block(const tool_costs *c)
 {
     return c->begin + 2 * (double)c->move_batches * c->move +
-        (double)c->epochs * ((double)c->steps * c->step + (double)c->val_batches * c->move);
+        (double)c->epochs * (double)c->steps * c->step +
+        (double)(c->epochs + 1) * (double)c->val_batches * c->move;
 }
 
 /* ---- E2E-QP ---- */

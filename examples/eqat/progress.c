@@ -44,7 +44,7 @@ static void work_of_blocks(const tool *t, const eqat_progress *p, double *done, 
     double moves = (double)c.move_batches * c.move, validation = (double)c.val_batches * c.move;
     double batch = (double)p->batch * c.move;
     *all = blocks * block;
-    *done = before * block + c.begin + moves + here * c.step + epochs * validation;
+    *done = before * block + c.begin + moves + here * c.step + (epochs + 1) * validation;
     if (is_work(p, "validate")) *done += batch - validation;
     if (is_work(p, "inputs")) *done = before * block + block - moves + batch;
     if (is_work(p, "targets")) *done = before * block + batch;

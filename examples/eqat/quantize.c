@@ -108,6 +108,21 @@ static eqat_status make_quantizer(job *j, eqat_model *model, eqat_quantizer **ou
     return st;
 }
 
+/* What the stages of a block have come to: lists of one where all of it trains together. */
+static json_t *kept_of(const eqat_block_ap *ap, int64_t block)
+{
+    json_t *stages = json_array();
+    eqat_stage_report r = {.struct_size = sizeof r};
+    for (int64_t s = 0; s < eqat_block_ap_stages(ap, block); s++)
+        if (eqat_block_ap_stage_report(ap, block, s, &r) == EQAT_OK)
+            json_array_append_new(stages,
+                                  json_pack("{s:o,s:o,s:I,s:I}", "start_loss",
+                                            tool_number(r.start_loss), "val_loss",
+                                            tool_number(r.val_loss), "epoch", (json_int_t)r.epoch,
+                                            "retries", (json_int_t)r.retries));
+    return json_pack("{s:o}", "kept", stages);
+}
+
 static void report_blocks(job *j, const eqat_block_ap *ap)
 {
     json_t *blocks = json_array();
@@ -121,8 +136,9 @@ static void report_blocks(job *j, const eqat_block_ap *ap)
                                       json_pack("{s:I,s:o,s:o}", "epoch", (json_int_t)e,
                                                 "train_loss", tool_number(r.train_loss), "val_loss",
                                                 tool_number(r.val_loss)));
-        json_array_append_new(blocks,
-                              json_pack("{s:I,s:o}", "block", (json_int_t)b, "epochs", epochs));
+        json_t *block = json_pack("{s:I,s:o}", "block", (json_int_t)b, "epochs", epochs);
+        json_object_update_new(block, kept_of(ap, b));
+        json_array_append_new(blocks, block);
     }
     tool_set(&j->t, "blocks", blocks);
 }
@@ -132,10 +148,12 @@ static void report_blocks(job *j, const eqat_block_ap *ap)
 static void end_block(job *j)
 {
     double now = tool_seconds();
-    tool_event(&j->t,
-               json_pack("{s:s,s:I,s:I,s:f,s:I}", "event", "block", "block", (json_int_t)j->block,
-                         "blocks", (json_int_t)j->blocks, "seconds", now - j->block_started,
-                         "peak_rss_bytes", (json_int_t)tool_peak_rss()));
+    json_t *event =
+        json_pack("{s:s,s:I,s:I,s:f,s:I}", "event", "block", "block", (json_int_t)j->block,
+                  "blocks", (json_int_t)j->blocks, "seconds", now - j->block_started,
+                  "peak_rss_bytes", (json_int_t)tool_peak_rss());
+    json_object_update_new(event, kept_of(j->ap, j->block));
+    tool_event(&j->t, event);
     j->block_started = now;
 }
 

@@ -49,8 +49,9 @@ typedef struct eqat_field {
 
 /** Names of all structs, NULL past the last: options ("attention", "context", "model", "quantizer",
  * "data", "block_ap", "e2e_qp", "eval", "save", "optimizer"), and what else begins with struct_size
- * ("batch", "sample"; "model_info", "linear_info", "progress", "epoch_report", "perplexity"), for
- * bindings that lay them out: of the latter, fields have no bounds, and no defaults but 0. */
+ * ("batch", "sample"; "model_info", "linear_info", "progress", "epoch_report", "stage_report",
+ * "perplexity"), for bindings that lay them out: of the latter, fields have no bounds, and no
+ * defaults but 0. */
 EQAT_API const char *eqat_options_struct(size_t index);
 /** Fields of a struct in order; struct_size itself is not counted.  0 for an unknown struct. */
 EQAT_API size_t eqat_options_count(const char *struct_name);

@@ -68,8 +68,8 @@ EQAT_API bool eqat_quantizer_lookup(const eqat_quantizer *quantizer, const char 
 EQAT_API eqat_status eqat_quantizer_init(const eqat_quantizer *quantizer, eqat_tensor *w,
                                          bool round_s, eqat_tensor **s, eqat_tensor **z);
 /** From trained masters to what a file stores, to the bytes what Block-AP does at the end of a
- * block: *stored_s is s, clamped to [1e-4, 1e4] up to 4 bits, rounded to fp16, F32 [N, G];
- * *stored_z is z rounded and clamped to 0..2^bits - 1, U8 [N, G]; *codes as of pack, from w and
+ * block: *stored_s is s, clamped to what fp16 stores (2^-24 to 65504) and rounded to it, F32 [N,
+ * G]; *stored_z is z rounded and clamped to 0..2^bits - 1, U8 [N, G]; *codes as of pack, from w and
  * these.  w F32 [N, K], K a multiple of 32; s and z F32 [N, G].  eqat_model_set_linear puts all
  * three into a model.  Errors: EQAT_INVALID_ARGUMENT (shapes that do not fit, a dtype). */
 EQAT_API eqat_status eqat_quantizer_freeze(const eqat_quantizer *quantizer, eqat_tensor *w,

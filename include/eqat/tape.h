@@ -54,8 +54,8 @@ EQAT_API eqat_status eqat_op_linear(eqat_tape *tape, eqat_tensor *x, eqat_tensor
 /** The same through w^ = fakequant(w, s, z) with straight-through gradients for w, s and z (paper
  * section 3.2, Eq. 1-5): w F32 [N, K], scales s and zero points z F32 [N, K / group size].  The
  * quantizer's own options count (no rules), and this is what Block-AP computes with them: s is
- * clamped to [1e-4, 1e4] up to 4 bits.  w^ is made tile by tile on the way and not kept.  Errors:
- * those of ops, EQAT_INVALID_ARGUMENT (a group size that does not divide K). */
+ * clamped to what fp16 stores, 2^-24 to 65504.  w^ is made tile by tile on the way and not kept.
+ * Errors: those of ops, EQAT_INVALID_ARGUMENT (a group size that does not divide K). */
 EQAT_API eqat_status eqat_op_fakequant_linear(eqat_tape *tape, eqat_tensor *x, eqat_tensor *w,
                                               eqat_tensor *s, eqat_tensor *z, eqat_tensor *bias,
                                               const eqat_quantizer *quantizer, eqat_tensor **out);

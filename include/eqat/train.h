@@ -68,6 +68,15 @@ typedef eqat_status (*eqat_reduce_fn)(void *user, double *sums, size_t count);
  * or on none.  All ranks then end with the same bytes.  The loss of a single step that a progress
  * callback of Block-AP sees stays this rank's. */
 
+/** Which state of what trains is kept at the end.  Without validation samples it is the last. */
+typedef enum eqat_keep {
+    EQAT_KEEP_START_OR_LAST = 0, /**< the last; the start (of Block-AP: the initial rounding) when
+                                    the validation loss ends worse than it began */
+    EQAT_KEEP_LAST = 1,          /**< the last, as the paper does */
+    EQAT_KEEP_BEST = 2 /**< that of the least validation loss: after an epoch, or the start; costs a
+                          copy of what trains */
+} eqat_keep;
+
 /** How Block-AP trains. */
 typedef struct eqat_block_ap_options {
     size_t struct_size;   /**< set by eqat_block_ap_options_init */
@@ -97,6 +106,9 @@ typedef struct eqat_block_ap_options {
                                   losses and rates are not there (NaN, 0); it must not call the job;
                                   NULL (default): none */
     void *between_user;        /**< handed to between */
+    int32_t keep;              /**< eqat_keep, of every stage of a block; default
+                                  EQAT_KEEP_START_OR_LAST */
+    int32_t reserved;          /**< 0 */
 } eqat_block_ap_options;
 
 /** Writes defaults into the first `struct_size` bytes of *options, and no further. */
@@ -108,6 +120,16 @@ typedef struct eqat_epoch_report {
     double train_loss;  /**< over the training samples, while they train */
     double val_loss;    /**< after the epoch; NaN without validation samples */
 } eqat_epoch_report;
+
+/** What became of one stage of a block. */
+typedef struct eqat_stage_report {
+    size_t struct_size; /**< set by the caller */
+    double start_loss;  /**< validation loss before the first step; NaN: not measured */
+    double val_loss;    /**< of the state that is kept; NaN without validation samples */
+    int64_t epoch;      /**< behind which that state was, counted over all stages; -1: the start */
+    int64_t retries;    /**< how often it went back to its start, because a loss or gradient was not
+                           finite, each time with half the rates */
+} eqat_stage_report;
 
 /** Stages: a block with E experts and experts_at_a_time k trains in E / k (rounded up) of them. The
  * first trains all that is no expert and the first k experts, each further one the next k experts;
@@ -192,10 +214,18 @@ EQAT_API eqat_tensor *eqat_block_ap_parameter(eqat_block_ap *job, const char *na
  * EQAT_INVALID_ARGUMENT (struct_size is not set). */
 EQAT_API eqat_status eqat_block_ap_epoch(const eqat_block_ap *job, int64_t block, int64_t epoch,
                                          eqat_epoch_report *report);
+/** Report of a stage that eqat_block_ap_run has trained.  Errors: EQAT_NOT_FOUND (there is none),
+ * EQAT_INVALID_ARGUMENT (struct_size is not set). */
+EQAT_API eqat_status eqat_block_ap_stage_report(const eqat_block_ap *job, int64_t block,
+                                                int64_t stage, eqat_stage_report *report);
 /** The loop over the remaining blocks, made of the steps above; in a block in work it goes on
- * behind the last step that was taken.  After a failure or EQAT_CANCELLED the block in work is
+ * behind the last step that was taken.  Which state of a stage is kept, options.keep tells; the
+ * start is measured by a validation before the first step.  When a loss or gradient is not finite
+ * the stage goes back to its start and trains again at half the rates, up to three times; then it
+ * keeps its best state (EQAT_KEEP_BEST) or its initial rounding.  eqat_block_ap_stage_report and a
+ * warning tell of both.  After a failure or EQAT_CANCELLED the block in work is
  * given up; called again, the loop begins it anew and ends with the same bytes.  Errors: those of
- * the steps; EQAT_NUMERIC names block and step of a loss that is not finite. */
+ * the steps; EQAT_NUMERIC when the validation loss of a start is not finite. */
 EQAT_API eqat_status eqat_block_ap_run(eqat_block_ap *job);
 /** Writes all that a new job needs to go on from here with the same bytes: the blocks that are done
  * as they are in the model, of the block in work what is frozen, the trained tensors, the moments

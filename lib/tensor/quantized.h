@@ -15,24 +15,23 @@
 typedef struct eqi_quant_desc {
     int bits;      /* 2..8 */
     int64_t group; /* >= 1 */
-    bool clamp;    /* fake quantization: s to [1e-4, 1e4] (Block-AP); false: s as it is */
+    bool clamp;    /* fake quantization: s to what is stored (Block-AP); false: s as it is */
     bool middle;   /* init_mse: z is 2^(bits-1) - 1 or 2^(bits-1) */
 } eqi_quant_desc;
 
-#define EQI_SCALE_MIN 1e-4f
-#define EQI_SCALE_MAX 1e4f
-#define EQI_STORED_SCALE_MIN 0x1p-24f
-#define EQI_STORED_SCALE_MAX 65504.0f
+/* The positive scales that fp16 stores. */
+#define EQI_SCALE_MIN 0x1p-24f
+#define EQI_SCALE_MAX 65504.0f
+/* Of a group of zeros, which any scale represents. */
+#define EQI_SCALE_OF_ZEROS 1e-4f
 
 /* s as a file stores it: fp16, neither infinite nor, unless s is, zero, which would lose the group;
  * a NaN stays one. */
 static inline float eqi_stored_scale(float s)
 {
     float r = eqi_f16_to_f32(eqi_f32_to_f16(s));
-    if (r == 0.0f) return s == 0.0f ? s : copysignf(EQI_STORED_SCALE_MIN, s);
-    return r > EQI_STORED_SCALE_MAX ? EQI_STORED_SCALE_MAX
-        : r < -EQI_STORED_SCALE_MAX ? -EQI_STORED_SCALE_MAX
-                                    : r;
+    if (r == 0.0f) return s == 0.0f ? s : copysignf(EQI_SCALE_MIN, s);
+    return r > EQI_SCALE_MAX ? EQI_SCALE_MAX : r < -EQI_SCALE_MAX ? -EQI_SCALE_MAX : r;
 }
 
 /* Packed codes: per row of the weight, blocks of 32 inputs in `bits` little-endian 32-bit words,

@@ -7,7 +7,7 @@
 
 TAIL(eqat_attention_options, reserved);
 TAIL(eqat_batch, reserved);
-TAIL(eqat_block_ap_options, between_user);
+TAIL(eqat_block_ap_options, reserved);
 TAIL(eqat_context_options, reserved);
 TAIL(eqat_data_options, text_key);
 TAIL(eqat_e2e_qp_options, between_user);
@@ -23,3 +23,4 @@ TAIL(eqat_progress, batches);
 TAIL(eqat_quantizer_options, zero_point);
 TAIL(eqat_sample, embeddings);
 TAIL(eqat_save_options, reserved);
+TAIL(eqat_stage_report, retries);

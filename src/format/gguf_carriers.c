@@ -149,7 +149,7 @@ static float choose_d(const eqi_gguf_carrier *c, const float *w, int64_t n, floa
         const float step = most / (float)reach * (1 - 0.5f * (float)(k / 2) / TRIES);
         for (int sign = -1; sign <= 1; sign += 2) {
             const float d =
-                eqi_f16_to_f32(eqi_f32_to_f16(fminf(step, EQI_STORED_SCALE_MAX) * (float)sign));
+                eqi_f16_to_f32(eqi_f32_to_f16(fminf(step, EQI_SCALE_MAX) * (float)sign));
             const double error = round_block(c, w, n, d, numbers, &largest);
             if (error >= best) continue;
             best = error;

@@ -77,7 +77,7 @@ static eqat_status store_scales(eqi_ctx *ctx, eqi_packed *p, const eqi_layout_li
                             isnan(s) ? "NaN" : "infinity");
         if (s == 0)
             fill_group(p->codes + i / groups * eqi_packed_words(l), &l->q, i % groups, p->z[i]);
-        p->s[i] = s == 0 ? EQI_STORED_SCALE_MIN : eqi_stored_scale(s);
+        p->s[i] = s == 0 ? EQI_SCALE_MIN : eqi_stored_scale(s);
     }
     return EQAT_OK;
 }

@@ -139,7 +139,7 @@ static eqat_status own_weight(eqat_model *m, const eqi_linear *l, eqi_dtype dtyp
 
 static eqat_status own_bias(eqat_model *m, const eqi_linear *l, eqi_weight *own)
 {
-    if (eqi_linear_quantization(l).bits || !l->has_bias) return EQAT_OK;
+    if (eqi_linear_quantization(l).bits || !l->has_bias || own->bias) return EQAT_OK;
     if (!l->weight.bias) return read_part(m, l, "bias", EQI_F32, true, &own->bias);
     own->bias = eqi_tensor_ref(l->weight.bias);
     return EQAT_OK;
@@ -151,6 +151,7 @@ static eqat_status own_vectors(eqat_model *m, const eqi_block *b, eqi_block *own
         EQI_RETURN_IF(own_bias(m, &b->linears[i], &own->linears[i].weight));
     for (int i = 0; i < b->n_norms; i++) {
         const eqi_norm *n = &b->norms[i];
+        if (own->norms[i].gain) continue;
         EQI_RETURN_IF(n->gain ? eqi_tensor_cast(n->gain, EQI_F32, &own->norms[i].gain)
                               : read_norm(m, &own->norms[i], true));
     }

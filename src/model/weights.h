@@ -25,7 +25,8 @@ eqat_status eqi_block_masters(eqat_model *model, int64_t index, eqi_block *own);
 /* The same of a block that may be packed in memory by now, with what the file holds. */
 eqat_status eqi_block_originals(eqat_model *model, int64_t index, eqi_block *own);
 /* A copy without any weights, for its caller to fill with these two, which read what the model does
- * not keep: norms and biases F32; the weight of one linear, unless it has this dtype already. */
+ * not keep: norms and biases F32, and the weight of one linear, unless they are there (the weight
+ * in this dtype) already. */
 eqat_status eqi_block_outline(eqat_model *model, int64_t index, eqi_block *own);
 eqat_status eqi_block_own_vectors(eqat_model *model, eqi_block *own);
 eqat_status eqi_block_own_weight(eqat_model *model, eqi_block *own, int linear, eqi_dtype dtype);

@@ -4,7 +4,7 @@
 
 #include "ops/ops.h"
 
-/* s clamped to [1e-4, 1e4] when desc->clamp, rounded to fp16; z rounded and clamped to U8; codes
+/* s clamped to [2^-24, 65504] when desc->clamp, rounded to fp16; z rounded and clamped to U8; codes
  * from w and the rounded s. w F32/BF16/F16 [N, K], s and z F32 [N, G]. *packed owns three new
  * tensors, bias NULL, and a desc without clamp. */
 eqat_status eqi_quant_freeze(eqi_tensor *w, eqi_tensor *s, eqi_tensor *z,

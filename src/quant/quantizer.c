@@ -144,7 +144,7 @@ static eqi_quant quant_of(const eqat_quantizer_options *o, int64_t in_features)
     return (eqi_quant){.kind = eqi_quant_kinds[o->zero_point],
                        .desc = {.bits = o->bits,
                                 .group = o->group_size < 0 ? in_features : o->group_size,
-                                .clamp = o->bits <= 4},
+                                .clamp = true},
                        .mse = o->init == EQAT_INIT_MSE};
 }
 

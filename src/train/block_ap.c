@@ -9,6 +9,8 @@
 #include "model/weights.h"
 #include "quant/quantizer.h"
 
+static const char *const keep_names[] = {"start-or-last", "last", "best", NULL};
+
 static const eqat_field fields[] = {
     EQI_FIELD_I64(eqat_block_ap_options, batch_size, 2, 1, 1 << 20, "samples of a step"),
     EQI_FIELD_I64(eqat_block_ap_options, epochs, 2, 0, 1 << 20,
@@ -38,6 +40,10 @@ static const eqat_field fields[] = {
         "0: all together"),
     EQI_FIELD_POINTER(eqat_block_ap_options, between, "called before every batch that is no step"),
     EQI_FIELD_POINTER(eqat_block_ap_options, between_user, "its first argument"),
+    EQI_FIELD_ENUM(
+        eqat_block_ap_options, keep, EQAT_KEEP_START_OR_LAST, keep_names,
+        "state of a block that is kept: start-or-last (the last, or the initial rounding "
+        "where validation ends worse than that), last, or best (on validation)"),
 };
 
 const eqi_struct eqi_struct_block_ap = EQI_STRUCT(eqat_block_ap_options, "block_ap", fields);
@@ -126,14 +132,22 @@ static eqat_status set_up(eqat_block_ap *job)
             job->ctx, EQAT_INVALID_ARGUMENT,
             "early_stop: found %lld without validation samples, expected 0 or some of them",
             (long long)o->early_stop);
+    if (o->keep == EQAT_KEEP_BEST && !job->val)
+        return eqi_fail(job->ctx, EQAT_INVALID_ARGUMENT,
+                        "keep: found best without validation samples, expected some of them");
     int64_t epochs = eqi_block_ap_first_epoch(job, c->blocks);
     job->epochs =
         eqi_calloc(job->ctx, (size_t)epochs, sizeof *job->epochs, "the reports of epochs");
     if (!job->epochs) return EQAT_OUT_OF_MEMORY;
     for (int64_t i = 0; i < epochs; i++) job->epochs[i].train_loss = NAN;
+    job->outcomes = eqi_calloc(job->ctx, (size_t)eqi_block_ap_outcomes(job), sizeof *job->outcomes,
+                               "the reports of stages");
+    if (!job->outcomes) return EQAT_OUT_OF_MEMORY;
+    for (; job->block < c->blocks; job->block++) eqi_block_ap_forget_outcomes(job);
+    job->block = 0;
     int64_t training = batches(job->train, o->batch_size),
             validation = batches(job->val, o->batch_size);
-    int64_t losses = training + validation;
+    int64_t losses = 2 * training + validation;
     EQI_RETURN_IF(eqi_tape_create(job->ctx, &job->tape));
     EQI_RETURN_IF(eqi_tensor_zeros(job->ctx, &job->losses, EQI_F32, 1, &losses));
     EQI_RETURN_IF(make_samples(job));
@@ -157,6 +171,7 @@ eqat_status eqat_block_ap_create(eqat_model *model, eqat_block_ap **out,
     job->quantizer = eqi_quantizer_ref((eqat_quantizer *)quantizer);
     job->data = eqi_data_ref(data);
     job->options = checked;
+    job->best.loss = (double)INFINITY;
     eqat_status st = set_up(job);
     job->options.offload_dir = NULL; /* the caller's string need not outlive this call */
     if (st == EQAT_OK)
@@ -178,7 +193,9 @@ static void unref(void *handle)
     eqi_samples_release(&job->marks);
     eqi_tape_free(job->tape);
     eqi_tensor_unref(job->losses);
+    eqi_block_ap_drop_best(job);
     eqi_free(ctx, job->epochs);
+    eqi_free(ctx, job->outcomes);
     eqat_data_free(job->data);
     eqat_quantizer_free(job->quantizer);
     eqat_model_free(job->model);

@@ -10,6 +10,21 @@ typedef struct eqi_epoch {
     double train_loss, val_loss; /* train_loss NaN: there is no report */
 } eqi_epoch;
 
+/* Of a stage, all F64: what eqat_stage_report tells. */
+typedef struct eqi_outcome {
+    double start_loss, loss; /* NaN: not known */
+    double epoch;            /* NaN: there is no report */
+    double retries;          /* at half the rates each; of a stage that is not done, too */
+} eqi_outcome;
+
+/* Copies of what the optimizer of the stage in work has, in its order. */
+typedef struct eqi_best {
+    eqi_tensor **tensors; /* NULL: none yet */
+    size_t count;
+    double loss; /* on the validation samples; infinite: none yet */
+    int64_t epoch;
+} eqi_best;
+
 struct eqat_block_ap {
     eqi_ctx *ctx;
     eqi_handle handle;
@@ -25,9 +40,13 @@ struct eqat_block_ap {
     eqi_samples marks; /* of all samples */
     int64_t length;    /* positions that the rotary tables must have */
     eqi_tape *tape;
-    eqi_tensor *losses; /* F32, of an epoch's steps, then a validation's batches; on the device */
-    eqi_epoch *epochs;  /* of all blocks, those of a block one stage after another */
-    int64_t block;      /* in work, or next to begin */
+    /* F32, on the device: of an epoch's steps, of a validation's batches, then the gradient norms
+     * of those steps. */
+    eqi_tensor *losses;
+    eqi_epoch *epochs;     /* of all blocks, those of a block one stage after another */
+    eqi_outcome *outcomes; /* of all blocks, those of a block one stage after another */
+    eqi_best best;
+    int64_t block; /* in work, or next to begin */
     /* The block in work, and how far it is: DENSE between two blocks, MASTERS while it trains,
      * FROZEN when the model has its weights and the quantized stream is on its way through. */
     eqi_block work;
@@ -68,6 +87,32 @@ void eqi_block_ap_drop_optimizer(eqat_block_ap *job);
 /* Tells options.between of the batch that begins with this sample of a pass over so many. */
 eqat_status eqi_block_ap_between(eqat_block_ap *job, const char *work, int64_t block,
                                  int64_t sample, int64_t samples);
+/* To the stage of an epoch, which must not lie behind. Epochs beyond the last are the last stage's.
+ */
+eqat_status eqi_block_ap_enter_stage(eqat_block_ap *job, int64_t epoch);
+/* Stage job->stage as it was begun, at the rates of its retries. After a failure the block is to be
+ * given up. */
+eqat_status eqi_block_ap_restart_stage(eqat_block_ap *job);
+/* No reports of the stage's epochs; of the block's. */
+void eqi_block_ap_forget_epochs(eqat_block_ap *job);
+
+/* ---- which state is kept (block_ap_keep.c) ---- */
+/* How many outcomes there are; that of the stage in work; none of the block in work. */
+int64_t eqi_block_ap_outcomes(const eqat_block_ap *job);
+eqi_outcome *eqi_block_ap_outcome(const eqat_block_ap *job);
+void eqi_block_ap_forget_outcomes(eqat_block_ap *job);
+/* Loss of the stage's start on the validation samples, before its first step, when it matters. */
+eqat_status eqi_block_ap_measure_start(eqat_block_ap *job);
+/* Behind an epoch: copies its state when it is to be kept so far. */
+eqat_status eqi_block_ap_note(eqat_block_ap *job, int64_t epoch, double val_loss);
+/* Room for such a copy, for a state that is loaded. */
+eqat_status eqi_block_ap_make_best(eqat_block_ap *job);
+void eqi_block_ap_drop_best(eqat_block_ap *job);
+/* Behind the last epoch: leaves the stage in the state that is kept. */
+eqat_status eqi_block_ap_keep(eqat_block_ap *job, int64_t epoch, double val_loss);
+/* After EQAT_NUMERIC: back to the start of the stage at half the rates, or, not *again, to the
+ * state that is kept. */
+eqat_status eqi_block_ap_try_again(eqat_block_ap *job, bool *again);
 
 /* A step whose loss nobody has checked; loss may be NULL. */
 eqat_status eqi_block_ap_take_step(eqat_block_ap *job, int64_t epoch, int64_t step, double *loss);

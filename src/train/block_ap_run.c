@@ -74,23 +74,41 @@ static eqat_status run_epoch(eqat_block_ap *job, int64_t epoch)
     EQI_RETURN_IF(eqi_block_ap_mean_loss(job, epoch, &now.train_loss));
     EQI_RETURN_IF(eqat_block_ap_validate(job, &now.val_loss));
     *epoch_of(job, job->block, epoch) = now;
+    EQI_RETURN_IF(eqi_block_ap_note(job, epoch, now.val_loss));
     return watched ? report(job, epoch, steps - 1, loss, now.val_loss) : EQAT_OK;
 }
 
 /* Without the epochs that a driver has trained. */
-static eqat_status run_stage(eqat_block_ap *job, int64_t stage)
+static eqat_status train_stage(eqat_block_ap *job, int64_t stage)
 {
-    double best = INFINITY;
-    int64_t worse = 0, early_stop = job->options.early_stop, epochs = job->options.epochs;
+    double val_loss = NAN, best = INFINITY;
+    int64_t worse = 0, early_stop = job->options.early_stop, epochs = job->options.epochs,
+            last = -1;
     for (int64_t epoch = stage * epochs; epoch < (stage + 1) * epochs; epoch++) {
         const eqi_epoch *e = epoch_of(job, job->block, epoch);
         bool reported = !isnan(e->train_loss);
         if (!reported && job->taken >= (epoch + 1) * eqat_block_ap_steps(job)) continue;
         if (!reported) EQI_RETURN_IF(run_epoch(job, epoch));
-        double val_loss = e->val_loss;
+        val_loss = e->val_loss;
+        last = epoch;
         worse = val_loss < best ? 0 : worse + 1;
         if (val_loss < best) best = val_loss;
         if (early_stop && worse >= early_stop) break;
+    }
+    return last < 0 ? EQAT_OK : eqi_block_ap_keep(job, last, val_loss);
+}
+
+/* What is not finite before the first step stays so. */
+static eqat_status run_stage(eqat_block_ap *job, int64_t stage)
+{
+    bool again = job->options.epochs > 0;
+    if (!again) return EQAT_OK;
+    EQI_RETURN_IF(eqi_block_ap_enter_stage(job, stage * job->options.epochs));
+    EQI_RETURN_IF(eqi_block_ap_measure_start(job));
+    while (again) {
+        eqat_status st = train_stage(job, stage);
+        if (st != EQAT_NUMERIC) return st;
+        EQI_RETURN_IF(eqi_block_ap_try_again(job, &again));
     }
     return EQAT_OK;
 }

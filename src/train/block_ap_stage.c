@@ -1,6 +1,9 @@
+#include <math.h>
+
 #include "model/weights.h"
 #include "quant/freeze.h"
 #include "train/block_ap.h"
+#include "train/optimizer.h"
 
 /* The stages of the block in work: what trains together, from masters to codes. */
 
@@ -130,7 +133,26 @@ eqat_status eqi_block_ap_begin_stage(eqat_block_ap *job)
 {
     if (job->optimizer) return EQAT_OK;
     EQI_RETURN_IF(start(job));
-    return make_optimizer(job);
+    EQI_RETURN_IF(make_optimizer(job));
+    eqi_optimizer_scale_rates(job->optimizer, exp2(-eqi_block_ap_outcome(job)->retries));
+    return EQAT_OK;
+}
+
+static void drop(eqi_tensor **t)
+{
+    eqi_tensor_unref(*t);
+    *t = NULL;
+}
+
+eqat_status eqi_block_ap_restart_stage(eqat_block_ap *job)
+{
+    eqi_block *b = &job->work;
+    eqi_block_ap_drop_optimizer(job);
+    for (int i = 0; i < b->n_linears; i++)
+        if (trains(job, &b->linears[i])) drop(&b->linears[i].weight.w);
+    for (int i = 0; i < b->n_norms && norms_train(job); i++) drop(&b->norms[i].gain);
+    EQI_RETURN_IF(eqi_block_own_vectors(job->model, b));
+    return eqi_block_ap_begin_stage(job);
 }
 
 /* ---- the freeze ---- */

@@ -13,6 +13,9 @@ typedef struct place {
     int64_t working; /* 1: the next one is in work */
     int64_t stage;   /* of it */
     int64_t taken;   /* steps of it */
+    int64_t retries; /* of its stage */
+    int64_t best;    /* 1: there is a best state of the stage; its epoch */
+    int64_t epoch;
 } place;
 
 static place place_of(const eqat_block_ap *job)
@@ -21,7 +24,10 @@ static place place_of(const eqat_block_ap *job)
     return (place){.done = job->block + (job->work.state == EQI_BLOCK_FROZEN),
                    .working = working,
                    .stage = eqat_block_ap_stage(job),
-                   .taken = working ? job->taken : 0};
+                   .taken = working ? job->taken : 0,
+                   .retries = working ? (int64_t)eqi_block_ap_outcome(job)->retries : 0,
+                   .best = working && job->best.tensors,
+                   .epoch = job->best.epoch};
 }
 
 static eqat_status agree(const eqat_block_ap *job, eqi_state *state)
@@ -44,7 +50,10 @@ static eqat_status agree_place(const eqat_block_ap *job, eqi_state *state, place
     EQI_RETURN_IF(eqi_state_number(state, "block_in_work", p->done < blocks, &p->working));
     int64_t stages = p->working ? eqat_block_ap_stages(job, p->done) : 1;
     EQI_RETURN_IF(eqi_state_number(state, "stage", stages - 1, &p->stage));
-    return eqi_state_number(state, "steps_taken", INT64_MAX, &p->taken);
+    EQI_RETURN_IF(eqi_state_number(state, "steps_taken", INT64_MAX, &p->taken));
+    EQI_RETURN_IF(eqi_state_number(state, "retries", 64, &p->retries));
+    EQI_RETURN_IF(eqi_state_number(state, "best", p->working, &p->best));
+    return eqi_state_number(state, "best_epoch", INT64_MAX, &p->epoch);
 }
 
 /* ---- tensors ---- */
@@ -86,6 +95,18 @@ static eqat_status list_done(eqi_state *state, const eqi_block *b)
     return list_norms(state, b);
 }
 
+static eqat_status list_best(eqat_block_ap *job, eqi_state *state)
+{
+    EQI_RETURN_IF(eqi_block_ap_make_best(job));
+    EQI_RETURN_IF(eqi_state_values(state, "best.loss", EQI_STORED_F64, &job->best.loss, 1));
+    for (size_t i = 0; i < job->best.count; i++) {
+        char name[64];
+        snprintf(name, sizeof name, "best.%zu", i);
+        EQI_RETURN_IF(eqi_state_tensor(state, name, job->best.tensors[i]));
+    }
+    return EQAT_OK;
+}
+
 /* Linears of later stages are as the file has them. */
 static eqat_status list_work(eqat_block_ap *job, eqi_state *state)
 {
@@ -107,8 +128,11 @@ static eqat_status list_all(eqat_block_ap *job, eqi_state *state, const eqi_bloc
     int64_t reports = eqi_block_ap_first_epoch(job, job->model->config.blocks);
     if (reports)
         EQI_RETURN_IF(eqi_state_values(state, "epochs", EQI_STORED_F64, job->epochs, 2 * reports));
+    EQI_RETURN_IF(eqi_state_values(state, "outcomes", EQI_STORED_F64, job->outcomes,
+                                   4 * eqi_block_ap_outcomes(job)));
     EQI_RETURN_IF(eqi_state_tensor(state, "losses", job->losses));
     for (int64_t i = 0; i < p->done; i++) EQI_RETURN_IF(list_done(state, &done[i]));
+    if (p->best) EQI_RETURN_IF(list_best(job, state));
     return p->working ? list_work(job, state) : EQAT_OK;
 }
 
@@ -174,8 +198,10 @@ static eqat_status make_done(const eqat_block_ap *job, int64_t index, eqi_block 
 }
 
 /* Room for what list_work lists. */
-static eqat_status make_work(eqat_block_ap *job, int64_t stage)
+static eqat_status make_work(eqat_block_ap *job, int64_t stage, int64_t retries)
 {
+    job->stage = stage;
+    eqi_block_ap_outcome(job)->retries = (double)retries;
     EQI_RETURN_IF(eqi_block_ap_take_block(job, stage));
     for (int i = 0; i < job->work.n_linears; i++) {
         eqi_linear *l = &job->work.linears[i];
@@ -191,7 +217,7 @@ static eqat_status read_blocks(eqat_block_ap *job, eqi_state *state, eqi_block *
     eqat_status st;
     job->block = p->done;
     for (int64_t i = 0; i < p->done; i++) EQI_GOTO(failed, make_done(job, i, &done[i]));
-    if (p->working) EQI_GOTO(failed, make_work(job, p->stage));
+    if (p->working) EQI_GOTO(failed, make_work(job, p->stage, p->retries));
     EQI_GOTO(failed, list_all(job, state, done, p));
     st = eqi_state_end(state);
     state = NULL;
@@ -217,7 +243,10 @@ static eqat_status restore(eqat_block_ap *job, eqi_state *state, const place *p)
         eqi_block_drop(job->ctx, &done[i]);
     }
     eqi_free(job->ctx, done);
-    if (st == EQAT_OK) job->taken = p->taken;
+    if (st == EQAT_OK) {
+        job->taken = p->taken;
+        job->best.epoch = p->epoch;
+    }
     return st;
 }
 

@@ -3,6 +3,7 @@
 #include "base/entry.h"
 #include "eqat/tape.h"
 #include "train/block_ap.h"
+#include "train/optimizer.h"
 #include "train/report.h"
 
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -95,16 +96,24 @@ eqat_status eqi_block_ap_check_loss(const eqat_block_ap *job, int64_t epoch, int
                     (long long)epoch);
 }
 
-static eqat_status update(eqat_block_ap *job, eqi_tensor *loss)
+/* Where the gradient norm of a step is kept. */
+static int64_t norm_slot(const eqat_block_ap *job, int64_t step)
 {
-    eqat_status st = eqat_optimizer_backward(job->optimizer, job->tape, loss);
-    if (st != EQAT_OK) eqat_optimizer_zero_grad(job->optimizer); /* half a gradient */
-    return st;
+    int64_t batch = job->options.batch_size;
+    return batches(job->train, batch) + batches(job->val, batch) + step;
 }
 
-/* To the stage of an epoch, which must not lie behind. Epochs beyond the last are the last stage's.
- */
-static eqat_status enter_stage(eqat_block_ap *job, int64_t epoch)
+static eqat_status update(eqat_block_ap *job, int64_t step, eqi_tensor *loss)
+{
+    eqat_status st = eqat_optimizer_backward(job->optimizer, job->tape, loss);
+    if (st != EQAT_OK) {
+        eqat_optimizer_zero_grad(job->optimizer); /* half a gradient */
+        return st;
+    }
+    return keep_loss(job, norm_slot(job, step), eqi_optimizer_norm(job->optimizer));
+}
+
+eqat_status eqi_block_ap_enter_stage(eqat_block_ap *job, int64_t epoch)
 {
     int64_t epochs = job->options.epochs, last = eqat_block_ap_stages(job, job->block) - 1;
     int64_t stage = epochs ? least(epoch / epochs, last) : 0;
@@ -138,7 +147,7 @@ eqat_status eqat_block_ap_forward(eqat_block_ap *job, eqat_tape *tape, int64_t e
     int64_t batch = job->options.batch_size;
     EQI_RETURN_IF(check_step(job, epoch, step));
     EQI_RETURN_IF(eqi_check_cancel(job->ctx));
-    EQI_RETURN_IF(enter_stage(job, epoch));
+    EQI_RETURN_IF(eqi_block_ap_enter_stage(job, epoch));
     return forward(job, tape, epoch, step * batch, least(batch, job->train - step * batch),
                    job->train, y, target);
 }
@@ -148,13 +157,13 @@ eqat_status eqi_block_ap_take_step(eqat_block_ap *job, int64_t epoch, int64_t st
     int64_t batch = job->options.batch_size;
     EQI_RETURN_IF(check_step(job, epoch, step));
     EQI_RETURN_IF(eqi_check_cancel(job->ctx));
-    EQI_RETURN_IF(enter_stage(job, epoch));
+    EQI_RETURN_IF(eqi_block_ap_enter_stage(job, epoch));
     eqi_tensor *device_loss;
     eqi_tape_set_recording(job->tape, true);
     eqat_status st = batch_loss(job, epoch, step * batch, least(batch, job->train - step * batch),
                                 job->train, step, &device_loss);
     if (st == EQAT_OK)
-        st = update(job, device_loss);
+        st = update(job, step, device_loss);
     else
         eqi_tape_clear(job->tape);
     if (st == EQAT_OK) job->taken = epoch * eqat_block_ap_steps(job) + step + 1;
@@ -197,6 +206,21 @@ static eqat_status check_mean(const eqat_block_ap *job, int64_t epoch, double me
                     isnan(mean) ? "nan" : "infinite");
 }
 
+/* The optimizer has applied none that is not finite. All ranks have the same. */
+static eqat_status check_norms(eqat_block_ap *job, int64_t epoch)
+{
+    int64_t count = eqat_block_ap_steps(job), bad = 0;
+    float *norms;
+    EQI_RETURN_IF(read_losses(job, norm_slot(job, 0), count, &norms));
+    while (bad < count && isfinite(norms[bad])) bad++;
+    eqi_free(job->ctx, norms);
+    if (bad == count) return EQAT_OK;
+    return eqi_fail(
+        job->ctx, EQAT_NUMERIC,
+        "block %lld, step %lld: found a gradient that is not finite, expected numbers (epoch %lld)",
+        (long long)job->block, (long long)bad, (long long)epoch);
+}
+
 eqat_status eqi_block_ap_mean_loss(eqat_block_ap *job, int64_t epoch, double *mean)
 {
     int64_t n = epoch < 0 ? job->val : job->train, batch = job->options.batch_size;
@@ -212,6 +236,7 @@ eqat_status eqi_block_ap_mean_loss(eqat_block_ap *job, int64_t epoch, double *me
     for (int64_t i = 0; i < count && epoch >= 0 && st == EQAT_OK; i++)
         st = eqi_block_ap_check_loss(job, epoch, i, (double)values[i]);
     eqi_free(job->ctx, values);
+    if (st == EQAT_OK && epoch >= 0) st = check_norms(job, epoch);
     if (st != EQAT_OK || !(sums[1] > 0)) return st;
     *mean = sums[0] / sums[1];
     return check_mean(job, epoch, *mean);

@@ -90,6 +90,7 @@ eqat_status eqi_block_ap_catch_up(eqat_block_ap *job)
 static void give_up(eqat_block_ap *job)
 {
     eqi_block_ap_drop_optimizer(job);
+    eqi_block_ap_drop_best(job);
     eqi_block_drop(job->ctx, &job->work);
     job->stage = 0;
     job->model->job = EQI_JOB_NONE;
@@ -109,12 +110,22 @@ static eqat_status expect_idle(const eqat_block_ap *job)
     return eqi_block_ap_check_block(job, job->block);
 }
 
+static void forget_epochs(eqat_block_ap *job, int64_t first, int64_t n)
+{
+    first += eqi_block_ap_first_epoch(job, job->block);
+    for (int64_t i = first; i < first + n; i++) job->epochs[i].train_loss = NAN;
+}
+
+void eqi_block_ap_forget_epochs(eqat_block_ap *job)
+{
+    forget_epochs(job, job->stage * job->options.epochs, job->options.epochs);
+}
+
 static void forget_steps(eqat_block_ap *job)
 {
-    int64_t end = eqi_block_ap_first_epoch(job, job->block + 1);
     job->taken = 0;
-    for (int64_t i = eqi_block_ap_first_epoch(job, job->block); i < end; i++)
-        job->epochs[i].train_loss = NAN;
+    forget_epochs(job, 0, eqi_block_ap_epochs(job, job->block));
+    eqi_block_ap_forget_outcomes(job);
 }
 
 static eqat_status take_weights(eqat_block_ap *job, int64_t stage)
@@ -169,6 +180,7 @@ eqat_status eqi_block_ap_expect_training(eqat_block_ap *job)
 
 static void put(eqat_block_ap *job)
 {
+    eqi_block_ap_drop_best(job);
     job->work.state = EQI_BLOCK_FROZEN;
     eqi_block_put(job->model, &job->work);
     job->model->job = EQI_JOB_NONE;

@@ -323,6 +323,17 @@ eqat_status eqat_optimizer_backward(eqat_optimizer *o, eqat_tape *tape, eqat_ten
     return EQAT_OK;
 }
 
+size_t eqi_optimizer_count(const eqat_optimizer *o) { return o->count; }
+
+eqi_tensor *eqi_optimizer_parameter(const eqat_optimizer *o, size_t i) { return o->parameters[i]; }
+
+eqi_tensor *eqi_optimizer_norm(const eqat_optimizer *o) { return o->norm; }
+
+void eqi_optimizer_scale_rates(eqat_optimizer *o, double factor)
+{
+    for (int32_t i = 0; i < o->groups; i++) o->rates[i] *= factor;
+}
+
 double eqat_optimizer_lr_factor(const eqat_optimizer *o, int64_t k)
 {
     if (!o) return (double)NAN;

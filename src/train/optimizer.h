@@ -7,5 +7,12 @@
 
 /* Lists moments and steps; parameters are their owner's to list. */
 eqat_status eqi_optimizer_state(eqat_optimizer *optimizer, eqi_state *state);
+/* What trains, in the order it was added. */
+size_t eqi_optimizer_count(const eqat_optimizer *optimizer);
+eqi_tensor *eqi_optimizer_parameter(const eqat_optimizer *optimizer, size_t index);
+/* F32 [1] on the device, of the last step; borrowed. */
+eqi_tensor *eqi_optimizer_norm(const eqat_optimizer *optimizer);
+/* Of every group. */
+void eqi_optimizer_scale_rates(eqat_optimizer *optimizer, double factor);
 
 #endif

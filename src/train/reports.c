@@ -45,6 +45,18 @@ static const eqat_field epoch_fields[] = {
 const eqi_struct eqi_struct_epoch_report =
     EQI_STRUCT(eqat_epoch_report, "epoch_report", epoch_fields);
 
+static const eqat_field stage_fields[] = {
+    EQI_FIELD_PLAIN(eqat_stage_report, start_loss, EQAT_FIELD_F64,
+                    "validation loss before the first step; NaN: not measured"),
+    EQI_FIELD_PLAIN(eqat_stage_report, val_loss, EQAT_FIELD_F64,
+                    "validation loss of the state that is kept; NaN: none"),
+    EQI_FIELD_PLAIN(eqat_stage_report, epoch, EQAT_FIELD_I64, "of that state; -1: the start"),
+    EQI_FIELD_PLAIN(eqat_stage_report, retries, EQAT_FIELD_I64, "at half the rates each"),
+};
+
+const eqi_struct eqi_struct_stage_report =
+    EQI_STRUCT(eqat_stage_report, "stage_report", stage_fields);
+
 static const eqat_field perplexity_fields[] = {
     EQI_FIELD_PLAIN(eqat_perplexity, perplexity, EQAT_FIELD_F64, "exp(nll / tokens)"),
     EQI_FIELD_PLAIN(eqat_perplexity, nll, EQAT_FIELD_F64, "sum of -ln p"),

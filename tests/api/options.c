@@ -83,6 +83,7 @@ START_TEST(sizes_by_name)
     ck_assert_uint_eq(eqat_options_size("linear_info"), sizeof(eqat_linear_info));
     ck_assert_uint_eq(eqat_options_size("progress"), sizeof(eqat_progress));
     ck_assert_uint_eq(eqat_options_size("epoch_report"), sizeof(eqat_epoch_report));
+    ck_assert_uint_eq(eqat_options_size("stage_report"), sizeof(eqat_stage_report));
     ck_assert_uint_eq(eqat_options_size("perplexity"), sizeof(eqat_perplexity));
     ck_assert_uint_eq(eqat_options_size("no such"), 0);
     ck_assert_uint_eq(eqat_options_size(NULL), 0);
@@ -115,7 +116,7 @@ START_TEST(fields_cover_their_structs)
         }
         ck_assert_uint_eq((end + 7) / 8 * 8, eqat_options_size(name));
     }
-    ck_assert_int_eq(n, 17);
+    ck_assert_int_eq(n, 18);
 }
 END_TEST
 

@@ -40,9 +40,7 @@ class Table(torch.autograd.Function):
 def fake_quant_case(w, s, z, g, bits):
     leaves = [x.clone().requires_grad_(True) for x in (w, s, z)]
     grouped = leaves[0].reshape(*s.shape, -1)
-    y = Table.apply(
-        grouped, leaves[1].unsqueeze(-1), leaves[2].unsqueeze(-1), bits, oracle.s_floor(bits)
-    )
+    y = Table.apply(grouped, leaves[1].unsqueeze(-1), leaves[2].unsqueeze(-1), bits, oracle.S_MIN)
     y = y.reshape(w.shape)
     y.backward(g)
     other = [x.clone().requires_grad_(True) for x in (w, s, z)]
@@ -81,9 +79,9 @@ def random_case(bits, group, generator, rows=6, groups=4):
 def boundary_case(bits):
     """Exact ties; codes at and one beyond each end; ties and excess in z; s beyond its clamps."""
     qmax, group = 2**bits - 1, 16
-    s = torch.tensor([0.25, 0.5, 2.0**-9, 2e-5, 3e4, 0.125, -0.5, 1e-4])
+    s = torch.tensor([0.25, 0.5, 2.0**-9, 1e-9, 7e4, 0.125, -0.5, 2.0**-24])
     z = torch.tensor([0.5, 1.5, 2.5, 1.0, 0.0, qmax + 3.0, 1.0, qmax - 0.5])
-    s1 = s.clamp(oracle.s_floor(bits), oracle.S_MAX)
+    s1 = s.clamp(oracle.S_MIN, oracle.S_MAX)
     z1 = z.round().clamp(0, qmax)
     steps = torch.tensor([0.0, -0.0, 0.5, -0.5, 1.5, -1.5, 2.5, -2.5, 0.25, -0.75])
     rows = []
@@ -143,7 +141,7 @@ def write(folder):
     def add(kind, bits, group, case):
         cases.append(dict(name=f"{kind}{bits}", kind=kind, bits=bits, group_size=group))
         if kind in ("random", "boundary"):
-            cases[-1].update(s_min=oracle.s_floor(bits), s_max=oracle.S_MAX)
+            cases[-1].update(s_min=oracle.S_MIN, s_max=oracle.S_MAX)
         tensors.update({f"{kind}{bits}.{k}": v.contiguous() for k, v in case.items()})
 
     for bits, group in ((2, 16), (3, 32), (4, 16), (5, 32), (8, 16)):

@@ -18,7 +18,18 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 import golden_ops
 from inputs import unfuse_experts
-from oracle import Runner, e2e_qp, freeze, quant_linears, minmax, quantize_linears, rtn, train_block
+from oracle import (
+    S_MAX,
+    S_MIN,
+    Runner,
+    e2e_qp,
+    freeze,
+    minmax,
+    quant_linears,
+    quantize_linears,
+    rtn,
+    train_block,
+)
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 STEPS = 50
@@ -637,8 +648,8 @@ def run(name):
             quant_lr=opt.quant_lr,
             weight_lr=opt.weight_lr,
             min_lr_factor=20,
-            s_min=1e-4,
-            s_max=1e4,
+            s_min=S_MIN,
+            s_max=S_MAX,
         ),
         e2e=dict(
             batch_size=4,

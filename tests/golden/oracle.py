@@ -20,7 +20,8 @@ from torch import nn
 
 from inputs import load_model, load_tokens, windows
 
-S_MIN, S_MAX = 1e-4, 1e4
+S_MIN, S_MAX = 2.0**-24, 65504.0  # what fp16 stores
+S_OF_ZEROS = 1e-4
 
 
 # ---- the quantizer -------------------------------------------------------------------------------
@@ -41,17 +42,12 @@ class _Replace(torch.autograd.Function):
         return g, None
 
 
-def s_floor(bits):
-    """Lower bound of a trained step. At 8 bits steps below 1e-4 are ordinary: a lower bound."""
-    return S_MIN if bits < 8 else S_MIN / 255
-
-
 def fake_quant(w, s, z, bits):
     """w [out, in], s and z [out, in/g] -> w^ [out, in], with straight-through gradients of all."""
     qmax = 2**bits - 1
     shape = w.shape
     w = w.reshape(*s.shape, -1)
-    s1 = _replace_value(s, s.detach().clamp(s_floor(bits), S_MAX)).unsqueeze(-1)
+    s1 = _replace_value(s, s.detach().clamp(S_MIN, S_MAX)).unsqueeze(-1)
     z1 = _replace_value(z, z.detach().round().clamp(0, qmax)).unsqueeze(-1)
     t = w / s1
     u = _replace_value(t, t.detach().round()) + z1
@@ -71,7 +67,7 @@ def minmax(w, bits, group):
     lo, hi = w.amin(-1).clamp(max=0), w.amax(-1).clamp(min=0)
     s = (hi - lo) / qmax
     # An all-zero group has no step; any positive one represents it.
-    s = torch.where(s > 0, s, torch.full_like(s, S_MIN))
+    s = torch.where(s > 0, s, torch.full_like(s, S_OF_ZEROS))
     return s, (-lo / s).round()
 
 
@@ -79,7 +75,7 @@ def freeze(w, s, z, bits, clamp):
     """Codes for storage: s is rounded to fp16 first, then z, then the codes; all in w's dtype."""
     qmax = 2**bits - 1
     if clamp:
-        s = s.clamp(s_floor(bits), S_MAX)
+        s = s.clamp(S_MIN, S_MAX)
     s = s.half().to(w.dtype)
     z = z.round().clamp(0, qmax)
     t = w.reshape(*s.shape, -1) / s.unsqueeze(-1)

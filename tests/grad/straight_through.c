@@ -1,7 +1,8 @@
 #include "grad.h"
 
 /* The rules of docs/numerics.md, written out again:
- *   s' = clamp(s, 1e-4, 1e4)   z' = clamp(rne(z), 0, Q)   u = rne(w/s') + z'   w^ = (clamp(u, 0, Q)
+ *   s' = clamp(s, 2^-24, 65504)  z' = clamp(rne(z), 0, Q)   u = rne(w/s') + z'   w^ = (clamp(u, 0,
+ * Q)
  * - z') s' inside 0 <= u <= Q: dw = 1, ds = rne(w/s') - w/s', dz = 0; outside: dw = 0, ds = q - z',
  * dz = -s' */
 
@@ -21,7 +22,7 @@ static void by_rule(rule *r, const eqi_tensor *w, const eqi_tensor *s, const eqi
     memset(r, 0, sizeof *r);
     for (int i = 0; i < N * K; i++) {
         int64_t g = i / q->group;
-        double step = q->clamp ? clamp(get(s, g), 1e-4f, 1e4) : get(s, g),
+        double step = q->clamp ? clamp(get(s, g), 0x1p-24, 65504) : get(s, g),
                zero = clamp(rint(get(z, g)), 0, top);
         double t = get(w, i) / step, u = rint(t) + zero;
         r->what[i] = (clamp(u, 0, top) - zero) * step;
@@ -65,7 +66,7 @@ static void parameters(eqi_ctx *ctx, int64_t group, eqi_tensor **w, eqi_tensor *
     *s = trainable(make(ctx, EQI_F64, DIMS(N, K / group)));
     *z = trainable(make(ctx, EQI_F64, DIMS(N, K / group)));
     for (int i = 0; i < count(*s); i++) {
-        put(*s, i, i == 1 ? 1e-6 : i == 2 ? 3e4 : 0.1 + 0.07 * (i % 7));
+        put(*s, i, i == 1 ? 1e-9 : i == 2 ? 7e4 : 0.1 + 0.07 * (i % 7));
         put(*z, i, i == 3 ? -2.2 : i == 4 ? 300 : 0.4 * i);
     }
 }

@@ -83,7 +83,7 @@ void plain_product_bwd_w(arg *dw, const double *dy, const double *x, int64_t row
     static plain_fq NAME(T w, T s, T z, int bits, bool clamp)                          \
     {                                                                                  \
         T top = (T)((1 << bits) - 1);                                                  \
-        T step = clamp ? LIMIT(s, (T)1e-4f, (T)1e4f) : s;                              \
+        T step = clamp ? LIMIT(s, (T)0x1p-24, (T)65504) : s;                           \
         T zero = RINT(z);                                                              \
         zero = LIMIT(zero, (T)0, top);                                                 \
         T t = w / step;                                                                \
@@ -127,7 +127,7 @@ void plain_minmax(const double *w, int64_t n, int bits, bool wide, double *step,
         *zero = (double)rintf(-(float)lo / st);
     }
     if (*step < (double)FLT_MIN) {
-        *step = (double)EQI_SCALE_MIN;
+        *step = (double)EQI_SCALE_OF_ZEROS;
         *zero = 0.0;
     }
     *zero += 0.0; /* -0 becomes 0 */
@@ -161,7 +161,7 @@ void arg_weight(suite *s, arg *w, arg *step, arg *zero, const eqi_quant_desc *q,
                                  : top * (1.4 * suite_uniform(s) - 0.2);
         if (suite_pick(s, 0, 9) == 0) z = floor(z) + 0.5;
         arg_set(zero, g, zero->v.dtype == EQI_U8 ? fmin(fmax(rint(z), 0.0), top) : z);
-        static const double odd[] = {1e-5, 1e-4, 2e4, 0x1p-6, 1e-30, 0.0, -0.01};
+        static const double odd[] = {1e-9, 0x1p-24, 1e5, 0x1p-6, 1e-30, 0.0, -0.01};
         if (wild && suite_pick(s, 0, 3) == 0)
             arg_set(step, g, odd[suite_pick(s, 0, q->clamp ? 6 : 4)]);
     }

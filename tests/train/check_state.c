@@ -200,7 +200,7 @@ END_TEST
 
 START_TEST(early_stop_counts_on)
 {
-    variant v = {.s = usual, .early_stop = 1, .lr = 1};
+    variant v = {.s = usual, .early_stop = 1, .lr = 1e-12};
     const int64_t at[] = {5, 8, 9};
     reports r;
     remove_dir(uninterrupted(&v, &r));

@@ -209,6 +209,13 @@ class block_ap : public detail::handle<eqat_block_ap, eqat_block_ap_free>
         eqat_status status = eqat_block_ap_epoch(get(), block, epoch, &report);
         return value(status, report);
     }
+    outcome<eqat_stage_report> stage_report(std::int64_t block, std::int64_t stage = 0) const
+    {
+        eqat_stage_report report{};
+        report.struct_size = sizeof report;
+        eqat_status status = eqat_block_ap_stage_report(get(), block, stage, &report);
+        return value(status, report);
+    }
     /** The state of the job, to a file and back. */
     outcome<void> save(const std::string &path)
     {

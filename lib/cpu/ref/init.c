@@ -12,9 +12,9 @@ typedef struct group {
 } group;
 
 /* s = (max - min) / Q, z = rne(-min / s), with these exceptions: a group of zeros, or of weights so
- * small that s is not a normal f32, gets s = EQI_SCALE_MIN and z = 0, by which every weight becomes
- * 0; a range above the largest f32 counts as the largest; a weight that is not finite makes s and z
- * NaN. */
+ * small that s is not a normal f32, gets s = EQI_SCALE_OF_ZEROS and z = 0, by which every weight
+ * becomes 0; a range above the largest f32 counts as the largest; a weight that is not finite makes
+ * s and z NaN. */
 static void minmax(group *g)
 {
     g->lo = g->hi = 0.0;
@@ -30,7 +30,7 @@ static void minmax(group *g)
     if (range > (double)FLT_MAX) range = (double)FLT_MAX;
     g->s = ref_f(g->wide, range / g->top);
     g->z = g->s < (double)FLT_MIN ? 0.0 : rint(ref_f(g->wide, (0.0 - g->lo) / g->s));
-    if (g->s < (double)FLT_MIN) g->s = (double)EQI_SCALE_MIN;
+    if (g->s < (double)FLT_MIN) g->s = (double)EQI_SCALE_OF_ZEROS;
 }
 
 /* Sum of (w - w^)^2, given up once it is no better than the best. */

@@ -46,7 +46,7 @@ static starts minmax(const float *const *from, int count, int64_t n, int bits)
     vf s = v_div(v_min(v_sub(hi, lo), v_set1(FLT_MAX)), v_set1((float)((1 << bits) - 1)));
     vf z = v_rint(v_div(v_sub(zero, lo), s));
     const vm small = v_lt(s, v_set1(FLT_MIN));
-    s = v_sel(small, v_set1(EQI_SCALE_MIN), s);
+    s = v_sel(small, v_set1(EQI_SCALE_OF_ZEROS), s);
     z = v_sel(small, zero, z);
     return (starts){.lo = lo, .hi = hi, .s = v_sel(finite, s, nan), .z = v_sel(finite, z, nan)};
 }
@@ -79,8 +79,7 @@ void VEC(minmax_stored)(float *s, uint8_t *z, const float *w, int64_t groups, in
         const int count = minmax_at(&r, w, g, groups, n, bits);
         /* A step of minmax is above 0. A NaN stays one in s and becomes 0 in z. */
         v_store_n(s + g,
-                  v_max(v_set1(EQI_STORED_SCALE_MIN),
-                        v_min(v_set1(EQI_STORED_SCALE_MAX), v_round_f16(r.s))),
+                  v_max(v_set1(EQI_SCALE_MIN), v_min(v_set1(EQI_SCALE_MAX), v_round_f16(r.s))),
                   count);
         v_store(zero, v_max(r.z, v_zero()));
         for (int i = 0; i < count; i++) z[g + i] = (uint8_t)zero[i];

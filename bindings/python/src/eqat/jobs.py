@@ -150,6 +150,13 @@ class BlockAP(Job):
         call(self.context, lib.eqat_block_ap_epoch, self, block, epoch, ctypes.byref(struct))
         return structs.read("epoch_report", struct)
 
+    def stage_report(self, block: int, stage: int = 0) -> Any:
+        """Which state is kept of a stage of a block that `run` has trained."""
+        struct = structs.structs["stage_report"]()
+        function = lib.eqat_block_ap_stage_report
+        call(self.context, function, self, block, stage, ctypes.byref(struct))
+        return structs.read("stage_report", struct)
+
 
 class E2EQP(Job):
     """E2E-QP in steps: `accumulate` the micro-batches of every step, then `step`; `finish` at the

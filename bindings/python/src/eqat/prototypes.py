@@ -212,6 +212,7 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "eqat_block_ap_optimizer": (address, [block_ap]),
     "eqat_block_ap_parameter": (address, [block_ap, text]),
     "eqat_block_ap_epoch": (status, [block_ap, i64, i64, struct("epoch_report")]),
+    "eqat_block_ap_stage_report": (status, [block_ap, i64, i64, struct("stage_report")]),
     "eqat_block_ap_run": (status, [block_ap]),
     "eqat_block_ap_save": (status, [block_ap, text]),
     "eqat_block_ap_load": (status, [block_ap, text]),

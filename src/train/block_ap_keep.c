@@ -1,0 +1,172 @@
+#include <math.h>
+#include <stdio.h>
+
+#include "api/options.h"
+#include "base/entry.h"
+#include "model/weights.h"
+#include "train/block_ap.h"
+#include "train/optimizer.h"
+
+/* Which state of a stage is kept, and what happens when its numbers stop being finite. */
+
+/* Rates of the last try: an eighth. */
+#define RETRIES 3
+
+static int64_t first_outcome(const eqat_block_ap *job, int64_t block)
+{
+    int64_t stages = 0;
+    for (int64_t b = 0; b < block; b++) stages += eqat_block_ap_stages(job, b);
+    return stages;
+}
+
+int64_t eqi_block_ap_outcomes(const eqat_block_ap *job)
+{
+    return first_outcome(job, job->model->config.blocks);
+}
+
+eqi_outcome *eqi_block_ap_outcome(const eqat_block_ap *job)
+{
+    return &job->outcomes[first_outcome(job, job->block) + job->stage];
+}
+
+void eqi_block_ap_forget_outcomes(eqat_block_ap *job)
+{
+    int64_t first = first_outcome(job, job->block), n = eqat_block_ap_stages(job, job->block);
+    for (int64_t i = first; i < first + n; i++)
+        job->outcomes[i] = (eqi_outcome){.start_loss = NAN, .loss = NAN, .epoch = NAN};
+}
+
+eqat_status eqat_block_ap_stage_report(const eqat_block_ap *job, int64_t block, int64_t stage,
+                                       eqat_stage_report *report)
+{
+    EQI_ENTER_OF(job);
+    EQI_NEED(job->ctx, report);
+    bool exists = stage >= 0 && stage < eqat_block_ap_stages(job, block);
+    const eqi_outcome *o = exists ? &job->outcomes[first_outcome(job, block) + stage] : NULL;
+    if (!o || isnan(o->epoch))
+        return eqi_fail(job->ctx, EQAT_NOT_FOUND, "block %lld, stage %lld: no report",
+                        (long long)block, (long long)stage);
+    eqat_stage_report full = {.start_loss = o->start_loss,
+                              .val_loss = o->loss,
+                              .epoch = (int64_t)o->epoch,
+                              .retries = (int64_t)o->retries};
+    return eqi_options_give(job->ctx, "eqat_stage_report", report, &full, sizeof full);
+}
+
+/* ---- the best state ---- */
+
+void eqi_block_ap_drop_best(eqat_block_ap *job)
+{
+    for (size_t i = 0; i < job->best.count; i++) eqi_tensor_unref(job->best.tensors[i]);
+    eqi_free(job->ctx, job->best.tensors);
+    job->best = (eqi_best){.loss = INFINITY};
+}
+
+eqat_status eqi_block_ap_make_best(eqat_block_ap *job)
+{
+    size_t n = eqi_optimizer_count(job->optimizer);
+    if (job->best.tensors) return EQAT_OK;
+    job->best.tensors = eqi_calloc(job->ctx, n, sizeof(eqi_tensor *), "the best state");
+    if (!job->best.tensors) return EQAT_OUT_OF_MEMORY;
+    for (; job->best.count < n; job->best.count++)
+        EQI_RETURN_IF(eqi_tensor_cast(eqi_optimizer_parameter(job->optimizer, job->best.count),
+                                      EQI_F32, &job->best.tensors[job->best.count]));
+    return EQAT_OK;
+}
+
+/* All that trains, from or to the best state. */
+static eqat_status copy_best(eqat_block_ap *job, bool back)
+{
+    for (size_t i = 0; i < job->best.count; i++) {
+        eqi_tensor *p = eqi_optimizer_parameter(job->optimizer, i), *best = job->best.tensors[i];
+        EQI_RETURN_IF(back ? eqi_tensor_copy(p, best) : eqi_tensor_copy(best, p));
+    }
+    return EQAT_OK;
+}
+
+eqat_status eqi_block_ap_note(eqat_block_ap *job, int64_t epoch, double val_loss)
+{
+    const eqi_outcome *o = eqi_block_ap_outcome(job);
+    if (job->options.keep != EQAT_KEEP_BEST || !(val_loss < job->best.loss) ||
+        val_loss > o->start_loss)
+        return EQAT_OK;
+    EQI_RETURN_IF(eqi_block_ap_make_best(job));
+    EQI_RETURN_IF(copy_best(job, false));
+    job->best.loss = val_loss;
+    job->best.epoch = epoch;
+    return EQAT_OK;
+}
+
+/* ---- back ---- */
+
+static eqat_status back_to_start(eqat_block_ap *job)
+{
+    job->taken = job->stage * job->options.epochs * eqat_block_ap_steps(job);
+    return eqi_block_ap_restart_stage(job);
+}
+
+static eqat_status settle(eqat_block_ap *job, double loss, int64_t epoch)
+{
+    eqi_outcome *o = eqi_block_ap_outcome(job);
+    o->loss = loss;
+    o->epoch = (double)epoch;
+    eqi_block_ap_drop_best(job);
+    return EQAT_OK;
+}
+
+/* To the best state that is known: that of an epoch, or the start. */
+static eqat_status go_back(eqat_block_ap *job, const char *why)
+{
+    const eqi_outcome *o = eqi_block_ap_outcome(job);
+    bool has_best = job->best.loss < INFINITY;
+    if (has_best) {
+        eqi_log(job->ctx, EQI_LOG_INFO, "block %lld: %s; kept: the state after epoch %lld (%.4g)",
+                (long long)job->block, why, (long long)job->best.epoch, job->best.loss);
+        EQI_RETURN_IF(copy_best(job, true));
+        return settle(job, job->best.loss, job->best.epoch);
+    }
+    eqi_log(job->ctx, EQI_LOG_WARN, "block %lld: %s; kept: its initial rounding",
+            (long long)job->block, why);
+    EQI_RETURN_IF(back_to_start(job));
+    return settle(job, o->start_loss, -1);
+}
+
+eqat_status eqi_block_ap_keep(eqat_block_ap *job, int64_t epoch, double val_loss)
+{
+    const eqi_outcome *o = eqi_block_ap_outcome(job);
+    const int32_t keep = job->options.keep;
+    char why[128];
+    if (keep == EQAT_KEEP_BEST && job->best.loss < val_loss) {
+        snprintf(why, sizeof why, "validation ends at %.4g", val_loss);
+        return go_back(job, why);
+    }
+    if (keep == EQAT_KEEP_LAST || !(val_loss > o->start_loss)) return settle(job, val_loss, epoch);
+    snprintf(why, sizeof why, "validation ends at %.4g, worse than its start, %.4g", val_loss,
+             o->start_loss);
+    return go_back(job, why);
+}
+
+eqat_status eqi_block_ap_measure_start(eqat_block_ap *job)
+{
+    const int64_t first = job->stage * job->options.epochs * eqat_block_ap_steps(job);
+    eqi_outcome *o = eqi_block_ap_outcome(job);
+    bool matters = job->val && job->options.keep != EQAT_KEEP_LAST;
+    if (!matters || job->taken > first || !isnan(o->start_loss)) return EQAT_OK;
+    return eqat_block_ap_validate(job, &o->start_loss);
+}
+
+eqat_status eqi_block_ap_try_again(eqat_block_ap *job, bool *again)
+{
+    eqi_outcome *o = eqi_block_ap_outcome(job);
+    char why[sizeof job->ctx->error];
+    *again = o->retries < RETRIES;
+    snprintf(why, sizeof why, "%s", job->ctx->error);
+    job->ctx->error[0] = 0; /* mended */
+    if (!*again) return go_back(job, why);
+    o->retries++;
+    eqi_log(job->ctx, EQI_LOG_WARN,
+            "%s; block %lld goes back to its start, at half the rates (%d of %d)", why,
+            (long long)job->block, (int)o->retries, RETRIES);
+    eqi_block_ap_forget_epochs(job);
+    return back_to_start(job);
+}

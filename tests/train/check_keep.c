@@ -1,0 +1,299 @@
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "public.h"
+
+/* Which state of a block is kept, and numbers that stop being finite. */
+
+enum { STEPS = 4 }; /* of an epoch of two */
+
+typedef struct spoiler {
+    int64_t calls, first, last; /* the calls of the gradient callback that change something */
+    float factor;
+} spoiler;
+
+/* All gradients times a factor. */
+static eqat_status spoil(void *user, eqat_tensor *const *parameters, size_t count)
+{
+    spoiler *s = user;
+    int64_t call = s->calls++;
+    for (size_t i = 0; i < count && call >= s->first && call < s->last; i++) {
+        eqat_tensor *g = eqat_tensor_grad(parameters[i]);
+        int64_t n;
+        float *x = read_floats(g, &n);
+        for (int64_t k = 0; k < n; k++) x[k] *= s->factor;
+        ck_assert_int_eq(eqat_tensor_write(g, x, (size_t)n * sizeof *x), EQAT_OK);
+        free(x);
+    }
+    return EQAT_OK;
+}
+
+static eqat_block_ap_options options_with(spoiler *s)
+{
+    eqat_block_ap_options o = fast_options();
+    o.gradient = s ? spoil : NULL;
+    o.gradient_user = s;
+    return o;
+}
+
+/* Of every block's one stage. */
+static const char *trained(const char *name, const eqat_block_ap_options *o,
+                           eqat_stage_report reports[BLOCKS])
+{
+    bench b = set_up(&usual);
+    eqat_block_ap *job;
+    OK(b.ctx, eqat_block_ap_create(b.model, &job, b.quantizer, b.data, o));
+    OK(b.ctx, eqat_block_ap_run(job));
+    for (int64_t i = 0; i < BLOCKS && reports; i++) {
+        reports[i] = (eqat_stage_report){.struct_size = sizeof *reports};
+        OK(b.ctx, eqat_block_ap_stage_report(job, i, 0, &reports[i]));
+    }
+    eqat_block_ap_free(job);
+    const char *path = save_as(b.ctx, b.model, name);
+    tear_down(&b);
+    return path;
+}
+
+static const char *rounded(const char *name)
+{
+    bench b = set_up(&usual);
+    OK(b.ctx, eqat_model_quantize_rtn(b.model, b.quantizer));
+    const char *path = save_as(b.ctx, b.model, name);
+    tear_down(&b);
+    return path;
+}
+
+START_TEST(what_ends_better_than_it_began_is_kept)
+{
+    eqat_block_ap_options o = fast_options();
+    eqat_stage_report r[BLOCKS];
+    const char *path = trained("usual", &o, r);
+    for (int i = 0; i < BLOCKS; i++) {
+        ck_assert_double_lt(r[i].val_loss, r[i].start_loss);
+        ck_assert_int_eq(r[i].epoch, o.epochs - 1);
+        ck_assert_int_eq(r[i].retries, 0);
+    }
+    o.keep = EQAT_KEEP_LAST;
+    ck_assert(same_folders(trained("last", &o, r), path));
+    ck_assert(isnan(r[0].start_loss) && r[0].val_loss > 0);
+}
+END_TEST
+
+/* Uphill all the way. */
+START_TEST(what_ends_worse_than_it_began_is_its_rounding)
+{
+    spoiler s = {.last = INT64_MAX, .factor = -1};
+    eqat_block_ap_options o = options_with(&s);
+    eqat_stage_report r[BLOCKS];
+    o.quant_lr = o.weight_lr = 0.02;
+    const char *path = trained("uphill", &o, r), *rtn = rounded("rtn");
+    ck_assert(same_folders(path, rtn));
+    for (int i = 0; i < BLOCKS; i++) {
+        ck_assert_int_eq(r[i].epoch, -1);
+        ck_assert_double_eq(r[i].val_loss, r[i].start_loss);
+    }
+    o.keep = EQAT_KEEP_BEST;
+    ck_assert(same_folders(trained("best-of-none", &o, r), rtn));
+    o.keep = EQAT_KEEP_LAST;
+    ck_assert(!same_folders(trained("garbage", &o, r), rtn));
+    ck_assert_int_eq(r[0].epoch, o.epochs - 1);
+}
+END_TEST
+
+/* The first epoch of the schedule's two, by a driver. */
+static const char *first_epochs(const char *name, eqat_block_ap_options o)
+{
+    bench b = set_up(&usual);
+    eqat_block_ap *job;
+    OK(b.ctx, eqat_block_ap_create(b.model, &job, b.quantizer, b.data, &o));
+    for (int64_t block = 0; block < BLOCKS; block++) {
+        OK(b.ctx, eqat_block_ap_begin(job));
+        for (int64_t step = 0; step < STEPS; step++)
+            OK(b.ctx, eqat_block_ap_step(job, 0, step, NULL));
+        OK(b.ctx, eqat_block_ap_finish(job));
+    }
+    eqat_block_ap_free(job);
+    const char *path = save_as(b.ctx, b.model, name);
+    tear_down(&b);
+    return path;
+}
+
+/* Uphill in every second epoch. */
+static eqat_status uphill_later(void *user, eqat_tensor *const *parameters, size_t count)
+{
+    int64_t *calls = user;
+    spoiler s = {.last = *calls / STEPS % 2, .factor = -100};
+    ++*calls;
+    return spoil(&s, parameters, count);
+}
+
+START_TEST(the_best_epoch_on_request)
+{
+    int64_t calls = 0;
+    eqat_block_ap_options o = fast_options();
+    eqat_stage_report r[BLOCKS];
+    o.gradient = uphill_later;
+    o.gradient_user = &calls;
+    o.quant_lr = o.weight_lr = 2e-3;
+    o.keep = EQAT_KEEP_BEST;
+    const char *path = trained("best", &o, r);
+    for (int i = 0; i < BLOCKS; i++) ck_assert_int_eq(r[i].epoch, 0);
+    o.gradient = NULL;
+    ck_assert(same_folders(first_epochs("first", o), path));
+}
+END_TEST
+
+/* At half the rates from the start again, as if they had been asked for. */
+START_TEST(numbers_that_are_not_finite_are_tried_again)
+{
+    spoiler s = {.first = 1, .last = 2, .factor = NAN};
+    eqat_block_ap_options o = options_with(&s);
+    eqat_stage_report r[BLOCKS];
+    const char *path = trained("retried", &o, r);
+    ck_assert_int_eq(r[0].retries, 1);
+    ck_assert_int_eq(r[0].epoch, o.epochs - 1);
+    ck_assert_int_eq(r[1].retries, 0);
+    /* block 0 at half the rates, the others at the whole ones */
+    bench b = set_up(&usual);
+    eqat_block_ap *job;
+    s = (spoiler){0};
+    eqat_block_ap_options slow = options_with(&s);
+    slow.quant_lr /= 2;
+    slow.weight_lr /= 2;
+    OK(b.ctx, eqat_block_ap_create(b.model, &job, b.quantizer, b.data, &slow));
+    OK(b.ctx, eqat_block_ap_begin(job));
+    for (int64_t i = 0; i < slow.epochs * STEPS; i++)
+        OK(b.ctx, eqat_block_ap_step(job, i / STEPS, i % STEPS, NULL));
+    OK(b.ctx, eqat_block_ap_finish(job));
+    eqat_block_ap_free(job);
+    int64_t n;
+    float *wanted = parameter_floats(b.ctx, b.model, "model.layers.0.mlp.up_proj.scales", &n);
+    eqat_model *found = open_model(b.ctx, path, EQAT_F32);
+    float *scales = parameter_floats(b.ctx, found, "model.layers.0.mlp.up_proj.scales", &n);
+    for (int64_t i = 0; i < n; i++) /* a file may turn a group round */
+        ck_assert_float_eq(fabsf(scales[i]), wanted[i]);
+    free(wanted);
+    free(scales);
+    eqat_model_free(found);
+    tear_down(&b);
+}
+END_TEST
+
+START_TEST(numbers_that_stay_so_leave_the_rounding)
+{
+    spoiler s = {.last = INT64_MAX, .factor = INFINITY};
+    eqat_block_ap_options o = options_with(&s);
+    eqat_stage_report r[BLOCKS];
+    const char *rtn = rounded("rtn-again");
+    for (int keep = 0; keep < 3; keep++) {
+        o.keep = keep;
+        const char *path = trained("never", &o, r);
+        ck_assert(same_folders(path, rtn));
+        for (int i = 0; i < BLOCKS; i++) ck_assert(r[i].retries == 3 && r[i].epoch == -1);
+        remove_dir(path);
+    }
+}
+END_TEST
+
+typedef struct saver {
+    eqat_block_ap *job;
+    eqat_context *ctx;
+    const char *path;
+    int64_t calls, at;
+} saver;
+
+static int32_t save_and_cancel(void *user, const eqat_progress *p)
+{
+    saver *s = user;
+    (void)p;
+    if (++s->calls != s->at) return 0;
+    OK(s->ctx, eqat_block_ap_save(s->job, s->path));
+    return 1;
+}
+
+/* The gradient callbacks count on. */
+static const char *interrupted(eqat_block_ap_options o, int64_t at)
+{
+    bench b = set_up(&usual);
+    saver s = {.ctx = b.ctx, .path = scratch("state"), .at = at};
+    eqat_block_ap *job;
+    o.progress = save_and_cancel;
+    o.progress_user = &s;
+    OK(b.ctx, eqat_block_ap_create(b.model, &s.job, b.quantizer, b.data, &o));
+    says(b.ctx, eqat_block_ap_run(s.job), EQAT_CANCELLED, "cancelled");
+    eqat_block_ap_free(s.job);
+    tear_down(&b);
+    b = set_up(&usual);
+    o.progress = NULL;
+    OK(b.ctx, eqat_block_ap_create(b.model, &job, b.quantizer, b.data, &o));
+    OK(b.ctx, eqat_block_ap_load(job, s.path));
+    OK(b.ctx, eqat_block_ap_run(job));
+    eqat_block_ap_free(job);
+    const char *path = save_as(b.ctx, b.model, "interrupted");
+    tear_down(&b);
+    return path;
+}
+
+START_TEST(a_state_knows_tries_and_the_best)
+{
+    spoiler s = {.first = 1, .last = 2, .factor = NAN};
+    int64_t calls = 0;
+    eqat_block_ap_options o = options_with(&s);
+    const char *whole = trained("whole-tries", &o, NULL), *parts;
+    s.calls = 0;
+    parts = interrupted(o, STEPS - 1 + 2); /* in the second try */
+    ck_assert(same_folders(parts, whole));
+    remove_dir(parts);
+    o.gradient = uphill_later;
+    o.gradient_user = &calls;
+    o.quant_lr = o.weight_lr = 2e-3;
+    o.keep = EQAT_KEEP_BEST;
+    whole = trained("whole-best", &o, NULL);
+    for (int64_t at = STEPS; at <= 2 * STEPS; at += 2) { /* in the epoch that is not kept */
+        calls = 0;
+        parts = interrupted(o, at);
+        ck_assert(same_folders(parts, whole));
+        remove_dir(parts);
+    }
+}
+END_TEST
+
+START_TEST(what_cannot_be_judged_is_refused)
+{
+    bench b = set_up(&usual);
+    eqat_data *blind = make_data(b.ctx, 7, 0, false);
+    eqat_block_ap_options o = fast_options();
+    eqat_block_ap *job;
+    eqat_stage_report r = {.struct_size = sizeof r};
+    o.keep = EQAT_KEEP_BEST;
+    says(b.ctx, eqat_block_ap_create(b.model, &job, b.quantizer, blind, &o), EQAT_INVALID_ARGUMENT,
+         "keep: found best without validation samples");
+    o.keep = EQAT_KEEP_START_OR_LAST;
+    OK(b.ctx, eqat_block_ap_create(b.model, &job, b.quantizer, blind, &o));
+    says(b.ctx, eqat_block_ap_stage_report(job, 0, 0, &r), EQAT_NOT_FOUND, "stage 0: no report");
+    OK(b.ctx, eqat_block_ap_run(job));
+    OK(b.ctx, eqat_block_ap_stage_report(job, BLOCKS - 1, 0, &r));
+    ck_assert(isnan(r.start_loss) && isnan(r.val_loss) && r.epoch == o.epochs - 1);
+    says(b.ctx, eqat_block_ap_stage_report(job, BLOCKS, 0, &r), EQAT_NOT_FOUND, "no report");
+    says(b.ctx, eqat_block_ap_stage_report(job, 0, 1, &r), EQAT_NOT_FOUND, "no report");
+    eqat_block_ap_free(job);
+    eqat_data_free(blind);
+    tear_down(&b);
+}
+END_TEST
+
+int main(void)
+{
+    TCase *tc = tcase_create("all");
+    tcase_add_unchecked_fixture(tc, write_small_model, scratch_clean);
+    tcase_add_test(tc, what_ends_better_than_it_began_is_kept);
+    tcase_add_test(tc, what_ends_worse_than_it_began_is_its_rounding);
+    tcase_add_test(tc, the_best_epoch_on_request);
+    tcase_add_test(tc, numbers_that_are_not_finite_are_tried_again);
+    tcase_add_test(tc, numbers_that_stay_so_leave_the_rounding);
+    tcase_add_test(tc, a_state_knows_tries_and_the_best);
+    tcase_add_test(tc, what_cannot_be_judged_is_refused);
+    return run_case("what is kept", tc, CK_NOFORK);
+}

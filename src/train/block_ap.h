@@ -96,18 +96,20 @@ eqat_status eqi_block_ap_restart_stage(eqat_block_ap *job);
 /* No reports of the stage's epochs; of the block's. */
 void eqi_block_ap_forget_epochs(eqat_block_ap *job);
 
-/* ---- which state is kept (block_ap_keep.c) ---- */
+/* ---- what becomes of stages (block_ap_outcome.c) ---- */
 /* How many outcomes there are; that of the stage in work; none of the block in work. */
 int64_t eqi_block_ap_outcomes(const eqat_block_ap *job);
 eqi_outcome *eqi_block_ap_outcome(const eqat_block_ap *job);
 void eqi_block_ap_forget_outcomes(eqat_block_ap *job);
+/* Room for a best state, with the present one. */
+eqat_status eqi_block_ap_make_best(eqat_block_ap *job);
+void eqi_block_ap_drop_best(eqat_block_ap *job);
+
+/* ---- which state is kept (block_ap_keep.c) ---- */
 /* Loss of the stage's start on the validation samples, before its first step, when it matters. */
 eqat_status eqi_block_ap_measure_start(eqat_block_ap *job);
 /* Behind an epoch: copies its state when it is to be kept so far. */
 eqat_status eqi_block_ap_note(eqat_block_ap *job, int64_t epoch, double val_loss);
-/* Room for such a copy, for a state that is loaded. */
-eqat_status eqi_block_ap_make_best(eqat_block_ap *job);
-void eqi_block_ap_drop_best(eqat_block_ap *job);
 /* Behind the last epoch: leaves the stage in the state that is kept. */
 eqat_status eqi_block_ap_keep(eqat_block_ap *job, int64_t epoch, double val_loss);
 /* After EQAT_NUMERIC: back to the start of the stage at half the rates, or, not *again, to the

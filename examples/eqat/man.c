@@ -134,6 +134,7 @@ static void print_tail(void)
         ".It 0\nAll went well.\n"
         ".It 1\nA failure, told in one line on standard error; no output is left behind.\n"
         ".It 2\nThe command line was wrong.\n"
+        ".It 3\nThe result of\n.Cm quantize\nis there, but worse than round to nearest.\n"
         ".It 130\nInterrupted by SIGINT or SIGTERM, with no output left behind.\n.El\n"
         ".Sh EXAMPLES\n"
         "Two bits in groups of 64, both phases:\n"

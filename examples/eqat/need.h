@@ -16,7 +16,8 @@ typedef struct need {
     const char *out;
     const char *format; /* of it; NULL: the default */
     bool keep_ends;     /* embeddings and head must keep their type */
-    bool stages; /* the result of Block-AP stands on disk beside the one of E2E-QP for a while */
+    bool stages;    /* the result of Block-AP stands on disk beside the one of E2E-QP for a while */
+    int64_t judged; /* windows of the evaluation at the end */
     int64_t train, val, e2e_train; /* samples, as the data turned out; 0: as the options say */
 } need;
 

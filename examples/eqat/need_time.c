@@ -128,6 +128,8 @@ eqat_status need_time(tool *t, const need *n, const need_sizes *s, double *secon
     if (st == EQAT_OK && micros > 0 && n->data) micro = e2e_from_block(n, s, c);
     if (st != EQAT_OK) return st;
     c->e2e = micro * micros;
-    *seconds = c->e2e + (n->data ? tool_costs_block(c) * s->all / s->first : 0);
+    double judged = 3 * (double)pieces(n->judged, n->data ? n->block_ap->batch_size : 1) * c->move;
+    *seconds = c->e2e + judged * s->all / s->first +
+        (n->data ? tool_costs_block(c) * s->all / s->first : 0);
     return EQAT_OK;
 }

@@ -371,6 +371,18 @@ eqat_status output_save(tool *t, const output *out, eqat_model *model,
     return st;
 }
 
+void output_log_on(tool *t, const output *out, const eqat_save_options *options)
+{
+    char path[INSIDE];
+    long long bytes;
+    in_folder(out->path, LOG, path);
+    FILE *f = is_file(options) ? NULL : fopen(path, "ab");
+    if (!f) return;
+    fseek(f, 0, SEEK_END);
+    (void)tool_log_copy(t, ftell(f), f, &bytes);
+    fclose(f);
+}
+
 /* ---- the result of a phase ---- */
 
 static output stage_of(const output *out, char path[PATH_MAX])

@@ -4,6 +4,7 @@
 
 #include "checkpoint.h"
 #include "input.h"
+#include "judge.h"
 #include "need.h"
 #include "output.h"
 #include "record.h"
@@ -31,6 +32,7 @@ typedef struct job {
     bool keep_ends;
     output out;
     checkpoint kept;
+    judge judge;
     flag_values rules;
     input calib, e2e_in; /* path NULL: E2E-QP trains on the calibration data */
     eqat_block_ap *ap;   /* while it runs */
@@ -100,8 +102,9 @@ static int choose_method(job *j)
     return -1;
 }
 
-static eqat_status make_quantizer(job *j, eqat_model *model, eqat_quantizer **out)
+static eqat_status make_quantizer(void *user, eqat_model *model, eqat_quantizer **out)
 {
+    job *j = user;
     eqat_status st = eqat_quantizer_create(j->t.ctx, out, &j->quantizer);
     if (st == EQAT_OK) st = rules_add(&j->t, &j->rules, &j->quantizer, model, *out);
     if (st == EQAT_OK) st = eqat_model_check_save(model, *out, &j->save);
@@ -282,6 +285,7 @@ static eqat_status check_need(job *j, eqat_model *model, const eqat_quantizer *q
         n.train = eqat_data_train_size(data);
         n.val = eqat_data_val_size(data);
     }
+    if (n.data && !j->judge.off) n.judged = judge_windows(n.train, j->block_ap.epochs, n.val);
     if (j->method == EFFICIENTQAT) n.e2e_data = &j->e2e_data;
     n.stages = j->quantizes && j->method == EFFICIENTQAT;
     if (!quantizer) n.e2e_train = eqat_data_train_size(data);
@@ -331,6 +335,13 @@ static eqat_status run_both(job *j, eqat_model *model, const eqat_quantizer *qua
     return st;
 }
 
+static eqat_status take_windows(job *j, eqat_data *data)
+{
+    int64_t n =
+        judge_windows(eqat_data_train_size(data), j->block_ap.epochs, eqat_data_val_size(data));
+    return judge_take(&j->t, &j->judge, data, n);
+}
+
 static eqat_status run_trained(job *j, eqat_model *model, const eqat_quantizer *quantizer)
 {
     eqat_data *data = NULL;
@@ -341,6 +352,7 @@ static eqat_status run_trained(job *j, eqat_model *model, const eqat_quantizer *
         st = check_need(j, model, quantizer, data);
         if (st == EQAT_OK) st = train_blocks(j, model, quantizer, data);
     }
+    if (st == EQAT_OK) st = take_windows(j, data);
     eqat_data_free(data);
     return st;
 }
@@ -430,8 +442,10 @@ static int open_job(job *j, const char *command, int argc, char **argv)
 static int close_job(job *j, eqat_status status)
 {
     release_inputs(j);
+    judge_release(&j->judge);
     checkpoint_close(&j->kept, status == EQAT_OK);
-    return tool_close(&j->t, status);
+    int code = tool_close(&j->t, status);
+    return code == 0 && j->judge.worse ? 3 : code;
 }
 
 static eqat_status open_model(job *j, eqat_model **out)
@@ -453,6 +467,11 @@ static eqat_status make_result(job *j, eqat_status (*run)(job *j, eqat_model *mo
     if (st == EQAT_OK) st = run(j, model);
     if (st == EQAT_OK) st = output_save(&j->t, &j->out, model, &j->save);
     output_end_stage(&j->t, &j->out, st);
+    if (st == EQAT_OK && j->judge.ids) {
+        judge_result(&j->t, &j->judge, model, j->path, &j->model, make_quantizer, j);
+        output_log_on(&j->t, &j->out, &j->save);
+        return st;
+    }
     eqat_model_free(model);
     return st;
 }
@@ -495,6 +514,10 @@ int command_quantize(int argc, char **argv)
                  "ones",
          .on = &j.keep_ends},
         CHECKPOINT_FLAGS(&j.kept),
+        {.name = "no-judge",
+         .help = "do not end with the perplexities of input, round to nearest and result on "
+                 "validation samples",
+         .on = &j.judge.off},
         TOOL_FLAGS(&j.t),
     };
     const flag_group groups[] = {

@@ -284,11 +284,47 @@ class Tool(unittest.TestCase):
         self.assertEqual(events[0]["event"], "run")
         self.assertEqual((events[-1]["event"], events[-1]["status"]), ("end", "ok"))
         self.assertEqual(events[:-1], log_of(self.out))
-        self.assertEqual(events[-2]["event"], "saved")
-        self.assertEqual(events[-2]["path"], self.out)
+        self.assertEqual([e["event"] for e in events[-3:-1]], ["saved", "judged"])
+        self.assertEqual(events[-3]["path"], self.out)
         steps = [e for e in events if e["event"] == "step"]
         self.assertEqual(len(steps), 2 * 4)
         self.assertEqual(steps[-1]["step"], steps[-1]["steps"])
+
+    def test_the_end_tells_whether_training_paid(self):
+        """Four windows, a twentieth of two epochs of forty, are those that eval would take."""
+        windows = os.path.join(self.tmp, "windows.u16")
+        rounded = os.path.join(self.tmp, "rounded")
+        with open(self.train, "rb") as f, open(windows, "wb") as to:
+            to.write(f.read()[2 * 40 * 64 : 2 * 44 * 64])
+        few = ("--train-size", 40, "--val-size", 5, "--seq-len", 64, "--sampling", "consecutive")
+        args = ("--bits", 3, "--group-size", 32, "--calib", self.train, *few)
+        self.quantize(rounded, "--bits", 3, "--method", "rtn")
+        r = self.ok("quantize", self.model, "--out", self.out, *args, "--json")
+        judged = json.loads(r.stdout)["judged"]
+        self.assertEqual(judged.pop("windows"), 4)
+        for name, model in (
+            ("full_precision", self.model),
+            ("rtn", rounded),
+            ("result", self.out),
+        ):
+            evaluated = self.ok("eval", model, "--text", windows, "--seq-len", 64, "--json")
+            wanted = json.loads(evaluated.stdout)["perplexity"]
+            self.assertAlmostEqual(judged[name], wanted, 6, name)
+        self.assertEqual(log_of(self.out)[-1]["event"], "judged")
+        quiet = self.ok("quantize", self.model, "--out", self.out, "--force", *args, "--no-judge")
+        self.assertNotIn("validation windows", quiet.stdout)
+
+    def test_a_result_worse_than_rounding_exits_with_3_and_stays(self):
+        args = ("--bits", 3, "--group-size", 32, "--calib", self.train, *FEW, "--quant-lr", 1e3)
+        r = eqat("quantize", self.model, "--out", self.out, *args, "--keep", "last")
+        self.assertEqual(r.returncode, 3, r.stderr)
+        self.assertIn("worse than round to nearest", r.stderr)
+        self.assertGreater(self.perplexity(self.out), 100)
+        r = self.ok("quantize", self.model, "--out", self.out, "--force", *args)
+        self.assertIn("kept: its initial rounding", r.stderr)
+        for block in (e for e in log_of(self.out) if e["event"] == "block"):
+            (kept,) = block["kept"]
+            self.assertEqual((kept["epoch"], kept["val_loss"]), (-1, kept["start_loss"]))
 
     def test_log_has_losses_of_epochs_and_times_of_blocks(self):
         report = self.quantize(self.out, "--calib", self.train, *FEW, "--epochs", 2)

@@ -116,7 +116,8 @@ EQAT_API void eqat_context_trim(eqat_context *context);
 EQAT_API int32_t eqat_context_threads(const eqat_context *context);
 
 /** Asks the running (or, if none runs, the next) long call of this context to stop with
- * EQAT_CANCELLED at its next step, leaving everything consistent.  Async-signal-safe; any thread.
+ * EQAT_CANCELLED at once, in the middle of a matrix product or an attention too, leaving
+ * everything consistent; single ops on a tape do so as well.  Async-signal-safe; any thread.
  */
 EQAT_API void eqat_context_cancel(eqat_context *context);
 /** Takes back a request that no call has answered yet.  Async-signal-safe; any thread. */

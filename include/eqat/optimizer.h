@@ -66,9 +66,9 @@ EQAT_API eqat_status eqat_optimizer_step(eqat_optimizer *optimizer, double grad_
  * callback, clipping and recomputed segments on the tape, every gradient is applied and dropped as
  * soon as it is complete, so that they never exist together; the numbers are the same, but a
  * gradient that is not finite then stops the update of its own tensor and of those behind it, not
- * of those before.  A loss in which no parameter took part (its experts saw no token) gives
- * gradients of zeros.  The tape is cleared, also on failure; gradients are then unspecified.
- * Errors: those of eqat_tape_backward and eqat_optimizer_step. */
+ * of those before, and so does a cancel.  A loss in which no parameter took part (its experts saw
+ * no token) gives gradients of zeros.  The tape is cleared, also on failure; gradients are then
+ * unspecified. Errors: those of eqat_tape_backward and eqat_optimizer_step. */
 EQAT_API eqat_status eqat_optimizer_backward(eqat_optimizer *optimizer, eqat_tape *tape,
                                              eqat_tensor *loss);
 /** Factor of the schedule at step k, from 0; NaN of NULL. */

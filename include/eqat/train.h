@@ -178,7 +178,9 @@ EQAT_API int64_t eqat_block_ap_stage(const eqat_block_ap *job);
  * the device; without it nobody looks whether it is finite.  Errors: EQAT_INVALID_ARGUMENT (no
  * block is in work, no such batch, an epoch of a stage that is frozen, a loss callback that gives
  * something else than F32 [1]), EQAT_NUMERIC (the loss is not finite; the step counts as taken),
- * EQAT_IO (offload_dir), what the callbacks return, EQAT_CANCELLED. */
+ * EQAT_IO (offload_dir), what the callbacks return, EQAT_CANCELLED.  After a failure or
+ * EQAT_CANCELLED in the middle of the update some parameters have had theirs: whatever is called
+ * next tells so, until the block is abandoned; run begins it anew. */
 EQAT_API eqat_status eqat_block_ap_step(eqat_block_ap *job, int64_t epoch, int64_t step,
                                         double *loss);
 /** The forward pass of a step alone, for a loss and an update of one's own: the block in work on

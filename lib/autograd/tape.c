@@ -153,6 +153,8 @@ static eqat_status walk(eqi_tape *tape, eqat_status st, const eqi_sink *sink)
     tape->sink = sink;
     while (tape->count) {
         eqi_node *node = &tape->nodes[tape->count - 1];
+        /* With a sink, what was updated on the way would stay so. */
+        if (st == EQAT_OK && !sink) st = eqi_check_cancel(tape->ctx);
         if (st == EQAT_OK && node->out->grad) {
             if (node->op->backward)
                 st = node->op->backward(tape, node);

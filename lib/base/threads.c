@@ -286,3 +286,25 @@ void eqi_parallel(eqi_ctx *ctx, size_t count, eqi_task_fn fn, void *arg)
     else
         run_own(p);
 }
+
+typedef struct stoppable {
+    eqi_stop *stop;
+    eqi_task_fn fn;
+    void *arg;
+} stoppable;
+
+static void unless_stopped(void *arg, size_t index, int number)
+{
+    const stoppable *s = arg;
+    if (!eqi_stop_here(s->stop)) s->fn(s->arg, index, number);
+}
+
+eqat_status eqi_parallel_or_stop(eqi_ctx *ctx, eqi_stop *stop, size_t count, eqi_task_fn fn,
+                                 void *arg)
+{
+    stoppable s = {.stop = stop, .fn = fn, .arg = arg};
+    eqi_parallel(ctx, count, unless_stopped, &s);
+    if (!atomic_load_explicit(&stop->heard, memory_order_relaxed)) return EQAT_OK;
+    (void)eqi_check_cancel(ctx); /* the request is answered, unless it was taken back */
+    return eqi_fail(ctx, EQAT_CANCELLED, "cancelled");
+}

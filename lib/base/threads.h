@@ -28,4 +28,29 @@ int eqi_pool_size(const eqi_pool *pool);
  * job, and a busy machine, cost no more than the calling thread alone. */
 void eqi_parallel(eqi_ctx *ctx, size_t count, eqi_task_fn fn, void *arg);
 
+/* What a long computation looks at between two pieces of its work. */
+typedef struct eqi_stop {
+    const atomic_int *asked;
+    atomic_bool heard; /* something was left out */
+} eqi_stop;
+
+static inline void eqi_stop_init(eqi_stop *stop, const eqi_ctx *ctx)
+{
+    stop->asked = &ctx->cancelled;
+    atomic_init(&stop->heard, false);
+}
+
+/* Whether to stop here; the result is then worth nothing. */
+static inline bool eqi_stop_here(eqi_stop *stop)
+{
+    if (!atomic_load_explicit(stop->asked, memory_order_relaxed)) return false;
+    atomic_store_explicit(&stop->heard, true, memory_order_relaxed);
+    return true;
+}
+
+/* Leaves tasks out once eqat_context_cancel was called; EQAT_CANCELLED when any was, or when a task
+ * has stopped half-way. */
+eqat_status eqi_parallel_or_stop(eqi_ctx *ctx, eqi_stop *stop, size_t count, eqi_task_fn fn,
+                                 void *arg);
+
 #endif

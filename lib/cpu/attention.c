@@ -49,7 +49,8 @@ eqi_attention_head eqi_attention_head_of(const eqi_attention_call *c, int64_t b,
                                 .segments = c->segments ? (const int32_t *)c->segments->data +
                                         b * c->segments->stride[0]
                                                         : NULL,
-                                .elem = c->elem};
+                                .elem = c->elem,
+                                .stop = c->stop};
 }
 
 eqi_elem eqi_attention_elem(const eqi_simd *simd, eqi_dtype dtype)
@@ -101,12 +102,15 @@ eqat_status eqi_cpu_attention(eqi_ctx *ctx, const eqi_view *o, const eqi_view *l
 {
     if (eqi_view_count(q) == 0) return EQAT_OK;
     const eqi_simd *simd = eqi_cpu_of(ctx)->simd;
+    eqi_stop stop;
+    eqi_stop_init(&stop, ctx);
     eqi_attention_call call = {.q = q,
                                .k = k,
                                .v = v,
                                .segments = segments,
                                .desc = d,
-                               .elem = eqi_attention_elem(simd, q->dtype)};
+                               .elem = eqi_attention_elem(simd, q->dtype),
+                               .stop = &stop};
     pass p = {.simd = simd, .call = &call, .o = o, .lse = lse, .per = q->shape[2] / k->shape[2]};
     eqi_attention_head any = eqi_attention_head_of(&call, 0, 0);
     size_t size = eqi_elem_size(call.elem);
@@ -124,8 +128,10 @@ eqat_status eqi_cpu_attention(eqi_ctx *ctx, const eqi_view *o, const eqi_view *l
     if (!p.keys || !p.workers) return EQAT_OUT_OF_MEMORY;
     for (p.first = 0; p.first < all; p.first += step) {
         p.heads = eqi_min64(step, all - p.first);
-        eqi_parallel(ctx, (size_t)(p.heads * p.key_blocks), pack_task, &p);
-        eqi_parallel(ctx, (size_t)(p.heads * p.per * p.query_blocks), query_task, &p);
+        EQI_RETURN_IF(
+            eqi_parallel_or_stop(ctx, &stop, (size_t)(p.heads * p.key_blocks), pack_task, &p));
+        EQI_RETURN_IF(eqi_parallel_or_stop(ctx, &stop, (size_t)(p.heads * p.per * p.query_blocks),
+                                           query_task, &p));
     }
     return EQAT_OK;
 }

@@ -8,6 +8,7 @@ typedef struct eqi_attention_call {
     const eqi_view *q, *k, *v, *segments;
     const eqi_attention_desc *desc;
     eqi_elem elem;
+    eqi_stop *stop;
 } eqi_attention_call;
 
 eqi_elem eqi_attention_elem(const eqi_simd *simd, eqi_dtype dtype);

@@ -71,12 +71,15 @@ eqat_status eqi_cpu_attention_bwd(eqi_ctx *ctx, const eqi_view *dq, const eqi_vi
 {
     if (eqi_view_count(k) == 0) return EQAT_OK;
     const eqi_simd *simd = eqi_cpu_of(ctx)->simd;
+    eqi_stop stop;
+    eqi_stop_init(&stop, ctx);
     eqi_attention_call call = {.q = q,
                                .k = k,
                                .v = v,
                                .segments = segments,
                                .desc = d,
-                               .elem = eqi_attention_elem(simd, q->dtype)};
+                               .elem = eqi_attention_elem(simd, q->dtype),
+                               .stop = &stop};
     pass p = {.simd = simd,
               .call = &call,
               .dq = dq,
@@ -101,7 +104,7 @@ eqat_status eqi_cpu_attention_bwd(eqi_ctx *ctx, const eqi_view *dq, const eqi_vi
     }
     for (p.first = 0; p.first < all; p.first += step) {
         int64_t heads = eqi_min64(step, all - p.first);
-        eqi_parallel(ctx, (size_t)(heads * p.per), head_task, &p);
+        EQI_RETURN_IF(eqi_parallel_or_stop(ctx, &stop, (size_t)(heads * p.per), head_task, &p));
         if (p.parts)
             eqi_parallel(ctx, (size_t)(heads * eqi_ceil_div(k->shape[1], SUM_ROWS)), sum_task, &p);
     }

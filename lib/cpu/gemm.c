@@ -207,6 +207,8 @@ static void tile_task(void *arg, size_t index, int worker)
 static eqat_status panels(eqi_ctx *ctx, job *j)
 {
     int64_t n_all = j->n.count * j->periods;
+    eqi_stop stop;
+    eqi_stop_init(&stop, ctx);
     bool a_needed = !j->a_direct || j->m.last % ROW_UNIT != 0;
     int64_t m_step = a_needed
         ? eqi_min64(eqi_max64((int64_t)(PANEL_BYTES / tile_a_bytes(j)), 1), j->m.count)
@@ -229,8 +231,9 @@ static eqat_status panels(eqi_ctx *ctx, job *j)
             j->pack_b = j->m_first == 0;
             j->pack_a = a_needed && (j->n_first == 0 || again);
             size_t tasks = (size_t)((j->pack_a ? j->m_tiles : 0) + (j->pack_b ? j->n_tiles : 0));
-            eqi_parallel(ctx, tasks, pack_task, j);
-            eqi_parallel(ctx, (size_t)(j->m_tiles * j->n_tiles), tile_task, j);
+            EQI_RETURN_IF(eqi_parallel_or_stop(ctx, &stop, tasks, pack_task, j));
+            EQI_RETURN_IF(
+                eqi_parallel_or_stop(ctx, &stop, (size_t)(j->m_tiles * j->n_tiles), tile_task, j));
             if (atomic_load_explicit(&j->failed, memory_order_relaxed))
                 return eqi_fail(ctx, EQAT_BACKEND, "a matrix product failed");
         }

@@ -51,6 +51,7 @@ struct eqat_block_ap {
      * FROZEN when the model has its weights and the quantized stream is on its way through. */
     eqi_block work;
     int64_t taken; /* steps of it, over all epochs: where run goes on */
+    bool cut; /* its last step was cancelled in the middle of an update: it is to be given up */
     /* How many of its stages are frozen: the linears of these are packed, those of the next one
      * have masters, and those of later ones are dense in the compute dtype. */
     int64_t stage;

@@ -124,6 +124,7 @@ eqat_status eqat_block_ap_run(eqat_block_ap *job)
 {
     EQI_ENTER_OF(job);
     while (job->block < job->model->config.blocks) {
+        if (job->cut) eqat_block_ap_abandon(job);
         if (job->work.state == EQI_BLOCK_DENSE) EQI_RETURN_IF(eqat_block_ap_begin(job));
         eqat_status st = job->work.state == EQI_BLOCK_MASTERS ? run_block(job) : EQAT_OK;
         if (st == EQAT_OK) st = eqat_block_ap_finish(job);

@@ -145,6 +145,7 @@ eqat_status eqat_block_ap_save(eqat_block_ap *job, const char *path)
     eqi_state *state;
     eqat_status st;
     place p = place_of(job);
+    if (job->cut) return eqi_block_ap_expect_training(job);
     EQI_RETURN_IF(p.working ? eqi_block_ap_begin_stage(job) : eqi_model_check_idle(job->model));
     EQI_RETURN_IF(eqi_state_create(job->ctx, &state, path, KIND));
     EQI_GOTO(failed, agree(job, state));

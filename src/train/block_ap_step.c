@@ -108,6 +108,7 @@ static eqat_status update(eqat_block_ap *job, int64_t step, eqi_tensor *loss)
     eqat_status st = eqat_optimizer_backward(job->optimizer, job->tape, loss);
     if (st != EQAT_OK) {
         eqat_optimizer_zero_grad(job->optimizer); /* half a gradient */
+        job->cut = eqi_optimizer_is_torn(job->optimizer);
         return st;
     }
     return keep_loss(job, norm_slot(job, step), eqi_optimizer_norm(job->optimizer));

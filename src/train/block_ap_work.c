@@ -92,6 +92,7 @@ static void give_up(eqat_block_ap *job)
     eqi_block_ap_drop_optimizer(job);
     eqi_block_ap_drop_best(job);
     eqi_block_drop(job->ctx, &job->work);
+    job->cut = false;
     job->stage = 0;
     job->model->job = EQI_JOB_NONE;
 }
@@ -170,6 +171,10 @@ void eqat_block_ap_abandon(eqat_block_ap *job)
 
 eqat_status eqi_block_ap_expect_training(eqat_block_ap *job)
 {
+    if (job->cut)
+        return eqi_fail(job->ctx, EQAT_INVALID_ARGUMENT,
+                        "block %lld: found its last step cut off half-way, expected abandon first",
+                        (long long)job->block);
     if (job->work.state == EQI_BLOCK_MASTERS) return eqi_block_ap_catch_up(job);
     return eqi_fail(job->ctx, EQAT_INVALID_ARGUMENT,
                     "block %lld: found it not in work, expected begin first",

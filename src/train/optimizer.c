@@ -329,6 +329,13 @@ eqi_tensor *eqi_optimizer_parameter(const eqat_optimizer *o, size_t i) { return 
 
 eqi_tensor *eqi_optimizer_norm(const eqat_optimizer *o) { return o->norm; }
 
+bool eqi_optimizer_is_torn(const eqat_optimizer *o)
+{
+    for (size_t i = 0; i < o->count; i++)
+        if (o->moments[i].steps > o->steps) return true;
+    return false;
+}
+
 void eqi_optimizer_scale_rates(eqat_optimizer *o, double factor)
 {
     for (int32_t i = 0; i < o->groups; i++) o->rates[i] *= factor;

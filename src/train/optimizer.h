@@ -12,6 +12,8 @@ size_t eqi_optimizer_count(const eqat_optimizer *optimizer);
 eqi_tensor *eqi_optimizer_parameter(const eqat_optimizer *optimizer, size_t index);
 /* F32 [1] on the device, of the last step; borrowed. */
 eqi_tensor *eqi_optimizer_norm(const eqat_optimizer *optimizer);
+/* A step has failed or was cancelled when some parameters had their update. */
+bool eqi_optimizer_is_torn(const eqat_optimizer *optimizer);
 /* Of every group. */
 void eqi_optimizer_scale_rates(eqat_optimizer *optimizer, double factor);
 

@@ -10,6 +10,7 @@
 
 #define OK(expr) ck_assert_int_eq(expr, EQAT_OK)
 
+TCase *cancel_case(void);
 TCase *floats_case(void);
 TCase *frees_case(void);
 TCase *options_case(void);

@@ -4,6 +4,7 @@
 int main(void)
 {
     Suite *s = suite_create("api");
+    suite_add_tcase(s, cancel_case());
     suite_add_tcase(s, floats_case());
     suite_add_tcase(s, frees_case());
     suite_add_tcase(s, options_case());

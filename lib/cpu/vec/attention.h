@@ -4,6 +4,7 @@
 #ifndef EQI_CPU_VEC_ATTENTION_H
 #define EQI_CPU_VEC_ATTENTION_H
 
+#include "base/threads.h"
 #include "cpu/vec/operand.h"
 
 /* Queries and keys per block. */
@@ -16,6 +17,7 @@ typedef struct eqi_attention_head {
     eqi_rows q, k, v;        /* of this head: rows are tokens */
     const int32_t *segments; /* of this sequence or NULL */
     eqi_elem elem;
+    eqi_stop *stop;
 } eqi_attention_head;
 
 /* What all query blocks of a head read: k in rows of `inner` values, padded with zeros to whole

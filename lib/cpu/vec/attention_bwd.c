@@ -225,7 +225,7 @@ void VEC(attention_bwd)(const eqi_attention_head *h, const eqi_attention_grad *g
     row_sums(h, b, g);
     memset(b->dq, 0, (size_t)(blocks * outer * EQI_ATT_Q) * sizeof(float));
     VEC(tile_begin)(h->elem);
-    for (int64_t k0 = 0; k0 < h->keys; k0 += EQI_ATT_K) {
+    for (int64_t k0 = 0; k0 < h->keys && !eqi_stop_here(h->stop); k0 += EQI_ATT_K) {
         int64_t n = eqi_min_i64(EQI_ATT_K, h->keys - k0);
         bool first = true;
         pack_keys(h, b, k0, n);

@@ -98,7 +98,7 @@ static double e2e_bytes(const need *n, const eqat_model_info *m, const block_siz
 {
     double rows = (double)n->e2e->micro_batch_size * (double)n->e2e_data->seq_len;
     double ends = (m->tied_embeddings ? 1 : 2) * (double)m->vocab_size * (double)m->hidden_size;
-    double trained = (n->e2e->params == EQAT_E2E_SZ ? 2 : 1) * 16 * all->groups;
+    double trained = (n->e2e->params == EQAT_E2E_SZ ? 2 : 1) * 20 * all->groups;
     double blocks = (double)m->blocks, kept = n->e2e->keep_activations ? blocks : 1;
     return all->packed + trained + ends * element +
         blocks * rows * (double)m->hidden_size * element +

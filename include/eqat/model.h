@@ -164,7 +164,8 @@ EQAT_API const char *eqat_model_parameter_name(eqat_model *model, size_t index);
  * block after block.  On failure or cancellation the blocks that were finished stay quantized.
  * Errors: EQAT_INVALID_ARGUMENT (a group that does not divide the row, a row that is no multiple of
  * 32, a linear that is quantized already, a job that has the model; before anything is changed),
- * those of reading weights, EQAT_NUMERIC (a weight is not finite), EQAT_CANCELLED. */
+ * those of reading weights, EQAT_NUMERIC (a weight is not finite, or so large that fp16
+ * does not hold its group's scale), EQAT_CANCELLED. */
 EQAT_API eqat_status eqat_model_quantize_rtn(eqat_model *model, const eqat_quantizer *quantizer);
 
 /** Replaces the weight of linear `linear` of block `block` (as eqat_model_linear counts) by codes

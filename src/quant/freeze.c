@@ -31,10 +31,37 @@ static eqat_status clamp_s(eqi_tensor *s)
     float *host;
     EQI_RETURN_IF(to_host(s, &host));
     int64_t n = eqi_view_count(&s->v);
-    for (int64_t i = 0; i < n; i++) host[i] = fminf(fmaxf(host[i], EQI_SCALE_MIN), EQI_SCALE_MAX);
+    for (int64_t i = 0; i < n; i++) /* a NaN stays one */
+        host[i] = host[i] < EQI_SCALE_MIN ? EQI_SCALE_MIN
+            : host[i] > EQI_SCALE_MAX     ? EQI_SCALE_MAX
+                                          : host[i];
     eqat_status st = eqi_tensor_upload(s, host, (size_t)n * sizeof(float));
     eqi_free(eqi_tensor_ctx(s), host);
     return st;
+}
+
+eqat_status eqi_quant_check_scales(const char *name, const eqi_tensor *s, bool trained)
+{
+    eqi_ctx *ctx = eqi_tensor_ctx(s);
+    float *host;
+    EQI_RETURN_IF(to_host(s, &host));
+    long long n = (long long)eqi_view_count(&s->v), low = 0, high = 0, bad = 0;
+    for (int64_t i = 0; i < n; i++) {
+        low += host[i] <= EQI_SCALE_MIN;
+        high += host[i] >= EQI_SCALE_MAX;
+        bad += isnan(host[i]);
+    }
+    eqi_free(ctx, host);
+    if (bad || (high && !trained))
+        return eqi_fail(ctx, EQAT_NUMERIC,
+                        "%s: found %lld of %lld scales %s, expected what fp16 stores, up to 65504",
+                        name, bad ? bad : high, n, bad ? "that are nan" : "of 65504 or more");
+    if (low + high)
+        eqi_log(ctx, EQI_LOG_WARN,
+                "%s: %lld of %lld scales are clamped to what fp16 stores: %lld to 2^-24, %lld to "
+                "65504",
+                name, low + high, n, low, high);
+    return EQAT_OK;
 }
 
 eqat_status eqi_quant_round_z(eqi_tensor *z, int bits, eqi_tensor **out)

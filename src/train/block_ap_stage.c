@@ -51,7 +51,7 @@ static eqat_status start_linear(eqat_block_ap *job, int i)
     eqat_status st = quant.kind->start(&quant, l->weight.w, l->beside);
     if (st != EQAT_OK) return eqi_fail_in(job->ctx, st, "%s", l->name);
     l->quant = quant;
-    return EQAT_OK;
+    return eqi_quant_check_scales(l->name, l->beside[0], false);
 }
 
 /* May be called again after a failure. */
@@ -166,10 +166,12 @@ static eqat_status take_codes(const eqat_block_ap *job, eqi_weight *packed)
     for (int i = 0; i < b->n_linears; i++) {
         const eqi_linear *l = &b->linears[i];
         if (!trains(job, l)) continue;
-        if (!l->quant.kind)
+        if (!l->quant.kind) {
             EQI_RETURN_IF(eqi_round_kept(l->weight.w, l->stored));
-        else
-            EQI_RETURN_IF(l->quant.kind->freeze(&l->quant, l->weight.w, l->beside, &packed[i]));
+            continue;
+        }
+        EQI_RETURN_IF(eqi_quant_check_scales(l->name, l->beside[0], true));
+        EQI_RETURN_IF(l->quant.kind->freeze(&l->quant, l->weight.w, l->beside, &packed[i]));
     }
     for (int i = 0; i < b->n_norms && norms_train(job); i++)
         EQI_RETURN_IF(eqi_round_kept(b->norms[i].gain, b->norms[i].stored));

@@ -137,6 +137,8 @@ static void end_training(eqat_e2e_qp *job, void (*end)(eqi_trained *))
         eqi_trained *t = &job->trained[i];
         eqi_tensor_zero_grad(t->value);
         t->value->requires_grad = t->was_trainable;
+        eqi_tensor_unref(t->good);
+        t->good = NULL;
         end(t);
     }
     job->count = 0;
@@ -494,6 +496,7 @@ eqat_status eqat_e2e_qp_finish(eqat_e2e_qp *job)
     EQI_ENTER_OF(job);
     EQI_RETURN_IF(eqi_e2e_qp_check_step(job, 0));
     for (size_t i = 0; i < job->count; i++) EQI_RETURN_IF(round_stored(&job->trained[i]));
+    EQI_RETURN_IF(eqi_e2e_qp_tell_unchanged(job));
     end_training(job, keep);
     job->finished = true;
     return EQAT_OK;
@@ -550,6 +553,16 @@ static eqat_status accumulate_step(eqat_e2e_qp *job, int64_t step)
     return EQAT_OK;
 }
 
+/* What gave the last finite loss is kept, and training is over. */
+static eqat_status fall_back(eqat_e2e_qp *job, int64_t step)
+{
+    eqi_log(job->ctx, EQI_LOG_WARN, "E2E-QP: %s; kept: the state behind %lld of %lld steps",
+            job->ctx->error, (long long)step - 1, (long long)eqat_e2e_qp_steps(job));
+    job->ctx->error[0] = 0; /* mended */
+    EQI_RETURN_IF(eqi_e2e_qp_back_to_good(job));
+    return eqat_e2e_qp_finish(job);
+}
+
 eqat_status eqat_e2e_qp_run(eqat_e2e_qp *job)
 {
     EQI_ENTER_OF(job);
@@ -557,8 +570,11 @@ eqat_status eqat_e2e_qp_run(eqat_e2e_qp *job)
     if (job->finished) return eqi_e2e_qp_check_step(job, 0);
     for (int64_t step = eqat_optimizer_steps(job->optimizer); step < steps; step++) {
         EQI_RETURN_IF(accumulate_step(job, step));
+        eqat_status st = report_loss(job, step);
+        if (st == EQAT_NUMERIC && eqi_e2e_qp_has_good(job)) return fall_back(job, step);
+        EQI_RETURN_IF(st);
+        EQI_RETURN_IF(eqi_e2e_qp_keep_good(job));
         EQI_RETURN_IF(eqat_e2e_qp_step(job));
-        EQI_RETURN_IF(report_loss(job, step));
         if (job->options.progress) EQI_RETURN_IF(report(job, step, job->reports[step]));
     }
     return eqat_e2e_qp_finish(job);

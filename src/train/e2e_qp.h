@@ -21,6 +21,7 @@ typedef struct eqi_trained {
     eqi_tensor *value;  /* F32, trains; what *place is during training */
     eqi_tensor
         *before; /* a copy (F16 of scales: it is exact); of zero points the model's own tensor */
+    eqi_tensor *good; /* a copy while the last loss was finite; NULL: none yet */
     bool was_trainable;
     int bits;          /* of zero points */
     eqi_stored stored; /* of gains */
@@ -51,6 +52,12 @@ eqat_status eqi_e2e_qp_check_options(const eqat_model *model, const eqat_data *d
                                      const eqat_e2e_qp_options *options);
 /* EQAT_INVALID_ARGUMENT: no linear is quantized. */
 eqat_status eqi_e2e_qp_refuse_dense(const eqat_model *model);
+/* Copies what trains, when its loss is finite; whether there is such a copy; back to it. */
+eqat_status eqi_e2e_qp_keep_good(eqat_e2e_qp *job);
+bool eqi_e2e_qp_has_good(const eqat_e2e_qp *job);
+eqat_status eqi_e2e_qp_back_to_good(eqat_e2e_qp *job);
+/* Warns when all values, rounded, are what they were: rates that are too low for what is stored. */
+eqat_status eqi_e2e_qp_tell_unchanged(const eqat_e2e_qp *job);
 /* Gives up what was accumulated. */
 void eqi_e2e_qp_drop_gradients(eqat_e2e_qp *job);
 /* EQAT_INVALID_ARGUMENT when it is finished or there is no such step. */

@@ -17,8 +17,23 @@ static eqat_status agree(const eqat_e2e_qp *job, eqi_state *state)
     return eqi_state_agree_options(state, &eqi_struct_e2e_qp, &job->options);
 }
 
+/* Of a run that may have to go back. */
+static eqat_status list_good(eqat_e2e_qp *job, eqi_state *state)
+{
+    int64_t good = eqi_e2e_qp_has_good(job);
+    EQI_RETURN_IF(eqi_state_number(state, "good", 1, &good));
+    if (good && !eqi_e2e_qp_has_good(job)) EQI_RETURN_IF(eqi_e2e_qp_keep_good(job)); /* room */
+    for (size_t i = 0; i < job->count && good; i++) {
+        char name[64];
+        snprintf(name, sizeof name, "good.%zu", i);
+        EQI_RETURN_IF(eqi_state_tensor(state, name, job->trained[i].good));
+    }
+    return EQAT_OK;
+}
+
 static eqat_status list_all(eqat_e2e_qp *job, eqi_state *state)
 {
+    EQI_RETURN_IF(list_good(job, state));
     for (size_t i = 0; i < job->count; i++) {
         char name[64];
         snprintf(name, sizeof name, "trained.%zu", i);

@@ -576,6 +576,41 @@ START_TEST(a_loss_that_is_not_finite_ends_the_run)
 }
 END_TEST
 
+/* The parameters of one step become NaN, which the loss of the next one shows. */
+static eqat_status break_values(void *user, eqat_tensor *const *parameters, size_t count)
+{
+    int *calls = user;
+    (void)count;
+    return ++*calls == 4 ? eqat_tensor_fill(parameters[0], NAN) : EQAT_OK;
+}
+
+START_TEST(a_run_that_breaks_ends_with_its_last_good_state)
+{
+    bench broken = set_up_packed(8), whole = set_up_packed(8);
+    eqat_e2e_qp_options o = fast_e2e_options();
+    eqat_e2e_qp *job;
+    int calls = 0;
+    o.epochs = 4;
+    o.gradient = break_values;
+    o.gradient_user = &calls;
+    OK(broken.ctx, eqat_e2e_qp_train(broken.model, broken.data, &o));
+    ck_assert_int_eq(calls, 4); /* the fifth loss is nan */
+    calls = 10;
+    OK(whole.ctx, eqat_e2e_qp_create(whole.model, &job, whole.data, &o));
+    ck_assert_int_gt(eqat_e2e_qp_steps(job), 4);
+    for (int64_t step = 0; step < 3; step++) {
+        for (int64_t micro = 0; micro < eqat_e2e_qp_micro_steps(job, step); micro++)
+            OK(whole.ctx, eqat_e2e_qp_accumulate(job, step, micro, NULL));
+        OK(whole.ctx, eqat_e2e_qp_step(job));
+    }
+    OK(whole.ctx, eqat_e2e_qp_finish(job));
+    eqat_e2e_qp_free(job);
+    same_logits(broken.model, whole.model, TIME);
+    tear_down(&broken);
+    tear_down(&whole);
+}
+END_TEST
+
 /* Steps 0 (at rate 0) and 1; how far the first scale moved, in units of the rate. */
 static double movement(double max_grad_norm, double *norm, double *expected_norm)
 {
@@ -696,6 +731,7 @@ int main(void)
     tcase_add_test(tc, a_loss_of_ones_own_takes_the_place_of_the_cross_entropy);
     tcase_add_test(tc, a_loss_of_ones_own_is_one_number_or_an_error);
     tcase_add_test(tc, a_loss_that_is_not_finite_ends_the_run);
+    tcase_add_test(tc, a_run_that_breaks_ends_with_its_last_good_state);
     tcase_add_test(tc, the_norm_is_clipped);
     tcase_add_test(tc, bad_input_is_refused);
     tcase_add_test(tc, check_refuses_what_create_would);

@@ -260,6 +260,92 @@ START_TEST(a_state_knows_tries_and_the_best)
 }
 END_TEST
 
+/* Weights that no scale of fp16 reaches, and scales that are not numbers. */
+START_TEST(what_must_become_garbage_is_refused)
+{
+    const char *const name = "model.layers.1.mlp.up_proj.weight";
+    bench b = set_up(&usual);
+    eqat_tensor *w;
+    int64_t n;
+    OK(b.ctx, eqat_model_parameter(b.model, name, &w));
+    float *x = read_floats(w, &n);
+    for (int64_t i = 0; i < n; i++) x[i] *= 1e20f;
+    OK(b.ctx, eqat_tensor_write(w, x, (size_t)n * sizeof *x));
+    free(x);
+    says(b.ctx, eqat_model_quantize_rtn(b.model, b.quantizer), EQAT_NUMERIC,
+         "model.layers.1.mlp.up_proj: found 192 of 192 scales of 65504 or more, expected what fp16 "
+         "stores, up to 65504");
+    tear_down(&b);
+    b = set_up(&usual);
+    eqat_block_ap *job;
+    OK(b.ctx, eqat_block_ap_create(b.model, &job, b.quantizer, b.data, NULL));
+    OK(b.ctx, eqat_block_ap_begin(job));
+    OK(b.ctx, eqat_tensor_fill(eqat_block_ap_parameter(job, "mlp.up_proj.scales"), NAN));
+    says(b.ctx, eqat_block_ap_finish(job), EQAT_NUMERIC, "scales that are nan");
+    eqat_block_ap_free(job);
+    tear_down(&b);
+}
+END_TEST
+
+/* A step, and what fp16 takes from the range by rounding it. */
+static float allowed(const float *w, int n, int bits, float step)
+{
+    float low = 0, high = 0, top = (float)((1 << bits) - 1);
+    for (int i = 0; i < n; i++) {
+        low = fminf(low, w[i]);
+        high = fmaxf(high, w[i]);
+    }
+    return 1.001f * step + (high > low ? fabsf(high - low - top * step) : 0);
+}
+
+/* Constant, one-sided, all zero, one huge outlier, tiny: no weight is further off than its group's
+ * step allows, and nothing is NaN. */
+START_TEST(odd_groups_err_by_a_step_at_most)
+{
+    enum { ROWS = 6, WIDTH = 32 };
+    const int64_t shape[2] = {ROWS, WIDTH};
+    for (int bits = 2; bits <= 8; bits++)
+        for (int init = 0; init < 2; init++) {
+            eqat_context *ctx = make_context(1, 0);
+            eqat_quantizer_options o;
+            eqat_quantizer *q;
+            eqat_tensor *t, *s, *z, *codes, *back;
+            float w[ROWS * WIDTH];
+            int64_t n;
+            for (int i = 0; i < WIDTH; i++) {
+                w[i] = 0.3f;
+                w[WIDTH + i] = -1 - 0.01f * (float)i;
+                w[2 * WIDTH + i] = 0;
+                w[3 * WIDTH + i] = i == 7 ? 3e4f : 0.01f * (float)(i - 16);
+                w[4 * WIDTH + i] = 1e-5f * (float)(i - 16);
+                w[5 * WIDTH + i] = i % 2 ? 1e4f : -2e4f;
+            }
+            eqat_quantizer_options_init(&o, sizeof o);
+            o.bits = bits;
+            o.group_size = WIDTH;
+            o.init = init;
+            OK(ctx, eqat_quantizer_create(ctx, &q, &o));
+            OK(ctx, eqat_tensor_create(ctx, &t, EQAT_F32, 2, shape, w));
+            OK(ctx, eqat_quantizer_quantize(q, t, &s, &z, &codes));
+            OK(ctx, eqat_quantizer_dequantize(q, codes, s, z, EQAT_F32, &back));
+            float *steps = read_floats(s, &n), *found = read_floats(back, &n);
+            for (int i = 0; i < ROWS * WIDTH; i++) {
+                ck_assert(isfinite(found[i]));
+                if (init == 0)
+                    ck_assert_float_le(
+                        fabsf(found[i] - w[i]),
+                        allowed(w + i / WIDTH * WIDTH, WIDTH, bits, steps[i / WIDTH]));
+            }
+            free(steps);
+            free(found);
+            eqat_tensor *used[] = {t, s, z, codes, back};
+            for (int i = 0; i < 5; i++) eqat_tensor_free(used[i]);
+            eqat_quantizer_free(q);
+            eqat_context_free(ctx);
+        }
+}
+END_TEST
+
 START_TEST(what_cannot_be_judged_is_refused)
 {
     bench b = set_up(&usual);
@@ -295,5 +381,7 @@ int main(void)
     tcase_add_test(tc, numbers_that_stay_so_leave_the_rounding);
     tcase_add_test(tc, a_state_knows_tries_and_the_best);
     tcase_add_test(tc, what_cannot_be_judged_is_refused);
+    tcase_add_test(tc, what_must_become_garbage_is_refused);
+    tcase_add_test(tc, odd_groups_err_by_a_step_at_most);
     return run_case("what is kept", tc, CK_NOFORK);
 }

@@ -79,7 +79,8 @@ static json_t *states_of(const checkpoint *c) { return json_object_get(c->manife
 
 static bool is_state(const char *name)
 {
-    return (!strncmp(name, "block-ap-", 9) || !strncmp(name, "e2e-qp-", 7)) && strstr(name, ENDING);
+    return (!strncmp(name, "block-ap-", 9) || !strncmp(name, "e2e-qp-", 7)) &&
+        strstr(name, ENDING) && !strchr(name, '/');
 }
 
 static bool is_ours(const char *name)
@@ -123,7 +124,8 @@ static eqat_status clean(tool *t, const checkpoint *c)
 /* Takes the reference. */
 static eqat_status commit(tool *t, checkpoint *c, json_t *manifest)
 {
-    int fd = openat(c->folder, NEXT_MANIFEST, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    int fd = openat(c->folder, NEXT_MANIFEST, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC,
+                    0666);
     bool done = fd >= 0 && manifest &&
         json_dumpfd(manifest, fd, JSON_INDENT(2) | JSON_REAL_PRECISION(10)) == 0 && fsync(fd) == 0;
     if (fd >= 0 && close(fd) != 0) done = false;
@@ -136,6 +138,23 @@ static eqat_status commit(tool *t, checkpoint *c, json_t *manifest)
     c->manifest = manifest;
     fsync(c->folder);
     return EQAT_OK;
+}
+
+/* The folder may come from a stranger: what is named is read, and removed at the end. */
+static bool names_states(const json_t *states)
+{
+    const char *phase;
+    json_t *file;
+    json_object_foreach((json_t *)states, phase,
+                        file) if (!json_is_string(file) ||
+                                  !is_state(json_string_value(file))) return false;
+    return json_is_object(states);
+}
+
+static bool is_sound(const json_t *runs, const json_t *states, json_int_t bytes, json_int_t number)
+{
+    return json_is_array(runs) && names_states(states) && bytes >= 0 && number >= 0 &&
+        number < INT_MAX;
 }
 
 static eqat_status load_manifest(tool *t, checkpoint *c)
@@ -155,18 +174,22 @@ static eqat_status load_manifest(tool *t, checkpoint *c)
     json_int_t bytes, number;
     if (json_unpack(c->manifest, "{s:i,s:o,s:o,s:o,s:o,s:I,s:I}", "eqat_checkpoint", &version, "of",
                     &of, "run", &first, "runs", &runs, "states", &states, "log_bytes", &bytes,
-                    "number", &number) == 0 &&
-        version == VERSION)
-        return EQAT_OK;
-    return tool_fail(t, EQAT_FORMAT, "%s/" MANIFEST ": found version %d, expected %d: damaged?",
-                     c->dir, version, VERSION);
+                    "number", &number) != 0 ||
+        version != VERSION)
+        return tool_fail(t, EQAT_FORMAT, "%s/" MANIFEST ": found version %d, expected %d: damaged?",
+                         c->dir, version, VERSION);
+    if (is_sound(runs, states, bytes, number)) return EQAT_OK;
+    return tool_fail(t, EQAT_FORMAT,
+                     "%s/" MANIFEST ": found a number or a name of a state that no run writes: "
+                     "damaged?",
+                     c->dir);
 }
 
 /* What the log in the folder lacks. */
 static bool append_log(tool *t, const checkpoint *c, long long *bytes)
 {
     long long before = json_integer_value(json_object_get(c->manifest, "log_bytes"));
-    int fd = openat(c->folder, LOG, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+    int fd = openat(c->folder, LOG, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0666);
     FILE *f = fd >= 0 ? fdopen(fd, "wb") : NULL;
     if (!f && fd >= 0) close(fd);
     if (!f) return false;
@@ -196,10 +219,11 @@ static eqat_status begin_manifest(tool *t, checkpoint *c, json_t *of)
 static eqat_status take_up(tool *t, checkpoint *c)
 {
     json_int_t bytes = json_integer_value(json_object_get(c->manifest, "log_bytes"));
+    int fd = bytes ? openat(c->folder, LOG, O_WRONLY | O_NOFOLLOW | O_CLOEXEC) : -1;
     char *path = in_folder(c, LOG);
-    bool done = tool_log_before(t, path, bytes);
-    if (done && bytes && truncate(path, bytes) != 0) done = false;
+    bool done = !bytes || (fd >= 0 && tool_log_before(t, path, bytes) && ftruncate(fd, bytes) == 0);
     int err = errno;
+    if (fd >= 0) close(fd);
     free(path);
     if (!done)
         return tool_fail(t, EQAT_IO, "%s/" LOG ": cannot read %lld bytes: %s", c->dir,

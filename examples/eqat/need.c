@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/statvfs.h>
 
 #include "need_sizes.h"
@@ -47,14 +48,13 @@ static double available_disk(const char *folder)
     return (double)s.f_bavail * (double)s.f_frsize;
 }
 
-static double available_beside(const char *out)
+static const char *parent_of(const char *out, char parent[PATH_MAX])
 {
-    char parent[PATH_MAX];
     size_t length = strlen(out);
     while (length > 1 && out[length - 1] == '/') length--;
     while (length > 0 && out[length - 1] != '/') length--;
-    snprintf(parent, sizeof parent, "%.*s", (int)length, out);
-    return available_disk(length ? parent : ".");
+    snprintf(parent, PATH_MAX, "%.*s", (int)length, out);
+    return length ? parent : ".";
 }
 
 /* ---- told ---- */
@@ -69,17 +69,21 @@ static void bytes_text(double bytes, char text[32])
 
 typedef struct amounts {
     double seconds, memory, offload, out, out_peak; /* needed; seconds NAN: not measured */
-    double memory_there, offload_there, out_there;
+    double checkpoints;
+    double memory_there, offload_there, out_there, checkpoints_there;
 } amounts;
 
 static void say(tool *t, const amounts *a)
 {
-    char memory[32], there[32], out[32], offload[32], duration[32], line[256] = "";
+    char memory[32], there[32], out[32], offload[32], kept[32], duration[32], line[256] = "";
     bytes_text(a->memory, memory);
     bytes_text(a->memory_there, there);
     bytes_text(a->out, out);
     bytes_text(a->offload, offload);
+    bytes_text(a->checkpoints, kept);
     if (a->offload > 0) snprintf(line, sizeof line, ", %s in --offload-dir", offload);
+    if (a->checkpoints > 0)
+        snprintf(line + strlen(line), sizeof line - strlen(line), ", %s in --checkpoint-dir", kept);
     if (isfinite(a->seconds)) {
         tool_duration(a->seconds, duration, sizeof duration);
         snprintf(line + strlen(line), sizeof line - strlen(line), ", about %s", duration);
@@ -88,10 +92,11 @@ static void say(tool *t, const amounts *a)
         fprintf(stderr, "eqat: needs %s of memory (%s available), %s for the result%s\n", memory,
                 there, out, line);
     tool_event(t,
-               json_pack("{s:s,s:o,s:f,s:f,s:f,s:o,s:o}", "event", "need", "seconds",
+               json_pack("{s:s,s:o,s:f,s:f,s:f,s:f,s:o,s:o}", "event", "need", "seconds",
                          tool_number(a->seconds), "memory_bytes", a->memory, "disk_bytes",
-                         a->offload, "out_bytes", a->out, "memory_available_bytes",
-                         tool_number(a->memory_there), "disk_available_bytes",
+                         a->offload, "checkpoint_bytes", a->checkpoints, "out_bytes", a->out,
+                         "memory_available_bytes", tool_number(a->memory_there),
+                         "disk_available_bytes",
                          tool_number(a->offload > 0 ? a->offload_there : a->out_there)));
 }
 
@@ -122,6 +127,9 @@ static eqat_status judge(tool *t, const need *n, const need_sizes *s, const amou
                       "a smaller --train-size, or another --offload-dir, helps");
     if (a->out_peak > a->out_there)
         return refuse(t, n->out, a->out_peak, a->out_there, "--out on another disk helps");
+    if (a->checkpoints > a->checkpoints_there)
+        return refuse(t, n->checkpoint_dir, a->checkpoints, a->checkpoints_there,
+                      "--checkpoint-dir on another disk helps");
     return EQAT_OK;
 }
 
@@ -157,9 +165,25 @@ static void warn(tool *t, const need *n, const need_sizes *s)
 
 static double larger(double a, double b) { return a > b ? a : b; }
 
+static bool on_one_disk(const char *a, const char *b)
+{
+    struct stat x, y;
+    return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev;
+}
+
+/* On the disk of the result, what that leaves. */
+static double for_checkpoints(const need *n, const amounts *a)
+{
+    char parent[PATH_MAX];
+    if (!n->checkpoint_dir) return INFINITY;
+    double there = available_disk(n->checkpoint_dir);
+    return on_one_disk(n->checkpoint_dir, parent_of(n->out, parent)) ? there - a->out_peak : there;
+}
+
 eqat_status need_check(tool *t, const need *n)
 {
     need_sizes s;
+    char parent[PATH_MAX];
     amounts a = {.seconds = NAN};
     eqat_status st = need_sizes_of(n, &s);
     if (st != EQAT_OK) return st;
@@ -171,7 +195,9 @@ eqat_status need_check(tool *t, const need *n)
     a.out_peak = n->stages ? 2 * s.out : s.out;
     a.memory_there = available_memory();
     a.offload_there = offloads ? available_disk(n->block_ap->offload_dir) : INFINITY;
-    a.out_there = available_beside(n->out);
+    a.out_there = available_disk(parent_of(n->out, parent));
+    a.checkpoints = s.checkpoints;
+    a.checkpoints_there = for_checkpoints(n, &a);
     warn(t, n, &s);
     st = check_ends(t, n, &s);
     if (st == EQAT_OK) st = judge(t, n, &s, &a);

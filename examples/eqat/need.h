@@ -13,6 +13,7 @@ typedef struct need {
     const eqat_block_ap_options *block_ap;
     const eqat_data_options *e2e_data; /* NULL: no E2E-QP */
     const eqat_e2e_qp_options *e2e;
+    const char *checkpoint_dir; /* NULL: none are kept */
     const char *out;
     const char *format; /* of it; NULL: the default */
     bool keep_ends;     /* embeddings and head must keep their type */

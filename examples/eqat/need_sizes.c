@@ -105,6 +105,16 @@ static double e2e_bytes(const need *n, const eqat_model_info *m, const block_siz
         (kept + 1) * activations(m, rows, element) + panels(m, rows, element);
 }
 
+/* States of jobs: all blocks packed, one of them with its masters and moments; then steps and zero
+ * points with theirs, beside the last one of Block-AP. */
+static double checkpoint_bytes(const need *n, const block_size *all, const block_size *largest)
+{
+    double parts = n->e2e_data && n->e2e->params == EQAT_E2E_SZ ? 2 : 1;
+    double blocks = n->data ? all->packed + 12 * largest->weights + 24 * largest->groups : 0;
+    double scales = n->e2e_data ? 12 * parts * all->groups : 0;
+    return larger(2 * blocks, blocks + 2 * scales);
+}
+
 static eqat_status add_blocks(const need *n, const eqat_model_info *m, block_size *all,
                               block_size *largest, need_sizes *out)
 {
@@ -145,5 +155,6 @@ eqat_status need_sizes_of(const need *n, need_sizes *out)
         out->block_ap = 4 * largest.weights + all.packed;
     }
     if (n->e2e_data) out->e2e = e2e_bytes(n, &m, &all, element);
+    if (n->checkpoint_dir) out->checkpoints = checkpoint_bytes(n, &all, &largest);
     return EQAT_OK;
 }

@@ -8,6 +8,7 @@ typedef struct need_sizes {
     double streams;       /* the activations between two blocks, of all samples */
     double block_ap;      /* memory of Block-AP without them */
     double e2e;           /* memory of E2E-QP */
+    double checkpoints;   /* on disk, while the next replaces the last */
     double out;           /* of the result */
     double ends, ends_in; /* of it, and of the source: what is no linear of a block */
     double first, all;    /* weights in the linears of block 0, of all blocks */

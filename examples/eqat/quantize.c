@@ -277,6 +277,7 @@ static eqat_status check_need(job *j, eqat_model *model, const eqat_quantizer *q
               .model_options = &j->model,
               .block_ap = &j->block_ap,
               .e2e = &j->e2e,
+              .checkpoint_dir = j->kept.dir,
               .out = j->out.path,
               .format = j->save.format,
               .keep_ends = j->keep_ends};

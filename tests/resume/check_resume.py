@@ -282,6 +282,115 @@ class Resume(unittest.TestCase):
         self.end(command)
         self.same(self.scales)
 
+    # ---- calls that fail -------------------------------------------------------------------------
+
+    def fails_at(self, command, spec, says):
+        """The run ends with a line or a warning, leaves nothing partial, and can be repeated."""
+        p = self.start(command, KILL_AT=spec)
+        _, err = p.communicate(timeout=120)
+        self.assertIn(p.returncode, (0, 1), (spec, err))
+        names = [n for n in os.listdir(self.tmp) if n not in ("log", "kept")]
+        self.assertIn(names, ([], ["out"], ["out.block-ap"]), (spec, err))
+        if p.returncode == 1:
+            line = err.decode().splitlines()[-1]
+            self.assertIn(says, err.decode(), spec)
+            self.assertIn(self.tmp, line, spec)
+        else:
+            self.same_files(self.out, spec)
+        return p.returncode
+
+    def same_files(self, out, spec=None):
+        self.assertEqual(files_of(out), files_of(self.whole), spec)
+
+    def test_calls_that_fail(self):
+        command = self.quantize(self.out, "--checkpoint-dir", self.kept, *OFTEN)
+        lines = self.calls(command)
+        here = [i + 1 for i, l in enumerate(l for l in lines if self.tmp in l)]
+        ended = 0
+        for error, says, rounds in (
+            ("EIO", "Input/output error", 2 * ROUNDS),
+            ("ENOSPC", "No space left on device", ROUNDS),
+        ):
+            for _ in range(rounds):
+                spec = f"any {self.tmp} {self.rng.choice(here)} {error}"
+                ended += self.fails_at(command, spec, says)
+                self.end(command)
+                self.same()
+                shutil.rmtree(self.out)
+        print(f"{3 * ROUNDS} calls failed, and {ended} runs with them", file=sys.stderr)
+
+    # ---- a disk that is full ---------------------------------------------------------------------
+
+    def small_disk(self, megabytes):
+        disk = os.path.join(self.tmp, "disk")
+        os.mkdir(disk)
+        how = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", disk]
+        try:
+            mounted = subprocess.run(how, capture_output=True).returncode == 0
+        except FileNotFoundError:
+            mounted = False
+        if not mounted:
+            os.rmdir(disk)
+            self.skipTest("no filesystem of its own can be mounted here")
+        self.addCleanup(lambda: (subprocess.run(["umount", disk], check=True), os.rmdir(disk)))
+        return disk
+
+    def fill(self, disk):
+        ballast = os.path.join(disk, "ballast")
+        try:
+            with open(ballast, "wb", buffering=0) as f:
+                while f.write(b"\0" * 4096) == 4096:
+                    pass
+        except OSError:
+            pass
+        return ballast
+
+    def test_a_disk_that_fills_up_keeps_the_last_checkpoint(self):
+        disk = self.small_disk(8)
+        kept = os.path.join(disk, "kept")
+        command = self.quantize(self.out, "--checkpoint-dir", kept, *OFTEN)
+        p = self.start(command)
+        self.assertTrue(self.wait_for(p, "block-ap", 20))
+        ballast = self.fill(disk)
+        reached = len(self.steps("block-ap"))
+        self.assertTrue(self.wait_for(p, "block-ap", reached + 20))
+        p.kill()
+        _, err = p.communicate()
+        self.assertIn(b"no checkpoint was saved, the one before stays", err)
+        self.assertIn(b"No space left on device", err)
+        os.remove(ballast)
+        self.assertIn("goes on from the checkpoint", self.end(command))
+        self.same_files(self.out)
+        self.assertEqual(os.listdir(disk), [])
+
+    def test_a_result_that_finds_no_room(self):
+        disk = self.small_disk(8)
+        out = os.path.join(disk, "out")
+        command = self.quantize(out, "--checkpoint-dir", self.kept, *SELDOM)
+        p = self.start(command)
+        self.assertTrue(self.wait_for(p, "e2e-qp", 5))
+        ballast = self.fill(disk)
+        _, err = p.communicate(timeout=120)
+        self.assertEqual(p.returncode, 1, err)
+        self.assertIn("No space left on device", err.decode().splitlines()[-1])
+        self.assertFalse(os.path.exists(out))
+        os.remove(ballast)
+        self.end(command)
+        self.same_files(out)
+        self.assertEqual(os.listdir(disk), ["out"])
+
+    def test_room_is_checked_up_front(self):
+        disk = self.small_disk(1)
+        kept = os.path.join(disk, "kept")
+        with open(os.path.join(disk, "other"), "wb") as f:
+            f.write(b"x" * 900_000)
+        r = subprocess.run(
+            self.quantize(self.out, "--checkpoint-dir", kept), capture_output=True, text=True
+        )
+        self.assertEqual(r.returncode, 1, r.stderr)
+        self.assertIn(f"{kept}: needs 1 MB, found 0 MB available", r.stderr)
+        self.assertIn("--checkpoint-dir on another disk helps", r.stderr)
+
     # ---- signals ---------------------------------------------------------------------------------
 
     def test_signals_save_first(self):
@@ -397,6 +506,39 @@ class Resume(unittest.TestCase):
         os.mkdir(self.kept)
         Path(self.kept, "checkpoint.json").write_text("{")
         self.refused(self.quantize(self.out + "2", "--checkpoint-dir", self.kept), "no JSON")
+
+    def test_manifests_of_strangers(self):
+        command = self.quantize(self.out, "--checkpoint-dir", self.kept, *OFTEN)
+        self.assertTrue(self.kill_in(command, "e2e-qp"))
+        manifest = Path(self.kept, "checkpoint.json")
+        sound = json.loads(manifest.read_text())
+        mine = Path(self.tmp, "mine.safetensors")
+        mine.write_text("mine")
+        for change in (
+            {"states": {"block-ap": "block-ap-/../../mine.safetensors"}},
+            {"states": {"block-ap": str(mine)}},
+            {"states": {"block-ap": 5}},
+            {"states": {"block-ap": "log.jsonl"}},
+            {"states": ["block-ap-1.safetensors"]},
+            {"runs": 5},
+            {"log_bytes": -1},
+            {"number": -5},
+            {"number": 1 << 60},
+            {"eqat_checkpoint": 2},
+        ):
+            manifest.write_text(json.dumps({**sound, **change}))
+            self.refused(command, "checkpoint.json: found", "damaged?")
+            self.assertEqual(mine.read_text(), "mine")
+        manifest.write_text(json.dumps(sound))
+        log = Path(self.kept, "log.jsonl")
+        log.rename(Path(self.tmp, "kept-log"))
+        log.symlink_to(mine)
+        self.refused(command, "log.jsonl: cannot read")
+        self.assertEqual(mine.read_text(), "mine")
+        Path(self.tmp, "kept-log").rename(log)
+        mine.unlink()
+        self.end(command)
+        self.same()
 
     def test_flags(self):
         for flags in (

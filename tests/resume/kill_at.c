@@ -1,13 +1,17 @@
 /* Preloaded into the tool: what it does to files is counted, and the process is killed in front of
- * or behind one of these calls.
+ * or behind one of these calls, or the call fails.
  *
  *     KILL_AT="rename /out. 2 before"   the second rename with "/out." in a path
  *     KILL_AT="any /out.partial 7 after"
+ *     KILL_AT="any /kept/ 7 EIO"        fails
+ *     KILL_AT="any /kept/ 7 ENOSPC"     fails, as do all that follow and need room
  *     KILL_TRACE=FILE                   appends a line for each call: its name and its paths */
 #include <dlfcn.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -35,29 +39,40 @@ static void trace(const char *call, const char *paths)
     const char *file = getenv("KILL_TRACE");
     char line[4 * PATH_MAX];
     if (!file) return;
-    int fd = open(file, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+    int fd =
+        (int)syscall(SYS_openat, AT_FDCWD, file, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
     int n = snprintf(line, sizeof line, "%s %s\n", call, paths);
     syscall(SYS_write, fd, line, (size_t)n);
     close(fd);
 }
 
-/* Whether to die behind the call; in front of it this does not return. */
+enum { GO_ON, DIE_BEHIND, FAIL };
+
+static int needs_room(const char *call)
+{
+    return strcmp(call, "unlink") != 0 && strcmp(call, "rmdir") != 0;
+}
+
+/* In front of which the process dies, from that this does not return. */
 static int count(const char *call, const char *paths)
 {
     char wanted[16], part[256], side[16];
     int n;
     const char *spec = getenv("KILL_AT");
     trace(call, paths);
-    if (!spec || sscanf(spec, "%15s %255s %d %15s", wanted, part, &n, side) != 4) return 0;
-    if ((strcmp(wanted, "any") && strcmp(wanted, call)) || !strstr(paths, part)) return 0;
-    if (atomic_fetch_add(&matched, 1) + 1 != n) return 0;
+    if (!spec || sscanf(spec, "%15s %255s %d %15s", wanted, part, &n, side) != 4) return GO_ON;
+    if ((strcmp(wanted, "any") && strcmp(wanted, call)) || !strstr(paths, part)) return GO_ON;
+    int full = !strcmp(side, "ENOSPC"), at = atomic_fetch_add(&matched, 1) + 1;
+    if (full ? at < n || !needs_room(call) : at != n) return GO_ON;
+    errno = full ? ENOSPC : EIO;
+    if (full || !strcmp(side, "EIO")) return FAIL;
     if (!strcmp(side, "before")) kill(getpid(), SIGKILL);
-    return 1;
+    return DIE_BEHIND;
 }
 
-static int end(int die, int result)
+static int end(int what, int result)
 {
-    if (die) kill(getpid(), SIGKILL);
+    if (what == DIE_BEHIND) kill(getpid(), SIGKILL);
     return result;
 }
 
@@ -79,50 +94,71 @@ static int count_two(const char *call, int from_fd, const char *from, int to_fd,
 
 int rename(const char *from, const char *to)
 {
-    int die = count_two("rename", -1, from, -1, to);
-    return end(die, NEXT(rename)(from, to));
+    int what = count_two("rename", -1, from, -1, to);
+    return what == FAIL ? -1 : end(what, NEXT(rename)(from, to));
 }
 
 int renameat(int from_fd, const char *from, int to_fd, const char *to)
 {
-    int die = count_two("rename", from_fd, from, to_fd, to);
-    return end(die, NEXT(renameat)(from_fd, from, to_fd, to));
+    int what = count_two("rename", from_fd, from, to_fd, to);
+    return what == FAIL ? -1 : end(what, NEXT(renameat)(from_fd, from, to_fd, to));
 }
 
 int fsync(int fd)
 {
-    int die = count_one("fsync", fd, NULL);
-    return end(die, NEXT(fsync)(fd));
+    int what = count_one("fsync", fd, NULL);
+    return what == FAIL ? -1 : end(what, NEXT(fsync)(fd));
 }
 
 int unlink(const char *path)
 {
-    int die = count_one("unlink", -1, path);
-    return end(die, NEXT(unlink)(path));
+    int what = count_one("unlink", -1, path);
+    return what == FAIL ? -1 : end(what, NEXT(unlink)(path));
 }
 
 int unlinkat(int fd, const char *path, int flags)
 {
-    int die = count_one("unlink", fd, path);
-    return end(die, NEXT(unlinkat)(fd, path, flags));
+    int what = count_one("unlink", fd, path);
+    return what == FAIL ? -1 : end(what, NEXT(unlinkat)(fd, path, flags));
 }
 
 int rmdir(const char *path)
 {
-    int die = count_one("rmdir", -1, path);
-    return end(die, NEXT(rmdir)(path));
+    int what = count_one("rmdir", -1, path);
+    return what == FAIL ? -1 : end(what, NEXT(rmdir)(path));
 }
 
 int mkdir(const char *path, mode_t mode)
 {
-    int die = count_one("mkdir", -1, path);
-    return end(die, NEXT(mkdir)(path, mode));
+    int what = count_one("mkdir", -1, path);
+    return what == FAIL ? -1 : end(what, NEXT(mkdir)(path, mode));
 }
 
 ssize_t write(int fd, const void *data, size_t n)
 {
-    int die = fd > 2 ? count_one("write", fd, NULL) : 0;
+    int what = fd > 2 ? count_one("write", fd, NULL) : GO_ON;
+    if (what == FAIL) return -1;
     ssize_t result = NEXT(write)(fd, data, n);
-    end(die, 0);
+    end(what, 0);
     return result;
+}
+
+int open(const char *path, int flags, ...)
+{
+    va_list list;
+    va_start(list, flags);
+    mode_t mode = flags & (O_CREAT | O_TMPFILE) ? va_arg(list, mode_t) : 0;
+    va_end(list);
+    int what = flags & O_CREAT ? count_one("open", -1, path) : GO_ON;
+    return what == FAIL ? -1 : end(what, NEXT(open)(path, flags, mode));
+}
+
+int openat(int fd, const char *path, int flags, ...)
+{
+    va_list list;
+    va_start(list, flags);
+    mode_t mode = flags & (O_CREAT | O_TMPFILE) ? va_arg(list, mode_t) : 0;
+    va_end(list);
+    int what = flags & O_CREAT ? count_one("open", fd, path) : GO_ON;
+    return what == FAIL ? -1 : end(what, NEXT(openat)(fd, path, flags, mode));
 }

@@ -46,7 +46,11 @@ def check_headers():
     problems = []
     for header in sorted(glob.glob(os.path.join(include, "eqat", "*.h"))):
         name = "eqat/" + os.path.basename(header)
-        for compiler, language, standard in (("cc", "c", "c11"), ("c++", "c++", "c++11")):
+        for compiler, language, standard in (
+            ("cc", "c", "c11"),
+            ("c++", "c++", "c++11"),
+            ("c++", "c++", "c++20"),
+        ):
             if not shutil.which(compiler):
                 continue
             with tempfile.NamedTemporaryFile("w", suffix="." + language) as f:
@@ -73,6 +77,34 @@ def check_headers():
                 "eqat/"
             ):
                 problems.append(f"{name} includes {included}")
+    return "\n".join(problems)
+
+
+# What a library does not do to the process it is in.
+FORBIDDEN = """exit _exit _Exit quick_exit abort raise __assert_fail atexit on_exit printf puts
+putchar fprintf vprintf vfprintf fputs fputc fwrite perror __printf_chk __fprintf_chk stdout stderr
+stdin signal sigaction setlocale uselocale setenv putenv unsetenv chdir umask srand rand random
+strtok system popen fork execve fesetround feenableexcept""".split()
+OF_THE_COMPILER = {"completed.0", "__cpu_model", "__cpu_features2", "__TMC_END__", "__dso_handle"}
+
+
+def check_manners():
+    problems = []
+    for line in run("nm", "-D", "--undefined-only", library).stdout.splitlines():
+        name = line.split()[-1].partition("@")[0]
+        if name in FORBIDDEN:
+            problems.append(f"{name} is called")
+    sections = {}
+    for line in run("readelf", "-SW", library).stdout.splitlines():
+        found = re.match(r" *\[ *\d+\] (\S+) +\S+ +([0-9a-f]+) +\S+ +([0-9a-f]+)", line)
+        if found:
+            sections[found[1]] = (int(found[2], 16), int(found[3], 16))
+    writable = [sections[n] for n in (".data", ".bss", ".tdata", ".tbss") if n in sections]
+    for line in run("nm", library).stdout.splitlines():
+        address, kind, name = line.split()[-3:] if len(line.split()) == 3 else ("0", "", "")
+        inside = any(at <= int(address, 16) < at + size for at, size in writable)
+        if kind in "dDbB" and inside and name not in OF_THE_COMPILER:
+            problems.append(f"{name} is global and can be written")
     return "\n".join(problems)
 
 
@@ -126,7 +158,7 @@ if sys.argv[4:] == ["--write"]:
     sys.exit(write_baseline() or 0)
 
 failed = 0
-for check in (check_exports, check_headers, check_baseline):
+for check in (check_exports, check_headers, check_manners, check_baseline):
     problem = check()
     print(f"{check.__name__}: {problem or 'ok'}")
     failed |= bool(problem)

@@ -9,19 +9,26 @@
 
 #include "eqat/eqat.h"
 
-#define CALLS(X)                                                                                   \
-    X(eqat_context_create)                                                                         \
-    X(eqat_context_options_init)                                                                   \
-    X(eqat_context_free) X(eqat_context_error) X(eqat_data_options_init) X(eqat_data_from_tokens)  \
-        X(eqat_data_train_size) X(eqat_data_seq_len) X(eqat_data_free)                             \
-            X(eqat_optimizer_options_init) X(eqat_quantizer_options_init) X(eqat_quantizer_create) \
-                X(eqat_quantizer_lookup) X(eqat_quantizer_free) X(eqat_block_ap_options_init)      \
-                    X(eqat_e2e_qp_options_init) X(eqat_save_options_init)                          \
-                        X(eqat_model_options_init) X(eqat_status_name)
-
 typedef struct calls {
-#define MEMBER(name) __typeof__(&name) name;
-    CALLS(MEMBER)
+    __typeof__(&eqat_context_create) eqat_context_create;
+    __typeof__(&eqat_context_options_init) eqat_context_options_init;
+    __typeof__(&eqat_context_free) eqat_context_free;
+    __typeof__(&eqat_context_error) eqat_context_error;
+    __typeof__(&eqat_data_options_init) eqat_data_options_init;
+    __typeof__(&eqat_data_from_tokens) eqat_data_from_tokens;
+    __typeof__(&eqat_data_train_size) eqat_data_train_size;
+    __typeof__(&eqat_data_seq_len) eqat_data_seq_len;
+    __typeof__(&eqat_data_free) eqat_data_free;
+    __typeof__(&eqat_optimizer_options_init) eqat_optimizer_options_init;
+    __typeof__(&eqat_quantizer_options_init) eqat_quantizer_options_init;
+    __typeof__(&eqat_quantizer_create) eqat_quantizer_create;
+    __typeof__(&eqat_quantizer_lookup) eqat_quantizer_lookup;
+    __typeof__(&eqat_quantizer_free) eqat_quantizer_free;
+    __typeof__(&eqat_block_ap_options_init) eqat_block_ap_options_init;
+    __typeof__(&eqat_e2e_qp_options_init) eqat_e2e_qp_options_init;
+    __typeof__(&eqat_save_options_init) eqat_save_options_init;
+    __typeof__(&eqat_model_options_init) eqat_model_options_init;
+    __typeof__(&eqat_status_name) eqat_status_name;
 } calls;
 
 #define MUST(condition)                                                             \
@@ -32,16 +39,33 @@ typedef struct calls {
         }                                                                           \
     } while (0)
 
-static calls load(const char *path, int flags)
+#define FIND(name) MUST((*(void **)&c.name = dlsym(library, #name)) != NULL)
+
+static calls load(const char *path)
 {
     calls c;
-    void *library = dlopen(path, RTLD_NOW | flags);
+    void *library = dlopen(path, RTLD_NOW | RTLD_GLOBAL);
     if (!library) fprintf(stderr, "%s\n", dlerror());
     MUST(library);
-#define FIND(name)                             \
-    *(void **)&c.name = dlsym(library, #name); \
-    MUST(c.name);
-    CALLS(FIND)
+    FIND(eqat_context_create);
+    FIND(eqat_context_options_init);
+    FIND(eqat_context_free);
+    FIND(eqat_context_error);
+    FIND(eqat_data_options_init);
+    FIND(eqat_data_from_tokens);
+    FIND(eqat_data_train_size);
+    FIND(eqat_data_seq_len);
+    FIND(eqat_data_free);
+    FIND(eqat_optimizer_options_init);
+    FIND(eqat_quantizer_options_init);
+    FIND(eqat_quantizer_create);
+    FIND(eqat_quantizer_lookup);
+    FIND(eqat_quantizer_free);
+    FIND(eqat_block_ap_options_init);
+    FIND(eqat_e2e_qp_options_init);
+    FIND(eqat_save_options_init);
+    FIND(eqat_model_options_init);
+    FIND(eqat_status_name);
     return c;
 }
 
@@ -140,7 +164,7 @@ static void two_at_once(const calls *a, const calls *b)
 int main(int argc, char **argv)
 {
     MUST(argc == 3);
-    const calls c = load(argv[1], RTLD_GLOBAL);
+    const calls c = load(argv[1]);
     init_writes_no_further((void (*)(void *, size_t))c.eqat_context_options_init,
                            sizeof(eqat_context_options));
     init_writes_no_further((void (*)(void *, size_t))c.eqat_data_options_init,
@@ -159,7 +183,7 @@ int main(int argc, char **argv)
                            sizeof(eqat_model_options));
     older_program(&c);
     older_report(&c);
-    const calls other = load(argv[2], RTLD_GLOBAL);
+    const calls other = load(argv[2]);
     two_at_once(&c, &other);
     puts("structs that end sooner, and the library twice: ok");
     return 0;

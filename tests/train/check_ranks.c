@@ -1,8 +1,11 @@
 #include <math.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "public.h"
 
@@ -22,6 +25,7 @@ typedef struct plan {
     double lr;
     bool shuffle;
     const char *name; /* of what rank r saves: name-r */
+    bool keeps;       /* its state at every step, and begins where all ranks have one */
 } plan;
 
 typedef struct rank {
@@ -35,6 +39,8 @@ typedef struct rank {
     double steps[8];                           /* of E2E-QP */
     float *gradients; /* that its updates were made of, one after the other */
     size_t n_gradients;
+    eqat_block_ap *block_ap; /* in work */
+    eqat_e2e_qp *e2e_qp;
 } rank;
 
 /* Every rank sees what all have given, between two calls of meet. */
@@ -77,6 +83,40 @@ static eqat_status average(void *user, eqat_tensor *const *parameters, size_t co
     return EQAT_OK;
 }
 
+/* ---- states ---- */
+
+static void state_path(char path[512], const char *phase, int number, int64_t step)
+{
+    snprintf(path, 512, "%s/%s-%d-%d", scratch_dir(), phase, number, (int)step);
+}
+
+static int32_t keep_state(void *user, const eqat_progress *p)
+{
+    rank *r = user;
+    char path[512];
+    state_path(path, p->phase, r->number, p->step);
+    return (r->block_ap ? eqat_block_ap_save(r->block_ap, path)
+                        : eqat_e2e_qp_save(r->e2e_qp, path)) != EQAT_OK;
+}
+
+/* The last step of which all ranks have a state: they are killed between two of them. */
+static bool last_state(char path[512], const char *phase, int number)
+{
+    bool found = false;
+    char own[512];
+    for (int64_t step = 1; step < 1000; step++) {
+        int there = 0;
+        for (int i = 0; i < WORLD; i++) {
+            state_path(own, phase, i, step);
+            there += access(own, F_OK) == 0;
+        }
+        if (there < WORLD) continue;
+        state_path(path, phase, number, step);
+        found = true;
+    }
+    return found;
+}
+
 /* ---- one rank ---- */
 
 static eqat_data *data_of(eqat_context *ctx, const plan *p, int number, int world)
@@ -113,9 +153,17 @@ static eqat_status train_blocks(rank *r, bench *b)
         o.reduce = add_up;
         o.gradient_user = o.reduce_user = r;
     }
+    if (p->keeps) {
+        o.progress = keep_state;
+        o.progress_user = r;
+    }
+    char state[512];
     eqat_status st = eqat_block_ap_create(b->model, &job, b->quantizer, b->data, &o);
     if (st != EQAT_OK) return st;
-    st = eqat_block_ap_run(job);
+    r->block_ap = job;
+    if (p->keeps && last_state(state, "block-ap", r->number)) st = eqat_block_ap_load(job, state);
+    if (st == EQAT_OK) st = eqat_block_ap_run(job);
+    r->block_ap = NULL;
     for (int64_t k = 0; k < BLOCKS; k++)
         for (int64_t e = 0; e < STAGES * EPOCHS; e++) {
             eqat_epoch_report one = {.struct_size = sizeof one};
@@ -139,9 +187,17 @@ static eqat_status train_steps(rank *r, bench *b)
         o.reduce = add_up;
         o.gradient_user = o.reduce_user = r;
     }
+    if (r->plan->keeps) {
+        o.progress = keep_state;
+        o.progress_user = r;
+    }
+    char state[512];
     eqat_status st = eqat_e2e_qp_create(b->model, &job, b->data, &o);
     if (st != EQAT_OK) return st;
-    st = eqat_e2e_qp_run(job);
+    r->e2e_qp = job;
+    if (r->plan->keeps && last_state(state, "e2e-qp", r->number)) st = eqat_e2e_qp_load(job, state);
+    if (st == EQAT_OK) st = eqat_e2e_qp_run(job);
+    r->e2e_qp = NULL;
     for (int64_t i = 0; i < 8; i++) r->steps[i] = eqat_e2e_qp_loss(job, i);
     eqat_e2e_qp_free(job);
     return st;
@@ -206,6 +262,48 @@ START_TEST(ranks_decide_alike_and_end_with_the_same_bytes)
     for (int64_t k = 0; k < BLOCKS; k++) stopped += isnan(r[0].epochs[k][EPOCHS - 1][0]);
     ck_assert_int_gt(stopped, 0);
     ck_assert(same_folders(r[0].saved, r[1].saved));
+}
+END_TEST
+
+/* In a process of their own, which is killed when a state of this step is there; 0: which ends by
+ * itself. */
+static void run_in_process(const plan *p, const char *phase, int64_t step)
+{
+    char path[512];
+    int status;
+    scratch_dir();
+    pid_t child = fork();
+    ck_assert_int_ge(child, 0);
+    if (child == 0) {
+        rank r[WORLD];
+        run_ranks(work, p, r);
+        for (int i = 0; i < WORLD; i++)
+            if (r[i].status != EQAT_OK) fprintf(stderr, "rank %d: %s\n", i, r[i].error);
+        _exit(r[0].status != EQAT_OK || r[1].status != EQAT_OK);
+    }
+    state_path(path, phase, (int)(step % WORLD), step);
+    while (step && access(path, F_OK) != 0) usleep(50);
+    if (step) kill(child, SIGKILL);
+    ck_assert_int_eq(waitpid(child, &status, 0), child);
+    ck_assert_int_eq(status, step ? SIGKILL : 0);
+}
+
+START_TEST(ranks_that_are_killed_go_on)
+{
+    plan p = {.train = 8, .val = 4, .batch = 2, .lr = 1e-3, .shuffle = true, .name = "undisturbed"};
+    rank r[WORLD];
+    run_ranks(work, &p, r);
+    for (int i = 0; i < WORLD; i++) ck_assert_msg(r[i].status == EQAT_OK, "%s", r[i].error);
+    p.name = "killed";
+    p.keeps = true;
+    run_in_process(&p, "block-ap", 1);
+    run_in_process(&p, "block-ap", 7);
+    run_in_process(&p, "block-ap", 18);
+    run_in_process(&p, "e2e-qp", 1);
+    run_in_process(&p, "e2e-qp", 3);
+    run_in_process(&p, "e2e-qp", 0);
+    ck_assert(same_folders(scratch("killed-0"), r[0].saved));
+    ck_assert(same_folders(scratch("killed-1"), r[0].saved));
 }
 END_TEST
 
@@ -415,6 +513,7 @@ int main(void)
     tcase_set_timeout(tc, 300);
     tcase_add_unchecked_fixture(tc, write_small_model, scratch_clean);
     tcase_add_test(tc, ranks_decide_alike_and_end_with_the_same_bytes);
+    tcase_add_test(tc, ranks_that_are_killed_go_on);
     tcase_add_test(tc, two_ranks_are_one_with_twice_the_batch);
     tcase_add_test(tc, every_label_weighs_the_same_whichever_rank_has_it);
     tcase_add_test(tc, ranks_train_the_same_experts);

@@ -8,9 +8,8 @@
 
 typedef struct trainer {
     pthread_t thread;
-    bool offload;
-    const char *folder;
-    eqat_context *ctx; /* set before the thread starts */
+    const char *model, *offload_dir, *folder; /* paths are handed out by one thread alone */
+    eqat_context *ctx;                        /* set before the thread starts */
     atomic_long steps;
     eqat_status first; /* of the run that may be cancelled */
     eqat_status last;
@@ -28,7 +27,7 @@ static eqat_status run(trainer *t, eqat_model *model, eqat_quantizer *q, eqat_da
 {
     eqat_block_ap_options o = fast_options();
     eqat_e2e_qp_options e = fast_e2e_options();
-    o.offload_dir = t->offload ? scratch_dir() : NULL;
+    o.offload_dir = t->offload_dir;
     o.progress = e.progress = count_step;
     o.progress_user = e.progress_user = t;
     eqat_block_ap *job = NULL;
@@ -49,7 +48,7 @@ static void *train(void *user)
     trainer *t = user;
     setting s = usual;
     bench b = {.ctx = t->ctx};
-    b.model = open_model(b.ctx, "model", s.compute);
+    b.model = open_model(b.ctx, t->model, s.compute);
     b.quantizer = make_quantizer(b.ctx, s.bits, 32);
     b.data = make_data(b.ctx, 7, 3, s.shuffle);
     run(t, b.model, b.quantizer, b.data);
@@ -61,11 +60,12 @@ static void *train(void *user)
 
 START_TEST(two_train_and_one_is_cancelled)
 {
-    trainer t[2] = {{.offload = true, .folder = scratch("one")},
-                    {.offload = false, .folder = scratch("two")}};
-    const char *expected = reference_folder(); /* also: paths are handed out by one thread alone */
+    const char *model = scratch("model"), *expected = reference_folder();
+    trainer t[2] = {
+        {.model = model, .folder = scratch("one"), .offload_dir = scratch_dir()},
+        {.model = model, .folder = scratch("two")},
+    };
     for (int i = 0; i < 2; i++) t[i].ctx = make_context(2, usual.seed);
-    scratch("model");
     for (int i = 0; i < 2; i++)
         ck_assert_int_eq(pthread_create(&t[i].thread, NULL, train, &t[i]), 0);
     while (atomic_load(&t[1].steps) < 2) usleep(100);

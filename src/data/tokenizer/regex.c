@@ -7,6 +7,7 @@
 
 struct eqi_regex {
     eqi_ctx *ctx; /* borrowed */
+    pcre2_general_context *memory;
     pcre2_code *code;
     pcre2_match_data *data;
     pcre2_match_context *match;
@@ -36,20 +37,27 @@ void eqi_regex_free(eqi_ctx *ctx, eqi_regex *r)
     pcre2_match_context_free(r->match);
     pcre2_jit_stack_free(r->stack);
     pcre2_code_free(r->code);
+    pcre2_general_context_free(r->memory);
     eqi_free(ctx, r);
 }
+
+static void *allocate(PCRE2_SIZE size, void *ctx) { return eqi_alloc(ctx, size, "a pattern"); }
+static void release(void *p, void *ctx) { eqi_free(ctx, p); }
 
 static eqat_status prepare(eqi_regex *r, const char *pattern, size_t n, const char *where)
 {
     int code;
     PCRE2_SIZE at;
     eqi_ctx *ctx = r->ctx;
-    pcre2_compile_context *compile = pcre2_compile_context_create(NULL);
+    r->memory = pcre2_general_context_create(allocate, release, ctx);
+    pcre2_compile_context *compile = r->memory ? pcre2_compile_context_create(r->memory) : NULL;
     if (!compile) return eqi_fail(ctx, EQAT_OUT_OF_MEMORY, "out of memory: %s: a pattern", where);
     pcre2_set_newline(compile, PCRE2_NEWLINE_LF);
     r->code = pcre2_compile((PCRE2_SPTR)pattern, n, PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE, &code,
                             &at, compile);
     pcre2_compile_context_free(compile);
+    if (!r->code && code == PCRE2_ERROR_HEAP_FAILED)
+        return eqi_fail(ctx, EQAT_OUT_OF_MEMORY, "out of memory: %s: a pattern", where);
     if (!r->code) {
         char text[128] = "";
         pcre2_get_error_message(code, (PCRE2_UCHAR *)text, sizeof text);
@@ -57,13 +65,13 @@ static eqat_status prepare(eqi_regex *r, const char *pattern, size_t n, const ch
                         "%s: found pattern '%.200s', expected a regular expression: %s", where,
                         pattern, text);
     }
-    r->data = pcre2_match_data_create(1, NULL);
-    r->match = pcre2_match_context_create(NULL);
+    r->data = pcre2_match_data_create(1, r->memory);
+    r->match = pcre2_match_context_create(r->memory);
     if (!r->data || !r->match)
         return eqi_fail(ctx, EQAT_OUT_OF_MEMORY, "out of memory: %s: a pattern", where);
     pcre2_set_heap_limit(r->match, HEAP_LIMIT);
     r->jit = pcre2_jit_compile(r->code, PCRE2_JIT_COMPLETE) == 0;
-    if (r->jit) r->stack = pcre2_jit_stack_create(JIT_STACK_START, JIT_STACK_MAX, NULL);
+    if (r->jit) r->stack = pcre2_jit_stack_create(JIT_STACK_START, JIT_STACK_MAX, r->memory);
     if (r->stack) pcre2_jit_stack_assign(r->match, NULL, r->stack);
     return EQAT_OK;
 }
@@ -132,10 +140,11 @@ eqat_status eqi_regex_next(eqi_regex *r, eqi_matches *m, bool *found)
         if (rc < 0) {
             char text[128] = "";
             pcre2_get_error_message(rc, (PCRE2_UCHAR *)text, sizeof text);
-            return eqi_fail(r->ctx,
-                            rc == PCRE2_ERROR_NOMEMORY ? EQAT_OUT_OF_MEMORY : EQAT_UNSUPPORTED,
-                            "text: splitting it by the tokenizer's pattern failed at byte %zu: %s",
-                            m->at, text);
+            bool memory = rc == PCRE2_ERROR_NOMEMORY;
+            return eqi_fail(r->ctx, memory ? EQAT_OUT_OF_MEMORY : EQAT_UNSUPPORTED,
+                            "%stext: splitting it by the tokenizer's pattern failed at byte %zu: "
+                            "%s",
+                            memory ? "out of memory: " : "", m->at, text);
         }
         const PCRE2_SIZE *range = pcre2_get_ovector_pointer(r->data);
         if (range[0] == range[1] && m->any && range[1] == m->end) {

@@ -77,6 +77,7 @@ class Resume(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         print(f"RESUME_SEED={SEED}", file=sys.stderr)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # also where all of this runs under nohup
         cls.dir = tempfile.mkdtemp(prefix="eqat-resume-")
         rng = random.Random(7)
         cls.model = os.path.join(cls.dir, "model")

@@ -295,6 +295,14 @@ typedef struct eqat_e2e_qp_options {
     eqat_progress_fn between; /**< called by run before every micro-batch of a step but the first;
                                  as in eqat_block_ap_options */
     void *between_user;       /**< handed to between */
+    eqat_model *teacher;   /**< NULL (default): none; else another model of the same context,
+                              vocabulary and compute dtype, commonly the one before quantization.
+                              The loss of a token is then (1 - teacher_share) of the cross-entropy
+                              and teacher_share of the Kullback-Leibler divergence of the model's
+                              distribution from the teacher's.  Referenced; it computes the
+                              micro-batches of a step together, in at most 256 MB of residual
+                              streams; its blocks are read from its file as in an evaluation */
+    double teacher_share;  /**< 0 to 1; default 1 */
 } eqat_e2e_qp_options;
 
 /** Writes defaults into the first `struct_size` bytes of *options, and no further. */
@@ -309,8 +317,8 @@ typedef struct eqat_e2e_qp eqat_e2e_qp;
  * over all ranks with `reduce`, which is then called here, once, with as many sums as there are
  * steps and one more. Errors: EQAT_INVALID_ARGUMENT (an option; micro_batch_size does not divide
  * batch_size; no linear is quantized; another job has the model; embeddings of another width;
- * nothing to predict), those of eqat_data_sample and of reading weights (eqat_model), what reduce
- * returns, EQAT_CANCELLED. */
+ * nothing to predict; a teacher that does not fit, or a loss beside it), those of eqat_data_sample
+ * and of reading weights (eqat_model), what reduce returns, EQAT_CANCELLED. */
 EQAT_API eqat_status eqat_e2e_qp_create(eqat_model *model, eqat_e2e_qp **out, eqat_data *data,
                                         const eqat_e2e_qp_options *options);
 /** Whether E2E-QP can train the model with these data and options, before hours of Block-AP:

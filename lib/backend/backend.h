@@ -225,13 +225,21 @@ typedef eqat_status eqi_mse_fn(eqi_ctx *ctx, const eqi_view *loss, const eqi_vie
 typedef eqat_status eqi_mse_bwd_fn(eqi_ctx *ctx, const eqi_view *dx, const eqi_view *dloss,
                                    const eqi_view *x, const eqi_view *target, bool acc);
 /* Cross-entropy of logits x[R, H] w[V, H]^T against labels I32 [R] (negative: masked), in chunks of
- * rows, so that no [R, V] matrix exists. stats F32 (F64) [2]: sum of -ln p over unmasked rows,
+ * rows, so that no [R, V] matrix exists. stats F32 (F64) [2]: sum of the loss over unmasked rows,
  * number of unmasked rows. When given, dx [R, H] and dw F32 [V, H] receive the gradient of the SUM
- * (dw always accumulates). w F32/BF16/F16. */
+ * (dw always accumulates). w F32/BF16/F16.
+ * With q = softmax of these logits the loss of a row is -ln q[label] or, with a teacher, whose
+ * logits are teacher->x[R, H'] teacher->w[V, H']^T with softmax p, (1 - share) of that and share of
+ * sum_v p (ln p - ln q). */
+typedef struct eqi_teacher {
+    eqi_view x, w; /* x in the dtype of the student's, w F32/BF16/F16 */
+    double share;
+} eqi_teacher;
 typedef eqat_status eqi_linear_cross_entropy_fn(eqi_ctx *ctx, const eqi_view *stats,
                                                 const eqi_view *dx, const eqi_view *dw,
                                                 const eqi_view *x, const eqi_view *w,
-                                                const eqi_view *labels);
+                                                const eqi_view *labels,
+                                                const eqi_teacher *teacher); /* NULL: none */
 
 /* Kullback-Leibler divergence of softmax(x) from softmax(target), rows [R, V] of finite F32 (F64),
  * over the rows whose label is >= 0 (labels I32 [R], or NULL: all). stats [2]: sum over these rows

@@ -42,13 +42,42 @@ static eqat_status check(const eqi_tensor *x, const eqi_tensor *w, const eqi_ten
     return EQAT_OK;
 }
 
+static eqat_status check_teacher(const eqi_distill *from, const eqi_tensor *x, const eqi_tensor *w)
+{
+    const char *op = eqi_linear_cross_entropy_op.name;
+    EQI_RETURN_IF(eqi_op_check_x(op, "teacher's x", from->x));
+    EQI_RETURN_IF(eqi_op_check_weight(op, "teacher's w", from->w, from->x));
+    EQI_RETURN_IF(eqi_op_check_dtype(op, "teacher's x", from->x, x->v.dtype));
+    bool fits = from->x->v.ndim == x->v.ndim && from->w->v.shape[0] == w->v.shape[0];
+    for (int i = 0; fits && i + 1 < x->v.ndim; i++) fits = from->x->v.shape[i] == x->v.shape[i];
+    if (!fits) return eqi_op_misfit(op, "teacher's x", from->x, "x", x);
+    if (from->share >= 0 && from->share <= 1) return EQAT_OK;
+    return eqi_fail(eqi_tensor_ctx(x), EQAT_INVALID_ARGUMENT,
+                    "%s: share: found %g, expected 0 to 1", op, from->share);
+}
+
+/* The teacher's part of the call; *owned (2) are to be freed. */
+static eqat_status take_teacher(eqi_tape *tape, const eqi_distill *from, eqi_tensor **owned,
+                                eqi_teacher *out)
+{
+    if (!from) return EQAT_OK;
+    EQI_RETURN_IF(eqi_op_contiguous(tape, from->x, &owned[0]));
+    EQI_RETURN_IF(eqi_op_contiguous(tape, from->w, &owned[1]));
+    *out = (eqi_teacher){.x = eqi_as_rows(owned[0]), .w = owned[1]->v, .share = from->share};
+    return EQAT_OK;
+}
+
 eqat_status eqi_op_linear_cross_entropy(eqi_tape *tape, eqi_tensor *x, eqi_tensor *w,
-                                        eqi_tensor *labels, eqi_tensor **loss, eqi_tensor **count)
+                                        eqi_tensor *labels, const eqi_distill *from,
+                                        eqi_tensor **loss, eqi_tensor **count)
 {
     const char *op = eqi_linear_cross_entropy_op.name;
     *loss = NULL;
     if (count) *count = NULL;
     EQI_RETURN_IF(check(x, w, labels));
+    if (from) EQI_RETURN_IF(check_teacher(from, x, w));
+    eqi_teacher teacher;
+    eqi_tensor *owned[2] = {NULL};
     eqi_ctx *ctx = tape->ctx;
     eqi_dtype dtype = eqi_param_dtype(x->v.dtype);
     eqi_tensor *in[3] = {NULL}, *saved[SAVED] = {NULL}, *stats = NULL, *sum = NULL;
@@ -56,6 +85,7 @@ eqat_status eqi_op_linear_cross_entropy(eqi_tape *tape, eqi_tensor *x, eqi_tenso
     EQI_GOTO(done, eqi_op_contiguous(tape, x, &in[0]));
     EQI_GOTO(done, eqi_op_contiguous(tape, w, &in[1]));
     EQI_GOTO(done, eqi_op_contiguous(tape, labels, &in[2]));
+    EQI_GOTO(done, take_teacher(tape, from, owned, &teacher));
     EQI_GOTO(done, eqi_op_check_index(op, "label", in[2], w->v.shape[0], true));
     if (eqi_tape_records(tape, &in[0], 1))
         EQI_GOTO(done, eqi_tensor_create(ctx, &saved[DX], x->v.dtype, x->v.ndim, x->v.shape));
@@ -69,12 +99,14 @@ eqat_status eqi_op_linear_cross_entropy(eqi_tape *tape, eqi_tensor *x, eqi_tenso
     if (saved[DX]) dx_rows = eqi_as_rows(saved[DX]);
     EQI_GOTO(done,
              ctx->backend->linear_cross_entropy(ctx, &stats->v, saved[DX] ? &dx_rows : NULL,
-                                                eqi_opt(saved[DW]), &x_rows, &in[1]->v, &flat));
+                                                eqi_opt(saved[DW]), &x_rows, &in[1]->v, &flat,
+                                                from ? &teacher : NULL));
     EQI_GOTO(done, ctx->backend->ratio(ctx, &(*loss)->v, &sum->v, &saved[COUNT]->v));
 done:
     st = eqi_op_finish(tape, st, &eqi_linear_cross_entropy_op, in, 3, loss, saved, SAVED, NULL, 0);
     if (st == EQAT_OK && count) *count = eqi_tensor_ref(saved[COUNT]);
     for (int i = 0; i < 3; i++) eqi_tensor_unref(in[i]);
+    for (int i = 0; i < 2; i++) eqi_tensor_unref(owned[i]);
     for (int i = 0; i < SAVED; i++) eqi_tensor_unref(saved[i]);
     eqi_tensor_unref(stats);
     eqi_tensor_unref(sum);

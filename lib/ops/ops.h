@@ -66,10 +66,18 @@ eqat_status eqi_op_fakequant(eqi_tape *tape, eqi_tensor *w, eqi_tensor *s, eqi_t
                              const eqi_quant_desc *q, eqi_dtype dtype, eqi_tensor **out);
 eqat_status eqi_op_mse(eqi_tape *tape, eqi_tensor *x, eqi_tensor *target,
                        eqi_tensor **loss); /* F32 [1] */
-/* Mean of -ln p over the labels >= 0; loss F32 [1], 0 when all are masked; count (may be NULL) F32
- * [1] is their number. */
+/* Whose logits, x [.., H'] w [V, H']^T, are learned from besides the labels; constants. */
+typedef struct eqi_distill {
+    eqi_tensor *x, *w;
+    double share; /* of the divergence in the loss, 0 to 1 */
+} eqi_distill;
+
+/* Mean of -ln q over the labels >= 0, of which `from` (or NULL) takes a share for the divergence
+ * from its softmax; loss F32 [1], 0 when all are masked; count (may be NULL) F32 [1] is their
+ * number. */
 eqat_status eqi_op_linear_cross_entropy(eqi_tape *tape, eqi_tensor *x, eqi_tensor *w,
-                                        eqi_tensor *labels, eqi_tensor **loss, eqi_tensor **count);
+                                        eqi_tensor *labels, const eqi_distill *from,
+                                        eqi_tensor **loss, eqi_tensor **count);
 /* Mean over rows of the divergence of softmax(x) from softmax(target), both F32 [.., V]; labels I32
  * [..] may be NULL: rows with a negative one do not count. loss F32 [1], 0 without any row. */
 eqat_status eqi_op_kl_divergence(eqi_tape *tape, eqi_tensor *x, eqi_tensor *target,

@@ -170,7 +170,7 @@ eqat_status eqat_op_linear_cross_entropy(eqat_tape *tape, eqat_tensor *x, eqat_t
 {
     if (count) *count = NULL;
     OP_ENTRY(loss, x, w, labels);
-    return eqi_op_linear_cross_entropy(tape, x, w, labels, loss, count);
+    return eqi_op_linear_cross_entropy(tape, x, w, labels, NULL, loss, count);
 }
 
 eqat_status eqat_op_kl_divergence(eqat_tape *tape, eqat_tensor *logits, eqat_tensor *target,

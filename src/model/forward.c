@@ -317,7 +317,7 @@ static eqat_status run_blocks(eqi_tape *tape, eqat_model *m, input *in)
     return EQAT_OK;
 }
 
-static eqat_status final_norm(eqi_tape *tape, eqat_model *m, eqi_tensor *x, eqi_tensor **out)
+eqat_status eqi_model_final_norm(eqi_tape *tape, eqat_model *m, eqi_tensor *x, eqi_tensor **out)
 {
     *out = NULL;
     EQI_RETURN_IF(eqi_model_load_ends(m));
@@ -326,12 +326,12 @@ static eqat_status final_norm(eqi_tape *tape, eqat_model *m, eqi_tensor *x, eqi_
 }
 
 eqat_status eqi_model_head_loss(eqi_tape *tape, eqat_model *m, eqi_tensor *x, eqi_tensor *labels,
-                                eqi_tensor **loss, eqi_tensor **count)
+                                const eqi_distill *from, eqi_tensor **loss, eqi_tensor **count)
 {
     eqi_tensor *normed;
     *loss = NULL;
-    EQI_RETURN_IF(final_norm(tape, m, x, &normed));
-    eqat_status st = eqi_op_linear_cross_entropy(tape, normed, m->head, labels, loss, count);
+    EQI_RETURN_IF(eqi_model_final_norm(tape, m, x, &normed));
+    eqat_status st = eqi_op_linear_cross_entropy(tape, normed, m->head, labels, from, loss, count);
     eqi_tensor_unref(normed);
     return st;
 }
@@ -340,7 +340,7 @@ static eqat_status logits_of(eqi_tape *tape, eqat_model *m, eqi_tensor *x, eqi_t
 {
     eqi_tensor *normed = NULL, *wide = NULL;
     eqat_status st;
-    EQI_GOTO(done, final_norm(tape, m, x, &normed));
+    EQI_GOTO(done, eqi_model_final_norm(tape, m, x, &normed));
     /* Logits are sums over the whole width: in the compute dtype their last bits would go. */
     EQI_GOTO(done, eqi_op_cast(tape, normed, EQI_F32, &wide));
     st = eqi_op_linear(tape, wide, &(eqi_weight){.w = m->head}, logits);
@@ -386,6 +386,7 @@ eqat_status eqat_model_forward(eqat_model *m, eqat_tape *tape, const eqat_batch 
 }
 
 typedef struct loss_out {
+    const eqi_distill *from;
     eqi_tensor **loss, **count;
 } loss_out;
 
@@ -396,10 +397,17 @@ static eqat_status loss(eqi_tape *tape, eqat_model *m, const eqat_batch *batch, 
     eqat_status st;
     EQI_RETURN_IF(take_batch(tape, m, batch, true, &in));
     EQI_GOTO(done, run_blocks(tape, m, &in));
-    st = eqi_model_head_loss(tape, m, in.x, in.labels, out->loss, out->count);
+    st = eqi_model_head_loss(tape, m, in.x, in.labels, out->from, out->loss, out->count);
 done:
     input_release(&in);
     return st;
+}
+
+eqat_status eqi_model_loss(eqi_tape *tape, eqat_model *m, const eqat_batch *batch,
+                           const eqi_distill *from, eqi_tensor **out)
+{
+    *out = NULL;
+    return on_tape(m, tape, batch, loss, &(loss_out){.from = from, .loss = out});
 }
 
 eqat_status eqat_model_loss(eqat_model *m, eqat_tape *tape, const eqat_batch *batch,
@@ -409,7 +417,7 @@ eqat_status eqat_model_loss(eqat_model *m, eqat_tape *tape, const eqat_batch *ba
     if (count) *count = NULL;
     EQI_ENTER_OF(m);
     EQI_NEED(m->ctx, batch, out);
-    return on_tape(m, tape, batch, loss, &(loss_out){out, count});
+    return on_tape(m, tape, batch, loss, &(loss_out){.loss = out, .count = count});
 }
 
 /* ---- the same in pieces ---- */

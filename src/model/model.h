@@ -73,10 +73,17 @@ eqat_status eqi_model_embed_batch(eqi_tape *tape, eqat_model *model, const eqat_
 eqat_status eqi_model_embed(eqi_tape *tape, eqat_model *model, eqi_tensor *ids, eqi_tensor **out);
 /* Makes rotary tables long enough for T (again when dynamic scaling wants other ones). */
 eqat_status eqi_model_prepare(eqat_model *model, int64_t time);
-/* Final norm and chunked cross-entropy against labels I32 [B, T]; loss as
+/* What the head takes, of what leaves the last block. */
+eqat_status eqi_model_final_norm(eqi_tape *tape, eqat_model *model, eqi_tensor *x,
+                                 eqi_tensor **out);
+/* Final norm and chunked cross-entropy against labels I32 [B, T]; from, loss and count as those of
  * eqi_op_linear_cross_entropy. */
 eqat_status eqi_model_head_loss(eqi_tape *tape, eqat_model *model, eqi_tensor *x,
-                                eqi_tensor *labels, eqi_tensor **loss, eqi_tensor **count);
+                                eqi_tensor *labels, const eqi_distill *from, eqi_tensor **loss,
+                                eqi_tensor **count);
+/* eqat_model_loss with a share of the divergence (from may be NULL). */
+eqat_status eqi_model_loss(eqi_tape *tape, eqat_model *model, const eqat_batch *batch,
+                           const eqi_distill *from, eqi_tensor **loss);
 
 /* Checks ids [n] against the vocabulary: EQAT_INVALID_ARGUMENT naming position and id. */
 eqat_status eqi_model_check_ids(eqat_model *model, const int32_t *ids, size_t n);

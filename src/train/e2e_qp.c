@@ -181,6 +181,13 @@ static int64_t sequence_at(const eqat_e2e_qp *job, int64_t step, int64_t place)
     return eqat_data_order(job->data, step / job->steps_per_epoch, place);
 }
 
+int64_t eqi_e2e_qp_micro(const eqat_e2e_qp *job, int64_t step, int64_t micro, int64_t *numbers)
+{
+    int64_t n = micro_size(job, step, micro), first = micro_first(job, step, micro);
+    for (int64_t i = 0; numbers && i < n; i++) numbers[i] = sequence_at(job, step, first + i);
+    return n;
+}
+
 static int64_t labels_of(const eqat_e2e_qp *job, int64_t step, int64_t micro)
 {
     int64_t n = micro_size(job, step, micro), first = micro_first(job, step, micro), sum = 0;
@@ -235,6 +242,9 @@ static eqat_status make_samples(eqat_e2e_qp *job)
     EQI_RETURN_IF(eqi_samples_create(job->ctx, &job->input, job->data,
                                      eqi_samples_input(job->data) | marks | EQAT_SAMPLE_LABELS,
                                      least(job->options.micro_batch_size, job->sequences)));
+    job->numbers = eqi_alloc(job->ctx, (size_t)job->options.micro_batch_size * sizeof *job->numbers,
+                             "sample numbers");
+    if (!job->numbers) return EQAT_OUT_OF_MEMORY;
     bool equal = !(eqat_data_fields(job->data) & (EQAT_SAMPLE_LABELS | EQAT_SAMPLE_SEGMENTS));
     if (equal) return EQAT_OK;
     EQI_RETURN_IF(count_labels(job));
@@ -282,6 +292,7 @@ static eqat_status set_up(eqat_e2e_qp *job)
     if (!job->reports) return EQAT_OUT_OF_MEMORY;
     for (int64_t i = 0; i < shape[0]; i++) job->reports[i] = NAN;
     EQI_RETURN_IF(make_samples(job));
+    EQI_RETURN_IF(eqi_e2e_qp_make_teacher(job));
     int bits;
     EQI_RETURN_IF(add_all(job, &bits));
     return make_optimizer(job, bits);
@@ -319,6 +330,8 @@ static void unref(void *handle)
     eqi_tensor_unref(job->losses);
     eqi_free(ctx, job->trained);
     eqi_samples_release(&job->input);
+    eqi_e2e_qp_drop_teacher(job);
+    eqi_free(ctx, job->numbers);
     eqi_free(ctx, job->labels);
     eqi_free(ctx, job->shares);
     eqi_free(ctx, job->reports);
@@ -360,12 +373,24 @@ eqat_status eqi_e2e_qp_check_step(const eqat_e2e_qp *job, int64_t step)
 /* 0 of no labels. */
 static double mean(double sum, double labels) { return labels > 0 ? sum / labels : sum; }
 
-static eqat_status loss_of(eqat_e2e_qp *job, const eqat_batch *batch, eqi_tensor **loss)
+static eqat_status distilled_loss(eqat_e2e_qp *job, int64_t step, int64_t micro,
+                                  const eqat_batch *batch, eqi_tensor **loss)
+{
+    eqi_distill from;
+    EQI_RETURN_IF(eqi_e2e_qp_lesson(job, step, micro, job->numbers, batch->batch, &from));
+    eqat_status st = eqi_model_loss(job->tape, job->model, batch, &from, loss);
+    eqi_tensor_unref(from.x);
+    return st;
+}
+
+static eqat_status loss_of(eqat_e2e_qp *job, int64_t step, int64_t micro, const eqat_batch *batch,
+                           eqi_tensor **loss)
 {
     const eqat_e2e_qp_options *o = &job->options;
     eqi_tensor *logits;
     *loss = NULL;
-    if (!o->loss) return eqat_model_loss(job->model, job->tape, batch, loss, NULL);
+    if (job->teacher) return distilled_loss(job, step, micro, batch, loss);
+    if (!o->loss) return eqi_model_loss(job->tape, job->model, batch, NULL, loss);
     EQI_RETURN_IF(eqat_model_forward(job->model, job->tape, batch, &logits));
     job->ctx->error[0] = 0;
     eqat_status st = o->loss(o->loss_user, job->tape, logits, batch, loss);
@@ -375,16 +400,15 @@ static eqat_status loss_of(eqat_e2e_qp *job, const eqat_batch *batch, eqi_tensor
 
 static eqat_status forward(eqat_e2e_qp *job, int64_t step, int64_t micro, eqi_tensor **loss)
 {
-    int64_t n = micro_size(job, step, micro), first = micro_first(job, step, micro);
+    int64_t n = eqi_e2e_qp_micro(job, step, micro, job->numbers);
     for (int64_t i = 0; i < n; i++) {
         const eqat_sample sample = eqi_samples_at(&job->input, i);
-        EQI_RETURN_IF(
-            eqat_data_sample(job->data, false, sequence_at(job, step, first + i), &sample));
+        EQI_RETURN_IF(eqat_data_sample(job->data, false, job->numbers[i], &sample));
     }
     eqat_batch batch;
     EQI_RETURN_IF(eqi_samples_batch(&job->input, n, job->model, &batch));
     batch.keep_activations = job->options.keep_activations;
-    eqat_status st = loss_of(job, &batch, loss);
+    eqat_status st = loss_of(job, step, micro, &batch, loss);
     eqi_tensor_unref(batch.embeddings);
     return st;
 }

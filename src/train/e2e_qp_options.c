@@ -35,6 +35,9 @@ static const eqat_field fields[] = {
     EQI_FIELD_POINTER(eqat_e2e_qp_options, between,
                       "called before every micro-batch of a step but the first"),
     EQI_FIELD_POINTER(eqat_e2e_qp_options, between_user, "its first argument"),
+    EQI_FIELD_POINTER(eqat_e2e_qp_options, teacher, "a model to learn from besides the labels"),
+    EQI_FIELD_F64(eqat_e2e_qp_options, teacher_share, 1, 0, 1,
+                  "share of the divergence from the teacher in the loss"),
 };
 
 const eqi_struct eqi_struct_e2e_qp = EQI_STRUCT(eqat_e2e_qp_options, "e2e_qp", fields);
@@ -44,14 +47,15 @@ void eqat_e2e_qp_options_init(eqat_e2e_qp_options *options, size_t struct_size)
     eqi_options_defaults(&eqi_struct_e2e_qp, options, struct_size);
 }
 
-eqat_status eqi_e2e_qp_check_options(const eqat_model *m, const eqat_data *data,
+eqat_status eqi_e2e_qp_check_options(const eqat_model *m, eqat_data *data,
                                      const eqat_e2e_qp_options *o)
 {
     if (o->batch_size % o->micro_batch_size)
         return eqi_fail(m->ctx, EQAT_INVALID_ARGUMENT,
                         "micro_batch_size: found %lld, expected a divisor of batch_size %lld",
                         (long long)o->micro_batch_size, (long long)o->batch_size);
-    return eqi_samples_check(m, data, true);
+    EQI_RETURN_IF(eqi_samples_check(m, data, true));
+    return eqi_e2e_qp_check_teacher(m, data, o);
 }
 
 eqat_status eqi_e2e_qp_refuse_dense(const eqat_model *m)

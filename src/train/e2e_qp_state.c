@@ -12,6 +12,10 @@ static eqat_status agree(const eqat_e2e_qp *job, eqi_state *state)
     EQI_RETURN_IF(eqi_fingerprint_codes(job->model, &hash));
     EQI_RETURN_IF(eqi_state_agree_hash(state, "model", hash));
     EQI_RETURN_IF(eqi_state_agree(state, "compute_dtype", eqi_dtype_name(job->model->compute)));
+    if (job->teacher) {
+        EQI_RETURN_IF(eqi_fingerprint_files(job->teacher, &hash));
+        EQI_RETURN_IF(eqi_state_agree_hash(state, "teacher", hash));
+    }
     EQI_RETURN_IF(eqi_fingerprint_data(job->ctx, job->data, &hash));
     EQI_RETURN_IF(eqi_state_agree_hash(state, "data", hash));
     return eqi_state_agree_options(state, &eqi_struct_e2e_qp, &job->options);

@@ -211,7 +211,7 @@ RUN(linear_self)
 RUN(cross_entropy)
 {
     (void)dtype;
-    return eqi_op_linear_cross_entropy(tape, in[0], in[1], in[2], out, NULL);
+    return eqi_op_linear_cross_entropy(tape, in[0], in[1], in[2], NULL, out, NULL);
 }
 
 static const eqi_quant_desc fq3 = {.bits = 3, .group = 4, .clamp = true},

@@ -82,7 +82,7 @@ static eqat_status forward_backward(eqi_tape *tape, net *n, eqi_dtype dtype, flo
     EQI_GOTO(done, eqi_op_embedding(tape, n->ids, n->p[TABLE], dtype, &x));
     EQI_GOTO(done, block(tape, n, &x, 1, &y));
     EQI_GOTO(done, eqi_tape_checkpoint(tape, block, n, NULL, &y, 1, &z));
-    EQI_GOTO(done, eqi_op_linear_cross_entropy(tape, z, n->p[HEAD], n->labels, &ce, NULL));
+    EQI_GOTO(done, eqi_op_linear_cross_entropy(tape, z, n->p[HEAD], n->labels, NULL, &ce, NULL));
     EQI_GOTO(done, eqi_op_mse(tape, z, x, &mse));
     EQI_GOTO(done, eqi_op_add(tape, ce, mse, &loss));
     EQI_GOTO(done, eqi_tape_backward(tape, loss, 1));

@@ -204,12 +204,12 @@ START_TEST(ids_and_labels)
             eqi_op_embedding(tape, t(EQI_I32, DIMS(1, 1, 1, 1)), F(7, 4), EQI_F32, &out));
     put(labels, 1, 7);
     REFUSES("linear_cross_entropy: found label 7 at position 1, expected 0 to 6",
-            eqi_op_linear_cross_entropy(tape, F(2, 4), F(7, 4), labels, &out, &n));
+            eqi_op_linear_cross_entropy(tape, F(2, 4), F(7, 4), labels, NULL, &out, &n));
     ck_assert_ptr_null(n);
     REFUSES("linear_cross_entropy: x [3, 4] does not fit labels [2]",
-            eqi_op_linear_cross_entropy(tape, F(3, 4), F(7, 4), labels, &out, NULL));
+            eqi_op_linear_cross_entropy(tape, F(3, 4), F(7, 4), labels, NULL, &out, NULL));
     REFUSES("linear_cross_entropy: x [2, 4] does not fit w [7, 5]",
-            eqi_op_linear_cross_entropy(tape, F(2, 4), F(7, 5), labels, &out, NULL));
+            eqi_op_linear_cross_entropy(tape, F(2, 4), F(7, 5), labels, NULL, &out, NULL));
     REFUSES("kl_divergence: logits [2, 4] does not fit target [2, 5]",
             eqi_op_kl_divergence(tape, F(2, 4), F(2, 5), labels, &out));
     REFUSES("kl_divergence: logits [3, 4] does not fit labels [2]",

@@ -43,6 +43,7 @@ void VEC(gated_bwd)(void *dgate, void *dup, const void *dy, const void *gate, co
                     eqi_activation activation, eqi_dtype dtype, int64_t n);
 double VEC(log_sum_exp)(const float *x, int64_t n);
 void VEC(softmax)(void *out, eqi_dtype dtype, const float *x, float lse, int64_t n);
+double VEC(expectation)(const void *p, eqi_dtype dtype, const float *x, int64_t n, double *mass);
 double VEC(divergence)(const float *x, const float *target, const float lse[2], int64_t n);
 void VEC(divergence_bwd)(float *dx, const float *x, const float *target, const float lse[2],
                          float factor, int64_t n, bool acc);

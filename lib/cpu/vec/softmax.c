@@ -26,6 +26,19 @@ void VEC(softmax)(void *out, eqi_dtype dtype, const float *x, float lse, int64_t
     }
 }
 
+double VEC(expectation)(const void *p, eqi_dtype dtype, const float *x, int64_t n, double *mass)
+{
+    vd sum = vd_zero(), all = vd_zero();
+    for (int64_t i = 0; i < n; i += VL) {
+        int step = vec_step(n - i);
+        vd share = vd_of(vec_load(p, dtype, i, step));
+        sum = vd_add(sum, vd_mul(share, vd_of(vec_load(x, EQI_F32, i, step))));
+        all = vd_add(all, share);
+    }
+    *mass = vd_sum(all);
+    return vd_sum(sum);
+}
+
 double VEC(divergence)(const float *x, const float *target, const float lse[2], int64_t n)
 {
     vf of_p = v_set1(lse[0]), of_q = v_set1(lse[1]);

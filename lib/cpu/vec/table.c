@@ -30,6 +30,7 @@ const eqi_simd EQI_PASTE(eqi_simd, EQI_SIMD_NAME) = {
     .gated_bwd = VEC(gated_bwd),
     .log_sum_exp = VEC(log_sum_exp),
     .softmax = VEC(softmax),
+    .expectation = VEC(expectation),
     .divergence = VEC(divergence),
     .divergence_bwd = VEC(divergence_bwd),
     .attention_keys = VEC(attention_keys),

@@ -75,6 +75,8 @@ typedef struct eqi_simd {
     double (*log_sum_exp)(const float *x, int64_t n);
     void (*softmax)(void *out, eqi_dtype dtype, const float *x, float lse,
                     int64_t n); /* exp(x - lse) */
+    /* Sum of p x; *mass: sum of p. */
+    double (*expectation)(const void *p, eqi_dtype dtype, const float *x, int64_t n, double *mass);
     /* With lse = {of target, of x}: sum of p (ln p - ln q), and dx (+)= factor (q - p). */
     double (*divergence)(const float *x, const float *target, const float lse[2], int64_t n);
     void (*divergence_bwd)(float *dx, const float *x, const float *target, const float lse[2],

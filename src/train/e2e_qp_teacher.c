@@ -1,0 +1,93 @@
+#include "base/entry.h"
+#include "train/e2e_qp.h"
+
+/* The teacher's hidden states for the micro-batches of a step: made together, as many as there is
+ * room for, so that its blocks are read once for all of them. */
+
+static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+eqat_status eqi_e2e_qp_check_teacher(const eqat_model *m, eqat_data *data,
+                                     const eqat_e2e_qp_options *o)
+{
+    const eqat_model *teacher = o->teacher;
+    if (!teacher) return EQAT_OK;
+    if (teacher == m || teacher->ctx != m->ctx)
+        return eqi_fail(m->ctx, EQAT_INVALID_ARGUMENT,
+                        "teacher: found %s, expected another model of the same context",
+                        teacher == m ? "the model that trains" : "a model of another context");
+    if (o->loss)
+        return eqi_fail(m->ctx, EQAT_INVALID_ARGUMENT,
+                        "teacher: found a loss beside it, expected one of the two");
+    if (teacher->config.vocab != m->config.vocab)
+        return eqi_fail(m->ctx, EQAT_INVALID_ARGUMENT,
+                        "teacher: found a vocabulary of %lld, expected the model's %lld",
+                        (long long)teacher->config.vocab, (long long)m->config.vocab);
+    if (teacher->compute != m->compute)
+        return eqi_fail(m->ctx, EQAT_INVALID_ARGUMENT,
+                        "teacher: found it computing in %s, expected %s as the model",
+                        eqi_dtype_name(teacher->compute), eqi_dtype_name(m->compute));
+    eqat_status st = eqi_samples_check(teacher, data, true);
+    return st == EQAT_OK ? st : eqi_fail_in(m->ctx, st, "teacher");
+}
+
+eqat_status eqi_e2e_qp_make_teacher(eqat_e2e_qp *job)
+{
+    const eqat_e2e_qp_options *o = &job->options;
+    if (!o->teacher || o->teacher_share == 0) return EQAT_OK;
+    int64_t step = least(o->batch_size, job->sequences), micro = o->micro_batch_size;
+    job->teacher = eqi_model_ref(o->teacher);
+    EQI_RETURN_IF(eqi_hidden_create(&job->lesson, job->teacher, job->data, false, step, micro));
+    job->taught = eqi_alloc(job->ctx, (size_t)step * sizeof *job->taught, "sample numbers");
+    return job->taught ? EQAT_OK : EQAT_OUT_OF_MEMORY;
+}
+
+void eqi_e2e_qp_drop_teacher(eqat_e2e_qp *job)
+{
+    eqi_hidden_release(&job->lesson);
+    eqi_free(job->ctx, job->taught);
+    eqat_model_free(job->teacher);
+    job->taught = NULL;
+    job->teacher = NULL;
+}
+
+/* Where the samples lie among those in hand, or -1. */
+static int64_t place(const eqat_e2e_qp *job, const int64_t *samples, int64_t n)
+{
+    for (int64_t i = 0; i + n <= job->lesson.count; i++) {
+        int64_t k = 0;
+        while (k < n && job->taught[i + k] == samples[k]) k++;
+        if (k == n) return i;
+    }
+    return -1;
+}
+
+/* This micro-batch and those behind it in its step. */
+static eqat_status teach(eqat_e2e_qp *job, int64_t step, int64_t micro)
+{
+    int64_t count = 0, micros = eqat_e2e_qp_micro_steps(job, step);
+    job->lesson.count = 0; /* after a failure nothing is in hand */
+    for (; micro < micros; micro++) {
+        int64_t n = eqi_e2e_qp_micro(job, step, micro, NULL);
+        if (count && count + n > job->lesson.room) break;
+        (void)eqi_e2e_qp_micro(job, step, micro, job->taught + count);
+        count += n;
+    }
+    eqat_status st = eqi_hidden_run(&job->lesson, job->taught, count);
+    if (st != EQAT_OK) job->lesson.count = 0;
+    return st;
+}
+
+eqat_status eqi_e2e_qp_lesson(eqat_e2e_qp *job, int64_t step, int64_t micro, const int64_t *samples,
+                              int64_t n, eqi_distill *out)
+{
+    eqi_hidden *h = &job->lesson;
+    eqi_tensor *x;
+    int64_t at = place(job, samples, n);
+    *out = (eqi_distill){.w = job->teacher->head, .share = job->options.teacher_share};
+    if (at < 0) EQI_RETURN_IF(teach(job, step, micro));
+    if (at < 0) at = 0;
+    EQI_RETURN_IF(eqi_tensor_slice(h->streams, &x, 0, at, n));
+    eqat_status st = eqi_model_final_norm(h->tape, job->teacher, x, &out->x);
+    eqi_tensor_unref(x);
+    return st;
+}

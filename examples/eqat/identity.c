@@ -105,15 +105,22 @@ static json_t *as_written(json_t *json)
     return read;
 }
 
+/* NULL when they cannot be read. */
+static json_t *files_of(const char *model)
+{
+    struct stat sb;
+    if (stat(model, &sb) != 0) return NULL;
+    return S_ISDIR(sb.st_mode) ? files_in(model) : file_of(model);
+}
+
 json_t *identity_of(const json_t *run)
 {
     static const char *const members[] = {"command", "version", "method", "rules"};
-    const char *model = json_string_value(json_object_get(run, "model"));
-    struct stat sb;
-    if (stat(model, &sb) != 0) return NULL;
-    json_t *files = S_ISDIR(sb.st_mode) ? files_in(model) : file_of(model);
-    json_t *of = json_pack("{s:o,s:o,s:o}", "model", files, "data", data_of(run), "options",
-                           options_of(run));
+    const char *teacher = json_string_value(json_object_get(run, "teacher"));
+    json_t *files = files_of(json_string_value(json_object_get(run, "model")));
+    json_t *taught = teacher ? files_of(teacher) : json_null();
+    json_t *of = json_pack("{s:o,s:o,s:o,s:o}", "model", files, "teacher", taught, "data",
+                           data_of(run), "options", options_of(run));
     if (!of) return NULL;
     for (size_t i = 0; i < sizeof members / sizeof *members; i++)
         json_object_set(of, members[i], json_object_get(run, members[i]));

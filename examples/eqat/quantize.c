@@ -25,7 +25,7 @@ typedef struct job {
     eqat_block_ap_options block_ap;
     eqat_e2e_qp_options e2e;
     eqat_save_options save;
-    const char *path, *calib_file, *e2e_file, *method_name;
+    const char *path, *calib_file, *e2e_file, *teacher_file, *method_name;
     const char *calib_flag, *e2e_flag; /* one given of the many about Block-AP, about E2E-QP */
     method method;
     bool quantizes; /* not e2e-qp */
@@ -57,6 +57,14 @@ static void init(job *j)
     j->e2e_data.val_size = 0;
 }
 
+#define TEACHER_FLAG(j)                                                                 \
+    {                                                                                   \
+        .name = "teacher", .value = "MODEL",                                            \
+        .help = "E2E-QP learns from this model, commonly the one before quantization, " \
+                "besides the text; --e2e-teacher-share tells how much",                 \
+        .text = &(j)->teacher_file                                                      \
+    }
+
 static int usage_error(const char *text)
 {
     fprintf(stderr, "eqat: %s\n", text);
@@ -84,7 +92,9 @@ static int unused_flag(const job *j, const char *flag, const char *expected)
 static int choose_method(job *j)
 {
     const char *calib = j->calib_file ? "--calib" : j->calib_flag,
-               *e2e = j->e2e_file ? "--e2e" : j->e2e_flag;
+               *e2e = j->e2e_file ? "--e2e"
+        : j->teacher_file         ? "--teacher"
+                                  : j->e2e_flag;
     const char *name = j->method_name ? j->method_name : j->e2e_file ? "efficientqat" : "block-ap";
     j->method_name = name;
     if (!strcmp(name, "rtn"))
@@ -392,6 +402,7 @@ static void record_job(job *j, const char *command, int argc, char **argv)
     j->t.run = record_new(command, argc, argv);
     json_object_set_new(j->t.run, "model", tool_text(j->path));
     json_object_set_new(j->t.run, "out", tool_text(j->out.path));
+    if (j->teacher_file) json_object_set_new(j->t.run, "teacher", tool_text(j->teacher_file));
     if (quantizes) {
         json_object_set_new(j->t.run, "method", json_string(j->method_name));
         json_object_set_new(j->t.run, "rules", rules_json(&j->rules, &j->quantizer));
@@ -458,6 +469,13 @@ static eqat_status open_model(job *j, eqat_model **out)
     return st;
 }
 
+/* With the model's options, so that both compute alike. */
+static eqat_status open_teacher(job *j)
+{
+    if (!j->teacher_file) return EQAT_OK;
+    return eqat_model_open(j->t.ctx, &j->e2e.teacher, j->teacher_file, &j->model);
+}
+
 static eqat_status make_result(job *j, eqat_status (*run)(job *j, eqat_model *model))
 {
     eqat_model *model = NULL;
@@ -465,6 +483,7 @@ static eqat_status make_result(job *j, eqat_status (*run)(job *j, eqat_model *mo
     if (st == EQAT_OK && j->kept.placed) return output_found(&j->t, &j->out);
     if (st == EQAT_OK) st = output_check(&j->t, &j->out, &j->save);
     if (st == EQAT_OK) st = open_model(j, &model);
+    if (st == EQAT_OK) st = open_teacher(j);
     if (st == EQAT_OK) st = run(j, model);
     if (st == EQAT_OK) st = output_save(&j->t, &j->out, model, &j->save);
     output_end_stage(&j->t, &j->out, st);
@@ -474,6 +493,7 @@ static eqat_status make_result(job *j, eqat_status (*run)(job *j, eqat_model *mo
         return st;
     }
     eqat_model_free(model);
+    eqat_model_free(j->e2e.teacher);
     return st;
 }
 
@@ -514,6 +534,7 @@ int command_quantize(int argc, char **argv)
          .help = "embeddings and head keep the source's type: refuse a format that has only wider "
                  "ones",
          .on = &j.keep_ends},
+        TEACHER_FLAG(&j),
         CHECKPOINT_FLAGS(&j.kept),
         {.name = "no-judge",
          .help = "do not end with the perplexities of input, round to nearest and result on "
@@ -576,6 +597,7 @@ int command_e2e_qp(int argc, char **argv)
          .value = "FILE",
          .help = "training data: .txt .jsonl .npy .u16 .u32; - for text on standard input",
          .text = &j.e2e_file},
+        TEACHER_FLAG(&j),
         CHECKPOINT_FLAGS(&j.kept),
         TOOL_FLAGS(&j.t),
     };

@@ -214,6 +214,13 @@ RUN(cross_entropy)
     return eqi_op_linear_cross_entropy(tape, in[0], in[1], in[2], NULL, out, NULL);
 }
 
+RUN(distilled)
+{
+    (void)dtype;
+    const eqi_distill from = {.x = in[3], .w = in[4], .share = 0.75};
+    return eqi_op_linear_cross_entropy(tape, in[0], in[1], in[2], &from, out, NULL);
+}
+
 static const eqi_quant_desc fq3 = {.bits = 3, .group = 4, .clamp = true},
                             packed3 = {.bits = 3, .group = 16};
 
@@ -488,6 +495,12 @@ const grad_case grad_cases[] = {
      {{X, DIMS(6, 4)}, {P, DIMS(9, 4)}, {I, DIMS(6)}},
      cross_entropy,
      masked_labels},
+    {"distilled",
+     "linear_cross_entropy",
+     {{X, DIMS(2, 3, 4)}, {P, DIMS(9, 4)}, {I, DIMS(2, 3)}, {C, DIMS(2, 3, 5)}, {C, DIMS(9, 5)}},
+     distilled,
+     some_labels,
+     .no_bf16 = true},
     {"kl_divergence",
      "kl_divergence",
      {{X, DIMS(2, 3, 4)}, {C, DIMS(2, 3, 4)}, {I, DIMS(2, 3)}},

@@ -364,6 +364,24 @@ class Tool(unittest.TestCase):
                     shown = f"{value:g}"
                 self.assertEqual(shown, default, f"{struct}: {flag}")
 
+    def test_a_teacher(self):
+        packed, plain, taught, resumed = (os.path.join(self.tmp, n) for n in "abcd")
+        self.quantize(packed, "--calib", self.train, *FEW)
+        train = ["e2e-qp", packed, "--data", self.train, *E2E, "--e2e-train-size", 16]
+        self.ok(*train, "--out", plain)
+        self.ok(*train, "--out", taught, "--teacher", self.model)
+        self.assertNotEqual(files_of(plain), files_of(taught))
+        (*_, run) = json.load(open(os.path.join(taught, "eqat_config.json")))["runs"]
+        self.assertEqual(run["teacher"], self.model)
+        self.assertEqual(run["options"]["e2e_qp"]["teacher_share"], 1)
+        self.ok(*train, "--out", resumed, "--teacher", self.model, "--teacher-share", 0)
+        self.assertEqual(files_of(plain), files_of(resumed))
+        missing = os.path.join(self.tmp, "missing")
+        self.refused(*train, "--out", self.out, "--teacher", missing, says=[missing])
+        quantize = ["quantize", self.model, "--out", self.out, "--calib", self.train]
+        self.refused(*quantize, "--teacher", self.model, code=2, says=["--teacher", "efficientqat"])
+        self.assertFalse(os.path.exists(missing))
+
     def test_record_of_a_run(self):
         packed, trained = (os.path.join(self.tmp, n) for n in "ab")
         given = ["--calib", self.train, *FEW, "--seed", 5, "--rule", "*.down_proj=4,16"]

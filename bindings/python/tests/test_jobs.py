@@ -157,6 +157,37 @@ def test_a_loss_of_e2e_qp_sees_its_batch(folder, text):
     assert len(seen) == 4
 
 
+def test_a_teacher_is_the_divergence_of_its_logits(folder, text):
+    steps = {"batch_size": 2, "train_size": 4, "seq_len": 16, "lr": 1e-2}
+
+    def start():
+        model = eqat.open(folder, threads=1, compute_dtype="f32")
+        eqat.rtn(model, bits=2, group_size=32)
+        return model, eqat.open(folder, context=model.context, compute_dtype="f32")
+
+    model, teacher = start()
+    data = eqat.CalibrationData(text, model, train_size=4, val_size=0, seq_len=16)
+    job = eqat.E2EQP(model, data, teacher=teacher, batch_size=2)
+    del teacher  # the job has a reference of its own
+    taught = job.accumulate(0, 0)
+
+    other, teacher = start()
+    expected = []
+
+    def loss(tape, logits, batch):
+        labels = eqat.Tensor(batch.labels, tape.context)
+        value = tape.kl_divergence(logits, teacher.forward(batch.ids), labels)
+        expected.append(float(value.numpy()[0]))
+        return value
+
+    eqat.e2e_qp(other, text, loss=loss, **steps)
+    assert taught == pytest.approx(expected[0], rel=1e-4)
+    with pytest.raises(TypeError, match="teacher: found str, expected Model"):
+        eqat.e2e_qp(other, text, teacher="model", **steps)
+    with pytest.raises(eqat.InvalidArgument, match="teacher: found the model that trains"):
+        eqat.e2e_qp(other, text, teacher=other, **steps)
+
+
 def test_efficientqat_refuses_before_it_trains(folder, text, quick):
     model = eqat.open(folder, threads=1, compute_dtype="f32")
     for wrong in ({"e2e_micro_batch_size": 3}, {"e2e_seq_len": 1}, {"e2e": "missing.txt"}):

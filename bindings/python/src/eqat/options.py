@@ -9,6 +9,7 @@ from typing import Any, Callable, NamedTuple, Optional, TypeVar
 
 from . import callbacks, errors, memory, structs
 from .calls import call
+from .handle import Handle
 from .library import lib
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -23,6 +24,7 @@ TYPES = {
     structs.STRING: "path or str",
     structs.CALLBACK: "callable",
 }
+HANDLES = {("e2e_qp", "teacher"): "Model"}  # options that are objects of this package
 UNBOUNDED = 1 << 20  # what is allowed beyond is no limit for a reader
 
 
@@ -41,7 +43,11 @@ class Group(NamedTuple):
         return [
             field
             for field in structs.fields[self.struct]
-            if (field.type != structs.CALLBACK or field.name in made)
+            if (
+                field.type != structs.CALLBACK
+                or field.name in made
+                or (self.struct, field.name) in HANDLES
+            )
             and (self.only is None or field.name in self.only)
             and field.name not in self.without
         ]
@@ -70,7 +76,8 @@ def _range(field: structs.Field) -> str:
 
 
 def _describe(group: Group, field: structs.Field) -> str:
-    about = "; ".join(filter(None, [TYPES[field.type], _range(field)]))
+    kind = HANDLES.get((group.struct, field.name), TYPES[field.type])
+    about = "; ".join(filter(None, [kind, _range(field)]))
     default = "" if field.type == structs.CALLBACK else f" Default {_default(group, field)!r}."
     line = f"{group.prefix}{field.name} ({about}): {field.help}.{default}"
     return textwrap.fill(line, 92, initial_indent="    ", subsequent_indent="        ")
@@ -137,6 +144,13 @@ def _set(context: Any, name: str, struct: structs.Struct, field: structs.Field, 
         raise errors.error_of(status, line)
 
 
+def _reference_of(name: str, member: str, value: Any) -> Any:
+    expected = HANDLES[name, member]
+    if not isinstance(value, Handle) or type(value).__name__ != expected:
+        raise TypeError(f"{member}: found {type(value).__name__}, expected {expected}")
+    return value._reference
+
+
 class Filled(NamedTuple):
     """A struct, and what holds the callbacks in it."""
 
@@ -153,7 +167,11 @@ def fill(context: Any, name: str, values: dict[str, Any]) -> Filled:
         field = structs.field_of(name, member)
         if field is None:
             raise TypeError(f"{name}: no option {member}")
-        if field.type == structs.CALLBACK:
+        if (name, member) in HANDLES:
+            if value is not None:
+                keep.append(_reference_of(name, member, value))
+                setattr(struct, member, keep[-1].value)
+        elif field.type == structs.CALLBACK:
             if value is not None:
                 hold = memory.Hold(callbacks.Given(context, value))
                 keep.append(hold)

@@ -295,14 +295,14 @@ typedef struct eqat_e2e_qp_options {
     eqat_progress_fn between; /**< called by run before every micro-batch of a step but the first;
                                  as in eqat_block_ap_options */
     void *between_user;       /**< handed to between */
-    eqat_model *teacher;   /**< NULL (default): none; else another model of the same context,
-                              vocabulary and compute dtype, commonly the one before quantization.
-                              The loss of a token is then (1 - teacher_share) of the cross-entropy
-                              and teacher_share of the Kullback-Leibler divergence of the model's
-                              distribution from the teacher's.  Referenced; it computes the
-                              micro-batches of a step together, in at most 256 MB of residual
-                              streams; its blocks are read from its file as in an evaluation */
-    double teacher_share;  /**< 0 to 1; default 1 */
+    eqat_model *teacher;      /**< NULL (default): none; else another model of the same context,
+                                 vocabulary and compute dtype, commonly the one before quantization.
+                                 A token's loss is then (1 - teacher_share) of the cross-entropy
+                                 and teacher_share of the Kullback-Leibler divergence of the model's
+                                 distribution from the teacher's.  Referenced; its residual streams
+                                 of a step's samples, at most 256 MB of them, pass its blocks
+                                 together, which are read as in an evaluation */
+    double teacher_share;     /**< 0 to 1; default 1 */
 } eqat_e2e_qp_options;
 
 /** Writes defaults into the first `struct_size` bytes of *options, and no further. */

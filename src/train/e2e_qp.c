@@ -181,13 +181,6 @@ static int64_t sequence_at(const eqat_e2e_qp *job, int64_t step, int64_t place)
     return eqat_data_order(job->data, step / job->steps_per_epoch, place);
 }
 
-int64_t eqi_e2e_qp_micro(const eqat_e2e_qp *job, int64_t step, int64_t micro, int64_t *numbers)
-{
-    int64_t n = micro_size(job, step, micro), first = micro_first(job, step, micro);
-    for (int64_t i = 0; numbers && i < n; i++) numbers[i] = sequence_at(job, step, first + i);
-    return n;
-}
-
 static int64_t labels_of(const eqat_e2e_qp *job, int64_t step, int64_t micro)
 {
     int64_t n = micro_size(job, step, micro), first = micro_first(job, step, micro), sum = 0;
@@ -242,7 +235,7 @@ static eqat_status make_samples(eqat_e2e_qp *job)
     EQI_RETURN_IF(eqi_samples_create(job->ctx, &job->input, job->data,
                                      eqi_samples_input(job->data) | marks | EQAT_SAMPLE_LABELS,
                                      least(job->options.micro_batch_size, job->sequences)));
-    job->numbers = eqi_alloc(job->ctx, (size_t)job->options.micro_batch_size * sizeof *job->numbers,
+    job->numbers = eqi_alloc(job->ctx, (size_t)job->options.batch_size * sizeof *job->numbers,
                              "sample numbers");
     if (!job->numbers) return EQAT_OUT_OF_MEMORY;
     bool equal = !(eqat_data_fields(job->data) & (EQAT_SAMPLE_LABELS | EQAT_SAMPLE_SEGMENTS));
@@ -373,23 +366,24 @@ eqat_status eqi_e2e_qp_check_step(const eqat_e2e_qp *job, int64_t step)
 /* 0 of no labels. */
 static double mean(double sum, double labels) { return labels > 0 ? sum / labels : sum; }
 
-static eqat_status distilled_loss(eqat_e2e_qp *job, int64_t step, int64_t micro,
-                                  const eqat_batch *batch, eqi_tensor **loss)
+static eqat_status distilled_loss(eqat_e2e_qp *job, int64_t left, const eqat_batch *batch,
+                                  eqi_tensor **loss)
 {
     eqi_distill from;
-    EQI_RETURN_IF(eqi_e2e_qp_lesson(job, step, micro, job->numbers, batch->batch, &from));
+    EQI_RETURN_IF(eqi_e2e_qp_lesson(job, job->numbers, batch->batch, left, &from));
     eqat_status st = eqi_model_loss(job->tape, job->model, batch, &from, loss);
     eqi_tensor_unref(from.x);
     return st;
 }
 
-static eqat_status loss_of(eqat_e2e_qp *job, int64_t step, int64_t micro, const eqat_batch *batch,
+/* `left`: samples of the step from the batch on, whose numbers the job holds. */
+static eqat_status loss_of(eqat_e2e_qp *job, int64_t left, const eqat_batch *batch,
                            eqi_tensor **loss)
 {
     const eqat_e2e_qp_options *o = &job->options;
     eqi_tensor *logits;
     *loss = NULL;
-    if (job->teacher) return distilled_loss(job, step, micro, batch, loss);
+    if (job->teacher) return distilled_loss(job, left, batch, loss);
     if (!o->loss) return eqi_model_loss(job->tape, job->model, batch, NULL, loss);
     EQI_RETURN_IF(eqat_model_forward(job->model, job->tape, batch, &logits));
     job->ctx->error[0] = 0;
@@ -400,7 +394,9 @@ static eqat_status loss_of(eqat_e2e_qp *job, int64_t step, int64_t micro, const 
 
 static eqat_status forward(eqat_e2e_qp *job, int64_t step, int64_t micro, eqi_tensor **loss)
 {
-    int64_t n = eqi_e2e_qp_micro(job, step, micro, job->numbers);
+    int64_t n = micro_size(job, step, micro), first = micro_first(job, step, micro),
+            left = step_size(job, step) - micro * job->options.micro_batch_size;
+    for (int64_t i = 0; i < left; i++) job->numbers[i] = sequence_at(job, step, first + i);
     for (int64_t i = 0; i < n; i++) {
         const eqat_sample sample = eqi_samples_at(&job->input, i);
         EQI_RETURN_IF(eqat_data_sample(job->data, false, job->numbers[i], &sample));
@@ -408,7 +404,7 @@ static eqat_status forward(eqat_e2e_qp *job, int64_t step, int64_t micro, eqi_te
     eqat_batch batch;
     EQI_RETURN_IF(eqi_samples_batch(&job->input, n, job->model, &batch));
     batch.keep_activations = job->options.keep_activations;
-    eqat_status st = loss_of(job, step, micro, &batch, loss);
+    eqat_status st = loss_of(job, left, &batch, loss);
     eqi_tensor_unref(batch.embeddings);
     return st;
 }

@@ -41,7 +41,7 @@ struct eqat_e2e_qp {
     eqi_tensor
         *losses;       /* F32 [steps, micro-batches of a full step] on the device; NaN: not taken */
     eqi_samples input; /* of one micro-batch */
-    int64_t *numbers;  /* of its samples */
+    int64_t *numbers;  /* of a micro-batch's samples and those behind them in their step */
     eqat_model *teacher; /* or NULL: none, or it has no share */
     eqi_hidden lesson;   /* of the teacher, for samples `taught` */
     int64_t *taught;
@@ -64,17 +64,15 @@ eqat_status eqi_e2e_qp_back_to_good(eqat_e2e_qp *job);
 eqat_status eqi_e2e_qp_tell_unchanged(const eqat_e2e_qp *job);
 /* Gives up what was accumulated. */
 void eqi_e2e_qp_drop_gradients(eqat_e2e_qp *job);
-/* Writes the numbers of the samples of a micro-batch, unless that is NULL, and returns how many
- * there are. */
-int64_t eqi_e2e_qp_micro(const eqat_e2e_qp *job, int64_t step, int64_t micro, int64_t *numbers);
 /* EQAT_INVALID_ARGUMENT unless the teacher, if there is one, fits model, data and options. */
 eqat_status eqi_e2e_qp_check_teacher(const eqat_model *model, eqat_data *data,
                                      const eqat_e2e_qp_options *options);
 eqat_status eqi_e2e_qp_make_teacher(eqat_e2e_qp *job);
 void eqi_e2e_qp_drop_teacher(eqat_e2e_qp *job);
-/* What the n samples of a micro-batch are taught; out->x is the caller's. */
-eqat_status eqi_e2e_qp_lesson(eqat_e2e_qp *job, int64_t step, int64_t micro, const int64_t *samples,
-                              int64_t n, eqi_distill *out);
+/* What the n samples of a micro-batch are taught, and soon the `left` that their step has from them
+ * on; out->x is the caller's. */
+eqat_status eqi_e2e_qp_lesson(eqat_e2e_qp *job, const int64_t *samples, int64_t n, int64_t left,
+                              eqi_distill *out);
 /* EQAT_INVALID_ARGUMENT when it is finished or there is no such step. */
 eqat_status eqi_e2e_qp_check_step(const eqat_e2e_qp *job, int64_t step);
 

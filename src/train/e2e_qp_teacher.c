@@ -1,3 +1,5 @@
+#include <string.h>
+
 #include "base/entry.h"
 #include "train/e2e_qp.h"
 
@@ -61,32 +63,26 @@ static int64_t place(const eqat_e2e_qp *job, const int64_t *samples, int64_t n)
     return -1;
 }
 
-/* This micro-batch and those behind it in its step. */
-static eqat_status teach(eqat_e2e_qp *job, int64_t step, int64_t micro)
+static eqat_status teach(eqat_e2e_qp *job, const int64_t *samples, int64_t count)
 {
-    int64_t count = 0, micros = eqat_e2e_qp_micro_steps(job, step);
-    job->lesson.count = 0; /* after a failure nothing is in hand */
-    for (; micro < micros; micro++) {
-        int64_t n = eqi_e2e_qp_micro(job, step, micro, NULL);
-        if (count && count + n > job->lesson.room) break;
-        (void)eqi_e2e_qp_micro(job, step, micro, job->taught + count);
-        count += n;
-    }
-    eqat_status st = eqi_hidden_run(&job->lesson, job->taught, count);
-    if (st != EQAT_OK) job->lesson.count = 0;
+    eqi_hidden *h = &job->lesson;
+    count = least(count, h->room);
+    h->count = 0; /* after a failure nothing is in hand */
+    memcpy(job->taught, samples, (size_t)count * sizeof *samples);
+    eqat_status st = eqi_hidden_run(h, job->taught, count);
+    if (st != EQAT_OK) h->count = 0;
     return st;
 }
 
-eqat_status eqi_e2e_qp_lesson(eqat_e2e_qp *job, int64_t step, int64_t micro, const int64_t *samples,
-                              int64_t n, eqi_distill *out)
+eqat_status eqi_e2e_qp_lesson(eqat_e2e_qp *job, const int64_t *samples, int64_t n, int64_t left,
+                              eqi_distill *out)
 {
     eqi_hidden *h = &job->lesson;
     eqi_tensor *x;
     int64_t at = place(job, samples, n);
     *out = (eqi_distill){.w = job->teacher->head, .share = job->options.teacher_share};
-    if (at < 0) EQI_RETURN_IF(teach(job, step, micro));
-    if (at < 0) at = 0;
-    EQI_RETURN_IF(eqi_tensor_slice(h->streams, &x, 0, at, n));
+    if (at < 0) EQI_RETURN_IF(teach(job, samples, left));
+    EQI_RETURN_IF(eqi_tensor_slice(h->streams, &x, 0, at < 0 ? 0 : at, n));
     eqat_status st = eqi_model_final_norm(h->tape, job->teacher, x, &out->x);
     eqi_tensor_unref(x);
     return st;

@@ -26,8 +26,8 @@ eqat_status eqi_hidden_create(eqi_hidden *h, eqat_model *model, eqat_data *data,
         .ctx = model->ctx, .model = model, .data = data, .time = eqat_data_seq_len(data)};
     int64_t hidden = model->config.hidden,
             bytes = h->time * hidden * (int64_t)eqi_dtype_size(model->compute);
-    h->room = least(most, ROOM_BYTES / bytes > 0 ? ROOM_BYTES / bytes : 1);
-    h->batch = least(batch, h->room);
+    h->batch = least(batch, most);
+    h->room = least(most, ROOM_BYTES / bytes > h->batch ? ROOM_BYTES / bytes : h->batch);
     const int64_t shape[3] = {h->room, h->time, hidden};
     EQI_RETURN_IF(make_samples(h, labels));
     EQI_RETURN_IF(eqi_tape_create(h->ctx, &h->tape));

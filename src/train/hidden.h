@@ -22,7 +22,7 @@ typedef struct eqi_hidden {
     void *user;
 } eqi_hidden;
 
-/* Room for `most` samples, or for as many as 256 MB of streams hold; batches of `batch`. To be
+/* Room for `most` samples, or for as many as 256 MB of streams hold, a batch at least. To be
  * released also after a failure. */
 eqat_status eqi_hidden_create(eqi_hidden *h, eqat_model *model, eqat_data *data, bool labels,
                               int64_t most, int64_t batch);

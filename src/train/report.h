@@ -19,7 +19,7 @@ static inline eqat_status eqi_report_progress(eqi_ctx *ctx, eqat_progress_fn pro
 static inline eqat_status eqi_report_callback(eqi_ctx *ctx, const char *callback, eqat_status st)
 {
     if (st == EQAT_OK) return st;
-    if (ctx->error[0]) return eqi_fail_in(ctx, st, callback);
+    if (ctx->error[0]) return eqi_fail_in(ctx, st, "%s", callback);
     return eqi_fail(ctx, st, "%s: failed: %s", callback, eqat_status_name(st));
 }
 

@@ -2,7 +2,7 @@
 is in them; the tool and the Python module of the unpacked packages run.  Takes minutes, so that
 EQAT_DEBIAN=1 must ask for it; DEB_BUILD_OPTIONS=nocheck leaves the tests within the build out."""
 
-import glob, os, pathlib, shutil, subprocess, sys, tempfile, unittest
+import glob, os, pathlib, re, shutil, subprocess, sys, tempfile, unittest
 
 SOURCE = pathlib.Path(sys.argv.pop(1))
 NEEDED = ("git", "dpkg-buildpackage", "dh", "dh_python3", "lintian")
@@ -45,7 +45,11 @@ class Packages(unittest.TestCase):
             "libeqat0": ["libeqat.so.0."],
             "libeqat-dev": ["include/eqat/eqat.h", "libeqat.so", "libeqat.a", "eqat.pc", ".cmake"],
             "eqat": ["bin/eqat", "man1/eqat.1.gz", "bash-completion", "_eqat", "eqat.fish"],
-            "python3-eqat": ["dist-packages/eqat/__init__.py"],
+            "python3-eqat": [
+                "dist-packages/eqat/__init__.py",
+                "bin/eqat-report",
+                "man1/eqat-report.1.gz",
+            ],
         }
         for name, parts in wanted.items():
             listing = run("dpkg-deb", "-c", self.debs[name])
@@ -65,6 +69,24 @@ class Packages(unittest.TestCase):
         env = dict(self.env, PYTHONPATH=os.path.join(self.root, "usr/lib/python3/dist-packages"))
         code = "import eqat; print(eqat.__version__, eqat.__file__)"
         self.assertIn(self.root, run("/usr/bin/python3", "-c", code, env=env))
+
+    def test_report(self):
+        """eqat report finds the program of the Python package, whose page and manual it has."""
+        bin = os.path.join(self.root, "usr/bin")
+        modules = os.path.join(self.root, "usr/lib/python3/dist-packages")
+        env = dict(self.env, PYTHONPATH=modules, PATH=f"{bin}:{os.environ['PATH']}")
+        out, page = (os.path.join(self.dir, name) for name in ("reported", "page.html"))
+        rtn = ["--method", "rtn", "--group-size", "32"]
+        model = SOURCE / "tests" / "golden" / "llama"
+        run("eqat", "quantize", model, "--out", out, *rtn, env=env)
+        run("eqat", "report", out, "--out", page, env=env)
+        with open(page, encoding="utf-8") as f:
+            self.assertIn("</html>", f.read())
+        helped = run("eqat-report", "--help", env=env)
+        with open(SOURCE / "packaging/debian/eqat-report.1", encoding="utf-8") as f:
+            manual = f.read().replace("\\-", "-")
+        for flag in re.findall(r"--[a-z-]+", helped):
+            self.assertTrue(flag == "--help" or flag in manual, flag)
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ def main():
         environment = {
             **os.environ,
             "LD_PRELOAD": " ".join(loaded),
+            "EQAT_PATIENCE": "60",  # seconds, of tests that wait for an interrupt
             "PYTHONMALLOC": "malloc",
             "ASAN_OPTIONS": "detect_leaks=1:allocator_may_return_null=1",
             "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",

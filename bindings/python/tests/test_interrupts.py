@@ -22,7 +22,7 @@ def soon():
     run on busy machines.  It would have taken minutes."""
     start = time.monotonic()
     yield
-    assert time.monotonic() - start < 0.3 + 3
+    assert time.monotonic() - start < 0.3 + float(os.environ.get("EQAT_PATIENCE", 3))
 
 
 @contextlib.contextmanager

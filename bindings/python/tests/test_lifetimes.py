@@ -1,8 +1,8 @@
 """Handles go in any order, on any thread, at any time; nothing leaks and nothing is used after."""
 
-import os
 import gc
 import itertools
+import os
 import random
 import subprocess
 import sys

@@ -374,6 +374,7 @@ struct eqi_out {
     char *path, *target; /* target: where close puts it; NULL: it is there */
     int fd;
     eqat_status failed;
+    uint64_t at; /* of the next byte */
     size_t used;
     char buffer[1 << 16];
 };
@@ -386,6 +387,7 @@ eqat_status eqi_out_open(eqi_ctx *ctx, eqi_out **out, const char *path)
     o->ctx = ctx;
     o->target = NULL;
     o->failed = EQAT_OK;
+    o->at = 0;
     o->used = 0;
     o->path = eqi_strdup(ctx, path);
     if (!o->path) {
@@ -453,6 +455,17 @@ eqat_status eqi_out_write(eqi_out *o, const void *data, size_t n)
         memcpy(o->buffer + o->used, data, n);
         o->used += n;
     }
+    o->at += n;
+    return o->failed;
+}
+
+eqat_status eqi_out_seek(eqi_out *o, uint64_t at)
+{
+    if (at == o->at) return o->failed;
+    flush(o);
+    if (o->failed == EQAT_OK && lseek(o->fd, (off_t)at, SEEK_SET) < 0)
+        o->failed = fail_errno(o->ctx, o->path, "cannot seek");
+    o->at = at;
     return o->failed;
 }
 

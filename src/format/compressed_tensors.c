@@ -224,58 +224,63 @@ static eqat_status write_linear(eqi_ctx *ctx, eqi_shards *out, const eqi_layout_
 
 /* ---- writing config.json ---- */
 
-static bool alike(const eqi_layout_linear *a, const eqi_layout_linear *b)
+static json_t *make_scheme(const eqi_layout_linear *l, bool rows)
 {
-    bool row = a->q.group == a->in;
-    return a->q.bits == b->q.bits && a->symmetric == b->symmetric && row == (b->q.group == b->in) &&
-        (row || a->q.group == b->q.group);
+    json_t *weights =
+        json_pack("{s:i, s:s, s:b, s:b, s:s}", "num_bits", l->q.bits, "type", "int", "symmetric",
+                  (int)l->symmetric, "dynamic", 0, "strategy", rows ? "channel" : "group");
+    if (!rows) json_object_set_new(weights, "group_size", json_integer((json_int_t)l->q.group));
+    return json_pack("{s:[], s:o, s:n, s:n}", "targets", "weights", weights, "input_activations",
+                     "output_activations");
 }
 
-static bool is_first(const eqi_layout_linear *linears, size_t i)
+static void key_of(const eqi_layout_linear *l, bool rows, char key[64])
 {
-    for (size_t k = 0; k < i; k++)
-        if (alike(&linears[k], &linears[i])) return false;
-    return linears[i].q.bits != 0;
+    snprintf(key, 64, "%d %d %lld", l->q.bits, l->symmetric, rows ? -1LL : (long long)l->q.group);
 }
 
-static json_t *scheme_of(const eqi_layout_linear *l, json_t *targets)
+static bool add(json_t *schemes, const eqi_layout_linear *l, bool rows)
 {
-    json_t *weights = json_pack("{s:i, s:s, s:b, s:b, s:s}", "num_bits", l->q.bits, "type", "int",
-                                "symmetric", (int)l->symmetric, "dynamic", 0, "strategy",
-                                l->q.group == l->in ? "channel" : "group");
-    if (l->q.group != l->in)
-        json_object_set_new(weights, "group_size", json_integer((json_int_t)l->q.group));
-    return json_pack("{s:o, s:o, s:n, s:n}", "targets", targets, "weights", weights,
-                     "input_activations", "output_activations");
+    char key[64];
+    key_of(l, rows, key);
+    if (!json_object_get(schemes, key) &&
+        json_object_set_new(schemes, key, make_scheme(l, rows)) != 0)
+        return false;
+    json_t *targets = json_object_get(json_object_get(schemes, key), "targets");
+    return json_array_append_new(targets, json_string(l->name)) == 0;
 }
 
-static json_t *names_like(const eqi_layout_linear *linears, size_t n, const eqi_layout_linear *l)
+/* A row that is one group ("channel") goes with groups of its length where others have them, so
+ * that linears of one group_size stay alike. */
+static bool add_all(json_t *schemes, const eqi_layout_linear *linears, size_t n)
 {
-    json_t *names = json_array();
-    for (size_t i = 0; i < n && names; i++)
-        if (linears[i].q.bits && alike(&linears[i], l) &&
-            json_array_append_new(names, json_string(linears[i].name)) != 0) {
-            json_decref(names);
-            return NULL;
-        }
-    return names;
+    for (size_t i = 0; i < n; i++)
+        if (linears[i].q.bits && linears[i].q.group < linears[i].in &&
+            !add(schemes, &linears[i], false))
+            return false;
+    for (size_t i = 0; i < n; i++) {
+        char key[64];
+        if (!linears[i].q.bits || linears[i].q.group < linears[i].in) continue;
+        key_of(&linears[i], false, key);
+        if (!add(schemes, &linears[i], json_object_get(schemes, key) == NULL)) return false;
+    }
+    return true;
 }
 
 static json_t *make_groups(const eqi_layout_linear *linears, size_t n)
 {
-    json_t *groups = json_object();
-    size_t kinds = 0;
-    for (size_t i = 0; i < n; i++) kinds += is_first(linears, i);
-    bool failed = !groups;
-    for (size_t i = 0; i < n && !failed; i++) {
-        if (!is_first(linears, i)) continue;
+    json_t *schemes = json_object(), *groups = json_object(), *scheme;
+    bool failed = !schemes || !groups || !add_all(schemes, linears, n);
+    const char *key;
+    json_object_foreach(schemes, key, scheme)
+    {
         char name[32];
         snprintf(name, sizeof name, "group_%zu", json_object_size(groups));
-        json_t *targets =
-            kinds == 1 ? json_pack("[s]", "Linear") : names_like(linears, n, &linears[i]);
-        failed =
-            !targets || json_object_set_new(groups, name, scheme_of(&linears[i], targets)) != 0;
+        if (!failed && json_object_size(schemes) == 1)
+            failed |= json_object_set_new(scheme, "targets", json_pack("[s]", "Linear")) != 0;
+        failed |= json_object_set(groups, name, scheme) != 0;
     }
+    json_decref(schemes);
     if (!failed) return groups;
     json_decref(groups);
     return NULL;

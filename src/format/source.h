@@ -101,10 +101,10 @@ eqat_status eqi_source_read_raw(eqi_source *source, const eqi_source_entry *entr
                                 size_t n, void *dst);
 
 /* Writing one safetensors file: declare every tensor, then write their bytes in the declared order,
- * in any number of pieces. The layout is the declared order without gaps, so a tensor that would
- * not start at a multiple of its element size, or of 4, is refused: declare wider types first.
- * close fails when bytes are missing or too many, and then removes the file, as it does after any
- * earlier failure. */
+ * in any number of pieces. In the file they lie in that order without gaps; wider types go first
+ * where a tensor would otherwise not start at a multiple of its element size. close fails when
+ * bytes are missing or too many, and then removes the file, as it does after any earlier failure.
+ */
 typedef struct eqi_safetensors_writer eqi_safetensors_writer;
 eqat_status eqi_safetensors_create(eqi_ctx *ctx, eqi_safetensors_writer **out, const char *path);
 eqat_status eqi_safetensors_metadata(eqi_safetensors_writer *w, const char *key, const char *value);

@@ -43,4 +43,9 @@ eqat_status eqi_source_finish(eqi_source *source);
 eqat_status eqi_source_measure(eqi_ctx *ctx, const char *path, const char *name,
                                eqi_source_entry *entry);
 
+/* The bound that the format's own reader sets. */
+#define EQI_SAFETENSORS_HEADER_MAX 100000000u
+/* "F32"; NULL: safetensors has no such type. */
+const char *eqi_safetensors_dtype(eqi_stored stored);
+
 #endif

@@ -206,6 +206,39 @@ START_TEST(rows_are_told_apart)
 }
 END_TEST
 
+/* A linear of one group a row is said to have groups where others of that length have several: the
+ * engines take the scales of all linears of one entry in the same way. */
+START_TEST(rows_that_are_one_group)
+{
+    static const eqi_layout_linear own[] = {{"a", 32, 64, {.bits = 4, .group = 64}},
+                                            {"b", 32, 192, {.bits = 4, .group = 64}},
+                                            {"c", 32, 96, {.bits = 4, .group = 96}},
+                                            {"d", 32, 64, {.bits = 0}}};
+    const eqi_layout *layout = eqi_layout_find("compressed-tensors");
+    json_t *config = layout->config(own, 4), *groups = json_object_get(config, "config_groups");
+    char *text = json_dumps(groups, JSON_COMPACT | JSON_SORT_KEYS);
+#define SCHEME(targets, more)                                                       \
+    "{\"input_activations\":null,\"output_activations\":null,\"targets\":[" targets \
+    "],\"weights\":{\"dynamic\":false," more ",\"symmetric\":false,\"type\":\"int\"}}"
+    ck_assert_str_eq(text,
+                     "{\"group_0\":" SCHEME("\"b\",\"a\"",
+                                            "\"group_size\":64,\"num_bits\":4,\"strategy\":"
+                                            "\"group\"") ","
+                                                         "\"group_1\":" SCHEME(
+                                                             "\"c\"",
+                                                             "\"num_bits\":4,\"strategy\":"
+                                                             "\"channel\"") "}");
+    free(text);
+    json_decref(config);
+    config = layout->config(&own[2], 2);
+    groups = json_object_get(config, "config_groups");
+    ck_assert_int_eq((int)json_object_size(groups), 1);
+    json_t *targets = json_object_get(json_object_get(groups, "group_0"), "targets");
+    ck_assert_str_eq(json_string_value(json_array_get(targets, 0)), "Linear");
+    json_decref(config);
+}
+END_TEST
+
 /* ---- moves ---- */
 
 static uint64_t next(uint64_t *state)
@@ -345,6 +378,7 @@ int main(void)
     tcase_add_test(c, what_is_written_is_read);
     tcase_add_test(c, nothing_packed_without_a_config);
     tcase_add_test(c, rows_are_told_apart);
+    tcase_add_test(c, rows_that_are_one_group);
     tcase_add_loop_test(c, moves_change_no_value, 0, 7);
     tcase_add_test(c, scales_that_are_not_finite);
     tcase_add_test(c, shards_hold_what_fits);

@@ -48,9 +48,9 @@ suite() { # NAME MESON_TEST_OPTIONS -- MESON_SETUP_OPTIONS
 }
 
 # Debug information tells the ABI suite the types behind the symbols.
-suite release "" -- --buildtype=release -Ddebug=true
+suite release "--no-suite interop" -- --buildtype=release -Ddebug=true
 ASAN_OPTIONS=detect_leaks=1:abort_on_error=0 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 \
-    suite sanitize "--timeout-multiplier 6 --no-suite release-only" -- \
+    suite sanitize "--timeout-multiplier 6 --no-suite release-only --no-suite interop" -- \
         --buildtype=debugoptimized -Db_sanitize=address,undefined -Db_lundef=false
 # Products of our own in place of oneDNN's, in a library that programs link statically.
 suite portable \

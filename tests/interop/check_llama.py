@@ -4,27 +4,24 @@
     check_llama.py EQAT     stories260K of the folder that EQAT_SHARED names, trained by Block-AP
 
 Of each file: ggml's own values of every quantized tensor are (q - z) s of the gptq_v2 folder of the
-same model, bit for bit; llama.cpp's perplexity is that of `eqat eval` in f32 within 0.5% (its
-products round activations to 8 bits); greedy text of 32 tokens is the same as that of the same
-model with its weights as F32, or until the two best logits are within 0.1. Exit code 77: a package
+same model, bit for bit; perplexity is that of the same model with its
+weights as F32 within 0.5% (products with blocks round activations to 8 bits); greedy text of 32
+tokens is the same, or until the two best logits are within 0.1. Exit code 77: a package
 or the model is missing.
 """
 
-import json
 import os
-import subprocess
 import sys
 import tempfile
 
-try:
-    import numpy as np
-except ImportError as error:
-    print("SKIP:", error)
-    sys.exit(77)
+import folders
 
-import llama
+folders.need()
 
-TIME, WINDOWS, GREEDY = 256, 32, 32
+import numpy as np  # noqa: E402
+
+import llama  # noqa: E402
+
 # Flags of eqat quantize, and the types that the linears must come to.
 CASES = [
     (["--bits", "2", "--zero-point", "fixed"], {"Q2_0"}),
@@ -97,46 +94,13 @@ class Reader:
         return np.frombuffer(self.data, np.uint8, n, self.start + offset)
 
 
-def safetensors(path):
-    with open(path, "rb") as f:
-        n = int.from_bytes(f.read(8), "little")
-        header, data = json.loads(f.read(n)), f.read()
-    kinds = {"I32": "<i4", "F16": "<f2", "F32": "<f4"}
-    return {
-        name: np.frombuffer(data[slice(*t["data_offsets"])], kinds[t["dtype"]]).reshape(t["shape"])
-        for name, t in header.items()
-        if name != "__metadata__"
-    }
-
-
-def fields(words, bits, count):
-    """`count` numbers from each row of int32 words [rows, words], one stream, lowest bits first."""
-    raw = np.ascontiguousarray(words).view(np.uint8).reshape(words.shape[0], -1)
-    stream = np.unpackbits(raw, axis=1, bitorder="little")[:, : count * bits]
-    stream = stream.reshape(words.shape[0], count, bits).astype(np.int64)
-    return (stream << np.arange(bits)).sum(-1)
-
-
-def plain_weight(tensors, name):
-    """(q - z) s of a gptq_v2 linear, F32 [out, in]; None: it is not quantized."""
-    if f"{name}.qweight" not in tensors:
-        return None
-    words, zeros, scales, index = (
-        tensors[f"{name}.{k}"] for k in ("qweight", "qzeros", "scales", "g_idx")
-    )
-    bits = words.shape[0] * 32 // len(index)
-    q = fields(words.T, bits, len(index))
-    z = fields(zeros, bits, scales.shape[1])[index].T
-    return (q - z).astype(np.float32) * scales.astype(np.float32)[index].T
-
-
 def interleaved(weight, heads):
     """Rows as llama.cpp wants those of q and k: the two halves of each head, turn by turn."""
     rows, width = weight.shape
     return weight.reshape(heads, 2, rows // heads // 2, width).swapaxes(1, 2).reshape(rows, width)
 
 
-def check_weights(lib, reader, tensors):
+def check_weights(lib, reader, weights):
     """ggml's values against the folder's; the types of the linears."""
     found = set()
     heads = {
@@ -148,38 +112,14 @@ def check_weights(lib, reader, tensors):
         if part not in PLACES:
             continue
         found.add(kind)
-        want = plain_weight(tensors, f"model.layers.{name.split('.')[1]}.{PLACES[part]}")
+        want = weights.get(f"model.layers.{name.split('.')[1]}.{PLACES[part]}")
         assert (want is None) == (kind == "F32"), f"{name}: {kind}"
         if want is None:
             continue
         if part in heads:
             want = interleaved(want, heads[part])
-        got = llama.dequantize(lib, kind, reader.rows(name), *shape)
-        assert np.array_equal(got, want), f"{name}: weights differ by {abs(got - want).max()}"
+        folders.same_weights(name, llama.dequantize(lib, kind, reader.rows(name), *shape), want)
     return found
-
-
-def perplexity(model, ids):
-    loss = 0.0
-    for row in ids:
-        x = model.logits(row).astype(np.float64)
-        x -= x.max(1, keepdims=True)
-        logs = x - np.log(np.exp(x).sum(1, keepdims=True))
-        loss -= logs[np.arange(TIME - 1), row[1:]].mean() / len(ids)
-    return np.exp(loss)
-
-
-def check_greedy(model, plain, start):
-    """Both write the same until the two best are close; the number of tokens."""
-    ids = list(start)
-    for n in range(GREEDY):
-        a, b = model.logits(ids)[-1], plain.logits(ids)[-1]
-        best = np.sort(b)[-2:]
-        if best[1] - best[0] <= 0.1:
-            return n
-        assert a.argmax() == b.argmax(), f"token {n}: {a.argmax()}, expected {b.argmax()}"
-        ids.append(int(b.argmax()))
-    return GREEDY
 
 
 def write_plain(path, reader, lib):
@@ -203,51 +143,25 @@ def write_plain(path, reader, lib):
         f.write(header + bytes(-len(header) % 32) + data)
 
 
-def run(*command):
-    r = subprocess.run(command, capture_output=True, text=True)
-    assert r.returncode == 0, f"{' '.join(command)}: {r.stderr}"
-    return r.stdout
-
-
 def check_case(lib, eqat, source, flags, types, where):
     folder, path = os.path.join(where, "folder"), os.path.join(where, "model.gguf")
-    tokens = os.path.join(source, "tokens-valid.u16")
-    training = ["--calib", os.path.join(source, "tokens-train.u16"), "--seq-len", str(TIME)]
-    training += ["--train-size", "32", "--val-size", "2", "--epochs", "1"]
-    run(eqat, "quantize", source, "--out", folder, *flags, *training)
-    run(eqat, "convert", folder, path, "--format", "gguf")
+    folders.quantize(eqat, source, flags, folder)
+    folders.run(eqat, "convert", folder, path, "--format", "gguf")
     reader = Reader(path)
-    found = check_weights(lib, reader, safetensors(os.path.join(folder, "model.safetensors")))
+    found = check_weights(lib, reader, folders.weights(folder))
     assert found <= types and (len(types) < 3 or found == types), f"{flags}: found {found}"
     write_plain(os.path.join(where, "plain.gguf"), reader, lib)
-    ids = np.fromfile(tokens, np.uint16)[: TIME * WINDOWS].astype(np.int64)
-    ids = ids.reshape(WINDOWS, TIME)
-    model = llama.Llama(lib, path, TIME)
-    plain = llama.Llama(lib, os.path.join(where, "plain.gguf"), TIME)
-    got, same = perplexity(model, ids), check_greedy(model, plain, [1])
+    model = llama.Llama(lib, path, folders.TIME)
+    plain = llama.Llama(lib, os.path.join(where, "plain.gguf"), folders.TIME)
+    what = f"{' '.join(flags)}: {', '.join(sorted(found))}"
+    folders.compare(what, model.logits, plain.logits, folders.windows(source), 0.005)
     model.close(), plain.close()
-    options = ["--seq-len", str(TIME), "--max-windows", str(WINDOWS), "--compute-dtype", "f32"]
-    want = json.loads(run(eqat, "eval", folder, "--text", tokens, *options, "--json"))["perplexity"]
-    print(
-        f"{' '.join(flags)}: {', '.join(sorted(found))}, perplexity {got:.4f}, eqat {want:.4f} "
-        f"({100 * (got / want - 1):+.3f}%), {same} tokens the same"
-    )
-    assert abs(got / want - 1) < 0.005
 
 
-def main():
-    lib, shared = llama.find_library(), os.environ.get("EQAT_SHARED")
-    if not lib:
-        print("SKIP: xllamacpp and llama-cpp-python are missing")
-        return 77
-    source = os.path.join(shared or "", "stories260K")
-    if not shared or not os.path.isdir(source):
-        print("SKIP: EQAT_SHARED names no folder with stories260K")
-        return 77
-    for flags, types in CASES:
-        with tempfile.TemporaryDirectory() as where:
-            check_case(lib, sys.argv[1], source, flags, types, where)
-    return 0
-
-
-sys.exit(main())
+lib = llama.find_library()
+if not lib:
+    folders.skip("xllamacpp and llama-cpp-python are missing")
+source = folders.stories()
+for flags, types in CASES:
+    with tempfile.TemporaryDirectory() as where:
+        check_case(lib, sys.argv[1], source, flags, types, where)

@@ -139,13 +139,20 @@ static json_t *make_config(const eqi_layout_linear *linears, size_t n)
     int bits = 0;
     int64_t group = 0;
     eqi_choose_common(linears, n, &bits, &group);
-    json_t *dense = eqi_dense_names(linears, n);
-    json_t *out = dense ? json_pack("{s:s, s:i, s:I, s:b, s:s, s:O}", "quant_method", "awq", "bits",
-                                    bits, "group_size", (json_int_t)group, "zero_point", 1,
-                                    "version", "gemm", "modules_to_not_convert", dense)
-                        : NULL;
+    /* Engines look at the first of these, GPTQModel at the second. */
+    json_t *dense = eqi_dense_names(linears, n),
+           *dynamic = eqi_gptq_dynamic(linears, n, bits, group);
+    json_t *out = dense && dynamic
+        ? json_pack("{s:s, s:i, s:I, s:b, s:s, s:O}", "quant_method", "awq", "bits", bits,
+                    "group_size", (json_int_t)group, "zero_point", 1, "version", "gemm",
+                    "modules_to_not_convert", dense)
+        : NULL;
+    bool failed = out && json_object_size(dynamic) && json_object_set(out, "dynamic", dynamic) != 0;
     json_decref(dense);
-    return out;
+    json_decref(dynamic);
+    if (!failed) return out;
+    json_decref(out);
+    return NULL;
 }
 
 const eqi_layout eqi_layout_awq = {

@@ -13,6 +13,9 @@ bool eqi_covers(int bits, int64_t group, const eqi_layout_linear *linear);
 void eqi_choose_common(const eqi_layout_linear *linears, size_t n, int *bits, int64_t *group);
 bool eqi_all_symmetric(const eqi_layout_linear *linears, size_t n); /* those that are packed */
 
+/* For GPTQModel: a new object of the linears that are not as bits and group_size say; NULL: out of
+ * memory. */
+json_t *eqi_gptq_dynamic(const eqi_layout_linear *linears, size_t n, int bits, int64_t group);
 /* A new list of those that are not packed; NULL: out of memory. */
 json_t *eqi_dense_names(const eqi_layout_linear *linears, size_t n);
 

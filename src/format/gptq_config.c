@@ -77,8 +77,7 @@ static json_t *exception(const eqi_layout_linear *l)
     return json_pack("{s:i, s:I}", "bits", l->q.bits, "group_size", (json_int_t)group);
 }
 
-/* For GPTQModel: the linears that are not as the others. */
-static json_t *make_dynamic(const eqi_layout_linear *linears, size_t n, int bits, int64_t group)
+json_t *eqi_gptq_dynamic(const eqi_layout_linear *linears, size_t n, int bits, int64_t group)
 {
     json_t *dynamic = json_object();
     bool failed = !dynamic;
@@ -136,7 +135,8 @@ static json_t *make_config(const eqi_layout_linear *linears, size_t n, const cha
     int bits = 0;
     int64_t group = 0;
     eqi_choose_common(linears, n, &bits, &group);
-    json_t *dynamic = make_dynamic(linears, n, bits, group), *modules = make_modules(linears, n);
+    json_t *dynamic = eqi_gptq_dynamic(linears, n, bits, group),
+           *modules = make_modules(linears, n);
     json_t *out = !dynamic || !modules
         ? NULL
         : json_pack("{s:i, s:I, s:s, s:s, s:b, s:b, s:b, s:s, s:{s:[s+]}}", "bits", bits,

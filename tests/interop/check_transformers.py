@@ -5,9 +5,9 @@
 
 FORMAT: gptq_v2, gptq and awq (optimum, gptqmodel), compressed-tensors, auto-round (auto-round,
 auto-round-lib), fp16 (nothing else). The engine's weights, as what its linears make of unit
-vectors, are (q - z) s of a plain unpacking bit for bit, in f32; perplexity and greedy text are
-those of the plain model. auto-round's kernels may round activations. Exit code 77: a package or the model
-is missing.
+vectors, are (q - z) s of a plain unpacking bit for bit; perplexity and greedy text are those of the
+plain model in f32, with weights as fp16 where the engine has them so. auto-round's kernels round
+activations. Exit code 77: a package or the model is missing.
 """
 
 import sys

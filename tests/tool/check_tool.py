@@ -1117,6 +1117,35 @@ class Tool(unittest.TestCase):
             if name != "fp16":
                 self.assertEqual(files_of(back)["model.safetensors"], weights, name)
 
+    def test_gguf_of_quantize_e2e_qp_and_convert(self):
+        """The file holds what the folder does; Q2_0 is read as codes, so logits are the same."""
+        fixed = ["--bits", 2, "--zero-point", "fixed", "--group-size", 64]
+        few = [*fixed, "--calib", self.train, *FEW]
+        folder, gguf, again = (os.path.join(self.tmp, n) for n in ("model", "m.gguf", "again.gguf"))
+        self.ok("quantize", self.model, "--out", folder, *few)
+        self.ok("quantize", self.model, "--out", gguf, "--format", "gguf", *few)
+        self.ok("convert", folder, again, "--format", "gguf")
+        with open(gguf, "rb") as a, open(again, "rb") as b:
+            data = a.read()
+            self.assertEqual(data[:4], b"GGUF")
+            self.assertEqual(data, b.read())
+        self.assertAlmostEqual(self.perplexity(gguf), self.perplexity(folder), 12)
+        trained, e2e = os.path.join(self.tmp, "t.gguf"), os.path.join(self.tmp, "e2e")
+        data = ["--data", self.train, *E2E, "--e2e-train-size", 16]
+        self.ok("e2e-qp", folder, "--out", trained, "--format", "gguf", *data)
+        self.ok("e2e-qp", folder, "--out", e2e, *data)
+        self.assertAlmostEqual(self.perplexity(trained), self.perplexity(e2e), 12)
+        self.assertNotEqual(self.perplexity(trained), self.perplexity(gguf))
+        odd = os.path.join(self.tmp, "odd.gguf")
+        self.refused(
+            "quantize", self.model, "--out", odd, "--format", "gguf", "--bits", 2,
+            "--group-size", 16, "--method", "rtn", says=["groups of 16"]
+        )  # fmt: skip
+        self.refused(
+            "convert", folder, odd, "--format", "gguf", "--gguf-type", "q9_0",
+            code=2, says=['gguf_type: found "q9_0"']
+        )  # fmt: skip
+
     def test_formats_that_cannot_hold_a_model(self):
         trained = ["--method", "rtn", "--bits", 3]
         for name, says in (

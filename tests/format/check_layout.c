@@ -220,14 +220,14 @@ START_TEST(rows_that_are_one_group)
 #define SCHEME(targets, more)                                                       \
     "{\"input_activations\":null,\"output_activations\":null,\"targets\":[" targets \
     "],\"weights\":{\"dynamic\":false," more ",\"symmetric\":false,\"type\":\"int\"}}"
-    ck_assert_str_eq(text,
-                     "{\"group_0\":" SCHEME("\"b\",\"a\"",
-                                            "\"group_size\":64,\"num_bits\":4,\"strategy\":"
-                                            "\"group\"") ","
-                                                         "\"group_1\":" SCHEME(
-                                                             "\"c\"",
-                                                             "\"num_bits\":4,\"strategy\":"
-                                                             "\"channel\"") "}");
+    ck_assert_str_eq(
+        text,
+        "{\"group_0\":" SCHEME("\"b\",\"a\"",
+                               "\"group_size\":64,\"num_bits\":4,\"strategy\":"
+                               "\"group\"") ","
+                                            "\"group_1\":" SCHEME("\"c\"",
+                                                                  "\"num_bits\":4,\"strategy\":"
+                                                                  "\"channel\"") "}");
     free(text);
     json_decref(config);
     config = layout->config(&own[2], 2);

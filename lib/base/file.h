@@ -63,7 +63,7 @@ eqat_status eqi_out_open(eqi_ctx *ctx, eqi_out **out, const char *path);
 eqat_status eqi_out_open_beside(eqi_ctx *ctx, eqi_out **out, const char *path);
 eqat_status eqi_out_write(eqi_out *out, const void *data, size_t n);
 eqat_status eqi_out_seek(eqi_out *out, uint64_t at); /* where the next bytes go */
-eqat_status eqi_out_close(eqi_out *out); /* fsync and close; frees in every case */
+eqat_status eqi_out_close(eqi_out *out);             /* fsync and close; frees in every case */
 void eqi_out_discard(eqi_out *out); /* after a failure elsewhere: close and unlink; NULL is fine */
 /* One small file at once, through eqi_out. */
 eqat_status eqi_write_file(eqi_ctx *ctx, const char *path, const void *data, size_t n);

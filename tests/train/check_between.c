@@ -71,6 +71,7 @@ START_TEST(every_batch_of_block_ap)
     expect_pass(&t, &at, (call){"embed", 0, 0, 0, 0, PASS});
     for (int64_t block = 0; block < BLOCKS; block++) {
         expect_pass(&t, &at, (call){"targets", block, 0, step, 0, PASS});
+        expect_pass(&t, &at, (call){"validate", block, 0, step, 0, 2}); /* of the start */
         for (int64_t epoch = 0; epoch < EPOCHS; epoch++) {
             for (int i = 1; i < STEPS; i++)
                 expect(&t, &at, (call){"step", block, epoch, ++step, 0, 0});

@@ -235,7 +235,7 @@ def check_e2e_qp(folder):
         peak,
         {
             "codes and zero points": layers * LINEARS * BITS // 8 + groups,
-            "scales, gradients, moments": 16 * groups,
+            "scales, gradients, moments, scales of the last finite loss": 20 * groups,
             "embeddings": 2 * vocab * HIDDEN,
             "one residual stream per block": 2 * layers * TIME * HIDDEN,
             "activations of a block": activations(TIME),

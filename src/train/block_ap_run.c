@@ -43,7 +43,7 @@ static eqat_status report(eqat_block_ap *job, int64_t epoch, int64_t step, doubl
         .steps = eqi_block_ap_first_epoch(job, blocks) * steps,
         .loss = loss,
         .val_loss = val_loss,
-        .lr = o->quant_lr *
+        .lr = o->quant_lr * exp2(-eqi_block_ap_outcome(job)->retries) *
             eqat_optimizer_lr_factor(job->optimizer, epoch % o->epochs * steps + step),
         .grad_norm = NAN,
         .work = "step",

@@ -80,10 +80,11 @@ eqat_status eqi_e2e_qp_lesson(eqat_e2e_qp *job, const int64_t *samples, int64_t 
     eqi_hidden *h = &job->lesson;
     eqi_tensor *x;
     int64_t at = place(job, samples, n);
-    *out = (eqi_distill){.w = job->teacher->head, .share = job->options.teacher_share};
+    *out = (eqi_distill){.share = job->options.teacher_share};
     if (at < 0) EQI_RETURN_IF(teach(job, samples, left));
     EQI_RETURN_IF(eqi_tensor_slice(h->streams, &x, 0, at < 0 ? 0 : at, n));
     eqat_status st = eqi_model_final_norm(h->tape, job->teacher, x, &out->x);
     eqi_tensor_unref(x);
+    out->w = job->teacher->head; /* which the norm has read again where a job had dropped it */
     return st;
 }

@@ -14,6 +14,9 @@
  * a message; what is allocated must be freed again: both are checked around the call. */
 eqat_status eqat_fuzz_one(eqi_ctx *ctx, const char *path, const uint8_t *data, size_t size);
 
+/* Opens a model and dequantizes every block of it on the way to logits. */
+eqat_status eqat_fuzz_use(eqi_ctx *ctx, const char *model);
+
 /* Makes the file hold other data within eqat_fuzz_one. */
 void eqat_fuzz_rewrite(const uint8_t *data, size_t size);
 /* Another path of the file, which ends so: a symbolic link that the caller removes. Four at a

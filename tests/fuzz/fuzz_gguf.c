@@ -1,7 +1,6 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "eqat/eqat.h"
 #include "format/gguf_names.h"
 #include "fuzz.h"
 
@@ -38,24 +37,6 @@ static void read_arrays(const eqi_gguf *g)
     }
 }
 
-/* As a model: every block is dequantized on the way to logits. */
-static eqat_status use(eqi_ctx *ctx, const char *path)
-{
-    eqat_model *model;
-    eqat_tensor *logits = NULL;
-    const int32_t ids[3] = {0};
-    eqat_batch b;
-    eqat_batch_init(&b, sizeof b);
-    b.batch = 1;
-    b.time = 3;
-    b.ids = ids;
-    EQI_RETURN_IF(eqat_model_open(ctx, &model, path, NULL));
-    eqat_status st = eqat_model_forward(model, NULL, &b, &logits);
-    eqat_tensor_free(logits);
-    eqat_model_free(model);
-    return st;
-}
-
 eqat_status eqat_fuzz_one(eqi_ctx *ctx, const char *path, const uint8_t *data, size_t size)
 {
     (void)data, (void)size;
@@ -73,7 +54,7 @@ eqat_status eqat_fuzz_one(eqi_ctx *ctx, const char *path, const uint8_t *data, s
     eqi_source_close(s);
     eqi_gguf_close(g);
     const char *name = eqat_fuzz_name(".gguf");
-    const eqat_status used = use(ctx, name);
+    const eqat_status used = eqat_fuzz_use(ctx, name);
     unlink(name);
     return st == EQAT_OK ? used : st;
 }

@@ -110,25 +110,6 @@ static const parts *base(uint8_t choice)
     return &made[at];
 }
 
-static eqat_status use(eqi_ctx *ctx, const char *folder)
-{
-    eqat_model *model;
-    eqat_tensor *logits = NULL;
-    const int32_t ids[3] = {0};
-    eqat_model_info info = {.struct_size = sizeof info};
-    eqat_batch b;
-    eqat_batch_init(&b, sizeof b);
-    b.batch = 1;
-    b.time = 3;
-    b.ids = ids;
-    EQI_RETURN_IF(eqat_model_open(ctx, &model, folder, NULL));
-    eqat_status st = eqat_model_inspect(model, &info);
-    if (st == EQAT_OK) st = eqat_model_forward(model, NULL, &b, &logits);
-    eqat_tensor_free(logits);
-    eqat_model_free(model);
-    return st;
-}
-
 eqat_status eqat_fuzz_one(eqi_ctx *ctx, const char *path, const uint8_t *data, size_t size)
 {
     static const char *folder, *json, *tensors;
@@ -144,7 +125,7 @@ eqat_status eqat_fuzz_one(eqi_ctx *ctx, const char *path, const uint8_t *data, s
     if (size) parts_edit(&p, data + 1, size - 1);
     parts_write(&p, json, tensors);
     parts_free(&p);
-    eqat_status st = use(ctx, folder);
+    eqat_status st = eqat_fuzz_use(ctx, folder);
     if (size < 7) need(ctx, st); /* what is not changed is read */
     return st;
 }

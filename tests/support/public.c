@@ -497,3 +497,15 @@ bool same_parameter(bench *a, bench *b, const char *name)
     free(q);
     return same;
 }
+
+int32_t save_and_cancel(void *user, const eqat_progress *p)
+{
+    saver *s = user;
+    (void)p;
+    if (++s->calls != s->at) return 0;
+    if (s->block_ap)
+        OK(s->ctx, eqat_block_ap_save(s->block_ap, s->path));
+    else
+        OK(s->ctx, eqat_e2e_qp_save(s->e2e_qp, s->path));
+    return 1;
+}

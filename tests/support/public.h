@@ -121,4 +121,14 @@ typedef struct watched {
 } watched;
 int32_t watch_block_ap(void *user, const eqat_progress *p);
 
+/* One that saves the job it has at a call, and cancels there. */
+typedef struct saver {
+    eqat_context *ctx;
+    eqat_block_ap *block_ap; /* or NULL: the other one */
+    eqat_e2e_qp *e2e_qp;
+    const char *path;
+    int64_t calls, at;
+} saver;
+int32_t save_and_cancel(void *user, const eqat_progress *p);
+
 #endif

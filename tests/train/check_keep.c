@@ -145,13 +145,29 @@ START_TEST(the_best_epoch_on_request)
 }
 END_TEST
 
+typedef struct rates {
+    int64_t steps;
+    double lr[2]; /* of the first step of block 0, as it began and when it began again */
+} rates;
+
+static int32_t see_rate(void *user, const eqat_progress *p)
+{
+    rates *r = user;
+    if (p->step == 1) r->lr[r->steps++ > 0] = p->lr;
+    return 0;
+}
+
 /* At half the rates from the start again, as if they had been asked for. */
 START_TEST(numbers_that_are_not_finite_are_tried_again)
 {
     spoiler s = {.first = 1, .last = 2, .factor = NAN};
     eqat_block_ap_options o = options_with(&s);
     eqat_stage_report r[BLOCKS];
+    rates seen = {0};
+    o.progress = see_rate;
+    o.progress_user = &seen;
     const char *path = trained("retried", &o, r);
+    ck_assert(seen.steps == 2 && seen.lr[0] == o.quant_lr && seen.lr[1] == o.quant_lr / 2);
     ck_assert_int_eq(r[0].retries, 1);
     ck_assert_int_eq(r[0].epoch, o.epochs - 1);
     ck_assert_int_eq(r[1].retries, 0);
@@ -197,22 +213,6 @@ START_TEST(numbers_that_stay_so_leave_the_rounding)
 }
 END_TEST
 
-typedef struct saver {
-    eqat_block_ap *job;
-    eqat_context *ctx;
-    const char *path;
-    int64_t calls, at;
-} saver;
-
-static int32_t save_and_cancel(void *user, const eqat_progress *p)
-{
-    saver *s = user;
-    (void)p;
-    if (++s->calls != s->at) return 0;
-    OK(s->ctx, eqat_block_ap_save(s->job, s->path));
-    return 1;
-}
-
 /* The gradient callbacks count on. */
 static const char *interrupted(eqat_block_ap_options o, int64_t at)
 {
@@ -221,9 +221,9 @@ static const char *interrupted(eqat_block_ap_options o, int64_t at)
     eqat_block_ap *job;
     o.progress = save_and_cancel;
     o.progress_user = &s;
-    OK(b.ctx, eqat_block_ap_create(b.model, &s.job, b.quantizer, b.data, &o));
-    says(b.ctx, eqat_block_ap_run(s.job), EQAT_CANCELLED, "cancelled");
-    eqat_block_ap_free(s.job);
+    OK(b.ctx, eqat_block_ap_create(b.model, &s.block_ap, b.quantizer, b.data, &o));
+    says(b.ctx, eqat_block_ap_run(s.block_ap), EQAT_CANCELLED, "cancelled");
+    eqat_block_ap_free(s.block_ap);
     tear_down(&b);
     b = set_up(&usual);
     o.progress = NULL;

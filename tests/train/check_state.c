@@ -8,27 +8,6 @@
 /* A job that is interrupted, saved, and loaded by a new one in a new context ends with the bytes of
  * one that was not. */
 
-/* Saves at a call of the progress callback, and cancels there. */
-typedef struct saver {
-    eqat_context *ctx;
-    eqat_block_ap *block_ap;
-    eqat_e2e_qp *e2e_qp;
-    const char *path;
-    int64_t calls, at;
-} saver;
-
-static int32_t save_and_cancel(void *user, const eqat_progress *p)
-{
-    saver *s = user;
-    (void)p;
-    if (++s->calls != s->at) return 0;
-    if (s->block_ap)
-        OK(s->ctx, eqat_block_ap_save(s->block_ap, s->path));
-    else
-        OK(s->ctx, eqat_e2e_qp_save(s->e2e_qp, s->path));
-    return 1;
-}
-
 /* ---- Block-AP ---- */
 
 enum { STEPS = 4, EPOCHS = 3, STAGES = 4 };

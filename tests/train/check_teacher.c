@@ -132,6 +132,28 @@ START_TEST(lessons_follow_the_micro_batch)
 }
 END_TEST
 
+/* Block-AP drops embeddings and head of its model. */
+START_TEST(a_teacher_may_be_used_in_between)
+{
+    lesson l = set_up_lesson();
+    eqat_e2e_qp_options o = own_options();
+    eqat_e2e_qp *job;
+    eqat_block_ap *other;
+    double before, after;
+    o.teacher = l.teacher;
+    OK(l.b.ctx, eqat_e2e_qp_create(l.b.model, &job, l.b.data, &o));
+    OK(l.b.ctx, eqat_e2e_qp_accumulate(job, 0, 1, &before));
+    eqat_quantizer *quantizer = make_quantizer(l.b.ctx, 2, 32);
+    OK(l.b.ctx, eqat_block_ap_create(l.teacher, &other, quantizer, l.b.data, NULL));
+    OK(l.b.ctx, eqat_e2e_qp_accumulate(job, 0, 1, &after));
+    ck_assert(before == after);
+    eqat_block_ap_free(other);
+    eqat_quantizer_free(quantizer);
+    eqat_e2e_qp_free(job);
+    tear_down_lesson(&l);
+}
+END_TEST
+
 static void refuses(lesson *l, const eqat_e2e_qp_options *o, const char *expected)
 {
     eqat_e2e_qp *job;
@@ -224,6 +246,7 @@ int main(void)
     tcase_add_test(tc, a_teacher_is_the_divergence_of_its_logits);
     tcase_add_test(tc, a_share_mixes_the_two_losses);
     tcase_add_test(tc, lessons_follow_the_micro_batch);
+    tcase_add_test(tc, a_teacher_may_be_used_in_between);
     tcase_add_test(tc, a_teacher_fits_or_is_refused);
     tcase_add_test(tc, a_state_goes_on_with_the_same_teacher_alone);
     return run_case("teacher", tc, CK_NOFORK);

@@ -239,6 +239,33 @@ START_TEST(rows_that_are_one_group)
 }
 END_TEST
 
+/* Engines look at the one or the other. */
+START_TEST(awq_names_dense_linears_twice)
+{
+    static const eqi_layout_linear own[] = {{"a.b", 32, 64, {.bits = 4, .group = 32}},
+                                            {"a.c", 32, 64, {.bits = 0}}};
+    const eqi_layout *layout = eqi_layout_find("awq");
+    json_t *config = layout->config(own, 2),
+           *expected = json_pack("{s:[s], s:{s:{}}}", "modules_to_not_convert", "a.c", "dynamic",
+                                 "-:^a\\.c$");
+    const char *key;
+    json_t *value;
+    json_object_foreach(expected, key, value)
+    {
+        char *found = json_dumps(json_object_get(config, key), JSON_COMPACT | JSON_ENCODE_ANY),
+             *wanted = json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY);
+        ck_assert_pstr_eq(found, wanted);
+        free(found);
+        free(wanted);
+    }
+    json_decref(config);
+    config = layout->config(own, 1);
+    ck_assert_ptr_null(json_object_get(config, "dynamic"));
+    json_decref(config);
+    json_decref(expected);
+}
+END_TEST
+
 /* ---- moves ---- */
 
 static uint64_t next(uint64_t *state)
@@ -379,6 +406,7 @@ int main(void)
     tcase_add_test(c, nothing_packed_without_a_config);
     tcase_add_test(c, rows_are_told_apart);
     tcase_add_test(c, rows_that_are_one_group);
+    tcase_add_test(c, awq_names_dense_linears_twice);
     tcase_add_loop_test(c, moves_change_no_value, 0, 7);
     tcase_add_test(c, scales_that_are_not_finite);
     tcase_add_test(c, shards_hold_what_fits);

@@ -20,6 +20,7 @@ typedef struct need {
     bool stages;    /* the result of Block-AP stands on disk beside the one of E2E-QP for a while */
     int64_t judged; /* windows of the evaluation at the end */
     int64_t train, val, e2e_train; /* samples, as the data turned out; 0: as the options say */
+    int64_t e2e_val;
 } need;
 
 /* Prints it, and refuses what memory or disk do not hold, naming the option that helps. */

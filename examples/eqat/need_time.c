@@ -103,6 +103,15 @@ static double e2e_from_block(const need *n, const need_sizes *s, const tool_cost
     return token * micro * (s->all + s->head) / s->first;
 }
 
+/* Micro-batches of all validations: each is a forward pass, of which training takes four. */
+static double validations(const need *n, int64_t samples)
+{
+    int64_t steps = pieces(samples, n->e2e->batch_size), every = n->e2e->validate_steps;
+    int64_t one = pieces(n->e2e_val, n->e2e->micro_batch_size);
+    int64_t times = n->e2e->epochs + (every ? steps * n->e2e->epochs / every : 0);
+    return (double)one * (double)(times + (n->e2e->keep != EQAT_KEEP_LAST));
+}
+
 eqat_status need_time(tool *t, const need *n, const need_sizes *s, double *seconds)
 {
     tool_costs *c = &t->costs;
@@ -112,7 +121,8 @@ eqat_status need_time(tool *t, const need *n, const need_sizes *s, double *secon
     *seconds = NAN;
     if (n->e2e_data) {
         int64_t samples = n->e2e_train ? n->e2e_train : n->e2e_data->train_size;
-        micros = (double)pieces(samples, n->e2e->micro_batch_size) * (double)n->e2e->epochs;
+        micros = (double)pieces(samples, n->e2e->micro_batch_size) * (double)n->e2e->epochs +
+            validations(n, samples) / 4;
     }
     if (n->data) {
         int64_t batch = n->block_ap->batch_size;

@@ -10,10 +10,11 @@
 #include "record.h"
 #include "rules.h"
 #include "tool.h"
+#include "trained.h"
 
 static const char *const data_fields[] = {
     "train_size", "val_size", "seq_len", "sampling", "shuffle", "rank", "world", "text_key", NULL};
-static const char *const e2e_data_fields[] = {"train_size", "seq_len", NULL};
+static const char *const e2e_data_fields[] = {"train_size", "val_size", "seq_len", NULL};
 
 typedef enum method { RTN, BLOCK_AP, EFFICIENTQAT } method;
 
@@ -52,7 +53,7 @@ static void init(job *j)
     eqat_block_ap_options_init(&j->block_ap, sizeof j->block_ap);
     eqat_e2e_qp_options_init(&j->e2e, sizeof j->e2e);
     eqat_save_options_init(&j->save, sizeof j->save);
-    /* The paper's setting of E2E-QP: longer samples, no validation. */
+    /* The paper's setting of E2E-QP: longer samples, no validation unless asked for. */
     j->e2e_data.seq_len = 4096;
     j->e2e_data.val_size = 0;
 }
@@ -121,41 +122,6 @@ static eqat_status make_quantizer(void *user, eqat_model *model, eqat_quantizer 
     return st;
 }
 
-/* What the stages of a block have come to: lists of one where all of it trains together. */
-static json_t *kept_of(const eqat_block_ap *ap, int64_t block)
-{
-    json_t *stages = json_array();
-    eqat_stage_report r = {.struct_size = sizeof r};
-    for (int64_t s = 0; s < eqat_block_ap_stages(ap, block); s++)
-        if (eqat_block_ap_stage_report(ap, block, s, &r) == EQAT_OK)
-            json_array_append_new(stages,
-                                  json_pack("{s:o,s:o,s:I,s:I}", "start_loss",
-                                            tool_number(r.start_loss), "val_loss",
-                                            tool_number(r.val_loss), "epoch", (json_int_t)r.epoch,
-                                            "retries", (json_int_t)r.retries));
-    return json_pack("{s:o}", "kept", stages);
-}
-
-static void report_blocks(job *j, const eqat_block_ap *ap)
-{
-    json_t *blocks = json_array();
-    for (int64_t b = 0; b < eqat_block_ap_block(ap); b++) {
-        json_t *epochs = json_array();
-        eqat_epoch_report r = {.struct_size = sizeof r};
-        int64_t n = j->block_ap.epochs * eqat_block_ap_stages(ap, b);
-        for (int64_t e = 0; e < n; e++)
-            if (eqat_block_ap_epoch(ap, b, e, &r) == EQAT_OK)
-                json_array_append_new(epochs,
-                                      json_pack("{s:I,s:o,s:o}", "epoch", (json_int_t)e,
-                                                "train_loss", tool_number(r.train_loss), "val_loss",
-                                                tool_number(r.val_loss)));
-        json_t *block = json_pack("{s:I,s:o}", "block", (json_int_t)b, "epochs", epochs);
-        json_object_update_new(block, kept_of(ap, b));
-        json_array_append_new(blocks, block);
-    }
-    tool_set(&j->t, "blocks", blocks);
-}
-
 /* ---- what the log tells of blocks and epochs ---- */
 
 static void end_block(job *j)
@@ -165,7 +131,7 @@ static void end_block(job *j)
         json_pack("{s:s,s:I,s:I,s:f,s:I}", "event", "block", "block", (json_int_t)j->block,
                   "blocks", (json_int_t)j->blocks, "seconds", now - j->block_started,
                   "peak_rss_bytes", (json_int_t)tool_peak_rss());
-    json_object_update_new(event, kept_of(j->ap, j->block));
+    json_object_update_new(event, trained_kept(j->ap, j->block));
     tool_event(&j->t, event);
     j->block_started = now;
 }
@@ -273,7 +239,7 @@ static eqat_status train_blocks(job *j, eqat_model *model, const eqat_quantizer 
         tool_end_phase(&j->t);
         checkpoint_save(&j->t, &j->kept, "block-ap", save_blocks, j->ap);
     }
-    if (st == EQAT_OK) report_blocks(j, j->ap);
+    if (st == EQAT_OK) trained_blocks(&j->t, j->ap, j->block_ap.epochs);
     eqat_block_ap_free(j->ap);
     j->ap = NULL;
     return st;
@@ -300,6 +266,7 @@ static eqat_status check_need(job *j, eqat_model *model, const eqat_quantizer *q
     if (j->method == EFFICIENTQAT) n.e2e_data = &j->e2e_data;
     n.stages = j->quantizes && j->method == EFFICIENTQAT;
     if (!quantizer) n.e2e_train = eqat_data_train_size(data);
+    n.e2e_val = j->e2e_data.val_size;
     return need_check(&j->t, &n);
 }
 
@@ -311,12 +278,7 @@ static eqat_status train_end_to_end(job *j, eqat_model *model, eqat_data *data)
     if (st == EQAT_OK) st = load_scales(j);
     if (st == EQAT_OK) st = run_end_to_end(j);
     if (st == EQAT_OK) {
-        json_t *losses = json_array();
-        for (int64_t i = 0; i < eqat_e2e_qp_steps(e2e); i++)
-            json_array_append_new(losses, tool_number(eqat_e2e_qp_loss(e2e, i)));
-        tool_set(
-            &j->t, "e2e",
-            json_pack("{s:I,s:o}", "steps", (json_int_t)eqat_e2e_qp_steps(e2e), "loss", losses));
+        trained_end_to_end(&j->t, e2e);
         tool_end_phase(&j->t);
     }
     eqat_e2e_qp_free(j->end_to_end);

@@ -28,13 +28,15 @@ typedef struct eqat_progress {
     int64_t step;  /**< done so far within the whole job, those that an early stop left out, too */
     int64_t steps; /**< of the whole job */
     double loss;   /**< of this step, in eval the mean so far; NaN when there is none */
-    double val_loss;  /**< after the last step of an epoch of Block-AP; NaN elsewhere */
+    double val_loss;  /**< of the validation behind this step, after every epoch at least; NaN
+                       elsewhere */
     double lr;        /**< the (first) rate of this step */
     double grad_norm; /**< of E2E-QP; NaN elsewhere */
     const char *work; /**< "step"; in a call of `between` what comes between two steps: of Block-AP
                          "embed" (the streams begin), "targets" and "inputs" (the full-precision
                          and the quantized stream move through the block), "validate", "resume"
-                         (the streams move again, behind a load); of E2E-QP "accumulate" */
+                         (the streams move again, behind a load); of E2E-QP "accumulate" and
+                         "validate" */
     int64_t batch;    /**< batches of that work done so far; 0 of a step */
     int64_t batches;  /**< in all; 0 of a step */
 } eqat_progress;
@@ -121,14 +123,15 @@ typedef struct eqat_epoch_report {
     double val_loss;    /**< after the epoch; NaN without validation samples */
 } eqat_epoch_report;
 
-/** What became of one stage of a block. */
+/** What became of one stage of a block, or of E2E-QP. */
 typedef struct eqat_stage_report {
     size_t struct_size; /**< set by the caller */
     double start_loss;  /**< validation loss before the first step; NaN: not measured */
     double val_loss;    /**< of the state that is kept; NaN without validation samples */
     int64_t epoch;      /**< behind which that state was, counted over all stages; -1: the start */
-    int64_t retries;    /**< how often it went back to its start, because a loss or gradient was not
+    int64_t retries;    /**< of Block-AP: how often it went back, because a loss or gradient was not
                            finite, each time with half the rates */
+    int64_t step;       /**< of the stage, behind which that state was; 0: the start */
 } eqat_stage_report;
 
 /** Stages: a block with E experts and experts_at_a_time k trains in E / k (rounded up) of them. The
@@ -292,8 +295,8 @@ typedef struct eqat_e2e_qp_options {
     eqat_e2e_loss_fn loss; /**< NULL (default): the mean cross-entropy over the labels, without ever
                               holding all logits */
     void *loss_user;       /**< handed to loss */
-    eqat_progress_fn between; /**< called by run before every micro-batch of a step but the first;
-                                 as in eqat_block_ap_options */
+    eqat_progress_fn between; /**< called before every micro-batch of a validation and, by run, of a
+                                 step but the first; as in eqat_block_ap_options */
     void *between_user;       /**< handed to between */
     eqat_model *teacher;      /**< NULL (default): none; else another model of the same context,
                                  vocabulary and compute dtype, commonly the one before quantization.
@@ -303,6 +306,10 @@ typedef struct eqat_e2e_qp_options {
                                  of a step's samples, at most 256 MB of them, pass its blocks
                                  together, which are read as in an evaluation */
     double teacher_share;     /**< 0 to 1; default 1 */
+    int64_t validate_steps;   /**< > 0: validate behind every so many steps, too; default 0: behind
+                                 every epoch alone */
+    int32_t keep;             /**< eqat_keep, of what trains; default EQAT_KEEP_START_OR_LAST */
+    int32_t reserved2;        /**< 0 */
 } eqat_e2e_qp_options;
 
 /** Writes defaults into the first `struct_size` bytes of *options, and no further. */
@@ -317,7 +324,8 @@ typedef struct eqat_e2e_qp eqat_e2e_qp;
  * over all ranks with `reduce`, which is then called here, once, with as many sums as there are
  * steps and one more. Errors: EQAT_INVALID_ARGUMENT (an option; micro_batch_size does not divide
  * batch_size; no linear is quantized; another job has the model; embeddings of another width;
- * nothing to predict; a teacher that does not fit, or a loss beside it), those of eqat_data_sample
+ * nothing to predict; a teacher that does not fit, or a loss beside it; keep best or
+ * validate_steps without validation samples), those of eqat_data_sample
  * and of reading weights (eqat_model), what reduce returns, EQAT_CANCELLED. */
 EQAT_API eqat_status eqat_e2e_qp_create(eqat_model *model, eqat_e2e_qp **out, eqat_data *data,
                                         const eqat_e2e_qp_options *options);
@@ -345,20 +353,29 @@ EQAT_API int64_t eqat_e2e_qp_micro_steps(const eqat_e2e_qp *job, int64_t step);
 /** Update from what was accumulated.  Errors: EQAT_INVALID_ARGUMENT (the job is finished), what the
  * gradient callback returns. */
 EQAT_API eqat_status eqat_e2e_qp_step(eqat_e2e_qp *job);
+/** Mean loss over the labels of the validation samples, of all ranks (calls reduce), with what
+ * trains rounded as it would be stored; the loss is that which trains.  NaN without such samples.
+ * What trains, and what was accumulated, stay as they are.  Errors: EQAT_INVALID_ARGUMENT (the job
+ * is finished), EQAT_NUMERIC (the mean is not finite), those of eqat_e2e_qp_accumulate, what reduce
+ * returns, EQAT_CANCELLED. */
+EQAT_API eqat_status eqat_e2e_qp_validate(eqat_e2e_qp *job, double *loss);
 /** Borrowed until finish, after which it is NULL. */
 EQAT_API eqat_optimizer *eqat_e2e_qp_optimizer(eqat_e2e_qp *job);
 /** Rounds what was trained to its stored dtype, inside the model; the job takes no more steps.
  * Errors: EQAT_INVALID_ARGUMENT (it is finished already). */
 EQAT_API eqat_status eqat_e2e_qp_finish(eqat_e2e_qp *job);
-/** The loop over the remaining steps, made of the steps above, finish included.  After
- * EQAT_CANCELLED it may be called again: the step that was cut off is taken anew, and the result
- * has the same bytes.  Errors: those of the steps, what reduce returns; EQAT_NUMERIC names the step
- * of a loss that is not finite. */
+/** The loop over the remaining steps, made of the steps above, finish included.  Which state is
+ * kept, options.keep tells: with validation samples the start is measured by a validation before
+ * the first step.  After a loss that is not finite training is over: kept is the best state, or
+ * what gave the last finite loss, or the start where that is worse.  eqat_e2e_qp_stage_report and a
+ * warning tell of both.  After EQAT_CANCELLED it may be called again: the step or validation that
+ * was cut off is taken anew, and the result has the same bytes.  Errors: those of the steps, what
+ * reduce returns; EQAT_NUMERIC when the loss of the first step, or of the start, is not finite. */
 EQAT_API eqat_status eqat_e2e_qp_run(eqat_e2e_qp *job);
 /** Writes all that a new job needs to go on behind the last optimizer step with the same bytes: the
- * trained tensors, moments, steps and losses, without what was accumulated since.  Otherwise as
- * eqat_block_ap_save.  Errors: EQAT_INVALID_ARGUMENT (the job is finished), EQAT_NOT_FOUND (no
- * folder for it), EQAT_IO, those of eqat_data_sample. */
+ * trained tensors, moments, steps, losses and the best state, without what was accumulated since.
+ * Otherwise as eqat_block_ap_save.  Errors: EQAT_INVALID_ARGUMENT (the job is finished),
+ * EQAT_NOT_FOUND (no folder for it), EQAT_IO, those of eqat_data_sample. */
 EQAT_API eqat_status eqat_e2e_qp_save(eqat_e2e_qp *job, const char *path);
 /** Brings a job that has taken no step to where eqat_e2e_qp_save has left another one; step
  * eqat_optimizer_steps comes next.  The packed model, compute dtype, data, seed and options must be
@@ -367,6 +384,12 @@ EQAT_API eqat_status eqat_e2e_qp_load(eqat_e2e_qp *job, const char *path);
 /** Mean loss over the labels of optimizer step `step`, of a run over all ranks; NaN when not taken.
  */
 EQAT_API double eqat_e2e_qp_loss(const eqat_e2e_qp *job, int64_t step);
+/** Mean loss over the labels of the validation samples behind step `step` of a run; NaN when it was
+ * not taken. */
+EQAT_API double eqat_e2e_qp_val_loss(const eqat_e2e_qp *job, int64_t step);
+/** Which state eqat_e2e_qp_run has kept.  Errors: EQAT_NOT_FOUND (it has not ended),
+ * EQAT_INVALID_ARGUMENT (struct_size is not set). */
+EQAT_API eqat_status eqat_e2e_qp_stage_report(const eqat_e2e_qp *job, eqat_stage_report *report);
 
 /* ---- one-call loops ---- */
 

@@ -9,8 +9,6 @@
 #include "model/weights.h"
 #include "quant/quantizer.h"
 
-static const char *const keep_names[] = {"start-or-last", "last", "best", NULL};
-
 static const eqat_field fields[] = {
     EQI_FIELD_I64(eqat_block_ap_options, batch_size, 2, 1, 1 << 20, "samples of a step"),
     EQI_FIELD_I64(eqat_block_ap_options, epochs, 2, 0, 1 << 20,
@@ -41,7 +39,7 @@ static const eqat_field fields[] = {
     EQI_FIELD_POINTER(eqat_block_ap_options, between, "called before every batch that is no step"),
     EQI_FIELD_POINTER(eqat_block_ap_options, between_user, "its first argument"),
     EQI_FIELD_ENUM(
-        eqat_block_ap_options, keep, EQAT_KEEP_START_OR_LAST, keep_names,
+        eqat_block_ap_options, keep, EQAT_KEEP_START_OR_LAST, eqi_keep_names,
         "state of a block that is kept: start-or-last (the last, or the initial rounding "
         "where validation ends worse than that), last, or best (on validation)"),
 };
@@ -132,9 +130,7 @@ static eqat_status set_up(eqat_block_ap *job)
             job->ctx, EQAT_INVALID_ARGUMENT,
             "early_stop: found %lld without validation samples, expected 0 or some of them",
             (long long)o->early_stop);
-    if (o->keep == EQAT_KEEP_BEST && !job->val)
-        return eqi_fail(job->ctx, EQAT_INVALID_ARGUMENT,
-                        "keep: found best without validation samples, expected some of them");
+    if (o->keep == EQAT_KEEP_BEST && !job->val) return eqi_keep_refuse_best(job->ctx);
     int64_t epochs = eqi_block_ap_first_epoch(job, c->blocks);
     job->epochs =
         eqi_calloc(job->ctx, (size_t)epochs, sizeof *job->epochs, "the reports of epochs");

@@ -3,6 +3,7 @@
 #define EQI_TRAIN_BLOCK_AP_H
 
 #include "eqat/train.h"
+#include "train/keep.h"
 #include "train/samples.h"
 #include "train/streams.h"
 

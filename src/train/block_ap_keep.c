@@ -23,8 +23,7 @@ static eqat_status copy_best(eqat_block_ap *job, bool back)
 eqat_status eqi_block_ap_note(eqat_block_ap *job, int64_t epoch, double val_loss)
 {
     const eqi_outcome *o = eqi_block_ap_outcome(job);
-    if (job->options.keep != EQAT_KEEP_BEST || !(val_loss < job->best.loss) ||
-        val_loss > o->start_loss)
+    if (!eqi_keep_is_best(job->options.keep, o->start_loss, job->best.loss, val_loss))
         return EQAT_OK;
     EQI_RETURN_IF(eqi_block_ap_make_best(job));
     EQI_RETURN_IF(copy_best(job, false));
@@ -70,13 +69,14 @@ static eqat_status go_back(eqat_block_ap *job, const char *why)
 eqat_status eqi_block_ap_keep(eqat_block_ap *job, int64_t epoch, double val_loss)
 {
     const eqi_outcome *o = eqi_block_ap_outcome(job);
-    const int32_t keep = job->options.keep;
     char why[128];
-    if (keep == EQAT_KEEP_BEST && job->best.loss < val_loss) {
+    switch (eqi_keep_choose(job->options.keep, o->start_loss, job->best.loss, val_loss)) {
+    case EQI_KEPT_LAST: return settle(job, val_loss, epoch);
+    case EQI_KEPT_BEST:
         snprintf(why, sizeof why, "validation ends at %.4g", val_loss);
         return go_back(job, why);
+    case EQI_KEPT_START: break;
     }
-    if (keep == EQAT_KEEP_LAST || !(val_loss > o->start_loss)) return settle(job, val_loss, epoch);
     snprintf(why, sizeof why, "validation ends at %.4g, worse than its start, %.4g", val_loss,
              o->start_loss);
     return go_back(job, why);

@@ -44,7 +44,8 @@ eqat_status eqat_block_ap_stage_report(const eqat_block_ap *job, int64_t block, 
     eqat_stage_report full = {.start_loss = o->start_loss,
                               .val_loss = o->loss,
                               .epoch = (int64_t)o->epoch,
-                              .retries = (int64_t)o->retries};
+                              .retries = (int64_t)o->retries,
+                              .step = ((int64_t)o->epoch + 1) * eqat_block_ap_steps(job)};
     return eqi_options_give(job->ctx, "eqat_stage_report", report, &full, sizeof full);
 }
 

@@ -105,9 +105,7 @@ static void undo(eqi_trained *t)
     }
 }
 
-/* Rounds to what a file holds, leaving `before` as it is: a failure later on can still be undone.
- */
-static eqat_status round_stored(eqi_trained *t)
+eqat_status eqi_e2e_qp_round(eqi_trained *t)
 {
     if (t->kind == EQI_TRAINED_SCALES) return eqi_quant_round_s(t->value);
     if (t->kind == EQI_TRAINED_GAIN) return eqi_round_kept(t->value, t->stored);
@@ -138,7 +136,8 @@ static void end_training(eqat_e2e_qp *job, void (*end)(eqi_trained *))
         eqi_tensor_zero_grad(t->value);
         t->value->requires_grad = t->was_trainable;
         eqi_tensor_unref(t->good);
-        t->good = NULL;
+        eqi_tensor_unref(t->best);
+        t->good = t->best = NULL;
         end(t);
     }
     job->count = 0;
@@ -284,6 +283,7 @@ static eqat_status set_up(eqat_e2e_qp *job)
         eqi_alloc(job->ctx, (size_t)shape[0] * sizeof *job->reports, "the losses of steps");
     if (!job->reports) return EQAT_OUT_OF_MEMORY;
     for (int64_t i = 0; i < shape[0]; i++) job->reports[i] = NAN;
+    EQI_RETURN_IF(eqi_e2e_qp_make_validation(job));
     EQI_RETURN_IF(make_samples(job));
     EQI_RETURN_IF(eqi_e2e_qp_make_teacher(job));
     int bits;
@@ -328,6 +328,7 @@ static void unref(void *handle)
     eqi_free(ctx, job->labels);
     eqi_free(ctx, job->shares);
     eqi_free(ctx, job->reports);
+    eqi_free(ctx, job->validations);
     eqat_data_free(job->data);
     eqat_model_free(job->model);
     eqi_free(ctx, job);
@@ -376,7 +377,7 @@ static eqat_status distilled_loss(eqat_e2e_qp *job, int64_t left, const eqat_bat
     return st;
 }
 
-/* `left`: samples of the step from the batch on, whose numbers the job holds. */
+/* `left`: samples from the batch on, whose numbers the job holds. */
 static eqat_status loss_of(eqat_e2e_qp *job, int64_t left, const eqat_batch *batch,
                            eqi_tensor **loss)
 {
@@ -392,14 +393,11 @@ static eqat_status loss_of(eqat_e2e_qp *job, int64_t left, const eqat_batch *bat
     return eqi_report_loss(job->ctx, st, loss);
 }
 
-static eqat_status forward(eqat_e2e_qp *job, int64_t step, int64_t micro, eqi_tensor **loss)
+eqat_status eqi_e2e_qp_forward(eqat_e2e_qp *job, int64_t n, int64_t left, eqi_tensor **loss)
 {
-    int64_t n = micro_size(job, step, micro), first = micro_first(job, step, micro),
-            left = step_size(job, step) - micro * job->options.micro_batch_size;
-    for (int64_t i = 0; i < left; i++) job->numbers[i] = sequence_at(job, step, first + i);
     for (int64_t i = 0; i < n; i++) {
         const eqat_sample sample = eqi_samples_at(&job->input, i);
-        EQI_RETURN_IF(eqat_data_sample(job->data, false, job->numbers[i], &sample));
+        EQI_RETURN_IF(eqat_data_sample(job->data, job->validating, job->numbers[i], &sample));
     }
     eqat_batch batch;
     EQI_RETURN_IF(eqi_samples_batch(&job->input, n, job->model, &batch));
@@ -407,6 +405,14 @@ static eqat_status forward(eqat_e2e_qp *job, int64_t step, int64_t micro, eqi_te
     eqat_status st = loss_of(job, left, &batch, loss);
     eqi_tensor_unref(batch.embeddings);
     return st;
+}
+
+static eqat_status forward(eqat_e2e_qp *job, int64_t step, int64_t micro, eqi_tensor **loss)
+{
+    int64_t first = micro_first(job, step, micro),
+            left = step_size(job, step) - micro * job->options.micro_batch_size;
+    for (int64_t i = 0; i < left; i++) job->numbers[i] = sequence_at(job, step, first + i);
+    return eqi_e2e_qp_forward(job, micro_size(job, step, micro), left, loss);
 }
 
 static eqat_status keep_loss(eqat_e2e_qp *job, int64_t step, int64_t micro, eqi_tensor *loss)
@@ -426,7 +432,7 @@ void eqi_e2e_qp_drop_gradients(eqat_e2e_qp *job)
     for (size_t i = 0; i < job->count; i++) eqi_tensor_zero_grad(job->trained[i].value);
 }
 
-static eqat_status check_loss(const eqat_e2e_qp *job, int64_t step, double loss)
+eqat_status eqi_e2e_qp_check_loss(const eqat_e2e_qp *job, int64_t step, double loss)
 {
     if (isfinite(loss)) return EQAT_OK;
     return eqi_fail(job->ctx, EQAT_NUMERIC, "step %lld: loss is %s, expected a finite number",
@@ -460,7 +466,7 @@ done:
     }
     if (!loss) return EQAT_OK;
     *loss = (double)value;
-    return check_loss(job, step, *loss);
+    return eqi_e2e_qp_check_loss(job, step, *loss);
 }
 
 eqat_status eqat_e2e_qp_step(eqat_e2e_qp *job)
@@ -490,15 +496,14 @@ static eqat_status step_sum(const eqat_e2e_qp *job, int64_t step, double *sum)
     return st;
 }
 
-/* Over all ranks. */
-static eqat_status report_loss(eqat_e2e_qp *job, int64_t step)
+eqat_status eqi_e2e_qp_report_loss(eqat_e2e_qp *job, int64_t step)
 {
     double sums[2] = {0, (double)labels_of_step(job, step)};
     EQI_RETURN_IF(step_sum(job, step, &sums[0]));
     EQI_RETURN_IF(
         eqi_report_reduce(job->ctx, job->options.reduce, job->options.reduce_user, sums, 2));
     job->reports[step] = mean(sums[0], sums[1]);
-    return check_loss(job, step, job->reports[step]);
+    return eqi_e2e_qp_check_loss(job, step, job->reports[step]);
 }
 
 double eqat_e2e_qp_loss(const eqat_e2e_qp *job, int64_t step)
@@ -515,99 +520,9 @@ eqat_status eqat_e2e_qp_finish(eqat_e2e_qp *job)
 {
     EQI_ENTER_OF(job);
     EQI_RETURN_IF(eqi_e2e_qp_check_step(job, 0));
-    for (size_t i = 0; i < job->count; i++) EQI_RETURN_IF(round_stored(&job->trained[i]));
+    for (size_t i = 0; i < job->count; i++) EQI_RETURN_IF(eqi_e2e_qp_round(&job->trained[i]));
     EQI_RETURN_IF(eqi_e2e_qp_tell_unchanged(job));
     end_training(job, keep);
     job->finished = true;
     return EQAT_OK;
-}
-
-/* ---- the loop ---- */
-
-/* A step, of which `done` are done. */
-static eqat_progress progress_of(const eqat_e2e_qp *job, int64_t step, int64_t done)
-{
-    return (eqat_progress){
-        .phase = "e2e-qp",
-        .epoch = step / job->steps_per_epoch,
-        .epochs = job->options.epochs,
-        .step = done,
-        .steps = eqat_e2e_qp_steps(job),
-        .loss = NAN,
-        .val_loss = NAN,
-        .grad_norm = NAN,
-        .work = "step",
-    };
-}
-
-static eqat_status report(eqat_e2e_qp *job, int64_t step, double loss)
-{
-    const eqat_e2e_qp_options *o = &job->options;
-    eqat_progress p = progress_of(job, step, step + 1);
-    p.loss = loss;
-    p.lr = o->lr * eqat_optimizer_lr_factor(job->optimizer, step);
-    EQI_RETURN_IF(eqat_optimizer_grad_norm(job->optimizer, &p.grad_norm));
-    return eqi_report_progress(job->ctx, o->progress, o->progress_user, &p);
-}
-
-static eqat_status between(eqat_e2e_qp *job, int64_t step, int64_t micro)
-{
-    eqat_progress p = progress_of(job, step, step);
-    p.work = "accumulate";
-    p.batch = micro;
-    p.batches = eqat_e2e_qp_micro_steps(job, step);
-    return eqi_report_progress(job->ctx, job->options.between, job->options.between_user, &p);
-}
-
-static eqat_status accumulate_step(eqat_e2e_qp *job, int64_t step)
-{
-    int64_t micros = eqat_e2e_qp_micro_steps(job, step);
-    eqi_e2e_qp_drop_gradients(job); /* of a step that was cancelled on its way */
-    for (int64_t micro = 0; micro < micros; micro++) {
-        eqat_status st = micro ? between(job, step, micro) : EQAT_OK;
-        if (st == EQAT_OK) st = eqat_e2e_qp_accumulate(job, step, micro, NULL);
-        if (st == EQAT_OK) continue;
-        eqi_e2e_qp_drop_gradients(job);
-        return st;
-    }
-    return EQAT_OK;
-}
-
-/* What gave the last finite loss is kept, and training is over. */
-static eqat_status fall_back(eqat_e2e_qp *job, int64_t step)
-{
-    eqi_log(job->ctx, EQI_LOG_WARN, "E2E-QP: %s; kept: the state behind %lld of %lld steps",
-            job->ctx->error, (long long)step - 1, (long long)eqat_e2e_qp_steps(job));
-    job->ctx->error[0] = 0; /* mended */
-    EQI_RETURN_IF(eqi_e2e_qp_back_to_good(job));
-    return eqat_e2e_qp_finish(job);
-}
-
-eqat_status eqat_e2e_qp_run(eqat_e2e_qp *job)
-{
-    EQI_ENTER_OF(job);
-    int64_t steps = eqat_e2e_qp_steps(job);
-    if (job->finished) return eqi_e2e_qp_check_step(job, 0);
-    for (int64_t step = eqat_optimizer_steps(job->optimizer); step < steps; step++) {
-        EQI_RETURN_IF(accumulate_step(job, step));
-        eqat_status st = report_loss(job, step);
-        if (st == EQAT_NUMERIC && eqi_e2e_qp_has_good(job)) return fall_back(job, step);
-        EQI_RETURN_IF(st);
-        EQI_RETURN_IF(eqi_e2e_qp_keep_good(job));
-        EQI_RETURN_IF(eqat_e2e_qp_step(job));
-        if (job->options.progress) EQI_RETURN_IF(report(job, step, job->reports[step]));
-    }
-    return eqat_e2e_qp_finish(job);
-}
-
-eqat_status eqat_e2e_qp_train(eqat_model *model, eqat_data *data,
-                              const eqat_e2e_qp_options *options)
-{
-    EQI_ENTER_OF(model);
-    EQI_NEED(model->ctx, data);
-    eqat_e2e_qp *job;
-    EQI_RETURN_IF(eqat_e2e_qp_create(model, &job, data, options));
-    eqat_status st = eqat_e2e_qp_run(job);
-    eqat_e2e_qp_free(job);
-    return st;
 }

@@ -1,11 +1,12 @@
-/* An E2E-QP job, shared by its options (e2e_qp_options.c), its steps (e2e_qp.c) and its state
- * (e2e_qp_state.c). */
+/* An E2E-QP job, shared by its options (e2e_qp_options.c), its steps (e2e_qp.c), the loop over them
+ * (e2e_qp_run.c), its validation (e2e_qp_validate.c) and its state (e2e_qp_state.c). */
 #ifndef EQI_TRAIN_E2E_QP_H
 #define EQI_TRAIN_E2E_QP_H
 
 #include "api/options.h"
 #include "eqat/train.h"
 #include "train/hidden.h"
+#include "train/keep.h"
 
 typedef enum eqi_trained_kind {
     EQI_TRAINED_SCALES,
@@ -22,6 +23,8 @@ typedef struct eqi_trained {
     eqi_tensor
         *before; /* a copy (F16 of scales: it is exact); of zero points the model's own tensor */
     eqi_tensor *good; /* a copy while the last loss was finite; NULL: none yet */
+    eqi_tensor *best; /* as stored, of the least validation loss; NULL: none yet */
+    eqi_tensor *held; /* during a validation the value as it trains */
     bool was_trainable;
     int bits;          /* of zero points */
     eqi_stored stored; /* of gains */
@@ -48,6 +51,13 @@ struct eqat_e2e_qp {
     int64_t *labels; /* of each sequence; NULL: all have as many */
     double *shares;  /* [steps] labels of a step over all ranks, for each of them; NULL: as here */
     double *reports; /* [steps] of a run, over all ranks; NaN: not taken */
+    int64_t val;     /* validation samples */
+    bool validating;
+    double *validations; /* [steps] losses behind them; NaN: not taken */
+    double start_loss;   /* on them; NaN: not known */
+    double best_loss;    /* infinite: there is no best state */
+    double kept_loss;
+    int64_t best_step, kept_step; /* steps that had been taken then; kept -1: there is no report */
     bool finished;
 };
 
@@ -56,6 +66,34 @@ eqat_status eqi_e2e_qp_check_options(const eqat_model *model, eqat_data *data,
                                      const eqat_e2e_qp_options *options);
 /* EQAT_INVALID_ARGUMENT: no linear is quantized. */
 eqat_status eqi_e2e_qp_refuse_dense(const eqat_model *model);
+/* Rounds a value to what a file holds, leaving `before` as it is: a failure later on can still be
+ * undone. */
+eqat_status eqi_e2e_qp_round(eqi_trained *t);
+/* Loss of the n samples whose numbers the job holds, with the numbers of those behind them, `left`
+ * in all; of validation samples while job->validating. */
+eqat_status eqi_e2e_qp_forward(eqat_e2e_qp *job, int64_t n, int64_t left, eqi_tensor **loss);
+/* EQAT_NUMERIC unless it is finite; of a step, in job->reports, over all ranks. */
+eqat_status eqi_e2e_qp_check_loss(const eqat_e2e_qp *job, int64_t step, double loss);
+eqat_status eqi_e2e_qp_report_loss(eqat_e2e_qp *job, int64_t step);
+
+/* ---- validation, and which state is kept (e2e_qp_validate.c, e2e_qp_keep.c) ---- */
+eqat_status eqi_e2e_qp_make_validation(eqat_e2e_qp *job);
+/* Loss of the start, before the first step, when it matters; behind a step, when it is due and not
+ * there. EQAT_NUMERIC when it is not finite. */
+eqat_status eqi_e2e_qp_measure_start(eqat_e2e_qp *job);
+eqat_status eqi_e2e_qp_measure(eqat_e2e_qp *job, int64_t step);
+/* Behind the last step: leaves the job in the state that is kept. */
+eqat_status eqi_e2e_qp_keep(eqat_e2e_qp *job);
+/* After EQAT_NUMERIC: to the state that is kept; the context's error was the reason. */
+eqat_status eqi_e2e_qp_fall_back(eqat_e2e_qp *job);
+/* What the loop tells: a step, of which `done` are done. */
+eqat_progress eqi_e2e_qp_progress(const eqat_e2e_qp *job, int64_t step, int64_t done);
+/* Behind so many steps, with values as they are stored: copies them when they are the best so far.
+ */
+eqat_status eqi_e2e_qp_note(eqat_e2e_qp *job, int64_t steps, double loss);
+/* Room for the best state, with the present values. */
+eqat_status eqi_e2e_qp_make_best(eqat_e2e_qp *job);
+
 /* Copies what trains, when its loss is finite; whether there is such a copy; back to it. */
 eqat_status eqi_e2e_qp_keep_good(eqat_e2e_qp *job);
 bool eqi_e2e_qp_has_good(const eqat_e2e_qp *job);

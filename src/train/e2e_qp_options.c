@@ -38,6 +38,11 @@ static const eqat_field fields[] = {
     EQI_FIELD_POINTER(eqat_e2e_qp_options, teacher, "a model to learn from besides the labels"),
     EQI_FIELD_F64(eqat_e2e_qp_options, teacher_share, 1, 0, 1,
                   "share of the divergence from the teacher in the loss"),
+    EQI_FIELD_I64(eqat_e2e_qp_options, validate_steps, 0, 0, 1e15,
+                  "validate every so many steps besides the end of every epoch; 0: there alone"),
+    EQI_FIELD_ENUM(eqat_e2e_qp_options, keep, EQAT_KEEP_START_OR_LAST, eqi_keep_names,
+                   "state that is kept: start-or-last (the last, or the start where validation "
+                   "ends worse than that), last, or best (on validation)"),
 };
 
 const eqi_struct eqi_struct_e2e_qp = EQI_STRUCT(eqat_e2e_qp_options, "e2e_qp", fields);
@@ -54,6 +59,13 @@ eqat_status eqi_e2e_qp_check_options(const eqat_model *m, eqat_data *data,
         return eqi_fail(m->ctx, EQAT_INVALID_ARGUMENT,
                         "micro_batch_size: found %lld, expected a divisor of batch_size %lld",
                         (long long)o->micro_batch_size, (long long)o->batch_size);
+    bool blind = !eqat_data_val_size(data);
+    if (blind && o->keep == EQAT_KEEP_BEST) return eqi_keep_refuse_best(m->ctx);
+    if (blind && o->validate_steps)
+        return eqi_fail(m->ctx, EQAT_INVALID_ARGUMENT,
+                        "validate_steps: found %lld without validation samples, expected 0 or "
+                        "some of them",
+                        (long long)o->validate_steps);
     EQI_RETURN_IF(eqi_samples_check(m, data, true));
     return eqi_e2e_qp_check_teacher(m, data, o);
 }

@@ -1,3 +1,4 @@
+#include <math.h>
 #include <stdio.h>
 
 #include "train/e2e_qp.h"
@@ -21,6 +22,30 @@ static eqat_status agree(const eqat_e2e_qp *job, eqi_state *state)
     return eqi_state_agree_options(state, &eqi_struct_e2e_qp, &job->options);
 }
 
+/* Of a run with keep best. */
+static eqat_status list_best(eqat_e2e_qp *job, eqi_state *state)
+{
+    int64_t best = job->best_loss < (double)INFINITY;
+    EQI_RETURN_IF(eqi_state_number(state, "best", 1, &best));
+    if (best) EQI_RETURN_IF(eqi_e2e_qp_make_best(job)); /* room */
+    EQI_RETURN_IF(eqi_state_values(state, "best.loss", EQI_STORED_F64, &job->best_loss, 1));
+    EQI_RETURN_IF(eqi_state_values(state, "best.step", EQI_STORED_I64, &job->best_step, 1));
+    for (size_t i = 0; i < job->count && best; i++) {
+        char name[64];
+        snprintf(name, sizeof name, "best.%zu", i);
+        EQI_RETURN_IF(eqi_state_tensor(state, name, job->trained[i].best));
+    }
+    return EQAT_OK;
+}
+
+static eqat_status list_validations(eqat_e2e_qp *job, eqi_state *state)
+{
+    EQI_RETURN_IF(eqi_state_values(state, "start_loss", EQI_STORED_F64, &job->start_loss, 1));
+    EQI_RETURN_IF(eqi_state_values(state, "validations", EQI_STORED_F64, job->validations,
+                                   eqat_e2e_qp_steps(job)));
+    return list_best(job, state);
+}
+
 /* Of a run that may have to go back. */
 static eqat_status list_good(eqat_e2e_qp *job, eqi_state *state)
 {
@@ -38,6 +63,7 @@ static eqat_status list_good(eqat_e2e_qp *job, eqi_state *state)
 static eqat_status list_all(eqat_e2e_qp *job, eqi_state *state)
 {
     EQI_RETURN_IF(list_good(job, state));
+    if (job->val) EQI_RETURN_IF(list_validations(job, state));
     for (size_t i = 0; i < job->count; i++) {
         char name[64];
         snprintf(name, sizeof name, "trained.%zu", i);

@@ -63,6 +63,13 @@ static int64_t place(const eqat_e2e_qp *job, const int64_t *samples, int64_t n)
     return -1;
 }
 
+/* Nothing of the other kind is in hand. */
+static void choose_kind(eqi_hidden *h, bool validation)
+{
+    if (h->validation != validation) h->count = 0;
+    h->validation = validation;
+}
+
 static eqat_status teach(eqat_e2e_qp *job, const int64_t *samples, int64_t count)
 {
     eqi_hidden *h = &job->lesson;
@@ -79,6 +86,7 @@ eqat_status eqi_e2e_qp_lesson(eqat_e2e_qp *job, const int64_t *samples, int64_t 
 {
     eqi_hidden *h = &job->lesson;
     eqi_tensor *x;
+    choose_kind(h, job->validating);
     int64_t at = place(job, samples, n);
     *out = (eqi_distill){.share = job->options.teacher_share};
     if (at < 0) EQI_RETURN_IF(teach(job, samples, left));

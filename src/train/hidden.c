@@ -54,7 +54,7 @@ static eqat_status read_sample(eqi_hidden *h, int64_t k, int64_t i)
     sample.labels = marks.labels;
     sample.positions = marks.positions;
     sample.segments = marks.segments;
-    EQI_RETURN_IF(eqat_data_sample(h->data, false, h->samples[k], &sample));
+    EQI_RETURN_IF(eqat_data_sample(h->data, h->validation, h->samples[k], &sample));
     if (sample.labels) EQI_RETURN_IF(eqi_model_check_labels(h->model, sample.labels, time));
     if (!sample.positions) return EQAT_OK;
     return eqi_model_check_positions(h->model, sample.positions, time, h->time, &h->length);

@@ -9,7 +9,8 @@ typedef struct eqi_hidden {
     eqi_ctx *ctx; /* all four borrowed */
     eqat_model *model;
     eqat_data *data;
-    const int64_t *samples; /* training samples in hand */
+    bool validation;        /* samples are validation samples */
+    const int64_t *samples; /* in hand */
     int64_t count, room;    /* how many there are, and may be */
     int64_t batch, time;
     eqi_tape *tape;

@@ -26,7 +26,7 @@ static const eqat_field progress_fields[] = {
     EQI_FIELD_PLAIN(eqat_progress, steps, EQAT_FIELD_I64, "in all"),
     EQI_FIELD_PLAIN(eqat_progress, loss, EQAT_FIELD_F64, "of this step; NaN: none"),
     EQI_FIELD_PLAIN(eqat_progress, val_loss, EQAT_FIELD_F64,
-                    "after an epoch of Block-AP; else NaN"),
+                    "of a validation behind this step; else NaN"),
     EQI_FIELD_PLAIN(eqat_progress, lr, EQAT_FIELD_F64, "rate of this step"),
     EQI_FIELD_PLAIN(eqat_progress, grad_norm, EQAT_FIELD_F64, "of E2E-QP; else NaN"),
     EQI_FIELD_PLAIN(eqat_progress, work, EQAT_FIELD_STRING, "step, or what comes between steps"),
@@ -52,6 +52,8 @@ static const eqat_field stage_fields[] = {
                     "validation loss of the state that is kept; NaN: none"),
     EQI_FIELD_PLAIN(eqat_stage_report, epoch, EQAT_FIELD_I64, "of that state; -1: the start"),
     EQI_FIELD_PLAIN(eqat_stage_report, retries, EQAT_FIELD_I64, "at half the rates each"),
+    EQI_FIELD_PLAIN(eqat_stage_report, step, EQAT_FIELD_I64,
+                    "steps behind which that state was; 0: the start"),
 };
 
 const eqi_struct eqi_struct_stage_report =

@@ -12,6 +12,7 @@ HIDDEN, WIDE, VOCAB, BLOCKS = 64, 128, 64, 2
 DATA = "--seq-len 32 --val-size 8 --train-size 96 --batch-size 4 --epochs 2".split()
 RATES = "--weight-lr 1e-3 --quant-lr 1e-3 --e2e-lr 1e-3".split()
 E2E = "--e2e-seq-len 32 --e2e-train-size 240 --e2e-batch-size 4 --e2e-micro-batch-size 2".split()
+E2E += "--e2e-val-size 4 --e2e-validate-steps 9 --e2e-keep best".split()
 OFTEN = ["--checkpoint-steps", "7", "--checkpoint-seconds", "0"]
 SELDOM = ["--checkpoint-seconds", "0"]
 STEPS = {"block-ap": 96, "e2e-qp": 60}

@@ -2,7 +2,7 @@
 
 import hashlib, json, os, re, subprocess, tempfile, unittest
 
-from case import Case, E2E, EQAT, FEW, eqat, events_of, log_of
+from case import Case, E2E, EQAT, FEW, eqat, events_of, files_of, log_of
 
 
 class Log(Case):
@@ -53,6 +53,41 @@ class Log(Case):
         (phase,) = [e for e in events if e["event"] == "phase"]
         self.assertAlmostEqual(sum(e["seconds"] for e in blocks), phase["seconds"], delta=0.2)
         self.assertGreater(phase["peak_rss_bytes"], 1 << 20)
+
+    def test_validations_of_e2e_qp(self):
+        """What is reported, logged and kept; rates that do harm leave the start."""
+        few = ["--e2e-val-size", 4, "--e2e-validate-steps", 3, "--e2e-train-size", 32]
+        report = self.quantize(
+            self.out, "--calib", self.train, *FEW, "--e2e", self.train, *E2E, *few
+        )
+        e2e, events = report["e2e"], log_of(self.out)
+        self.assertEqual([v["step"] for v in e2e["validations"]], [3, 4])
+        steps = [e for e in events if e["event"] == "step" and e["phase"] == "e2e-qp"]
+        told = [{k: e[k] for k in ("step", "val_loss")} for e in steps if e["val_loss"]]
+        self.assertEqual(told, e2e["validations"])
+        (kept,) = [e for e in events if e["event"] == "kept"]
+        self.assertEqual({k: kept[k] for k in e2e["kept"]}, e2e["kept"])
+        self.assertEqual((kept["step"], kept["val_loss"]), (4, told[-1]["val_loss"]))
+        self.assertLess(kept["val_loss"], kept["start_loss"])
+        bad = os.path.join(self.tmp, "bad")
+        given = ["--data", self.train, *E2E, *few, "--e2e-max-grad-norm", 0, "--e2e-lr", 10]
+        r = self.ok("e2e-qp", self.out, "--out", bad, *given)
+        self.assertRegex(r.stderr, "worse than its start.*kept: its start")
+        self.assertEqual(files_of(bad), files_of(self.out))
+        garbage = os.path.join(self.tmp, "garbage")
+        self.ok("e2e-qp", self.out, "--out", garbage, *given, "--keep", "last")
+        self.assertNotEqual(files_of(garbage), files_of(self.out))
+        blind = [*E2E, "--keep", "best"]
+        self.refused(
+            "e2e-qp",
+            self.out,
+            "--out",
+            bad + "2",
+            "--data",
+            self.train,
+            *blind,
+            says=["keep: found best"],
+        )
 
     def test_a_failure_ends_the_log(self):
         log = os.path.join(self.tmp, "log")

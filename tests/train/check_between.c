@@ -149,7 +149,7 @@ START_TEST(micro_batches_of_e2e_qp)
     eqat_e2e_qp_options o = fast_e2e_options();
     OK(b.ctx, eqat_model_quantize_rtn(b.model, b.quantizer));
     const char *before = save_as(b.ctx, b.model, "before");
-    for (int64_t cancel = 0; cancel < 3; cancel++) {
+    for (int64_t cancel = 0; cancel < 6; cancel++) {
         told t = {.at = cancel};
         o.batch_size = 4; /* steps of 4 and 3 */
         o.micro_batch_size = 1;
@@ -158,16 +158,19 @@ START_TEST(micro_batches_of_e2e_qp)
         o.progress_user = o.between_user = &t;
         if (cancel) {
             says(b.ctx, eqat_e2e_qp_train(b.model, b.data, &o), EQAT_CANCELLED, "cancelled");
-            const char *name = cancel == 1 ? "cancelled" : "again";
+            char name[32];
+            snprintf(name, sizeof name, "cancelled-%lld", (long long)cancel);
             ck_assert(same_folders(save_as(b.ctx, b.model, name), before));
             continue;
         }
         OK(b.ctx, eqat_e2e_qp_train(b.model, b.data, &o));
         int64_t at = 0;
+        expect_pass(&t, &at, (call){"validate", 0, 0, 0, 0, VALIDATION}); /* of the start */
         for (int64_t step = 0; step < 2; step++) {
             int64_t micros = step ? 3 : 4;
             for (int64_t micro = 1; micro < micros; micro++)
                 expect(&t, &at, (call){"accumulate", 0, 0, step, micro, micros});
+            if (step) expect_pass(&t, &at, (call){"validate", 0, 0, step + 1, 0, VALIDATION});
             expect(&t, &at, (call){"step", 0, 0, step + 1, 0, 0});
         }
         ck_assert_int_eq(at, t.count);

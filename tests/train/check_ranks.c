@@ -36,7 +36,7 @@ typedef struct rank {
     char error[512];
     const char *saved;
     double epochs[BLOCKS][STAGES * EPOCHS][2]; /* NaN: no report */
-    double steps[8];                           /* of E2E-QP */
+    double steps[8], validations[8];           /* of E2E-QP */
     float *gradients; /* that its updates were made of, one after the other */
     size_t n_gradients;
     eqat_block_ap *block_ap; /* in work */
@@ -198,7 +198,10 @@ static eqat_status train_steps(rank *r, bench *b)
     if (r->plan->keeps && last_state(state, "e2e-qp", r->number)) st = eqat_e2e_qp_load(job, state);
     if (st == EQAT_OK) st = eqat_e2e_qp_run(job);
     r->e2e_qp = NULL;
-    for (int64_t i = 0; i < 8; i++) r->steps[i] = eqat_e2e_qp_loss(job, i);
+    for (int64_t i = 0; i < 8; i++) {
+        r->steps[i] = eqat_e2e_qp_loss(job, i);
+        r->validations[i] = eqat_e2e_qp_val_loss(job, i);
+    }
     eqat_e2e_qp_free(job);
     return st;
 }
@@ -258,6 +261,8 @@ START_TEST(ranks_decide_alike_and_end_with_the_same_bytes)
     for (int i = 0; i < WORLD; i++) ck_assert_msg(r[i].status == EQAT_OK, "%s", r[i].error);
     ck_assert_mem_eq(r[0].epochs, r[1].epochs, sizeof r[0].epochs);
     ck_assert_mem_eq(r[0].steps, r[1].steps, sizeof r[0].steps);
+    ck_assert_mem_eq(r[0].validations, r[1].validations, sizeof r[0].validations);
+    ck_assert(isfinite(r[0].validations[1]));
     int stopped = 0;
     for (int64_t k = 0; k < BLOCKS; k++) stopped += isnan(r[0].epochs[k][EPOCHS - 1][0]);
     ck_assert_int_gt(stopped, 0);

@@ -277,6 +277,21 @@ class e2e_qp : public detail::handle<eqat_e2e_qp, eqat_e2e_qp_free>
     outcome<void> finish() { return done(eqat_e2e_qp_finish(get())); }
     /** Of an optimizer step; NaN when not taken. */
     double loss(std::int64_t step) const { return eqat_e2e_qp_loss(get(), step); }
+    /** Over the validation samples; behind a step of run. */
+    outcome<double> validate()
+    {
+        double loss = 0;
+        eqat_status status = eqat_e2e_qp_validate(get(), &loss);
+        return value(status, loss);
+    }
+    double val_loss(std::int64_t step) const { return eqat_e2e_qp_val_loss(get(), step); }
+    outcome<eqat_stage_report> stage_report() const
+    {
+        eqat_stage_report report{};
+        report.struct_size = sizeof report;
+        eqat_status status = eqat_e2e_qp_stage_report(get(), &report);
+        return value(status, report);
+    }
     outcome<void> save(const std::string &path)
     {
         return done(eqat_e2e_qp_save(get(), path.c_str()));

@@ -139,6 +139,27 @@ def test_e2e_qp(folder, text, tmp_path):
     assert np.array_equal(scales(model), scales(third))
 
 
+def test_e2e_qp_keeps_what_validates_best(folder, text):
+    model = eqat.open(folder, threads=1, compute_dtype="f32")
+    eqat.rtn(model, bits=2, group_size=32)
+    before = scales(model)
+    data = eqat.CalibrationData(text, model, **SIZE)
+    steps = {"batch_size": 2, "epochs": 2, "validate_steps": 2, "max_grad_norm": 0}
+    with eqat.E2EQP(model, data, keep="best", lr=100.0, **steps) as job:
+        start = job.validate()
+        job.run()
+        report = job.stage_report()
+        assert report.start_loss == report.val_loss == start
+        assert (report.epoch, report.step) == (-1, 0)
+        assert np.isfinite([job.val_loss(k) for k in range(6)]).tolist() == [0, 1, 1, 1, 0, 1]
+    assert np.array_equal(scales(model), before)
+    lesson = {"e2e_val_size": 2, "e2e_keep": "best", "e2e_train_size": 6, "e2e_seq_len": 32}
+    other = eqat.open(folder, threads=1, compute_dtype="f32")
+    eqat.efficientqat(other, text, bits=2, group_size=32, epochs=1, **SIZE, **lesson)
+    with pytest.raises(eqat.InvalidArgument, match="keep: found best without"):
+        eqat.efficientqat(other, text, **{**SIZE, **lesson, "e2e_val_size": 0})
+
+
 def test_a_loss_of_e2e_qp_sees_its_batch(folder, text):
     seen = []
 

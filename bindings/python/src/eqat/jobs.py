@@ -203,6 +203,20 @@ class E2EQP(Job):
         """Rounds what was trained to its stored type, inside the model."""
         self._call("finish")
 
+    def validate(self) -> float:
+        """Mean loss over the validation samples of what would be stored; NaN without any."""
+        return self._loss("validate")
+
     def loss(self, step: int) -> float:
         """Mean loss of an optimizer step; NaN when it was not taken."""
         return self._get("loss", step)
+
+    def val_loss(self, step: int) -> float:
+        """Loss of the validation that `run` has made behind a step; NaN when it made none."""
+        return self._get("val_loss", step)
+
+    def stage_report(self) -> Any:
+        """Which state `run` has kept."""
+        struct = structs.structs["stage_report"]()
+        call(self.context, lib.eqat_e2e_qp_stage_report, self, ctypes.byref(struct))
+        return structs.read("stage_report", struct)

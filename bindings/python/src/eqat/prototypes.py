@@ -229,6 +229,9 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "eqat_e2e_qp_save": (status, [e2e_qp, text]),
     "eqat_e2e_qp_load": (status, [e2e_qp, text]),
     "eqat_e2e_qp_loss": (f64, [e2e_qp, i64]),
+    "eqat_e2e_qp_validate": (status, [e2e_qp, f64_out]),
+    "eqat_e2e_qp_val_loss": (f64, [e2e_qp, i64]),
+    "eqat_e2e_qp_stage_report": (status, [e2e_qp, struct("stage_report")]),
     "eqat_block_ap_quantize": (status, [model, quantizer, data, struct("block_ap")]),
     "eqat_e2e_qp_train": (status, [model, data, struct("e2e_qp")]),
 }

@@ -10,13 +10,13 @@ from .model import Model
 from .quantizer import OPTIONS as QUANTIZER
 from .quantizer import Quantizer
 
-# The paper's setting of E2E-QP: longer samples, no validation.
+# The paper's setting of E2E-QP: longer samples, no validation unless asked for.
 E2E_DEFAULTS = {"seq_len": 4096, "val_size": 0}
 E2E_DATA = options.Group("data", E2E_DEFAULTS)
 # In one call with Block-AP: what both share is given once.
 SHARED = ["sampling", "shuffle", "rank", "world"]
 CALLBACKS = ["progress", "between", "gradient", "reduce"]
-E2E_DATA_TOO = options.Group("data", E2E_DEFAULTS, "e2e_", ["train_size", "seq_len"])
+E2E_DATA_TOO = options.Group("data", E2E_DEFAULTS, "e2e_", ["train_size", "val_size", "seq_len"])
 E2E_QP_TOO = options.Group("e2e_qp", {}, "e2e_", None, CALLBACKS)
 
 

@@ -1,0 +1,107 @@
+#include <math.h>
+
+#include "base/entry.h"
+#include "train/e2e_qp.h"
+#include "train/report.h"
+
+/* The loop over steps; everything here is also in reach of a driver of one's own. */
+
+eqat_progress eqi_e2e_qp_progress(const eqat_e2e_qp *job, int64_t step, int64_t done)
+{
+    return (eqat_progress){
+        .phase = "e2e-qp",
+        .epoch = step / job->steps_per_epoch,
+        .epochs = job->options.epochs,
+        .step = done,
+        .steps = eqat_e2e_qp_steps(job),
+        .loss = NAN,
+        .val_loss = NAN,
+        .grad_norm = NAN,
+        .work = "step",
+    };
+}
+
+static eqat_status report(eqat_e2e_qp *job, int64_t step)
+{
+    const eqat_e2e_qp_options *o = &job->options;
+    eqat_progress p = eqi_e2e_qp_progress(job, step, step + 1);
+    if (!o->progress) return EQAT_OK;
+    p.loss = job->reports[step];
+    p.val_loss = job->validations[step];
+    p.lr = o->lr * eqat_optimizer_lr_factor(job->optimizer, step);
+    EQI_RETURN_IF(eqat_optimizer_grad_norm(job->optimizer, &p.grad_norm));
+    return eqi_report_progress(job->ctx, o->progress, o->progress_user, &p);
+}
+
+static eqat_status between(eqat_e2e_qp *job, int64_t step, int64_t micro)
+{
+    eqat_progress p = eqi_e2e_qp_progress(job, step, step);
+    p.work = "accumulate";
+    p.batch = micro;
+    p.batches = eqat_e2e_qp_micro_steps(job, step);
+    return eqi_report_progress(job->ctx, job->options.between, job->options.between_user, &p);
+}
+
+static eqat_status accumulate_step(eqat_e2e_qp *job, int64_t step)
+{
+    int64_t micros = eqat_e2e_qp_micro_steps(job, step);
+    eqi_e2e_qp_drop_gradients(job); /* of a step that was cancelled on its way */
+    for (int64_t micro = 0; micro < micros; micro++) {
+        eqat_status st = micro ? between(job, step, micro) : EQAT_OK;
+        if (st == EQAT_OK) st = eqat_e2e_qp_accumulate(job, step, micro, NULL);
+        if (st == EQAT_OK) continue;
+        eqi_e2e_qp_drop_gradients(job);
+        return st;
+    }
+    return EQAT_OK;
+}
+
+/* *sound: the losses of the step, and of the validation behind it, are finite. */
+static eqat_status take_step(eqat_e2e_qp *job, int64_t step, bool *sound)
+{
+    EQI_RETURN_IF(accumulate_step(job, step));
+    eqat_status st = eqi_e2e_qp_report_loss(job, step);
+    *sound = st != EQAT_NUMERIC;
+    EQI_RETURN_IF(st);
+    EQI_RETURN_IF(eqi_e2e_qp_keep_good(job));
+    EQI_RETURN_IF(eqat_e2e_qp_step(job));
+    st = eqi_e2e_qp_measure(job, step);
+    *sound = st != EQAT_NUMERIC;
+    return st == EQAT_OK ? report(job, step) : st;
+}
+
+static eqat_status take_steps(eqat_e2e_qp *job, bool *sound)
+{
+    int64_t first = eqat_optimizer_steps(job->optimizer), steps = eqat_e2e_qp_steps(job);
+    eqat_status st = eqi_e2e_qp_measure(job, first - 1); /* which was cancelled */
+    *sound = st != EQAT_NUMERIC;
+    for (int64_t step = first; step < steps && st == EQAT_OK; step++)
+        st = take_step(job, step, sound);
+    return st;
+}
+
+eqat_status eqat_e2e_qp_run(eqat_e2e_qp *job)
+{
+    EQI_ENTER_OF(job);
+    bool sound;
+    if (job->finished) return eqi_e2e_qp_check_step(job, 0);
+    EQI_RETURN_IF(eqi_e2e_qp_measure_start(job));
+    eqat_status st = take_steps(job, &sound);
+    if (st == EQAT_OK)
+        st = eqi_e2e_qp_keep(job);
+    else if (!sound && eqi_e2e_qp_has_good(job))
+        st = eqi_e2e_qp_fall_back(job);
+    return st == EQAT_OK ? eqat_e2e_qp_finish(job) : st;
+}
+
+eqat_status eqat_e2e_qp_train(eqat_model *model, eqat_data *data,
+                              const eqat_e2e_qp_options *options)
+{
+    EQI_ENTER_OF(model);
+    EQI_NEED(model->ctx, data);
+    eqat_e2e_qp *job;
+    EQI_RETURN_IF(eqat_e2e_qp_create(model, &job, data, options));
+    eqat_status st = eqat_e2e_qp_run(job);
+    eqat_e2e_qp_free(job);
+    return st;
+}

@@ -1,0 +1,154 @@
+#include <math.h>
+
+#include "base/entry.h"
+#include "data/data.h"
+#include "train/e2e_qp.h"
+#include "train/report.h"
+
+/* Validation of what would be stored: values are rounded for its time. */
+
+static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+eqat_status eqi_e2e_qp_make_validation(eqat_e2e_qp *job)
+{
+    int64_t steps = eqat_e2e_qp_steps(job);
+    job->val = eqat_data_val_size(job->data);
+    job->start_loss = job->kept_loss = NAN;
+    job->best_loss = INFINITY;
+    job->kept_step = -1;
+    job->validations =
+        eqi_alloc(job->ctx, (size_t)steps * sizeof *job->validations, "the losses of validations");
+    if (!job->validations) return EQAT_OUT_OF_MEMORY;
+    for (int64_t i = 0; i < steps; i++) job->validations[i] = NAN;
+    return EQAT_OK;
+}
+
+/* ---- values as they are stored ---- */
+
+static eqat_status round_all(eqat_e2e_qp *job)
+{
+    for (size_t i = 0; i < job->count; i++) {
+        eqi_trained *t = &job->trained[i];
+        EQI_RETURN_IF(eqi_tensor_cast(t->value, EQI_F32, &t->held));
+        EQI_RETURN_IF(eqi_e2e_qp_round(t));
+    }
+    return EQAT_OK;
+}
+
+static void bring_back(eqat_e2e_qp *job)
+{
+    for (size_t i = 0; i < job->count; i++) {
+        eqi_trained *t = &job->trained[i];
+        if (!t->held) continue;
+        (void)eqi_tensor_copy(t->value, t->held); /* same device and shape: nothing to fail */
+        eqi_tensor_unref(t->held);
+        t->held = NULL;
+    }
+}
+
+/* ---- the mean loss ---- */
+
+static eqat_status between(eqat_e2e_qp *job, int64_t first, int64_t batch)
+{
+    int64_t done = eqat_optimizer_steps(job->optimizer);
+    eqat_progress p = eqi_e2e_qp_progress(job, done ? done - 1 : 0, done);
+    p.work = "validate";
+    p.batch = first / batch;
+    p.batches = (job->val + batch - 1) / batch;
+    return eqi_report_progress(job->ctx, job->options.between, job->options.between_user, &p);
+}
+
+/* Sum over the labels of validation samples from `first` on, and how many these are. */
+static eqat_status add_batch(eqat_e2e_qp *job, int64_t first, int64_t n, double sums[2])
+{
+    int64_t left = least(job->options.batch_size, job->val - first), labels = 0;
+    eqi_tensor *loss = NULL;
+    float value;
+    for (int64_t i = 0; i < left; i++) job->numbers[i] = first + i;
+    eqat_status st = eqi_e2e_qp_forward(job, n, left, &loss);
+    if (st == EQAT_OK) st = eqi_tensor_download(loss, &value, sizeof value);
+    eqi_tensor_unref(loss);
+    EQI_RETURN_IF(st);
+    for (int64_t i = 0; i < n; i++) labels += eqi_samples_labels(&job->input, i);
+    if (labels) sums[0] += (double)value * (double)labels;
+    sums[1] += (double)labels;
+    return EQAT_OK;
+}
+
+static eqat_status add_all(eqat_e2e_qp *job, double sums[2])
+{
+    int64_t batch = least(job->options.micro_batch_size, job->sequences);
+    for (int64_t i = 0; i < job->val; i += batch) {
+        EQI_RETURN_IF(eqi_check_cancel(job->ctx));
+        EQI_RETURN_IF(between(job, i, batch));
+        EQI_RETURN_IF(add_batch(job, i, least(batch, job->val - i), sums));
+    }
+    return EQAT_OK;
+}
+
+static eqat_status mean_loss(eqat_e2e_qp *job, double *loss)
+{
+    const eqat_e2e_qp_options *o = &job->options;
+    double sums[2] = {0};
+    job->validating = true;
+    eqi_tape_set_recording(job->tape, false);
+    eqat_status st = add_all(job, sums);
+    eqi_tape_set_recording(job->tape, true);
+    job->validating = false;
+    EQI_RETURN_IF(st);
+    EQI_RETURN_IF(eqi_report_reduce(job->ctx, o->reduce, o->reduce_user, sums, 2));
+    double mean = sums[1] > 0 ? sums[0] / sums[1] : NAN;
+    if (sums[1] > 0 && !isfinite(mean))
+        return eqi_fail(job->ctx, EQAT_NUMERIC, "validation loss is %s, expected a finite number",
+                        isnan(mean) ? "nan" : "infinite");
+    *loss = mean;
+    return EQAT_OK;
+}
+
+/* Behind so many steps, which may then be the best so far; -1: nobody asks. */
+static eqat_status judge(eqat_e2e_qp *job, int64_t steps, double *loss)
+{
+    eqat_status st = round_all(job);
+    if (st == EQAT_OK) st = mean_loss(job, loss);
+    if (st == EQAT_OK && steps >= 0) st = eqi_e2e_qp_note(job, steps, *loss);
+    bring_back(job);
+    return st;
+}
+
+eqat_status eqat_e2e_qp_validate(eqat_e2e_qp *job, double *loss)
+{
+    EQI_ENTER_OF(job);
+    EQI_NEED(job->ctx, loss);
+    *loss = NAN;
+    EQI_RETURN_IF(eqi_e2e_qp_check_step(job, 0));
+    return job->val ? judge(job, -1, loss) : EQAT_OK;
+}
+
+/* ---- of a run ---- */
+
+eqat_status eqi_e2e_qp_measure_start(eqat_e2e_qp *job)
+{
+    bool matters = job->val && job->options.keep != EQAT_KEEP_LAST;
+    bool begun = eqat_optimizer_steps(job->optimizer) > 0;
+    if (!matters || begun || !isnan(job->start_loss)) return EQAT_OK;
+    return judge(job, -1, &job->start_loss);
+}
+
+static bool is_due(const eqat_e2e_qp *job, int64_t step)
+{
+    int64_t every = job->options.validate_steps, done = step + 1;
+    if (!job->val || step < 0) return false;
+    return done % job->steps_per_epoch == 0 || (every && done % every == 0);
+}
+
+eqat_status eqi_e2e_qp_measure(eqat_e2e_qp *job, int64_t step)
+{
+    if (!is_due(job, step) || !isnan(job->validations[step])) return EQAT_OK;
+    return judge(job, step + 1, &job->validations[step]);
+}
+
+double eqat_e2e_qp_val_loss(const eqat_e2e_qp *job, int64_t step)
+{
+    if (!job || step < 0 || step >= eqat_e2e_qp_steps(job)) return (double)NAN;
+    return job->validations[step];
+}

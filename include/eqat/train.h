@@ -309,7 +309,7 @@ typedef struct eqat_e2e_qp_options {
     int64_t validate_steps;   /**< > 0: validate behind every so many steps, too; default 0: behind
                                  every epoch alone */
     int32_t keep;             /**< eqat_keep, of what trains; default EQAT_KEEP_START_OR_LAST */
-    int32_t reserved2;        /**< 0 */
+    int32_t reserved_too;     /**< 0 */
 } eqat_e2e_qp_options;
 
 /** Writes defaults into the first `struct_size` bytes of *options, and no further. */

@@ -283,7 +283,7 @@ static eqat_status set_up(eqat_e2e_qp *job)
         eqi_alloc(job->ctx, (size_t)shape[0] * sizeof *job->reports, "the losses of steps");
     if (!job->reports) return EQAT_OUT_OF_MEMORY;
     for (int64_t i = 0; i < shape[0]; i++) job->reports[i] = NAN;
-    EQI_RETURN_IF(eqi_e2e_qp_make_validation(job));
+    EQI_RETURN_IF(eqi_e2e_qp_make_validation(job, shape[0]));
     EQI_RETURN_IF(make_samples(job));
     EQI_RETURN_IF(eqi_e2e_qp_make_teacher(job));
     int bits;
@@ -514,6 +514,21 @@ double eqat_e2e_qp_loss(const eqat_e2e_qp *job, int64_t step)
     if (!isnan(job->reports[step])) return job->reports[step];
     if (step_sum(job, step, &sum) != EQAT_OK) return NAN;
     return mean(sum, (double)labels_of_step(job, step));
+}
+
+eqat_progress eqi_e2e_qp_progress(const eqat_e2e_qp *job, int64_t step, int64_t done)
+{
+    return (eqat_progress){
+        .phase = "e2e-qp",
+        .epoch = step / job->steps_per_epoch,
+        .epochs = job->options.epochs,
+        .step = done,
+        .steps = eqat_e2e_qp_steps(job),
+        .loss = NAN,
+        .val_loss = NAN,
+        .grad_norm = NAN,
+        .work = "step",
+    };
 }
 
 eqat_status eqat_e2e_qp_finish(eqat_e2e_qp *job)

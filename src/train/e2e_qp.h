@@ -76,23 +76,28 @@ eqat_status eqi_e2e_qp_forward(eqat_e2e_qp *job, int64_t n, int64_t left, eqi_te
 eqat_status eqi_e2e_qp_check_loss(const eqat_e2e_qp *job, int64_t step, double loss);
 eqat_status eqi_e2e_qp_report_loss(eqat_e2e_qp *job, int64_t step);
 
-/* ---- validation, and which state is kept (e2e_qp_validate.c, e2e_qp_keep.c) ---- */
-eqat_status eqi_e2e_qp_make_validation(eqat_e2e_qp *job);
+/* What the loop tells: a step, of which `done` are done. */
+eqat_progress eqi_e2e_qp_progress(const eqat_e2e_qp *job, int64_t step, int64_t done);
+
+/* ---- validation (e2e_qp_validate.c) ---- */
 /* Loss of the start, before the first step, when it matters; behind a step, when it is due and not
  * there. EQAT_NUMERIC when it is not finite. */
 eqat_status eqi_e2e_qp_measure_start(eqat_e2e_qp *job);
 eqat_status eqi_e2e_qp_measure(eqat_e2e_qp *job, int64_t step);
-/* Behind the last step: leaves the job in the state that is kept. */
-eqat_status eqi_e2e_qp_keep(eqat_e2e_qp *job);
-/* After EQAT_NUMERIC: to the state that is kept; the context's error was the reason. */
-eqat_status eqi_e2e_qp_fall_back(eqat_e2e_qp *job);
-/* What the loop tells: a step, of which `done` are done. */
-eqat_progress eqi_e2e_qp_progress(const eqat_e2e_qp *job, int64_t step, int64_t done);
+
+/* ---- which state is kept (e2e_qp_keep.c) ---- */
+/* Of a job of so many steps: no losses, no state that is kept. */
+eqat_status eqi_e2e_qp_make_validation(eqat_e2e_qp *job, int64_t steps);
 /* Behind so many steps, with values as they are stored: copies them when they are the best so far.
  */
 eqat_status eqi_e2e_qp_note(eqat_e2e_qp *job, int64_t steps, double loss);
 /* Room for the best state, with the present values. */
 eqat_status eqi_e2e_qp_make_best(eqat_e2e_qp *job);
+/* Behind so many steps, of a last validation loss, or NaN: leaves the job in the state that is
+ * kept.
+ */
+eqat_status eqi_e2e_qp_keep(eqat_e2e_qp *job, int64_t steps, double loss);
+eqat_status eqi_e2e_qp_back_to_best(eqat_e2e_qp *job);
 
 /* Copies what trains, when its loss is finite; whether there is such a copy; back to it. */
 eqat_status eqi_e2e_qp_keep_good(eqat_e2e_qp *job);

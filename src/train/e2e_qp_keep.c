@@ -1,10 +1,23 @@
 #include <math.h>
-#include <stdio.h>
 
 #include "base/entry.h"
+#include "data/data.h"
 #include "train/e2e_qp.h"
 
 /* Which state of E2E-QP is kept. */
+
+eqat_status eqi_e2e_qp_make_validation(eqat_e2e_qp *job, int64_t steps)
+{
+    job->val = eqat_data_val_size(job->data);
+    job->start_loss = job->kept_loss = NAN;
+    job->best_loss = INFINITY;
+    job->kept_step = -1;
+    job->validations =
+        eqi_alloc(job->ctx, (size_t)steps * sizeof *job->validations, "the losses of validations");
+    if (!job->validations) return EQAT_OUT_OF_MEMORY;
+    for (int64_t i = 0; i < steps; i++) job->validations[i] = NAN;
+    return EQAT_OK;
+}
 
 eqat_status eqi_e2e_qp_make_best(eqat_e2e_qp *job)
 {
@@ -48,15 +61,14 @@ static eqat_status back_to_start(eqat_e2e_qp *job)
     return settle(job, job->start_loss, 0);
 }
 
-static eqat_status back_to_best(eqat_e2e_qp *job)
+eqat_status eqi_e2e_qp_back_to_best(eqat_e2e_qp *job)
 {
     for (size_t i = 0; i < job->count; i++)
         EQI_RETURN_IF(eqi_tensor_copy(job->trained[i].value, job->trained[i].best));
     return settle(job, job->best_loss, job->best_step);
 }
 
-/* From a last state of this loss. */
-static eqat_status keep(eqat_e2e_qp *job, int64_t steps, double loss)
+eqat_status eqi_e2e_qp_keep(eqat_e2e_qp *job, int64_t steps, double loss)
 {
     switch (eqi_keep_choose(job->options.keep, job->start_loss, job->best_loss, loss)) {
     case EQI_KEPT_LAST: return settle(job, loss, steps);
@@ -64,48 +76,13 @@ static eqat_status keep(eqat_e2e_qp *job, int64_t steps, double loss)
         eqi_log(job->ctx, EQI_LOG_INFO,
                 "E2E-QP: validation ends at %.4g; kept: the state behind %lld steps (%.4g)", loss,
                 (long long)job->best_step, job->best_loss);
-        return back_to_best(job);
+        return eqi_e2e_qp_back_to_best(job);
     case EQI_KEPT_START: break;
     }
     eqi_log(job->ctx, EQI_LOG_WARN,
             "E2E-QP: validation ends at %.4g, worse than its start, %.4g; kept: its start", loss,
             job->start_loss);
     return back_to_start(job);
-}
-
-eqat_status eqi_e2e_qp_keep(eqat_e2e_qp *job)
-{
-    int64_t steps = eqat_e2e_qp_steps(job);
-    return keep(job, steps, job->validations[steps - 1]);
-}
-
-/* Of the values that gave the last finite loss; infinite when it is not finite there. */
-static eqat_status measure_good(eqat_e2e_qp *job, double *loss)
-{
-    eqat_status st = eqat_e2e_qp_validate(job, loss);
-    if (st != EQAT_NUMERIC) return st;
-    job->ctx->error[0] = 0;
-    *loss = INFINITY;
-    return EQAT_OK;
-}
-
-eqat_status eqi_e2e_qp_fall_back(eqat_e2e_qp *job)
-{
-    int64_t good = eqat_optimizer_steps(job->optimizer) - 1;
-    double loss = NAN;
-    char why[sizeof job->ctx->error];
-    snprintf(why, sizeof why, "%s", job->ctx->error);
-    job->ctx->error[0] = 0; /* mended */
-    if (job->best_loss < INFINITY) {
-        eqi_log(job->ctx, EQI_LOG_WARN, "E2E-QP: %s; kept: the state behind %lld steps (%.4g)", why,
-                (long long)job->best_step, job->best_loss);
-        return back_to_best(job);
-    }
-    eqi_log(job->ctx, EQI_LOG_WARN, "E2E-QP: %s; kept: the state behind %lld of %lld steps", why,
-            (long long)good, (long long)eqat_e2e_qp_steps(job));
-    EQI_RETURN_IF(eqi_e2e_qp_back_to_good(job));
-    if (!isnan(job->start_loss)) EQI_RETURN_IF(measure_good(job, &loss));
-    return keep(job, good, loss);
 }
 
 eqat_status eqat_e2e_qp_stage_report(const eqat_e2e_qp *job, eqat_stage_report *report)

@@ -1,25 +1,11 @@
 #include <math.h>
+#include <stdio.h>
 
 #include "base/entry.h"
 #include "train/e2e_qp.h"
 #include "train/report.h"
 
 /* The loop over steps; everything here is also in reach of a driver of one's own. */
-
-eqat_progress eqi_e2e_qp_progress(const eqat_e2e_qp *job, int64_t step, int64_t done)
-{
-    return (eqat_progress){
-        .phase = "e2e-qp",
-        .epoch = step / job->steps_per_epoch,
-        .epochs = job->options.epochs,
-        .step = done,
-        .steps = eqat_e2e_qp_steps(job),
-        .loss = NAN,
-        .val_loss = NAN,
-        .grad_norm = NAN,
-        .work = "step",
-    };
-}
 
 static eqat_status report(eqat_e2e_qp *job, int64_t step)
 {
@@ -80,17 +66,48 @@ static eqat_status take_steps(eqat_e2e_qp *job, bool *sound)
     return st;
 }
 
+/* Of the values that gave the last finite loss; infinite when it is not finite there. */
+static eqat_status measure_good(eqat_e2e_qp *job, double *loss)
+{
+    eqat_status st = eqat_e2e_qp_validate(job, loss);
+    if (st != EQAT_NUMERIC) return st;
+    job->ctx->error[0] = 0;
+    *loss = INFINITY;
+    return EQAT_OK;
+}
+
+/* The context's error was the reason. */
+static eqat_status fall_back(eqat_e2e_qp *job)
+{
+    int64_t good = eqat_optimizer_steps(job->optimizer) - 1;
+    double loss = NAN;
+    char why[sizeof job->ctx->error];
+    snprintf(why, sizeof why, "%s", job->ctx->error);
+    job->ctx->error[0] = 0; /* mended */
+    if (job->best_loss < INFINITY) {
+        eqi_log(job->ctx, EQI_LOG_WARN, "E2E-QP: %s; kept: the state behind %lld steps (%.4g)", why,
+                (long long)job->best_step, job->best_loss);
+        return eqi_e2e_qp_back_to_best(job);
+    }
+    eqi_log(job->ctx, EQI_LOG_WARN, "E2E-QP: %s; kept: the state behind %lld of %lld steps", why,
+            (long long)good, (long long)eqat_e2e_qp_steps(job));
+    EQI_RETURN_IF(eqi_e2e_qp_back_to_good(job));
+    if (!isnan(job->start_loss)) EQI_RETURN_IF(measure_good(job, &loss));
+    return eqi_e2e_qp_keep(job, good, loss);
+}
+
 eqat_status eqat_e2e_qp_run(eqat_e2e_qp *job)
 {
     EQI_ENTER_OF(job);
     bool sound;
+    int64_t steps = eqat_e2e_qp_steps(job);
     if (job->finished) return eqi_e2e_qp_check_step(job, 0);
     EQI_RETURN_IF(eqi_e2e_qp_measure_start(job));
     eqat_status st = take_steps(job, &sound);
     if (st == EQAT_OK)
-        st = eqi_e2e_qp_keep(job);
+        st = eqi_e2e_qp_keep(job, steps, job->validations[steps - 1]);
     else if (!sound && eqi_e2e_qp_has_good(job))
-        st = eqi_e2e_qp_fall_back(job);
+        st = fall_back(job);
     return st == EQAT_OK ? eqat_e2e_qp_finish(job) : st;
 }
 

@@ -9,20 +9,6 @@
 
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
-eqat_status eqi_e2e_qp_make_validation(eqat_e2e_qp *job)
-{
-    int64_t steps = eqat_e2e_qp_steps(job);
-    job->val = eqat_data_val_size(job->data);
-    job->start_loss = job->kept_loss = NAN;
-    job->best_loss = INFINITY;
-    job->kept_step = -1;
-    job->validations =
-        eqi_alloc(job->ctx, (size_t)steps * sizeof *job->validations, "the losses of validations");
-    if (!job->validations) return EQAT_OUT_OF_MEMORY;
-    for (int64_t i = 0; i < steps; i++) job->validations[i] = NAN;
-    return EQAT_OK;
-}
-
 /* ---- values as they are stored ---- */
 
 static eqat_status round_all(eqat_e2e_qp *job)

@@ -188,7 +188,7 @@ class Log(Case):
                     self.assertEqual(stderr, "")
                 else:
                     self.assertRegex(stderr, rf"{phase}: (step|window) \d+ of \d+.*, ETA \d")
-            self.assertEqual(sum('"step"' in line for line in open(log)), (level + 1) * 2 * 4)
+            self.assertEqual(sum(e["event"] == "step" for e in events_of(log)), (level + 1) * 2 * 4)
 
     def test_log_file_that_cannot_be_written(self):
         r = eqat("inspect", self.model, "--log-file", "/dev/full", "--log-level", 0)

@@ -119,7 +119,7 @@ def same_layout(ours, name):
     assert ctypes.sizeof(ours) == ctypes.sizeof(theirs)
     members = {m[0]: m[1] for m in ours._fields_ if not m[0].startswith("_")}
     for member in C.structs[name]:
-        if member.name == "reserved" and member.name not in members:
+        if member.name.startswith("reserved") and member.name not in members:
             continue
         c = C.ctype(member.type)
         if member.count == 1 and member.type == "char**":

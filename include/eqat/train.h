@@ -79,15 +79,28 @@ typedef enum eqat_keep {
                           copy of what trains */
 } eqat_keep;
 
+/** What a learning rate of 1 is. */
+typedef enum eqat_lr_unit {
+    EQAT_LR_ABSOLUTE = 0, /**< 1, as the paper does.  A rate of 0 is then, in Block-AP, 1e-4 of
+                             scales and zero points, and of weights and norm gains 2e-5 when the
+                             block has 2-bit linears, else 1e-5; in E2E-QP 2e-5 when the model has
+                             2-bit linears, else 1e-5 */
+    EQAT_LR_RELATIVE = 1  /**< the size of what moves, so that one rate fits models of any width: of
+                             a weight the mean scale of its linear, of a scale, a norm gain or a
+                             weight without scale its tensor's mean magnitude, of a zero point one
+                             code.  A rate of 0 then follows from the number of steps: see
+                             docs/training.md */
+} eqat_lr_unit;
+
 /** How Block-AP trains. */
 typedef struct eqat_block_ap_options {
     size_t struct_size;   /**< set by eqat_block_ap_options_init */
     int64_t batch_size;   /**< samples of a step; the last one of an epoch takes what is left;
                              default 2 */
     int64_t epochs;       /**< default 2; 0: initial scales and zero points only */
-    double quant_lr;      /**< of scales and zero points; default 1e-4 */
-    double weight_lr;     /**< of weights and norm gains; default 0: 2e-5 when the block has 2-bit
-                             linears, else 1e-5; negative: they do not train */
+    double quant_lr;      /**< of scales and zero points, in units of lr_unit; default 0: see there;
+                             negative: they do not train */
+    double weight_lr;     /**< of weights and norm gains, likewise */
     double min_lr_factor; /**< the cosine ends at rate times this; default 0.05 */
     int64_t early_stop;   /**< > 0: stop a block after so many epochs without a better validation
                              loss; default 0 */
@@ -110,7 +123,7 @@ typedef struct eqat_block_ap_options {
     void *between_user;        /**< handed to between */
     int32_t keep;              /**< eqat_keep, of every stage of a block; default
                                   EQAT_KEEP_START_OR_LAST */
-    int32_t reserved;          /**< 0 */
+    int32_t lr_unit;           /**< eqat_lr_unit; default EQAT_LR_ABSOLUTE */
 } eqat_block_ap_options;
 
 /** Writes defaults into the first `struct_size` bytes of *options, and no further. */

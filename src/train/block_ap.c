@@ -8,16 +8,18 @@
 #include "data/data.h"
 #include "model/weights.h"
 #include "quant/quantizer.h"
+#include "train/rates.h"
 
 static const eqat_field fields[] = {
     EQI_FIELD_I64(eqat_block_ap_options, batch_size, 2, 1, 1 << 20, "samples of a step"),
     EQI_FIELD_I64(eqat_block_ap_options, epochs, 2, 0, 1 << 20,
                   "passes over the training samples, for each block"),
-    EQI_FIELD_F64(eqat_block_ap_options, quant_lr, 1e-4, 0, 1e6,
-                  "learning rate of scales and zero points"),
-    EQI_FIELD_F64(
-        eqat_block_ap_options, weight_lr, 0, -1, 1e6,
-        "learning rate of weights; 0: 2e-5 at 2 bits, 1e-5 at more; below 0: they do not train"),
+    EQI_FIELD_F64(eqat_block_ap_options, quant_lr, 0, -1, 1e6,
+                  "learning rate of scales and zero points; 0: 1e-4, or as lr_unit says; below 0: "
+                  "they do not train"),
+    EQI_FIELD_F64(eqat_block_ap_options, weight_lr, 0, -1, 1e6,
+                  "learning rate of weights; 0: 2e-5 at 2 bits, 1e-5 at more, or as lr_unit says; "
+                  "below 0: they do not train"),
     EQI_FIELD_F64(eqat_block_ap_options, min_lr_factor, 0.05, 0, 1,
                   "the rates fall along a cosine to this share of them"),
     EQI_FIELD_I64(eqat_block_ap_options, early_stop, 0, 0, 1 << 20,
@@ -42,6 +44,9 @@ static const eqat_field fields[] = {
         eqat_block_ap_options, keep, EQAT_KEEP_START_OR_LAST, eqi_keep_names,
         "state of a block that is kept: start-or-last (the last, or the initial rounding "
         "where validation ends worse than that), last, or best (on validation)"),
+    EQI_FIELD_ENUM(eqat_block_ap_options, lr_unit, EQAT_LR_ABSOLUTE, eqi_lr_unit_names,
+                   "rates are absolute, or relative: of weights in scales, of scales as a share, "
+                   "of zero points in codes; 0 then follows from the number of steps"),
 };
 
 const eqi_struct eqi_struct_block_ap = EQI_STRUCT(eqat_block_ap_options, "block_ap", fields);
@@ -141,6 +146,8 @@ static eqat_status set_up(eqat_block_ap *job)
     if (!job->outcomes) return EQAT_OUT_OF_MEMORY;
     for (; job->block < c->blocks; job->block++) eqi_block_ap_forget_outcomes(job);
     job->block = 0;
+    job->options.quant_lr = eqi_block_ap_rate(o->quant_lr, o->lr_unit, EQI_QUANT,
+                                              o->epochs * eqat_block_ap_steps(job), 0);
     int64_t training = batches(job->train, o->batch_size),
             validation = batches(job->val, o->batch_size);
     int64_t losses = 2 * training + validation;

@@ -4,6 +4,7 @@
 #include "quant/freeze.h"
 #include "train/block_ap.h"
 #include "train/optimizer.h"
+#include "train/rates.h"
 
 /* The stages of the block in work: what trains together, from masters to codes. */
 
@@ -75,18 +76,25 @@ static eqat_status fewest_bits(const eqat_block_ap *job, int *bits)
     return EQAT_OK;
 }
 
-static eqat_status train(eqat_block_ap *job, eqi_tensor *t, int32_t group)
+/* `size` is what a relative rate counts in; NULL: 1. */
+static eqat_status train(eqat_block_ap *job, eqi_tensor *t, double lr, const eqi_tensor *size)
 {
+    int32_t group;
+    double unit = 1;
+    if (lr < 0) return EQAT_OK;
+    if (job->options.lr_unit == EQAT_LR_RELATIVE && size) EQI_RETURN_IF(eqi_mean_size(size, &unit));
+    EQI_RETURN_IF(eqat_optimizer_add_group(job->optimizer, lr * unit, &group));
     t->requires_grad = true;
     return eqat_optimizer_add(job->optimizer, group, t);
 }
 
-static eqat_status train_linear(eqat_block_ap *job, const eqi_linear *l, int32_t quant_group,
-                                int32_t weight_group)
+static eqat_status train_linear(eqat_block_ap *job, const eqi_linear *l, double weight_lr)
 {
-    if (weight_group >= 0) EQI_RETURN_IF(train(job, l->weight.w, weight_group));
+    eqi_tensor *w = l->weight.w, *scales = l->beside[0];
+    EQI_RETURN_IF(train(job, w, weight_lr, scales ? scales : w));
     for (int t = 0; t < EQI_KIND_TENSORS && l->quant.kind; t++)
-        if (l->quant.kind->tensors[t].trains) EQI_RETURN_IF(train(job, l->beside[t], quant_group));
+        if (l->quant.kind->tensors[t].trains)
+            EQI_RETURN_IF(train(job, l->beside[t], job->options.quant_lr, t ? NULL : scales));
     return EQAT_OK;
 }
 
@@ -95,17 +103,15 @@ static eqat_status add_parameters(eqat_block_ap *job)
     const eqat_block_ap_options *o = &job->options;
     const eqi_block *b = &job->work;
     int bits;
-    int32_t quant_group, weight_group = -1;
     EQI_RETURN_IF(fewest_bits(job, &bits));
-    double weight_lr = o->weight_lr != 0 ? o->weight_lr : bits == 2 ? 2e-5 : 1e-5;
-    EQI_RETURN_IF(eqat_optimizer_add_group(job->optimizer, o->quant_lr, &quant_group));
-    if (weight_lr > 0)
-        EQI_RETURN_IF(eqat_optimizer_add_group(job->optimizer, weight_lr, &weight_group));
+    int64_t steps = o->epochs * eqat_block_ap_steps(job);
+    double weight_lr = eqi_block_ap_rate(o->weight_lr, o->lr_unit, EQI_WEIGHT, steps, bits),
+           gain_lr = eqi_block_ap_rate(o->weight_lr, o->lr_unit, EQI_GAIN, steps, bits);
     for (int i = 0; i < b->n_linears; i++)
         if (trains(job, &b->linears[i]))
-            EQI_RETURN_IF(train_linear(job, &b->linears[i], quant_group, weight_group));
-    for (int i = 0; i < b->n_norms && weight_group >= 0 && norms_train(job); i++)
-        EQI_RETURN_IF(train(job, b->norms[i].gain, weight_group));
+            EQI_RETURN_IF(train_linear(job, &b->linears[i], weight_lr));
+    for (int i = 0; i < b->n_norms && norms_train(job); i++)
+        EQI_RETURN_IF(train(job, b->norms[i].gain, gain_lr, b->norms[i].gain));
     return EQAT_OK;
 }
 

@@ -1,0 +1,20 @@
+/* Learning rates: what a rate of 0 stands for, and of what size a relative rate of 1 is. */
+#ifndef EQI_TRAIN_RATES_H
+#define EQI_TRAIN_RATES_H
+
+#include "eqat/train.h"
+#include "tensor/tensor.h"
+
+/* What moves at a rate of its own; QUANT: scales and zero points, GAIN: of a norm. */
+typedef enum eqi_mover { EQI_WEIGHT, EQI_QUANT, EQI_GAIN } eqi_mover;
+
+/* Words of eqat_lr_unit. */
+extern const char *const eqi_lr_unit_names[3];
+/* A rate of Block-AP as given or, when that is 0, as lr_unit, the number of steps and the fewest
+ * bits have it. */
+double eqi_block_ap_rate(double given, int32_t lr_unit, eqi_mover mover, int64_t steps, int bits);
+/* The size of what moves: mean magnitude of F32 values; 1 when they are all 0, so that they can
+ * move. */
+eqat_status eqi_mean_size(const eqi_tensor *t, double *out);
+
+#endif

@@ -93,6 +93,17 @@ static double block_ap_bytes(const need *n, const eqat_model_info *m, const bloc
     return larger(training, embedding);
 }
 
+/* Streams of a step, and one block. */
+static double teacher_bytes(const need *n, const eqat_model_info *m, const block_size *all,
+                            double element)
+{
+    double token = (double)m->hidden_size * element, length = (double)n->e2e_data->seq_len;
+    double streams = (double)n->e2e->batch_size * length * token,
+           micro = (double)n->e2e->micro_batch_size * length * token;
+    return larger(micro, streams < 256e6 ? streams : 256e6) +
+        all->weights / (double)m->blocks * element;
+}
+
 static double e2e_bytes(const need *n, const eqat_model_info *m, const block_size *all,
                         double element)
 {
@@ -100,7 +111,8 @@ static double e2e_bytes(const need *n, const eqat_model_info *m, const block_siz
     double ends = (m->tied_embeddings ? 1 : 2) * (double)m->vocab_size * (double)m->hidden_size;
     double trained = (n->e2e->params == EQAT_E2E_SZ ? 2 : 1) * 20 * all->groups;
     double blocks = (double)m->blocks, kept = n->e2e->keep_activations ? blocks : 1;
-    return all->packed + trained + ends * element +
+    double taught = n->e2e->teacher ? ends * element + teacher_bytes(n, m, all, element) : 0;
+    return all->packed + trained + ends * element + taught +
         blocks * rows * (double)m->hidden_size * element +
         (kept + 1) * activations(m, rows, element) + panels(m, rows, element);
 }

@@ -16,6 +16,9 @@ static const char *const data_fields[] = {
     "train_size", "val_size", "seq_len", "sampling", "shuffle", "rank", "world", "text_key", NULL};
 static const char *const e2e_data_fields[] = {"train_size", "val_size", "seq_len", NULL};
 
+#define RECIPE "paper"
+static const char *const recipes[] = {"paper", "best", NULL};
+
 typedef enum method { RTN, BLOCK_AP, EFFICIENTQAT } method;
 
 typedef struct job {
@@ -26,7 +29,7 @@ typedef struct job {
     eqat_block_ap_options block_ap;
     eqat_e2e_qp_options e2e;
     eqat_save_options save;
-    const char *path, *calib_file, *e2e_file, *teacher_file, *method_name;
+    const char *path, *calib_file, *e2e_file, *teacher_file, *method_name, *recipe;
     const char *calib_flag, *e2e_flag; /* one given of the many about Block-AP, about E2E-QP */
     method method;
     bool quantizes; /* not e2e-qp */
@@ -42,7 +45,29 @@ typedef struct job {
     double block_started, epoch_started;
 } job;
 
-static void init(job *j)
+/* The last one given, wherever it stands: what a recipe says comes before all other flags. */
+static const char *recipe_of(int argc, char **argv)
+{
+    const char *recipe = RECIPE;
+    for (int i = 0; i < argc; i++) {
+        if (!strncmp(argv[i], "--recipe=", 9)) recipe = argv[i] + 9;
+        if (!strcmp(argv[i], "--recipe") && i + 1 < argc) recipe = argv[i + 1];
+    }
+    return recipe;
+}
+
+/* The whole of a recipe; an unknown one leaves what there is, and check_recipe tells. */
+static void take_recipe(job *j, const char *recipe)
+{
+    j->recipe = recipe;
+    eqat_recipe_take(NULL, recipe, "quantizer", &j->quantizer);
+    eqat_recipe_take(NULL, recipe, "data", &j->data);
+    eqat_recipe_take(NULL, recipe, "block_ap", &j->block_ap);
+    eqat_recipe_take(NULL, recipe, "e2e_data", &j->e2e_data);
+    eqat_recipe_take(NULL, recipe, "e2e_qp", &j->e2e);
+}
+
+static void init(job *j, int argc, char **argv)
 {
     *j = (job){.kept = {.folder = -1}};
     eqat_context_options_init(&j->t.context, sizeof j->t.context);
@@ -53,16 +78,22 @@ static void init(job *j)
     eqat_block_ap_options_init(&j->block_ap, sizeof j->block_ap);
     eqat_e2e_qp_options_init(&j->e2e, sizeof j->e2e);
     eqat_save_options_init(&j->save, sizeof j->save);
-    /* The paper's setting of E2E-QP: longer samples, no validation unless asked for. */
-    j->e2e_data.seq_len = 4096;
-    j->e2e_data.val_size = 0;
+    take_recipe(j, recipe_of(argc, argv));
 }
 
-#define TEACHER_FLAG(j)                                                                 \
+#define RECIPE_FLAG(j)                                                                            \
+    {                                                                                             \
+        .name = "recipe", .value = "WORD",                                                        \
+        .help = "options that go together, before all other flags: best, or paper to the letter " \
+                "(default: " RECIPE ")",                                                          \
+        .text = &(j)->recipe, .words = recipes                                                    \
+    }
+#define TEACHER_FLAG(j, fallback)                                                       \
     {                                                                                   \
         .name = "teacher", .value = "MODEL",                                            \
         .help = "E2E-QP learns from this model, commonly the one before quantization, " \
-                "besides the text; --e2e-teacher-share tells how much",                 \
+                "besides the text; --e2e-teacher-share tells how much; none: from the " \
+                "text alone (default: " fallback ")",                                   \
         .text = &(j)->teacher_file                                                      \
     }
 
@@ -88,6 +119,23 @@ static int unused_flag(const job *j, const char *flag, const char *expected)
     fprintf(stderr, "eqat: %.*s: found it with --method %s, expected %s\n", (int)strcspn(flag, "="),
             flag, j->method_name, expected);
     return 2;
+}
+
+static int check_recipe(const job *j)
+{
+    for (size_t i = 0; recipes[i]; i++)
+        if (!strcmp(recipes[i], j->recipe)) return -1;
+    return usage_error("--recipe: expected paper or best");
+}
+
+/* None is one, too: it overrides the recipe. */
+static void choose_teacher(job *j)
+{
+    const char *field, *value;
+    bool source = j->quantizes && j->method == EFFICIENTQAT &&
+        eqat_recipe_option(j->recipe, "run", 0, &field, &value) == EQAT_OK;
+    if (!j->teacher_file && source) j->teacher_file = j->path;
+    if (j->teacher_file && !strcmp(j->teacher_file, "none")) j->teacher_file = NULL;
 }
 
 static int choose_method(job *j)
@@ -361,9 +409,11 @@ static eqat_status run_e2e(job *j, eqat_model *model)
 static void record_job(job *j, const char *command, int argc, char **argv)
 {
     bool quantizes = j->quantizes = !strcmp(command, "quantize");
+    choose_teacher(j);
     j->t.run = record_new(command, argc, argv);
     json_object_set_new(j->t.run, "model", tool_text(j->path));
     json_object_set_new(j->t.run, "out", tool_text(j->out.path));
+    json_object_set_new(j->t.run, "recipe", json_string(j->recipe));
     if (j->teacher_file) json_object_set_new(j->t.run, "teacher", tool_text(j->teacher_file));
     if (quantizes) {
         json_object_set_new(j->t.run, "method", json_string(j->method_name));
@@ -463,7 +513,7 @@ int command_quantize(int argc, char **argv)
 {
     static const char *const methods[] = {"rtn", "block-ap", "efficientqat", NULL};
     job j;
-    init(&j);
+    init(&j, argc, argv);
     const flag_own own[] = {
         {.name = "out",
          .value = "DIR",
@@ -496,7 +546,8 @@ int command_quantize(int argc, char **argv)
          .help = "embeddings and head keep the source's type: refuse a format that has only wider "
                  "ones",
          .on = &j.keep_ends},
-        TEACHER_FLAG(&j),
+        RECIPE_FLAG(&j),
+        TEACHER_FLAG(&j, "the MODEL itself, where the recipe is best"),
         CHECKPOINT_FLAGS(&j.kept),
         {.name = "no-judge",
          .help = "do not end with the perplexities of input, round to nearest and result on "
@@ -530,7 +581,8 @@ int command_quantize(int argc, char **argv)
     if (!j.path) return usage_error("quantize: expected a MODEL");
     if (!j.out.path || !*j.out.path)
         return usage_error("quantize: --out: expected a folder for the result");
-    code = choose_method(&j);
+    code = check_recipe(&j);
+    if (code < 0) code = choose_method(&j);
     if (code < 0) code = rules_check(&j.rules);
     if (code < 0) code = checkpoint_check(&j.kept);
     if (code >= 0) return code;
@@ -547,7 +599,7 @@ int command_e2e_qp(int argc, char **argv)
     static const char *const sampling_fields[] = {"sampling", "shuffle",  "rank",
                                                   "world",    "text_key", NULL};
     job j;
-    init(&j);
+    init(&j, argc, argv);
     j.method = EFFICIENTQAT;
     const flag_own own[] = {
         {.name = "out",
@@ -559,7 +611,8 @@ int command_e2e_qp(int argc, char **argv)
          .value = "FILE",
          .help = "training data: .txt .jsonl .npy .u16 .u32; - for text on standard input",
          .text = &j.e2e_file},
-        TEACHER_FLAG(&j),
+        RECIPE_FLAG(&j),
+        TEACHER_FLAG(&j, "none"),
         CHECKPOINT_FLAGS(&j.kept),
         TOOL_FLAGS(&j.t),
     };
@@ -587,7 +640,8 @@ int command_e2e_qp(int argc, char **argv)
         return usage_error("e2e-qp: --out: expected a folder for the result");
     if (!j.e2e_file)
         return usage_error("e2e-qp: --data: expected a file of training text or tokens");
-    code = checkpoint_check(&j.kept);
+    code = check_recipe(&j);
+    if (code < 0) code = checkpoint_check(&j.kept);
     if (code >= 0) return code;
     code = open_job(&j, "e2e-qp", argc, argv);
     if (code) return code;

@@ -67,6 +67,28 @@ EQAT_API eqat_status eqat_options_field(const char *struct_name, size_t index, e
 EQAT_API eqat_status eqat_options_set(eqat_context *context, const char *struct_name, void *options,
                                       const char *field, const char *text);
 
+/** @file
+ * A recipe is a set of options that go together, in place of the defaults: "paper" is the paper to
+ * the letter, and equals the defaults of options structs; "best" is what was measured to end at the
+ * least perplexity on the same data in the same time (docs/training.md), and what the tool and the
+ * bindings' one-call functions take when nothing is said.  Its options stand in groups, each of
+ * which is an options struct: "quantizer", "data", "block_ap", "e2e_data" (an eqat_data_options, of
+ * the samples of E2E-QP) and "e2e_qp".  The group "run" is no struct: its option "teacher" is
+ * "source" where E2E-QP is to learn from the model before quantization. */
+
+/** Names of all recipes, NULL past the last. */
+EQAT_API const char *eqat_recipe_name(size_t index);
+/** What a recipe says of a group, in order: *field and *value are texts as eqat_options_set takes
+ * them, static.  Errors: EQAT_NOT_FOUND (past the last, no such recipe or group),
+ * EQAT_INVALID_ARGUMENT (a NULL). */
+EQAT_API eqat_status eqat_recipe_option(const char *recipe, const char *group, size_t index,
+                                        const char **field, const char **value);
+/** Sets what the recipe says of a group in options, which must have been initialised.  context may
+ * be NULL (then no message).  Errors: EQAT_INVALID_ARGUMENT (no such recipe), EQAT_NOT_FOUND (the
+ * group is no struct, or options are of an older header without a member that the recipe sets). */
+EQAT_API eqat_status eqat_recipe_take(eqat_context *context, const char *recipe, const char *group,
+                                      void *options);
+
 #ifdef __cplusplus
 }
 #endif

@@ -179,6 +179,40 @@ START_TEST(amx_can_be_left_alone)
 }
 END_TEST
 
+START_TEST(recipes_are_options)
+{
+    eqat_context *ctx = open_context(NULL);
+    eqat_block_ap_options o, before;
+    eqat_data_options d;
+    const char *field, *value;
+    ck_assert_str_eq(eqat_recipe_name(0), "paper");
+    ck_assert_str_eq(eqat_recipe_name(1), "best");
+    ck_assert_ptr_null(eqat_recipe_name(2));
+    eqat_block_ap_options_init(&before, sizeof before);
+    eqat_block_ap_options_init(&o, sizeof o);
+    OK(eqat_recipe_take(ctx, "paper", "block_ap", &o));
+    ck_assert_mem_eq(&o, &before, sizeof o);
+    OK(eqat_recipe_take(NULL, "best", "block_ap", &o));
+    ck_assert_int_eq(o.lr_unit, EQAT_LR_RELATIVE);
+    for (size_t r = 0; eqat_recipe_name(r); r++) {
+        eqat_data_options_init(&d, sizeof d);
+        OK(eqat_recipe_take(ctx, eqat_recipe_name(r), "e2e_data", &d));
+        ck_assert_int_eq(d.seq_len, 4096); /* the paper's, of E2E-QP */
+        ck_assert_int_eq(d.val_size, 0);
+    }
+    OK(eqat_recipe_option("best", "run", 0, &field, &value));
+    ck_assert_str_eq(field, "teacher");
+    ck_assert_str_eq(value, "source");
+    ck_assert_int_eq(eqat_recipe_option("best", "run", 1, &field, &value), EQAT_NOT_FOUND);
+    ck_assert_int_eq(eqat_recipe_option("paper", "run", 0, &field, &value), EQAT_NOT_FOUND);
+    ck_assert_int_eq(eqat_recipe_option("best", NULL, 0, &field, &value), EQAT_INVALID_ARGUMENT);
+    ck_assert_int_eq(eqat_recipe_take(ctx, "best", "run", &d), EQAT_NOT_FOUND);
+    ck_assert_int_eq(eqat_recipe_take(ctx, "worst", "data", &d), EQAT_INVALID_ARGUMENT);
+    ck_assert_str_eq(eqat_context_error(ctx), "recipe: found \"worst\", expected paper or best");
+    eqat_context_free(ctx);
+}
+END_TEST
+
 TCase *options_case(void)
 {
     TCase *c = tcase_create("options");
@@ -187,6 +221,7 @@ TCase *options_case(void)
     tcase_add_test(c, reserved_members_stay_zero);
     tcase_add_test(c, sizes_by_name);
     tcase_add_test(c, fields_cover_their_structs);
+    tcase_add_test(c, recipes_are_options);
     tcase_add_test(c, versions_agree);
     tcase_add_test(c, the_log_names_the_device);
     tcase_add_test(c, amx_can_be_left_alone);

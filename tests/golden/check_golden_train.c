@@ -167,7 +167,7 @@ START_TEST(block_ap)
     o.epochs = (int64_t)number(&g, "bap", "epochs");
     ck_assert_int_eq(o.batch_size, (int64_t)number(&g, "bap", "batch_size"));
     ck_assert_double_eq_tol(o.min_lr_factor * number(&g, "bap", "min_lr_factor"), 1, 1e-12);
-    ck_assert_double_eq(o.quant_lr, number(&g, "bap", "quant_lr"));
+    ck_assert_double_eq(1e-4, number(&g, "bap", "quant_lr")); /* the default */
     ck_assert_double_eq(number(&g, NULL, "bits") == 2 ? 2e-5 : 1e-5,
                         number(&g, "bap", "weight_lr")); /* the default */
     eqat_block_ap *job;

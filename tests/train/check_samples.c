@@ -224,7 +224,7 @@ static void block_losses(const char *model_name, source *s, int32_t fields, int6
     eqat_block_ap *job;
     eqat_block_ap_options_init(&o, sizeof o);
     o.batch_size = TIME / time;
-    o.quant_lr = 0;
+    o.quant_lr = -1;
     o.weight_lr = -1;
     OK(ctx, eqat_block_ap_create(model, &job, quantizer, data, &o));
     for (int64_t block = 0; block < BLOCKS; block++) {
@@ -296,7 +296,7 @@ START_TEST(samples_of_a_shuffled_batch_keep_their_segments)
     d.shuffle = true;
     OK(ctx, eqat_data_from_records(ctx, &data, fill, &s, EQAT_SAMPLE_IDS | MARKS, VOCAB, 0, &d));
     eqat_block_ap_options_init(&o, sizeof o);
-    o.quant_lr = 0;
+    o.quant_lr = -1;
     o.weight_lr = -1;
     o.epochs = 8;
     OK(ctx, eqat_block_ap_create(model, &job, quantizer, data, &o));

@@ -62,6 +62,16 @@ outcome<void> set_option(const context &c, Options &options, const char *field, 
     return outcome<void>();
 }
 
+/** What a recipe says of a group: take_recipe(context, "best", "block_ap", options). */
+template <class Options>
+outcome<void> take_recipe(const context &c, const char *recipe, const char *group, Options &options)
+{
+    eqat_status status = eqat_recipe_take(c.get(), recipe, group, &options);
+    if (status != EQAT_OK)
+        return detail::give_up<void>(error(status, c ? eqat_context_error(c.get()) : ""));
+    return outcome<void>();
+}
+
 } // namespace EQAT_CPP_MODE
 } // namespace eqat
 #endif

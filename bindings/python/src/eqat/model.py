@@ -114,6 +114,7 @@ class Model(Handle):
         struct = options.fill(context, "model", OPTIONS.take(keywords)).struct
         arguments = (context, os.fsencode(path), ctypes.byref(struct))
         make = lib.eqat_model_open
+        self._opened = path, keywords
         self._take(context, interruptible(context, lambda: create(context, make, *arguments)))
 
     def __repr__(self) -> str:

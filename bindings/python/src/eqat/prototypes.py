@@ -115,6 +115,7 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "eqat_optimizer_steps": (i64, [optimizer]),
     "eqat_optimizer_grad_norm": (status, [optimizer, f64_out]),
     "eqat_options_set": (status, [context, text, pointer, text, text]),
+    "eqat_recipe_take": (status, [context, text, text, pointer]),
     "eqat_quantizer_options_init": (None, [struct("quantizer"), size]),
     "eqat_quantizer_create": (status, [context, out, struct("quantizer")]),
     "eqat_quantizer_add_rule": (status, [quantizer, text, struct("quantizer")]),

@@ -1,17 +1,54 @@
 """Whole recipes in one call: Block-AP, E2E-QP, and EfficientQAT, which is both."""
 
-from typing import Any, Optional
+import ctypes
+from typing import Any, Iterator, Optional
 
 from . import options
 from .data import OPTIONS as DATA
 from .data import CalibrationData
 from .jobs import BLOCK_AP, E2E_QP, E2EQP, BlockAP
+from .library import lib
 from .model import Model
 from .quantizer import OPTIONS as QUANTIZER
 from .quantizer import Quantizer
 
-# The paper's setting of E2E-QP: longer samples, no validation unless asked for.
-E2E_DEFAULTS = {"seq_len": 4096, "val_size": 0}
+RECIPE = "paper"
+
+
+def recipes() -> list[str]:
+    """The names that recipe= takes."""
+    names: list[str] = []
+    while name := lib.eqat_recipe_name(len(names)):
+        names.append(name.decode())
+    return names
+
+
+def _text(address: ctypes.c_void_p) -> str:
+    return ctypes.string_at(address.value or 0).decode()
+
+
+def _rows(recipe: str, group: str) -> Iterator[tuple[str, str]]:
+    if recipe not in recipes():
+        raise ValueError(f"recipe: found {recipe!r}, expected {' or '.join(recipes())}")
+    field, value, index = ctypes.c_void_p(), ctypes.c_void_p(), 0
+    where = recipe.encode(), group.encode()
+    said = ctypes.byref(field), ctypes.byref(value)
+    while lib.eqat_recipe_option(*where, index, *said) == 0:
+        index += 1
+        yield _text(field), _text(value)
+
+
+def _of_recipe(recipe: str, keywords: Any, **groups: options.Group) -> Any:
+    """The keywords, and what the recipe says where they are silent."""
+    said = {
+        group.prefix + field: value
+        for name, group in groups.items()
+        for field, value in _rows(recipe, name)
+    }
+    return {**said, **keywords}
+
+
+E2E_DEFAULTS: dict[str, Any] = {"seq_len": 4096, "val_size": 0}  # as every recipe says
 E2E_DATA = options.Group("data", E2E_DEFAULTS)
 # In one call with Block-AP: what both share is given once.
 SHARED = ["sampling", "shuffle", "rank", "world"]
@@ -33,12 +70,15 @@ def block_ap(
     *,
     quantizer: Optional[Quantizer] = None,
     rules: Any = None,
+    recipe: str = RECIPE,
     **keywords: Any,
 ) -> Model:
     """Block-AP: quantizes the model in place, training one block after another; returns it.
 
-    calib is CalibrationData or whatever that takes.  Interrupted, the blocks that were finished
-    stay quantized and the rest is as before."""
+    calib is CalibrationData or whatever that takes; recipe ("paper" or "best") gives the options
+    that are not given here.  Interrupted, the blocks that were finished stay quantized and the rest
+    is as before."""
+    keywords = _of_recipe(recipe, keywords, quantizer=QUANTIZER, data=DATA, block_ap=BLOCK_AP)
     own = quantizer or Quantizer(model.context, rules, **QUANTIZER.take(keywords))
     data = _data(calib, model, DATA, keywords)
     with BlockAP(model, own, data, **BLOCK_AP.take(keywords)) as job:
@@ -47,10 +87,12 @@ def block_ap(
 
 
 @options.options(E2E_DATA, E2E_QP)
-def e2e_qp(model: Model, data: Any, **keywords: Any) -> Model:
+def e2e_qp(model: Model, data: Any, *, recipe: str = RECIPE, **keywords: Any) -> Model:
     """E2E-QP: trains the scales of a quantized model end to end, in place; returns it.
 
-    data is CalibrationData or whatever that takes.  Interrupted, the model is as before."""
+    data is CalibrationData or whatever that takes; recipe as in block_ap.  Interrupted, the model
+    is as before."""
+    keywords = _of_recipe(recipe, keywords, e2e_data=E2E_DATA, e2e_qp=E2E_QP)
     samples = _data(data, model, E2E_DATA, keywords)
     with E2EQP(model, samples, **E2E_QP.take(keywords)) as job:
         job.run()
@@ -65,18 +107,38 @@ def efficientqat(
     e2e: Any = None,
     quantizer: Optional[Quantizer] = None,
     rules: Any = None,
+    recipe: str = RECIPE,
     **keywords: Any,
 ) -> Model:
     """EfficientQAT: Block-AP, then E2E-QP; quantizes the model in place and returns it.
 
     calib is CalibrationData or whatever that takes; e2e is the same for E2E-QP (default: calib
-    again, which must not be a generator then).  What E2E-QP would refuse is refused before Block-AP
-    begins."""
+    again, which must not be a generator then); recipe as in block_ap: with "best" E2E-QP learns
+    from the model as its file has it, unless e2e_teacher says otherwise.  What E2E-QP would refuse
+    is refused before Block-AP begins."""
+    groups = {"quantizer": QUANTIZER, "data": DATA, "block_ap": BLOCK_AP}
+    groups.update(e2e_data=E2E_DATA_TOO, e2e_qp=E2E_QP_TOO)
+    keywords = _of_recipe(recipe, keywords, **groups)
+    if "e2e_teacher" not in keywords and ("teacher", "source") in _rows(recipe, "run"):
+        path, opened = model._opened
+        with Model(path, model.context, **opened) as source:
+            return _both(model, calib, e2e, quantizer, rules, {**keywords, "e2e_teacher": source})
+    return _both(model, calib, e2e, quantizer, rules, keywords)
+
+
+def _both(
+    model: Model, calib: Any, e2e: Any, quantizer: Optional[Quantizer], rules: Any, keywords: Any
+) -> Model:
     own = quantizer or Quantizer(model.context, rules, **QUANTIZER.take(keywords))
     shared = {name: keywords[name] for name in SHARED + CALLBACKS if name in keywords}
     later = {**shared, **E2E_DATA_TOO.take(keywords), **E2E_QP_TOO.take(keywords)}
     data = _data(calib, model, DATA, keywords)
     samples = _data(calib if e2e is None else e2e, model, E2E_DATA, later)
     E2EQP.check(model, samples, own, **E2E_QP.take(later))
-    block_ap(model, data, quantizer=own, **BLOCK_AP.take(keywords))
-    return e2e_qp(model, samples, **E2E_QP.take(later))
+    for phase, source, group, taken in (
+        (BlockAP, (own, data), BLOCK_AP, keywords),
+        (E2EQP, (samples,), E2E_QP, later),
+    ):
+        with phase(model, *source, **group.take(taken)) as job:
+            job.run()
+    return model

@@ -34,6 +34,11 @@ REFLECTION = {
     "eqat_options_count": (c_size_t, [c_char_p]),
     "eqat_options_size": (c_size_t, [c_char_p]),
     "eqat_options_field": (c_int, [c_char_p, c_size_t, POINTER(CField)]),
+    "eqat_recipe_name": (c_char_p, [c_size_t]),
+    "eqat_recipe_option": (
+        c_int,
+        [c_char_p, c_char_p, c_size_t, POINTER(ctypes.c_void_p), POINTER(ctypes.c_void_p)],
+    ),
 }
 for _name, (_restype, _argtypes) in REFLECTION.items():
     getattr(lib, _name).restype = _restype

@@ -165,7 +165,8 @@ typedef struct eqat_block_ap eqat_block_ap;
  * positions and segments of records.  Labels do not matter here.  options may be NULL.  Errors:
  * EQAT_INVALID_ARGUMENT (an option, a group that does not divide a row, a linear that is quantized
  * already, an id or position beyond the model's, embeddings of another width, early_stop without
- * validation samples), EQAT_IO (offload_dir), those of eqat_data_sample and of reading weights
+ * validation samples), EQAT_NUMERIC (a value in the model's files is not finite, in whichever
+ * block), EQAT_IO (offload_dir), those of eqat_data_sample and of reading weights
  * (eqat_model), EQAT_CANCELLED. */
 EQAT_API eqat_status eqat_block_ap_create(eqat_model *model, eqat_block_ap **out,
                                           const eqat_quantizer *quantizer, eqat_data *data,

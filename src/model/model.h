@@ -21,6 +21,7 @@ struct eqat_model {
     char *path;
     json_t *json; /* config.json as it came */
     eqi_config config;
+    bool finite;         /* all values of the files are known to be */
     eqi_packing packing; /* quantization_config of the input */
     eqi_source *source;  /* Hugging Face names, rows as Hugging Face has them */
     eqat_tokenizer *tokenizer;
@@ -59,6 +60,8 @@ eqat_status eqi_model_layout(eqat_model *model);
 /* After it: tensors that nothing has expected are listed in the log, and refused where they would
  * be part of the function. */
 eqat_status eqi_model_check_unused(eqat_model *model);
+/* EQAT_NUMERIC, naming the tensor, when a value of the files is not finite; looks once. */
+eqat_status eqi_model_check_finite(eqat_model *model);
 /* EQAT_INVALID_ARGUMENT when there is no such block or linear. */
 eqat_status eqi_model_find_linear(eqat_model *model, int64_t block, int64_t index,
                                   const eqi_linear **linear);

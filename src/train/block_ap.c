@@ -136,6 +136,7 @@ static eqat_status set_up(eqat_block_ap *job)
             "early_stop: found %lld without validation samples, expected 0 or some of them",
             (long long)o->early_stop);
     if (o->keep == EQAT_KEEP_BEST && !job->val) return eqi_keep_refuse_best(job->ctx);
+    EQI_RETURN_IF(eqi_model_check_finite(job->model));
     int64_t epochs = eqi_block_ap_first_epoch(job, c->blocks);
     job->epochs =
         eqi_calloc(job->ctx, (size_t)epochs, sizeof *job->epochs, "the reports of epochs");

@@ -240,11 +240,11 @@ EQAT_API eqat_status eqat_block_ap_stage_report(const eqat_block_ap *job, int64_
 /** The loop over the remaining blocks, made of the steps above; in a block in work it goes on
  * behind the last step that was taken.  Which state of a stage is kept, options.keep tells; the
  * start is measured by a validation before the first step.  When a loss or gradient is not finite
- * the stage goes back to its start and trains again at half the rates, up to three times; then it
- * keeps its best state (EQAT_KEEP_BEST) or its initial rounding.  eqat_block_ap_stage_report and a
- * warning tell of both.  After a failure or EQAT_CANCELLED the block in work is
- * given up; called again, the loop begins it anew and ends with the same bytes.  Errors: those of
- * the steps; EQAT_NUMERIC when the validation loss of a start is not finite. */
+ * the stage goes back to its best state (EQAT_KEEP_BEST) or its start and trains all epochs again
+ * at half the rates, up to three times; then it keeps that best state or its initial rounding.
+ * eqat_block_ap_stage_report and a warning tell of both.  After a failure or EQAT_CANCELLED the
+ * block in work is given up; called again, the loop begins it anew and ends with the same bytes.
+ * Errors: those of the steps; EQAT_NUMERIC when the validation loss of a start is not finite. */
 EQAT_API eqat_status eqat_block_ap_run(eqat_block_ap *job);
 /** Writes all that a new job needs to go on from here with the same bytes: the blocks that are done
  * as they are in the model, of the block in work what is frozen, the trained tensors, the moments

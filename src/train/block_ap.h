@@ -114,8 +114,8 @@ eqat_status eqi_block_ap_measure_start(eqat_block_ap *job);
 eqat_status eqi_block_ap_note(eqat_block_ap *job, int64_t epoch, double val_loss);
 /* Behind the last epoch: leaves the stage in the state that is kept. */
 eqat_status eqi_block_ap_keep(eqat_block_ap *job, int64_t epoch, double val_loss);
-/* After EQAT_NUMERIC: back to the start of the stage at half the rates, or, not *again, to the
- * state that is kept. */
+/* After EQAT_NUMERIC: back to the best state, or to the start of the stage, for all epochs at half
+ * the rates, or, not *again, to the state that is kept. */
 eqat_status eqi_block_ap_try_again(eqat_block_ap *job, bool *again);
 
 /* A step whose loss nobody has checked; loss may be NULL. */

@@ -99,10 +99,12 @@ eqat_status eqi_block_ap_try_again(eqat_block_ap *job, bool *again)
     snprintf(why, sizeof why, "%s", job->ctx->error);
     job->ctx->error[0] = 0; /* mended */
     if (!*again) return go_back(job, why);
+    bool has_best = job->best.loss < INFINITY;
     o->retries++;
     eqi_log(job->ctx, EQI_LOG_WARN,
-            "%s; block %lld goes back to its start, at half the rates (%d of %d)", why,
-            (long long)job->block, (int)o->retries, RETRIES);
+            "%s; block %lld goes back to its %s, at half the rates (%d of %d)", why,
+            (long long)job->block, has_best ? "best state" : "start", (int)o->retries, RETRIES);
     eqi_block_ap_forget_epochs(job);
-    return back_to_start(job);
+    EQI_RETURN_IF(back_to_start(job));
+    return has_best ? copy_best(job, true) : EQAT_OK;
 }

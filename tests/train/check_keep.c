@@ -197,6 +197,66 @@ START_TEST(numbers_that_are_not_finite_are_tried_again)
 }
 END_TEST
 
+static const char *const trains[] = {
+    "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj",
+    "self_attn.o_proj", "mlp.gate_proj",    "mlp.up_proj",
+    "mlp.down_proj",    "input_layernorm",  "post_attention_layernorm"};
+
+/* All that trains in the block in work, from one job to another. */
+static void hand_over(eqat_block_ap *a, bench *to, eqat_block_ap *b)
+{
+    static const char *const parts[] = {"weight", "scales", "zeros"};
+    for (size_t i = 0; i < 7 * 3 + 2; i++) {
+        char name[64];
+        int64_t n;
+        snprintf(name, sizeof name, "%s.%s", trains[i < 21 ? i / 3 : i - 14],
+                 parts[i < 21 ? i % 3 : 0]);
+        float *x = read_floats(eqat_block_ap_parameter(a, name), &n);
+        OK(to->ctx, eqat_tensor_write(eqat_block_ap_parameter(b, name), x, (size_t)n * sizeof *x));
+        free(x);
+    }
+}
+
+/* From the state behind the first epoch, at half the rates. */
+START_TEST(with_a_best_state_the_next_try_begins_there)
+{
+    spoiler s = {.first = STEPS, .last = STEPS + 1, .factor = NAN}, none = {0};
+    eqat_block_ap_options o = options_with(&s);
+    eqat_stage_report r[BLOCKS];
+    o.keep = EQAT_KEEP_BEST;
+    const char *path = trained("retried-best", &o, r);
+    ck_assert(r[0].retries == 1 && r[0].epoch == o.epochs - 1);
+    bench fast = set_up(&usual), slow = set_up(&usual);
+    eqat_block_ap *first, *then;
+    o = options_with(&none);
+    OK(fast.ctx, eqat_block_ap_create(fast.model, &first, fast.quantizer, fast.data, &o));
+    OK(fast.ctx, eqat_block_ap_begin(first));
+    for (int64_t i = 0; i < STEPS; i++) OK(fast.ctx, eqat_block_ap_step(first, 0, i, NULL));
+    o.quant_lr /= 2;
+    o.weight_lr /= 2;
+    OK(slow.ctx, eqat_block_ap_create(slow.model, &then, slow.quantizer, slow.data, &o));
+    OK(slow.ctx, eqat_block_ap_begin(then));
+    hand_over(first, &slow, then);
+    for (int64_t i = 0; i < o.epochs * STEPS; i++)
+        OK(slow.ctx, eqat_block_ap_step(then, i / STEPS, i % STEPS, NULL));
+    OK(slow.ctx, eqat_block_ap_finish(then));
+    eqat_model *found = open_model(slow.ctx, path, EQAT_F32);
+    int64_t n;
+    const char name[] = "model.layers.0.mlp.up_proj.scales";
+    float *wanted = parameter_floats(slow.ctx, slow.model, name, &n);
+    float *scales = parameter_floats(slow.ctx, found, name, &n);
+    for (int64_t i = 0; i < n; i++) /* a file may turn a group round */
+        ck_assert_float_eq(fabsf(scales[i]), wanted[i]);
+    free(wanted);
+    free(scales);
+    eqat_model_free(found);
+    eqat_block_ap_free(first);
+    eqat_block_ap_free(then);
+    tear_down(&fast);
+    tear_down(&slow);
+}
+END_TEST
+
 START_TEST(numbers_that_stay_so_leave_the_rounding)
 {
     spoiler s = {.last = INT64_MAX, .factor = INFINITY};
@@ -378,6 +438,7 @@ int main(void)
     tcase_add_test(tc, what_ends_worse_than_it_began_is_its_rounding);
     tcase_add_test(tc, the_best_epoch_on_request);
     tcase_add_test(tc, numbers_that_are_not_finite_are_tried_again);
+    tcase_add_test(tc, with_a_best_state_the_next_try_begins_there);
     tcase_add_test(tc, numbers_that_stay_so_leave_the_rounding);
     tcase_add_test(tc, a_state_knows_tries_and_the_best);
     tcase_add_test(tc, what_cannot_be_judged_is_refused);

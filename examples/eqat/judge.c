@@ -111,6 +111,7 @@ void judge_result(
     if (st == EQAT_OK) st = make_quantizer(user, model, &quantizer);
     if (st == EQAT_OK) st = eqat_model_quantize_rtn(model, quantizer);
     if (st == EQAT_OK) st = perplexity_of(t, j, model, &rtn);
+    j->cut = st == EQAT_CANCELLED;
     if (st == EQAT_OK)
         tell(t, j, full, rtn, trained);
     else

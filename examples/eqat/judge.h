@@ -9,6 +9,7 @@ typedef struct judge {
     bool off;     /* asked not to */
     int32_t *ids; /* of the windows, one behind the other; NULL: none are known */
     int64_t windows, time;
+    bool cut;   /* interrupted */
     bool worse; /* the result than round to nearest, by more than chance */
 } judge;
 

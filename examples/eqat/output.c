@@ -371,7 +371,7 @@ eqat_status output_save(tool *t, const output *out, eqat_model *model,
     return st;
 }
 
-void output_log_on(tool *t, const output *out, const eqat_save_options *options)
+void output_log_on(tool *t, const output *out, const eqat_save_options *options, long long from)
 {
     char path[INSIDE];
     long long bytes;
@@ -379,7 +379,7 @@ void output_log_on(tool *t, const output *out, const eqat_save_options *options)
     FILE *f = is_file(options) ? NULL : fopen(path, "ab");
     if (!f) return;
     fseek(f, 0, SEEK_END);
-    (void)tool_log_copy(t, ftell(f), f, &bytes);
+    (void)tool_log_copy(t, from < 0 ? ftell(f) : from, f, &bytes);
     fclose(f);
 }
 

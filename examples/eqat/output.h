@@ -33,8 +33,8 @@ eqat_status output_found(tool *t, const output *out);
  * told. */
 eqat_status output_save(tool *t, const output *out, eqat_model *model,
                         const eqat_save_options *options);
-/* The log's lines since then, into the folder's log. */
-void output_log_on(tool *t, const output *out, const eqat_save_options *options);
+/* The log's lines since then, or from a byte on that is not negative, into the folder's log. */
+void output_log_on(tool *t, const output *out, const eqat_save_options *options, long long from);
 /* The result of a phase, kept beside the place as PATH.block-ap until the whole run is saved. */
 eqat_status output_check_stage(tool *t, const output *out, const eqat_save_options *options);
 eqat_status output_save_stage(tool *t, output *out, eqat_model *model,

@@ -170,31 +170,11 @@ static eqat_status make_quantizer(void *user, eqat_model *model, eqat_quantizer 
     return st;
 }
 
-/* ---- what the log tells of blocks and epochs ---- */
-
 static void end_block(job *j)
 {
     double now = tool_seconds();
-    json_t *event =
-        json_pack("{s:s,s:I,s:I,s:f,s:I}", "event", "block", "block", (json_int_t)j->block,
-                  "blocks", (json_int_t)j->blocks, "seconds", now - j->block_started,
-                  "peak_rss_bytes", (json_int_t)tool_peak_rss());
-    json_object_update_new(event, trained_kept(j->ap, j->block));
-    tool_event(&j->t, event);
+    trained_block(&j->t, j->ap, j->block, j->blocks, now - j->block_started);
     j->block_started = now;
-}
-
-static void end_epoch(job *j, const eqat_progress *p)
-{
-    eqat_epoch_report r = {.struct_size = sizeof r};
-    double now = tool_seconds();
-    if (eqat_block_ap_epoch(j->ap, p->block, p->epoch, &r) != EQAT_OK) return;
-    tool_event(&j->t,
-               json_pack("{s:s,s:s,s:I,s:I,s:I,s:I,s:o,s:o,s:f}", "event", "epoch", "phase",
-                         p->phase, "block", (json_int_t)p->block, "blocks", (json_int_t)p->blocks,
-                         "epoch", (json_int_t)p->epoch, "epochs", (json_int_t)p->epochs,
-                         "train_loss", tool_number(r.train_loss), "val_loss",
-                         tool_number(r.val_loss), "seconds", now - j->epoch_started));
 }
 
 /* ---- checkpoints ---- */
@@ -264,8 +244,9 @@ static int32_t block_progress(void *user, const eqat_progress *p)
     int32_t stop = tool_progress(&j->t, p);
     bool ends_epoch = p->step % eqat_block_ap_steps(j->ap) == 0;
     if (ends_epoch) {
-        end_epoch(j, p);
-        j->epoch_started = tool_seconds();
+        double now = tool_seconds();
+        trained_epoch(&j->t, j->ap, p, now - j->epoch_started);
+        j->epoch_started = now;
     }
     return keep_blocks(j, p, ends_epoch) ? 1 : stop;
 }
@@ -467,7 +448,7 @@ static int close_job(job *j, eqat_status status)
 {
     release_inputs(j);
     judge_release(&j->judge);
-    checkpoint_close(&j->kept, status == EQAT_OK);
+    checkpoint_close(&j->kept, status == EQAT_OK && !j->judge.cut);
     int code = tool_close(&j->t, status);
     return code == 0 && j->judge.worse ? 3 : code;
 }
@@ -488,11 +469,38 @@ static eqat_status open_teacher(job *j)
     return eqat_model_open(j->t.ctx, &j->e2e.teacher, j->teacher_file, &j->model);
 }
 
+static void judge_model(job *j, eqat_model *result, long long log_bytes)
+{
+    judge_result(&j->t, &j->judge, result, j->path, &j->model, make_quantizer, j);
+    output_log_on(&j->t, &j->out, &j->save, log_bytes);
+}
+
+/* Which another run of this command has put in its place; a checkpoint is still there when that one
+ * was ended before it had judged it. */
+static eqat_status find_result(job *j)
+{
+    eqat_model *model = NULL;
+    eqat_data *data = NULL;
+    long long log_bytes = tool_log_bytes(&j->t);
+    bool judges = j->kept.manifest && j->quantizes && j->method != RTN && !j->judge.off;
+    eqat_status st = output_found(&j->t, &j->out);
+    if (st != EQAT_OK || !judges) return st;
+    st = open_model(j, &model);
+    if (st == EQAT_OK) st = input_open(&j->t, &j->calib, model, &j->data, &data);
+    if (st == EQAT_OK) st = take_windows(j, data);
+    eqat_data_free(data);
+    eqat_model_free(model);
+    if (st != EQAT_OK || !j->judge.ids) return st;
+    st = eqat_model_open(j->t.ctx, &model, j->out.path, &j->model);
+    if (st == EQAT_OK) judge_model(j, model, log_bytes);
+    return st;
+}
+
 static eqat_status make_result(job *j, eqat_status (*run)(job *j, eqat_model *model))
 {
     eqat_model *model = NULL;
     eqat_status st = checkpoint_open(&j->t, &j->kept, &j->out);
-    if (st == EQAT_OK && j->kept.placed) return output_found(&j->t, &j->out);
+    if (st == EQAT_OK && j->kept.placed) return find_result(j);
     if (st == EQAT_OK) st = output_check(&j->t, &j->out, &j->save);
     if (st == EQAT_OK) st = open_model(j, &model);
     if (st == EQAT_OK) st = open_teacher(j);
@@ -500,8 +508,7 @@ static eqat_status make_result(job *j, eqat_status (*run)(job *j, eqat_model *mo
     if (st == EQAT_OK) st = output_save(&j->t, &j->out, model, &j->save);
     output_end_stage(&j->t, &j->out, st);
     if (st == EQAT_OK && j->judge.ids) {
-        judge_result(&j->t, &j->judge, model, j->path, &j->model, make_quantizer, j);
-        output_log_on(&j->t, &j->out, &j->save);
+        judge_model(j, model, -1);
         return st;
     }
     eqat_model_free(model);

@@ -301,6 +301,8 @@ bool tool_log_before(tool *t, const char *path, long long bytes)
     return true;
 }
 
+long long tool_log_bytes(tool *t) { return fseek(t->kept, 0, SEEK_END) == 0 ? ftell(t->kept) : 0; }
+
 bool tool_log_copy(tool *t, long long from, FILE *to, long long *bytes)
 {
     bool done = fseek(t->kept, (long)from, SEEK_SET) == 0 && copy(t->kept, to, -1);

@@ -91,6 +91,7 @@ void tool_event(tool *t, json_t *event); /* into the log; takes the reference */
 /* Puts so many bytes of a file in front of this run's lines of the log that is kept, in place of
  * what the input's log said. */
 bool tool_log_before(tool *t, const char *path, long long bytes);
+long long tool_log_bytes(tool *t); /* of that log */
 /* That log from a byte on; *bytes: its length. */
 bool tool_log_copy(tool *t, long long from, FILE *to, long long *bytes);
 

@@ -39,6 +39,27 @@ void trained_blocks(tool *t, const eqat_block_ap *ap, int64_t epochs_of_stage)
     tool_set(t, "blocks", blocks);
 }
 
+void trained_block(tool *t, const eqat_block_ap *ap, int64_t block, int64_t blocks, double seconds)
+{
+    json_t *event = json_pack("{s:s,s:I,s:I,s:f,s:I}", "event", "block", "block", (json_int_t)block,
+                              "blocks", (json_int_t)blocks, "seconds", seconds, "peak_rss_bytes",
+                              (json_int_t)tool_peak_rss());
+    json_object_update_new(event, trained_kept(ap, block));
+    tool_event(t, event);
+}
+
+void trained_epoch(tool *t, const eqat_block_ap *ap, const eqat_progress *p, double seconds)
+{
+    eqat_epoch_report r = {.struct_size = sizeof r};
+    if (eqat_block_ap_epoch(ap, p->block, p->epoch, &r) != EQAT_OK) return;
+    tool_event(t,
+               json_pack("{s:s,s:s,s:I,s:I,s:I,s:I,s:o,s:o,s:f}", "event", "epoch", "phase",
+                         p->phase, "block", (json_int_t)p->block, "blocks", (json_int_t)p->blocks,
+                         "epoch", (json_int_t)p->epoch, "epochs", (json_int_t)p->epochs,
+                         "train_loss", tool_number(r.train_loss), "val_loss",
+                         tool_number(r.val_loss), "seconds", seconds));
+}
+
 void trained_end_to_end(tool *t, const eqat_e2e_qp *e2e)
 {
     json_t *losses = json_array(), *validations = json_array();

@@ -267,6 +267,40 @@ class Resume(unittest.TestCase):
         self.refused(self.quantize(self.out), "not empty")
         self.refused(command[:-2] + ["--e2e-epochs", "2"], "not empty")
 
+    def kill_while_judged(self, command, sig=signal.SIGKILL):
+        """False when it came too late."""
+        p = self.start(command)
+        while p.poll() is None and not os.path.exists(self.out):
+            time.sleep(0.0005)
+        p.send_signal(sig)
+        _, err = p.communicate()
+        self.assertIn(p.returncode, (0, 3, -signal.SIGKILL), err)
+        return not any(e["event"] == "judged" for e in events_of(self.log))
+
+    def test_a_result_is_judged_by_the_next_run(self):
+        harm = ["--method", "block-ap", "--keep", "last", "--quant-lr", "1e3"]
+        for sig in (signal.SIGKILL, signal.SIGTERM):
+            command = [EQAT, "quantize", self.model, "--out", self.out, "--group-size", "32"]
+            command += ["--calib", self.train, *DATA, *harm, "--checkpoint-dir", self.kept, *SELDOM]
+            for _ in range(8):
+                if self.kill_while_judged(command, sig):
+                    break
+                shutil.rmtree(self.out)
+            self.assertTrue(os.path.exists(self.kept))
+            made = files_of(self.out)
+            p = self.start(command)
+            _, err = p.communicate(timeout=120)
+            self.assertEqual(p.returncode, 3, err)
+            self.assertIn("worse than round to nearest", err.decode())
+            log = events_of(os.path.join(self.out, "eqat_log.jsonl"))
+            names = [e["event"] for e in log]
+            self.assertLess(names.index("saved"), names.index("judged"))
+            self.assertEqual((names.count("saved"), names.count("judged")), (1, 1))
+            self.assertEqual(files_of(self.out), made)
+            self.assertFalse(os.path.exists(self.kept))
+            self.end(command)  # which has nothing left to do
+            shutil.rmtree(self.out)
+
     def test_a_folder_that_is_replaced_is_never_lost(self):
         shutil.copytree(self.whole, self.out)
         command = self.e2e(self.out, "--force", "--checkpoint-dir", self.kept, *SELDOM)

@@ -292,7 +292,7 @@ typedef struct eqat_e2e_qp_options {
     int64_t micro_batch_size;  /**< sequences of one forward and backward; divides batch_size;
                                   default 1 */
     int64_t epochs;            /**< default 1 */
-    double lr;                 /**< default 0: 2e-5 when the model has 2-bit linears, else 1e-5 */
+    double lr;                 /**< in units of lr_unit; default 0: see there */
     int32_t params;            /**< eqat_e2e_params; default EQAT_E2E_S */
     bool train_norms;          /**< norm gains too; default false */
     double max_grad_norm;      /**< default 0.3 */
@@ -323,7 +323,7 @@ typedef struct eqat_e2e_qp_options {
     int64_t validate_steps;   /**< > 0: validate behind every so many steps, too; default 0: behind
                                  every epoch alone */
     int32_t keep;             /**< eqat_keep, of what trains; default EQAT_KEEP_START_OR_LAST */
-    int32_t reserved_too;     /**< 0 */
+    int32_t lr_unit;          /**< eqat_lr_unit, of lr; default EQAT_LR_ABSOLUTE */
 } eqat_e2e_qp_options;
 
 /** Writes defaults into the first `struct_size` bytes of *options, and no further. */

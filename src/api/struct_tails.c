@@ -10,7 +10,7 @@ TAIL(eqat_batch, reserved);
 TAIL(eqat_block_ap_options, lr_unit);
 TAIL(eqat_context_options, reserved);
 TAIL(eqat_data_options, text_key);
-TAIL(eqat_e2e_qp_options, reserved_too);
+TAIL(eqat_e2e_qp_options, lr_unit);
 TAIL(eqat_epoch_report, val_loss);
 TAIL(eqat_eval_options, progress_user);
 TAIL(eqat_field, default_string);

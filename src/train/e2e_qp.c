@@ -6,6 +6,7 @@
 #include "model/weights.h"
 #include "quant/freeze.h"
 #include "train/e2e_qp.h"
+#include "train/rates.h"
 #include "train/report.h"
 
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -245,22 +246,28 @@ static eqat_status make_samples(eqat_e2e_qp *job)
 
 /* ---- the job ---- */
 
+static eqat_status train(eqat_e2e_qp *job, const eqi_trained *t)
+{
+    double unit = 1;
+    int32_t group;
+    if (job->options.lr_unit == EQAT_LR_RELATIVE && t->kind != EQI_TRAINED_ZERO_POINTS)
+        EQI_RETURN_IF(eqi_mean_size(t->value, &unit));
+    EQI_RETURN_IF(eqat_optimizer_add_group(job->optimizer, job->options.lr * unit, &group));
+    return eqat_optimizer_add(job->optimizer, group, t->value);
+}
+
 static eqat_status make_optimizer(eqat_e2e_qp *job, int bits)
 {
     const eqat_e2e_qp_options *o = &job->options;
-    double lr = o->lr > 0 ? o->lr : bits == 2 ? 2e-5 : 1e-5;
-    int32_t group;
     eqat_optimizer_options options;
     eqat_optimizer_options_init(&options, sizeof options);
     options.total_steps = eqat_e2e_qp_steps(job);
     options.warmup_steps = (int64_t)ceil(o->warmup_ratio * (double)options.total_steps);
     options.max_grad_norm = o->max_grad_norm;
     options.min_lr_factor = o->min_lr_factor;
-    job->options.lr = lr;
+    job->options.lr = eqi_e2e_qp_rate(o->lr, o->lr_unit, options.total_steps, bits);
     EQI_RETURN_IF(eqat_optimizer_create(job->ctx, &job->optimizer, &options));
-    EQI_RETURN_IF(eqat_optimizer_add_group(job->optimizer, lr, &group));
-    for (size_t i = 0; i < job->count; i++)
-        EQI_RETURN_IF(eqat_optimizer_add(job->optimizer, group, job->trained[i].value));
+    for (size_t i = 0; i < job->count; i++) EQI_RETURN_IF(train(job, &job->trained[i]));
     eqat_optimizer_set_grad_callback(job->optimizer, o->gradient, o->gradient_user);
     return EQAT_OK;
 }

@@ -1,6 +1,7 @@
 #include "base/entry.h"
 #include "quant/kind.h"
 #include "train/e2e_qp.h"
+#include "train/rates.h"
 
 static const char *const params_names[] = {"s", "z", "sz", NULL};
 
@@ -11,7 +12,7 @@ static const eqat_field fields[] = {
                   "sequences of one forward and backward; divides batch_size"),
     EQI_FIELD_I64(eqat_e2e_qp_options, epochs, 1, 1, 1 << 20, "passes over the training samples"),
     EQI_FIELD_F64(eqat_e2e_qp_options, lr, 0, 0, 1e6,
-                  "learning rate; 0: 2e-5 at 2 bits, 1e-5 at more"),
+                  "learning rate; 0: 2e-5 at 2 bits, 1e-5 at more, or as lr_unit says"),
     EQI_FIELD_ENUM(eqat_e2e_qp_options, params, EQAT_E2E_S, params_names,
                    "what trains: s (scales), z (zero points) or sz"),
     EQI_FIELD_BOOL(eqat_e2e_qp_options, train_norms, false, "train norm gains, too"),
@@ -43,6 +44,9 @@ static const eqat_field fields[] = {
     EQI_FIELD_ENUM(eqat_e2e_qp_options, keep, EQAT_KEEP_START_OR_LAST, eqi_keep_names,
                    "state that is kept: start-or-last (the last, or the start where validation "
                    "ends worse than that), last, or best (on validation)"),
+    EQI_FIELD_ENUM(eqat_e2e_qp_options, lr_unit, EQAT_LR_ABSOLUTE, eqi_lr_unit_names,
+                   "the rate is absolute, or relative: of scales and norm gains as a share, of "
+                   "zero points in codes; 0 then follows from the number of steps"),
 };
 
 const eqi_struct eqi_struct_e2e_qp = EQI_STRUCT(eqat_e2e_qp_options, "e2e_qp", fields);

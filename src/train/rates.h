@@ -13,6 +13,8 @@ extern const char *const eqi_lr_unit_names[3];
 /* A rate of Block-AP as given or, when that is 0, as lr_unit, the number of steps and the fewest
  * bits have it. */
 double eqi_block_ap_rate(double given, int32_t lr_unit, eqi_mover mover, int64_t steps, int bits);
+/* Likewise of E2E-QP. */
+double eqi_e2e_qp_rate(double given, int32_t lr_unit, int64_t steps, int bits);
 /* The size of what moves: mean magnitude of F32 values; 1 when they are all 0, so that they can
  * move. */
 eqat_status eqi_mean_size(const eqi_tensor *t, double *out);

@@ -448,62 +448,6 @@ START_TEST(default_rates_depend_on_the_bits)
 }
 END_TEST
 
-static double mean_size(const float *values, int64_t n)
-{
-    double sum = 0;
-    for (int64_t i = 0; i < n; i++) sum += fabs((double)values[i]);
-    return sum / (double)n;
-}
-
-START_TEST(relative_rates_count_in_the_size_of_what_moves)
-{
-    /* The first step of AdamW moves by the rate, or not at all where the gradient is 0. */
-    const struct {
-        const char *name, *size;
-        double first, given; /* rates of one step in all; when 0.03 and 0.02 are given */
-    } cases[] = {
-        {"self_attn.q_proj.weight", "self_attn.q_proj.scales", 0.1, 0.03},
-        {"mlp.down_proj.weight", "mlp.down_proj.scales", 0.1, 0.03},
-        {"mlp.down_proj.scales", "mlp.down_proj.scales", 0.04, 0.02},
-        {"input_layernorm.weight", "input_layernorm.weight", 0.01, 0.005},
-    };
-    enum { CASES = sizeof cases / sizeof *cases };
-    for (int given = 0; given < 2; given++) {
-        bench b = set_up(&usual);
-        eqat_block_ap_options o = fast_options();
-        eqat_block_ap *job;
-        o.lr_unit = EQAT_LR_RELATIVE;
-        o.weight_lr = given ? 0.03 : 0;
-        o.quant_lr = given ? 0.02 : 0;
-        OK(b.ctx, eqat_block_ap_create(b.model, &job, b.quantizer, b.data, &o));
-        OK(b.ctx, eqat_block_ap_begin(job));
-        double steps = (double)(o.epochs * eqat_block_ap_steps(job)), rate[CASES];
-        float *before[CASES];
-        int64_t n;
-        for (int i = 0; i < CASES; i++) {
-            rate[i] = given ? cases[i].given : cases[i].first / sqrt(steps);
-            float *size = read_floats(eqat_block_ap_parameter(job, cases[i].size), &n);
-            rate[i] *= mean_size(size, n);
-            free(size);
-            before[i] = read_floats(eqat_block_ap_parameter(job, cases[i].name), &n);
-        }
-        OK(b.ctx, eqat_block_ap_step(job, 0, 0, NULL));
-        for (int i = 0; i < CASES; i++) {
-            float *after = read_floats(eqat_block_ap_parameter(job, cases[i].name), &n);
-            double most = 0;
-            for (int64_t k = 0; k < n; k++)
-                most = fmax(most, fabs((double)after[k] - (double)before[i][k]));
-            ck_assert_msg(fabs(most - rate[i]) < 0.01 * rate[i], "%s: %g, expected %g",
-                          cases[i].name, most, rate[i]);
-            free(before[i]);
-            free(after);
-        }
-        eqat_block_ap_free(job);
-        tear_down(&b);
-    }
-}
-END_TEST
-
 static void fill_periodically(bench *b, eqat_tensor *t, const float *values)
 {
     int64_t n;
@@ -562,7 +506,6 @@ int main(void)
     tcase_add_test(tc, early_stop_counts_in_a_row_and_against_the_best);
     tcase_add_test(tc, biases_stay_and_rates_choose_what_trains);
     tcase_add_test(tc, default_rates_depend_on_the_bits);
-    tcase_add_test(tc, relative_rates_count_in_the_size_of_what_moves);
     tcase_add_test(tc, what_is_frozen_is_clamped);
     return run_case("Block-AP", tc, CK_NOFORK);
 }

@@ -48,6 +48,7 @@ static void work_of_blocks(const tool *t, const eqat_progress *p, double *done, 
     if (is_work(p, "validate")) *done += batch - validation;
     if (is_work(p, "inputs")) *done = before * block + block - moves + batch;
     if (is_work(p, "targets")) *done = before * block + batch;
+    if (is_work(p, "moments")) *done = before * block + moves;
     if (is_work(p, "embed")) *done = 0;
 }
 
@@ -105,7 +106,8 @@ static void work_text(const eqat_progress *p, char *text, size_t size)
 {
     static const char *const names[][2] = {
         {"embed", "embeddings"},    {"targets", "targets"},     {"inputs", "inputs of the next"},
-        {"validate", "validation"}, {"resume", "passed again"}, {"accumulate", "micro-batch"}};
+        {"validate", "validation"}, {"resume", "passed again"}, {"accumulate", "micro-batch"},
+        {"moments", "moments"}};
     text[0] = 0;
     for (size_t i = 0; i < sizeof names / sizeof *names && p->batches; i++)
         if (is_work(p, names[i][0]))

@@ -17,7 +17,10 @@ typedef struct eqat_quantizer eqat_quantizer;
 /** Where scales and zero points start. */
 typedef enum eqat_init {
     EQAT_INIT_MINMAX = 0, /**< the range of the group, made to include 0 */
-    EQAT_INIT_MSE = 1     /**< scale and zero point of least squared error */
+    EQAT_INIT_MSE = 1,    /**< scale and zero point of least squared error */
+    EQAT_INIT_WMSE = 2    /**< the same, each weight's error weighted by the second moment of its
+                             input over the calibration samples; as MSE where there are none, in
+                             rounding to nearest */
 } eqat_init;
 
 /** A fixed zero point costs nothing in storage or speed and makes the code symmetric, which more
@@ -26,7 +29,7 @@ typedef enum eqat_zero_point {
     EQAT_ZERO_POINT_TRAINED = 0, /**< starts as init says; Block-AP trains it */
     EQAT_ZERO_POINT_FIXED = 1    /**< 2^(bits-1) - 1 or 2^(bits-1), whichever of them, with its best
                                     scale, gives the group less squared error (whatever init
-                                    says); it never trains */
+                                    says but for its weights); it never trains */
 } eqat_zero_point;
 
 /** How linears are quantized. */
@@ -63,10 +66,12 @@ EQAT_API bool eqat_quantizer_lookup(const eqat_quantizer *quantizer, const char 
  * fit: a weight that is not of two dimensions, a group that does not divide its row, a row that is
  * no multiple of 32 where there are codes, scales or zero points that are not [N, G]. */
 /** Initial scales s and zero points z, F32 [N, G], for w F32 [N, K]; scales are rounded to what a
- * file stores (fp16) when round_s.  Errors: EQAT_INVALID_ARGUMENT (shapes that do not fit, a
- * dtype). */
+ * file stores (fp16) when round_s.  moments: sums or means of the squares of the K inputs, F32 [K],
+ * finite and not negative, which EQAT_INIT_WMSE alone reads; NULL: 1 each.  Errors:
+ * EQAT_INVALID_ARGUMENT (shapes that do not fit, a dtype). */
 EQAT_API eqat_status eqat_quantizer_init(const eqat_quantizer *quantizer, eqat_tensor *w,
-                                         bool round_s, eqat_tensor **s, eqat_tensor **z);
+                                         eqat_tensor *moments, bool round_s, eqat_tensor **s,
+                                         eqat_tensor **z);
 /** From trained masters to what a file stores, to the bytes what Block-AP does at the end of a
  * block: *stored_s is s, clamped to what fp16 stores (2^-24 to 65504) and rounded to it, F32 [N,
  * G]; *stored_z is z rounded and clamped to 0..2^bits - 1, U8 [N, G]; *codes as of pack, from w and

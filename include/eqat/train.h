@@ -34,7 +34,8 @@ typedef struct eqat_progress {
     double grad_norm; /**< of E2E-QP; NaN elsewhere */
     const char *work; /**< "step"; in a call of `between` what comes between two steps: of Block-AP
                          "embed" (the streams begin), "targets" and "inputs" (the full-precision
-                         and the quantized stream move through the block), "validate", "resume"
+                         and the quantized stream move through the block), "moments" (of the
+                         inputs of a block's linears, before it trains), "validate", "resume"
                          (the streams move again, behind a load); of E2E-QP "accumulate" and
                          "validate" */
     int64_t batch;    /**< batches of that work done so far; 0 of a step */
@@ -65,7 +66,8 @@ typedef eqat_status (*eqat_reduce_fn)(void *user, double *sums, size_t count);
  *   reduce    that adds up losses and numbers of samples or labels, from which the losses of epochs
  *             (Block-AP) or steps (E2E-QP), early stops and errors of losses that are not finite
  *             follow, so that all ranks decide alike, and what a micro-batch of E2E-QP weighs, so
- *             that every label counts the same whichever rank has it.
+ *             that every label counts the same whichever rank has it; and second moments of inputs,
+ *             as many as a linear has, where scales start from them (EQAT_INIT_WMSE).
  * Model file, seed and options must be the same on all ranks, and progress callbacks cancel on all
  * or on none.  All ranks then end with the same bytes.  The loss of a single step that a progress
  * callback of Block-AP sees stays this rank's. */
@@ -179,7 +181,7 @@ EQAT_API int64_t eqat_block_ap_block(const eqat_block_ap *job);
  * model can be evaluated and saved, as it was before; it cannot be rounded, or trained by another
  * job.  Errors: EQAT_INVALID_ARGUMENT (a block is in work, here or of another job; all are done; a
  * linear that is quantized already), EQAT_NUMERIC (a weight is not finite), those of reading
- * weights, EQAT_IO (offload_dir), EQAT_CANCELLED: no block is then in work. */
+ * weights, what reduce returns, EQAT_IO (offload_dir), EQAT_CANCELLED: no block is then in work. */
 EQAT_API eqat_status eqat_block_ap_begin(eqat_block_ap *job);
 /** Steps of one epoch of the current block. */
 EQAT_API int64_t eqat_block_ap_steps(const eqat_block_ap *job);

@@ -139,8 +139,9 @@ typedef eqat_status eqi_quantize_fn(eqi_ctx *ctx, const eqi_view *codes, const e
 /* s, z F32 [N, G] from w F32 [N, K] */
 typedef eqat_status eqi_init_minmax_fn(eqi_ctx *ctx, const eqi_view *s, const eqi_view *z,
                                        const eqi_view *w, const eqi_quant_desc *q);
+/* of least sum h (w - w^)^2 in each group; h F32 [K], finite, not negative, or NULL: 1 */
 typedef eqat_status eqi_init_mse_fn(eqi_ctx *ctx, const eqi_view *s, const eqi_view *z,
-                                    const eqi_view *w, const eqi_quant_desc *q);
+                                    const eqi_view *w, const eqi_view *h, const eqi_quant_desc *q);
 /* init_minmax, then eqi_stored_scale of each s, then quantize: s F32, z U8 (NaN: 0) [N, G]; w F32
  * [N, K] */
 typedef eqat_status eqi_quantize_minmax_fn(eqi_ctx *ctx, const eqi_view *codes, const eqi_view *s,

@@ -7,7 +7,6 @@ typedef struct job {
     eqi_rows w;
     const eqi_view *codes, *s, *z;
     eqi_quant_desc q;
-    int64_t rows; /* per task of init_mse */
 } job;
 
 /* simd->quantize fetches the row after its own, which should not be another thread's. */
@@ -74,6 +73,7 @@ eqat_status eqi_cpu_quantize_minmax(eqi_ctx *ctx, const eqi_view *codes, const e
 
 typedef struct mse_job {
     const job *j;
+    const float *h; /* or NULL */
     char *workers;
     size_t worker_size;
 } mse_job;
@@ -85,14 +85,15 @@ static void mse_task(void *arg, size_t index, int worker)
     const job *j = m->j;
     int64_t per_row = j->w.cols / j->q.group, all = j->w.rows * per_row,
             first = (int64_t)index * EQI_MSE_GROUPS;
-    const float *from[EQI_MSE_GROUPS];
+    const float *from[EQI_MSE_GROUPS], *counts[EQI_MSE_GROUPS];
     float s[EQI_MSE_GROUPS], z[EQI_MSE_GROUPS];
     int count = (int)eqi_min64(EQI_MSE_GROUPS, all - first);
     for (int i = 0; i < EQI_MSE_GROUPS; i++) {
         int64_t g = first + eqi_min64(i, count - 1);
         from[i] = (const float *)j->w.data + g / per_row * j->w.ld + g % per_row * j->q.group;
+        counts[i] = m->h ? m->h + g % per_row * j->q.group : NULL;
     }
-    j->simd->mse(s, z, from, j->q.group, j->q.bits, j->q.middle,
+    j->simd->mse(s, z, from, m->h ? counts : NULL, j->q.group, j->q.bits, j->q.middle,
                  (float *)(void *)(m->workers + (size_t)worker * m->worker_size));
     for (int i = 0; i < count; i++) {
         ((float *)eqi_row(j->s, (first + i) / per_row))[(first + i) % per_row] = s[i];
@@ -101,10 +102,12 @@ static void mse_task(void *arg, size_t index, int worker)
 }
 
 eqat_status eqi_cpu_init_mse(eqi_ctx *ctx, const eqi_view *s, const eqi_view *z, const eqi_view *w,
-                             const eqi_quant_desc *q)
+                             const eqi_view *h, const eqi_quant_desc *q)
 {
     job j = {.simd = eqi_cpu_of(ctx)->simd, .w = eqi_rows_of(w), .s = s, .z = z, .q = *q};
-    mse_job m = {.j = &j, .worker_size = (size_t)(q->group * EQI_MSE_GROUPS) * sizeof(float)};
+    mse_job m = {.j = &j,
+                 .h = h ? h->data : NULL,
+                 .worker_size = 2 * (size_t)(q->group * EQI_MSE_GROUPS) * sizeof(float)};
     m.workers =
         eqi_cpu_scratch(ctx, EQI_SCRATCH_WORKER, m.worker_size * (size_t)eqi_pool_size(ctx->pool));
     if (!m.workers) return EQAT_OUT_OF_MEMORY;

@@ -97,24 +97,49 @@ done:
     return finish(st, in, 3, (eqi_tensor * *[]){out}, 1);
 }
 
-eqat_status eqi_quant_init(eqi_tensor *w, const eqi_quant_desc *q, bool mse, eqi_tensor **s,
-                           eqi_tensor **z)
+/* w F32 as the kernels want it, and room for s and z. */
+static eqat_status begin(eqi_tensor *w, const eqi_quant_desc *q, eqi_tensor **w32, eqi_tensor **s,
+                         eqi_tensor **z)
 {
-    *s = *z = NULL;
     eqi_ctx *ctx = eqi_tensor_ctx(w);
     EQI_RETURN_IF(check_float("quantizer start", w));
     EQI_RETURN_IF(eqi_op_check_desc("quantizer start", ctx, q, w->v.shape[1]));
     int64_t shape[2] = {w->v.shape[0], w->v.shape[1] / q->group};
+    EQI_RETURN_IF(plain(w, EQI_F32, w32));
+    EQI_RETURN_IF(eqi_tensor_create(ctx, s, EQI_F32, 2, shape));
+    return eqi_tensor_create(ctx, z, EQI_F32, 2, shape);
+}
+
+eqat_status eqi_quant_minmax(eqi_tensor *w, const eqi_quant_desc *q, eqi_tensor **s, eqi_tensor **z)
+{
+    eqi_ctx *ctx = eqi_tensor_ctx(w);
     eqi_tensor *w32 = NULL;
-    eqat_status st = EQAT_OK;
-    EQI_GOTO(done, plain(w, EQI_F32, &w32));
-    EQI_GOTO(done, eqi_tensor_create(ctx, s, EQI_F32, 2, shape));
-    EQI_GOTO(done, eqi_tensor_create(ctx, z, EQI_F32, 2, shape));
-    EQI_GOTO(done,
-             (mse ? ctx->backend->init_mse : ctx->backend->init_minmax)(ctx, &(*s)->v, &(*z)->v,
-                                                                        &w32->v, q));
-done:
+    *s = *z = NULL;
+    eqat_status st = begin(w, q, &w32, s, z);
+    if (st == EQAT_OK) st = ctx->backend->init_minmax(ctx, &(*s)->v, &(*z)->v, &w32->v, q);
     return finish(st, &w32, 1, (eqi_tensor * *[]){s, z}, 2);
+}
+
+static eqat_status plain_counts(const eqi_tensor *w, eqi_tensor *h, eqi_tensor **out)
+{
+    if (!h) return EQAT_OK;
+    if (h->v.ndim != 1 || h->v.shape[0] != w->v.shape[1])
+        return eqi_op_misfit("quantizer start", "h", h, "w", w);
+    return plain(h, EQI_F32, out);
+}
+
+eqat_status eqi_quant_search(eqi_tensor *w, eqi_tensor *h, const eqi_quant_desc *q, eqi_tensor **s,
+                             eqi_tensor **z)
+{
+    eqi_ctx *ctx = eqi_tensor_ctx(w);
+    eqi_tensor *in[2] = {NULL};
+    *s = *z = NULL;
+    eqat_status st = begin(w, q, &in[0], s, z);
+    if (st == EQAT_OK) st = plain_counts(w, h, &in[1]);
+    if (st == EQAT_OK)
+        st =
+            ctx->backend->init_mse(ctx, &(*s)->v, &(*z)->v, &in[0]->v, in[1] ? &in[1]->v : NULL, q);
+    return finish(st, in, 2, (eqi_tensor * *[]){s, z}, 2);
 }
 
 eqat_status eqi_quantize_minmax(eqi_tensor *w, const eqi_quant_desc *q, eqi_tensor **s,

@@ -25,9 +25,10 @@ const eqi_norm *eqi_block_norm(const eqi_block *b, eqi_norm_role role)
 
 eqat_status eqi_linear_forward(eqi_tape *tape, const eqi_linear *l, eqi_tensor *x, eqi_tensor **out)
 {
-    if (!l->quant.kind) return eqi_op_linear(tape, x, &l->weight, out);
     eqi_weight fake;
     *out = NULL;
+    if (l->moments) EQI_RETURN_IF(eqi_second_moments(x, l->moments));
+    if (!l->quant.kind) return eqi_op_linear(tape, x, &l->weight, out);
     EQI_RETURN_IF(l->quant.kind->fake(&l->quant, tape, l->weight.w, l->beside, &fake));
     if (l->weight.bias) fake.bias = eqi_tensor_ref(l->weight.bias);
     eqat_status st = eqi_op_linear(tape, x, &fake, out);

@@ -44,7 +44,8 @@ typedef struct eqi_linear {
     /* While it trains, in a block of a job's own: how it is quantized, and the kind's tensors. */
     eqi_quant quant;
     eqi_tensor *beside[EQI_KIND_TENSORS];
-    eqi_stored stored; /* dtype of the weight in the input, when it is dense there */
+    eqi_tensor *moments; /* not NULL: every pass adds those of its inputs */
+    eqi_stored stored;   /* dtype of the weight in the input, when it is dense there */
     eqi_stored bias_stored;
     eqi_quant_desc file; /* of a linear that is packed in the input; bits 0: dense there */
 } eqi_linear;

@@ -5,6 +5,7 @@
 #define EQI_QUANT_KIND_H
 
 #include "ops/ops.h"
+#include "quant/start.h"
 
 #define EQI_KIND_TENSORS 2
 
@@ -14,7 +15,7 @@ typedef struct eqi_quant_kind eqi_quant_kind;
 typedef struct eqi_quant {
     const eqi_quant_kind *kind; /* NULL: not at all */
     eqi_quant_desc desc;
-    bool mse; /* starts from the least squared error */
+    const eqi_start *init; /* where scales and zero points start */
 } eqi_quant;
 
 struct eqi_quant_kind {
@@ -23,8 +24,10 @@ struct eqi_quant_kind {
         const char *name; /* behind the linear's: "scales"; NULL ends the list */
         bool trains;
     } tensors[EQI_KIND_TENSORS];
-    /* New tensors, F32, for w F32 [N, K]; NULL each after a failure. */
-    eqat_status (*start)(const eqi_quant *quant, eqi_tensor *w, eqi_tensor **tensors);
+    /* New tensors, F32, for w F32 [N, K]; NULL each after a failure. moments: of the inputs, as
+     * quant->init asks; NULL: not known. */
+    eqat_status (*start)(const eqi_quant *quant, eqi_tensor *w, eqi_tensor *moments,
+                         eqi_tensor **tensors);
     /* w^ on the tape, as a weight for eqi_op_linear that is dense or fake-quantized, without bias;
      * released by the caller. */
     eqat_status (*fake)(const eqi_quant *quant, eqi_tape *tape, eqi_tensor *w,

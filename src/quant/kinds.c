@@ -4,9 +4,11 @@
 
 enum { SCALES, ZEROS };
 
-static eqat_status start(const eqi_quant *quant, eqi_tensor *w, eqi_tensor **tensors)
+static eqat_status start(const eqi_quant *quant, eqi_tensor *w, eqi_tensor *moments,
+                         eqi_tensor **tensors)
 {
-    return eqi_quant_init(w, &quant->desc, quant->mse, &tensors[SCALES], &tensors[ZEROS]);
+    return eqi_start_scales(quant->init, w, moments, &quant->desc, &tensors[SCALES],
+                            &tensors[ZEROS]);
 }
 
 static eqat_status fake(const eqi_quant *quant, eqi_tape *tape, eqi_tensor *w,
@@ -33,7 +35,7 @@ static eqat_status start_and_freeze(const eqi_quant *quant, eqi_tensor *w, eqi_w
     eqi_tensor *tensors[EQI_KIND_TENSORS] = {NULL};
     plain.desc.clamp = false;
     *packed = (eqi_weight){0};
-    EQI_RETURN_IF(plain.kind->start(&plain, w, tensors));
+    EQI_RETURN_IF(plain.kind->start(&plain, w, NULL, tensors));
     eqat_status st = plain.kind->freeze(&plain, w, tensors, packed);
     for (int i = 0; i < EQI_KIND_TENSORS; i++) eqi_tensor_unref(tensors[i]);
     return st;
@@ -42,7 +44,7 @@ static eqat_status start_and_freeze(const eqi_quant *quant, eqi_tensor *w, eqi_w
 /* minmax reads w once for all three. */
 static eqat_status round_affine(const eqi_quant *quant, eqi_tensor *w, eqi_weight *packed)
 {
-    if (quant->mse) return start_and_freeze(quant, w, packed);
+    if (quant->init->search) return start_and_freeze(quant, w, packed);
     *packed = (eqi_weight){.q = {.bits = quant->desc.bits, .group = quant->desc.group}};
     return eqi_quantize_minmax(w, &packed->q, &packed->s, &packed->z, &packed->codes);
 }
@@ -58,11 +60,14 @@ static const eqi_quant_kind affine = {
 
 /* One of the two zero points in the middle, whichever and with whatever s gives a group the least
  * squared error. */
-static eqat_status start_in_the_middle(const eqi_quant *quant, eqi_tensor *w, eqi_tensor **tensors)
+static eqat_status start_in_the_middle(const eqi_quant *quant, eqi_tensor *w, eqi_tensor *moments,
+                                       eqi_tensor **tensors)
 {
     eqi_quant_desc desc = quant->desc;
+    eqi_start init = *quant->init;
     desc.middle = true;
-    return eqi_quant_init(w, &desc, true, &tensors[SCALES], &tensors[ZEROS]);
+    init.search = true;
+    return eqi_start_scales(&init, w, moments, &desc, &tensors[SCALES], &tensors[ZEROS]);
 }
 
 static const eqi_quant_kind fixed = {

@@ -22,15 +22,17 @@ struct eqat_quantizer {
     size_t n_rules;
 };
 
-static const char *const init_names[] = {"minmax", "mse", NULL};
+static const char *const init_names[] = {"minmax", "mse", "wmse", NULL};
 static const char *const zero_point_names[] = {"trained", "fixed", NULL};
 
 static const eqat_field fields[] = {
     EQI_FIELD_I32(eqat_quantizer_options, bits, 2, 2, 8, "bits of a weight, 2 to 8"),
     EQI_FIELD_I32(eqat_quantizer_options, group_size, 64, -1, 256,
                   "inputs that share a scale: 16, 32, 64, 128, 256, or -1 for the whole row"),
-    EQI_FIELD_ENUM(eqat_quantizer_options, init, EQAT_INIT_MINMAX, init_names,
-                   "initial scales: minmax, or mse (least squared error)"),
+    EQI_FIELD_ENUM(
+        eqat_quantizer_options, init, EQAT_INIT_MINMAX, init_names,
+        "initial scales: minmax, mse (least squared error of weights), or wmse (the same, each "
+        "weight's error weighted by the mean square of its input)"),
     EQI_FIELD_ENUM(eqat_quantizer_options, zero_point, EQAT_ZERO_POINT_TRAINED, zero_point_names,
                    "zero points: trained, or fixed in the middle (2 bits: 1 or 2, 3: 3 or 4, 4: 7 "
                    "or 8), from a start of least squared error"),
@@ -145,7 +147,7 @@ static eqi_quant quant_of(const eqat_quantizer_options *o, int64_t in_features)
                        .desc = {.bits = o->bits,
                                 .group = o->group_size < 0 ? in_features : o->group_size,
                                 .clamp = true},
-                       .mse = o->init == EQAT_INIT_MSE};
+                       .init = &eqi_starts[o->init]};
 }
 
 eqat_status eqi_quantizer_choose(const eqat_quantizer *q, const char *name, int64_t in_features,
@@ -173,8 +175,8 @@ eqat_status eqi_quantizer_own(const eqat_quantizer *q, const eqi_tensor *w, eqi_
     return eqi_quant_desc_check(q->ctx, &quant->desc, w->v.shape[1]);
 }
 
-eqat_status eqat_quantizer_init(const eqat_quantizer *q, eqat_tensor *w, bool round_s,
-                                eqat_tensor **s, eqat_tensor **z)
+eqat_status eqat_quantizer_init(const eqat_quantizer *q, eqat_tensor *w, eqat_tensor *moments,
+                                bool round_s, eqat_tensor **s, eqat_tensor **z)
 {
     if (s) *s = NULL;
     if (z) *z = NULL;
@@ -183,7 +185,7 @@ eqat_status eqat_quantizer_init(const eqat_quantizer *q, eqat_tensor *w, bool ro
     eqi_quant quant;
     eqi_tensor *tensors[EQI_KIND_TENSORS] = {NULL};
     EQI_RETURN_IF(eqi_quantizer_own(q, w, &quant));
-    EQI_RETURN_IF(quant.kind->start(&quant, w, tensors));
+    EQI_RETURN_IF(quant.kind->start(&quant, w, moments, tensors));
     eqat_status st = round_s ? eqi_quant_round_s(tensors[0]) : EQAT_OK;
     if (st != EQAT_OK) {
         for (int i = 0; i < EQI_KIND_TENSORS; i++) eqi_tensor_unref(tensors[i]);

@@ -80,8 +80,15 @@ int64_t eqi_block_ap_stage_of(const eqat_block_ap *job, const eqi_linear *linear
 /* Fills job->work, which is to go with eqi_block_drop after a failure, from stage job->stage on. */
 eqat_status eqi_block_ap_take_weights(eqat_block_ap *job);
 /* Masters, initial scales and zero points, and the optimizer of stage job->stage, unless they are
- * there. After a failure the next call does it. */
+ * there. The streams are where its steps need them. After a failure the next call does it. */
 eqat_status eqi_block_ap_begin_stage(eqat_block_ap *job);
+/* The same for values that a state replaces, without the streams. */
+eqat_status eqi_block_ap_make_stage(eqat_block_ap *job);
+/* Gives the linears of stage job->stage whose start asks for them the second moments of their
+ * inputs: of the block in work, in the present form of its weights, on the training samples of the
+ * quantized stream, of all ranks. After a failure there are none. */
+eqat_status eqi_block_ap_measure(eqat_block_ap *job);
+void eqi_block_ap_drop_moments(eqat_block_ap *job);
 /* Freezes all stages before this one; those that have not begun get their initial rounding. After a
  * failure the next call goes on. */
 eqat_status eqi_block_ap_freeze_before(eqat_block_ap *job, int64_t stage);

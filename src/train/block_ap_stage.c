@@ -40,27 +40,42 @@ static void drop_beside(eqi_linear *l)
     l->quant = (eqi_quant){.kind = NULL};
 }
 
-/* A master and, when the quantizer selects the linear, its initial tensors. */
-static eqat_status start_linear(eqat_block_ap *job, int i)
+static eqat_status take_masters(eqat_block_ap *job)
 {
-    eqi_linear *l = &job->work.linears[i];
+    for (int i = 0; i < job->work.n_linears; i++) {
+        eqi_linear *l = &job->work.linears[i];
+        if (!trains(job, l)) continue;
+        drop_beside(l);
+        EQI_RETURN_IF(eqi_block_own_weight(job->model, &job->work, i, EQI_F32));
+    }
+    return EQAT_OK;
+}
+
+/* When the quantizer selects the linear, its initial tensors; without `values` any. */
+static eqat_status start_linear(eqat_block_ap *job, eqi_linear *l, bool values)
+{
     eqi_quant quant;
-    drop_beside(l);
-    EQI_RETURN_IF(eqi_block_own_weight(job->model, &job->work, i, EQI_F32));
     EQI_RETURN_IF(eqi_linear_choose(l, job->quantizer, &quant));
     if (!quant.kind) return EQAT_OK;
-    eqat_status st = quant.kind->start(&quant, l->weight.w, l->beside);
+    eqi_quant now = quant;
+    if (!values) now.init = &eqi_starts[EQAT_INIT_MINMAX];
+    eqat_status st = quant.kind->start(&now, l->weight.w, l->moments, l->beside);
     if (st != EQAT_OK) return eqi_fail_in(job->ctx, st, "%s", l->name);
     l->quant = quant;
     return eqi_quant_check_scales(l->name, l->beside[0], false);
 }
 
 /* May be called again after a failure. */
-static eqat_status start(eqat_block_ap *job)
+static eqat_status start(eqat_block_ap *job, bool values)
 {
-    for (int i = 0; i < job->work.n_linears; i++)
-        if (trains(job, &job->work.linears[i])) EQI_RETURN_IF(start_linear(job, i));
-    return EQAT_OK;
+    eqat_status st = EQAT_OK;
+    EQI_RETURN_IF(take_masters(job));
+    if (values) EQI_RETURN_IF(eqi_block_ap_measure(job));
+    for (int i = 0; i < job->work.n_linears && st == EQAT_OK; i++)
+        if (trains(job, &job->work.linears[i]))
+            st = start_linear(job, &job->work.linears[i], values);
+    eqi_block_ap_drop_moments(job);
+    return st;
 }
 
 /* ---- the optimizer ---- */
@@ -137,14 +152,18 @@ void eqi_block_ap_drop_optimizer(eqat_block_ap *job)
     job->optimizer = NULL;
 }
 
-eqat_status eqi_block_ap_begin_stage(eqat_block_ap *job)
+static eqat_status begin_stage(eqat_block_ap *job, bool values)
 {
     if (job->optimizer) return EQAT_OK;
-    EQI_RETURN_IF(start(job));
+    EQI_RETURN_IF(start(job, values));
     EQI_RETURN_IF(make_optimizer(job));
     eqi_optimizer_scale_rates(job->optimizer, exp2(-eqi_block_ap_outcome(job)->retries));
     return EQAT_OK;
 }
+
+eqat_status eqi_block_ap_begin_stage(eqat_block_ap *job) { return begin_stage(job, true); }
+
+eqat_status eqi_block_ap_make_stage(eqat_block_ap *job) { return begin_stage(job, false); }
 
 static void drop(eqi_tensor **t)
 {
@@ -234,7 +253,7 @@ static eqat_status freeze(eqat_block_ap *job)
 eqat_status eqi_block_ap_freeze_before(eqat_block_ap *job, int64_t stage)
 {
     while (job->stage < stage) {
-        if (!job->optimizer) EQI_RETURN_IF(start(job));
+        if (!job->optimizer) EQI_RETURN_IF(start(job, true));
         EQI_RETURN_IF(freeze(job));
     }
     return EQAT_OK;

@@ -140,7 +140,7 @@ static eqat_status take_weights(eqat_block_ap *job, int64_t stage)
 eqat_status eqi_block_ap_take_block(eqat_block_ap *job, int64_t stage)
 {
     eqat_status st = take_weights(job, stage);
-    if (st == EQAT_OK) st = eqi_block_ap_begin_stage(job);
+    if (st == EQAT_OK) st = eqi_block_ap_make_stage(job);
     if (st != EQAT_OK) give_up(job);
     return st;
 }

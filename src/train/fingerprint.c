@@ -80,7 +80,7 @@ eqat_status eqi_fingerprint_quantizer(const eqat_model *m, const eqat_quantizer 
             mix_text(hash, quant.kind ? quant.kind->name : "none");
             mix_number(hash, quant.desc.bits);
             mix_number(hash, quant.desc.group);
-            mix_number(hash, quant.mse);
+            mix_text(hash, quant.kind ? quant.init->name : "none");
         }
     return EQAT_OK;
 }

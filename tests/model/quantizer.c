@@ -49,7 +49,7 @@ START_TEST(quantize_is_init_and_pack)
         eqi_tensor *w = weight(ctx, i % 2 ? EQI_F32 : EQI_BF16, 5, 192), *s, *z, *codes, *s2, *z2,
                    *codes2, *u8;
         OK(ctx, eqat_quantizer_quantize(q, w, &s, &z, &codes));
-        OK(ctx, eqat_quantizer_init(q, w, true, &s2, &z2));
+        OK(ctx, eqat_quantizer_init(q, w, NULL, true, &s2, &z2));
         OK(ctx, eqat_quantizer_pack(q, w, s2, z2, &codes2));
         OK(ctx, eqi_tensor_cast(z2, EQI_U8, &u8));
         same_bytes(s, s2);

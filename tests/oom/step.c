@@ -138,17 +138,19 @@ done:
 eqat_status quantizing(eqi_ctx *ctx, float *loss)
 {
     eqi_tensor *w = NULL, *half = NULL, *s = NULL, *z = NULL, *codes = NULL, *y = NULL, *x = NULL;
+    eqi_tensor *counts = NULL;
     eqi_tape *tape = NULL;
     eqi_quant_desc q = {.bits = 3, .group = 16};
     eqat_status st = EQAT_OK;
     EQI_GOTO(done, eqi_tape_create(ctx, &tape));
     EQI_GOTO(done, eqi_tensor_zeros(ctx, &w, EQI_F32, 2, DIMS(2, 32).at));
     EQI_GOTO(done, eqi_tensor_cast(w, EQI_BF16, &half));
-    for (int mse = 0; mse < 2; mse++) {
-        eqi_tensor_unref(s);
-        eqi_tensor_unref(z);
-        EQI_GOTO(done, eqi_quant_init(half, &q, mse, &s, &z));
-    }
+    EQI_GOTO(done, eqi_tensor_zeros(ctx, &counts, EQI_F32, 1, DIMS(32).at));
+    EQI_GOTO(done, eqi_second_moments(half, counts));
+    EQI_GOTO(done, eqi_quant_minmax(half, &q, &s, &z));
+    eqi_tensor_unref(s);
+    eqi_tensor_unref(z);
+    EQI_GOTO(done, eqi_quant_search(half, counts, &q, &s, &z));
     eqi_tensor_unref(s);
     eqi_tensor_unref(z);
     EQI_GOTO(done, eqi_quantize_minmax(half, &q, &s, &z, &codes));
@@ -164,7 +166,7 @@ eqat_status quantizing(eqi_ctx *ctx, float *loss)
     *loss = 1;
 done:
     eqi_tape_free(tape);
-    eqi_tensor *used[] = {w, half, s, z, codes, y, x};
+    eqi_tensor *used[] = {w, half, s, z, codes, y, x, counts};
     for (size_t i = 0; i < EQI_COUNT(used); i++) eqi_tensor_unref(used[i]);
     return st;
 }

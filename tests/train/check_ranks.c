@@ -24,6 +24,7 @@ typedef struct plan {
     int64_t experts_at_a_time;
     double lr;
     bool shuffle;
+    eqat_init init;
     const char *name; /* of what rank r saves: name-r */
     bool keeps;       /* its state at every step, and begins where all ranks have one */
 } plan;
@@ -53,8 +54,9 @@ static void meet(rank *r, const void *given)
 static eqat_status add_up(void *user, double *sums, size_t count)
 {
     rank *r = user;
-    double total[16] = {0};
-    ck_assert_uint_le(count, 16);
+    enum { MOST = 256 }; /* inputs of a linear */
+    double total[MOST] = {0};
+    ck_assert_uint_le(count, MOST);
     meet(r, sums);
     for (int i = 0; i < WORLD; i++)
         for (size_t k = 0; k < count; k++) total[k] += ((const double *)r->all->given[i])[k];
@@ -216,6 +218,7 @@ static void *work(void *user)
     pthread_mutex_lock(&scratch_lock);
     setting s = usual;
     s.model = r->plan->model;
+    s.init = r->plan->init;
     bench b = set_up(&s);
     pthread_mutex_unlock(&scratch_lock);
     eqat_data_free(b.data);
@@ -319,12 +322,17 @@ static void close_to(double a, double b, double share)
 
 START_TEST(two_ranks_are_one_with_twice_the_batch)
 {
-    plan p = {.train = 8, .val = 4, .batch = 2, .lr = 1e-4, .name = "halves"};
+    plan p = {.train = 8,
+              .val = 4,
+              .batch = 2,
+              .lr = 1e-4,
+              .init = _i ? EQAT_INIT_WMSE : EQAT_INIT_MINMAX,
+              .name = _i ? "weighted-halves" : "halves"};
     rank r[WORLD], whole = {.plan = &p};
     run_ranks(work, &p, r);
     for (int i = 0; i < WORLD; i++) ck_assert_msg(r[i].status == EQAT_OK, "%s", r[i].error);
     p.batch *= WORLD;
-    p.name = "whole";
+    p.name = _i ? "weighted-whole" : "whole";
     work(&whole);
     ck_assert_msg(whole.status == EQAT_OK, "%s", whole.error);
     for (int64_t e = 0; e < EPOCHS; e++)
@@ -519,7 +527,7 @@ int main(void)
     tcase_add_unchecked_fixture(tc, write_small_model, scratch_clean);
     tcase_add_test(tc, ranks_decide_alike_and_end_with_the_same_bytes);
     tcase_add_test(tc, ranks_that_are_killed_go_on);
-    tcase_add_test(tc, two_ranks_are_one_with_twice_the_batch);
+    tcase_add_loop_test(tc, two_ranks_are_one_with_twice_the_batch, 0, 2);
     tcase_add_test(tc, every_label_weighs_the_same_whichever_rank_has_it);
     tcase_add_test(tc, ranks_train_the_same_experts);
     tcase_add_test(tc, a_failing_reduction_ends_the_run);

@@ -28,6 +28,7 @@ static bench set_up_variant(const variant *v)
     o.bits = v->s.bits;
     o.group_size = 32;
     o.zero_point = v->zero_point;
+    o.init = v->s.init;
     eqat_quantizer_free(b.quantizer);
     OK(b.ctx, eqat_quantizer_create(b.ctx, &b.quantizer, &o));
     if (v->left) OK(b.ctx, add_rule(b.quantizer, v->left, 0, 0));
@@ -173,6 +174,7 @@ START_TEST(block_ap_in_every_variant)
     resumes(&v, at, EQI_COUNT(at));
     v = (variant){.s = usual};
     v.s.offload_dir = scratch_dir();
+    v.s.init = EQAT_INIT_WMSE;
     resumes(&v, at, EQI_COUNT(at));
 }
 END_TEST
@@ -195,6 +197,7 @@ START_TEST(stages_go_on)
     variant v = {.s = usual, .experts_at_a_time = 1, .left = "*.experts.1.up_proj"};
     v.s.model = make_family(EQI_STORED_BF16, "mixed", "qwen3_moe-mixed", "{", "{");
     v.s.compute = EQAT_BF16;
+    v.s.init = EQAT_INIT_WMSE;
     resumes(&v, at, EQI_COUNT(at));
     v.s.compute = EQAT_F32;
     v.left = "*.q_proj";

@@ -277,7 +277,12 @@ START_TEST(quantizer)
     eqi_tensor *z;
     q.group = 48;
     REFUSES("quantizer start: group size: found 48, expected a divisor of the row length 64",
-            eqi_quant_init(F(2, 64), &q, false, &out, &z));
+            eqi_quant_minmax(F(2, 64), &q, &out, &z));
+    q.group = 16;
+    REFUSES("quantizer start: h [63] does not fit w [2, 64]",
+            eqi_quant_search(F(2, 64), F(63), &q, &out, &z));
+    FAILS(ctx, EQAT_INVALID_ARGUMENT, "second moments: x [2, 64] does not fit sum [63]",
+          eqi_second_moments(F(2, 64), F(63)));
     ck_assert_ptr_null(z);
     drain();
 }
@@ -322,7 +327,7 @@ START_TEST(quantize_and_back)
         eqi_tensor *w = make_random(ctx, EQI_F32, DIMS(3, 64), (uint32_t)bits, 1), *s, *z, *codes,
                    *back;
         for (int mse = 0; mse < 2; mse++) {
-            OK(ctx, eqi_quant_init(w, &q, mse, &s, &z));
+            OK(ctx, mse ? eqi_quant_search(w, NULL, &q, &s, &z) : eqi_quant_minmax(w, &q, &s, &z));
             OK(ctx, eqi_quantize(w, s, z, &q, &codes));
             ck_assert_int_eq(codes->v.shape[1], 2 * bits);
             eqi_weight packed = {.codes = codes, .s = s, .z = z, .q = q};

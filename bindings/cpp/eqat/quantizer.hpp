@@ -51,10 +51,13 @@ class quantizer : public detail::handle<eqat_quantizer, eqat_quantizer_free>
         return options;
     }
 
-    outcome<initial> init(const tensor &w, bool round_s = false) const
+    /** moments: of the squares of w's inputs, for EQAT_INIT_WMSE. */
+    outcome<initial> init(const tensor &w, bool round_s = false,
+                          const tensor *moments = nullptr) const
     {
         eqat_tensor *s = nullptr, *z = nullptr;
-        eqat_status status = eqat_quantizer_init(get(), w.get(), round_s, &s, &z);
+        eqat_status status = eqat_quantizer_init(get(), w.get(), moments ? moments->get() : nullptr,
+                                                 round_s, &s, &z);
         initial out{tensor(where(), s), tensor(where(), z)};
         return value(status, out);
     }

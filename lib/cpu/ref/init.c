@@ -4,10 +4,11 @@
 
 typedef struct group {
     bool wide;
-    const double *w;
+    const double *w, *h; /* h: what the square of each error counts */
     int64_t n;
     double top, lo, hi;     /* lo <= 0 <= hi */
     double least_z, most_z; /* zero points to choose from */
+    double squares;         /* sum h w^2 */
     double s, z, error;     /* the best so far */
 } group;
 
@@ -33,85 +34,100 @@ static void minmax(group *g)
     if (g->s < (double)FLT_MIN) g->s = (double)EQI_SCALE_OF_ZEROS;
 }
 
-/* Sum of (w - w^)^2, given up once it is no better than the best. */
-static double error_of(const group *g, double s, double z, double limit)
+/* Sum of h (w - w^)^2. */
+static double error_of(const group *g, double s, double z)
 {
     double sum = 0.0;
-    for (int64_t i = 0; i < g->n && sum < limit; i++) {
+    for (int64_t i = 0; i < g->n; i++) {
         double e = g->w[i] - ref_fake(g->wide, g->w[i], s, z, g->top).value;
-        sum += e * e;
+        sum += g->h[i] * (e * e);
     }
     return sum;
 }
 
-static void consider(group *g, double s, double z)
+/* The s that is best for the codes which s and z give. Of codes c = q - z the error is least at s =
+ * sum h w c / sum h c^2, where it is sum h w^2 - (sum h w c)^2 / sum h c^2; the codes of that s can
+ * only be better. */
+static void fit(group *g, double s, double z)
 {
-    s = ref_f(g->wide, s);
     if (!(s >= (double)FLT_MIN && s <= (double)FLT_MAX && z >= g->least_z && z <= g->most_z))
         return;
-    double error = error_of(g, s, z, g->error);
-    if (!(error < g->error)) return;
-    g->s = s;
+    double above = 0.0, below = 0.0, inverse = ref_f(g->wide, 1.0 / s);
+    for (int64_t i = 0; i < g->n; i++) {
+        double c = ref_clamp(rint(ref_f(g->wide, g->w[i] * inverse)), 0.0 - z, g->top - z);
+        double hc = g->h[i] * c;
+        above += hc * g->w[i];
+        below += hc * c;
+    }
+    double best = ref_f(g->wide, above / below), error = g->squares - above * (above / below);
+    if (!(error < g->error && best >= (double)FLT_MIN && best <= (double)FLT_MAX)) return;
+    g->s = best;
     g->z = z;
     g->error = error;
 }
 
-/* The s of least squared error for the codes that s and z give: sum w (q - z) / sum (q - z)^2. */
-static double refit(const group *g, double s, double z)
+/* s times 2^(-i/16), i = -8..64 (few codes between outliers at both ends want a larger s than that
+ * of minmax), from -16 on where z stays in the middle; for each, the z from keeping one end of the
+ * range to keeping the other, between which the best lies: all, or 16 of them. */
+static void grid(group *g, double start)
 {
-    double above = 0.0, below = 0.0;
-    for (int64_t i = 0; i < g->n; i++) {
-        double c = ref_fake(g->wide, g->w[i], s, z, g->top).q - z;
-        above += g->w[i] * c;
-        below += c * c;
+    for (int i = g->least_z > 0.0 ? -16 : -8; i <= 64; i++) {
+        double s = ref_f(g->wide, start * exp2(-i / 16.0)), upper = g->top - g->hi / s,
+               lower = -g->lo / s;
+        double first = ref_clamp(floor(fmin(upper, lower)), g->least_z, g->most_z),
+               last = ref_clamp(ceil(fmax(upper, lower)), g->least_z, g->most_z),
+               step = ceil((last - first + 1.0) / 16.0);
+        for (double z = first; z <= last; z += step) fit(g, s, z);
     }
-    return above / below;
 }
 
-/* Starting from minmax, its z moved to where it may be, keeping the first of equals: a grid, then
- * refinement while it helps.
- * Grid: s times 2^(-i/8), i = -4..32 (few codes between outliers at both ends want a larger s than
- * that of minmax), from -8 on where z stays in the middle; for each, z in nine steps from keeping
- * the upper end of the range to keeping the lower end. Refinement: for z - 1, z, z + 1 the s that
- * refits the codes; s (1 +- 2^-j), j = 4..10. Groups of 64 around zero end within 2% of the least
- * error; narrow ones far from it, up to 6%. */
+/* The grid, each of whose points is fitted; then, while it helps, z - 1, z, z + 1 and s (1 +-
+ * 2^-j), j = 4..10, around the best. The first of equals is kept, and minmax, its z moved to where
+ * it may be, where nothing is better. Groups of 64 end within 0.1% of the least error, with
+ * outliers at both ends within 3%. */
 static void mse(group *g)
 {
     minmax(g);
     if (isnan(g->s)) return;
     g->z = ref_clamp(g->z, g->least_z, g->most_z);
     if (g->lo == 0.0 && g->hi == 0.0) return;
-    double s0 = g->s;
-    g->error = error_of(g, g->s, g->z, (double)INFINITY);
-    for (int i = g->least_z > 0.0 ? -8 : -4; i <= 32; i++) {
-        double s = ref_f(g->wide, s0 * exp2(-i / 8.0)), upper = g->top - g->hi / s,
-               lower = -g->lo / s, last = -1.0;
-        for (int j = 0; j <= 8; j++) {
-            double z = ref_clamp(rint(upper + (lower - upper) * j / 8.0), g->least_z, g->most_z);
-            if (z != last) consider(g, s, z);
-            last = z;
-        }
-    }
+    const group start = *g;
+    g->squares = 0.0;
+    for (int64_t i = 0; i < g->n; i++) g->squares += g->h[i] * (g->w[i] * g->w[i]);
+    g->error = (double)INFINITY;
+    grid(g, start.s);
     double before;
     do {
-        before = g->error;
-        for (int d = -1; d <= 1; d++) consider(g, refit(g, g->s, g->z + d), g->z + d);
+        const group best = *g;
+        before = best.error;
+        for (int d = -1; d <= 1; d++) fit(g, best.s, best.z + d);
         for (int j = 4; j <= 10; j++) {
-            consider(g, g->s * (1.0 + exp2(-j)), g->z);
-            consider(g, g->s * (1.0 - exp2(-j)), g->z);
+            fit(g, ref_f(g->wide, best.s * (1.0 + exp2(-j))), best.z);
+            fit(g, ref_f(g->wide, best.s * (1.0 - exp2(-j))), best.z);
         }
     } while (g->error < before);
+    if (error_of(g, g->s, g->z) < error_of(g, start.s, start.z)) return;
+    g->s = start.s;
+    g->z = start.z;
 }
 
 static eqat_status init(eqi_ctx *ctx, const eqi_view *s, const eqi_view *z, const eqi_view *w,
-                        const eqi_quant_desc *q, void (*start)(group *g))
+                        const eqi_view *h, const eqi_quant_desc *q, void (*start)(group *g))
 {
-    double *weights = eqi_alloc(ctx, (size_t)q->group * sizeof *weights, "a group of weights");
+    double *weights = eqi_alloc(ctx, 2 * (size_t)q->group * sizeof *weights, "a group of weights");
     if (!weights) return EQAT_OUT_OF_MEMORY;
+    double *counts = weights + q->group;
     for (int64_t n = 0; n < eqi_view_rows(w); n++)
         for (int64_t first = 0; first < ref_width(w); first += q->group) {
-            for (int64_t i = 0; i < q->group; i++) weights[i] = ref_get(w, ref_at(w, n, first + i));
-            group g = {.wide = ref_is_wide(w), .w = weights, .n = q->group, .top = ref_top(q)};
+            for (int64_t i = 0; i < q->group; i++) {
+                weights[i] = ref_get(w, ref_at(w, n, first + i));
+                counts[i] = h ? ref_get(h, first + i) : 1.0;
+            }
+            group g = {.wide = ref_is_wide(w),
+                       .w = weights,
+                       .h = counts,
+                       .n = q->group,
+                       .top = ref_top(q)};
             g.least_z = q->middle ? floor(g.top / 2) : 0.0;
             g.most_z = q->middle ? ceil(g.top / 2) : g.top;
             start(&g);
@@ -125,11 +141,11 @@ static eqat_status init(eqi_ctx *ctx, const eqi_view *s, const eqi_view *z, cons
 eqat_status eqi_ref_init_minmax(eqi_ctx *ctx, const eqi_view *s, const eqi_view *z,
                                 const eqi_view *w, const eqi_quant_desc *q)
 {
-    return init(ctx, s, z, w, q, minmax);
+    return init(ctx, s, z, w, NULL, q, minmax);
 }
 
 eqat_status eqi_ref_init_mse(eqi_ctx *ctx, const eqi_view *s, const eqi_view *z, const eqi_view *w,
-                             const eqi_quant_desc *q)
+                             const eqi_view *h, const eqi_quant_desc *q)
 {
-    return init(ctx, s, z, w, q, mse);
+    return init(ctx, s, z, w, h, q, mse);
 }

@@ -88,110 +88,115 @@ void VEC(minmax_stored)(float *s, uint8_t *z, const float *w, int64_t groups, in
 
 /* Groups side by side, one per lane; a lane's numbers are those that the group alone would give. */
 typedef struct groups {
-    const float *w; /* [n][EQI_MSE_GROUPS] */
+    const float *w, *h; /* [n][EQI_MSE_GROUPS] */
     int64_t n;
     double top, least_z, most_z, lo[EQI_MSE_GROUPS], hi[EQI_MSE_GROUPS];
+    double squares[EQI_MSE_GROUPS];
     float s[EQI_MSE_GROUPS], z[EQI_MSE_GROUPS]; /* the best so far */
     double error[EQI_MSE_GROUPS];
     bool live[EQI_MSE_GROUPS];
 } groups;
 
 typedef struct candidate {
-    double s[EQI_MSE_GROUPS], z[EQI_MSE_GROUPS];
+    float s[EQI_MSE_GROUPS], z[EQI_MSE_GROUPS];
+    bool fits[EQI_MSE_GROUPS];
 } candidate;
 
-static inline vf code_of(vf w, vf s, vf z, vf top)
-{
-    return v_min(top, v_max(v_zero(), v_add(v_rint(v_div(w, s)), z)));
-}
-
-/* How often it is worth looking whether all lanes are worse than the best. */
-#define LOOK 16
-
+/* Sums of h (w - w^)^2. */
 static void errors(const groups *g, const float *s, const float *z, double *sum)
 {
     const vf top = v_set1((float)g->top);
     for (int l = 0; l < EQI_MSE_GROUPS; l += VL) {
         vd total = vd_zero();
         const vf step = v_load(s + l), zero = v_load(z + l);
-        for (int64_t i = 0; i < g->n; i++) {
-            vf w = v_load(g->w + i * EQI_MSE_GROUPS + l);
-            vf value = v_mul(v_sub(code_of(w, step, zero, top), zero), step);
-            vd e = vd_sub(vd_of(w), vd_of(value));
-            total = vd_add(total, vd_mul(e, e));
-            if (i % LOOK != LOOK - 1) continue;
-            vd_store(sum + l, total);
-            bool hope = false;
-            for (int k = l; k < l + VL; k++) hope = hope || (g->live[k] && sum[k] < g->error[k]);
-            if (!hope) break;
+        for (int64_t i = l; i < g->n * EQI_MSE_GROUPS; i += EQI_MSE_GROUPS) {
+            const vf w = v_load(g->w + i),
+                     code = v_min(top, v_max(v_zero(), v_add(v_rint(v_div(w, step)), zero)));
+            const vd e = vd_sub(vd_of(w), vd_of(v_mul(v_sub(code, zero), step)));
+            total = vd_add(total, vd_mul(vd_of(v_load(g->h + i)), vd_mul(e, e)));
         }
         vd_store(sum + l, total);
     }
 }
 
-static void consider(groups *g, const candidate *c)
+/* Whether any lane has a use for it. */
+static bool check(const groups *g, candidate *c)
 {
-    float s[EQI_MSE_GROUPS], z[EQI_MSE_GROUPS];
-    double error[EQI_MSE_GROUPS];
-    bool fits[EQI_MSE_GROUPS], any = false;
+    bool any = false;
     for (int l = 0; l < EQI_MSE_GROUPS; l++) {
-        s[l] = (float)c->s[l];
-        z[l] = (float)c->z[l];
-        fits[l] = g->live[l] && s[l] >= FLT_MIN && s[l] <= FLT_MAX && c->z[l] >= g->least_z &&
-            c->z[l] <= g->most_z;
-        any = any || fits[l];
+        const double z = (double)c->z[l];
+        c->fits[l] = g->live[l] && c->s[l] >= FLT_MIN && c->s[l] <= FLT_MAX && z >= g->least_z &&
+            z <= g->most_z;
+        any = any || c->fits[l];
     }
-    if (!any) return;
-    errors(g, s, z, error);
-    for (int l = 0; l < EQI_MSE_GROUPS; l++) {
-        if (!fits[l] || !(error[l] < g->error[l])) continue;
-        g->s[l] = s[l];
-        g->z[l] = z[l];
-        g->error[l] = error[l];
-    }
+    return any;
 }
 
-static void refit(const groups *g, candidate *c, double d)
+/* Sums of h w c and h c^2. */
+static void sums(const groups *g, const candidate *c, double *above, double *below)
 {
     const vf top = v_set1((float)g->top);
     for (int l = 0; l < EQI_MSE_GROUPS; l += VL) {
-        vd above = vd_zero(), below = vd_zero();
-        const vf step = v_load(g->s + l), zero = v_add(v_load(g->z + l), v_set1((float)d));
-        for (int64_t i = 0; i < g->n; i++) {
-            vf w = v_load(g->w + i * EQI_MSE_GROUPS + l);
-            vd code = vd_of(v_sub(code_of(w, step, zero, top), zero));
-            above = vd_add(above, vd_mul(vd_of(w), code));
-            below = vd_add(below, vd_mul(code, code));
+        vd a = vd_zero(), b = vd_zero();
+        const vf inverse = v_div(v_set1(1.0f), v_load(c->s + l)), zero = v_load(c->z + l),
+                 least = v_sub(v_zero(), zero), most = v_sub(top, zero);
+        for (int64_t i = l; i < g->n * EQI_MSE_GROUPS; i += EQI_MSE_GROUPS) {
+            const vf w = v_load(g->w + i);
+            const vd code = vd_of(v_min(most, v_max(least, v_rint(v_mul(w, inverse))))),
+                     hc = vd_mul(vd_of(v_load(g->h + i)), code);
+            a = vd_add(a, vd_mul(hc, vd_of(w)));
+            b = vd_add(b, vd_mul(hc, code));
         }
-        double a[VL], b[VL];
-        vd_store(a, above);
-        vd_store(b, below);
-        for (int k = 0; k < VL; k++) c->s[l + k] = a[k] / b[k];
+        vd_store(above + l, a);
+        vd_store(below + l, b);
     }
-    for (int l = 0; l < EQI_MSE_GROUPS; l++) c->z[l] = (double)g->z[l] + d;
+}
+
+static void fit(groups *g, candidate *c)
+{
+    double above[EQI_MSE_GROUPS], below[EQI_MSE_GROUPS];
+    if (!check(g, c)) return;
+    sums(g, c, above, below);
+    for (int l = 0; l < EQI_MSE_GROUPS; l++) {
+        const double ratio = above[l] / below[l], error = g->squares[l] - above[l] * ratio;
+        const float best = (float)ratio;
+        if (!(c->fits[l] && error < g->error[l] && best >= FLT_MIN && best <= FLT_MAX)) continue;
+        g->s[l] = best;
+        g->z[l] = c->z[l];
+        g->error[l] = error;
+    }
+}
+
+/* Of one s for each lane, the zero points. */
+static void fit_zeros(groups *g, candidate *c)
+{
+    double last[EQI_MSE_GROUPS], step[EQI_MSE_GROUPS];
+    for (int l = 0; l < EQI_MSE_GROUPS; l++) {
+        const double s = (double)c->s[l], upper = g->top - g->hi[l] / s, lower = -g->lo[l] / s,
+                     first = fmin(fmax(floor(fmin(upper, lower)), g->least_z), g->most_z);
+        last[l] = fmin(fmax(ceil(fmax(upper, lower)), g->least_z), g->most_z);
+        step[l] = ceil((last[l] - first + 1.0) / 16.0);
+        c->z[l] = (float)first;
+    }
+    for (bool more = true; more;) {
+        fit(g, c);
+        more = false;
+        for (int l = 0; l < EQI_MSE_GROUPS; l++) {
+            const double next = (double)c->z[l] + step[l];
+            if (!(next <= last[l])) continue;
+            c->z[l] = (float)next;
+            more = true;
+        }
+    }
 }
 
 static void grid(groups *g, const float *start)
 {
-    for (int i = g->least_z > 0.0 ? -8 : -4; i <= 32; i++) {
+    for (int i = g->least_z > 0.0 ? -16 : -8; i <= 64; i++) {
         candidate c;
-        double upper[EQI_MSE_GROUPS], lower[EQI_MSE_GROUPS], last[EQI_MSE_GROUPS];
-        for (int l = 0; l < EQI_MSE_GROUPS; l++) {
-            c.s[l] = (double)(float)((double)start[l] * exp2(-i / 8.0));
-            upper[l] = g->top - g->hi[l] / c.s[l];
-            lower[l] = -g->lo[l] / c.s[l];
-            last[l] = -1.0;
-        }
-        for (int j = 0; j <= 8; j++) {
-            bool other = false;
-            for (int l = 0; l < EQI_MSE_GROUPS; l++) {
-                double z = rint(upper[l] + (lower[l] - upper[l]) * j / 8.0);
-                c.z[l] = fmin(fmax(z, g->least_z), g->most_z);
-                other = other || c.z[l] != last[l];
-                last[l] = c.z[l];
-            }
-            if (other) consider(g, &c);
-        }
+        for (int l = 0; l < EQI_MSE_GROUPS; l++)
+            c.s[l] = (float)((double)start[l] * exp2(-i / 16.0));
+        fit_zeros(g, &c);
     }
 }
 
@@ -199,20 +204,21 @@ static void refine(groups *g)
 {
     for (bool again = true; again;) {
         double before[EQI_MSE_GROUPS];
+        candidate best, c;
         memcpy(before, g->error, sizeof before);
+        memcpy(best.s, g->s, sizeof best.s);
+        memcpy(best.z, g->z, sizeof best.z);
         for (int d = -1; d <= 1; d++) {
-            candidate c;
-            refit(g, &c, d);
-            consider(g, &c);
+            c = best;
+            for (int l = 0; l < EQI_MSE_GROUPS; l++) c.z[l] += (float)d;
+            fit(g, &c);
         }
         for (int j = 4; j <= 10; j++)
             for (int sign = 1; sign >= -1; sign -= 2) {
-                candidate c;
-                for (int l = 0; l < EQI_MSE_GROUPS; l++) {
-                    c.s[l] = (double)g->s[l] * (1.0 + sign * exp2(-j));
-                    c.z[l] = (double)g->z[l];
-                }
-                consider(g, &c);
+                c = best;
+                for (int l = 0; l < EQI_MSE_GROUPS; l++)
+                    c.s[l] = (float)((double)best.s[l] * (1.0 + sign * exp2(-j)));
+                fit(g, &c);
             }
         again = false;
         for (int l = 0; l < EQI_MSE_GROUPS; l++) {
@@ -222,33 +228,61 @@ static void refine(groups *g)
     }
 }
 
-void VEC(mse)(float *s, float *z, const float *const *from, int64_t n, int bits, bool middle,
-              float *scratch)
+/* Where the best is no better, minmax. */
+static void fall_back(groups *g, const float *s, const float *z)
 {
-    groups g = {.w = scratch, .n = n, .top = (double)((1 << bits) - 1)};
-    g.least_z = middle ? floor(g.top / 2) : 0.0;
-    g.most_z = middle ? ceil(g.top / 2) : g.top;
+    double start[EQI_MSE_GROUPS], found[EQI_MSE_GROUPS];
+    errors(g, s, z, start);
+    errors(g, g->s, g->z, found);
+    for (int l = 0; l < EQI_MSE_GROUPS; l++) {
+        if (found[l] < start[l]) continue;
+        g->s[l] = s[l];
+        g->z[l] = z[l];
+    }
+}
+
+/* Minmax, with its z where it may be, and the sums of h w^2. */
+static void begin(groups *g, const float *const *from, int bits)
+{
     for (int l = 0; l < EQI_MSE_GROUPS; l += VL) {
-        starts r = minmax(from + l, VL, n, bits);
+        const starts r = minmax(from + l, VL, g->n, bits);
         const vd lo = vd_of(r.lo), hi = vd_of(r.hi);
-        vd_store(g.lo + l, lo);
-        vd_store(g.hi + l, hi);
-        v_store(g.s + l, r.s);
-        v_store(g.z + l, r.z);
+        vd_store(g->lo + l, lo);
+        vd_store(g->hi + l, hi);
+        v_store(g->s + l, r.s);
+        v_store(g->z + l, r.z);
+        vd squares = vd_zero();
+        for (int64_t i = l; i < g->n * EQI_MSE_GROUPS; i += EQI_MSE_GROUPS) {
+            const vd w = vd_of(v_load(g->w + i));
+            squares = vd_add(squares, vd_mul(vd_of(v_load(g->h + i)), vd_mul(w, w)));
+        }
+        vd_store(g->squares + l, squares);
     }
     for (int l = 0; l < EQI_MSE_GROUPS; l++) {
-        g.live[l] = !isnan(g.s[l]) && (g.lo[l] != 0.0 || g.hi[l] != 0.0);
-        if (!isnan(g.s[l])) g.z[l] = fminf(fmaxf(g.z[l], (float)g.least_z), (float)g.most_z);
-        g.error[l] = (double)INFINITY;
-        for (int64_t i = 0; i < n; i++) scratch[i * EQI_MSE_GROUPS + l] = from[l][i];
+        g->error[l] = (double)INFINITY;
+        g->live[l] = !isnan(g->s[l]) && (g->lo[l] != 0.0 || g->hi[l] != 0.0);
+        if (!isnan(g->s[l])) g->z[l] = fminf(fmaxf(g->z[l], (float)g->least_z), (float)g->most_z);
     }
-    float start[EQI_MSE_GROUPS];
-    memcpy(start, g.s, sizeof start);
-    double error[EQI_MSE_GROUPS];
-    errors(&g, g.s, g.z, error);
-    memcpy(g.error, error, sizeof error);
-    grid(&g, start);
+}
+
+void VEC(mse)(float *s, float *z, const float *const *from, const float *const *counts, int64_t n,
+              int bits, bool middle, float *scratch)
+{
+    float *h = scratch + n * EQI_MSE_GROUPS;
+    groups g = {.w = scratch, .h = h, .n = n, .top = (double)((1 << bits) - 1)};
+    g.least_z = middle ? floor(g.top / 2) : 0.0;
+    g.most_z = middle ? ceil(g.top / 2) : g.top;
+    for (int l = 0; l < EQI_MSE_GROUPS; l++)
+        for (int64_t i = 0; i < n; i++) {
+            scratch[i * EQI_MSE_GROUPS + l] = from[l][i];
+            h[i * EQI_MSE_GROUPS + l] = counts ? counts[l][i] : 1.0f;
+        }
+    begin(&g, from, bits);
+    memcpy(s, g.s, sizeof g.s);
+    memcpy(z, g.z, sizeof g.z);
+    grid(&g, s);
     refine(&g);
+    fall_back(&g, s, z);
     memcpy(s, g.s, sizeof g.s);
     memcpy(z, g.z, sizeof g.z);
 }

@@ -58,7 +58,7 @@ void VEC(attention_bwd)(const eqi_attention_head *h, const eqi_attention_grad *g
 void VEC(quantize)(uint32_t *out, const eqi_rows *w, int64_t row);
 void VEC(minmax)(float *s, float *z, const float *w, int64_t groups, int64_t n, int bits);
 void VEC(minmax_stored)(float *s, uint8_t *z, const float *w, int64_t groups, int64_t n, int bits);
-void VEC(mse)(float *s, float *z, const float *const *from, int64_t n, int bits, bool middle,
-              float *scratch);
+void VEC(mse)(float *s, float *z, const float *const *from, const float *const *counts, int64_t n,
+              int bits, bool middle, float *scratch);
 
 #endif

@@ -120,7 +120,7 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "eqat_quantizer_create": (status, [context, out, struct("quantizer")]),
     "eqat_quantizer_add_rule": (status, [quantizer, text, struct("quantizer")]),
     "eqat_quantizer_lookup": (flag, [quantizer, text, struct("quantizer")]),
-    "eqat_quantizer_init": (status, [quantizer, tensor, flag, out, out]),
+    "eqat_quantizer_init": (status, [quantizer, tensor, tensor, flag, out, out]),
     "eqat_quantizer_freeze": (status, [quantizer, tensor, tensor, tensor, out, out, out]),
     "eqat_quantizer_pack": (status, [quantizer, tensor, tensor, tensor, out]),
     "eqat_quantizer_quantize": (status, [quantizer, tensor, out, out, out]),

@@ -50,9 +50,12 @@ class Quantizer(Handle):
         call(self.context, function, self, *arguments, *[ctypes.byref(out) for out in outs])
         return tuple(Tensor._adopt(self.context, out.value) for out in outs)
 
-    def init(self, w: Tensor, round_s: bool = False) -> tuple[Tensor, ...]:
-        """Initial scales s and zero points z, F32 [N, G], of w F32 [N, K]."""
-        return self._tensors(lib.eqat_quantizer_init, 2, w, round_s)
+    def init(
+        self, w: Tensor, round_s: bool = False, moments: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
+        """Initial scales s and zero points z, F32 [N, G], of w F32 [N, K]; moments F32 [K], of the
+        squares of its inputs, for init="wmse"."""
+        return self._tensors(lib.eqat_quantizer_init, 2, w, moments, round_s)
 
     def freeze(self, w: Tensor, s: Tensor, z: Tensor) -> tuple[Tensor, ...]:
         """What a file stores of trained masters: s, z and codes."""

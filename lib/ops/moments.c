@@ -1,0 +1,16 @@
+#include "ops/op.h"
+
+eqat_status eqi_second_moments(eqi_tensor *x, eqi_tensor *sum)
+{
+    eqi_ctx *ctx = eqi_tensor_ctx(x);
+    EQI_RETURN_IF(eqi_op_check_x("second moments", "x", x));
+    if (sum->v.ndim != 1 || sum->v.shape[0] != x->v.shape[x->v.ndim - 1])
+        return eqi_op_misfit("second moments", "x", x, "sum", sum);
+    eqi_tensor *squares;
+    EQI_RETURN_IF(eqi_tensor_create(ctx, &squares, x->v.dtype, x->v.ndim, x->v.shape));
+    eqat_status st = ctx->backend->mul(ctx, &squares->v, &x->v, &x->v, false);
+    eqi_view rows = eqi_as_rows(squares);
+    if (st == EQAT_OK) st = ctx->backend->bias_bwd(ctx, &sum->v, &rows, true);
+    eqi_tensor_unref(squares);
+    return st;
+}

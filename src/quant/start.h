@@ -1,0 +1,27 @@
+/* Where a linear's scales and zero points start: the rows of the option init. */
+#ifndef EQI_QUANT_START_H
+#define EQI_QUANT_START_H
+
+#include "ops/ops.h"
+
+/* Second moments of a linear's inputs over the calibration tokens. */
+typedef enum eqi_moments {
+    EQI_MOMENTS_NONE,
+    EQI_MOMENTS_DIAGONAL /* F32 [K]: sums of x_k^2 */
+} eqi_moments;
+
+typedef struct eqi_start {
+    const char *name;    /* a word of the option init */
+    bool search;         /* for the least squared error, not the range */
+    eqi_moments moments; /* that errors are weighted by */
+} eqi_start;
+
+/* By enum eqat_init. */
+extern const eqi_start eqi_starts[];
+
+/* Scales and zero points F32 [N, G] of w as `start` says; moments F32 [K], or NULL: 1 everywhere;
+ * unread where the row asks for none. */
+eqat_status eqi_start_scales(const eqi_start *start, eqi_tensor *w, eqi_tensor *moments,
+                             const eqi_quant_desc *desc, eqi_tensor **s, eqi_tensor **z);
+
+#endif

@@ -1,0 +1,163 @@
+/* Starts that look at activations: the moments are those of the inputs that the block will see, and
+ * such a job is like any other. */
+#include <math.h>
+
+#include "public.h"
+
+static const double EPS = 1e-5; /* of the small model's norms */
+
+static setting start_of(eqat_init init)
+{
+    setting s = usual;
+    s.init = init;
+    s.compute = EQAT_F32;
+    return s;
+}
+
+/* Adds the squares of a sample's inputs of q, k and v in the first block: the normalised
+ * embeddings. */
+static void add_squares(const float *x, const float *gain, double *sum)
+{
+    for (int t = 0; t < TIME; t++, x += HIDDEN) {
+        double mean = 0;
+        for (int i = 0; i < HIDDEN; i++) mean += (double)x[i] * (double)x[i] / HIDDEN;
+        for (int i = 0; i < HIDDEN; i++) {
+            double y = (double)x[i] / sqrt(mean + EPS) * (double)gain[i];
+            sum[i] += y * y;
+        }
+    }
+}
+
+static eqat_tensor *moments_by_hand(bench *b, eqat_block_ap *job)
+{
+    static const int64_t hidden = HIDDEN;
+    double sum[HIDDEN] = {0};
+    float stored[HIDDEN];
+    int64_t n;
+    int32_t ids[TIME];
+    eqat_tape *tape;
+    eqat_tensor *out;
+    float *gain = read_floats(eqat_block_ap_parameter(job, "input_layernorm.weight"), &n);
+    OK(b->ctx, eqat_tape_create(b->ctx, &tape));
+    eqat_tape_set_recording(tape, false);
+    for (int64_t i = 0; i < eqat_data_train_size(b->data); i++) {
+        eqat_tensor *x;
+        read_ids(b->ctx, b->data, false, i, ids);
+        const eqat_batch batch = {
+            .struct_size = sizeof batch, .ids = ids, .batch = 1, .time = TIME};
+        OK(b->ctx, eqat_model_embed(b->model, tape, &batch, &x));
+        float *values = read_floats(x, &n);
+        add_squares(values, gain, sum);
+        free(values);
+        eqat_tensor_free(x);
+    }
+    for (int i = 0; i < HIDDEN; i++) stored[i] = (float)sum[i];
+    OK(b->ctx, eqat_tensor_create(b->ctx, &out, EQAT_F32, 1, &hidden, stored));
+    eqat_tape_free(tape);
+    free(gain);
+    return out;
+}
+
+static bool close(eqat_tensor *a, eqat_tensor *b)
+{
+    int64_t n, m;
+    float *x = read_floats(a, &n), *y = read_floats(b, &m);
+    bool same = n == m;
+    for (int64_t i = 0; i < n && same; i++) same = fabsf(x[i] - y[i]) <= 1e-5f * fabsf(y[i]);
+    free(x);
+    free(y);
+    return same;
+}
+
+START_TEST(scales_come_of_the_moments_of_the_inputs)
+{
+    setting s = start_of(EQAT_INIT_WMSE);
+    s.zero_point = _i ? EQAT_ZERO_POINT_FIXED : EQAT_ZERO_POINT_TRAINED;
+    bench b = set_up(&s);
+    eqat_block_ap_options o = fast_options();
+    eqat_block_ap *job;
+    eqat_tensor *w, *scale, *zero, *plain_scale, *plain_zero;
+    OK(b.ctx, eqat_block_ap_create(b.model, &job, b.quantizer, b.data, &o));
+    OK(b.ctx, eqat_block_ap_begin(job));
+    eqat_tensor *moments = moments_by_hand(&b, job);
+    static const char *const names[] = {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"};
+    for (size_t i = 0; i < EQI_COUNT(names); i++) {
+        char name[64];
+        snprintf(name, sizeof name, "%s.weight", names[i]);
+        w = eqat_block_ap_parameter(job, name);
+        OK(b.ctx, eqat_quantizer_init(b.quantizer, w, moments, false, &scale, &zero));
+        OK(b.ctx, eqat_quantizer_init(b.quantizer, w, NULL, false, &plain_scale, &plain_zero));
+        snprintf(name, sizeof name, "%s.scales", names[i]);
+        ck_assert_msg(close(eqat_block_ap_parameter(job, name), scale), "%s", name);
+        ck_assert_msg(!close(plain_scale, scale), "%s", name);
+        snprintf(name, sizeof name, "%s.zeros", names[i]);
+        ck_assert_msg(close(eqat_block_ap_parameter(job, name), zero), "%s", name);
+        eqat_tensor_free(scale);
+        eqat_tensor_free(zero);
+        eqat_tensor_free(plain_scale);
+        eqat_tensor_free(plain_zero);
+    }
+    eqat_tensor_free(moments);
+    eqat_block_ap_free(job);
+    tear_down(&b);
+}
+END_TEST
+
+/* Rounding has no samples. */
+START_TEST(rounding_weights_all_the_same)
+{
+    const setting s = start_of(EQAT_INIT_WMSE), p = start_of(EQAT_INIT_MSE);
+    bench a = set_up(&s), b = set_up(&p);
+    OK(a.ctx, eqat_model_quantize_rtn(a.model, a.quantizer));
+    OK(b.ctx, eqat_model_quantize_rtn(b.model, b.quantizer));
+    same_logits(a.model, b.model, TIME);
+    tear_down(&a);
+    tear_down(&b);
+}
+END_TEST
+
+typedef struct cancelling {
+    int64_t seen, at;
+} cancelling;
+
+static int32_t cancel_at(void *user, const eqat_progress *p)
+{
+    cancelling *c = user;
+    return !strcmp(p->work, "moments") && c->seen++ == c->at;
+}
+
+START_TEST(measuring_can_be_cancelled)
+{
+    const setting s = start_of(EQAT_INIT_WMSE);
+    const char *expected = one_call(&s, "expected");
+    for (int64_t at = 0; at < 8; at += 3) {
+        bench b = set_up(&s);
+        cancelling c = {.at = at};
+        eqat_block_ap_options o = fast_options();
+        eqat_block_ap *job;
+        o.between = cancel_at;
+        o.between_user = &c;
+        OK(b.ctx, eqat_block_ap_create(b.model, &job, b.quantizer, b.data, &o));
+        ck_assert_int_eq(eqat_block_ap_run(job), EQAT_CANCELLED);
+        ck_assert_int_eq(c.seen, at + 1);
+        OK(b.ctx, eqat_block_ap_run(job));
+        eqat_block_ap_free(job);
+        eqat_e2e_qp_options e = fast_e2e_options();
+        OK(b.ctx, eqat_e2e_qp_train(b.model, b.data, &e));
+        ck_assert(same_folders(save_as(b.ctx, b.model, "again"), expected));
+        remove_dir(scratch("again"));
+        tear_down(&b);
+    }
+    remove_dir(scratch("expected"));
+}
+END_TEST
+
+int main(void)
+{
+    TCase *tc = tcase_create("start");
+    tcase_add_unchecked_fixture(tc, write_small_model, scratch_clean);
+    tcase_add_loop_test(tc, scales_come_of_the_moments_of_the_inputs, 0, 2);
+    tcase_add_test(tc, rounding_weights_all_the_same);
+    tcase_add_test(tc, measuring_can_be_cancelled);
+    return run_case("starts", tc, CK_NOFORK);
+}

@@ -1,10 +1,11 @@
 """eqat inside lm-evaluation-harness, held against the harness's own Hugging Face model.
 
     check_lm_eval.py                          a tiny random model, requests made here
-    check_lm_eval.py MODEL FOLDER [--limit N] [--shots N]
+    check_lm_eval.py MODEL FOLDER [--limit N] [--shots N] [--store STORE]
                                               a full-precision Hugging Face folder on the tasks that
                                               FOLDER has as TASK.SPLIT.jsonl: equal accuracies,
-                                              log-likelihoods within 1e-3
+                                              log-likelihoods within 1e-3; every result is kept in
+                                              the folder STORE as it comes, and not computed again
 
 Exit code 77: lm-eval or what it needs is missing.
 """
@@ -111,7 +112,7 @@ def scores(results):
     }
 
 
-def check_tasks(model, folder, limit, shots):
+def check_tasks(model, folder, limit, shots, store):
     with tempfile.TemporaryDirectory() as out:
         names = local_tasks(folder, out)
         manager = TaskManager(include_path=out)
@@ -123,19 +124,21 @@ def check_tasks(model, folder, limit, shots):
                 limit=limit,
                 num_fewshot=shots,
                 log_samples=True,
+                use_cache=store and os.path.join(store, side),
             )
-            for lm in both(model, batch_size=8)
+            for side, lm in zip(("eqat", "hf"), both(model, batch_size=8))
         )
     got, want = scores(ours), scores(theirs)
-    worst = max(
+    differences = [
         abs(a - b)
         for task in names
         for row, other in zip(got[task], want[task])
         for a, b in zip(row, other)
-    )
+    ]
+    worst = max(differences)
     print("eqat", accuracies(ours))
     print("hf  ", accuracies(theirs))
-    print(f"largest difference of a log-likelihood: {worst:.2e}")
+    print(f"largest difference of {len(differences)} log-likelihoods: {worst:.2e}")
     assert accuracies(ours) == accuracies(theirs) and worst < 1e-3
 
 
@@ -145,8 +148,9 @@ if __name__ == "__main__":
     parser.add_argument("folder", nargs="?")
     parser.add_argument("--limit", type=int)
     parser.add_argument("--shots", type=int)
+    parser.add_argument("--store")
     given = parser.parse_args()
     if given.folder:
-        check_tasks(given.model, given.folder, given.limit, given.shots)
+        check_tasks(given.model, given.folder, given.limit, given.shots, given.store)
     else:
         check_tiny()

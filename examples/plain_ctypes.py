@@ -81,7 +81,7 @@ def main(path, tokens, out):
         raise Error(line.value.decode())
     model = make(context, "eqat_model_open", path.encode(), None)
     quantizer = make(context, "eqat_quantizer_create", options(context, "quantizer", bits=2))
-    call(context, "eqat_model_quantize_rtn", model, quantizer)
+    call(context, "eqat_model_quantize_rtn", model, quantizer, None)
     call(context, "eqat_model_save", model, out.encode(), None)
 
     lib.eqat_model_tokenizer.restype = POINTER

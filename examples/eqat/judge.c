@@ -104,12 +104,13 @@ void judge_result(
     eqat_model *model = NULL;
     eqat_quantizer *quantizer = NULL;
     double full = NAN, rtn = NAN, trained = NAN;
+    eqat_rtn_options rounding = tool_rtn_options(t);
     eqat_status st = perplexity_of(t, j, result, &trained);
     eqat_model_free(result);
     if (st == EQAT_OK) st = eqat_model_open(t->ctx, &model, input, options);
     if (st == EQAT_OK) st = perplexity_of(t, j, model, &full);
     if (st == EQAT_OK) st = make_quantizer(user, model, &quantizer);
-    if (st == EQAT_OK) st = eqat_model_quantize_rtn(model, quantizer);
+    if (st == EQAT_OK) st = eqat_model_quantize_rtn(model, quantizer, &rounding);
     if (st == EQAT_OK) st = perplexity_of(t, j, model, &rtn);
     j->cut = st == EQAT_CANCELLED;
     if (st == EQAT_OK)

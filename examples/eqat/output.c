@@ -341,8 +341,11 @@ static eqat_status save(tool *t, const output *to, eqat_model *model,
                         const eqat_save_options *options, eqat_model_info *info)
 {
     char partial[PATH_MAX];
+    eqat_save_options told = *options;
+    told.progress = tool_between;
+    told.progress_user = t;
     beside(to->path, "partial", partial);
-    eqat_status st = eqat_model_save(model, partial, options);
+    eqat_status st = eqat_model_save(model, partial, &told);
     if (st != EQAT_OK) return st;
     st = eqat_model_inspect(model, info);
     struct stat sb;

@@ -14,19 +14,25 @@ void tool_duration(double seconds, char *out, size_t size)
         snprintf(out, size, "%ld:%02ld", s / 60, s % 60);
 }
 
+/* Of which nothing is said unless they take long. */
+static bool is_short(const char *phase) { return !strcmp(phase, "rtn") || !strcmp(phase, "save"); }
+
 void tool_begin_phase(tool *t, const char *phase)
 {
     tool_close_bar(t);
     snprintf(t->phase, sizeof t->phase, "%s", phase);
     t->phase_started = tool_seconds();
-    t->last_line = 0;
+    t->last_line = is_short(phase) ? t->phase_started : 0;
     t->loss = t->val_loss = NAN;
+    t->step = 0;
     t->resumed_at = 0;
 }
 
 /* ---- time ---- */
 
 static bool is_work(const eqat_progress *p, const char *work) { return !strcmp(p->work, work); }
+
+static bool is_of_blocks(const eqat_progress *p) { return !strcmp(p->phase, "block-ap"); }
 
 /* Of block-ap: what is done of the whole, in units of the costs: passes of the streams and
  * validations count, not steps alone. Without a measurement a step counts as three passes. */
@@ -49,6 +55,9 @@ static void work_of_blocks(const tool *t, const eqat_progress *p, double *done, 
     if (is_work(p, "inputs")) *done = before * block + block - moves + batch;
     if (is_work(p, "targets")) *done = before * block + batch;
     if (is_work(p, "moments")) *done = before * block + moves;
+    if (is_work(p, "start") && here <= 0)
+        *done = before * block + moves + c.begin * (double)p->batch / (double)p->batches;
+    if (is_work(p, "load")) *done = before * block;
     if (is_work(p, "embed")) *done = 0;
 }
 
@@ -57,7 +66,7 @@ static void work_of(const tool *t, const eqat_progress *p, double *done, double 
 {
     *done = (double)p->step + (p->batches ? (double)p->batch / (double)p->batches : 0);
     *all = (double)p->steps;
-    if (p->blocks) work_of_blocks(t, p, done, all);
+    if (is_of_blocks(p)) work_of_blocks(t, p, done, all);
 }
 
 void tool_resume_phase(tool *t)
@@ -86,11 +95,10 @@ static double expect(const tool *t, const eqat_progress *p, double elapsed, doub
         before = t->resumed_done;
         elapsed -= t->resumed_at;
     }
-    if (p->blocks) {
-        seconds = t->costs.step > 0 ? all : 0;
-    }
-    double weight = seconds > 0 ? (p->blocks ? 0.25 / (double)p->blocks : 0.05) : 0;
-    if (!strcmp(p->phase, "eval") || !(all > 0)) weight = 0;
+    bool blocks = is_of_blocks(p), measured = blocks || !strcmp(p->phase, "e2e-qp");
+    if (blocks) seconds = t->costs.step > 0 ? all : 0;
+    double weight = seconds > 0 ? (blocks ? 0.25 / (double)p->blocks : 0.05) : 0;
+    if (!measured || !(all > 0)) weight = 0;
     double known = done - before + weight * all;
     *left = 0;
     if (!(known > 0) || is_work(p, "resume")) return 0;
@@ -105,8 +113,9 @@ static double expect(const tool *t, const eqat_progress *p, double elapsed, doub
 static void work_text(const eqat_progress *p, char *text, size_t size)
 {
     static const char *const names[][2] = {
-        {"embed", "embeddings"},    {"targets", "targets"},     {"inputs", "inputs of the next"},
-        {"validate", "validation"}, {"resume", "passed again"}, {"accumulate", "micro-batch"},
+        {"embed", "embeddings"},    {"load", "loading linear"},       {"start", "start of linear"},
+        {"targets", "targets"},     {"inputs", "inputs of the next"}, {"validate", "validation"},
+        {"resume", "passed again"}, {"accumulate", "micro-batch"},    {"types", "type of part"},
         {"moments", "moments"}};
     text[0] = 0;
     for (size_t i = 0; i < sizeof names / sizeof *names && p->batches; i++)
@@ -119,14 +128,17 @@ static void work_text(const eqat_progress *p, char *text, size_t size)
 static void position_text(const tool *t, const eqat_progress *p, char text[96])
 {
     int64_t passes = t->blocks + 1;
+    const char *one = !strcmp(p->phase, "rtn") ? "linear"
+        : !strcmp(p->phase, "save")            ? "part"
+                                               : "step";
     if (!strcmp(p->phase, "eval") && t->blocks)
         snprintf(text, 96, "window %lld of %lld", (long long)(p->step / passes),
                  (long long)(p->steps / passes));
     else if (p->blocks)
-        snprintf(text, 96, "step %lld of %lld, block %lld of %lld", (long long)p->step,
+        snprintf(text, 96, "%s %lld of %lld, block %lld of %lld", one, (long long)p->step,
                  (long long)p->steps, (long long)p->block + 1, (long long)p->blocks);
     else
-        snprintf(text, 96, "step %lld of %lld", (long long)p->step, (long long)p->steps);
+        snprintf(text, 96, "%s %lld of %lld", one, (long long)p->step, (long long)p->steps);
 }
 
 static void losses_text(const tool *t, char text[96])
@@ -141,7 +153,7 @@ static void rate_text(const eqat_progress *p, double total, char text[32])
 {
     double rate = total > 0 ? (double)p->steps / total : 0;
     text[0] = 0;
-    if (!strcmp(p->phase, "eval") || !(rate > 0)) return;
+    if (!strcmp(p->phase, "eval") || is_short(p->phase) || !(rate > 0)) return;
     if (rate >= 1)
         snprintf(text, 32, ", %.1f steps/s", rate);
     else
@@ -199,15 +211,21 @@ static void log_step(tool *t, const eqat_progress *p)
                          tool_number(p->grad_norm)));
 }
 
-int32_t tool_between(void *user, const eqat_progress *p)
+int32_t tool_between(void *user, const eqat_progress *told)
 {
     tool *t = user;
+    eqat_progress forward = *told;
+    const eqat_progress *p = &forward;
     if (strcmp(t->phase, p->phase)) tool_begin_phase(t, p->phase);
+    /* Where the start is made again, because it is what is kept, no step is taken back. */
+    if ((is_work(p, "moments") || is_work(p, "start")) && p->step < t->step) forward.step = t->step;
+    t->step = p->step;
     double now = tool_seconds(), pause = t->terminal ? 0.1 : 10;
     if (isfinite(p->loss)) t->loss = p->loss;
     if (isfinite(p->val_loss)) t->val_loss = p->val_loss;
     begin_resumed(t, p);
-    bool due = now - t->last_line > pause || (p->step == p->steps && !p->batches);
+    bool shown = t->last_line > t->phase_started || !is_short(p->phase);
+    bool due = now - t->last_line > pause || (p->step == p->steps && !p->batches && shown);
     if (due && t->context.log_level >= EQAT_LOG_INFO) {
         tell(t, p, now);
         t->last_line = now;
@@ -227,4 +245,13 @@ void tool_end_phase(tool *t)
                json_pack("{s:s,s:s,s:f,s:I}", "event", "phase", "phase", t->phase, "seconds",
                          tool_seconds() - t->phase_started, "peak_rss_bytes",
                          (json_int_t)tool_peak_rss()));
+}
+
+eqat_rtn_options tool_rtn_options(tool *t)
+{
+    eqat_rtn_options o;
+    eqat_rtn_options_init(&o, sizeof o);
+    o.progress = tool_between;
+    o.progress_user = t;
+    return o;
 }

@@ -364,8 +364,9 @@ static eqat_status run_quantize(job *j, eqat_model *model)
     eqat_quantizer *quantizer = NULL;
     eqat_status st = make_quantizer(j, model, &quantizer);
     if (st == EQAT_OK && j->method == RTN) {
+        eqat_rtn_options rounding = tool_rtn_options(&j->t);
         st = check_need(j, model, quantizer, NULL);
-        if (st == EQAT_OK) st = eqat_model_quantize_rtn(model, quantizer);
+        if (st == EQAT_OK) st = eqat_model_quantize_rtn(model, quantizer, &rounding);
     } else if (st == EQAT_OK) {
         st = run_trained(j, model, quantizer);
     }

@@ -36,6 +36,7 @@ typedef struct tool {
     double resumed_at, resumed_done; /* of the phase, in units of the costs; resumed_at 0: no */
     tool_costs costs;
     int64_t blocks;        /* of the model in eval, whose steps are windows through blocks */
+    int64_t step;          /* the last one told in the phase */
     double loss, val_loss; /* the last ones */
     char phase[16];
     json_t *report; /* what --json prints */
@@ -78,6 +79,7 @@ int64_t tool_peak_rss(void);                                /* bytes */
 int32_t tool_progress(void *user, const eqat_progress *progress);
 /* The same for what comes between steps, which the log does not hear of. */
 int32_t tool_between(void *user, const eqat_progress *progress);
+eqat_rtn_options tool_rtn_options(tool *t);        /* that tell tool_between */
 void tool_begin_phase(tool *t, const char *phase); /* its time counts from here */
 void tool_end_phase(tool *t);                      /* the log hears of it */
 void tool_resume_phase(tool *t); /* it goes on from what another process did: rates begin here */

@@ -10,6 +10,7 @@
 #include "eqat/model.h"
 #include "eqat/optimizer.h"
 #include "eqat/options.h"
+#include "eqat/progress.h"
 #include "eqat/quantizer.h"
 #include "eqat/status.h"
 #include "eqat/tape.h"

@@ -3,6 +3,7 @@
 #ifndef EQAT_MODEL_H
 #define EQAT_MODEL_H
 
+#include "eqat/progress.h"
 #include "eqat/quantizer.h"
 #include "eqat/tape.h"
 #include "eqat/tokenizer.h"
@@ -160,13 +161,26 @@ EQAT_API eqat_status eqat_model_parameter(eqat_model *model, const char *name, e
  * borrowed from the model. */
 EQAT_API const char *eqat_model_parameter_name(eqat_model *model, size_t index);
 
+/** How linears are rounded to nearest. */
+typedef struct eqat_rtn_options {
+    size_t struct_size;        /**< set by eqat_rtn_options_init */
+    eqat_progress_fn progress; /**< called before every linear and at the end; NULL (default): none
+                                */
+    void *progress_user;       /**< handed to progress */
+} eqat_rtn_options;
+
+/** Writes defaults into the first `struct_size` bytes of *options, and no further. */
+EQAT_API void eqat_rtn_options_init(eqat_rtn_options *options, size_t struct_size);
+
 /** Rounds every linear that the quantizer selects (RTN: scales rounded to fp16, then codes taken),
- * block after block.  On failure or cancellation the blocks that were finished stay quantized.
- * Errors: EQAT_INVALID_ARGUMENT (a group that does not divide the row, a row that is no multiple of
- * 32, a linear that is quantized already, a job that has the model; before anything is changed),
- * those of reading weights, EQAT_NUMERIC (a weight is not finite, or so large that fp16
- * does not hold its group's scale), EQAT_CANCELLED. */
-EQAT_API eqat_status eqat_model_quantize_rtn(eqat_model *model, const eqat_quantizer *quantizer);
+ * block after block.  options may be NULL; progress must not call the model.  On failure or
+ * cancellation the blocks that were finished stay quantized.  Errors: EQAT_INVALID_ARGUMENT (a
+ * group that does not divide the row, a row that is no multiple of 32, a linear that is quantized
+ * already, a job that has the model; before anything is changed), those of reading weights,
+ * EQAT_NUMERIC (a weight is not finite, or so large that fp16 does not hold its group's scale),
+ * EQAT_CANCELLED. */
+EQAT_API eqat_status eqat_model_quantize_rtn(eqat_model *model, const eqat_quantizer *quantizer,
+                                             const eqat_rtn_options *options);
 
 /** Replaces the weight of linear `linear` of block `block` (as eqat_model_linear counts) by codes
  * from elsewhere, copied: codes U32 [out, in / 32 * bits] as of eqat_quantizer_pack, scales s F32
@@ -195,6 +209,9 @@ typedef struct eqat_save_options {
     bool allow_asymmetric;  /**< gptq: write zero points that some engines misread; default false:
                                  refuse them */
     uint8_t reserved[6];    /**< 0 */
+    eqat_progress_fn progress; /**< called before every block, what stands before and behind them,
+                                  and at the end; NULL (default): none */
+    void *progress_user;       /**< handed to progress */
 } eqat_save_options;
 
 /** Writes defaults into the first `struct_size` bytes of *options, and no further. */

@@ -6,6 +6,7 @@
 #include "eqat/data.h"
 #include "eqat/model.h"
 #include "eqat/optimizer.h"
+#include "eqat/progress.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -16,35 +17,6 @@ extern "C" {
  * Threads: as the context; progress callbacks run on the thread that called.  create, begin, step,
  * validate, accumulate, finish of a block and run look for eqat_context_cancel and return
  * EQAT_CANCELLED. */
-
-/** What a progress callback sees; valid during the call. */
-typedef struct eqat_progress {
-    size_t struct_size; /**< of the library's struct */
-    const char *phase;  /**< "block-ap", "e2e-qp", "eval" */
-    int64_t block;      /**< of Block-AP, from 0; 0 elsewhere */
-    int64_t blocks;     /**< of Block-AP; 0 elsewhere */
-    int64_t epoch;      /**< from 0 */
-    int64_t epochs;     /**< of the block, or of E2E-QP */
-    int64_t step;  /**< done so far within the whole job, those that an early stop left out, too */
-    int64_t steps; /**< of the whole job */
-    double loss;   /**< of this step, in eval the mean so far; NaN when there is none */
-    double val_loss;  /**< of the validation behind this step, after every epoch at least; NaN
-                       elsewhere */
-    double lr;        /**< the (first) rate of this step */
-    double grad_norm; /**< of E2E-QP; NaN elsewhere */
-    const char *work; /**< "step"; in a call of `between` what comes between two steps: of Block-AP
-                         "embed" (the streams begin), "targets" and "inputs" (the full-precision
-                         and the quantized stream move through the block), "moments" (of the
-                         inputs of a block's linears, before it trains), "validate", "resume"
-                         (the streams move again, behind a load); of E2E-QP "accumulate" and
-                         "validate" */
-    int64_t batch;    /**< batches of that work done so far; 0 of a step */
-    int64_t batches;  /**< in all; 0 of a step */
-} eqat_progress;
-
-/** Returns non-zero to cancel: the call then returns EQAT_CANCELLED with everything consistent
- * (blocks that were finished stay quantized, the one in work is as before). */
-typedef int32_t (*eqat_progress_fn)(void *user, const eqat_progress *progress);
 
 /* ---- Block-AP (paper section 3.2): train all of one block after another ---- */
 
@@ -118,10 +90,10 @@ typedef struct eqat_block_ap_options {
     void *reduce_user;         /**< handed to reduce */
     int64_t experts_at_a_time; /**< k > 0: blocks with more than k experts train in stages (below),
                                   which saves memory; default 0: every block in one */
-    eqat_progress_fn between;  /**< called before every batch of all work that is no step, from
-                                  create to the last block, so that long passes are not silent;
-                                  losses and rates are not there (NaN, 0); it must not call the job;
-                                  NULL (default): none */
+    eqat_progress_fn between;  /**< called before every batch (or linear) of all work that is no
+                                  step, from create to the last block, so that nothing long is
+                                  silent; losses and rates are not there (NaN, 0); it must not call
+                                  the job; NULL (default): none */
     void *between_user;        /**< handed to between */
     int32_t keep;              /**< eqat_keep, of every stage of a block; default
                                   EQAT_KEEP_START_OR_LAST */

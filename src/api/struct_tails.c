@@ -21,6 +21,7 @@ TAIL(eqat_optimizer_options, min_lr_factor);
 TAIL(eqat_perplexity, windows);
 TAIL(eqat_progress, batches);
 TAIL(eqat_quantizer_options, zero_point);
+TAIL(eqat_rtn_options, progress_user);
 TAIL(eqat_sample, embeddings);
-TAIL(eqat_save_options, reserved);
+TAIL(eqat_save_options, progress_user);
 TAIL(eqat_stage_report, step);

@@ -126,21 +126,30 @@ static eqat_status emit_linear(emitter *e, eqi_linear *l)
     return l->has_bias ? emit_dense(e, name, l->weight.bias) : EQAT_OK;
 }
 
+static eqat_status tell(const emitter *e, int64_t part)
+{
+    return e->writing ? eqi_save_tell(e->m, e->folder->options, "step", part) : EQAT_OK;
+}
+
 static eqat_status emit_all(emitter *e)
 {
     eqat_model *m = e->m;
     e->linear = 0;
+    EQI_RETURN_IF(tell(e, 0));
     EQI_RETURN_IF(emit_dense(e, "model.embed_tokens.weight", m->embedding));
     for (int64_t b = 0; b < m->config.blocks; b++) {
         eqi_block *block = &m->blocks[b];
         if (e->writing) EQI_RETURN_IF(eqi_check_cancel(e->ctx));
+        EQI_RETURN_IF(tell(e, b + 1));
         for (int i = 0; i < block->n_linears; i++)
             EQI_RETURN_IF(emit_linear(e, &block->linears[i]));
         for (int i = 0; i < block->n_norms; i++)
             EQI_RETURN_IF(emit_dense(e, block->norms[i].name, block->norms[i].gain));
     }
+    EQI_RETURN_IF(tell(e, m->config.blocks + 1));
     EQI_RETURN_IF(emit_dense(e, m->final_norm.name, m->final_norm.gain));
-    return m->config.tied ? EQAT_OK : emit_dense(e, "lm_head.weight", m->head);
+    if (!m->config.tied) EQI_RETURN_IF(emit_dense(e, "lm_head.weight", m->head));
+    return tell(e, m->config.blocks + 2);
 }
 
 static eqat_status write_weights(eqat_model *m, const eqi_folder *f, const char *dir)

@@ -32,6 +32,8 @@ static const eqat_field fields[] = {
                    "gguf: round what no type holds exactly; the largest error is told"),
     EQI_FIELD_BOOL(eqat_save_options, allow_asymmetric, false,
                    "gptq: zero points that some engines misread"),
+    EQI_FIELD_POINTER(eqat_save_options, progress, "called before every block and at the end"),
+    EQI_FIELD_POINTER(eqat_save_options, progress_user, "its first argument"),
 };
 
 const eqi_struct eqi_struct_save = EQI_STRUCT(eqat_save_options, "save", fields);

@@ -32,6 +32,12 @@ eqat_status eqi_gguf_file_save(eqat_model *model, const char *path,
  * E2E-QP job trains them. */
 eqat_status eqi_round_trained(eqat_model *model);
 
+/* Calls options->progress, when there is one, before part `at` of the model: 0 embeddings, then the
+ * blocks, then what is behind them, and at the end; `work` "step", or what comes before it.
+ * EQAT_CANCELLED when it says so. */
+eqat_status eqi_save_tell(const eqat_model *model, const eqat_save_options *options,
+                          const char *work, int64_t at);
+
 /* Codes, scales and zero points of a packed linear, `linear` being it as layouts see it; freed by
  * the caller. */
 eqat_status eqi_model_packed(eqat_model *model, const eqi_linear *l,

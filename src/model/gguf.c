@@ -21,6 +21,7 @@ typedef struct emitter {
     const char *architecture;
     const eqi_gguf_carrier *forced; /* NULL: none */
     bool allow_lossy;
+    const eqat_save_options *told; /* NULL: nobody */
     eqi_gguf_writer *out;
     bool writing;
     const eqi_gguf_carrier **chosen; /* of packed linears, one after the other */
@@ -306,22 +307,31 @@ static eqat_status emit_rope(emitter *e)
     return st;
 }
 
+static eqat_status tell_part(const emitter *e, int64_t part)
+{
+    return e->told ? eqi_save_tell(e->m, e->told, e->writing ? "step" : "types", part) : EQAT_OK;
+}
+
 static eqat_status emit_all(emitter *e)
 {
     eqat_model *m = e->m;
     e->next = 0;
+    EQI_RETURN_IF(tell_part(e, 0));
     EQI_RETURN_IF(emit_rope(e));
     EQI_RETURN_IF(emit_dense(e, "model.embed_tokens.weight", m->embedding, false));
     for (int64_t b = 0; b < m->config.blocks; b++) {
         eqi_block *block = &m->blocks[b];
         EQI_RETURN_IF(eqi_check_cancel(e->ctx));
+        EQI_RETURN_IF(tell_part(e, b + 1));
         for (int i = 0; i < block->n_linears; i++)
             EQI_RETURN_IF(emit_linear(e, block, &block->linears[i]));
         for (int i = 0; i < block->n_norms; i++)
             EQI_RETURN_IF(emit_dense(e, block->norms[i].name, block->norms[i].gain, true));
     }
+    EQI_RETURN_IF(tell_part(e, m->config.blocks + 1));
     EQI_RETURN_IF(emit_dense(e, m->final_norm.name, m->final_norm.gain, true));
-    return m->config.tied ? EQAT_OK : emit_dense(e, "lm_head.weight", m->head, false);
+    if (!m->config.tied) EQI_RETURN_IF(emit_dense(e, "lm_head.weight", m->head, false));
+    return e->writing ? tell_part(e, m->config.blocks + 2) : EQAT_OK;
 }
 
 /* What llama.cpp calls a file by: the type that most of its elements have. */
@@ -415,6 +425,7 @@ eqat_status eqi_gguf_file_save(eqat_model *m, const char *path, const eqat_save_
 {
     emitter e;
     eqat_status st = begin(&e, m, o, path);
+    e.told = o;
     if (st == EQAT_OK) st = eqi_round_trained(m);
     if (st == EQAT_OK) st = emit_all(&e);
     if (st == EQAT_OK) put_types(&e);

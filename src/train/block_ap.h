@@ -93,7 +93,10 @@ void eqi_block_ap_drop_moments(eqat_block_ap *job);
  * failure the next call goes on. */
 eqat_status eqi_block_ap_freeze_before(eqat_block_ap *job, int64_t stage);
 void eqi_block_ap_drop_optimizer(eqat_block_ap *job);
-/* Tells options.between of the batch that begins with this sample of a pass over so many. */
+/* Tells options.between of batch `batch` of so many. */
+eqat_status eqi_block_ap_tell(eqat_block_ap *job, const char *work, int64_t block, int64_t batch,
+                              int64_t batches);
+/* The same of the batch that begins with this sample of a pass over so many. */
 eqat_status eqi_block_ap_between(eqat_block_ap *job, const char *work, int64_t block,
                                  int64_t sample, int64_t samples);
 /* To the stage of an epoch, which must not lie behind. Epochs beyond the last are the last stage's.

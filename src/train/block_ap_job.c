@@ -88,8 +88,8 @@ eqat_tensor *eqat_block_ap_parameter(eqat_block_ap *job, const char *name)
 
 /* ---- told ---- */
 
-eqat_status eqi_block_ap_between(eqat_block_ap *job, const char *work, int64_t block,
-                                 int64_t sample, int64_t samples)
+eqat_status eqi_block_ap_tell(eqat_block_ap *job, const char *work, int64_t block, int64_t batch,
+                              int64_t batches)
 {
     const eqat_block_ap_options *o = &job->options;
     int64_t steps = eqat_block_ap_steps(job), blocks = job->model->config.blocks;
@@ -107,8 +107,15 @@ eqat_status eqi_block_ap_between(eqat_block_ap *job, const char *work, int64_t b
         .val_loss = NAN,
         .grad_norm = NAN,
         .work = work,
-        .batch = sample / o->batch_size,
-        .batches = (samples + o->batch_size - 1) / o->batch_size,
+        .batch = batch,
+        .batches = batches,
     };
     return eqi_report_progress(job->ctx, o->between, o->between_user, &p);
+}
+
+eqat_status eqi_block_ap_between(eqat_block_ap *job, const char *work, int64_t block,
+                                 int64_t sample, int64_t samples)
+{
+    int64_t size = job->options.batch_size;
+    return eqi_block_ap_tell(job, work, block, sample / size, (samples + size - 1) / size);
 }

@@ -16,6 +16,12 @@ static bool trains(const eqat_block_ap *job, const eqi_linear *l)
 /* Norms are no more than the first stage can take. */
 static bool norms_train(const eqat_block_ap *job) { return job->stage == 0; }
 
+static eqat_status tell(eqat_block_ap *job, const char *work, int linear)
+{
+    EQI_RETURN_IF(eqi_check_cancel(job->ctx));
+    return eqi_block_ap_tell(job, work, job->block, linear, job->work.n_linears);
+}
+
 /* ---- to work ---- */
 
 eqat_status eqi_block_ap_take_weights(eqat_block_ap *job)
@@ -26,6 +32,7 @@ eqat_status eqi_block_ap_take_weights(eqat_block_ap *job)
     for (int i = 0; i < b->n_linears; i++) {
         int64_t stage = eqi_block_ap_stage_of(job, &b->linears[i]);
         eqi_dtype dtype = stage == job->stage ? EQI_F32 : job->model->compute;
+        EQI_RETURN_IF(tell(job, "load", i));
         if (stage >= job->stage) EQI_RETURN_IF(eqi_block_own_weight(job->model, b, i, dtype));
     }
     return EQAT_OK;
@@ -71,9 +78,11 @@ static eqat_status start(eqat_block_ap *job, bool values)
     eqat_status st = EQAT_OK;
     EQI_RETURN_IF(take_masters(job));
     if (values) EQI_RETURN_IF(eqi_block_ap_measure(job));
-    for (int i = 0; i < job->work.n_linears && st == EQAT_OK; i++)
-        if (trains(job, &job->work.linears[i]))
-            st = start_linear(job, &job->work.linears[i], values);
+    for (int i = 0; i < job->work.n_linears && st == EQAT_OK; i++) {
+        if (!trains(job, &job->work.linears[i])) continue;
+        if (values) st = tell(job, "start", i);
+        if (st == EQAT_OK) st = start_linear(job, &job->work.linears[i], values);
+    }
     eqi_block_ap_drop_moments(job);
     return st;
 }

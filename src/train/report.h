@@ -2,17 +2,8 @@
 #ifndef EQI_TRAIN_REPORT_H
 #define EQI_TRAIN_REPORT_H
 
-#include "base/context.h"
+#include "api/progress.h"
 #include "eqat/train.h"
-
-/* Asks the callback, when there is one, whether to go on. */
-static inline eqat_status eqi_report_progress(eqi_ctx *ctx, eqat_progress_fn progress, void *user,
-                                              eqat_progress *p)
-{
-    p->struct_size = sizeof *p;
-    if (!progress || !progress(user, p)) return EQAT_OK;
-    return eqi_fail(ctx, EQAT_CANCELLED, "cancelled by the progress callback");
-}
 
 /* What a callback of the caller's returned, as an error that names it; the context's error was
  * cleared before. */

@@ -17,7 +17,7 @@ eqat_status eqi_report_loss(eqi_ctx *ctx, eqat_status st, eqat_tensor **loss)
 /* What jobs and evaluation report, by name. */
 
 static const eqat_field progress_fields[] = {
-    EQI_FIELD_PLAIN(eqat_progress, phase, EQAT_FIELD_STRING, "block-ap, e2e-qp or eval"),
+    EQI_FIELD_PLAIN(eqat_progress, phase, EQAT_FIELD_STRING, "block-ap, e2e-qp, eval, rtn or save"),
     EQI_FIELD_PLAIN(eqat_progress, block, EQAT_FIELD_I64, "in work"),
     EQI_FIELD_PLAIN(eqat_progress, blocks, EQAT_FIELD_I64, "in all"),
     EQI_FIELD_PLAIN(eqat_progress, epoch, EQAT_FIELD_I64, "in work"),
@@ -30,7 +30,8 @@ static const eqat_field progress_fields[] = {
     EQI_FIELD_PLAIN(eqat_progress, lr, EQAT_FIELD_F64, "rate of this step"),
     EQI_FIELD_PLAIN(eqat_progress, grad_norm, EQAT_FIELD_F64, "of E2E-QP; else NaN"),
     EQI_FIELD_PLAIN(eqat_progress, work, EQAT_FIELD_STRING, "step, or what comes between steps"),
-    EQI_FIELD_PLAIN(eqat_progress, batch, EQAT_FIELD_I64, "of that work, done so far"),
+    EQI_FIELD_PLAIN(eqat_progress, batch, EQAT_FIELD_I64,
+                    "of that work, done so far; of load and start linears"),
     EQI_FIELD_PLAIN(eqat_progress, batches, EQAT_FIELD_I64, "in all; 0: a step"),
 };
 

@@ -156,8 +156,10 @@ END_TEST
 
 START_TEST(callbacks_take_part)
 {
+    scratch folder;
     setting s;
-    int steps = 0, passes = 0, losses = 0, gradients = 0, sums = 0, end_to_end = 0, divergences = 0;
+    int steps = 0, passes = 0, losses = 0, gradients = 0, sums = 0, end_to_end = 0, divergences = 0,
+        parts = 0, linears = 0;
     std::int64_t last = 0;
     auto o = fast_block_ap();
     o.on_progress = [&](const eqat_progress &p) {
@@ -201,6 +203,21 @@ START_TEST(callbacks_take_part)
     MUST(eqat::e2e_qp::train(s.model, s.data, e));
     ck_assert_int_eq(end_to_end, 3);
     ck_assert_int_eq(divergences, 2 + 6 + 2); /* validation too, of the start and of the end */
+    eqat::save_options saving;
+    saving.on_progress = [&](const eqat_progress &p) {
+        ck_assert_str_eq(p.phase, "save");
+        return ++parts == p.steps + 1 ? eqat::proceed::no : eqat::proceed::yes;
+    };
+    FAILS(EQAT_CANCELLED, "progress", s.model.save(folder / "told", saving));
+    setting fresh;
+    eqat::rtn_options rounding;
+    rounding.on_progress = [&](const eqat_progress &p) {
+        ck_assert_str_eq(p.phase, "rtn");
+        linears += p.step < p.steps;
+        return eqat::proceed::yes;
+    };
+    MUST(fresh.model.quantize_rtn(fresh.quantizer, rounding));
+    ck_assert_int_eq(linears, 2 * 7);
     eqat::eval_options v;
     v.on_progress = [&](const eqat_progress &p) {
         last = p.step;

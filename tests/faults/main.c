@@ -21,7 +21,7 @@ static eqat_status open_quantized(eqat_context *ctx, eqat_model **model)
 {
     EQI_RETURN_IF(eqat_model_open(ctx, model, scratch("model"), NULL));
     eqat_quantizer *q = make_quantizer(ctx, 2, 32);
-    eqat_status st = eqat_model_quantize_rtn(*model, q);
+    eqat_status st = eqat_model_quantize_rtn(*model, q, NULL);
     eqat_quantizer_free(q);
     return st;
 }

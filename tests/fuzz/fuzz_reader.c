@@ -55,7 +55,7 @@ static void save(const char *folder, int bits)
     write_model(ctx, model_dir, config, EQI_STORED_F16, NULL);
     eqat_model *model = open_model(ctx, model_dir, EQAT_F32);
     eqat_quantizer *quantizer = make_quantizer(ctx, bits, 32);
-    OK(ctx, eqat_model_quantize_rtn(model, quantizer));
+    OK(ctx, eqat_model_quantize_rtn(model, quantizer, NULL));
     OK(ctx, eqat_model_save(model, folder, &o));
     eqat_quantizer_free(quantizer);
     eqat_model_free(model);

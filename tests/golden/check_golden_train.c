@@ -288,7 +288,7 @@ START_TEST(e2e_qp)
     eqat_model *model = open_golden_model(&g);
     eqat_quantizer *quantizer =
         make_quantizer(g.ctx, (int)number(&g, NULL, "bits"), (int)number(&g, NULL, "group_size"));
-    OK(g.ctx, eqat_model_quantize_rtn(model, quantizer));
+    OK(g.ctx, eqat_model_quantize_rtn(model, quantizer, NULL));
     eqat_data *data = tokens(&g, "e2e.ids");
     bool z_trains =
         !strcmp(json_string_value(json_object_get(json_object_get(g.meta, "e2e"), "params")), "sz");

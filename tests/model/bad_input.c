@@ -118,7 +118,7 @@ START_TEST(values_that_are_not_finite)
     snprintf(expected, sizeof expected,
              "model.safetensors: tensor %s: found NaN at element 3, expected finite numbers",
              names[_i]);
-    says(ctx, eqat_model_quantize_rtn(m, q), EQAT_NUMERIC, expected);
+    says(ctx, eqat_model_quantize_rtn(m, q, NULL), EQAT_NUMERIC, expected);
     eqat_quantizer_free(q);
     eqat_model_free(m);
 
@@ -137,7 +137,8 @@ START_TEST(group_that_does_not_divide)
     write_model(ctx, dir, tiny_find("llama")->config, EQI_STORED_F16, NULL);
     eqat_model *m = open_model(ctx, dir, EQAT_F32);
     eqat_quantizer *q = make_quantizer(ctx, 2, 64);
-    says(ctx, eqat_model_quantize_rtn(m, q), EQAT_INVALID_ARGUMENT, "model.layers.0.mlp.down_proj");
+    says(ctx, eqat_model_quantize_rtn(m, q, NULL), EQAT_INVALID_ARGUMENT,
+         "model.layers.0.mlp.down_proj");
     /* Nothing was touched: the first block's other linears are as they were. */
     eqat_model_info info = {.struct_size = sizeof info};
     OK(ctx, eqat_model_inspect(m, &info));
@@ -158,7 +159,7 @@ START_TEST(rows_that_cannot_be_packed)
     eqat_model *m = open_model(ctx, dir, EQAT_F32);
     eqat_quantizer *q = make_quantizer(ctx, 2, 16);
     OK(ctx, eqat_quantizer_add_rule(q, "model.layers.0.mlp.down_proj", NULL));
-    says(ctx, eqat_model_quantize_rtn(m, q), EQAT_INVALID_ARGUMENT,
+    says(ctx, eqat_model_quantize_rtn(m, q, NULL), EQAT_INVALID_ARGUMENT,
          "model.layers.1.mlp.down_proj: found rows of 80, expected a multiple of 32");
     eqat_model_info info = {.struct_size = sizeof info};
     OK(ctx, eqat_model_inspect(m, &info));
@@ -192,7 +193,7 @@ START_TEST(quantized_models_that_contradict_themselves)
     write_model(ctx, dir, tiny_find("llama")->config, EQI_STORED_F16, NULL);
     eqat_model *m = open_model(ctx, dir, EQAT_F32);
     eqat_quantizer *q = make_quantizer(ctx, 4, 32);
-    OK(ctx, eqat_model_quantize_rtn(m, q));
+    OK(ctx, eqat_model_quantize_rtn(m, q, NULL));
     const char *out = in_dir(dir, "out");
     OK(ctx, eqat_model_save(m, out, NULL));
     damaged("\"bits\": 4", "\"bits\": 2", EQAT_FORMAT,

@@ -14,8 +14,8 @@ START_TEST(a_gguf_file_gives_the_folders_logits)
     eqat_model *folder = open_model(ctx, dir, compute), *file = open_model(ctx, path, compute);
     same_logits(folder, file, 11);
     eqat_quantizer *q = make_quantizer(ctx, 4, 32);
-    OK(ctx, eqat_model_quantize_rtn(folder, q));
-    OK(ctx, eqat_model_quantize_rtn(file, q));
+    OK(ctx, eqat_model_quantize_rtn(folder, q, NULL));
+    OK(ctx, eqat_model_quantize_rtn(file, q, NULL));
     same_logits(folder, file, 11);
     OK(ctx, eqat_model_save(file, out, NULL));
     eqat_model *again = open_model(ctx, out, compute);
@@ -36,7 +36,7 @@ START_TEST(the_router_is_not_quantized)
     eqat_model *m = open_model(ctx, dir, EQAT_BF16);
     eqat_quantizer *q = make_quantizer(ctx, 2, 16);
     OK(ctx, add_rule(q, "*.mlp.gate", 4, 16)); /* not even on request */
-    OK(ctx, eqat_model_quantize_rtn(m, q));
+    OK(ctx, eqat_model_quantize_rtn(m, q, NULL));
     OK(ctx, eqat_model_save(m, out, NULL));
     eqi_source *before, *after;
     OK(ctx, eqi_source_open_safetensors(ctx, &before, dir));

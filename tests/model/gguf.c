@@ -125,7 +125,7 @@ START_TEST(gguf_round_trip)
     if (_i / 2) {
         eqat_quantizer *q = make_quantizer(ctx, 2, 32);
         OK(ctx, eqat_quantizer_add_rule(q, "*.v_proj", NULL));
-        OK(ctx, eqat_model_quantize_rtn(m, q));
+        OK(ctx, eqat_model_quantize_rtn(m, q, NULL));
         eqat_quantizer_free(q);
     }
     OK(ctx, eqat_model_save(m, out, NULL));

@@ -47,7 +47,7 @@ START_TEST(layout_is_gptq_v2)
     enum { OUT = 64, IN = 96, GROUP = 32, GROUPS = 3 };
     eqat_model *m = open_model(ctx, in, EQAT_F32);
     eqat_quantizer *q = make_quantizer(ctx, bits, GROUP);
-    OK(ctx, eqat_model_quantize_rtn(m, q));
+    OK(ctx, eqat_model_quantize_rtn(m, q, NULL));
     OK(ctx, eqat_model_save(m, out, NULL));
     eqi_tensor *expected;
     OK(ctx, eqi_dequantize(&m->blocks[1].linears[EQI_DOWN].weight, EQI_F32, &expected));
@@ -139,7 +139,7 @@ START_TEST(classic_gptq_is_read)
     static const int widths[] = {2, 3, 4, 8};
     eqat_model *m = open_model(ctx, in, EQAT_F32);
     eqat_quantizer *q = make_quantizer(ctx, widths[_i], 16);
-    OK(ctx, eqat_model_quantize_rtn(m, q));
+    OK(ctx, eqat_model_quantize_rtn(m, q, NULL));
     OK(ctx, eqat_model_save(m, out, NULL));
     rewrite("\"gptq_v2\"", "\"gptq\"", less_one, widths[_i], EQI_STORED_F16);
     eqat_model *classic = open_model(ctx, in, EQAT_F32);
@@ -175,7 +175,7 @@ START_TEST(other_orders_are_refused)
 {
     eqat_model *m = open_model(ctx, in, EQAT_F32);
     eqat_quantizer *q = make_quantizer(ctx, 4, 16);
-    OK(ctx, eqat_model_quantize_rtn(m, q));
+    OK(ctx, eqat_model_quantize_rtn(m, q, NULL));
     OK(ctx, eqat_model_save(m, out, NULL));
     eqat_model_free(m);
     eqat_quantizer_free(q);
@@ -216,7 +216,7 @@ START_TEST(scales_of_other_types_are_rounded_to_f16)
 {
     eqat_model *m = open_model(ctx, in, EQAT_F32);
     eqat_quantizer *q = make_quantizer(ctx, 4, 32);
-    OK(ctx, eqat_model_quantize_rtn(m, q));
+    OK(ctx, eqat_model_quantize_rtn(m, q, NULL));
     OK(ctx, eqat_model_save(m, out, NULL));
     eqat_model_free(m);
     eqat_quantizer_free(q);

@@ -26,7 +26,7 @@ static eqat_status whole_life(eqi_ctx *ctx, const char *in, const char *out)
     EQI_GOTO(done, eqat_model_open(ctx, &m, in, &o));
     EQI_GOTO(done, eqat_model_forward(m, NULL, &b, &t));
     EQI_GOTO(done, eqat_quantizer_create(ctx, &q, &qo));
-    EQI_GOTO(done, eqat_model_quantize_rtn(m, q));
+    EQI_GOTO(done, eqat_model_quantize_rtn(m, q, NULL));
     eqi_tensor_unref(t);
     t = NULL;
     EQI_GOTO(done, eqat_model_parameter(m, "model.layers.0.mlp.up_proj.scales", &t));

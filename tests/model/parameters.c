@@ -41,7 +41,7 @@ END_TEST
 START_TEST(packed_linears_have_three)
 {
     eqat_quantizer *q = make_quantizer(ctx, 3, 32);
-    OK(ctx, eqat_model_quantize_rtn(model, q));
+    OK(ctx, eqat_model_quantize_rtn(model, q, NULL));
     ck_assert_uint_eq(count_names(), 1 + 2 * (7 * 4 + 2) + 1);
     eqat_tensor *codes, *s, *z, *t;
     OK(ctx, eqat_model_parameter(model, "model.layers.1.mlp.down_proj.codes", &codes));
@@ -52,7 +52,7 @@ START_TEST(packed_linears_have_three)
     ck_assert(z->v.dtype == EQI_U8 && z->v.shape[1] == 3);
     says(ctx, eqat_model_parameter(model, "model.layers.1.mlp.down_proj.weight", &t),
          EQAT_NOT_FOUND, "down_proj.weight");
-    says(ctx, eqat_model_quantize_rtn(model, q), EQAT_INVALID_ARGUMENT,
+    says(ctx, eqat_model_quantize_rtn(model, q, NULL), EQAT_INVALID_ARGUMENT,
          "model.layers.0.self_attn.q_proj: already quantized");
     eqat_quantizer_free(q);
 }
@@ -83,7 +83,7 @@ START_TEST(inspection)
     ck_assert(info.linear_bits == 16 && !info.quantized && info.tied_embeddings &&
               info.blocks == 2);
     eqat_quantizer *q = make_quantizer(ctx, 2, 32);
-    OK(ctx, eqat_model_quantize_rtn(model, q));
+    OK(ctx, eqat_model_quantize_rtn(model, q, NULL));
     eqat_quantizer_free(q);
     OK(ctx, eqat_model_inspect(model, &info));
     ck_assert(info.quantized && info.linear_bits == 2 + 18 / 32.0);

@@ -286,7 +286,7 @@ START_TEST(linears_from_elsewhere_make_the_same_folder)
     eqat_quantizer *q = make_quantizer(ctx, 3, 32);
     OK(ctx, add_rule(q, "*.down_proj", 4, 16));
     OK(ctx, add_rule(q, "*.layers.1.self_attn.o_proj", 0, 0));
-    OK(ctx, eqat_model_quantize_rtn(model, q));
+    OK(ctx, eqat_model_quantize_rtn(model, q, NULL));
     for (int64_t b = 0; b < blocks(); b++)
         for (int64_t i = 0; i < eqat_model_linear_count(model, b); i++) {
             eqat_linear_info l = linear_info(b, i);
@@ -298,7 +298,7 @@ START_TEST(linears_from_elsewhere_make_the_same_folder)
             for (int k = 0; k < 3; k++) eqat_tensor_free(t[k]);
         }
     model = open_model(ctx, dir, EQAT_BF16);
-    OK(ctx, eqat_model_quantize_rtn(model, q));
+    OK(ctx, eqat_model_quantize_rtn(model, q, NULL));
     same_logits(model, other, 8);
     char wanted[512], found[512];
     snprintf(wanted, sizeof wanted, "%s/wanted", dir);

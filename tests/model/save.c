@@ -16,7 +16,7 @@ static void make_paths(void)
 static void quantize(eqat_model *m, int bits, int group)
 {
     eqat_quantizer *q = make_quantizer(ctx, bits, group);
-    OK(ctx, eqat_model_quantize_rtn(m, q));
+    OK(ctx, eqat_model_quantize_rtn(m, q, NULL));
     eqat_quantizer_free(q);
 }
 
@@ -73,7 +73,7 @@ START_TEST(linears_that_differ)
     OK(ctx, add_rule(q, "*.down_proj", 4, 16));
     OK(ctx, eqat_quantizer_add_rule(q, "model.layers.1.self_attn.v_proj", NULL));
     OK(ctx, add_rule(q, "*.o_proj", 8, -1));
-    OK(ctx, eqat_model_quantize_rtn(m, q));
+    OK(ctx, eqat_model_quantize_rtn(m, q, NULL));
     round_trip(m, EQAT_BF16, true);
     char *text = read_text(in_dir(out, "config.json"));
     ck_assert(strstr(text,
@@ -103,7 +103,7 @@ START_TEST(a_linear_that_was_asked_for_stays_where_it_is)
     eqat_tensor *before, *after;
     OK(ctx, eqat_quantizer_add_rule(q, "*.v_proj", NULL));
     OK(ctx, eqat_model_parameter(m, name, &before));
-    OK(ctx, eqat_model_quantize_rtn(m, q));
+    OK(ctx, eqat_model_quantize_rtn(m, q, NULL));
     OK(ctx, eqat_model_parameter(m, name, &after));
     ck_assert_ptr_eq(before, after);
     eqat_quantizer_free(q);

@@ -33,7 +33,7 @@ static void quantize(eqat_model *m, int bits, int group, const char *except)
 {
     eqat_quantizer *q = make_quantizer(ctx, bits, group);
     if (except) OK(ctx, eqat_quantizer_add_rule(q, except, NULL));
-    OK(ctx, eqat_model_quantize_rtn(m, q));
+    OK(ctx, eqat_model_quantize_rtn(m, q, NULL));
     eqat_quantizer_free(q);
 }
 

@@ -1,12 +1,14 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "public.h"
 
 /* What eqat_progress_fn `between` is told, call by call, against the order of the work. */
 
 enum { BATCH = 2, TRAIN = 7, VALIDATION = 3, EPOCHS = 2 };
+enum { LINEARS = 7 };
 enum { STEPS = (TRAIN + BATCH - 1) / BATCH, PASS = (TRAIN + VALIDATION + BATCH - 1) / BATCH };
 
 typedef struct call {
@@ -70,7 +72,9 @@ START_TEST(every_batch_of_block_ap)
     OK(b.ctx, eqat_block_ap_quantize(b.model, b.quantizer, b.data, &o));
     expect_pass(&t, &at, (call){"embed", 0, 0, 0, 0, PASS});
     for (int64_t block = 0; block < BLOCKS; block++) {
+        expect_pass(&t, &at, (call){"load", block, 0, step, 0, LINEARS});
         expect_pass(&t, &at, (call){"targets", block, 0, step, 0, PASS});
+        expect_pass(&t, &at, (call){"start", block, 0, step, 0, LINEARS});
         expect_pass(&t, &at, (call){"validate", block, 0, step, 0, 2}); /* of the start */
         for (int64_t epoch = 0; epoch < EPOCHS; epoch++) {
             for (int i = 1; i < STEPS; i++)
@@ -147,7 +151,7 @@ START_TEST(micro_batches_of_e2e_qp)
 {
     bench b = set_up(&usual);
     eqat_e2e_qp_options o = fast_e2e_options();
-    OK(b.ctx, eqat_model_quantize_rtn(b.model, b.quantizer));
+    OK(b.ctx, eqat_model_quantize_rtn(b.model, b.quantizer, NULL));
     const char *before = save_as(b.ctx, b.model, "before");
     for (int64_t cancel = 0; cancel < 6; cancel++) {
         told t = {.at = cancel};
@@ -180,6 +184,81 @@ START_TEST(micro_batches_of_e2e_qp)
 }
 END_TEST
 
+/* Every linear, and the end; cancelled anywhere, what is rounded is whole blocks. */
+START_TEST(linears_of_rounding)
+{
+    for (int64_t cancel = 0; cancel <= BLOCKS * LINEARS + 1; cancel++) {
+        bench b = set_up(&usual);
+        told t = {.at = cancel};
+        eqat_rtn_options o;
+        eqat_rtn_options_init(&o, sizeof o);
+        o.progress = tell;
+        o.progress_user = &t;
+        if (!cancel) {
+            OK(b.ctx, eqat_model_quantize_rtn(b.model, b.quantizer, &o));
+            int64_t at = 0;
+            for (int64_t i = 0; i < BLOCKS * LINEARS; i++)
+                expect(&t, &at, (call){"step", i / LINEARS, 0, i, 0, 0});
+            expect(&t, &at, (call){"step", BLOCKS - 1, 0, BLOCKS * LINEARS, 0, 0});
+            ck_assert_int_eq(at, t.count);
+            ck_assert_int_eq(t.steps, BLOCKS * LINEARS);
+        } else {
+            says(b.ctx, eqat_model_quantize_rtn(b.model, b.quantizer, &o), EQAT_CANCELLED,
+                 "cancelled by the progress");
+            for (int64_t i = 0; i < BLOCKS * LINEARS; i++) {
+                eqat_linear_info l = {.struct_size = sizeof l};
+                OK(b.ctx, eqat_model_linear(b.model, i / LINEARS, i % LINEARS, &l));
+                ck_assert_int_eq(l.bits != 0, i / LINEARS < (cancel - 1) / LINEARS);
+            }
+        }
+        tear_down(&b);
+    }
+}
+END_TEST
+
+/* Cancelled anywhere, nothing is there. */
+static void expect_parts(const char *format, bool types)
+{
+    enum { PARTS = BLOCKS + 2 };
+    const int64_t calls = PARTS + 1 + (types ? PARTS : 0);
+    eqat_save_options o;
+    for (int64_t cancel = 0; cancel <= calls; cancel++) {
+        bench b = set_up(&usual);
+        told t = {.at = cancel};
+        char name[32];
+        snprintf(name, sizeof name, "%s-%lld", format, (long long)cancel);
+        eqat_save_options_init(&o, sizeof o);
+        o.format = format;
+        o.allow_lossy = true;
+        o.progress = tell;
+        o.progress_user = &t;
+        OK(b.ctx, eqat_model_quantize_rtn(b.model, b.quantizer, NULL));
+        if (cancel) {
+            says(b.ctx, eqat_model_save(b.model, scratch(name), &o), EQAT_CANCELLED,
+                 "cancelled by the progress");
+            ck_assert(access(scratch(name), F_OK) != 0);
+            ck_assert_int_eq(t.count, cancel);
+        } else {
+            int64_t at = 0;
+            OK(b.ctx, eqat_model_check_save(b.model, NULL, &o));
+            ck_assert_int_eq(t.count, 0);
+            OK(b.ctx, eqat_model_save(b.model, scratch(name), &o));
+            if (types) expect_pass(&t, &at, (call){"types", 0, 0, 0, 0, PARTS});
+            for (int64_t i = 0; i <= PARTS; i++) expect(&t, &at, (call){"step", 0, 0, i, 0, 0});
+            ck_assert_int_eq(at, t.count);
+            ck_assert_int_eq(t.steps, PARTS);
+        }
+        tear_down(&b);
+    }
+}
+
+START_TEST(parts_of_saving)
+{
+    expect_parts("gptq_v2", false);
+    expect_parts("gguf", true);
+}
+END_TEST
+
 int main(void)
 {
     TCase *tc = tcase_create("all");
@@ -188,5 +267,7 @@ int main(void)
     tcase_add_test(tc, cancelled_anywhere_it_goes_on_to_the_same_bytes);
     tcase_add_test(tc, streams_behind_a_load);
     tcase_add_test(tc, micro_batches_of_e2e_qp);
+    tcase_add_test(tc, linears_of_rounding);
+    tcase_add_test(tc, parts_of_saving);
     return run_case("between steps", tc, CK_NOFORK);
 }

@@ -140,7 +140,7 @@ START_TEST(no_epochs_give_round_to_nearest)
         const char *a = save_as(b.ctx, b.model, name);
         tear_down(&b);
         b = set_up(&s);
-        OK(b.ctx, eqat_model_quantize_rtn(b.model, b.quantizer));
+        OK(b.ctx, eqat_model_quantize_rtn(b.model, b.quantizer, NULL));
         snprintf(name, sizeof name, "rtn-%d", i);
         const char *r = save_as(b.ctx, b.model, name);
         tear_down(&b);
@@ -280,7 +280,7 @@ START_TEST(losses_fall_and_are_reported)
     tear_down(&b);
     /* better than rounding, and the same from disk */
     b = set_up(&usual);
-    OK(b.ctx, eqat_model_quantize_rtn(b.model, b.quantizer));
+    OK(b.ctx, eqat_model_quantize_rtn(b.model, b.quantizer, NULL));
     ck_assert_double_gt(fabs(log(perplexity_of(b.ctx, b.model, b.data) / full)),
                         fabs(log(trained / full)));
     eqat_model *again = open_model(b.ctx, path, EQAT_F32);

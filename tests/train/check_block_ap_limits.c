@@ -268,7 +268,7 @@ START_TEST(a_block_in_work_belongs_to_its_job)
     OK(b.ctx, eqat_block_ap_create(b.model, &other, b.quantizer, b.data, &o));
     OK(b.ctx, eqat_block_ap_begin(job));
     says(b.ctx, eqat_block_ap_begin(other), EQAT_INVALID_ARGUMENT, "block 0: found it in work");
-    says(b.ctx, eqat_model_quantize_rtn(b.model, b.quantizer), EQAT_INVALID_ARGUMENT,
+    says(b.ctx, eqat_model_quantize_rtn(b.model, b.quantizer, NULL), EQAT_INVALID_ARGUMENT,
          "block 0: found it in work");
     says(b.ctx, eqat_e2e_qp_create(b.model, &e2e, b.data, &e), EQAT_INVALID_ARGUMENT,
          "block 0: found it in work");

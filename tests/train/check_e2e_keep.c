@@ -14,7 +14,7 @@ static const double EXACT = 1e-6; /* losses are F32, summed in another order */
 static bench packed(void)
 {
     bench b = set_up(&usual);
-    OK(b.ctx, eqat_model_quantize_rtn(b.model, b.quantizer));
+    OK(b.ctx, eqat_model_quantize_rtn(b.model, b.quantizer, NULL));
     return b;
 }
 

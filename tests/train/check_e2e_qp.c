@@ -16,7 +16,7 @@ static bench set_up_mixed(const char *name, int64_t sequences, int bits, const c
     b.model = open_model(b.ctx, name, EQAT_F32);
     eqat_quantizer *quantizer = make_quantizer(b.ctx, bits, 32);
     OK(b.ctx, add_rule(quantizer, pattern, apart, 32));
-    OK(b.ctx, eqat_model_quantize_rtn(b.model, quantizer));
+    OK(b.ctx, eqat_model_quantize_rtn(b.model, quantizer, NULL));
     eqat_quantizer_free(quantizer);
     b.data = make_data(b.ctx, sequences, 0, true);
     return b;

@@ -84,7 +84,7 @@ START_TEST(training_is_better_than_rounding)
           r = open_bench(path, 2, EQAT_F32);
     eqat_block_ap_options o = fast_options();
     o.epochs = 6;
-    OK(r.ctx, eqat_model_quantize_rtn(r.model, r.quantizer));
+    OK(r.ctx, eqat_model_quantize_rtn(r.model, r.quantizer, NULL));
     OK(b.ctx, eqat_block_ap_quantize(b.model, b.quantizer, b.data, &o));
     double trained = logits_distance(full.model, b.model),
            rounded = logits_distance(full.model, r.model);
@@ -163,7 +163,7 @@ START_TEST(an_expert_without_tokens_stays_at_its_start)
         "model", "qwen3_moe", "\"num_experts_per_tok\": 2", "\"num_experts_per_tok\": 1"));
     bench b = open_bench(path, 2, _i % 2 ? EQAT_F32 : EQAT_BF16),
           r = open_bench(path, 2, _i % 2 ? EQAT_F32 : EQAT_BF16);
-    OK(r.ctx, eqat_model_quantize_rtn(r.model, r.quantizer));
+    OK(r.ctx, eqat_model_quantize_rtn(r.model, r.quantizer, NULL));
     train(&b, _i / 2);
     int moved[EXPERTS] = {0};
     for (int block = 0; block < 2; block++)

@@ -59,7 +59,7 @@ static const char *trained(const char *name, const eqat_block_ap_options *o,
 static const char *rounded(const char *name)
 {
     bench b = set_up(&usual);
-    OK(b.ctx, eqat_model_quantize_rtn(b.model, b.quantizer));
+    OK(b.ctx, eqat_model_quantize_rtn(b.model, b.quantizer, NULL));
     const char *path = save_as(b.ctx, b.model, name);
     tear_down(&b);
     return path;
@@ -332,7 +332,7 @@ START_TEST(what_must_become_garbage_is_refused)
     for (int64_t i = 0; i < n; i++) x[i] *= 1e20f;
     OK(b.ctx, eqat_tensor_write(w, x, (size_t)n * sizeof *x));
     free(x);
-    says(b.ctx, eqat_model_quantize_rtn(b.model, b.quantizer), EQAT_NUMERIC,
+    says(b.ctx, eqat_model_quantize_rtn(b.model, b.quantizer, NULL), EQAT_NUMERIC,
          "model.layers.1.mlp.up_proj: found 192 of 192 scales of 65504 or more, expected what fp16 "
          "stores, up to 65504");
     tear_down(&b);

@@ -110,7 +110,7 @@ START_TEST(fixed_without_training)
     eqat_block_ap_options o = fast_options();
     o.epochs = 0;
     bench a = set_up(&s), b = set_up(&s);
-    OK(a.ctx, eqat_model_quantize_rtn(a.model, a.quantizer));
+    OK(a.ctx, eqat_model_quantize_rtn(a.model, a.quantizer, NULL));
     expect_middle(&a, _i, false);
     OK(b.ctx, eqat_block_ap_quantize(b.model, b.quantizer, b.data, &o));
     const char *rounded = save_as(a.ctx, a.model, "rounded"),

@@ -403,7 +403,7 @@ static void *work_on_labels(void *user)
     o.gradient = keep_gradients;
     o.gradient_user = o.reduce_user = r;
     if (r->all) o.reduce = add_up;
-    OK(b.ctx, eqat_model_quantize_rtn(b.model, b.quantizer));
+    OK(b.ctx, eqat_model_quantize_rtn(b.model, b.quantizer, NULL));
     OK(b.ctx, eqat_e2e_qp_create(b.model, &job, data, &o));
     OK(b.ctx, eqat_e2e_qp_run(job));
     for (int64_t i = 0; i < 2; i++) r->steps[i] = eqat_e2e_qp_loss(job, i);
@@ -476,7 +476,7 @@ START_TEST(a_failing_reduction_ends_the_run)
     OK(b.ctx, eqat_block_ap_create(b.model, &job, b.quantizer, b.data, &o));
     says(b.ctx, eqat_block_ap_run(job), EQAT_IO, "reduce callback: failed");
     eqat_block_ap_free(job);
-    OK(b.ctx, eqat_model_quantize_rtn(b.model, b.quantizer));
+    OK(b.ctx, eqat_model_quantize_rtn(b.model, b.quantizer, NULL));
     eqat_e2e_qp_options e = fast_e2e_options();
     e.reduce = lose;
     says(b.ctx, eqat_e2e_qp_train(b.model, b.data, &e), EQAT_IO, "reduce callback: failed");

@@ -383,7 +383,7 @@ START_TEST(embeddings_that_cannot_be_used)
     eqat_e2e_qp *e2e_qp;
     says(ctx, eqat_eval_perplexity(model, data, NULL, &p), EQAT_INVALID_ARGUMENT,
          "found embeddings alone, expected labels");
-    OK(ctx, eqat_model_quantize_rtn(model, quantizer));
+    OK(ctx, eqat_model_quantize_rtn(model, quantizer, NULL));
     says(ctx, eqat_e2e_qp_create(model, &e2e_qp, data, NULL), EQAT_INVALID_ARGUMENT,
          "found embeddings alone, expected labels");
     eqat_data_free(data);
@@ -419,7 +419,7 @@ static float *step_gradient(source *s, int32_t fields, int64_t micro, double *lo
     eqat_e2e_qp_options_init(&o, sizeof o);
     o.batch_size = 4 * micro;
     o.micro_batch_size = micro;
-    OK(ctx, eqat_model_quantize_rtn(model, quantizer));
+    OK(ctx, eqat_model_quantize_rtn(model, quantizer, NULL));
     OK(ctx, eqat_e2e_qp_create(model, &job, data, &o));
     for (int64_t i = 0; i < eqat_e2e_qp_micro_steps(job, 0); i++)
         OK(ctx, eqat_e2e_qp_accumulate(job, 0, i, NULL));
@@ -479,7 +479,7 @@ START_TEST(the_loss_is_that_of_the_labels)
     double loss;
     int64_t n, count;
     for (int i = 0; i < TOKENS; i++) s.positions[i] *= 3;
-    OK(ctx, eqat_model_quantize_rtn(model, quantizer));
+    OK(ctx, eqat_model_quantize_rtn(model, quantizer, NULL));
     double nll = nll_of_logits(ctx, model, &s, &count);
     free(step_gradient(&s, EQAT_SAMPLE_IDS | EQAT_SAMPLE_LABELS | MARKS, 2, &loss, &n));
     ck_assert_double_eq_tol(loss, nll / (double)count, 1e-5);

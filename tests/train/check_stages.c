@@ -116,7 +116,7 @@ START_TEST(every_stage_trains)
     loss_falls_in_every_stage(job, o.epochs);
     eqat_block_ap_free(job);
     all_are_packed(&b);
-    OK(rounded.ctx, eqat_model_quantize_rtn(rounded.model, rounded.quantizer));
+    OK(rounded.ctx, eqat_model_quantize_rtn(rounded.model, rounded.quantizer, NULL));
     double trained = logits_distance(full.model, b.model),
            start = logits_distance(full.model, rounded.model);
     ck_assert_msg(trained < 0.9 * start, "%g rounded, %g trained", start, trained);
@@ -241,7 +241,7 @@ static bench finish_behind(int64_t last)
 START_TEST(a_stage_trains_what_is_its_own)
 {
     bench rounded = set_up(&moe), behind[EXPERTS];
-    OK(rounded.ctx, eqat_model_quantize_rtn(rounded.model, rounded.quantizer));
+    OK(rounded.ctx, eqat_model_quantize_rtn(rounded.model, rounded.quantizer, NULL));
     for (int last = 0; last < EXPERTS; last++) behind[last] = finish_behind(last);
     ck_assert(!same_rest(&behind[0], &rounded));
     for (int last = 0; last < EXPERTS; last++) {
@@ -260,7 +260,7 @@ END_TEST
 START_TEST(stages_that_are_left_out_keep_their_rounding)
 {
     bench b = set_up(&moe), rounded = set_up(&moe);
-    OK(rounded.ctx, eqat_model_quantize_rtn(rounded.model, rounded.quantizer));
+    OK(rounded.ctx, eqat_model_quantize_rtn(rounded.model, rounded.quantizer, NULL));
     eqat_block_ap_options o = at_a_time(1);
     eqat_block_ap *job = create(&b, &o);
     OK(b.ctx, eqat_block_ap_begin(job));
@@ -282,7 +282,7 @@ START_TEST(no_epochs_give_round_to_nearest)
     eqat_block_ap_options o = at_a_time(1);
     o.epochs = 0;
     bench b = set_up(&moe);
-    OK(b.ctx, eqat_model_quantize_rtn(b.model, b.quantizer));
+    OK(b.ctx, eqat_model_quantize_rtn(b.model, b.quantizer, NULL));
     const char *path = save_as(b.ctx, b.model, "rtn");
     tear_down(&b);
     ck_assert(same_folders(run_and_save(&moe, &o, "start"), path));

@@ -382,7 +382,7 @@ static bench open_packed(void)
 static void make_packed_model(void)
 {
     bench b = set_up(&usual);
-    OK(b.ctx, eqat_model_quantize_rtn(b.model, b.quantizer));
+    OK(b.ctx, eqat_model_quantize_rtn(b.model, b.quantizer, NULL));
     save_as(b.ctx, b.model, "packed");
     tear_down(&b);
 }

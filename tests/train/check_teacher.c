@@ -31,7 +31,7 @@ static lesson set_up_lesson(void)
     l.b.model = open_model(l.b.ctx, "model", EQAT_F32);
     l.teacher = open_model(l.b.ctx, "model", EQAT_F32);
     eqat_quantizer *quantizer = make_quantizer(l.b.ctx, 2, 32);
-    OK(l.b.ctx, eqat_model_quantize_rtn(l.b.model, quantizer));
+    OK(l.b.ctx, eqat_model_quantize_rtn(l.b.model, quantizer, NULL));
     eqat_quantizer_free(quantizer);
     l.b.data = make_data(l.b.ctx, SEQUENCES, 0, true);
     return l;

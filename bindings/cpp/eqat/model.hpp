@@ -4,6 +4,7 @@
 #define EQAT_MODEL_HPP
 
 #include "eqat/model.h"
+#include "progress.hpp"
 #include "tape.hpp"
 #include "tokenizer.hpp"
 
@@ -19,6 +20,12 @@ struct model_options : eqat_model_options {
 /** Its strings stay borrowed. */
 struct save_options : eqat_save_options {
     save_options() { eqat_save_options_init(this, sizeof(eqat_save_options)); }
+    progress_fn on_progress;
+};
+
+struct rtn_options : eqat_rtn_options {
+    rtn_options() { eqat_rtn_options_init(this, sizeof(eqat_rtn_options)); }
+    progress_fn on_progress;
 };
 
 /** Several sequences of equal length: eqat_batch.  ids, or embeddings, and what else is not empty
@@ -159,9 +166,12 @@ class model : public detail::handle<eqat_model, eqat_model_free>
     }
 
     /** Rounds what the quantizer selects to nearest. */
-    outcome<void> quantize_rtn(const quantizer &q)
+    outcome<void> quantize_rtn(const quantizer &q, const rtn_options &options = rtn_options())
     {
-        return done(eqat_model_quantize_rtn(get(), q.get()));
+        eqat_rtn_options raw = options;
+        detail::progress_call call{where(), options.on_progress};
+        call.enter(raw.progress, raw.progress_user);
+        return done(eqat_model_quantize_rtn(get(), q.get(), &raw));
     }
     outcome<void> set_linear(std::int64_t block, std::int64_t linear,
                              const quantizer::packed &packed)
@@ -172,7 +182,10 @@ class model : public detail::handle<eqat_model, eqat_model_free>
     /** Writes a Hugging Face folder, new or empty. */
     outcome<void> save(const std::string &path, const save_options &options = save_options()) const
     {
-        return done(eqat_model_save(get(), path.c_str(), &options));
+        eqat_save_options raw = options;
+        detail::progress_call call{where(), options.on_progress};
+        call.enter(raw.progress, raw.progress_user);
+        return done(eqat_model_save(get(), path.c_str(), &raw));
     }
     /** Whether that can hold the model as it is, or as q would quantize it. */
     outcome<void> check_save(const quantizer *q = nullptr,

@@ -14,10 +14,6 @@ namespace eqat
 inline namespace EQAT_CPP_MODE
 {
 
-/** Whether a job goes on; no: its call ends with EQAT_CANCELLED and everything consistent. */
-enum class proceed { no, yes };
-
-using progress_fn = std::function<proceed(const eqat_progress &progress)>;
 /** A loss of the caller's, made of ops on the tape: eqat_block_loss_fn. */
 using block_loss_fn =
     std::function<outcome<tensor>(tape &tape, const tensor &y, const tensor &target)>;
@@ -56,32 +52,13 @@ namespace detail
 /** The callbacks of one job, which live as long as the C job; and its data's. */
 struct job_calls {
     std::shared_ptr<home> where;
-    progress_fn progress, between;
+    progress_call progress, between;
     block_loss_fn loss;
     e2e_loss_fn e2e_loss;
     reduce_fn reduce;
     gradient_call gradient;
     std::shared_ptr<void> data;
 
-    static std::int32_t tell(job_calls &job, const progress_fn &call, const eqat_progress &p)
-    {
-        proceed next = proceed::no;
-        job.where->guard([&]() -> outcome<void> {
-            next = call(p);
-            return outcome<void>();
-        });
-        return next == proceed::no;
-    }
-    static std::int32_t call_progress(void *user, const eqat_progress *p)
-    {
-        auto *job = static_cast<job_calls *>(user);
-        return tell(*job, job->progress, *p);
-    }
-    static std::int32_t call_between(void *user, const eqat_progress *p)
-    {
-        auto *job = static_cast<job_calls *>(user);
-        return tell(*job, job->between, *p);
-    }
     static eqat_status call_loss(void *user, eqat_tape *raw, eqat_tensor *y, eqat_tensor *target,
                                  eqat_tensor **loss)
     {
@@ -115,18 +92,12 @@ struct job_calls {
     /** Of what both kinds of jobs have: those that the caller gave replace the C ones in `raw`. */
     template <class Options, class Raw> void enter(const Options &o, Raw &raw)
     {
-        progress = o.on_progress;
-        between = o.on_between;
+        progress = {where, o.on_progress};
+        between = {where, o.on_between};
         reduce = o.on_reduce;
         gradient = {where, o.on_gradient};
-        if (progress) {
-            raw.progress = call_progress;
-            raw.progress_user = this;
-        }
-        if (between) {
-            raw.between = call_between;
-            raw.between_user = this;
-        }
+        progress.enter(raw.progress, raw.progress_user);
+        between.enter(raw.between, raw.between_user);
         if (gradient.call) {
             raw.gradient = call_gradient;
             raw.gradient_user = &gradient;
@@ -347,13 +318,8 @@ inline outcome<eqat_perplexity> perplexity(const model &m, const data &d,
                                            const eval_options &options = eval_options())
 {
     eqat_eval_options raw = options;
-    detail::job_calls calls;
-    calls.where = m.where();
-    calls.progress = options.on_progress;
-    if (calls.progress) {
-        raw.progress = detail::job_calls::call_progress;
-        raw.progress_user = &calls;
-    }
+    detail::progress_call call{m.where(), options.on_progress};
+    call.enter(raw.progress, raw.progress_user);
     eqat_perplexity out{};
     out.struct_size = sizeof out;
     eqat_status status = eqat_eval_perplexity(m.get(), d.get(), &raw, &out);

@@ -97,8 +97,21 @@ def test_progress_bars(model, text, quick, bars):
     assert float(training.postfix["loss"]) > 0 and float(training.postfix["val"]) > 0
     passed = [what for n, what in training.between if n == 0]
     assert passed[:2] == ["embed 0/5", "embed 1/5"] and "targets 4/5" in passed
+    assert "load 0/7" in passed and "start 6/7" in passed
     assert "now" not in training.postfix and not evaluation.between
     assert evaluation.desc == "eval" and evaluation.n == evaluation.total and evaluation.closed
+
+
+def test_bars_of_rounding_and_saving(model, bars, tmp_path):
+    eqat.rtn(model, bits=2, group_size=32, progress=True)
+    model.save(tmp_path / "out", progress=True)
+    rounding, saving = bars
+    assert (rounding.desc, rounding.total, rounding.n) == ("rtn", 14, 14)
+    assert (saving.desc, saving.total, saving.n) == ("save", 4, 4)
+    assert rounding.closed and saving.closed
+    with pytest.raises(eqat.Cancelled):
+        model.save(tmp_path / "not", progress=lambda told: told.step == 2)
+    assert not (tmp_path / "not").exists()
 
 
 def test_a_bar_is_closed_when_the_call_fails(model, text, quick, bars):

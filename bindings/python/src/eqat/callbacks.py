@@ -106,6 +106,8 @@ _JOB = {
 }
 MADE: dict[str, dict[str, Any]] = {
     "eval": _PROGRESS,
+    "rtn": _PROGRESS,
+    "save": _PROGRESS,
     "block_ap": {**_JOB, "loss": prototypes.block_loss_fn(_block_loss)},
     "e2e_qp": {**_JOB, "loss": prototypes.e2e_loss_fn(_e2e_loss)},
 }

@@ -22,6 +22,8 @@ from .tokenizer import Tokenizer
 OPTIONS = options.Group("model")
 EVAL = options.Group("eval")
 SAVE = options.Group("save")
+CHECK_SAVE = options.Group("save", without=["progress"])
+RTN = options.Group("rtn")
 EVAL_DATA = options.Group("data", only=["seq_len"])
 Path = Union[str, "os.PathLike[str]"]
 
@@ -218,15 +220,16 @@ class Model(Handle):
     def save(self, path: Path, **keywords: Any) -> None:
         """Writes a Hugging Face folder, new or empty: it opens again and gives the same logits, bit
         for bit."""
-        filled = options.fill(self.context, "save", SAVE.take(keywords))
-        struct = ctypes.byref(filled.struct)
-        call_long(self.context, lib.eqat_model_save, self, os.fsencode(path), struct)
+        with progress.shown(SAVE.take(keywords)) as values:
+            filled = options.fill(self.context, "save", values)
+            struct = ctypes.byref(filled.struct)
+            call_long(self.context, lib.eqat_model_save, self, os.fsencode(path), struct)
 
-    @options.options(SAVE)
+    @options.options(CHECK_SAVE)
     def check_save(self, quantizer: Optional[Quantizer] = None, **keywords: Any) -> None:
         """Raises Unsupported, naming why, when the model cannot be saved so: as it is now, and what
         is not quantized, as the quantizer would make it."""
-        filled = options.fill(self.context, "save", SAVE.take(keywords))
+        filled = options.fill(self.context, "save", CHECK_SAVE.take(keywords))
         struct = ctypes.byref(filled.struct)
         call(self.context, lib.eqat_model_check_save, self, quantizer, struct)
 
@@ -264,7 +267,7 @@ def open(path: Path, *, context: Optional[Context] = None, **keywords: Any) -> M
     return Model(path, context, **OPTIONS.take(keywords))
 
 
-@options.options(QUANTIZER)
+@options.options(QUANTIZER, RTN)
 def rtn(
     model: Model,
     *,
@@ -274,5 +277,8 @@ def rtn(
 ) -> Model:
     """Rounds the model's linears to nearest, in place, without training; returns the model."""
     own = quantizer or Quantizer(model.context, rules, **QUANTIZER.take(keywords))
-    call_long(model.context, lib.eqat_model_quantize_rtn, model, own)
+    with progress.shown(RTN.take(keywords)) as values:
+        filled = options.fill(model.context, "rtn", values)
+        struct = ctypes.byref(filled.struct)
+        call_long(model.context, lib.eqat_model_quantize_rtn, model, own, struct)
     return model

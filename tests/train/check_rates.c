@@ -84,7 +84,7 @@ START_TEST(relative_rates_of_e2e_qp)
         bench b = {.ctx = make_context(2, 1)};
         b.model = open_model(b.ctx, "model", EQAT_F32);
         eqat_quantizer *quantizer = make_quantizer(b.ctx, 3, 32);
-        OK(b.ctx, eqat_model_quantize_rtn(b.model, quantizer));
+        OK(b.ctx, eqat_model_quantize_rtn(b.model, quantizer, NULL));
         eqat_quantizer_free(quantizer);
         b.data = make_data(b.ctx, 8, 0, true);
         eqat_e2e_qp_options o;

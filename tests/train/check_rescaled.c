@@ -56,8 +56,8 @@ START_TEST(rounding_is_the_same_bit_for_bit)
 {
     bench a = set_up(&usual), b = rescaled(K);
     same_logits(a.model, b.model, TIME);
-    OK(a.ctx, eqat_model_quantize_rtn(a.model, a.quantizer));
-    OK(b.ctx, eqat_model_quantize_rtn(b.model, b.quantizer));
+    OK(a.ctx, eqat_model_quantize_rtn(a.model, a.quantizer, NULL));
+    OK(b.ctx, eqat_model_quantize_rtn(b.model, b.quantizer, NULL));
     scales_are_normal(&b);
     same_logits(a.model, b.model, TIME);
     tear_down(&a);

@@ -108,8 +108,8 @@ START_TEST(rounding_weights_all_the_same)
 {
     const setting s = start_of(EQAT_INIT_WMSE), p = start_of(EQAT_INIT_MSE);
     bench a = set_up(&s), b = set_up(&p);
-    OK(a.ctx, eqat_model_quantize_rtn(a.model, a.quantizer));
-    OK(b.ctx, eqat_model_quantize_rtn(b.model, b.quantizer));
+    OK(a.ctx, eqat_model_quantize_rtn(a.model, a.quantizer, NULL));
+    OK(b.ctx, eqat_model_quantize_rtn(b.model, b.quantizer, NULL));
     same_logits(a.model, b.model, TIME);
     tear_down(&a);
     tear_down(&b);

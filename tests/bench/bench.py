@@ -280,6 +280,13 @@ class Bench:
                 moved * self.threads / row["sides"]["eqat"]["median_cpu"] / row["memory_rate"][1]
             )
 
+    def cancel_checks(self):
+        """The library's pool, asked and not asked before every task whether to stop."""
+        sizes = dict(tasks=64, steps=2) if self.opt.smoke else {}
+        row = dict(case="cancel-checks", **self.program("cancel_checks", **sizes))
+        self.rows.append(row)
+        self.say(report.cancel_line(row))
+
     # ---- other programs' own measurements ----
 
     def tokenizer(self):
@@ -379,7 +386,7 @@ def parse():
 def main():
     opt, parser = parse()
     every = cases(opt.group_size, opt.smoke)
-    names = [c.name for c in every] + ["pack", "offload", "tokenizer"]
+    names = [c.name for c in every] + ["pack", "cancel-checks", "offload", "tokenizer"]
     patterns = opt.cases.split(",") if opt.cases else QUICK if opt.quick else ["*"]
     chosen = [n for n in names if any(fnmatch.fnmatchcase(n, p) for p in patterns)]
     if opt.list:
@@ -401,6 +408,8 @@ def main():
             b.compare(group)
         if "pack" in chosen:
             b.pack()
+        if "cancel-checks" in chosen:
+            b.cancel_checks()
         if "offload" in chosen:
             for row in offload.rows(b):
                 b.rows.append(row)

@@ -108,6 +108,13 @@ def cells(row):
     )
 
 
+def cancel_line(row):
+    return (
+        f"cancel-checks: {100 * (row['ratio'] - 1):+.2f}% of processor time, "
+        f"with tasks of {1e6 * row['task']:.1f} us"
+    )
+
+
 def table(result):
     rows = [r for r in result["rows"] if "sides" in r]
     lines = []
@@ -138,6 +145,8 @@ def table(result):
     for r in result["rows"]:
         if r["case"].startswith("offload/"):
             lines.append(offload.line(r))
+        if r["case"] == "cancel-checks":
+            lines.append(cancel_line(r))
         if r["case"].startswith("tokenizer/"):
             speed = r["megabytes_per_second"]
             theirs = max(speed["tokenizers"], speed["without_offsets"])

@@ -61,6 +61,7 @@ def main():
                 rounds=1,
             )
         program("pack", "times", "peak", rows=64, cols=256, **steps)
+        program("cancel_checks", "with", "without", "ratio", tasks=64, floats=64, steps=2)
         program("memory_rate", "copy", "triad", "read", mb=1, steps=1)
 
 

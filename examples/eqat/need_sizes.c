@@ -109,7 +109,8 @@ static double e2e_bytes(const need *n, const eqat_model_info *m, const block_siz
 {
     double rows = (double)n->e2e->micro_batch_size * (double)n->e2e_data->seq_len;
     double ends = (m->tied_embeddings ? 1 : 2) * (double)m->vocab_size * (double)m->hidden_size;
-    double trained = (n->e2e->params == EQAT_E2E_SZ ? 2 : 1) * 20 * all->groups;
+    double judged = !n->e2e_val ? 0 : n->e2e->keep == EQAT_KEEP_BEST ? 8 : 4; /* copies */
+    double trained = (n->e2e->params == EQAT_E2E_SZ ? 2 : 1) * (20 + judged) * all->groups;
     double blocks = (double)m->blocks, kept = n->e2e->keep_activations ? blocks : 1;
     double taught = n->e2e->teacher ? ends * element + teacher_bytes(n, m, all, element) : 0;
     return all->packed + trained + ends * element + taught +
@@ -117,13 +118,15 @@ static double e2e_bytes(const need *n, const eqat_model_info *m, const block_siz
         (kept + 1) * activations(m, rows, element) + panels(m, rows, element);
 }
 
-/* States of jobs: all blocks packed, one of them with its masters and moments; then steps and zero
- * points with theirs, beside the last one of Block-AP. */
+/* States of jobs: all blocks packed, one of them with its masters and moments; then scales and zero
+ * points with theirs, and with copies of the last good and the best ones, beside the last state of
+ * Block-AP. */
 static double checkpoint_bytes(const need *n, const block_size *all, const block_size *largest)
 {
     double parts = n->e2e_data && n->e2e->params == EQAT_E2E_SZ ? 2 : 1;
     double blocks = n->data ? all->packed + 12 * largest->weights + 24 * largest->groups : 0;
-    double scales = n->e2e_data ? 12 * parts * all->groups : 0;
+    double each = n->e2e_data ? 16 + (n->e2e->keep == EQAT_KEEP_BEST ? 4 : 0) : 0;
+    double scales = each * parts * all->groups;
     return larger(2 * blocks, blocks + 2 * scales);
 }
 

@@ -6,8 +6,10 @@
 typedef struct block_size {
     double weights; /* in linears */
     double groups;
-    double packed; /* bytes of codes, scales F32 and zero points in memory */
-    double stored; /* bytes of the linears in a file */
+    double packed;  /* bytes of codes, scales F32 and zero points in memory */
+    double stored;  /* bytes of the linears in a file */
+    double moments; /* bytes of those of the inputs, for error feedback */
+    double factor;  /* bytes of what it makes of the largest */
 } block_size;
 
 static double larger(double a, double b) { return a > b ? a : b; }
@@ -45,6 +47,11 @@ static void add_linear(const need *n, const eqat_linear_info *l, block_size *b)
     }
     double groups = weights / (double)(o.group_size > 0 ? o.group_size : (int32_t)l->in_features);
     b->groups += groups;
+    if (o.init == EQAT_INIT_GPTQ) {
+        double square = (double)l->in_features * (double)l->in_features;
+        b->moments += 4 * square;
+        b->factor = larger(b->factor, 12 * square + 4 * weights);
+    }
     b->packed += weights * o.bits / 8 + groups * 5;
     b->stored += is_gguf(n)
         ? weights * gguf_bits(&o) / 8
@@ -90,7 +97,9 @@ static double block_ap_bytes(const need *n, const eqat_model_info *m, const bloc
     double weights = 4 * largest->weights;
     double training = 3 * weights + larger(weights, 2 * activations(m, rows, element)) +
         32 * largest->groups + panels(m, rows, element) + packed;
-    return larger(training, embedding);
+    double start = weights + largest->moments +
+        larger(largest->factor, activations(m, rows, element)) + packed;
+    return larger(larger(training, start), embedding);
 }
 
 /* Streams of a step, and one block. */

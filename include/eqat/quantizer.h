@@ -18,9 +18,12 @@ typedef struct eqat_quantizer eqat_quantizer;
 typedef enum eqat_init {
     EQAT_INIT_MINMAX = 0, /**< the range of the group, made to include 0 */
     EQAT_INIT_MSE = 1,    /**< scale and zero point of least squared error */
-    EQAT_INIT_WMSE = 2    /**< the same, each weight's error weighted by the second moment of its
+    EQAT_INIT_WMSE = 2,   /**< the same, each weight's error weighted by the second moment of its
                              input over the calibration samples; as MSE where there are none, in
                              rounding to nearest */
+    EQAT_INIT_GPTQ = 3    /**< the same, and Block-AP's weights start from GPTQ's error feedback:
+                             each one's rounding error is made up for by the weights that follow.
+                             Without epochs that is GPTQ.  Needs a library built with LAPACK */
 } eqat_init;
 
 /** A fixed zero point costs nothing in storage or speed and makes the code symmetric, which more
@@ -44,8 +47,8 @@ typedef struct eqat_quantizer_options {
 
 /** Writes defaults into the first `struct_size` bytes of *options, and no further. */
 EQAT_API void eqat_quantizer_options_init(eqat_quantizer_options *options, size_t struct_size);
-/** options may be NULL.  Errors: EQAT_INVALID_ARGUMENT (bits or group_size is none of the above).
- */
+/** options may be NULL.  Errors: EQAT_INVALID_ARGUMENT (bits or group_size is none of the above),
+ * EQAT_UNSUPPORTED (EQAT_INIT_GPTQ without LAPACK). */
 EQAT_API eqat_status eqat_quantizer_create(eqat_context *context, eqat_quantizer **out,
                                            const eqat_quantizer_options *options);
 EQAT_API void eqat_quantizer_free(eqat_quantizer *quantizer); /**< NULL is fine */
@@ -67,7 +70,8 @@ EQAT_API bool eqat_quantizer_lookup(const eqat_quantizer *quantizer, const char 
  * no multiple of 32 where there are codes, scales or zero points that are not [N, G]. */
 /** Initial scales s and zero points z, F32 [N, G], for w F32 [N, K]; scales are rounded to what a
  * file stores (fp16) when round_s.  moments: sums or means of the squares of the K inputs, F32 [K],
- * finite and not negative, which EQAT_INIT_WMSE alone reads; NULL: 1 each.  Errors:
+ * or of their products [K, K], finite, the squares not negative, which EQAT_INIT_WMSE and _GPTQ
+ * alone read; NULL: 1 each.  Errors:
  * EQAT_INVALID_ARGUMENT (shapes that do not fit, a dtype). */
 EQAT_API eqat_status eqat_quantizer_init(const eqat_quantizer *quantizer, eqat_tensor *w,
                                          eqat_tensor *moments, bool round_s, eqat_tensor **s,

@@ -107,7 +107,7 @@ eqat_status eqi_quantize(eqi_tensor *w, eqi_tensor *s, eqi_tensor *z, const eqi_
 eqat_status eqi_quantize_minmax(eqi_tensor *w, const eqi_quant_desc *q, eqi_tensor **s,
                                 eqi_tensor **z, eqi_tensor **codes);
 eqat_status eqi_dequantize(const eqi_weight *packed, eqi_dtype dtype, eqi_tensor **out);
-/* sum F32 [K] += column sums of the squares of x [.., K], F32 or BF16. */
+/* sum F32 [K] += column sums of the squares of x [.., K], F32 or BF16; or [K, K] += x^T x. */
 eqat_status eqi_second_moments(eqi_tensor *x, eqi_tensor *sum);
 /* Scales and zero points, F32 [N, G]: of the range or, of least sum h (w - w^)^2, by a search. h
  * F32 [K], finite and not negative, or NULL: 1 everywhere. */

@@ -1,6 +1,7 @@
 #include <math.h>
 
 #include "model/weights.h"
+#include "quant/feedback.h"
 #include "quant/freeze.h"
 #include "train/block_ap.h"
 #include "train/optimizer.h"
@@ -38,6 +39,12 @@ eqat_status eqi_block_ap_take_weights(eqat_block_ap *job)
     return EQAT_OK;
 }
 
+static void drop(eqi_tensor **t)
+{
+    eqi_tensor_unref(*t);
+    *t = NULL;
+}
+
 static void drop_beside(eqi_linear *l)
 {
     for (int t = 0; t < EQI_KIND_TENSORS; t++) {
@@ -52,6 +59,7 @@ static eqat_status take_masters(eqat_block_ap *job)
     for (int i = 0; i < job->work.n_linears; i++) {
         eqi_linear *l = &job->work.linears[i];
         if (!trains(job, l)) continue;
+        if (l->quant.kind && l->quant.init->feedback) drop(&l->weight.w);
         drop_beside(l);
         EQI_RETURN_IF(eqi_block_own_weight(job->model, &job->work, i, EQI_F32));
     }
@@ -68,8 +76,12 @@ static eqat_status start_linear(eqat_block_ap *job, eqi_linear *l, bool values)
     if (!values) now.init = &eqi_starts[EQAT_INIT_MINMAX];
     eqat_status st = quant.kind->start(&now, l->weight.w, l->moments, l->beside);
     if (st != EQAT_OK) return eqi_fail_in(job->ctx, st, "%s", l->name);
+    EQI_RETURN_IF(eqi_quant_check_scales(l->name, l->beside[0], false));
+    if (values && quant.init->feedback)
+        st = eqi_feedback(l->weight.w, l->moments, l->beside[0], l->beside[1], &quant.desc);
+    if (st != EQAT_OK) return eqi_fail_in(job->ctx, st, "%s", l->name);
     l->quant = quant;
-    return eqi_quant_check_scales(l->name, l->beside[0], false);
+    return EQAT_OK;
 }
 
 /* May be called again after a failure. */
@@ -173,12 +185,6 @@ static eqat_status begin_stage(eqat_block_ap *job, bool values)
 eqat_status eqi_block_ap_begin_stage(eqat_block_ap *job) { return begin_stage(job, true); }
 
 eqat_status eqi_block_ap_make_stage(eqat_block_ap *job) { return begin_stage(job, false); }
-
-static void drop(eqi_tensor **t)
-{
-    eqi_tensor_unref(*t);
-    *t = NULL;
-}
 
 eqat_status eqi_block_ap_restart_stage(eqat_block_ap *job)
 {

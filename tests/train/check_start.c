@@ -14,29 +14,45 @@ static setting start_of(eqat_init init)
     return s;
 }
 
-/* Adds the squares of a sample's inputs of q, k and v in the first block: the normalised
+/* Without LAPACK a quantizer is refused, and its tests are left out. */
+static bool has_feedback(void)
+{
+    eqat_context *ctx = make_context(1, 0);
+    eqat_quantizer *q;
+    eqat_quantizer_options o;
+    eqat_quantizer_options_init(&o, sizeof o);
+    o.init = EQAT_INIT_GPTQ;
+    eqat_status st = eqat_quantizer_create(ctx, &q, &o);
+    if (st != EQAT_OK) {
+        ck_assert_int_eq(st, EQAT_UNSUPPORTED);
+        ck_assert_str_eq(eqat_context_error(ctx),
+                         "init: found gptq in a library built without LAPACK, expected minmax, mse "
+                         "or wmse");
+    }
+    eqat_quantizer_free(q);
+    eqat_context_free(ctx);
+    return st == EQAT_OK;
+}
+
+/* Adds the products of a sample's inputs of q, k and v in the first block: the normalised
  * embeddings. */
-static void add_squares(const float *x, const float *gain, double *sum)
+static void add_products(const float *x, const float *gain, double sum[HIDDEN][HIDDEN])
 {
     for (int t = 0; t < TIME; t++, x += HIDDEN) {
-        double mean = 0;
+        double mean = 0, y[HIDDEN];
         for (int i = 0; i < HIDDEN; i++) mean += (double)x[i] * (double)x[i] / HIDDEN;
-        for (int i = 0; i < HIDDEN; i++) {
-            double y = (double)x[i] / sqrt(mean + EPS) * (double)gain[i];
-            sum[i] += y * y;
-        }
+        for (int i = 0; i < HIDDEN; i++) y[i] = (double)x[i] / sqrt(mean + EPS) * (double)gain[i];
+        for (int i = 0; i < HIDDEN; i++)
+            for (int j = 0; j < HIDDEN; j++) sum[i][j] += y[i] * y[j];
     }
 }
 
-static eqat_tensor *moments_by_hand(bench *b, eqat_block_ap *job)
+static void moments_by_hand(bench *b, eqat_block_ap *job, double sum[HIDDEN][HIDDEN])
 {
-    static const int64_t hidden = HIDDEN;
-    double sum[HIDDEN] = {0};
-    float stored[HIDDEN];
     int64_t n;
     int32_t ids[TIME];
     eqat_tape *tape;
-    eqat_tensor *out;
+    memset(sum, 0, HIDDEN * sizeof *sum);
     float *gain = read_floats(eqat_block_ap_parameter(job, "input_layernorm.weight"), &n);
     OK(b->ctx, eqat_tape_create(b->ctx, &tape));
     eqat_tape_set_recording(tape, false);
@@ -47,14 +63,23 @@ static eqat_tensor *moments_by_hand(bench *b, eqat_block_ap *job)
             .struct_size = sizeof batch, .ids = ids, .batch = 1, .time = TIME};
         OK(b->ctx, eqat_model_embed(b->model, tape, &batch, &x));
         float *values = read_floats(x, &n);
-        add_squares(values, gain, sum);
+        add_products(values, gain, sum);
         free(values);
         eqat_tensor_free(x);
     }
-    for (int i = 0; i < HIDDEN; i++) stored[i] = (float)sum[i];
-    OK(b->ctx, eqat_tensor_create(b->ctx, &out, EQAT_F32, 1, &hidden, stored));
     eqat_tape_free(tape);
     free(gain);
+}
+
+static eqat_tensor *diagonal_by_hand(bench *b, eqat_block_ap *job)
+{
+    static const int64_t hidden = HIDDEN;
+    double sum[HIDDEN][HIDDEN];
+    float stored[HIDDEN];
+    eqat_tensor *out;
+    moments_by_hand(b, job, sum);
+    for (int i = 0; i < HIDDEN; i++) stored[i] = (float)sum[i][i];
+    OK(b->ctx, eqat_tensor_create(b->ctx, &out, EQAT_F32, 1, &hidden, stored));
     return out;
 }
 
@@ -79,7 +104,7 @@ START_TEST(scales_come_of_the_moments_of_the_inputs)
     eqat_tensor *w, *scale, *zero, *plain_scale, *plain_zero;
     OK(b.ctx, eqat_block_ap_create(b.model, &job, b.quantizer, b.data, &o));
     OK(b.ctx, eqat_block_ap_begin(job));
-    eqat_tensor *moments = moments_by_hand(&b, job);
+    eqat_tensor *moments = diagonal_by_hand(&b, job);
     static const char *const names[] = {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"};
     for (size_t i = 0; i < EQI_COUNT(names); i++) {
         char name[64];
@@ -128,7 +153,8 @@ static int32_t cancel_at(void *user, const eqat_progress *p)
 
 START_TEST(measuring_can_be_cancelled)
 {
-    const setting s = start_of(EQAT_INIT_WMSE);
+    if (_i && !has_feedback()) return;
+    const setting s = start_of(_i ? EQAT_INIT_GPTQ : EQAT_INIT_WMSE);
     const char *expected = one_call(&s, "expected");
     for (int64_t at = 0; at < 8; at += 3) {
         bench b = set_up(&s);
@@ -152,12 +178,110 @@ START_TEST(measuring_can_be_cancelled)
 }
 END_TEST
 
+/* ---- error feedback ---- */
+
+/* By Gauss and Jordan. */
+static void invert(double a[HIDDEN][HIDDEN], double out[HIDDEN][HIDDEN])
+{
+    for (int i = 0; i < HIDDEN; i++)
+        for (int j = 0; j < HIDDEN; j++) out[i][j] = i == j;
+    for (int p = 0; p < HIDDEN; p++) {
+        double pivot = a[p][p];
+        for (int j = 0; j < HIDDEN; j++) {
+            a[p][j] /= pivot;
+            out[p][j] /= pivot;
+        }
+        for (int i = 0; i < HIDDEN; i++) {
+            double factor = a[i][p];
+            for (int j = 0; j < HIDDEN && i != p; j++) {
+                a[i][j] -= factor * a[p][j];
+                out[i][j] -= factor * out[p][j];
+            }
+        }
+    }
+}
+
+/* Optimal Brain Quantization, of which GPTQ is the fast form, on one row in the order of falling
+ * moments: the error of each weight goes to those that are left, and its row and column leave the
+ * inverse. */
+static void feed_back(double *w, const float *s, const float *z, double inverse[HIDDEN][HIDDEN],
+                      const double *moment)
+{
+    bool done[HIDDEN] = {false};
+    double h[HIDDEN][HIDDEN];
+    memcpy(h, inverse, sizeof h);
+    for (int step = 0; step < HIDDEN; step++) {
+        int j = -1;
+        for (int i = 0; i < HIDDEN; i++)
+            if (!done[i] && (j < 0 || moment[i] > moment[j])) j = i;
+        double scale = (double)s[j / 32], zero = (double)z[j / 32],
+               code = fmin(fmax(rint(w[j] / scale) + zero, 0), 3),
+               error = (w[j] - (code - zero) * scale) / h[j][j];
+        done[j] = true;
+        for (int i = 0; i < HIDDEN; i++)
+            if (!done[i]) w[i] -= error * h[j][i];
+        for (int a = 0; a < HIDDEN; a++)
+            for (int b = 0; b < HIDDEN; b++)
+                if (a != j && b != j) h[a][b] -= h[a][j] * h[j][b] / h[j][j];
+    }
+}
+
+START_TEST(masters_start_from_error_feedback)
+{
+    if (!has_feedback()) return;
+    const setting gptq = start_of(EQAT_INIT_GPTQ), wmse = start_of(EQAT_INIT_WMSE);
+    bench b = set_up(&gptq), p = set_up(&wmse);
+    eqat_block_ap_options o = fast_options();
+    eqat_block_ap *job, *plain;
+    double sum[HIDDEN][HIDDEN], inverse[HIDDEN][HIDDEN], moment[HIDDEN], mean = 0;
+    int64_t n;
+    OK(b.ctx, eqat_block_ap_create(b.model, &job, b.quantizer, b.data, &o));
+    OK(b.ctx, eqat_block_ap_begin(job));
+    OK(p.ctx, eqat_block_ap_create(p.model, &plain, p.quantizer, p.data, &o));
+    OK(p.ctx, eqat_block_ap_begin(plain));
+    ck_assert(close(eqat_block_ap_parameter(job, "self_attn.q_proj.scales"),
+                    eqat_block_ap_parameter(plain, "self_attn.q_proj.scales")));
+    float *w = read_floats(eqat_block_ap_parameter(plain, "self_attn.q_proj.weight"), &n),
+          *s = read_floats(eqat_block_ap_parameter(job, "self_attn.q_proj.scales"), &n),
+          *z = read_floats(eqat_block_ap_parameter(job, "self_attn.q_proj.zeros"), &n),
+          *found = read_floats(eqat_block_ap_parameter(job, "self_attn.q_proj.weight"), &n);
+    moments_by_hand(&b, job, sum);
+    for (int i = 0; i < HIDDEN; i++) mean += (moment[i] = sum[i][i]) / HIDDEN;
+    for (int i = 0; i < HIDDEN; i++) sum[i][i] += 0.01 * mean;
+    invert(sum, inverse);
+    int same = 0, moved = 0, rows = (int)(n / HIDDEN);
+    for (int r = 0; r < rows; r++) {
+        double row[HIDDEN], apart = 0, way = 0;
+        for (int i = 0; i < HIDDEN; i++) row[i] = (double)w[r * HIDDEN + i];
+        feed_back(row, s + r * 2, z + r * 2, inverse, moment);
+        for (int i = 0; i < HIDDEN; i++) {
+            apart = fmax(apart, fabs(row[i] - (double)found[r * HIDDEN + i]));
+            way = fmax(way, fabs((double)(w[r * HIDDEN + i] - found[r * HIDDEN + i])));
+        }
+        same += apart < 1e-3 * (double)s[r * 2];
+        moved += way > 0.1 * (double)s[r * 2];
+    }
+    /* A weight between two codes may be rounded otherwise, and the rest of its row with it. */
+    ck_assert_msg(same >= rows - 2, "%d of %d rows", same, rows);
+    ck_assert_int_ge(moved, rows - 2);
+    free(w);
+    free(s);
+    free(z);
+    free(found);
+    eqat_block_ap_free(job);
+    eqat_block_ap_free(plain);
+    tear_down(&b);
+    tear_down(&p);
+}
+END_TEST
+
 int main(void)
 {
     TCase *tc = tcase_create("start");
     tcase_add_unchecked_fixture(tc, write_small_model, scratch_clean);
     tcase_add_loop_test(tc, scales_come_of_the_moments_of_the_inputs, 0, 2);
     tcase_add_test(tc, rounding_weights_all_the_same);
-    tcase_add_test(tc, measuring_can_be_cancelled);
+    tcase_add_loop_test(tc, measuring_can_be_cancelled, 0, 2);
+    tcase_add_test(tc, masters_start_from_error_feedback);
     return run_case("starts", tc, CK_NOFORK);
 }

@@ -160,6 +160,29 @@ class Quantize(Case):
             (kept,) = block["kept"]
             self.assertEqual((kept["epoch"], kept["val_loss"]), (-1, kept["start_loss"]))
 
+    def test_recipes(self):
+        """What is given besides comes after a recipe, wherever it stands; the record has all."""
+        few = ["--calib", self.train, *FEW, "--method", "efficientqat", "--e2e-train-size", 4]
+        few += ["--e2e-seq-len", 64, "--e2e-lr-unit", "absolute"]
+        self.quantize(self.out, *few, "--recipe", "best")
+        run = log_of(self.out)[0]
+        self.assertEqual((run["recipe"], run["teacher"]), ("best", self.model))
+        options = run["options"]
+        self.assertEqual(options["quantizer"]["init"], "wmse")
+        self.assertEqual(options["block_ap"]["lr_unit"], "relative")
+        self.assertEqual(options["e2e_qp"]["lr_unit"], "absolute")
+        self.assertIs(options["e2e_qp"]["train_norms"], True)
+        own = os.path.join(self.tmp, "own")
+        self.quantize(own, *few, "--recipe=best", "--teacher", "none")
+        self.assertNotIn("teacher", log_of(own)[0])
+        paper = os.path.join(self.tmp, "paper")
+        self.quantize(paper, *few)
+        run = log_of(paper)[0]
+        self.assertEqual((run["recipe"], run["options"]["block_ap"]["batch_size"]), ("paper", 2))
+        self.assertNotIn("teacher", run)
+        quantize = ["quantize", self.model, "--out", self.tmp + "/no", "--calib", self.train]
+        self.refused(*quantize, "--recipe", "worst", code=2, says=["--recipe", "paper or best"])
+
     def test_a_teacher(self):
         packed, plain, taught, resumed = (os.path.join(self.tmp, n) for n in "abcd")
         self.quantize(packed, "--calib", self.train, *FEW)

@@ -160,6 +160,27 @@ def test_e2e_qp_keeps_what_validates_best(folder, text):
         eqat.efficientqat(other, text, **{**SIZE, **lesson, "e2e_val_size": 0})
 
 
+def test_recipes_give_what_is_not_said(folder, text):
+    few = {**SIZE, "bits": 2, "group_size": 32, "epochs": 1, "e2e_seq_len": 32}
+    few.update(e2e_train_size=6, e2e_batch_size=2)
+    said = {"init": "wmse", "batch_size": 1, "lr_unit": "relative"}
+    said.update(e2e_train_norms=True, e2e_lr_unit="relative")
+
+    def trained(**keywords):
+        model = eqat.open(folder, threads=1, compute_dtype="f32", seed=3)
+        eqat.efficientqat(model, text, **{**few, **keywords})
+        return scales(model)
+
+    best = trained(recipe="best")
+    assert np.array_equal(best, trained(recipe="best", **said))
+    assert not np.array_equal(best, trained(recipe="best", e2e_teacher=None))
+    assert not np.array_equal(best, trained(recipe="best", init="minmax"))
+    assert np.array_equal(trained(), trained(recipe="paper"))
+    assert np.array_equal(trained(**said), trained(recipe="best", e2e_teacher=None))
+    with pytest.raises(ValueError, match="recipe: found 'worst', expected paper or best"):
+        trained(recipe="worst")
+
+
 def test_a_loss_of_e2e_qp_sees_its_batch(folder, text):
     seen = []
 

@@ -1,7 +1,8 @@
 """Whole recipes in one call: Block-AP, E2E-QP, and EfficientQAT, which is both."""
 
 import ctypes
-from typing import Any, Iterator, Optional
+from collections.abc import Iterator
+from typing import Any, Optional
 
 from . import options
 from .data import OPTIONS as DATA

@@ -1,4 +1,5 @@
 import gc
+import signal
 
 import numpy as np
 import pytest
@@ -6,6 +7,11 @@ import tiny
 
 import eqat
 from eqat.handle import Handle
+
+
+# A shell's background jobs ignore it, and then Python takes no KeyboardInterrupt from it.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -77,8 +77,9 @@ int64_t eqi_block_ap_first_epoch(const eqat_block_ap *job, int64_t block);
 
 /* The stage that a linear of any block trains in. A way to divide blocks is one more term here. */
 int64_t eqi_block_ap_stage_of(const eqat_block_ap *job, const eqi_linear *linear);
-/* Fills job->work, which is to go with eqi_block_drop after a failure, from stage job->stage on. */
-eqat_status eqi_block_ap_take_weights(eqat_block_ap *job);
+/* Fills job->work, which is to go with eqi_block_drop after a failure, from stage job->stage on;
+ * told: options.between is asked before every linear. */
+eqat_status eqi_block_ap_take_weights(eqat_block_ap *job, bool told);
 /* Masters, initial scales and zero points, and the optimizer of stage job->stage, unless they are
  * there. The streams are where its steps need them. After a failure the next call does it. */
 eqat_status eqi_block_ap_begin_stage(eqat_block_ap *job);

@@ -25,7 +25,7 @@ static eqat_status tell(eqat_block_ap *job, const char *work, int linear)
 
 /* ---- to work ---- */
 
-eqat_status eqi_block_ap_take_weights(eqat_block_ap *job)
+eqat_status eqi_block_ap_take_weights(eqat_block_ap *job, bool told)
 {
     eqi_block *b = &job->work;
     EQI_RETURN_IF(eqi_block_outline(job->model, job->block, b));
@@ -33,7 +33,7 @@ eqat_status eqi_block_ap_take_weights(eqat_block_ap *job)
     for (int i = 0; i < b->n_linears; i++) {
         int64_t stage = eqi_block_ap_stage_of(job, &b->linears[i]);
         eqi_dtype dtype = stage == job->stage ? EQI_F32 : job->model->compute;
-        EQI_RETURN_IF(tell(job, "load", i));
+        if (told) EQI_RETURN_IF(tell(job, "load", i));
         if (stage >= job->stage) EQI_RETURN_IF(eqi_block_own_weight(job->model, b, i, dtype));
     }
     return EQAT_OK;

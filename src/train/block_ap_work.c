@@ -129,17 +129,18 @@ static void forget_steps(eqat_block_ap *job)
     eqi_block_ap_forget_outcomes(job);
 }
 
-static eqat_status take_weights(eqat_block_ap *job, int64_t stage)
+static eqat_status take_weights(eqat_block_ap *job, int64_t stage, bool told)
 {
     job->stage = stage;
     job->model->job = EQI_JOB_BLOCK_AP;
     job->model->job_block = job->block;
-    return eqi_block_ap_take_weights(job);
+    return eqi_block_ap_take_weights(job, told);
 }
 
 eqat_status eqi_block_ap_take_block(eqat_block_ap *job, int64_t stage)
 {
-    eqat_status st = take_weights(job, stage);
+    /* Of a state that is being read, which a cancel would leave half in hand. */
+    eqat_status st = take_weights(job, stage, false);
     if (st == EQAT_OK) st = eqi_block_ap_make_stage(job);
     if (st != EQAT_OK) give_up(job);
     return st;
@@ -152,7 +153,7 @@ eqat_status eqat_block_ap_begin(eqat_block_ap *job)
     EQI_RETURN_IF(expect_idle(job));
     EQI_RETURN_IF(eqi_block_ap_catch_up(job));
     forget_steps(job);
-    EQI_GOTO(failed, take_weights(job, 0));
+    EQI_GOTO(failed, take_weights(job, 0, true));
     /* Targets are made once, however often the block is begun. */
     if (eqi_streams_blocks(job->streams, EQI_STREAM_FULL) == job->block)
         EQI_GOTO(failed, advance(job, EQI_STREAM_FULL, &job->work, "targets", job->block));

@@ -476,6 +476,21 @@ START_TEST(options_start_with_the_librarys_defaults)
 }
 END_TEST
 
+START_TEST(recipes_by_name)
+{
+    auto context = MUST(eqat::context::create());
+    auto names = eqat::recipe_names();
+    ck_assert(names == (std::vector<std::string>{"paper", "best"}));
+    eqat::block_ap_options o;
+    MUST(eqat::take_recipe(context, "best", "block_ap", o));
+    ck_assert_int_eq(o.lr_unit, EQAT_LR_RELATIVE);
+    FAILS(EQAT_INVALID_ARGUMENT, "worst", eqat::take_recipe(context, "worst", "block_ap", o));
+    auto said = eqat::recipe_options("best", "run");
+    ck_assert(said.size() == 1 && said[0].first == "teacher" && said[0].second == "source");
+    ck_assert(eqat::recipe_options("best", "nothing").empty());
+}
+END_TEST
+
 START_TEST(a_context_calls_back)
 {
     std::size_t given = 0;
@@ -572,6 +587,7 @@ int main(void)
     tcase_add_test(tc, samples);
     tcase_add_test(tc, records_of_the_callers);
     tcase_add_test(tc, options_start_with_the_librarys_defaults);
+    tcase_add_test(tc, recipes_by_name);
     tcase_add_test(tc, a_context_calls_back);
 #ifndef EQAT_NO_EXCEPTIONS
     tcase_add_test(tc, what_the_log_throws_comes_out);

@@ -377,7 +377,7 @@ START_TEST(early_stop_ends_a_stage)
     eqat_block_ap_options o = at_a_time(2);
     o.epochs = 5;
     o.early_stop = 2;
-    o.quant_lr = 0;
+    o.quant_lr = 1e-30;
     o.weight_lr = -1;
     eqat_block_ap *job = create(&b, &o);
     OK(b.ctx, eqat_block_ap_run(job));

@@ -3,6 +3,8 @@
 #ifndef EQAT_OPTIONS_HPP
 #define EQAT_OPTIONS_HPP
 
+#include <utility>
+
 #include "eqat/options.h"
 #include "train.hpp"
 
@@ -61,6 +63,27 @@ outcome<void> set_option(const context &c, Options &options, const char *field, 
     if (status != EQAT_OK)
         return detail::give_up<void>(error(status, c ? eqat_context_error(c.get()) : ""));
     return outcome<void>();
+}
+
+/** The names of all recipes. */
+inline std::vector<std::string> recipe_names()
+{
+    std::vector<std::string> names;
+    while (const char *name = eqat_recipe_name(names.size())) names.emplace_back(name);
+    return names;
+}
+
+/** What a recipe says of a group, as fields and texts; none of a recipe or group that is unknown.
+ */
+inline std::vector<std::pair<std::string, std::string>> recipe_options(const std::string &recipe,
+                                                                       const std::string &group)
+{
+    std::vector<std::pair<std::string, std::string>> options;
+    const char *field, *value;
+    while (eqat_recipe_option(recipe.c_str(), group.c_str(), options.size(), &field, &value) ==
+           EQAT_OK)
+        options.emplace_back(field, value);
+    return options;
 }
 
 /** What a recipe says of a group: take_recipe(context, "best", "block_ap", options). */

@@ -506,6 +506,7 @@ static eqat_status make_result(job *j, eqat_status (*run)(job *j, eqat_model *mo
     if (st == EQAT_OK) st = open_model(j, &model);
     if (st == EQAT_OK) st = open_teacher(j);
     if (st == EQAT_OK) st = run(j, model);
+    eqat_model_free(j->e2e.teacher);
     if (st == EQAT_OK) st = output_save(&j->t, &j->out, model, &j->save);
     output_end_stage(&j->t, &j->out, st);
     if (st == EQAT_OK && j->judge.ids) {
@@ -513,7 +514,6 @@ static eqat_status make_result(job *j, eqat_status (*run)(job *j, eqat_model *mo
         return st;
     }
     eqat_model_free(model);
-    eqat_model_free(j->e2e.teacher);
     return st;
 }
 

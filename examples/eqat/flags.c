@@ -5,12 +5,16 @@
 
 #define NAME_MAX_LENGTH 96
 
+static bool is_among(const char *const *words, const char *value)
+{
+    for (size_t i = 0; words[i]; i++)
+        if (!strcmp(words[i], value)) return true;
+    return false;
+}
+
 static bool offered(const flag_group *g, const char *field)
 {
-    if (!g->fields) return true;
-    for (size_t i = 0; g->fields[i]; i++)
-        if (!strcmp(g->fields[i], field)) return true;
-    return false;
+    return !g->fields || is_among(g->fields, field);
 }
 
 /* "e2e-" and "train_size" to "e2e-train-size" */
@@ -145,6 +149,20 @@ static int append(const flag_set *set, const flag_own *own, const char *value)
     return -1;
 }
 
+static int word_error(const flag_set *set, const flag_own *own, const char *value)
+{
+    char name[NAME_MAX_LENGTH], expected[256] = "";
+    size_t used = 0;
+    for (size_t i = 0; own->words[i] && used < sizeof expected; i++)
+        used += (size_t)snprintf(expected + used, sizeof expected - used, "%s%s",
+                                 !i                      ? ""
+                                     : own->words[i + 1] ? ", "
+                                                         : " or ",
+                                 own->words[i]);
+    snprintf(name, sizeof name, "%s: found \"%.40s\"", own->name, value);
+    return usage_error(set, "--%s, expected %s", name, expected);
+}
+
 /* Finds a flag by the name in `arg`; stores the value. Returns -1 when stored, -2 when no such
  * flag, else an exit code. */
 static int store(const flag_set *set, const char *arg, const char *name, const char *value,
@@ -161,6 +179,7 @@ static int store(const flag_set *set, const char *arg, const char *name, const c
         }
         if (!value) return usage_error(set, "--%s: expected a value: %s", name, o->value);
         if (o->list) return append(set, o, value);
+        if (o->words && !is_among(o->words, value)) return word_error(set, o, value);
         *o->text = value;
         return -1;
     }

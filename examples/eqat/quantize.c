@@ -17,9 +17,10 @@ static const char *const data_fields[] = {
 static const char *const e2e_data_fields[] = {"train_size", "val_size", "seq_len", NULL};
 
 #define RECIPE "paper"
-static const char *const recipes[] = {"paper", "best", NULL};
+static const char *recipes[8]; /* the library's, NULL-terminated */
+static const char *const methods[] = {"rtn", "block-ap", "efficientqat", NULL};
 
-typedef enum method { RTN, BLOCK_AP, EFFICIENTQAT } method;
+typedef enum method { RTN, BLOCK_AP, EFFICIENTQAT } method; /* as methods */
 
 typedef struct job {
     tool t;
@@ -56,9 +57,11 @@ static const char *recipe_of(int argc, char **argv)
     return recipe;
 }
 
-/* The whole of a recipe; an unknown one leaves what there is, and check_recipe tells. */
+/* The whole of a recipe; an unknown one leaves what there is, and the flags are refused. */
 static void take_recipe(job *j, const char *recipe)
 {
+    for (size_t i = 0; i + 1 < sizeof recipes / sizeof *recipes; i++)
+        if (!(recipes[i] = eqat_recipe_name(i))) break;
     j->recipe = recipe;
     eqat_recipe_take(NULL, recipe, "quantizer", &j->quantizer);
     eqat_recipe_take(NULL, recipe, "data", &j->data);
@@ -121,13 +124,6 @@ static int unused_flag(const job *j, const char *flag, const char *expected)
     return 2;
 }
 
-static int check_recipe(const job *j)
-{
-    for (size_t i = 0; recipes[i]; i++)
-        if (!strcmp(recipes[i], j->recipe)) return -1;
-    return usage_error("--recipe: expected paper or best");
-}
-
 /* None is one, too: it overrides the recipe. */
 static void choose_teacher(job *j)
 {
@@ -146,14 +142,7 @@ static int choose_method(job *j)
                                   : j->e2e_flag;
     const char *name = j->method_name ? j->method_name : j->e2e_file ? "efficientqat" : "block-ap";
     j->method_name = name;
-    if (!strcmp(name, "rtn"))
-        j->method = RTN;
-    else if (!strcmp(name, "block-ap"))
-        j->method = BLOCK_AP;
-    else if (!strcmp(name, "efficientqat"))
-        j->method = EFFICIENTQAT;
-    else
-        return usage_error("--method: expected rtn, block-ap or efficientqat");
+    while (strcmp(methods[j->method], name)) j->method++;
     if (j->method == RTN && calib) return unused_flag(j, calib, "block-ap or efficientqat");
     if (j->method != EFFICIENTQAT && e2e) return unused_flag(j, e2e, "efficientqat");
     if (j->method != RTN && !j->calib_file)
@@ -519,7 +508,6 @@ static eqat_status make_result(job *j, eqat_status (*run)(job *j, eqat_model *mo
 
 int command_quantize(int argc, char **argv)
 {
-    static const char *const methods[] = {"rtn", "block-ap", "efficientqat", NULL};
     job j;
     init(&j, argc, argv);
     const flag_own own[] = {
@@ -589,8 +577,7 @@ int command_quantize(int argc, char **argv)
     if (!j.path) return usage_error("quantize: expected a MODEL");
     if (!j.out.path || !*j.out.path)
         return usage_error("quantize: --out: expected a folder for the result");
-    code = check_recipe(&j);
-    if (code < 0) code = choose_method(&j);
+    code = choose_method(&j);
     if (code < 0) code = rules_check(&j.rules);
     if (code < 0) code = checkpoint_check(&j.kept);
     if (code >= 0) return code;
@@ -648,8 +635,7 @@ int command_e2e_qp(int argc, char **argv)
         return usage_error("e2e-qp: --out: expected a folder for the result");
     if (!j.e2e_file)
         return usage_error("e2e-qp: --data: expected a file of training text or tokens");
-    code = check_recipe(&j);
-    if (code < 0) code = checkpoint_check(&j.kept);
+    code = checkpoint_check(&j.kept);
     if (code >= 0) return code;
     code = open_job(&j, "e2e-qp", argc, argv);
     if (code) return code;

@@ -141,10 +141,10 @@ static eqat_status add_parameters(eqat_block_ap *job)
     int bits;
     EQI_RETURN_IF(fewest_bits(job, &bits));
     int64_t steps = o->epochs * eqat_block_ap_steps(job);
-    double weight_lr = eqi_block_ap_rate(o->weight_lr, o->lr_unit, EQI_WEIGHT, steps, bits),
-           gain_lr = eqi_block_ap_rate(o->weight_lr, o->lr_unit, EQI_GAIN, steps, bits);
+    double weight_lr = eqi_block_ap_rate(o->weight_lr, o->lr_unit, EQI_WEIGHT, steps, bits);
     /* As a share of itself a gain is a scale, one of all groups of its channel. */
-    if (o->lr_unit == EQAT_LR_RELATIVE && o->weight_lr >= 0) gain_lr = o->quant_lr / 4;
+    bool as_scales = o->lr_unit == EQAT_LR_RELATIVE && weight_lr >= 0;
+    double gain_lr = as_scales ? o->quant_lr / 4 : weight_lr;
     for (int i = 0; i < b->n_linears; i++)
         if (trains(job, &b->linears[i]))
             EQI_RETURN_IF(train_linear(job, &b->linears[i], weight_lr));

@@ -6,33 +6,33 @@
 
 const char *const eqi_lr_unit_names[] = {"absolute", "relative", NULL};
 
+static double of_bits(int bits) { return bits == 2 ? 2e-5 : 1e-5; }
+
 static double falling(double first, int64_t steps)
 {
     return first / sqrt((double)(steps > 1 ? steps : 1));
 }
 
 /* Relative rates for one step; they fall with the root of the number of steps, so that many steps
- * reach further than few in all, but not in proportion. Measured: docs/results.md. */
+ * reach further than few in all, but not in proportion. */
 #define FIRST_E2E_RATE 0.02
 static const double first_rate[] = {
     [EQI_WEIGHT] = 0.1,
     [EQI_QUANT] = 0.04,
-    [EQI_GAIN] = 0.01,
 };
 
 double eqi_block_ap_rate(double given, int32_t lr_unit, eqi_mover mover, int64_t steps, int bits)
 {
     if (given != 0) return given;
     if (lr_unit == EQAT_LR_RELATIVE) return falling(first_rate[mover], steps);
-    if (mover == EQI_QUANT) return 1e-4;
-    return bits == 2 ? 2e-5 : 1e-5;
+    return mover == EQI_QUANT ? 1e-4 : of_bits(bits);
 }
 
 double eqi_e2e_qp_rate(double given, int32_t lr_unit, int64_t steps, int bits)
 {
     if (given != 0) return given;
     if (lr_unit == EQAT_LR_RELATIVE) return falling(FIRST_E2E_RATE, steps);
-    return bits == 2 ? 2e-5 : 1e-5;
+    return of_bits(bits);
 }
 
 eqat_status eqi_mean_size(const eqi_tensor *t, double *out)

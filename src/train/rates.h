@@ -5,8 +5,8 @@
 #include "eqat/train.h"
 #include "tensor/tensor.h"
 
-/* What moves at a rate of its own; QUANT: scales and zero points, GAIN: of a norm. */
-typedef enum eqi_mover { EQI_WEIGHT, EQI_QUANT, EQI_GAIN } eqi_mover;
+/* What moves at a rate of its own; QUANT: scales and zero points. */
+typedef enum eqi_mover { EQI_WEIGHT, EQI_QUANT } eqi_mover;
 
 /* Words of eqat_lr_unit. */
 extern const char *const eqi_lr_unit_names[3];

@@ -509,3 +509,18 @@ int32_t save_and_cancel(void *user, const eqat_progress *p)
         OK(s->ctx, eqat_e2e_qp_save(s->e2e_qp, s->path));
     return 1;
 }
+
+eqat_status spoil_gradients(void *user, eqat_tensor *const *parameters, size_t count)
+{
+    spoiler *s = user;
+    int64_t call = s->calls++;
+    for (size_t i = 0; i < count && call >= s->first && call < s->last; i++) {
+        eqat_tensor *g = eqat_tensor_grad(parameters[i]);
+        int64_t n;
+        float *x = read_floats(g, &n);
+        for (int64_t k = 0; k < n; k++) x[k] *= s->factor;
+        ck_assert_int_eq(eqat_tensor_write(g, x, (size_t)n * sizeof *x), EQAT_OK);
+        free(x);
+    }
+    return EQAT_OK;
+}

@@ -131,4 +131,11 @@ typedef struct saver {
 } saver;
 int32_t save_and_cancel(void *user, const eqat_progress *p);
 
+/* A gradient callback that multiplies all gradients by a factor, in some of its calls. */
+typedef struct spoiler {
+    int64_t calls, first, last; /* from the call `first` on, before the call `last` */
+    float factor;
+} spoiler;
+eqat_status spoil_gradients(void *user, eqat_tensor *const *parameters, size_t count);
+
 #endif

@@ -181,7 +181,9 @@ class Quantize(Case):
         self.assertEqual((run["recipe"], run["options"]["block_ap"]["batch_size"]), ("paper", 2))
         self.assertNotIn("teacher", run)
         quantize = ["quantize", self.model, "--out", self.tmp + "/no", "--calib", self.train]
-        self.refused(*quantize, "--recipe", "worst", code=2, says=["--recipe", "paper or best"])
+        says = ['--recipe: found "worst", expected paper or best']
+        self.refused(*quantize, "--recipe", "worst", code=2, says=says)
+        self.refused(*quantize, "--method", "x", code=2, says=["rtn, block-ap or efficientqat"])
 
     def test_a_teacher(self):
         packed, plain, taught, resumed = (os.path.join(self.tmp, n) for n in "abcd")

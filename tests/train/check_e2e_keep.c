@@ -30,27 +30,6 @@ static eqat_e2e_qp_options own_options(void)
     return o;
 }
 
-/* All gradients times a factor, in some epochs. */
-typedef struct spoiler {
-    int64_t calls, first, last;
-    float factor;
-} spoiler;
-
-static eqat_status spoil(void *user, eqat_tensor *const *parameters, size_t count)
-{
-    spoiler *s = user;
-    int64_t call = s->calls++;
-    for (size_t i = 0; i < count && call >= s->first && call < s->last; i++) {
-        eqat_tensor *g = eqat_tensor_grad(parameters[i]);
-        int64_t n;
-        float *x = read_floats(g, &n);
-        for (int64_t k = 0; k < n; k++) x[k] *= s->factor;
-        ck_assert_int_eq(eqat_tensor_write(g, x, (size_t)n * sizeof *x), EQAT_OK);
-        free(x);
-    }
-    return EQAT_OK;
-}
-
 typedef struct outcome {
     double losses[STEPS]; /* of validations */
     eqat_stage_report report;
@@ -175,7 +154,7 @@ START_TEST(what_ends_worse_than_it_began_is_its_start)
 {
     spoiler s = {.last = INT64_MAX, .factor = -1};
     eqat_e2e_qp_options o = own_options();
-    o.gradient = spoil;
+    o.gradient = spoil_gradients;
     o.gradient_user = &s;
     o.lr = 0.02;
     const char *start = rounded("start");
@@ -196,7 +175,7 @@ static eqat_e2e_qp_options uphill_later(spoiler *s)
 {
     eqat_e2e_qp_options o = own_options();
     *s = (spoiler){.first = EPOCH, .last = INT64_MAX, .factor = -100};
-    o.gradient = spoil;
+    o.gradient = spoil_gradients;
     o.gradient_user = s;
     o.max_grad_norm = 0;
     o.keep = EQAT_KEEP_BEST;
@@ -357,7 +336,7 @@ START_TEST(a_run_that_breaks_keeps_what_was_best)
     ck_assert_double_eq_tol(out.report.val_loss, evaluated(out.path), EXACT);
     ck_assert(same_folders(out.path, first_steps("one-less", o, EPOCH - 1)));
     spoiler s = {.last = INT64_MAX, .factor = -1};
-    o.gradient = spoil;
+    o.gradient = spoil_gradients;
     o.gradient_user = &s;
     o.lr = 0.02;
     out = broken("broken-uphill", o);

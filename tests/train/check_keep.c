@@ -9,31 +9,10 @@
 
 enum { STEPS = 4 }; /* of an epoch of two */
 
-typedef struct spoiler {
-    int64_t calls, first, last; /* the calls of the gradient callback that change something */
-    float factor;
-} spoiler;
-
-/* All gradients times a factor. */
-static eqat_status spoil(void *user, eqat_tensor *const *parameters, size_t count)
-{
-    spoiler *s = user;
-    int64_t call = s->calls++;
-    for (size_t i = 0; i < count && call >= s->first && call < s->last; i++) {
-        eqat_tensor *g = eqat_tensor_grad(parameters[i]);
-        int64_t n;
-        float *x = read_floats(g, &n);
-        for (int64_t k = 0; k < n; k++) x[k] *= s->factor;
-        ck_assert_int_eq(eqat_tensor_write(g, x, (size_t)n * sizeof *x), EQAT_OK);
-        free(x);
-    }
-    return EQAT_OK;
-}
-
 static eqat_block_ap_options options_with(spoiler *s)
 {
     eqat_block_ap_options o = fast_options();
-    o.gradient = s ? spoil : NULL;
+    o.gradient = s ? spoil_gradients : NULL;
     o.gradient_user = s;
     return o;
 }
@@ -126,7 +105,7 @@ static eqat_status uphill_later(void *user, eqat_tensor *const *parameters, size
     int64_t *calls = user;
     spoiler s = {.last = *calls / STEPS % 2, .factor = -100};
     ++*calls;
-    return spoil(&s, parameters, count);
+    return spoil_gradients(&s, parameters, count);
 }
 
 START_TEST(the_best_epoch_on_request)

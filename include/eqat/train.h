@@ -75,7 +75,8 @@ typedef struct eqat_block_ap_options {
     int64_t epochs;       /**< default 2; 0: initial scales and zero points only */
     double quant_lr;      /**< of scales and zero points, in units of lr_unit; default 0: see there;
                              negative: they do not train */
-    double weight_lr;     /**< of weights and norm gains, likewise */
+    double weight_lr;     /**< of weights, likewise; of norm gains, too, but with EQAT_LR_RELATIVE
+                             those have a quarter of quant_lr, unless this is negative */
     double min_lr_factor; /**< the cosine ends at rate times this; default 0.05 */
     int64_t early_stop;   /**< > 0: stop a block after so many epochs without a better validation
                              loss; default 0 */

@@ -164,11 +164,16 @@ class Quantize(Case):
         """What is given besides comes after a recipe, wherever it stands; the record has all."""
         few = ["--calib", self.train, *FEW, "--method", "efficientqat", "--e2e-train-size", 4]
         few += ["--e2e-seq-len", 64, "--e2e-lr-unit", "absolute"]
-        self.quantize(self.out, *few, "--recipe", "best")
+        try:
+            self.quantize(self.out, *few, "--recipe", "best")
+        except AssertionError as refusal:
+            if "built without LAPACK" not in str(refusal):
+                raise
+            self.skipTest("built without LAPACK")
         run = log_of(self.out)[0]
         self.assertEqual((run["recipe"], run["teacher"]), ("best", self.model))
         options = run["options"]
-        self.assertEqual(options["quantizer"]["init"], "wmse")
+        self.assertEqual(options["quantizer"]["init"], "gptq")
         self.assertEqual(options["block_ap"]["lr_unit"], "relative")
         self.assertEqual(options["e2e_qp"]["lr_unit"], "absolute")
         self.assertIs(options["e2e_qp"]["train_norms"], True)

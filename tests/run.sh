@@ -1,7 +1,7 @@
 #!/bin/sh
 # Builds libeqat for release and with AddressSanitizer and UndefinedBehaviorSanitizer and runs every
-# test in both; builds it without oneDNN and LAPACK and runs the tests of products and of linking; ends with
-# "N passed, N failed". Usage: tests/run.sh [BUILD_DIR]
+# test in both; builds it without oneDNN and LAPACK and runs the tests of products and of linking;
+# ends with "N passed, N failed". Usage: tests/run.sh [BUILD_DIR]
 set -eu
 here=$(cd "$(dirname "$0")/.." && pwd)
 work=${1:-$here/build-tests}

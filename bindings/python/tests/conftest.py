@@ -8,7 +8,6 @@ import tiny
 import eqat
 from eqat.handle import Handle
 
-
 # A shell's background jobs ignore it, and then Python takes no KeyboardInterrupt from it.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

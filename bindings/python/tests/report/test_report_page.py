@@ -12,6 +12,7 @@ import pytest
 from eqat.report import report, result
 
 NAME = "<script>alert('x')</script> & \"ü\""
+E2E_VALIDATION = "Training and validation loss of E2E-QP"
 
 
 class Reader(html.parser.HTMLParser):
@@ -119,6 +120,55 @@ def test_e2e_means_are_over_the_steps(run, page):
             assert value == pytest.approx(sum(e[key] for e in part) / len(part))
         begin = last
     assert begin == steps[-1]["step"]
+
+
+def test_e2e_validations_and_what_was_kept(run, page):
+    rows = Reader(page).tables["r1-e2e-validation"]
+    steps = [e for e in run[1] if e["event"] == "step" and e["phase"] == "e2e-qp"]
+    kept = next(e for e in run[1] if e["event"] == "kept")
+    assert rows[1][:3] == [0, "–", kept["start_loss"]] or math.isnan(rows[1][1])
+    told = {e["step"]: e["val_loss"] for e in steps if e["val_loss"] is not None}
+    assert {row[0]: row[2] for row in rows[2:]} == told
+    begin = 0
+    for step, train, _, _ in rows[2:]:
+        part = [e["loss"] for e in steps if begin < e["step"] <= step]
+        assert train == pytest.approx(sum(part) / len(part))
+        begin = step
+    assert [row[0] for row in rows if row[3] == "kept"] == [kept["step"]]
+    assert 0 < kept["step"] < steps[-1]["step"]
+    assert f"Kept was the state behind step {kept['step']} (" in page
+    svg = next(s for s in drawings(page) if s.get("aria-label") == E2E_VALIDATION)
+    (mark,) = [line for line in svg.iter("line") if line.get("class") == "mark"]
+    points = [p for p in svg.iter("path") if p.get("class") == "line s1"]
+    places = re.findall(r"[ML]([\d.]+) ([\d.]+)", points[0].get("d"))
+    assert len(places) == 1 + len(told)
+    at = [0, *told].index(kept["step"])
+    assert float(mark.get("x1")) == pytest.approx(float(places[at][0]), abs=0.2)
+
+
+@pytest.mark.parametrize(
+    ("kept", "told"),
+    [
+        ([], "The log does not tell which state was kept"),
+        ([{"event": "kept", "phase": "e2e-qp", "step": 0, "start_loss": 2.5}], "was the start:"),
+        ([{"event": "kept", "phase": "block-ap", "step": 9}], "does not tell which state"),
+        ([{"event": "kept", "phase": "e2e-qp", "step": None}], "does not tell which state"),
+    ],
+)
+def test_what_was_kept_of_e2e(tmp_path, kept, told):
+    step = {"event": "step", "phase": "e2e-qp", "step": 1, "loss": 2.0, "val_loss": 2.25}
+    path = tmp_path / "log.jsonl"
+    path.write_text(made.lines([made.run_event(), step, *kept]))
+    text = page_of(path)
+    assert told in text
+    assert len(Reader(text).tables["r1-e2e-validation"]) == 2 + (told == "was the start:")
+
+
+def test_without_validations_of_e2e(tmp_path):
+    path = tmp_path / "log.jsonl"
+    path.write_text(made.lines([made.run_event(), {"event": "step", "phase": "e2e-qp", "step": 1,
+                                                   "loss": 2.0, "val_loss": None}]))  # fmt: skip
+    assert "the log has no validation of E2E-QP" in page_of(path)
 
 
 def test_time_and_memory_are_those_of_the_log(run, page):

@@ -85,6 +85,7 @@ class Run:
     header: dict[str, Any] = field(default_factory=dict)
     blocks: dict[int, Block] = field(default_factory=dict)
     e2e: Steps = field(default_factory=Steps)
+    kept: dict[str, Any] = field(default_factory=dict)  # of E2E-QP
     phases: list[dict[str, Any]] = field(default_factory=list)
     evals: list[dict[str, Any]] = field(default_factory=list)
     messages: list[tuple[str, str]] = field(default_factory=list)
@@ -141,6 +142,11 @@ def _block(run: Run, event: dict[str, Any]) -> None:
     block.peak_rss = number(event.get("peak_rss_bytes"))
 
 
+def _kept(run: Run, event: dict[str, Any]) -> None:
+    if event.get("phase") == "e2e-qp":
+        run.kept = event
+
+
 def _log(run: Run, event: dict[str, Any]) -> None:
     run.messages.append((text(event.get("level")), text(event.get("text"))))
 
@@ -150,6 +156,7 @@ _TAKE: dict[str, Callable[[Run, dict[str, Any]], None]] = {
     "step": _step,
     "epoch": _epoch,
     "block": _block,
+    "kept": _kept,
     "phase": lambda run, event: run.phases.append(event),
     "eval": lambda run, event: run.evals.append(event),
     "log": _log,

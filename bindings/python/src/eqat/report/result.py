@@ -37,9 +37,14 @@ class Result:
         return dict(sorted(run.blocks.items())) if run else {}
 
     @property
+    def trained_e2e(self) -> Optional[Run]:
+        """The newest run with E2E-QP in it."""
+        return next((run for run in reversed(self.runs) if len(run.e2e)), None)
+
+    @property
     def e2e(self) -> Steps:
-        """Of the newest run with E2E-QP in it."""
-        return next((run.e2e for run in reversed(self.runs) if len(run.e2e)), Steps())
+        run = self.trained_e2e
+        return run.e2e if run else Steps()
 
     @property
     def quantizing(self) -> Optional[Run]:

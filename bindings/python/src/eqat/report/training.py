@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Optional
 
 import numpy as np
@@ -23,7 +24,7 @@ from .figure import (
     curve,
     smoothed,
 )
-from .log import NAN, Block, Epoch
+from .log import NAN, Block, Epoch, Run, number
 from .result import Result
 from .scale import same_factor
 
@@ -53,9 +54,9 @@ def _block_axis() -> Axis:
 def _loss_table(blocks: dict[int, Block]) -> Table:
     rows: list[list[Cell]] = []
     for index, block in blocks.items():
-        for number, epoch in sorted(block.epochs.items()):
+        for past, epoch in sorted(block.epochs.items()):
             losses = (_first_loss(block), epoch.train_loss, epoch.val_loss)
-            rows.append([units.whole(index), units.whole(number + 1), *map(units.quantity, losses)])
+            rows.append([units.whole(index), units.whole(past + 1), *map(units.quantity, losses)])
     return Table(
         ["block", "epoch", "loss of the first step", "training loss", "validation loss"], rows
     )
@@ -253,13 +254,13 @@ def validation(result: Result) -> Section:
     return section
 
 
-def _with_trend(line: Series) -> list[Series]:
+def _with_trend(line: Series, name: str = "running mean") -> list[Series]:
     """The line itself stands back behind its running mean."""
     window = len(line.x) // 16
     if window < 2:
         return [line]
     line.kind, line.name = "faint", "step" if line.low is None else "mean of steps"
-    trend = Series("running mean", line.x, smoothed(line.y, window), line.color)
+    trend = Series(name, line.x, smoothed(line.y, window), line.color)
     return [line, trend]
 
 
@@ -293,16 +294,91 @@ def e2e_table(result: Result) -> Table:
     return Table(["up to step", "loss", "gradient norm", "learning rate"], rows)
 
 
-def e2e_qp(result: Result) -> Section:
-    section = Section("e2e-qp", "E2E-QP: loss and gradient norm")
+@dataclass
+class Validated:
+    """A validation of E2E-QP, and the training since the one before."""
+
+    step: float  # taken so far; 0: the start
+    train_loss: float
+    val_loss: float
+
+
+def _validations(run: Run) -> list[Validated]:
+    steps = run.e2e
+    since: list[float] = []
+    found = []
+    start = number(run.kept.get("start_loss"))
+    if not math.isnan(start):
+        found.append(Validated(0, NAN, start))
+    for step, loss, val_loss in zip(steps.step, steps.loss, steps.val_loss):
+        if not math.isnan(loss):
+            since.append(loss)
+        if not math.isnan(val_loss):
+            found.append(Validated(step, sum(since) / len(since) if since else NAN, val_loss))
+            since = []
+    return found
+
+
+def _kept_step(run: Run) -> float:
+    """Steps that the kept state has behind it; NaN when the log does not tell."""
+    return number(run.kept.get("step"))
+
+
+def _kept_caption(run: Run) -> str:
+    step, loss = _kept_step(run), number(run.kept.get("val_loss"))
+    if math.isnan(step):
+        return "The log does not tell which state was kept: the phase has not ended."
+    which = f"the state behind step {step:.0f}" if step else "the start"
+    told = "" if math.isnan(loss) else f" (validation {units.plain(loss)})"
+    return f"Kept was {which}{told}: the vertical line."
+
+
+def _validation_table(run: Run, found: list[Validated]) -> Table:
+    kept = _kept_step(run)
+    rows: list[list[Cell]] = [
+        [
+            units.whole(v.step),
+            units.quantity(v.train_loss),
+            units.quantity(v.val_loss),
+            "kept" if v.step == kept else "",
+        ]
+        for v in found
+    ]
+    return Table(["behind step", "training loss since", "validation loss", ""], rows)
+
+
+def e2e_validation(run: Run) -> Shown:
+    title = "Training and validation loss of E2E-QP"
+    found = [v for v in _validations(run) if math.isfinite(v.step)]
+    if not found:
+        return Missing(title, "the log has no validation of E2E-QP (val_size 0?)")
+    at = _array(v.step for v in found)
+    series = _with_trend(curve("training", run.e2e.step, run.e2e.loss, TRAIN, 240), "training")
+    series.append(Series("validation", at, _array(v.val_loss for v in found), VAL))
+    kept = _kept_step(run)
+    marks = [] if math.isnan(kept) else [kept]
+    panel = Panel(series, Axis("step"), Axis("cross-entropy (nats)"), marks=marks)
+    caption = (
+        "Training: a running mean over the steps; validation: of what would be stored, at the "
+        f"start (step 0, where it was measured) and behind steps. {_kept_caption(run)}"
+    )
+    return Figure("e2e-validation", title, caption, [panel], _validation_table(run, found))
+
+
+def _e2e_loss(result: Result) -> Shown:
     panels = _e2e_panels(result) if len(result.e2e) else []
     if not panels:
-        section.shown = [Missing("Loss", "the log has no step of E2E-QP")]
-        return section
+        return Missing("Loss", "the log has no step of E2E-QP")
     caption = "Each step as the log has it"
     if len(result.e2e) > 240:
         caption = "Means of neighbouring steps"
     caption += "; the gradient norm is that before clipping."
-    figure = Figure("e2e-loss", "Loss, gradient norm and rate", caption, panels, e2e_table(result))
-    section.shown = [figure]
+    return Figure("e2e-loss", "Loss, gradient norm and rate", caption, panels, e2e_table(result))
+
+
+def e2e_qp(result: Result) -> Section:
+    section = Section("e2e-qp", "E2E-QP: loss, gradient norm, validation", [_e2e_loss(result)])
+    run = result.trained_e2e
+    if run:
+        section.shown.append(e2e_validation(run))
     return section

@@ -3,6 +3,8 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "identity.h"
+
 int64_t judge_windows(int64_t train, int64_t epochs, int64_t val)
 {
     int64_t afford = train * epochs / 20;
@@ -23,6 +25,20 @@ eqat_status judge_take(tool *t, judge *j, eqat_data *data, int64_t windows)
         if (st != EQAT_OK) return st;
     }
     return EQAT_OK;
+}
+
+bool judge_is_left(tool *t, const output *out)
+{
+    json_t *of = identity_of(t->run);
+    if (!of) return false; /* opening the model tells why */
+    char *digest = identity_digest(of);
+    json_decref(of);
+    json_object_set_new(t->run, "identity", json_string(digest));
+    bool left = !out->force && output_last_has(out->path, "identity", digest) &&
+        !output_log_has(out->path, "judged");
+    free(digest);
+    if (left) tool_say(t, "%s: whole, but not judged: this is made up for", out->path);
+    return left;
 }
 
 void judge_release(judge *j)

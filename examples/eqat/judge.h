@@ -3,6 +3,7 @@
 #ifndef EQAT_TOOL_JUDGE_H
 #define EQAT_TOOL_JUDGE_H
 
+#include "output.h"
 #include "tool.h"
 
 typedef struct judge {
@@ -17,6 +18,9 @@ typedef struct judge {
 int64_t judge_windows(int64_t train, int64_t epochs, int64_t val);
 /* Copies the first so many validation samples. */
 eqat_status judge_take(tool *t, judge *j, eqat_data *data, int64_t windows);
+/* Puts the identity into the run's record. True: in its place is the whole result of the same
+ * command, which was ended before it had judged it. */
+bool judge_is_left(tool *t, const output *out);
 /* Judges a result that is saved; frees it on the way, so that there is never more than one model. A
  * failure is told and leaves worse false: the result is there. */
 void judge_result(

@@ -231,6 +231,25 @@ bool output_last_has(const char *out, const char *key, const char *value)
     return same;
 }
 
+bool output_log_has(const char *out, const char *event)
+{
+    char path[INSIDE], *line = NULL;
+    size_t size = 0;
+    bool found = false;
+    in_folder(out, LOG, path);
+    FILE *f = fopen(path, "rb");
+    while (f && !found && getline(&line, &size, f) >= 0) {
+        if (!strstr(line, event)) continue;
+        json_t *told = json_loads(line, 0, NULL);
+        const char *name = json_string_value(json_object_get(told, "event"));
+        found = name && !strcmp(name, event);
+        json_decref(told);
+    }
+    free(line);
+    if (f) fclose(f);
+    return found;
+}
+
 void output_inherit(tool *t, const char *model)
 {
     char path[INSIDE], piece[1 << 14];

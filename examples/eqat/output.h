@@ -25,6 +25,8 @@ eqat_status output_check(tool *t, const output *out, const eqat_save_options *op
  * last of them has this value of a member. */
 bool output_is_of(const char *out, const json_t *run);
 bool output_last_has(const char *out, const char *key, const char *value);
+/* Whether the log of the folder there has such an event. */
+bool output_log_has(const char *out, const char *event);
 /* Removes the result of that run's first phase. */
 void output_drop_stage(const output *out, const json_t *run);
 /* Tells of a result that is in its place. */

@@ -465,6 +465,8 @@ static void judge_model(job *j, eqat_model *result, long long log_bytes)
     output_log_on(&j->t, &j->out, &j->save, log_bytes);
 }
 
+static bool judges(const job *j) { return j->quantizes && j->method != RTN && !j->judge.off; }
+
 /* Which another run of this command has put in its place; a checkpoint is still there when that one
  * was ended before it had judged it. */
 static eqat_status find_result(job *j)
@@ -472,9 +474,9 @@ static eqat_status find_result(job *j)
     eqat_model *model = NULL;
     eqat_data *data = NULL;
     long long log_bytes = tool_log_bytes(&j->t);
-    bool judges = j->kept.manifest && j->quantizes && j->method != RTN && !j->judge.off;
+    bool left = judges(j) && (j->kept.manifest || !j->kept.dir);
     eqat_status st = output_found(&j->t, &j->out);
-    if (st != EQAT_OK || !judges) return st;
+    if (st != EQAT_OK || !left) return st;
     st = open_model(j, &model);
     if (st == EQAT_OK) st = input_open(&j->t, &j->calib, model, &j->data, &data);
     if (st == EQAT_OK) st = take_windows(j, data);
@@ -490,7 +492,8 @@ static eqat_status make_result(job *j, eqat_status (*run)(job *j, eqat_model *mo
 {
     eqat_model *model = NULL;
     eqat_status st = checkpoint_open(&j->t, &j->kept, &j->out);
-    if (st == EQAT_OK && j->kept.placed) return find_result(j);
+    bool left = !j->kept.dir && judges(j) && judge_is_left(&j->t, &j->out);
+    if (st == EQAT_OK && (j->kept.placed || left)) return find_result(j);
     if (st == EQAT_OK) st = output_check(&j->t, &j->out, &j->save);
     if (st == EQAT_OK) st = open_model(j, &model);
     if (st == EQAT_OK) st = open_teacher(j);

@@ -277,28 +277,37 @@ class Resume(unittest.TestCase):
         self.assertIn(p.returncode, (0, 3, -signal.SIGKILL), err)
         return not any(e["event"] == "judged" for e in events_of(self.log))
 
+    def check_judged_by_the_next_run(self, sig, *kept):
+        command = [EQAT, "quantize", self.model, "--out", self.out, "--group-size", "32"]
+        command += ["--method", "block-ap", "--keep", "last", "--quant-lr", "1e3"]  # harm
+        command += ["--calib", self.train, *DATA, *kept]
+        for _ in range(8):
+            if self.kill_while_judged(command, sig):
+                break
+            shutil.rmtree(self.out)
+        made = files_of(self.out)
+        if not kept:
+            self.refused([*command, "--no-judge"], "not empty")
+            self.refused([*command, "--seed", "3"], "not empty")
+        p = self.start(command)
+        _, err = p.communicate(timeout=120)
+        self.assertEqual(p.returncode, 3, err)
+        self.assertIn("worse than round to nearest", err.decode())
+        log = events_of(os.path.join(self.out, "eqat_log.jsonl"))
+        names = [e["event"] for e in log]
+        self.assertLess(names.index("saved"), names.index("judged"))
+        self.assertEqual((names.count("saved"), names.count("judged")), (1, 1))
+        self.assertEqual(files_of(self.out), made)
+        return command
+
     def test_a_result_is_judged_by_the_next_run(self):
-        harm = ["--method", "block-ap", "--keep", "last", "--quant-lr", "1e3"]
         for sig in (signal.SIGKILL, signal.SIGTERM):
-            command = [EQAT, "quantize", self.model, "--out", self.out, "--group-size", "32"]
-            command += ["--calib", self.train, *DATA, *harm, "--checkpoint-dir", self.kept, *SELDOM]
-            for _ in range(8):
-                if self.kill_while_judged(command, sig):
-                    break
-                shutil.rmtree(self.out)
-            self.assertTrue(os.path.exists(self.kept))
-            made = files_of(self.out)
-            p = self.start(command)
-            _, err = p.communicate(timeout=120)
-            self.assertEqual(p.returncode, 3, err)
-            self.assertIn("worse than round to nearest", err.decode())
-            log = events_of(os.path.join(self.out, "eqat_log.jsonl"))
-            names = [e["event"] for e in log]
-            self.assertLess(names.index("saved"), names.index("judged"))
-            self.assertEqual((names.count("saved"), names.count("judged")), (1, 1))
-            self.assertEqual(files_of(self.out), made)
+            command = self.check_judged_by_the_next_run(sig, "--checkpoint-dir", self.kept, *SELDOM)
             self.assertFalse(os.path.exists(self.kept))
             self.end(command)  # which has nothing left to do
+            shutil.rmtree(self.out)
+            command = self.check_judged_by_the_next_run(sig)
+            self.refused(command, "not empty")  # which is judged, too
             shutil.rmtree(self.out)
 
     def test_a_folder_that_is_replaced_is_never_lost(self):

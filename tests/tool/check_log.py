@@ -121,6 +121,7 @@ class Log(Case):
         )
         config = json.load(open(os.path.join(trained, "eqat_config.json")))
         run, second = config["runs"]
+        self.assertRegex(run.pop("identity"), "^[0-9a-f]{64}$")
         self.assertEqual([run, second], [e for e in log_of(trained) if e["event"] == "run"])
         self.assertEqual((run["command"], second["command"]), ("quantize", "e2e-qp"))
         self.assertEqual((run["seed"], run["method"]), (5, "block-ap"))

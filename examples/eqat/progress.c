@@ -64,7 +64,8 @@ static void work_of_blocks(const tool *t, const eqat_progress *p, double *done, 
 /* What is done of the phase, and the whole. */
 static void work_of(const tool *t, const eqat_progress *p, double *done, double *all)
 {
-    *done = (double)p->step + (p->batches ? (double)p->batch / (double)p->batches : 0);
+    bool part = p->batches && !is_work(p, "load");
+    *done = (double)p->step + (part ? (double)p->batch / (double)p->batches : 0);
     *all = (double)p->steps;
     if (is_of_blocks(p)) work_of_blocks(t, p, done, all);
 }
@@ -113,10 +114,10 @@ static double expect(const tool *t, const eqat_progress *p, double elapsed, doub
 static void work_text(const eqat_progress *p, char *text, size_t size)
 {
     static const char *const names[][2] = {
-        {"embed", "embeddings"},    {"load", "loading linear"},       {"start", "start of linear"},
+        {"embed", "embeddings"},    {"load", "loading part"},         {"start", "start of linear"},
         {"targets", "targets"},     {"inputs", "inputs of the next"}, {"validate", "validation"},
         {"resume", "passed again"}, {"accumulate", "micro-batch"},    {"types", "type of part"},
-        {"moments", "moments"}};
+        {"moments", "moments"},     {"freeze", "rounding of tensor"}, {"sync", "sync"}};
     text[0] = 0;
     for (size_t i = 0; i < sizeof names / sizeof *names && p->batches; i++)
         if (is_work(p, names[i][0]))

@@ -31,10 +31,12 @@ typedef struct eqat_progress {
                          "moments" (of the inputs of a block's linears), "start" (initial scales and
                          zero points are sought), "targets" and "inputs" (the full-precision and the
                          quantized stream move through the block), "validate", "resume" (the streams
-                         move again, behind a load); of E2E-QP "accumulate" and "validate"; of
-                         saving a GGUF file "types" (they are chosen) */
-    int64_t batch;    /**< batches of that work done so far, of "load" and "start" linears, of
-                         "types" blocks; 0 of a step */
+                         move again, behind a load); of E2E-QP "load" (blocks are read, and at last
+                         the ends), "accumulate", "validate" and "freeze" (what was trained is
+                         rounded); of saving a GGUF file "types" (they are chosen), of all saving
+                         "sync" (what was written goes to the disk) */
+    int64_t batch;    /**< batches of that work done so far, of "load" and "start" linears (of
+                         E2E-QP blocks), of "types" blocks, of "freeze" tensors; 0 of a step */
     int64_t batches;  /**< in all; 0 of a step */
 } eqat_progress;
 

@@ -285,8 +285,9 @@ typedef struct eqat_e2e_qp_options {
     eqat_e2e_loss_fn loss; /**< NULL (default): the mean cross-entropy over the labels, without ever
                               holding all logits */
     void *loss_user;       /**< handed to loss */
-    eqat_progress_fn between; /**< called before every micro-batch of a validation and, by run, of a
-                                 step but the first; as in eqat_block_ap_options */
+    eqat_progress_fn between; /**< called before every block that is read when the job is made,
+                                 every micro-batch of a validation and, by run, of a step, and every
+                                 tensor that finish rounds; as in eqat_block_ap_options */
     void *between_user;       /**< handed to between */
     eqat_model *teacher;      /**< NULL (default): none; else another model of the same context,
                                  vocabulary and compute dtype, commonly the one before quantization.

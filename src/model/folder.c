@@ -161,6 +161,7 @@ static eqat_status write_weights(eqat_model *m, const eqi_folder *f, const char 
     EQI_GOTO(done, emit_all(&e));
     e.writing = true;
     EQI_GOTO(done, emit_all(&e));
+    EQI_GOTO(done, eqi_save_tell(m, f->options, "sync", 0));
     eqi_shards *out = e.out;
     e.out = NULL;
     st = eqi_shards_close(out);

@@ -431,6 +431,7 @@ eqat_status eqi_gguf_file_save(eqat_model *m, const char *path, const eqat_save_
     if (st == EQAT_OK) put_types(&e);
     e.writing = true;
     if (st == EQAT_OK) st = emit_all(&e);
+    if (st == EQAT_OK) st = eqi_save_tell(m, o, "sync", 0);
     if (st == EQAT_OK) {
         st = eqi_gguf_finish(e.out);
         e.out = NULL;

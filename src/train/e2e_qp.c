@@ -83,8 +83,13 @@ static eqat_status add_all(eqat_e2e_qp *job, int *bits)
     eqat_model *m = job->model;
     const int none = 9;
     *bits = none;
-    for (int64_t i = 0; i < m->config.blocks; i++) EQI_RETURN_IF(add_block(job, i, bits));
+    int64_t blocks = m->config.blocks, parts = blocks + 1;
+    for (int64_t i = 0; i < blocks; i++) {
+        EQI_RETURN_IF(eqi_e2e_qp_tell(job, "load", 0, i, parts));
+        EQI_RETURN_IF(add_block(job, i, bits));
+    }
     if (*bits == none) return eqi_e2e_qp_refuse_dense(m);
+    EQI_RETURN_IF(eqi_e2e_qp_tell(job, "load", 0, blocks, parts));
     EQI_RETURN_IF(eqi_model_load_ends(m));
     if (!job->options.train_norms) return EQAT_OK;
     return add(job,
@@ -523,26 +528,22 @@ double eqat_e2e_qp_loss(const eqat_e2e_qp *job, int64_t step)
     return mean(sum, (double)labels_of_step(job, step));
 }
 
-eqat_progress eqi_e2e_qp_progress(const eqat_e2e_qp *job, int64_t step, int64_t done)
+/* Rounding twice changes nothing, so what was cancelled half-way can go on. */
+static eqat_status freeze(eqat_e2e_qp *job)
 {
-    return (eqat_progress){
-        .phase = "e2e-qp",
-        .epoch = step / job->steps_per_epoch,
-        .epochs = job->options.epochs,
-        .step = done,
-        .steps = eqat_e2e_qp_steps(job),
-        .loss = NAN,
-        .val_loss = NAN,
-        .grad_norm = NAN,
-        .work = "step",
-    };
+    int64_t steps = eqat_e2e_qp_steps(job), count = (int64_t)job->count;
+    for (int64_t i = 0; i < count; i++) {
+        EQI_RETURN_IF(eqi_e2e_qp_tell(job, "freeze", steps, i, count));
+        EQI_RETURN_IF(eqi_e2e_qp_round(&job->trained[i]));
+    }
+    return EQAT_OK;
 }
 
 eqat_status eqat_e2e_qp_finish(eqat_e2e_qp *job)
 {
     EQI_ENTER_OF(job);
     EQI_RETURN_IF(eqi_e2e_qp_check_step(job, 0));
-    for (size_t i = 0; i < job->count; i++) EQI_RETURN_IF(eqi_e2e_qp_round(&job->trained[i]));
+    EQI_RETURN_IF(freeze(job));
     EQI_RETURN_IF(eqi_e2e_qp_tell_unchanged(job));
     end_training(job, keep);
     job->finished = true;

@@ -78,6 +78,9 @@ eqat_status eqi_e2e_qp_report_loss(eqat_e2e_qp *job, int64_t step);
 
 /* What the loop tells: a step, of which `done` are done. */
 eqat_progress eqi_e2e_qp_progress(const eqat_e2e_qp *job, int64_t step, int64_t done);
+/* Likewise, of what is no step, to `between`. */
+eqat_status eqi_e2e_qp_tell(const eqat_e2e_qp *job, const char *work, int64_t done, int64_t batch,
+                            int64_t batches);
 
 /* ---- validation (e2e_qp_validate.c) ---- */
 /* Loss of the start, before the first step, when it matters; behind a step, when it is due and not

@@ -19,21 +19,12 @@ static eqat_status report(eqat_e2e_qp *job, int64_t step)
     return eqi_report_progress(job->ctx, o->progress, o->progress_user, &p);
 }
 
-static eqat_status between(eqat_e2e_qp *job, int64_t step, int64_t micro)
-{
-    eqat_progress p = eqi_e2e_qp_progress(job, step, step);
-    p.work = "accumulate";
-    p.batch = micro;
-    p.batches = eqat_e2e_qp_micro_steps(job, step);
-    return eqi_report_progress(job->ctx, job->options.between, job->options.between_user, &p);
-}
-
 static eqat_status accumulate_step(eqat_e2e_qp *job, int64_t step)
 {
     int64_t micros = eqat_e2e_qp_micro_steps(job, step);
     eqi_e2e_qp_drop_gradients(job); /* of a step that was cancelled on its way */
     for (int64_t micro = 0; micro < micros; micro++) {
-        eqat_status st = micro ? between(job, step, micro) : EQAT_OK;
+        eqat_status st = eqi_e2e_qp_tell(job, "accumulate", step, micro, micros);
         if (st == EQAT_OK) st = eqat_e2e_qp_accumulate(job, step, micro, NULL);
         if (st == EQAT_OK) continue;
         eqi_e2e_qp_drop_gradients(job);

@@ -34,16 +34,6 @@ static void bring_back(eqat_e2e_qp *job)
 
 /* ---- the mean loss ---- */
 
-static eqat_status between(eqat_e2e_qp *job, int64_t first, int64_t batch)
-{
-    int64_t done = eqat_optimizer_steps(job->optimizer);
-    eqat_progress p = eqi_e2e_qp_progress(job, done ? done - 1 : 0, done);
-    p.work = "validate";
-    p.batch = first / batch;
-    p.batches = (job->val + batch - 1) / batch;
-    return eqi_report_progress(job->ctx, job->options.between, job->options.between_user, &p);
-}
-
 /* Sum over the labels of validation samples from `first` on, and how many these are. */
 static eqat_status add_batch(eqat_e2e_qp *job, int64_t first, int64_t n, double sums[2])
 {
@@ -64,9 +54,10 @@ static eqat_status add_batch(eqat_e2e_qp *job, int64_t first, int64_t n, double 
 static eqat_status add_all(eqat_e2e_qp *job, double sums[2])
 {
     int64_t batch = least(job->options.micro_batch_size, job->sequences);
+    int64_t done = eqat_optimizer_steps(job->optimizer), batches = (job->val + batch - 1) / batch;
     for (int64_t i = 0; i < job->val; i += batch) {
         EQI_RETURN_IF(eqi_check_cancel(job->ctx));
-        EQI_RETURN_IF(between(job, i, batch));
+        EQI_RETURN_IF(eqi_e2e_qp_tell(job, "validate", done, i / batch, batches));
         EQI_RETURN_IF(add_batch(job, i, least(batch, job->val - i), sums));
     }
     return EQAT_OK;

@@ -13,7 +13,7 @@ eqat_progress eqi_e2e_qp_progress(const eqat_e2e_qp *job, int64_t step, int64_t 
         .epoch = step / job->steps_per_epoch,
         .epochs = job->options.epochs,
         .step = done,
-        .steps = eqat_e2e_qp_steps(job),
+        .steps = job->options.epochs * job->steps_per_epoch,
         .loss = NAN,
         .val_loss = NAN,
         .grad_norm = NAN,

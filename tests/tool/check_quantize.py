@@ -67,6 +67,15 @@ class Quantize(Case):
         )
         self.assertEqual(files_of(a), files_of(c))
 
+    def test_a_phase_that_changes_nothing_says_so(self):
+        packed = os.path.join(self.tmp, "packed")
+        self.quantize(packed, "--method", "rtn")
+        z = ["--data", self.train, *E2E, "--e2e-train-size", 64, "--e2e-params", "z", "--e2e-lr"]
+        for rate, still in ((2e-5, True), (0.5, False)):
+            r = self.ok("e2e-qp", packed, "--out", self.out, *z, rate, "--force")
+            self.assertEqual("has changed none of" in r.stderr, still, r.stderr)
+            self.assertEqual(files_of(packed) == files_of(self.out), still)
+
     def test_same_seed_same_files_whatever_the_threads(self):
         outs = [os.path.join(self.tmp, str(i)) for i in range(3)]
         args = [

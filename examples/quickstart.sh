@@ -2,7 +2,8 @@
 # Quantizes a real language model to 2 bits on this machine and shows what each stage of
 # EfficientQAT gains. The model is SmolLM2-135M-Instruct (the GGUF inside a Python package); it is
 # calibrated and evaluated on disjoint chapters of The Debian Administrator's Handbook.
-# Needs about 1 GB of disk and ten minutes on two cores. Usage: examples/quickstart.sh [WORK_DIR]
+# Needs about 1 GB of disk and ten to fifteen minutes on two cores.
+# Usage: examples/quickstart.sh [WORK_DIR]
 set -eu
 here=$(cd "$(dirname "$0")/.." && pwd)
 work=${1:-$here/build-quickstart}
@@ -93,10 +94,10 @@ data="--seq-len 512 --train-size 32 --val-size 2 --sampling consecutive"
 "$eqat" quantize "$model" --out "$work/rtn" $quantize --method rtn --json >"$work/rtn.json"
 # shellcheck disable=SC2086
 "$eqat" quantize "$model" --out "$work/block-ap" $quantize --calib "$work/train.txt" $data \
-    --batch-size 2 --epochs 2 --weight-lr 3e-4 --quant-lr 1e-3 --json >"$work/block-ap.json"
+    --recipe best --epochs 2 --json >"$work/block-ap.json"
 "$eqat" e2e-qp "$work/block-ap" --out "$work/efficientqat" --data "$work/train.txt" \
-    --e2e-seq-len 512 --e2e-train-size 24 --e2e-batch-size 4 --sampling consecutive \
-    --e2e-lr 3e-4 --json >"$work/efficientqat.json"
+    --recipe best --teacher "$model" --e2e-seq-len 512 --e2e-train-size 24 --sampling consecutive \
+    --json >"$work/efficientqat.json"
 for stage in full rtn block-ap efficientqat; do
     path=$work/$stage
     [ $stage = full ] && path=$model

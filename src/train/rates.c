@@ -16,6 +16,8 @@ static double falling(double first, int64_t steps)
 /* Relative rates for one step; they fall with the root of the number of steps, so that many steps
  * reach further than few in all, but not in proportion. */
 #define FIRST_E2E_RATE 0.02
+/* A handful of steps at the rates of so few ends above its start. */
+#define LEAST_E2E_STEPS 100
 static const double first_rate[] = {
     [EQI_WEIGHT] = 0.1,
     [EQI_QUANT] = 0.04,
@@ -31,7 +33,8 @@ double eqi_block_ap_rate(double given, int32_t lr_unit, eqi_mover mover, int64_t
 double eqi_e2e_qp_rate(double given, int32_t lr_unit, int64_t steps, int bits)
 {
     if (given != 0) return given;
-    if (lr_unit == EQAT_LR_RELATIVE) return falling(FIRST_E2E_RATE, steps);
+    if (lr_unit == EQAT_LR_RELATIVE)
+        return falling(FIRST_E2E_RATE, steps < LEAST_E2E_STEPS ? LEAST_E2E_STEPS : steps);
     return of_bits(bits);
 }
 

@@ -80,7 +80,11 @@ START_TEST(relative_rates_of_e2e_qp)
         {"model.layers.1.mlp.down_proj.zeros", true},
         {"model.layers.0.input_layernorm.weight", false},
     };
-    for (int given = 0; given < 2; given++) {
+    const struct {
+        int64_t epochs; /* of two steps */
+        double lr, rate;
+    } runs[] = {{1, 0.25, 0.25}, {1, 0, 0.002}, {200, 0, 0.001}};
+    for (size_t run = 0; run < EQI_COUNT(runs); run++) {
         bench b = {.ctx = make_context(2, 1)};
         b.model = open_model(b.ctx, "model", EQAT_F32);
         eqat_quantizer *quantizer = make_quantizer(b.ctx, 3, 32);
@@ -95,9 +99,10 @@ START_TEST(relative_rates_of_e2e_qp)
         o.train_norms = true;
         o.warmup_ratio = o.max_grad_norm = 0;
         o.lr_unit = EQAT_LR_RELATIVE;
-        o.lr = given ? 0.25 : 0;
+        o.lr = runs[run].lr;
+        o.epochs = runs[run].epochs;
         OK(b.ctx, eqat_e2e_qp_create(b.model, &job, b.data, &o));
-        double rate = given ? 0.25 : 0.02 / sqrt((double)eqat_e2e_qp_steps(job));
+        double rate = runs[run].rate;
         float *before[EQI_COUNT(cases)];
         int64_t n;
         for (size_t i = 0; i < EQI_COUNT(cases); i++)

@@ -37,7 +37,7 @@ bool judge_is_left(tool *t, const output *out)
     bool left = !out->force && output_last_has(out->path, "identity", digest) &&
         !output_log_has(out->path, "judged");
     free(digest);
-    if (left) tool_say(t, "%s: whole, but not judged: this is made up for", out->path);
+    if (left) tool_say(t, "%s: found whole, but not judged; it is judged now", out->path);
     return left;
 }
 

@@ -248,12 +248,8 @@ static eqat_status match(tool *t, checkpoint *c, const json_t *of)
  * it had removed that by the time it was killed, by one that was the same. */
 static bool is_placed(tool *t, checkpoint *c, const json_t *of, const output *out)
 {
-    char *digest = identity_digest(of);
-    json_object_set_new(t->run, "identity", json_string(digest));
     const json_t *run = json_object_get(c->manifest, "run");
-    bool placed = run ? output_is_of(out->path, run)
-                      : !out->force && output_last_has(out->path, "identity", digest);
-    free(digest);
+    bool same = output_is_same(t, out, of), placed = run ? output_is_of(out->path, run) : same;
     if (run) output_drop_stage(out, run);
     return placed;
 }

@@ -10,6 +10,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "identity.h"
+
 #define CONFIG "eqat_config.json"
 #define LOG "eqat_log.jsonl"
 #define INSIDE (PATH_MAX + NAME_MAX + 2) /* room for a path inside such a folder */
@@ -221,13 +223,16 @@ bool output_is_of(const char *out, const json_t *run)
     return found;
 }
 
-bool output_last_has(const char *out, const char *key, const char *value)
+bool output_is_same(tool *t, const output *out, const json_t *of)
 {
-    json_t *config = load_config(out), *runs = json_object_get(config, "runs");
+    char *digest = identity_digest(of);
+    json_object_set_new(t->run, "identity", json_string(digest));
+    json_t *config = load_config(out->path), *runs = json_object_get(config, "runs");
     const json_t *last = json_array_get(runs, json_array_size(runs) - 1);
-    const char *found = json_string_value(json_object_get(last, key));
-    bool same = found && value && !strcmp(found, value);
+    const char *found = json_string_value(json_object_get(last, "identity"));
+    bool same = !out->force && found && digest && !strcmp(found, digest);
     json_decref(config);
+    free(digest);
     return same;
 }
 

@@ -21,10 +21,11 @@ typedef struct output {
 /* What saving would refuse after hours of training is refused before them.  What runs that were
  * killed left beside the place goes, or goes back to it. */
 eqat_status output_check(tool *t, const output *out, const eqat_save_options *options);
-/* Whether eqat_config.json of the folder there names this run among those that made it; whether the
- * last of them has this value of a member. */
+/* Whether eqat_config.json of the folder there names this run among those that made it. */
 bool output_is_of(const char *out, const json_t *run);
-bool output_last_has(const char *out, const char *key, const char *value);
+/* Puts the digest of this identity (identity.h) into the run's record. True: the last run that made
+ * what is there has the same, and it is not to be replaced. */
+bool output_is_same(tool *t, const output *out, const json_t *of);
 /* Whether the log of the folder there has such an event. */
 bool output_log_has(const char *out, const char *event);
 /* Removes the result of that run's first phase. */

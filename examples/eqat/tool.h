@@ -102,6 +102,7 @@ int command_quantize(int argc, char **argv);
 int command_e2e_qp(int argc, char **argv);
 int command_convert(int argc, char **argv);
 int command_eval(int argc, char **argv);
+int command_generate(int argc, char **argv);
 int command_inspect(int argc, char **argv);
 int command_tokenize(int argc, char **argv);
 int command_report(int argc, char **argv); /* does not return when it can be run */

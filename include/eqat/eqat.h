@@ -7,6 +7,7 @@
 #include "eqat/context.h"
 #include "eqat/data.h"
 #include "eqat/eval.h"
+#include "eqat/generate.h"
 #include "eqat/model.h"
 #include "eqat/optimizer.h"
 #include "eqat/options.h"

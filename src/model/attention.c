@@ -44,10 +44,6 @@ static eqat_status extend(eqi_tensor *cache, int64_t length, eqi_tensor **x)
     eqi_tensor *place = NULL, *all = NULL;
     int64_t time = (*x)->v.shape[1];
     eqat_status st;
-    if (length + time > cache->v.shape[1])
-        return eqi_fail(eqi_tensor_ctx(cache), EQAT_INVALID_ARGUMENT,
-                        "keys and values: found %lld positions, expected at most %lld",
-                        (long long)(length + time), (long long)cache->v.shape[1]);
     EQI_GOTO(done, eqi_tensor_slice(cache, &place, 1, length, time));
     EQI_GOTO(done, eqi_tensor_copy(place, *x));
     EQI_GOTO(done, eqi_tensor_slice(cache, &all, 1, 0, length + time));

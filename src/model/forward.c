@@ -350,6 +350,17 @@ done:
     return st;
 }
 
+eqat_status eqi_model_last_logits(eqi_tape *tape, eqat_model *m, eqi_tensor *x, int64_t last_n,
+                                  eqi_tensor **logits)
+{
+    eqi_tensor *last;
+    *logits = NULL;
+    EQI_RETURN_IF(eqi_op_slice(tape, x, 1, x->v.shape[1] - last_n, last_n, &last));
+    eqat_status st = logits_of(tape, m, last, logits);
+    eqi_tensor_unref(last);
+    return st;
+}
+
 /* A pass on the caller's tape, or on one of its own that records nothing. */
 typedef eqat_status (*pass_fn)(eqi_tape *tape, eqat_model *m, const eqat_batch *batch, void *user);
 
@@ -486,10 +497,6 @@ eqat_status eqat_model_logits(eqat_model *m, eqat_tape *tape, eqat_tensor *x, in
     if (last_n < 0 || last_n > time)
         return eqi_fail(m->ctx, EQAT_INVALID_ARGUMENT, "last_n: found %lld, expected 0 to %lld",
                         (long long)last_n, (long long)time);
-    if (last_n == 0) return logits_of(tape, m, x, logits);
-    eqi_tensor *last;
-    EQI_RETURN_IF(eqi_op_slice(tape, x, 1, time - last_n, last_n, &last));
-    eqat_status st = logits_of(tape, m, last, logits);
-    eqi_tensor_unref(last);
-    return st;
+    return last_n == 0 ? logits_of(tape, m, x, logits)
+                       : eqi_model_last_logits(tape, m, x, last_n, logits);
 }

@@ -79,6 +79,9 @@ eqat_status eqi_model_prepare(eqat_model *model, int64_t time);
 /* What the head takes, of what leaves the last block. */
 eqat_status eqi_model_final_norm(eqi_tape *tape, eqat_model *model, eqi_tensor *x,
                                  eqi_tensor **out);
+/* Logits F32 [B, last_n, V] of the last positions. */
+eqat_status eqi_model_last_logits(eqi_tape *tape, eqat_model *model, eqi_tensor *x, int64_t last_n,
+                                  eqi_tensor **logits);
 /* Final norm and chunked cross-entropy against labels I32 [B, T]; from, loss and count as those of
  * eqi_op_linear_cross_entropy. */
 eqat_status eqi_model_head_loss(eqi_tape *tape, eqat_model *model, eqi_tensor *x,

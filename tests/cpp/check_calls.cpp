@@ -310,6 +310,24 @@ END_TEST
 
 /* ---- models ---- */
 
+START_TEST(a_text_grows)
+{
+    setting s;
+    auto ids = some_tokens(16);
+    auto all = MUST(MUST(s.model.forward({ids, 1})).read<float>());
+    auto g = MUST(eqat::generation::create(s.model));
+    MUST(g.feed(std::vector<std::int32_t>(ids.begin(), ids.begin() + 10)));
+    auto last = MUST(MUST(g.feed(ids.data() + 10, 6, 6)).read<float>());
+    ck_assert_uint_eq(last.size() % 6, 0);
+    for (std::size_t i = 0; i < last.size(); i++)
+        ck_assert_float_eq_tol(last[i], all[all.size() - last.size() + i], 1e-4f);
+    ck_assert_int_eq(g.length(), 16);
+    MUST(g.rewind(4));
+    ck_assert_int_eq(g.length(), 4);
+    FAILS(EQAT_INVALID_ARGUMENT, "length: found 5, expected 0 to 4", g.rewind(5));
+}
+END_TEST
+
 START_TEST(passes_of_a_model)
 {
     setting s;
@@ -581,6 +599,7 @@ int main(void)
     tcase_add_test(tc, a_segment_runs_again);
     tcase_add_test(tc, an_optimizer_steps);
     tcase_add_test(tc, passes_of_a_model);
+    tcase_add_test(tc, a_text_grows);
     tcase_add_test(tc, rules_and_linears_from_elsewhere);
     tcase_add_test(tc, text_to_ids_and_back);
     tcase_add_test(tc, a_models_tokenizer_keeps_the_model);

@@ -126,6 +126,16 @@ class Case(unittest.TestCase):
         shutil.copytree(self.model, copy)
         return copy
 
+    def with_tokenizer(self):
+        """The model with a byte-level tokenizer whose 128 ids are those of ASCII, NUL the last."""
+        model = self.broken_copy()
+        letters = [chr(c) for c in (*range(33, 127), *range(257, 290), 256)]
+        json.dump(
+            {c: i for i, c in enumerate(letters)}, open(os.path.join(model, "vocab.json"), "w")
+        )
+        open(os.path.join(model, "merges.txt"), "w").write("#version: 0.2\n")
+        return model
+
     def edit_header(self, model, edit):
         path = os.path.join(model, "model.safetensors")
         raw = open(path, "rb").read()

@@ -246,16 +246,6 @@ class Quantize(Case):
             self.assertEqual(found, expected, name)
         self.assertGreater(self.perplexity(self.out), 1)
 
-    def with_tokenizer(self):
-        """The model with a byte-level tokenizer of its 128 ids."""
-        model = self.broken_copy()
-        letters = [chr(c) for c in (*range(33, 127), *range(161, 173), *range(174, 196))]
-        json.dump(
-            {c: i for i, c in enumerate(letters)}, open(os.path.join(model, "vocab.json"), "w")
-        )
-        open(os.path.join(model, "merges.txt"), "w").write("#version: 0.2\n")
-        return model
-
     def test_text_from_standard_input_or_under_another_key(self):
         model = self.with_tokenizer()
         text = "".join(chr(33 + i * i % 90) for i in range(4096))

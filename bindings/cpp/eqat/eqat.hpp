@@ -33,6 +33,7 @@
 #include "context.hpp"
 #include "data.hpp"
 #include "error.hpp"
+#include "generate.hpp"
 #include "model.hpp"
 #include "optimizer.hpp"
 #include "options.hpp"

@@ -82,6 +82,28 @@ def test_logits_loss_and_pieces(folder, model, ids):
     assert np.array_equal(model.logits(tape, x, 1).numpy(), logits.numpy()[:, -1:])
 
 
+def test_a_text_grows(model, ids):
+    whole = model.forward(ids).numpy()
+    with eqat.Generation(model, batch_size=2) as generation:
+        assert generation and len(generation) == 0
+        first = generation.feed(ids[:, :9]).numpy()
+        np.testing.assert_allclose(first, whole[:, 8:9], atol=1e-5)
+        later = [generation.feed(ids[:, i : i + 1]).numpy()[:, 0] for i in range(9, 16)]
+        np.testing.assert_allclose(np.stack(later, 1), whole[:, 9:], atol=1e-5)
+        generation.rewind(3)
+        assert len(generation) == 3
+        rest = generation.feed(ids[:, 3:], last_n=13).numpy()
+        np.testing.assert_allclose(rest, whole[:, 3:], atol=1e-5)
+        with pytest.raises(ValueError, match=r"shape \[1, 1\], expected \[2, T\]"):
+            generation.feed([3])
+        with pytest.raises(eqat.InvalidArgument, match="length: found 17"):
+            generation.rewind(17)
+    with pytest.raises(ValueError, match="closed"):
+        len(generation)
+    one = eqat.Generation(model)
+    np.testing.assert_allclose(one.feed(ids[0]).numpy()[0, 0], whole[0, -1], atol=1e-5)
+
+
 def test_labels_positions_and_segments(model, ids):
     labels = np.full_like(ids, -1)
     labels[:, 3] = 7

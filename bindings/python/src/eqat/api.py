@@ -15,6 +15,7 @@ from .errors import (
     OutOfMemory,
     Unsupported,
 )
+from .generation import Generation
 from .jobs import E2EQP, BlockAP
 from .library import __version__, library_version
 from .model import Batch, Model, open, rtn
@@ -37,6 +38,7 @@ __all__ = [
     "Exists",
     "FileError",
     "FormatError",
+    "Generation",
     "InvalidArgument",
     "Model",
     "NotFound",

@@ -51,6 +51,7 @@ NAMES = (
     "tokenizer",
     "data",
     "model",
+    "generation",
     "block_ap",
     "e2e_qp",
 )

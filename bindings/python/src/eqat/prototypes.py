@@ -34,6 +34,7 @@ context, tensor, tape = references["context"], references["tensor"], references[
 optimizer, quantizer = references["optimizer"], references["quantizer"]
 tokenizer, data, model = references["tokenizer"], references["data"], references["model"]
 block_ap, e2e_qp = references["block_ap"], references["e2e_qp"]
+generation = references["generation"]
 
 
 def struct(name: str) -> Any:
@@ -84,6 +85,10 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "eqat_data_order": (i64, [data, i64, i64]),
     "eqat_eval_options_init": (None, [struct("eval"), size]),
     "eqat_eval_perplexity": (status, [model, data, struct("eval"), struct("perplexity")]),
+    "eqat_generation_create": (status, [model, i64, out]),
+    "eqat_generation_feed": (status, [generation, i32_array, i64, i64, out]),
+    "eqat_generation_length": (i64, [generation]),
+    "eqat_generation_rewind": (status, [generation, i64]),
     "eqat_model_options_init": (None, [struct("model"), size]),
     "eqat_model_open": (status, [context, out, text, struct("model")]),
     "eqat_model_inspect": (status, [model, struct("model_info")]),

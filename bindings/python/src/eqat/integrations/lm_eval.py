@@ -181,23 +181,16 @@ class EqatLM(TemplateLM):
     # ---- text from a model ----
 
     def generate_until(self, requests: Any, disable_tqdm: bool = False) -> list[str]:
-        texts = [""] * len(requests)
-        jobs = [(i, *self._generation(*request.args)) for i, request in enumerate(requests)]
-        jobs.sort(key=lambda job: (json.dumps(job[2], sort_keys=True), -len(job[1])))
-        with tqdm(total=len(jobs), desc="Texts", disable=disable_tqdm) as bar:
-            while jobs:
-                settings = jobs[0][2]
-                batch = [job for job in jobs[: self.batch_size] if job[2] == settings]
-                jobs = jobs[len(batch) :]
-                made = self._generate([ids for _, ids, _ in batch], settings)
-                for (i, _ids, _settings), text in zip(batch, made):
-                    texts[i] = text
-                    self.cache_hook.add_partial("generate_until", requests[i].args, text)
-                bar.update(len(batch))
+        texts = []
+        # One for all of them: the weights stay in memory as long.
+        with eqat.Generation(self.model) as generation:
+            for request in tqdm(requests, desc="Texts", disable=disable_tqdm):
+                texts.append(self._continue(generation, *self._asked(*request.args)))
+                self.cache_hook.add_partial("generate_until", request.args, texts[-1])
         return texts
 
-    def _generation(self, context: str, given: dict) -> tuple[list[int], dict]:
-        """Ids of the context, cut to leave room, and what counts of the settings."""
+    def _asked(self, context: str, given: dict) -> tuple[list[int], int, list[str]]:
+        """Ids of the context, cut to leave room; tokens at most; stop sequences."""
         settings: dict = dict(normalize_gen_kwargs(given, self.max_gen_toks))
         if settings.pop("do_sample", False) or settings.pop("temperature", 0.0):
             raise eqat.Unsupported(
@@ -210,24 +203,21 @@ class EqatLM(TemplateLM):
                 f"max_gen_toks: found {count}, expected less than max_length {self.max_length}"
             )
         until = handle_stop_sequences(settings["until"], eos=None)
-        return self.tok_encode(context)[-room:], {"count": count, "until": until}
+        return self.tok_encode(context)[-room:] or [self.prefix_token_id], count, until
 
-    def _generate(self, rows: list[list[int]], settings: dict) -> list[str]:
-        """The greedy continuations, each up to its first stop sequence."""
-        rows = [list(row) for row in rows]
-        made: list[list[int]] = [[] for _ in rows]
-        going = list(range(len(rows)))
-        for _ in range(settings["count"]):
-            next_ids = self._logits([rows[i] for i in going], 1)[:, -1].argmax(-1)
-            for i, id in zip(list(going), next_ids.tolist()):
-                rows[i].append(id)
-                made[i].append(id)
-                text = self.tokens.decode(made[i])
-                if id == self.eot_token_id or any(s in text for s in settings["until"] if s):
-                    going.remove(i)
-            if not going:
+    def _continue(
+        self, generation: eqat.Generation, ids: list[int], count: int, until: list[str]
+    ) -> str:
+        """The greedy continuation, up to its first stop sequence."""
+        made: list[int] = []
+        generation.rewind(0)
+        while len(made) < count:
+            logits = generation.feed(made[-1:] or ids)
+            made.append(int(logits.numpy()[0, -1].argmax()))
+            text = self.tokens.decode(made)
+            if made[-1] == self.eot_token_id or any(s in text for s in until if s):
                 break
-        return [self._finish(ids, settings["until"]) for ids in made]
+        return self._finish(made, until)
 
     def _finish(self, ids: list[int], until: list[str]) -> str:
         if ids and ids[-1] == self.eot_token_id:

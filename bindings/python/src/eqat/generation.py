@@ -1,0 +1,55 @@
+"""Continuing texts, token by token."""
+
+import ctypes
+from typing import Any
+
+import numpy as np
+
+from . import sources
+from .calls import call, interruptible
+from .handle import Handle
+from .library import lib
+from .tensor import Tensor
+
+
+class Generation(Handle):
+    """Sequences of one length that grow, with the keys and values of their tokens, so that a
+    further token costs no pass over those before it.  The model's weights stay in memory until the
+    object goes."""
+
+    _kind = "generation"
+
+    def __init__(self, model: Any, batch_size: int = 1):
+        out = ctypes.c_void_p()
+        call(model.context, lib.eqat_generation_create, model, batch_size, ctypes.byref(out))
+        self._take(model.context, out.value)
+        self.batch_size = batch_size
+
+    def feed(self, ids: Any, last_n: int = 1) -> Tensor:
+        """Puts ids [B, T] (or [T], of one sequence) behind the sequences.  Logits F32 [B, n, V] of
+        the last n of these positions."""
+        array = np.atleast_2d(sources.as_ids(ids))
+        if array.ndim != 2 or len(array) != self.batch_size:
+            raise ValueError(
+                f"ids: found shape {list(array.shape)}, expected [{self.batch_size}, T]"
+            )
+        pointer = array.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
+        out = ctypes.c_void_p()
+
+        def work() -> Tensor:
+            arguments = (pointer, array.shape[1], last_n, ctypes.byref(out))
+            call(self.context, lib.eqat_generation_feed, self, *arguments)
+            return Tensor._adopt(self.context, out.value)
+
+        return interruptible(self.context, work)
+
+    def __len__(self) -> int:
+        """Tokens of each sequence so far."""
+        return lib.eqat_generation_length(self._reference)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def rewind(self, length: int) -> None:
+        """Keeps the first tokens of each sequence."""
+        call(self.context, lib.eqat_generation_rewind, self, length)

@@ -60,7 +60,7 @@ class Generate(Case):
         json.dump(edited, open(config, "w"))
         r = eqat("generate", model, "--prompt", PROMPT, "--tokens", 9, "--json")
         self.assertEqual(json.loads(r.stdout)["tokens"], 8)
-        self.assertIn("--tokens: found 9 behind a prompt of 5, the model has 12 positions", r.stderr)
+        self.assertIn("found 9 behind a prompt of 5, the model has 12 positions", r.stderr)
         self.refused(
             *("generate", model, "--prompt", "a" * 13),
             says=["found 13 tokens, expected at most the model's 12 positions"],
@@ -70,7 +70,8 @@ class Generate(Case):
         model = self.with_tokenizer()
         for tokens in ("0", "-1", "x", "", "3.5", "99999999999"):
             said = [f'--tokens: found "{tokens}", expected a number from 1']
-            self.refused("generate", model, "--prompt", "a", f"--tokens={tokens}", code=2, says=said)
+            flags = ["--prompt", "a", f"--tokens={tokens}"]
+            self.refused("generate", model, *flags, code=2, says=said)
         self.refused("generate", model, code=2, says=["expected a MODEL and --prompt TEXT"])
         self.refused("generate", "--prompt", "a", code=2, says=["expected a MODEL"])
         self.refused("generate", model, "--prompt=", says=["--prompt: found no token"])

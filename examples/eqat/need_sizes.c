@@ -87,7 +87,8 @@ static double panels(const eqat_model_info *m, double rows, double element)
 }
 
 /* Weights, moments and activations at the begin of backward, with gradients in their place at its
- * end; scales and zero points with theirs. */
+ * end; scales and zero points with theirs. At the start of a block its weights, the second moments
+ * of its inputs, what the pass that took them has left, and one linear's error feedback. */
 static double block_ap_bytes(const need *n, const eqat_model_info *m, const block_size *largest,
                              double packed, double element)
 {
@@ -97,8 +98,8 @@ static double block_ap_bytes(const need *n, const eqat_model_info *m, const bloc
     double weights = 4 * largest->weights;
     double training = 3 * weights + larger(weights, 2 * activations(m, rows, element)) +
         32 * largest->groups + panels(m, rows, element) + packed;
-    double start = weights + largest->moments +
-        larger(largest->factor, activations(m, rows, element)) + packed;
+    double start =
+        weights + largest->moments + 2 * activations(m, rows, element) + largest->factor + packed;
     return larger(larger(training, start), embedding);
 }
 

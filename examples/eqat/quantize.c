@@ -16,7 +16,7 @@ static const char *const data_fields[] = {
     "train_size", "val_size", "seq_len", "sampling", "shuffle", "rank", "world", "text_key", NULL};
 static const char *const e2e_data_fields[] = {"train_size", "val_size", "seq_len", NULL};
 
-#define RECIPE "paper"
+#define RECIPE "best"
 static const char *recipes[8]; /* the library's, NULL-terminated */
 static const char *const methods[] = {"rtn", "block-ap", "efficientqat", NULL};
 

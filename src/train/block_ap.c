@@ -121,6 +121,17 @@ static eqat_status make_streams(eqat_block_ap *job)
 
 /* ---- the job ---- */
 
+static void warn_of_rates(const eqat_block_ap *job)
+{
+    const eqat_block_ap_options *o = &job->options;
+    int64_t steps = o->epochs * eqat_block_ap_steps(job);
+    if (o->lr_unit != EQAT_LR_RELATIVE) return;
+    eqi_rate_warn(job->ctx, "weight_lr", o->weight_lr,
+                  eqi_block_ap_rate(0, o->lr_unit, EQI_WEIGHT, steps, 0));
+    eqi_rate_warn(job->ctx, "quant_lr", o->quant_lr,
+                  eqi_block_ap_rate(0, o->lr_unit, EQI_QUANT, steps, 0));
+}
+
 static eqat_status set_up(eqat_block_ap *job)
 {
     const eqat_block_ap_options *o = &job->options;
@@ -147,6 +158,7 @@ static eqat_status set_up(eqat_block_ap *job)
     if (!job->outcomes) return EQAT_OUT_OF_MEMORY;
     for (; job->block < c->blocks; job->block++) eqi_block_ap_forget_outcomes(job);
     job->block = 0;
+    warn_of_rates(job);
     job->options.quant_lr = eqi_block_ap_rate(o->quant_lr, o->lr_unit, EQI_QUANT,
                                               o->epochs * eqat_block_ap_steps(job), 0);
     int64_t training = batches(job->train, o->batch_size),

@@ -23,6 +23,8 @@ static eqat_status make_moments(eqat_block_ap *job, bool *any)
         if (eqi_block_ap_stage_of(job, l) != job->stage) continue;
         EQI_RETURN_IF(eqi_linear_choose(l, job->quantizer, &quant));
         if (!quant.kind || !quant.init->moments) continue;
+        /* What training of the last block has left fits none of what comes now. */
+        if (!*any) eqi_storage_trim(job->ctx);
         const int64_t shape[2] = {l->in, l->in};
         int ndim = quant.init->moments == EQI_MOMENTS_FULL ? 2 : 1;
         EQI_RETURN_IF(eqi_tensor_zeros(job->ctx, &l->moments, EQI_F32, ndim, shape));

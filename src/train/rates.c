@@ -38,6 +38,16 @@ double eqi_e2e_qp_rate(double given, int32_t lr_unit, int64_t steps, int bits)
     return of_bits(bits);
 }
 
+void eqi_rate_warn(eqi_ctx *ctx, const char *name, double given, double usual)
+{
+    if (given > 0 && given * 10 < usual)
+        eqi_log(
+            ctx, EQI_LOG_WARN,
+            "%s: found %g with lr_unit relative, a %.0fth of what it is by itself: rates like the "
+            "paper's need lr_unit absolute",
+            name, given, usual / given);
+}
+
 eqat_status eqi_mean_size(const eqi_tensor *t, double *out)
 {
     eqi_ctx *ctx = eqi_tensor_ctx(t);

@@ -3,7 +3,8 @@
 import hashlib, json, os, shutil, struct, subprocess, tempfile, time, unittest
 
 EQAT, TRAIN_TINY = os.environ["EQAT_TOOL"], os.environ["EQAT_TRAIN_TINY"]
-DATA = ["--seq-len", "64", "--val-size", "16", "--sampling", "consecutive", "--shuffle", "off"]
+DATA = ["--recipe", "paper", "--seq-len", "64", "--val-size", "16"]
+DATA += ["--sampling", "consecutive", "--shuffle", "off"]
 BLOCK_AP = DATA + [
     "--train-size",
     "512",
@@ -17,6 +18,8 @@ BLOCK_AP = DATA + [
     "1e-3",
 ]
 E2E = [
+    "--recipe",
+    "paper",
     "--e2e-seq-len",
     "64",
     "--e2e-train-size",

@@ -100,7 +100,7 @@ class Log(Case):
     def check_options(self, options, struct):
         """Every flag of the section stands there with the value that --help calls the default,
         unless it was given."""
-        text = self.ok("quantize", "--help").stdout
+        text = self.ok("quantize", "--recipe", "paper", "--help").stdout
         for flag, default in re.findall(r"^  --([\w-]+) .*\(default (.*)\)$", text, re.M):
             name = flag.replace("-", "_")
             if name in options:

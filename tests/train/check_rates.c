@@ -1,5 +1,7 @@
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "public.h"
 
@@ -126,11 +128,74 @@ START_TEST(relative_rates_of_e2e_qp)
 }
 END_TEST
 
+static void add_line(void *user, int32_t level, const char *line)
+{
+    char *told = user;
+    if (level == EQAT_LOG_WARN) snprintf(told + strlen(told), 512 - strlen(told), "%s\n", line);
+}
+
+/* An absolute rate under the unit of relative ones. */
+START_TEST(a_rate_of_the_other_unit_is_told)
+{
+    char told[512] = "";
+    eqat_context_options c;
+    eqat_context_options_init(&c, sizeof c);
+    c.log = add_line;
+    c.log_user = told;
+    c.log_level = EQAT_LOG_WARN;
+    eqat_context *ctx;
+    ck_assert_int_eq(eqat_context_create(&ctx, &c, NULL, 0), EQAT_OK);
+    bench b = {.ctx = ctx, .model = open_model(ctx, "model", EQAT_F32)};
+    b.quantizer = make_quantizer(ctx, 2, 32);
+    b.data = make_data(ctx, 8, 0, true);
+    const struct {
+        double weight, quant;
+        int32_t unit;
+        bool of_weight, of_quant;
+    } cases[] = {{2e-5, 1e-4, EQAT_LR_RELATIVE, true, true},
+                 {2e-5, 0.01, EQAT_LR_RELATIVE, true, false},
+                 {0, -1, EQAT_LR_RELATIVE, false, false},
+                 {0.01, 0.01, EQAT_LR_RELATIVE, false, false},
+                 {2e-5, 1e-4, EQAT_LR_ABSOLUTE, false, false}};
+    for (size_t i = 0; i < EQI_COUNT(cases); i++) {
+        eqat_block_ap *job;
+        eqat_block_ap_options o = fast_options();
+        o.lr_unit = cases[i].unit;
+        o.weight_lr = cases[i].weight;
+        o.quant_lr = cases[i].quant;
+        told[0] = 0;
+        OK(ctx, eqat_block_ap_create(b.model, &job, b.quantizer, b.data, &o));
+        ck_assert_msg(!!strstr(told, "weight_lr: found 2e-05 with lr_unit relative") ==
+                          cases[i].of_weight,
+                      "%zu: %s", i, told);
+        ck_assert_msg(!!strstr(told, "quant_lr: found 0.0001") == cases[i].of_quant, "%zu: %s", i,
+                      told);
+        ck_assert(cases[i].of_weight || cases[i].of_quant || !*told);
+        eqat_block_ap_free(job);
+    }
+    OK(ctx, eqat_model_quantize_rtn(b.model, b.quantizer, NULL));
+    eqat_e2e_qp_options e;
+    eqat_e2e_qp_options_init(&e, sizeof e);
+    e.batch_size = 4;
+    e.lr_unit = EQAT_LR_RELATIVE;
+    for (int i = 0; i < 2; i++) {
+        eqat_e2e_qp *job;
+        e.lr = i ? 0.001 : 2e-5;
+        told[0] = 0;
+        OK(ctx, eqat_e2e_qp_create(b.model, &job, b.data, &e));
+        ck_assert_msg(!strncmp(told, "lr: found 2e-05", 15) == !i, "%s", told);
+        eqat_e2e_qp_free(job);
+    }
+    tear_down(&b);
+}
+END_TEST
+
 int main(void)
 {
     TCase *tc = tcase_create("all");
     tcase_add_unchecked_fixture(tc, write_small_model, scratch_clean);
     tcase_add_test(tc, relative_rates_of_block_ap);
     tcase_add_test(tc, relative_rates_of_e2e_qp);
+    tcase_add_test(tc, a_rate_of_the_other_unit_is_told);
     return run_case("rates", tc, CK_NOFORK);
 }

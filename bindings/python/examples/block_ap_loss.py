@@ -27,6 +27,7 @@ def main(path, text, out):
     eqat.block_ap(
         model,
         text,
+        recipe="paper",
         bits=2,
         group_size=64,
         train_size=128,

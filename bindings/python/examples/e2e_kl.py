@@ -24,6 +24,7 @@ def main(full_path, quantized_path, text, out):
     eqat.e2e_qp(
         model,
         text,
+        recipe="paper",
         train_size=128,
         seq_len=64,
         batch_size=4,

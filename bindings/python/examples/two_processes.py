@@ -13,7 +13,7 @@ import eqat
 
 WORLD = 2
 SAMPLES = {"train_size": 64, "val_size": 8, "seq_len": 64}
-STEPS = {"bits": 2, "group_size": 64, "batch_size": 4, "quant_lr": 1e-3, "weight_lr": 1e-3}
+STEPS = {"recipe": "paper", "bits": 2, "group_size": 64, "batch_size": 4, "weight_lr": 1e-3}
 
 
 class Exchange:

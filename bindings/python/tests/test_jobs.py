@@ -180,8 +180,10 @@ def test_recipes_give_what_is_not_said(folder, text):
     assert np.array_equal(best, trained(recipe="best", **said))
     assert not np.array_equal(best, trained(recipe="best", e2e_teacher=None))
     assert not np.array_equal(best, trained(recipe="best", init="minmax"))
-    assert np.array_equal(trained(), trained(recipe="paper"))
-    assert np.array_equal(trained(**said), trained(recipe="best", e2e_teacher=None))
+    assert np.array_equal(best, trained())
+    paper = trained(recipe="paper")
+    assert not np.array_equal(best, paper)
+    assert np.array_equal(trained(recipe="paper", **said), trained(e2e_teacher=None))
     with pytest.raises(ValueError, match="recipe: found 'worst', expected paper or best"):
         trained(recipe="worst")
 

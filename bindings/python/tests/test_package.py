@@ -89,7 +89,7 @@ def bars(monkeypatch):
 
 
 def test_progress_bars(model, text, quick, bars):
-    eqat.block_ap(model, text, progress=True, **quick)
+    eqat.block_ap(model, text, progress=True, keep="last", **quick)
     model.perplexity(text, seq_len=64, max_windows=4, progress=True)
     training, evaluation = bars
     assert (training.desc, training.total, training.n) == ("block-ap", 8, 8)

@@ -13,7 +13,7 @@ from .model import Model
 from .quantizer import OPTIONS as QUANTIZER
 from .quantizer import Quantizer
 
-RECIPE = "paper"
+RECIPE = "best"
 
 
 def recipes() -> list[str]:

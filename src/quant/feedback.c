@@ -13,7 +13,8 @@
 #define DAMPING 0.01
 
 void dpotrf_(const char *uplo, const int *n, double *a, const int *lda, int *info, size_t length);
-void dpotri_(const char *uplo, const int *n, double *a, const int *lda, int *info, size_t length);
+void dtrtri_(const char *uplo, const char *diag, const int *n, double *a, const int *lda, int *info,
+             size_t uplo_length, size_t diag_length);
 
 bool eqi_feedback_available(void) { return true; }
 
@@ -94,7 +95,8 @@ static void rows(void *arg, size_t index, int worker)
         for (int l = 0; l < lanes; l++) f->w[(r + l) * f->k + f->order[j].index] = t[j * LANES + l];
 }
 
-/* The moments in order, damped; false: there are none, or *finite is not. */
+/* The moments, damped, the last input of the order first; false: there are none, or *finite is
+ * not. */
 static bool sort(const float *moments, int64_t k, input *order, double *h, bool *finite)
 {
     double mean = 0.0;
@@ -107,19 +109,24 @@ static bool sort(const float *moments, int64_t k, input *order, double *h, bool 
     qsort(order, (size_t)k, sizeof *order, falling);
     for (int64_t i = 0; i < k; i++)
         for (int64_t j = 0; j < k; j++)
-            h[i * k + j] = (double)moments[order[i].index * k + order[j].index];
+            h[i * k + j] = (double)moments[order[k - 1 - i].index * k + order[k - 1 - j].index];
     for (int64_t i = 0; i < k; i++) h[i * k + i] += DAMPING * mean;
     return true;
 }
 
-/* h becomes the upper Cholesky factor of its inverse, in LAPACK's order of columns. */
+/* h becomes the upper Cholesky factor R of its inverse, in LAPACK's order of columns and with the
+ * first input first: of h = L L^T in the other order R is the inverse of L, read from its end. */
 static bool factor(double *h, int64_t k)
 {
     const int n = (int)k;
     int info;
-    dpotrf_("U", &n, h, &n, &info, 1);
-    if (!info) dpotri_("U", &n, h, &n, &info, 1);
-    if (!info) dpotrf_("U", &n, h, &n, &info, 1);
+    dpotrf_("L", &n, h, &n, &info, 1);
+    if (!info) dtrtri_("L", "N", &n, h, &n, &info, 1, 1);
+    for (int64_t i = 0, j = k * k - 1; i < j; i++, j--) {
+        double t = h[i];
+        h[i] = h[j];
+        h[j] = t;
+    }
     return !info;
 }
 

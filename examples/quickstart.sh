@@ -3,7 +3,7 @@
 # perplexity, size, the continuation of a sentence, and a page about the training. The model is
 # SmolLM2-135M-Instruct (the GGUF inside a Python package); it is calibrated and evaluated on
 # disjoint chapters of The Debian Administrator's Handbook.
-# Needs about 1 GB of disk and MINUTES minutes on two cores.
+# Needs about 1 GB of disk and twenty to thirty minutes on two cores.
 # Usage: examples/quickstart.sh [WORK_DIR]
 set -eu
 here=$(cd "$(dirname "$0")/.." && pwd)
@@ -92,7 +92,7 @@ fi
 rm -rf "$work"/rtn "$work"/w4 "$work"/w3 "$work"/w2
 groups="--group-size 64"
 windows="--seq-len 512 --val-size 2 --sampling consecutive"
-prompt="The package manager of a Debian system is"
+prompt="The first step in securing a server is"
 
 # NAME BITS FLAGS...: the model as $work/NAME
 quantize() {
@@ -121,7 +121,11 @@ for name in full rtn w4 w3 w2; do
     "$eqat" inspect "$path" --json >"$work/$name.inspect.json"
     "$eqat" generate "$path" --prompt "$prompt" --tokens 40 --json >"$work/$name.text.json"
 done
-PYTHONPATH=$here/bindings/python/src python3 -m eqat.report "$work/w4" "$work/w3" "$work/w2" \
+# The first Python that has NumPy.
+for python in python3 /usr/bin/python3; do
+    "$python" -c "import numpy" 2>/dev/null && break
+done
+PYTHONPATH=$here/bindings/python/src "$python" -m eqat.report "$work/w4" "$work/w3" "$work/w2" \
     --source "$model" --title "SmolLM2-135M-Instruct" --out "$work/report.html"
 
 python3 - "$work" <<'PYTHON'

@@ -344,14 +344,18 @@ void checkpoint_save(tool *t, checkpoint *c, const char *phase, checkpoint_save_
     c->last = tool_seconds();
 }
 
-/* The manifest last: without it nobody knows that the rest is a checkpoint. */
+/* The manifest last, and only behind all the rest: by it the next run knows that it may remove what
+ * could not be removed now. */
 static void remove_all(checkpoint *c)
 {
-    const char *phase;
-    json_t *file;
-    json_object_foreach(states_of(c), phase, file) unlinkat(c->folder, json_string_value(file), 0);
-    unlinkat(c->folder, LOG, 0);
-    unlinkat(c->folder, NEXT_MANIFEST, 0);
+    bool all = true;
+    DIR *d = opendir(c->dir);
+    for (struct dirent *e; d && (e = readdir(d));)
+        if (is_ours(e->d_name) && strcmp(e->d_name, MANIFEST) != 0 &&
+            unlinkat(dirfd(d), e->d_name, 0) != 0)
+            all = false;
+    if (d) closedir(d);
+    if (!d || !all) return;
     unlinkat(c->folder, MANIFEST, 0);
     rmdir(c->dir);
 }

@@ -40,17 +40,20 @@ static void in_folder(const char *dir, const char *name, char path[INSIDE])
     snprintf(path, INSIDE, "%s/%s", dir, name);
 }
 
-static void remove_result(const char *dir)
+/* The record last: by it another run knows what it may remove. False: something is left. */
+static bool remove_result(const char *dir)
 {
-    if (unlink(dir) == 0) return; /* a file */
+    if (unlink(dir) == 0) return true; /* a file */
     char path[INSIDE];
+    bool all = true;
     DIR *d = opendir(dir);
     for (struct dirent *e; d && (e = readdir(d));) {
         in_folder(dir, e->d_name, path);
-        if (!is_dot(e->d_name)) unlink(path);
+        if (!is_dot(e->d_name) && strcmp(e->d_name, CONFIG) != 0 && unlink(path) != 0) all = false;
     }
     if (d) closedir(d);
-    rmdir(dir);
+    in_folder(dir, CONFIG, path);
+    return all && (unlink(path) == 0 || errno == ENOENT) && rmdir(dir) == 0;
 }
 
 /* ---- what runs that were killed left ---- */
@@ -447,12 +450,18 @@ void output_drop_stage(const output *out, const json_t *run)
     if (output_is_of(stage.path, run)) remove_result(stage.path);
 }
 
-void output_end_stage(tool *t, const output *out, eqat_status status)
+void output_end_stage(tool *t, output *out, eqat_status status)
 {
     char path[PATH_MAX];
     output stage = stage_of(out, path);
-    if (out->staged && status == EQAT_OK) remove_result(stage.path);
-    if (out->staged && status != EQAT_OK)
+    if (out->staged && status == EQAT_OK) {
+        out->staged = !remove_result(stage.path);
+        if (out->staged)
+            tool_warn(t, "%s: cannot remove it, which nothing needs any more: %s", stage.path,
+                      strerror(errno));
+        return;
+    }
+    if (out->staged)
         tool_warn(t, "%s holds the result of Block-AP: eqat e2e-qp goes on from it", stage.path);
 }
 

@@ -438,7 +438,7 @@ static int close_job(job *j, eqat_status status)
 {
     release_inputs(j);
     judge_release(&j->judge);
-    checkpoint_close(&j->kept, status == EQAT_OK && !j->judge.cut);
+    checkpoint_close(&j->kept, status == EQAT_OK && !j->judge.cut && !j->out.staged);
     int code = tool_close(&j->t, status);
     return code == 0 && j->judge.worse ? 3 : code;
 }

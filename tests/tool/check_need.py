@@ -49,6 +49,7 @@ class Need(unittest.TestCase):
         few = ["--calib", self.tokens, *BLOCK_AP, "--train-size"]
         self.held("RTN", self.path("rtn"), *quantize, "--method", "rtn", "--bits", 4)
         self.held("4 samples", self.path("a"), *quantize, *few, 4)
+        few = ["--recipe", "paper", *few]  # sooner, without second moments
         self.held("batches of 8", self.path("b"), *quantize, *few, 8, "--batch-size", 8)
         self.held("f32", self.path("c"), *quantize, *few, 4, "--compute-dtype", "f32")
         n = self.held("files", self.path("d"), *quantize, *few, 12, "--offload-dir", self.path("."))

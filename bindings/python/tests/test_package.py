@@ -51,7 +51,9 @@ def test_every_file_is_python_3_9():
 def test_types():
     pytest.importorskip("mypy")
     assert (SOURCES / "py.typed").exists()
-    command = [sys.executable, "-m", "mypy", "--cache-dir", os.devnull, str(SOURCES)]
+    config = pathlib.Path(__file__).parent.parent / "pyproject.toml"
+    command = [sys.executable, "-m", "mypy", "--config-file", str(config)]
+    command += ["--cache-dir", os.devnull, str(SOURCES)]
     run = subprocess.run(command, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout
 

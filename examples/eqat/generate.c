@@ -91,7 +91,7 @@ static eqat_status take_prompt(text *x, const char *prompt, size_t length, int64
 static eqat_status run(text *x)
 {
     double started = tool_seconds();
-    eqat_status st = eqat_generation_create(x->model, 1, &x->generation);
+    eqat_status st = eqat_generation_create(x->model, &x->generation, 1);
     if (st == EQAT_OK) st = show(x, false);
     for (size_t time = x->n_prompt, end = x->n_prompt + x->most; st == EQAT_OK && x->n < end;
          time = 1) {

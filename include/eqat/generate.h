@@ -20,17 +20,18 @@ typedef struct eqat_generation eqat_generation;
  * each token and block, and grow with the sequences.  A model that is changed meanwhile computes
  * later tokens with its new weights, behind keys and values of the old ones.  Errors:
  * EQAT_INVALID_ARGUMENT (a batch_size below 1), EQAT_OUT_OF_MEMORY. */
-EQAT_API eqat_status eqat_generation_create(eqat_model *model, int64_t batch_size,
-                                            eqat_generation **out);
+EQAT_API eqat_status eqat_generation_create(eqat_model *model, eqat_generation **out,
+                                            int64_t batch_size);
 EQAT_API void eqat_generation_free(eqat_generation *generation); /**< NULL is fine */
 
 /** Puts `time` more tokens behind each sequence: ids int32_t [batch_size, time].  *logits (may be
- * NULL) receives a new tensor F32 [batch_size, last_n, V] of the last positions, 0 < last_n <=
- * time: what eqat_model_forward gives for the whole sequences, but for the order of sums, which
- * depends on how many tokens come at once.  Nothing is recorded.  eqat_context_cancel stops it
- * between blocks. After a failure the sequences are what they were.  Errors: EQAT_INVALID_ARGUMENT
- * (an id out of range; last_n; more tokens than the model's max_positions), EQAT_CANCELLED,
- * EQAT_OUT_OF_MEMORY, those of reading weights (eqat_model); *logits is then NULL. */
+ * NULL: then last_n does not matter) receives a new tensor F32 [batch_size, last_n, V] of the last
+ * positions, 0 < last_n <= time: what eqat_model_forward gives for the whole sequences, but for the
+ * order of sums, which depends on how many tokens come at once.  Nothing is recorded.
+ * eqat_context_cancel stops it between blocks. After a failure the sequences are what they were.
+ * Errors: EQAT_INVALID_ARGUMENT (an id out of range; last_n; more tokens than the model's
+ * max_positions), EQAT_CANCELLED, EQAT_OUT_OF_MEMORY, those of reading weights (eqat_model);
+ * *logits is then NULL. */
 EQAT_API eqat_status eqat_generation_feed(eqat_generation *generation, const int32_t *ids,
                                           int64_t time, int64_t last_n, eqat_tensor **logits);
 

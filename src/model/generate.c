@@ -36,7 +36,7 @@ void eqat_generation_free(eqat_generation *g)
     if (g) eqi_handle_free(g->ctx, &g->handle, unref, g);
 }
 
-eqat_status eqat_generation_create(eqat_model *m, int64_t batch_size, eqat_generation **out)
+eqat_status eqat_generation_create(eqat_model *m, eqat_generation **out, int64_t batch_size)
 {
     if (out) *out = NULL;
     EQI_ENTER_OF(m);

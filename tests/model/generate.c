@@ -18,7 +18,7 @@ static void open_tiny(const char *name, int bits)
         eqat_quantizer_free(q);
     }
     for (int i = 0; i < BATCH * LENGTH; i++) ids[i] = (i * 37 + 11 * (i / 7)) % TOKENS;
-    OK(ctx, eqat_generation_create(model, BATCH, &generation));
+    OK(ctx, eqat_generation_create(model, &generation, BATCH));
 }
 
 static void close_tiny(void)
@@ -171,11 +171,11 @@ START_TEST(refusals)
     eqat_generation *g;
     eqi_tensor *logits;
     open_tiny("llama", 0);
-    says(ctx, eqat_generation_create(model, 0, &g), EQAT_INVALID_ARGUMENT,
+    says(ctx, eqat_generation_create(model, &g, 0), EQAT_INVALID_ARGUMENT,
          "batch_size: found 0, expected 1 to 2147483647");
     ck_assert_ptr_null(g);
-    ck_assert_int_eq(eqat_generation_create(NULL, 1, &g), EQAT_INVALID_ARGUMENT);
-    says(ctx, eqat_generation_create(model, 1, NULL), EQAT_INVALID_ARGUMENT, "out");
+    ck_assert_int_eq(eqat_generation_create(NULL, &g, 1), EQAT_INVALID_ARGUMENT);
+    says(ctx, eqat_generation_create(model, NULL, 1), EQAT_INVALID_ARGUMENT, "out");
     says(ctx, eqat_generation_feed(generation, NULL, 1, 1, &logits), EQAT_INVALID_ARGUMENT, "ids");
     says(ctx, eqat_generation_feed(generation, ids, 0, 1, &logits), EQAT_INVALID_ARGUMENT,
          "time: found 0 tokens for each of 2 sequences, expected at least 1");

@@ -20,7 +20,7 @@ class generation : public detail::handle<eqat_generation, eqat_generation_free>
     static outcome<generation> create(const model &m, std::int64_t batch_size = 1)
     {
         eqat_generation *out = nullptr;
-        eqat_status status = eqat_generation_create(m.get(), batch_size, &out);
+        eqat_status status = eqat_generation_create(m.get(), &out, batch_size);
         return m.made<generation>(status, out);
     }
     /** `time` more tokens behind each sequence, ids [batch_size, time]: logits of the last ones. */

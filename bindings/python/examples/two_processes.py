@@ -12,8 +12,7 @@ import numpy as np
 import eqat
 
 WORLD = 2
-SAMPLES = {"train_size": 64, "val_size": 8, "seq_len": 64}
-STEPS = {"recipe": "paper", "bits": 2, "group_size": 64, "batch_size": 4, "weight_lr": 1e-3}
+OPTIONS = {"bits": 2, "batch_size": 4, "train_size": 64, "val_size": 8, "seq_len": 64}
 
 
 class Exchange:
@@ -40,12 +39,13 @@ def work(rank, exchange, path, text, out):
 
     model = eqat.open(path, threads=1)
     callbacks = {"gradient": average, "reduce": lambda sums: exchange.sum(rank, sums)}
-    eqat.block_ap(model, text, rank=rank, world=WORLD, **SAMPLES, **STEPS, **callbacks)
+    eqat.block_ap(model, text, rank=rank, world=WORLD, **OPTIONS, **callbacks)
     model.save(f"{out}-{rank}")
 
 
 def main(*arguments):
-    largest = max(n.out_features * n.in_features for n in eqat.open(arguments[0]).linears(0))
+    sizes = [(n.in_features, n.out_features) for n in eqat.open(arguments[0]).linears(0)]
+    largest = max(i * max(i, o) for i, o in sizes)  # of weights, and of the moments of inputs
     given = (Exchange(largest), *arguments)
     ranks = [multiprocessing.Process(target=work, args=(rank, *given)) for rank in range(WORLD)]
     for rank in ranks:

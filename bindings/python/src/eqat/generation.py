@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from . import sources
-from .calls import call, interruptible
+from .calls import call, create, interruptible
 from .handle import Handle
 from .library import lib
 from .tensor import Tensor
@@ -20,9 +20,8 @@ class Generation(Handle):
     _kind = "generation"
 
     def __init__(self, model: Any, batch_size: int = 1):
-        out = ctypes.c_void_p()
-        call(model.context, lib.eqat_generation_create, model, batch_size, ctypes.byref(out))
-        self._take(model.context, out.value)
+        make = lib.eqat_generation_create
+        self._take(model.context, create(model.context, make, model, batch_size))
         self.batch_size = batch_size
 
     def feed(self, ids: Any, last_n: int = 1) -> Tensor:

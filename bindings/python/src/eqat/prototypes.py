@@ -85,7 +85,7 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "eqat_data_order": (i64, [data, i64, i64]),
     "eqat_eval_options_init": (None, [struct("eval"), size]),
     "eqat_eval_perplexity": (status, [model, data, struct("eval"), struct("perplexity")]),
-    "eqat_generation_create": (status, [model, i64, out]),
+    "eqat_generation_create": (status, [model, out, i64]),
     "eqat_generation_feed": (status, [generation, i32_array, i64, i64, out]),
     "eqat_generation_length": (i64, [generation]),
     "eqat_generation_rewind": (status, [generation, i64]),

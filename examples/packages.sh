@@ -22,5 +22,5 @@ need_packages() {
 }
 
 build_packages="gcc libc6-dev meson ninja-build pkg-config"
-build_packages="$build_packages libdnnl-dev libjansson-dev liblapack-dev libpcre2-dev"
+build_packages="$build_packages libdnnl-dev libjansson-dev libpcre2-dev"
 build_packages="$build_packages libutf8proc-dev"

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Builds libeqat for release and with AddressSanitizer and UndefinedBehaviorSanitizer and runs every
-# test in both; builds it without oneDNN and LAPACK and runs the tests of products and of linking;
+# test in both; builds it without oneDNN and runs the tests of products and of linking;
 # ends with "N passed, N failed". Usage: tests/run.sh [BUILD_DIR]
 set -eu
 here=$(cd "$(dirname "$0")/.." && pwd)
@@ -55,7 +55,7 @@ ASAN_OPTIONS=detect_leaks=1:abort_on_error=0 UBSAN_OPTIONS=print_stacktrace=1:ha
 # Products of our own in place of oneDNN's, in a library that programs link statically.
 suite portable \
     "--suite conformance --suite kernels --suite unit --suite golden --suite install" -- \
-        --buildtype=release --default-library=static -Ddnnl=disabled -Dlapack=disabled
+        --buildtype=release --default-library=static -Ddnnl=disabled
 
 python3 - "$work" <<'PYTHON'
 import json, os, sys

@@ -6,10 +6,11 @@
 typedef struct block_size {
     double weights; /* in linears */
     double groups;
-    double packed;  /* bytes of codes, scales F32 and zero points in memory */
-    double stored;  /* bytes of the linears in a file */
-    double moments; /* bytes of those of the inputs, for error feedback */
-    double factor;  /* bytes of what it makes of the largest */
+    double packed;    /* bytes of codes, scales F32 and zero points in memory */
+    double stored;    /* bytes of the linears in a file */
+    double moments;   /* bytes of those of the inputs, each once, for error feedback */
+    double factor;    /* bytes of what it makes of the largest */
+    int64_t measured; /* number of the last input that is counted; -1: none is */
 } block_size;
 
 static double larger(double a, double b) { return a > b ? a : b; }
@@ -49,8 +50,9 @@ static void add_linear(const need *n, const eqat_linear_info *l, block_size *b)
     b->groups += groups;
     if (o.init == EQAT_INIT_GPTQ) {
         double square = (double)l->in_features * (double)l->in_features;
-        b->moments += 4 * square;
-        b->factor = larger(b->factor, 12 * square + 4 * weights);
+        b->moments += l->input == b->measured ? 0 : 4 * square;
+        b->measured = l->input;
+        b->factor = larger(b->factor, 4 * square + 8 * weights);
     }
     b->packed += weights * o.bits / 8 + groups * 5;
     b->stored += is_gguf(n)
@@ -61,7 +63,7 @@ static void add_linear(const need *n, const eqat_linear_info *l, block_size *b)
 static eqat_status block_of(const need *n, int64_t index, block_size *b)
 {
     eqat_linear_info l = {.struct_size = sizeof l};
-    *b = (block_size){0};
+    *b = (block_size){.measured = -1};
     for (int64_t i = 0; i < eqat_model_linear_count(n->model, index); i++) {
         eqat_status st = eqat_model_linear(n->model, index, i, &l);
         if (st != EQAT_OK) return st;

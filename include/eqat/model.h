@@ -77,6 +77,8 @@ typedef struct eqat_linear_info {
     int64_t in_features;  /**< K */
     int32_t bits;         /**< 0: not quantized */
     int32_t group_size;   /**< inputs that share a scale; 0: not quantized */
+    int64_t input;        /**< the first linear of the block that has the same inputs, from 0: q's
+                               number for q, k and v, gate's for gate and up */
 } eqat_linear_info;
 
 /** Number of linears in a block (blocks need not be alike); 0 when there is no such block. */

@@ -23,7 +23,7 @@ typedef enum eqat_init {
                              rounding to nearest */
     EQAT_INIT_GPTQ = 3    /**< the same, and Block-AP's weights start from GPTQ's error feedback:
                              each one's rounding error is made up for by the weights that follow.
-                             Without epochs that is GPTQ.  Needs a library built with LAPACK */
+                             Without epochs that is GPTQ */
 } eqat_init;
 
 /** A fixed zero point costs nothing in storage or speed and makes the code symmetric, which more
@@ -47,8 +47,8 @@ typedef struct eqat_quantizer_options {
 
 /** Writes defaults into the first `struct_size` bytes of *options, and no further. */
 EQAT_API void eqat_quantizer_options_init(eqat_quantizer_options *options, size_t struct_size);
-/** options may be NULL.  Errors: EQAT_INVALID_ARGUMENT (bits or group_size is none of the above),
- * EQAT_UNSUPPORTED (EQAT_INIT_GPTQ without LAPACK). */
+/** options may be NULL.  Errors: EQAT_INVALID_ARGUMENT (bits or group_size is none of the
+ * above). */
 EQAT_API eqat_status eqat_quantizer_create(eqat_context *context, eqat_quantizer **out,
                                            const eqat_quantizer_options *options);
 EQAT_API void eqat_quantizer_free(eqat_quantizer *quantizer); /**< NULL is fine */

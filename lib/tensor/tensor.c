@@ -308,6 +308,18 @@ eqat_status eqi_tensor_download(const eqi_tensor *t, void *dst, size_t n)
     return eqi_tensor_download_part(t, 0, dst, n);
 }
 
+eqat_status eqi_tensor_floats(const eqi_tensor *t, float **out)
+{
+    const size_t n = (size_t)eqi_view_count(&t->v) * sizeof **out;
+    *out = eqi_alloc(t->ctx, n, "a tensor on the host");
+    if (!*out) return EQAT_OUT_OF_MEMORY;
+    eqat_status st = eqi_tensor_download(t, *out, n);
+    if (st == EQAT_OK) return EQAT_OK;
+    eqi_free(t->ctx, *out);
+    *out = NULL;
+    return st;
+}
+
 eqat_status eqi_tensor_fill(eqi_tensor *t, double value)
 {
     eqi_ctx *ctx = eqi_tensor_ctx(t);

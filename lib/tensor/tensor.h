@@ -53,6 +53,8 @@ eqat_status eqi_tensor_transpose(eqi_tensor *t, eqi_tensor **out, int a, int b);
  * stream, and download waits. */
 eqat_status eqi_tensor_upload(eqi_tensor *t, const void *src, size_t n);
 eqat_status eqi_tensor_download(const eqi_tensor *t, void *dst, size_t n);
+/* F32 of any count, new, to go with eqi_free; NULL after a failure. */
+eqat_status eqi_tensor_floats(const eqi_tensor *t, float **out);
 /* The same for bytes [offset, offset + n) of t. */
 eqat_status eqi_tensor_upload_part(eqi_tensor *t, size_t offset, const void *src, size_t n);
 eqat_status eqi_tensor_download_part(const eqi_tensor *t, size_t offset, void *dst, size_t n);

@@ -14,7 +14,7 @@ TAIL(eqat_e2e_qp_options, lr_unit);
 TAIL(eqat_epoch_report, val_loss);
 TAIL(eqat_eval_options, progress_user);
 TAIL(eqat_field, default_string);
-TAIL(eqat_linear_info, group_size);
+TAIL(eqat_linear_info, input);
 TAIL(eqat_model_info, reserved);
 TAIL(eqat_model_options, reserved);
 TAIL(eqat_optimizer_options, min_lr_factor);

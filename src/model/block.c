@@ -9,6 +9,16 @@ const eqi_linear *eqi_block_linear(const eqi_block *b, eqi_role role, int expert
     return NULL;
 }
 
+bool eqi_linear_shares_input(const eqi_linear *a, const eqi_linear *b)
+{
+    static const eqi_role first[] = {
+        [EQI_Q] = EQI_Q,       [EQI_K] = EQI_Q,           [EQI_V] = EQI_Q,
+        [EQI_O] = EQI_O,       [EQI_GATE] = EQI_GATE,     [EQI_UP] = EQI_GATE,
+        [EQI_DOWN] = EQI_DOWN, [EQI_ROUTER] = EQI_ROUTER,
+    };
+    return first[a->role] == first[b->role] && a->expert == b->expert;
+}
+
 eqat_status eqi_linear_choose(const eqi_linear *l, const eqat_quantizer *quantizer,
                               eqi_quant *quant)
 {
@@ -27,7 +37,7 @@ eqat_status eqi_linear_forward(eqi_tape *tape, const eqi_linear *l, eqi_tensor *
 {
     eqi_weight fake;
     *out = NULL;
-    if (l->moments) EQI_RETURN_IF(eqi_second_moments(x, l->moments));
+    if (l->measures) EQI_RETURN_IF(eqi_second_moments(x, l->moments));
     if (!l->quant.kind) return eqi_op_linear(tape, x, &l->weight, out);
     EQI_RETURN_IF(l->quant.kind->fake(&l->quant, tape, l->weight.w, l->beside, &fake));
     if (l->weight.bias) fake.bias = eqi_tensor_ref(l->weight.bias);

@@ -44,7 +44,8 @@ typedef struct eqi_linear {
     /* While it trains, in a block of a job's own: how it is quantized, and the kind's tensors. */
     eqi_quant quant;
     eqi_tensor *beside[EQI_KIND_TENSORS];
-    eqi_tensor *moments; /* not NULL: every pass adds those of its inputs */
+    eqi_tensor *moments; /* of its inputs, shared by all that have the same; or NULL */
+    bool measures;       /* every pass adds its inputs to the moments */
     eqi_stored stored;   /* dtype of the weight in the input, when it is dense there */
     eqi_stored bias_stored;
     eqi_quant_desc file; /* of a linear that is packed in the input; bits 0: dense there */
@@ -125,6 +126,8 @@ struct eqi_block {
 
 /* The one of this role and expert; NULL: the block has none. */
 const eqi_linear *eqi_block_linear(const eqi_block *block, eqi_role role, int expert);
+/* Whether both, of one block, have the same inputs: q, k and v; gate and up. */
+bool eqi_linear_shares_input(const eqi_linear *a, const eqi_linear *b);
 /* How a quantizer quantizes it: eqi_quantizer_choose, unless it is plain. */
 eqat_status eqi_linear_choose(const eqi_linear *linear, const eqat_quantizer *quantizer,
                               eqi_quant *quant);

@@ -266,6 +266,8 @@ static const eqat_field linear_fields[] = {
     EQI_FIELD_PLAIN(eqat_linear_info, in_features, EQAT_FIELD_I64, "columns of the weight"),
     EQI_FIELD_PLAIN(eqat_linear_info, bits, EQAT_FIELD_I32, "of a code; 0: not quantized"),
     EQI_FIELD_PLAIN(eqat_linear_info, group_size, EQAT_FIELD_I32, "inputs that share a scale"),
+    EQI_FIELD_PLAIN(eqat_linear_info, input, EQAT_FIELD_I64,
+                    "number of the first linear with the same inputs"),
 };
 
 const eqi_struct eqi_struct_linear_info =
@@ -327,10 +329,13 @@ eqat_status eqat_model_linear(eqat_model *m, int64_t block, int64_t index, eqat_
     const eqi_linear *l;
     EQI_RETURN_IF(eqi_model_find_linear(m, block, index, &l));
     eqi_quant_desc q = eqi_linear_quantization(l);
+    int64_t input = 0;
+    while (!eqi_linear_shares_input(&m->blocks[block].linears[input], l)) input++;
     eqat_linear_info full = {.name = l->name,
                              .out_features = l->out,
                              .in_features = l->in,
                              .bits = q.bits,
-                             .group_size = (int32_t)q.group};
+                             .group_size = (int32_t)q.group,
+                             .input = input};
     return eqi_options_give(m->ctx, "eqat_linear_info", info, &full, sizeof full);
 }

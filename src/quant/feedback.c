@@ -1,39 +1,23 @@
 #include "quant/feedback.h"
 
-#include "base/threads.h"
-
-#ifdef EQI_LAPACK
-
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
-#define LANES 8    /* rows side by side */
-#define COLUMNS 64 /* whose errors reach the rest together */
+#include "base/threads.h"
+#include "quant/factor.h"
+#include "quant/start.h"
+
+#define BLOCK EQI_FACTOR_BLOCK
+#define ROWS 16 /* of a task */
 #define DAMPING 0.01
 
-void dpotrf_(const char *uplo, const int *n, double *a, const int *lda, int *info, size_t length);
-void dtrtri_(const char *uplo, const char *diag, const int *n, double *a, const int *lda, int *info,
-             size_t uplo_length, size_t diag_length);
-
-bool eqi_feedback_available(void) { return true; }
+/* ---- the factor ---- */
 
 /* An input and its moment. */
 typedef struct input {
     double moment;
     int64_t index;
 } input;
-
-typedef struct feedback {
-    float *w; /* [n][k] */
-    const float *s, *z;
-    int64_t n, k;
-    eqi_quant_desc q;
-    const input *order;  /* [k] */
-    const float *factor; /* [k][k]: element (j, i) of the upper factor at [i * k + j], j <= i */
-    char *workers;
-    size_t worker_size;
-} feedback;
 
 static int falling(const void *a, const void *b)
 {
@@ -42,178 +26,190 @@ static int falling(const void *a, const void *b)
     return x->index < y->index ? -1 : 1;
 }
 
-/* The value that input j of row r is rounded to. */
-static float rounded(const feedback *f, int64_t r, int64_t j, float w)
+/* order, and the mean moment. */
+static eqat_status sort(const eqi_tensor *moments, int64_t k, int64_t *order, double *mean)
 {
-    const int64_t g = r * (f->k / f->q.group) + f->order[j].index / f->q.group;
+    eqi_ctx *ctx = eqi_tensor_ctx(moments);
+    eqi_tensor *diagonal;
+    EQI_RETURN_IF(eqi_moments_diagonal(moments, &diagonal));
+    float *host = eqi_alloc(ctx, (size_t)k * sizeof *host, "error feedback");
+    input *inputs = host ? eqi_alloc(ctx, (size_t)k * sizeof *inputs, "error feedback") : NULL;
+    eqat_status st =
+        inputs ? eqi_tensor_download(diagonal, host, (size_t)k * sizeof *host) : EQAT_OUT_OF_MEMORY;
+    *mean = 0.0;
+    for (int64_t i = 0; i < k && st == EQAT_OK; i++) {
+        inputs[i] = (input){.moment = (double)host[i], .index = i};
+        *mean += inputs[i].moment / (double)k;
+    }
+    if (st == EQAT_OK && !isfinite(*mean))
+        st = eqi_fail(ctx, EQAT_NUMERIC,
+                      "found second moments of inputs that are not finite, expected numbers");
+    if (st == EQAT_OK) qsort(inputs, (size_t)k, sizeof *inputs, falling);
+    for (int64_t i = 0; i < k && st == EQAT_OK; i++) order[i] = inputs[i].index;
+    eqi_tensor_unref(diagonal);
+    eqi_free(ctx, host);
+    eqi_free(ctx, inputs);
+    return st;
+}
+
+/* Row by row: at many inputs the host has no room for all moments twice. */
+static eqat_status damped(const eqi_tensor *moments, const int64_t *order, double mean,
+                          eqi_tensor *to)
+{
+    eqi_ctx *ctx = eqi_tensor_ctx(to);
+    const int64_t k = to->v.shape[1];
+    const size_t row = (size_t)k * sizeof(float);
+    float *from = eqi_alloc(ctx, 2 * row, "error feedback");
+    if (!from) return EQAT_OUT_OF_MEMORY;
+    float *put = from + k;
+    eqat_status st = EQAT_OK;
+    for (int64_t i = 0; i < k && st == EQAT_OK; i++) {
+        st = eqi_tensor_download_part(moments, (size_t)order[i] * row, from, row);
+        if (st != EQAT_OK) break;
+        for (int64_t j = 0; j < k; j++) put[j] = from[order[j]];
+        put[i] = (float)((double)put[i] + DAMPING * mean);
+        st = eqi_tensor_upload_part(to, (size_t)i * row, put, row);
+    }
+    eqi_free(ctx, from);
+    return st;
+}
+
+static eqat_status make(const eqi_tensor *moments, eqi_feedback *out)
+{
+    eqi_ctx *ctx = eqi_tensor_ctx(moments);
+    const int64_t k = moments->v.shape[1];
+    double mean;
+    out->order = eqi_alloc(ctx, (size_t)k * sizeof *out->order, "error feedback");
+    if (!out->order) return EQAT_OUT_OF_MEMORY;
+    EQI_RETURN_IF(sort(moments, k, out->order, &mean));
+    if (!(mean > 0.0)) return EQAT_OK;
+    EQI_RETURN_IF(eqi_tensor_create(ctx, &out->factor, EQI_F32, 2, moments->v.shape));
+    EQI_RETURN_IF(damped(moments, out->order, mean, out->factor));
+    return eqi_factor(out->factor);
+}
+
+eqat_status eqi_feedback_make(const eqi_tensor *moments, eqi_feedback *out)
+{
+    *out = (eqi_feedback){0};
+    eqat_status st = make(moments, out);
+    if (st != EQAT_OK) eqi_feedback_release(eqi_tensor_ctx(moments), out);
+    return st;
+}
+
+void eqi_feedback_release(eqi_ctx *ctx, eqi_feedback *f)
+{
+    eqi_tensor_unref(f->factor);
+    eqi_free(ctx, f->order);
+    *f = (eqi_feedback){0};
+}
+
+/* ---- the masters ---- */
+
+typedef struct work {
+    const eqi_feedback *f;
+    eqi_ctx *ctx;
+    float *w; /* [n][k]: weights, then masters */
+    const float *s, *z;
+    int64_t n, k;
+    eqi_quant_desc q;
+    eqi_tensor *errors;         /* [n, k]: weights less what they were rounded to, in order */
+    eqi_tensor *block, *square; /* [n, BLOCK], [BLOCK, BLOCK] */
+    float *host;                /* [n][columns]: what errors ask of a block, then its own */
+    int64_t first, columns;     /* of the block in work */
+    float v[BLOCK * BLOCK];     /* its square of the factor */
+} work;
+
+/* The value that input j of row r is rounded to. */
+static float rounded(const work *f, int64_t r, int64_t j, float w)
+{
+    const int64_t g = r * (f->k / f->q.group) + j / f->q.group;
     const float top = (float)((1 << f->q.bits) - 1), s = f->s[g],
                 z = fminf(fmaxf(rintf(f->z[g]), 0.0f), top);
     return (fminf(fmaxf(rintf(w / s) + z, 0.0f), top) - z) * s;
 }
 
-/* Columns first..end of `lanes` rows from r, t [k][LANES]; their errors go to error [..][LANES]. */
-static void round_columns(const feedback *f, int64_t r, int lanes, int64_t first, int64_t end,
-                          float *t, float *error)
+static void round_row(const work *f, int64_t r)
 {
-    for (int64_t j = first; j < end; j++) {
-        float *e = error + (j - first) * LANES;
-        const float pivot = f->factor[j * f->k + j];
-        for (int l = 0; l < lanes; l++)
-            e[l] = (t[j * LANES + l] - rounded(f, r + l, j, t[j * LANES + l])) / pivot;
-        for (int64_t i = j + 1; i < end; i++)
-            for (int l = 0; l < LANES; l++) t[i * LANES + l] -= e[l] * f->factor[i * f->k + j];
-    }
-}
-
-static void spread(const feedback *f, int64_t first, int64_t end, float *t, const float *error)
-{
-    for (int64_t i = end; i < f->k; i++) {
-        const float *factor = f->factor + i * f->k + first;
-        float sum[LANES] = {0};
-        for (int64_t j = 0; j < end - first; j++)
-            for (int l = 0; l < LANES; l++) sum[l] += error[j * LANES + l] * factor[j];
-        for (int l = 0; l < LANES; l++) t[i * LANES + l] -= sum[l];
+    const int64_t n = f->columns, *order = f->f->order + f->first;
+    float *asked = f->host + r * n, *w = f->w + r * f->k;
+    for (int64_t j = 0; j < n; j++) {
+        const float *v = f->v + j * n, was = w[order[j]], master = was + asked[j] / v[j],
+                    error = was - rounded(f, r, order[j], master);
+        w[order[j]] = master;
+        asked[j] = error;
+        for (int64_t i = j + 1; i < n; i++) asked[i] += error * v[i];
     }
 }
 
 static void rows(void *arg, size_t index, int worker)
 {
-    const feedback *f = arg;
-    const int64_t r = (int64_t)index * LANES;
-    const int lanes = f->n - r < LANES ? (int)(f->n - r) : LANES;
-    float *t = (float *)(void *)(f->workers + (size_t)worker * f->worker_size),
-          *error = t + f->k * LANES;
-    memset(t, 0, f->worker_size);
-    for (int64_t j = 0; j < f->k; j++)
-        for (int l = 0; l < lanes; l++) t[j * LANES + l] = f->w[(r + l) * f->k + f->order[j].index];
-    for (int64_t first = 0; first < f->k; first += COLUMNS) {
-        const int64_t end = first + COLUMNS < f->k ? first + COLUMNS : f->k;
-        round_columns(f, r, lanes, first, end, t, error);
-        spread(f, first, end, t, error);
-    }
-    for (int64_t j = 0; j < f->k; j++)
-        for (int l = 0; l < lanes; l++) f->w[(r + l) * f->k + f->order[j].index] = t[j * LANES + l];
+    const work *f = arg;
+    const int64_t first = (int64_t)index * ROWS;
+    (void)worker;
+    for (int64_t r = first; r < f->n && r < first + ROWS; r++) round_row(f, r);
 }
 
-/* The moments, damped, the last input of the order first; false: there are none, or *finite is
- * not. */
-static bool sort(const float *moments, int64_t k, input *order, double *h, bool *finite)
+static eqat_status block(work *f, int64_t first, int64_t columns)
 {
-    double mean = 0.0;
-    for (int64_t i = 0; i < k; i++) {
-        order[i] = (input){.moment = (double)moments[i * k + i], .index = i};
-        mean += order[i].moment / (double)k;
-    }
-    *finite = isfinite(mean);
-    if (!*finite || !(mean > 0.0)) return false;
-    qsort(order, (size_t)k, sizeof *order, falling);
-    for (int64_t i = 0; i < k; i++)
-        for (int64_t j = 0; j < k; j++)
-            h[i * k + j] = (double)moments[order[k - 1 - i].index * k + order[k - 1 - j].index];
-    for (int64_t i = 0; i < k; i++) h[i * k + i] += DAMPING * mean;
-    return true;
+    const eqi_backend *b = f->ctx->backend;
+    const size_t bytes = (size_t)(f->n * columns) * sizeof(float);
+    eqi_view block = {.data = f->block->v.data,
+                      .dtype = EQI_F32,
+                      .ndim = 2,
+                      .shape = {f->n, columns},
+                      .stride = {columns, 1}};
+    eqi_view before = eqi_part_of(f->errors, 0, f->n, 0, first),
+             above = eqi_part_of(f->f->factor, 0, first, first, columns),
+             to = eqi_part_of(f->errors, 0, f->n, first, columns);
+    f->first = first;
+    f->columns = columns;
+    EQI_RETURN_IF(eqi_check_cancel(f->ctx));
+    EQI_RETURN_IF(eqi_factor_square(f->f->factor, first, columns, f->square, f->v));
+    if (first)
+        EQI_RETURN_IF(b->linear_bwd_x(f->ctx, &block, &before, &above, false));
+    else
+        EQI_RETURN_IF(b->fill(f->ctx, &block, 0));
+    EQI_RETURN_IF(eqi_tensor_download_part(f->block, 0, f->host, bytes));
+    eqi_parallel(f->ctx, (size_t)((f->n + ROWS - 1) / ROWS), rows, f);
+    EQI_RETURN_IF(eqi_tensor_upload_part(f->block, 0, f->host, bytes));
+    return b->copy(f->ctx, &to, &block);
 }
 
-/* h becomes the upper Cholesky factor R of its inverse, in LAPACK's order of columns and with the
- * first input first: of h = L L^T in the other order R is the inverse of L, read from its end. */
-static bool factor(double *h, int64_t k)
+static eqat_status all_blocks(work *f)
 {
-    const int n = (int)k;
-    int info;
-    dpotrf_("L", &n, h, &n, &info, 1);
-    if (!info) dtrtri_("L", "N", &n, h, &n, &info, 1, 1);
-    for (int64_t i = 0, j = k * k - 1; i < j; i++, j--) {
-        double t = h[i];
-        h[i] = h[j];
-        h[j] = t;
-    }
-    return !info;
-}
-
-/* Over the doubles: float i is written after double i was read. */
-static const float *narrowed(double *h, int64_t count)
-{
-    float *out = (float *)(void *)h;
-    for (int64_t i = 0; i < count; i++) {
-        double x;
-        memcpy(&x, h + i, sizeof x);
-        float y = (float)x;
-        memcpy(out + i, &y, sizeof y);
-    }
-    return out;
-}
-
-static eqat_status to_host(const eqi_tensor *t, float **out)
-{
-    size_t bytes = (size_t)eqi_view_count(&t->v) * sizeof **out;
-    *out = eqi_alloc(eqi_tensor_ctx(t), bytes, "error feedback");
-    if (!*out) return EQAT_OUT_OF_MEMORY;
-    return eqi_tensor_download(t, *out, bytes);
-}
-
-static eqat_status all_rows(eqi_ctx *ctx, feedback *f)
-{
-    int workers = eqi_pool_size(ctx->pool);
-    f->worker_size = (size_t)((f->k + COLUMNS) * LANES) * sizeof(float);
-    f->workers = eqi_alloc(ctx, (size_t)workers * f->worker_size, "error feedback");
-    if (!f->workers) return EQAT_OUT_OF_MEMORY;
-    eqi_parallel(ctx, (size_t)((f->n + LANES - 1) / LANES), rows, f);
-    eqi_free(ctx, f->workers);
+    static const int64_t side[2] = {BLOCK, BLOCK};
+    const int64_t all[2] = {f->n, f->k}, some[2] = {f->n, BLOCK};
+    EQI_RETURN_IF(eqi_tensor_create(f->ctx, &f->errors, EQI_F32, 2, all));
+    EQI_RETURN_IF(eqi_tensor_create(f->ctx, &f->block, EQI_F32, 2, some));
+    EQI_RETURN_IF(eqi_tensor_create(f->ctx, &f->square, EQI_F32, 2, side));
+    f->host = eqi_alloc(f->ctx, (size_t)(f->n * BLOCK) * sizeof *f->host, "error feedback");
+    if (!f->host) return EQAT_OUT_OF_MEMORY;
+    for (int64_t first = 0; first < f->k; first += BLOCK)
+        EQI_RETURN_IF(block(f, first, f->k - first < BLOCK ? f->k - first : BLOCK));
     return EQAT_OK;
 }
 
-static eqat_status feed(eqi_ctx *ctx, feedback *f, const float *moments, input *order, double *h)
+eqat_status eqi_feedback_start(const eqi_feedback *feedback, eqi_tensor *w, const eqi_tensor *s,
+                               const eqi_tensor *z, const eqi_quant_desc *desc)
 {
-    bool finite;
-    f->order = order;
-    if (sort(moments, f->k, order, h, &finite)) {
-        finite = factor(h, f->k);
-        f->factor = narrowed(h, f->k * f->k);
-    } else if (finite)
-        return EQAT_OK;
-    if (!finite)
-        return eqi_fail(ctx, EQAT_NUMERIC,
-                        "found second moments of inputs that are not finite, expected numbers");
-    return all_rows(ctx, f);
-}
-
-eqat_status eqi_feedback(eqi_tensor *w, const eqi_tensor *moments, const eqi_tensor *s,
-                         const eqi_tensor *z, const eqi_quant_desc *desc)
-{
-    enum { W, S, Z, M, COUNT };
+    enum { W, S, Z, COUNT };
     eqi_ctx *ctx = eqi_tensor_ctx(w);
-    const eqi_tensor *from[COUNT] = {w, s, z, moments};
+    const eqi_tensor *from[COUNT] = {w, s, z};
     float *host[COUNT] = {NULL};
-    const int64_t k = w->v.shape[1];
-    double *h = NULL;
-    input *order = NULL;
     eqat_status st = EQAT_OK;
-    for (int i = 0; i < COUNT; i++) EQI_GOTO(done, to_host(from[i], &host[i]));
-    h = eqi_alloc(ctx, (size_t)(k * k) * sizeof *h, "error feedback");
-    order = h ? eqi_alloc(ctx, (size_t)k * sizeof *order, "error feedback") : NULL;
-    if (!order) EQI_GOTO(done, EQAT_OUT_OF_MEMORY);
-    feedback f = {.w = host[W], .s = host[S], .z = host[Z], .n = w->v.shape[0], .k = k, .q = *desc};
-    EQI_GOTO(done, feed(ctx, &f, host[M], order, h));
-    st = eqi_tensor_upload(w, host[W], (size_t)(f.n * k) * sizeof(float));
+    work f = {.f = feedback, .ctx = ctx, .n = w->v.shape[0], .k = w->v.shape[1], .q = *desc};
+    if (!feedback->factor) return EQAT_OK;
+    for (int i = 0; i < COUNT; i++) EQI_GOTO(done, eqi_tensor_floats(from[i], &host[i]));
+    f.w = host[W];
+    f.s = host[S];
+    f.z = host[Z];
+    EQI_GOTO(done, all_blocks(&f));
+    st = eqi_tensor_upload(w, host[W], (size_t)(f.n * f.k) * sizeof(float));
 done:
     for (int i = 0; i < COUNT; i++) eqi_free(ctx, host[i]);
-    eqi_free(ctx, h);
-    eqi_free(ctx, order);
+    eqi_tensor_unref(f.errors);
+    eqi_tensor_unref(f.block);
+    eqi_tensor_unref(f.square);
+    eqi_free(ctx, f.host);
     return st;
 }
-
-#else
-
-bool eqi_feedback_available(void) { return false; }
-
-eqat_status eqi_feedback(eqi_tensor *w, const eqi_tensor *moments, const eqi_tensor *s,
-                         const eqi_tensor *z, const eqi_quant_desc *desc)
-{
-    (void)moments;
-    (void)s;
-    (void)z;
-    (void)desc;
-    return eqi_fail(eqi_tensor_ctx(w), EQAT_UNSUPPORTED, "built without LAPACK");
-}
-
-#endif

@@ -1,17 +1,25 @@
-/* Masters that start from error feedback: Frantar et al., GPTQ, with scales that are given. */
+/* Masters that start from error feedback: Frantar et al., GPTQ, with scales that are given, in the
+ * form of Chee et al., QuIP (their theorem 6 says that it is the same). */
 #ifndef EQI_QUANT_FEEDBACK_H
 #define EQI_QUANT_FEEDBACK_H
 
 #include "ops/ops.h"
 
-/* Whether the library was built with LAPACK. */
-bool eqi_feedback_available(void);
+/* What linears of the same inputs share. */
+typedef struct eqi_feedback {
+    eqi_tensor *factor; /* F32 [K, K]; NULL: all inputs were zero */
+    int64_t *order;     /* [K]: inputs by falling moments */
+} eqi_feedback;
+
+/* Of the moments F32 [K, K] of the inputs, with 1% of their mean square added to the diagonal.
+ * EQAT_NUMERIC when they are not finite. Nothing after a failure. */
+eqat_status eqi_feedback_make(const eqi_tensor *moments, eqi_feedback *out);
+void eqi_feedback_release(eqi_ctx *ctx, eqi_feedback *f);
 
 /* Changes w F32 [N, K] to the values that rounding to s and z [N, G] finds best one after another:
- * inputs in the order of falling moments, each one's rounding error made up for by those that
- * follow, as the moments [K, K] of the inputs say, with 1% of their mean square added to the
- * diagonal. Without any moments w stays. EQAT_NUMERIC when they are not finite. */
-eqat_status eqi_feedback(eqi_tensor *w, const eqi_tensor *moments, const eqi_tensor *s,
-                         const eqi_tensor *z, const eqi_quant_desc *desc);
+ * inputs in their order, each one's rounding error made up for by those that follow. Without a
+ * factor w stays. */
+eqat_status eqi_feedback_start(const eqi_feedback *f, eqi_tensor *w, const eqi_tensor *s,
+                               const eqi_tensor *z, const eqi_quant_desc *desc);
 
 #endif

@@ -5,20 +5,10 @@
 /* Scales and zero points are small next to the weights: they travel through the host, whatever
  * the device. */
 
-static eqat_status to_host(const eqi_tensor *t, float **out)
-{
-    size_t n = (size_t)eqi_view_count(&t->v) * sizeof(float);
-    *out = eqi_alloc(eqi_tensor_ctx(t), n, "scales on the host");
-    if (!*out) return EQAT_OUT_OF_MEMORY;
-    eqat_status st = eqi_tensor_download(t, *out, n);
-    if (st != EQAT_OK) eqi_free(eqi_tensor_ctx(t), *out);
-    return st;
-}
-
 eqat_status eqi_quant_round_s(eqi_tensor *s)
 {
     float *host;
-    EQI_RETURN_IF(to_host(s, &host));
+    EQI_RETURN_IF(eqi_tensor_floats(s, &host));
     int64_t n = eqi_view_count(&s->v);
     for (int64_t i = 0; i < n; i++) host[i] = eqi_stored_scale(host[i]);
     eqat_status st = eqi_tensor_upload(s, host, (size_t)n * sizeof(float));
@@ -29,7 +19,7 @@ eqat_status eqi_quant_round_s(eqi_tensor *s)
 static eqat_status clamp_s(eqi_tensor *s)
 {
     float *host;
-    EQI_RETURN_IF(to_host(s, &host));
+    EQI_RETURN_IF(eqi_tensor_floats(s, &host));
     int64_t n = eqi_view_count(&s->v);
     for (int64_t i = 0; i < n; i++) /* a NaN stays one */
         host[i] = host[i] < EQI_SCALE_MIN ? EQI_SCALE_MIN
@@ -44,7 +34,7 @@ eqat_status eqi_quant_check_scales(const char *name, const eqi_tensor *s, bool t
 {
     eqi_ctx *ctx = eqi_tensor_ctx(s);
     float *host;
-    EQI_RETURN_IF(to_host(s, &host));
+    EQI_RETURN_IF(eqi_tensor_floats(s, &host));
     long long n = (long long)eqi_view_count(&s->v), low = 0, high = 0, bad = 0;
     for (int64_t i = 0; i < n; i++) {
         low += host[i] <= EQI_SCALE_MIN;
@@ -69,7 +59,7 @@ eqat_status eqi_quant_round_z(eqi_tensor *z, int bits, eqi_tensor **out)
     *out = NULL;
     eqi_ctx *ctx = eqi_tensor_ctx(z);
     float *host;
-    EQI_RETURN_IF(to_host(z, &host));
+    EQI_RETURN_IF(eqi_tensor_floats(z, &host));
     int64_t n = eqi_view_count(&z->v);
     /* In place: byte i is written after float i was read. */
     unsigned char *bytes = (unsigned char *)host;

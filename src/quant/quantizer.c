@@ -5,7 +5,6 @@
 
 #include "api/options.h"
 #include "base/entry.h"
-#include "quant/feedback.h"
 #include "quant/freeze.h"
 
 typedef struct rule {
@@ -34,7 +33,7 @@ static const eqat_field fields[] = {
         eqat_quantizer_options, init, EQAT_INIT_MINMAX, init_names,
         "initial scales: minmax, mse (least squared error of weights), wmse (the same, each "
         "weight's error weighted by the mean square of its input), or gptq (of wmse, and weights "
-        "that start from error feedback; needs LAPACK)"),
+        "that start from error feedback)"),
     EQI_FIELD_ENUM(eqat_quantizer_options, zero_point, EQAT_ZERO_POINT_TRAINED, zero_point_names,
                    "zero points: trained, or fixed in the middle (2 bits: 1 or 2, 3: 3 or 4, 4: 7 "
                    "or 8), from a start of least squared error"),
@@ -60,10 +59,6 @@ static eqat_status take_options(eqi_ctx *ctx, eqat_quantizer_options *out,
                                 const eqat_quantizer_options *options)
 {
     EQI_RETURN_IF(eqi_options_take(ctx, &eqi_struct_quantizer, out, options));
-    if (eqi_starts[out->init].feedback && !eqi_feedback_available())
-        return eqi_fail(ctx, EQAT_UNSUPPORTED,
-                        "init: found gptq in a library built without LAPACK, expected minmax, mse "
-                        "or wmse");
     return check_group_size(ctx, out->group_size);
 }
 

@@ -21,6 +21,9 @@ typedef struct eqi_start {
 /* By enum eqat_init. */
 extern const eqi_start eqi_starts[];
 
+/* The squares F32 [K] among moments F32 [K, K]. */
+eqat_status eqi_moments_diagonal(const eqi_tensor *moments, eqi_tensor **out);
+
 /* Scales and zero points F32 [N, G] of w as `start` says; moments F32 [K], or [K, K] of which the
  * diagonal counts, or NULL: 1 everywhere; unread where the row asks for none. */
 eqat_status eqi_start_scales(const eqi_start *start, eqi_tensor *w, eqi_tensor *moments,

@@ -4,31 +4,61 @@
 
 /* The pass that measures the inputs of a stage's linears. */
 
-void eqi_block_ap_drop_moments(eqat_block_ap *job)
+static void drop_moments(eqi_linear *l)
 {
-    for (int i = 0; i < job->work.n_linears; i++) {
-        eqi_linear *l = &job->work.linears[i];
-        eqi_tensor_unref(l->moments);
-        l->moments = NULL;
-    }
+    eqi_tensor_unref(l->moments);
+    l->moments = NULL;
+    l->measures = false;
 }
 
-/* Room, and whether there is anything to measure. */
-static eqat_status make_moments(eqat_block_ap *job, bool *any)
+void eqi_block_ap_drop_moments(eqat_block_ap *job)
 {
+    for (int i = 0; i < job->work.n_linears; i++) drop_moments(&job->work.linears[i]);
+}
+
+/* What the start of a linear asks for, in the stage in work. */
+static eqat_status asked(const eqat_block_ap *job, const eqi_linear *l, eqi_moments *moments)
+{
+    eqi_quant quant;
+    *moments = EQI_MOMENTS_NONE;
+    if (eqi_block_ap_stage_of(job, l) != job->stage) return EQAT_OK;
+    EQI_RETURN_IF(eqi_linear_choose(l, job->quantizer, &quant));
+    if (quant.kind) *moments = quant.init->moments;
+    return EQAT_OK;
+}
+
+/* Room for the inputs of linear i, shared with those behind it that ask for the same ones. */
+static eqat_status make_moments(eqat_block_ap *job, int i)
+{
+    eqi_block *b = &job->work;
+    eqi_linear *l = &b->linears[i];
+    eqi_moments most = EQI_MOMENTS_NONE, each;
+    EQI_RETURN_IF(asked(job, l, &each));
+    if (l->moments || !each) return EQAT_OK;
+    for (int j = i; j < b->n_linears; j++) {
+        EQI_RETURN_IF(asked(job, &b->linears[j], &each));
+        if (eqi_linear_shares_input(l, &b->linears[j]) && each > most) most = each;
+    }
+    const int64_t shape[2] = {l->in, l->in};
+    EQI_RETURN_IF(
+        eqi_tensor_zeros(job->ctx, &l->moments, EQI_F32, most == EQI_MOMENTS_FULL ? 2 : 1, shape));
+    l->measures = true;
+    for (int j = i + 1; j < b->n_linears; j++) {
+        EQI_RETURN_IF(asked(job, &b->linears[j], &each));
+        if (each && eqi_linear_shares_input(l, &b->linears[j]))
+            b->linears[j].moments = eqi_tensor_ref(l->moments);
+    }
+    return EQAT_OK;
+}
+
+/* Whether the stage in work asks for any. */
+static eqat_status asked_at_all(const eqat_block_ap *job, bool *any)
+{
+    eqi_moments each;
     *any = false;
-    for (int i = 0; i < job->work.n_linears; i++) {
-        eqi_linear *l = &job->work.linears[i];
-        eqi_quant quant;
-        if (eqi_block_ap_stage_of(job, l) != job->stage) continue;
-        EQI_RETURN_IF(eqi_linear_choose(l, job->quantizer, &quant));
-        if (!quant.kind || !quant.init->moments) continue;
-        /* What training of the last block has left fits none of what comes now. */
-        if (!*any) eqi_storage_trim(job->ctx);
-        const int64_t shape[2] = {l->in, l->in};
-        int ndim = quant.init->moments == EQI_MOMENTS_FULL ? 2 : 1;
-        EQI_RETURN_IF(eqi_tensor_zeros(job->ctx, &l->moments, EQI_F32, ndim, shape));
-        *any = true;
+    for (int i = 0; i < job->work.n_linears && !*any; i++) {
+        EQI_RETURN_IF(asked(job, &job->work.linears[i], &each));
+        *any = each != EQI_MOMENTS_NONE;
     }
     return EQAT_OK;
 }
@@ -87,11 +117,14 @@ static eqat_status reduce(eqat_block_ap *job, eqi_tensor *moments)
 static eqat_status measure(eqat_block_ap *job)
 {
     bool any;
-    EQI_RETURN_IF(make_moments(job, &any));
+    EQI_RETURN_IF(asked_at_all(job, &any));
     if (!any) return EQAT_OK;
+    /* What training of the last block has left fits none of what comes now. */
+    eqi_storage_trim(job->ctx);
+    for (int i = 0; i < job->work.n_linears; i++) EQI_RETURN_IF(make_moments(job, i));
     EQI_RETURN_IF(pass(job));
     for (int i = 0; i < job->work.n_linears; i++)
-        if (job->work.linears[i].moments) EQI_RETURN_IF(reduce(job, job->work.linears[i].moments));
+        if (job->work.linears[i].measures) EQI_RETURN_IF(reduce(job, job->work.linears[i].moments));
     return EQAT_OK;
 }
 

@@ -67,7 +67,7 @@ static eqat_status take_masters(eqat_block_ap *job)
 }
 
 /* When the quantizer selects the linear, its initial tensors; without `values` any. */
-static eqat_status start_linear(eqat_block_ap *job, eqi_linear *l, bool values)
+static eqat_status start_tensors(eqat_block_ap *job, eqi_linear *l, bool values)
 {
     eqi_quant quant;
     EQI_RETURN_IF(eqi_linear_choose(l, job->quantizer, &quant));
@@ -77,24 +77,49 @@ static eqat_status start_linear(eqat_block_ap *job, eqi_linear *l, bool values)
     eqat_status st = quant.kind->start(&now, l->weight.w, l->moments, l->beside);
     if (st != EQAT_OK) return eqi_fail_in(job->ctx, st, "%s", l->name);
     EQI_RETURN_IF(eqi_quant_check_scales(l->name, l->beside[0], false));
-    if (values && quant.init->feedback)
-        st = eqi_feedback(l->weight.w, l->moments, l->beside[0], l->beside[1], &quant.desc);
-    if (st != EQAT_OK) return eqi_fail_in(job->ctx, st, "%s", l->name);
     l->quant = quant;
+    return EQAT_OK;
+}
+
+/* The error feedback of one input after another: linears that share it share its factor. */
+typedef struct feedback {
+    const eqi_tensor *moments; /* that it was made of */
+    eqi_feedback of;
+} feedback;
+
+static eqat_status start_master(eqi_linear *l, feedback *f)
+{
+    if (!l->quant.kind || !l->quant.init->feedback) return EQAT_OK;
+    if (f->moments != l->moments) {
+        f->moments = NULL;
+        eqi_feedback_release(eqi_tensor_ctx(l->moments), &f->of);
+        EQI_RETURN_IF(eqi_feedback_make(l->moments, &f->of));
+        f->moments = l->moments;
+    }
+    return eqi_feedback_start(&f->of, l->weight.w, l->beside[0], l->beside[1], &l->quant.desc);
+}
+
+static eqat_status start_linears(eqat_block_ap *job, bool values, feedback *f)
+{
+    for (int i = 0; i < job->work.n_linears; i++) {
+        eqi_linear *l = &job->work.linears[i];
+        if (!trains(job, l)) continue;
+        if (values) EQI_RETURN_IF(tell(job, "start", i));
+        EQI_RETURN_IF(start_tensors(job, l, values));
+        eqat_status st = values ? start_master(l, f) : EQAT_OK;
+        if (st != EQAT_OK) return eqi_fail_in(job->ctx, st, "%s", l->name);
+    }
     return EQAT_OK;
 }
 
 /* May be called again after a failure. */
 static eqat_status start(eqat_block_ap *job, bool values)
 {
-    eqat_status st = EQAT_OK;
+    feedback f = {0};
     EQI_RETURN_IF(take_masters(job));
     if (values) EQI_RETURN_IF(eqi_block_ap_measure(job));
-    for (int i = 0; i < job->work.n_linears && st == EQAT_OK; i++) {
-        if (!trains(job, &job->work.linears[i])) continue;
-        if (values) st = tell(job, "start", i);
-        if (st == EQAT_OK) st = start_linear(job, &job->work.linears[i], values);
-    }
+    eqat_status st = start_linears(job, values, &f);
+    eqi_feedback_release(job->ctx, &f.of);
     eqi_block_ap_drop_moments(job);
     return st;
 }

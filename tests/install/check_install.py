@@ -2,12 +2,11 @@
 
 import glob, os, re, shlex, subprocess, unittest
 
-from installed import LAPACK, ONEDNN, SOURCE, Installed, need, run
+from installed import ONEDNN, SOURCE, Installed, need, run
 
 CC = shlex.split(os.environ.get("CC", "cc"))
 PRIVATE = {"-ljansson", "-lpcre2-8", "-lutf8proc", "-lm", "-pthread"}
 PRIVATE |= {"-ldnnl"} if ONEDNN else set()
-PRIVATE |= {"-l" + LAPACK} if LAPACK else set()
 
 
 class Tree(Installed):

@@ -1,11 +1,10 @@
 """An installed libeqat under a prefix that is not the configured one.
 
-check_....py BUILD SOURCE ONEDNN LAPACK, the last the library's name, or nothing"""
+check_....py BUILD SOURCE ONEDNN"""
 
 import glob, os, re, shutil, subprocess, sys, tempfile, unittest
 
 BUILD, SOURCE, ONEDNN = sys.argv.pop(1), sys.argv.pop(1), sys.argv.pop(1) == "true"
-LAPACK = sys.argv.pop(1)
 MODEL = os.path.join(SOURCE, "tests", "golden", "llama")
 # Nothing that only this environment would find; tests of the installed tree name their own paths.
 CLEAN = {k: v for k, v in os.environ.items() if not re.match("LD_|PKG_CONFIG|CMAKE_|DESTDIR", k)}

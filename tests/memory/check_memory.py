@@ -1,6 +1,7 @@
 """Peak resident memory on random models of Llama-3.2-1B shapes, never the model at f32. Block-AP:
 the block in training, its gradients and moments, one batch's activations, the activation cache
-where it is not in files, and 100 MB, however many samples. E2E-QP: the packed model, 16 bytes per
+where it is not in files, and 100 MB, however many samples; where error feedback comes first, the
+second moments of the inputs and one factor, in place of gradients and moments. E2E-QP: the packed model, 16 bytes per
 group, embeddings, a residual stream per block, one block's activations.
 """
 
@@ -139,6 +140,7 @@ def block_ap(model, out, tokens, samples, *options):
     return peak
 
 
+PAPER = ["--recipe", "paper"]
 BLOCK = [s for n, s in shapes(1, 1) if n.startswith("model.layers.0.")]
 LINEARS = sum(count(s) for s in BLOCK if len(s) == 2)
 
@@ -167,23 +169,37 @@ def within(what, peak, parts, factor=1.0):
 
 def check_block_ap(folder):
     """Packed blocks stay in memory but count nothing: the first block needs what they take last."""
+    weights, squares = sum(map(count, BLOCK)), 4 * HIDDEN * HIDDEN
     layers, vocab, samples = 6, 128256, 4
     model, out, tokens = (os.path.join(folder, n) for n in ("block-ap", "out", "tokens.u32"))
     write_model(model, layers, vocab)
     write_tokens(tokens, samples, vocab)
     parts = {
-        "weights, gradients, moments of a block": 16 * sum(map(count, BLOCK))
+        "weights, gradients, moments of a block": 16 * weights
         + 2 * 16 * LINEARS // GROUP,
         "activations of a batch": activations(BATCH * TIME),
         "activation cache": 2 * samples * TIME * HIDDEN * 2,
         "allowance": 100_000_000,
     }
-    good = within("Block-AP", block_ap(model, out, tokens, samples), parts)
+    good = within("Block-AP", block_ap(model, out, tokens, samples, *PAPER), parts)
     parts["activation cache"] = 0
     good &= within(
         "Block-AP with --offload-dir",
-        block_ap(model, out, tokens, samples, "--offload-dir", folder),
+        block_ap(model, out, tokens, samples, *PAPER, "--offload-dir", folder),
         parts,
+    )
+    good &= within(
+        "Block-AP from error feedback",
+        block_ap(model, out, tokens, samples, "--offload-dir", folder),
+        {
+            "weights of a block": 4 * weights,
+            "moments of qkv, o, gate and up": 3 * squares,
+            "moments of down": 4 * INTERMEDIATE * INTERMEDIATE,
+            "factor of down": 4 * INTERMEDIATE * INTERMEDIATE,
+            "its weights and their errors": 8 * HIDDEN * INTERMEDIATE,
+            "activations of a batch": parts["activations of a batch"],
+            "allowance": parts["allowance"],
+        },
     )
     shutil.rmtree(model)
     return good
@@ -195,7 +211,7 @@ def check_samples(folder):
     model, out, tokens = (os.path.join(folder, n) for n in ("samples", "out", "tokens.u32"))
     write_model(model, layers, vocab)
     write_tokens(tokens, many, vocab)
-    peaks = [block_ap(model, out, tokens, n, "--offload-dir", folder) for n in (few, many)]
+    peaks = [block_ap(model, out, tokens, n, *PAPER, "--offload-dir", folder) for n in (few, many)]
     print(f"{peaks[0] / 1e6:9.1f} MB  peak with {few} samples in files")
     print(f"{peaks[1] / 1e6:9.1f} MB  peak with {many}\n", flush=True)
     shutil.rmtree(model)

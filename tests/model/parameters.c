@@ -96,6 +96,11 @@ START_TEST(inspection)
     ck_assert_str_eq(one.name, "model.layers.1.mlp.down_proj");
     ck_assert(one.out_features == 64 && one.in_features == 96 && one.bits == 2 &&
               one.group_size == 32);
+    static const int64_t inputs[] = {0, 0, 0, 3, 4, 4, 6};
+    for (int64_t i = 0; i < 7; i++) {
+        OK(ctx, eqat_model_linear(model, 1, i, &one));
+        ck_assert_int_eq(one.input, inputs[i]);
+    }
     says(ctx, eqat_model_linear(model, 1, 7, &one), EQAT_INVALID_ARGUMENT,
          "found linear 7 of block 1");
     /* A caller from before a field was added gets what fits. */

@@ -14,26 +14,6 @@ static setting start_of(eqat_init init)
     return s;
 }
 
-/* Without LAPACK a quantizer is refused, and its tests are left out. */
-static bool has_feedback(void)
-{
-    eqat_context *ctx = make_context(1, 0);
-    eqat_quantizer *q;
-    eqat_quantizer_options o;
-    eqat_quantizer_options_init(&o, sizeof o);
-    o.init = EQAT_INIT_GPTQ;
-    eqat_status st = eqat_quantizer_create(ctx, &q, &o);
-    if (st != EQAT_OK) {
-        ck_assert_int_eq(st, EQAT_UNSUPPORTED);
-        ck_assert_str_eq(eqat_context_error(ctx),
-                         "init: found gptq in a library built without LAPACK, expected minmax, mse "
-                         "or wmse");
-    }
-    eqat_quantizer_free(q);
-    eqat_context_free(ctx);
-    return st == EQAT_OK;
-}
-
 /* Adds the products of a sample's inputs of q, k and v in the first block: the normalised
  * embeddings. */
 static void add_products(const float *x, const float *gain, double sum[HIDDEN][HIDDEN])
@@ -153,7 +133,6 @@ static int32_t cancel_at(void *user, const eqat_progress *p)
 
 START_TEST(measuring_can_be_cancelled)
 {
-    if (_i && !has_feedback()) return;
     const setting s = start_of(_i ? EQAT_INIT_GPTQ : EQAT_INIT_WMSE);
     const char *expected = one_call(&s, "expected");
     for (int64_t at = 0; at < 8; at += 3) {
@@ -228,7 +207,6 @@ static void feed_back(double *w, const float *s, const float *z, double inverse[
 
 START_TEST(masters_start_from_error_feedback)
 {
-    if (!has_feedback()) return;
     const setting gptq = start_of(EQAT_INIT_GPTQ), wmse = start_of(EQAT_INIT_WMSE);
     bench b = set_up(&gptq), p = set_up(&wmse);
     eqat_block_ap_options o = fast_options();

@@ -52,7 +52,7 @@ static void add_linear(const need *n, const eqat_linear_info *l, block_size *b)
         double square = (double)l->in_features * (double)l->in_features;
         b->moments += l->input == b->measured ? 0 : 4 * square;
         b->measured = l->input;
-        b->factor = larger(b->factor, 4 * square + 8 * weights);
+        b->factor = larger(b->factor, larger(4 * square, 8 * weights));
     }
     b->packed += weights * o.bits / 8 + groups * 5;
     b->stored += is_gguf(n)
@@ -90,7 +90,8 @@ static double panels(const eqat_model_info *m, double rows, double element)
 
 /* Weights, moments and activations at the begin of backward, with gradients in their place at its
  * end; scales and zero points with theirs. At the start of a block its weights, the second moments
- * of its inputs, what the pass that took them has left, and one linear's error feedback. */
+ * of its inputs, and the pass that takes them or one linear's error feedback, during which its own
+ * moments are gone. */
 static double block_ap_bytes(const need *n, const eqat_model_info *m, const block_size *largest,
                              double packed, double element)
 {
@@ -100,8 +101,8 @@ static double block_ap_bytes(const need *n, const eqat_model_info *m, const bloc
     double weights = 4 * largest->weights;
     double training = 3 * weights + larger(weights, 2 * activations(m, rows, element)) +
         32 * largest->groups + panels(m, rows, element) + packed;
-    double start =
-        weights + largest->moments + 2 * activations(m, rows, element) + largest->factor + packed;
+    double start = weights + largest->moments +
+        larger(activations(m, rows, element), largest->factor) + packed;
     return larger(larger(training, start), embedding);
 }
 

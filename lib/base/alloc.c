@@ -1,6 +1,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "base/context.h"
 
@@ -11,11 +12,22 @@ typedef union header {
     char pad[EQI_ALIGN];
 } header;
 
+/* From here on, header included, a block has pages of its own: between blocks that stay, malloc
+ * would keep the room of freed ones, which no later one fits. */
+#define PAGES_FROM ((size_t)4 << 20)
+
+static void *pages(size_t size)
+{
+    void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return p == MAP_FAILED ? NULL : p;
+}
+
 static void *raw_alloc(eqi_ctx *ctx, size_t size)
 {
     if (size > SIZE_MAX - sizeof(header)) return NULL;
     size += sizeof(header);
     if (ctx->allocator.alloc) return ctx->allocator.alloc(ctx->allocator.user, size, EQI_ALIGN);
+    if (size >= PAGES_FROM) return pages(size);
     void *p = NULL;
     return posix_memalign(&p, EQI_ALIGN, size) == 0 ? p : NULL;
 }
@@ -62,9 +74,12 @@ void eqi_free(eqi_ctx *ctx, void *p)
 {
     if (!p) return;
     header *h = (header *)p - 1;
+    const size_t size = h->size + sizeof *h;
     ctx->bytes_now -= h->size;
     if (ctx->allocator.alloc)
-        ctx->allocator.free(ctx->allocator.user, h, h->size + sizeof *h);
+        ctx->allocator.free(ctx->allocator.user, h, size);
+    else if (size >= PAGES_FROM)
+        munmap(h, size);
     else
         free(h);
 }

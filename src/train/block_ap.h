@@ -89,7 +89,15 @@ eqat_status eqi_block_ap_make_stage(eqat_block_ap *job);
  * inputs: of the block in work, in the present form of its weights, on the training samples of the
  * quantized stream, of all ranks. After a failure there are none. */
 eqat_status eqi_block_ap_measure(eqat_block_ap *job);
-void eqi_block_ap_drop_moments(eqat_block_ap *job);
+/* Those of linears [first, end) go. */
+void eqi_block_ap_drop_moments(eqat_block_ap *job, int first, int end);
+/* Masters of the stage's linears and the tensors beside them, as the quantizer says; without
+ * `values` any. May be called again after a failure. */
+eqat_status eqi_block_ap_start(eqat_block_ap *job, bool values);
+/* How the linear is quantized is forgotten, and its tensors go. */
+void eqi_block_ap_drop_tensors(eqi_linear *linear);
+/* Tells options.between of a linear of the block in work. */
+eqat_status eqi_block_ap_tell_linear(eqat_block_ap *job, const char *work, int linear);
 /* Freezes all stages before this one; those that have not begun get their initial rounding. After a
  * failure the next call goes on. */
 eqat_status eqi_block_ap_freeze_before(eqat_block_ap *job, int64_t stage);

@@ -4,16 +4,18 @@
 
 /* The pass that measures the inputs of a stage's linears. */
 
-static void drop_moments(eqi_linear *l)
+/* Memory of theirs fits nothing of what comes next. */
+void eqi_block_ap_drop_moments(eqat_block_ap *job, int first, int end)
 {
-    eqi_tensor_unref(l->moments);
-    l->moments = NULL;
-    l->measures = false;
-}
-
-void eqi_block_ap_drop_moments(eqat_block_ap *job)
-{
-    for (int i = 0; i < job->work.n_linears; i++) drop_moments(&job->work.linears[i]);
+    bool any = false;
+    for (int i = first; i < end; i++) {
+        eqi_linear *l = &job->work.linears[i];
+        any |= l->measures;
+        eqi_tensor_unref(l->moments);
+        l->moments = NULL;
+        l->measures = false;
+    }
+    if (any) eqi_storage_trim(job->ctx);
 }
 
 /* What the start of a linear asks for, in the stage in work. */
@@ -119,10 +121,12 @@ static eqat_status measure(eqat_block_ap *job)
     bool any;
     EQI_RETURN_IF(asked_at_all(job, &any));
     if (!any) return EQAT_OK;
-    /* What training of the last block has left fits none of what comes now. */
+    /* What training of the last block has left fits nothing of the pass, and what the pass leaves
+     * nothing of the factors. */
     eqi_storage_trim(job->ctx);
     for (int i = 0; i < job->work.n_linears; i++) EQI_RETURN_IF(make_moments(job, i));
     EQI_RETURN_IF(pass(job));
+    eqi_storage_trim(job->ctx);
     for (int i = 0; i < job->work.n_linears; i++)
         if (job->work.linears[i].measures) EQI_RETURN_IF(reduce(job, job->work.linears[i].moments));
     return EQAT_OK;
@@ -130,8 +134,9 @@ static eqat_status measure(eqat_block_ap *job)
 
 eqat_status eqi_block_ap_measure(eqat_block_ap *job)
 {
-    eqi_block_ap_drop_moments(job);
+    const int n = job->work.n_linears;
+    eqi_block_ap_drop_moments(job, 0, n);
     eqat_status st = measure(job);
-    if (st != EQAT_OK) eqi_block_ap_drop_moments(job);
+    if (st != EQAT_OK) eqi_block_ap_drop_moments(job, 0, n);
     return st;
 }

@@ -1,7 +1,6 @@
 #include <math.h>
 
 #include "model/weights.h"
-#include "quant/feedback.h"
 #include "quant/freeze.h"
 #include "train/block_ap.h"
 #include "train/optimizer.h"
@@ -17,12 +16,6 @@ static bool trains(const eqat_block_ap *job, const eqi_linear *l)
 /* Norms are no more than the first stage can take. */
 static bool norms_train(const eqat_block_ap *job) { return job->stage == 0; }
 
-static eqat_status tell(eqat_block_ap *job, const char *work, int linear)
-{
-    EQI_RETURN_IF(eqi_check_cancel(job->ctx));
-    return eqi_block_ap_tell(job, work, job->block, linear, job->work.n_linears);
-}
-
 /* ---- to work ---- */
 
 eqat_status eqi_block_ap_take_weights(eqat_block_ap *job, bool told)
@@ -33,7 +26,7 @@ eqat_status eqi_block_ap_take_weights(eqat_block_ap *job, bool told)
     for (int i = 0; i < b->n_linears; i++) {
         int64_t stage = eqi_block_ap_stage_of(job, &b->linears[i]);
         eqi_dtype dtype = stage == job->stage ? EQI_F32 : job->model->compute;
-        if (told) EQI_RETURN_IF(tell(job, "load", i));
+        if (told) EQI_RETURN_IF(eqi_block_ap_tell_linear(job, "load", i));
         if (stage >= job->stage) EQI_RETURN_IF(eqi_block_own_weight(job->model, b, i, dtype));
     }
     return EQAT_OK;
@@ -43,85 +36,6 @@ static void drop(eqi_tensor **t)
 {
     eqi_tensor_unref(*t);
     *t = NULL;
-}
-
-static void drop_beside(eqi_linear *l)
-{
-    for (int t = 0; t < EQI_KIND_TENSORS; t++) {
-        eqi_tensor_unref(l->beside[t]);
-        l->beside[t] = NULL;
-    }
-    l->quant = (eqi_quant){.kind = NULL};
-}
-
-static eqat_status take_masters(eqat_block_ap *job)
-{
-    for (int i = 0; i < job->work.n_linears; i++) {
-        eqi_linear *l = &job->work.linears[i];
-        if (!trains(job, l)) continue;
-        if (l->quant.kind && l->quant.init->feedback) drop(&l->weight.w);
-        drop_beside(l);
-        EQI_RETURN_IF(eqi_block_own_weight(job->model, &job->work, i, EQI_F32));
-    }
-    return EQAT_OK;
-}
-
-/* When the quantizer selects the linear, its initial tensors; without `values` any. */
-static eqat_status start_tensors(eqat_block_ap *job, eqi_linear *l, bool values)
-{
-    eqi_quant quant;
-    EQI_RETURN_IF(eqi_linear_choose(l, job->quantizer, &quant));
-    if (!quant.kind) return EQAT_OK;
-    eqi_quant now = quant;
-    if (!values) now.init = &eqi_starts[EQAT_INIT_MINMAX];
-    eqat_status st = quant.kind->start(&now, l->weight.w, l->moments, l->beside);
-    if (st != EQAT_OK) return eqi_fail_in(job->ctx, st, "%s", l->name);
-    EQI_RETURN_IF(eqi_quant_check_scales(l->name, l->beside[0], false));
-    l->quant = quant;
-    return EQAT_OK;
-}
-
-/* The error feedback of one input after another: linears that share it share its factor. */
-typedef struct feedback {
-    const eqi_tensor *moments; /* that it was made of */
-    eqi_feedback of;
-} feedback;
-
-static eqat_status start_master(eqi_linear *l, feedback *f)
-{
-    if (!l->quant.kind || !l->quant.init->feedback) return EQAT_OK;
-    if (f->moments != l->moments) {
-        f->moments = NULL;
-        eqi_feedback_release(eqi_tensor_ctx(l->moments), &f->of);
-        EQI_RETURN_IF(eqi_feedback_make(l->moments, &f->of));
-        f->moments = l->moments;
-    }
-    return eqi_feedback_start(&f->of, l->weight.w, l->beside[0], l->beside[1], &l->quant.desc);
-}
-
-static eqat_status start_linears(eqat_block_ap *job, bool values, feedback *f)
-{
-    for (int i = 0; i < job->work.n_linears; i++) {
-        eqi_linear *l = &job->work.linears[i];
-        if (!trains(job, l)) continue;
-        if (values) EQI_RETURN_IF(tell(job, "start", i));
-        EQI_RETURN_IF(start_tensors(job, l, values));
-        eqat_status st = values ? start_master(l, f) : EQAT_OK;
-        if (st != EQAT_OK) return eqi_fail_in(job->ctx, st, "%s", l->name);
-    }
-    return EQAT_OK;
-}
-
-/* May be called again after a failure. */
-static eqat_status start(eqat_block_ap *job, bool values)
-{
-    feedback f = {0};
-    EQI_RETURN_IF(take_masters(job));
-    if (values) EQI_RETURN_IF(eqi_block_ap_measure(job));
-    eqat_status st = start_linears(job, values, &f);
-    eqi_feedback_release(job->ctx, &f.of);
-    eqi_block_ap_drop_moments(job);
-    return st;
 }
 
 /* ---- the optimizer ---- */
@@ -201,7 +115,7 @@ void eqi_block_ap_drop_optimizer(eqat_block_ap *job)
 static eqat_status begin_stage(eqat_block_ap *job, bool values)
 {
     if (job->optimizer) return EQAT_OK;
-    EQI_RETURN_IF(start(job, values));
+    EQI_RETURN_IF(eqi_block_ap_start(job, values));
     EQI_RETURN_IF(make_optimizer(job));
     eqi_optimizer_scale_rates(job->optimizer, exp2(-eqi_block_ap_outcome(job)->retries));
     return EQAT_OK;
@@ -253,7 +167,7 @@ static void end_training(eqi_tensor *t)
 
 static void settle_linear(eqi_linear *l, eqi_weight *packed)
 {
-    drop_beside(l);
+    eqi_block_ap_drop_tensors(l);
     if (!packed->codes) {
         end_training(l->weight.w);
         return;
@@ -293,7 +207,7 @@ static eqat_status freeze(eqat_block_ap *job)
 eqat_status eqi_block_ap_freeze_before(eqat_block_ap *job, int64_t stage)
 {
     while (job->stage < stage) {
-        if (!job->optimizer) EQI_RETURN_IF(start(job, true));
+        if (!job->optimizer) EQI_RETURN_IF(eqi_block_ap_start(job, true));
         EQI_RETURN_IF(freeze(job));
     }
     return EQAT_OK;

@@ -6,7 +6,7 @@ import json, os, pty, random, re, shutil, struct, subprocess, tempfile, unittest
 EQAT = os.environ["EQAT_TOOL"]
 SLOW = ["--recipe", "paper", "--group-size", "32", "--init", "mse", "--device", "ref"]
 FEW = ["--seq-len", "32", "--train-size", "4", "--val-size", "2", "--epochs", "1", "--no-judge"]
-HIDDEN, BLOCKS, VOCAB = 128, 2, 64
+HIDDEN, BLOCKS, VOCAB = 256, 2, 64
 
 
 def write_model(folder):

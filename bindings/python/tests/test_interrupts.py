@@ -113,8 +113,8 @@ def test_a_handler_that_returns_runs_and_the_call_goes_on(model, text):
     heard = []
     old = signal.signal(signal.SIGUSR1, lambda *_: heard.append(time.monotonic()))
     try:
-        with signals(0.2, number=signal.SIGUSR1):
-            eqat.block_ap(model, text, **{**SHORT, "epochs": 40})
+        with signals(0.05, number=signal.SIGUSR1):
+            eqat.block_ap(model, text, **{**SHORT, "epochs": 100})
             ended = time.monotonic()
     finally:
         signal.signal(signal.SIGUSR1, old)

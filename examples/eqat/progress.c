@@ -24,7 +24,6 @@ void tool_begin_phase(tool *t, const char *phase)
     t->phase_started = tool_seconds();
     t->last_line = is_short(phase) ? t->phase_started : 0;
     t->loss = t->val_loss = NAN;
-    t->step = 0;
     t->resumed_at = 0;
 }
 
@@ -212,15 +211,10 @@ static void log_step(tool *t, const eqat_progress *p)
                          tool_number(p->grad_norm)));
 }
 
-int32_t tool_between(void *user, const eqat_progress *told)
+int32_t tool_between(void *user, const eqat_progress *p)
 {
     tool *t = user;
-    eqat_progress forward = *told;
-    const eqat_progress *p = &forward;
     if (strcmp(t->phase, p->phase)) tool_begin_phase(t, p->phase);
-    /* Where the start is made again, because it is what is kept, no step is taken back. */
-    if ((is_work(p, "moments") || is_work(p, "start")) && p->step < t->step) forward.step = t->step;
-    t->step = p->step;
     double now = tool_seconds(), pause = t->terminal ? 0.1 : 10;
     if (isfinite(p->loss)) t->loss = p->loss;
     if (isfinite(p->val_loss)) t->val_loss = p->val_loss;

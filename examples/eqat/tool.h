@@ -36,7 +36,6 @@ typedef struct tool {
     double resumed_at, resumed_done; /* of the phase, in units of the costs; resumed_at 0: no */
     tool_costs costs;
     int64_t blocks;        /* of the model in eval, whose steps are windows through blocks */
-    int64_t step;          /* the last one told in the phase */
     double loss, val_loss; /* the last ones */
     char phase[16];
     json_t *report; /* what --json prints */

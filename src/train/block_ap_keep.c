@@ -34,12 +34,6 @@ eqat_status eqi_block_ap_note(eqat_block_ap *job, int64_t epoch, double val_loss
 
 /* ---- back ---- */
 
-static eqat_status back_to_start(eqat_block_ap *job)
-{
-    job->taken = job->stage * job->options.epochs * eqat_block_ap_steps(job);
-    return eqi_block_ap_restart_stage(job);
-}
-
 static eqat_status settle(eqat_block_ap *job, double loss, int64_t epoch)
 {
     eqi_outcome *o = eqi_block_ap_outcome(job);
@@ -62,7 +56,7 @@ static eqat_status go_back(eqat_block_ap *job, const char *why)
     }
     eqi_log(job->ctx, EQI_LOG_WARN, "block %lld: %s; kept: its initial rounding",
             (long long)job->block, why);
-    EQI_RETURN_IF(back_to_start(job));
+    EQI_RETURN_IF(eqi_block_ap_restart_stage(job)); /* whose steps stay taken */
     return settle(job, o->start_loss, -1);
 }
 
@@ -105,6 +99,7 @@ eqat_status eqi_block_ap_try_again(eqat_block_ap *job, bool *again)
             "%s; block %lld goes back to its %s, at half the rates (%d of %d)", why,
             (long long)job->block, has_best ? "best state" : "start", (int)o->retries, RETRIES);
     eqi_block_ap_forget_epochs(job);
-    EQI_RETURN_IF(back_to_start(job));
+    job->taken = job->stage * job->options.epochs * eqat_block_ap_steps(job);
+    EQI_RETURN_IF(eqi_block_ap_restart_stage(job));
     return has_best ? copy_best(job, true) : EQAT_OK;
 }

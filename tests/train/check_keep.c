@@ -60,15 +60,29 @@ START_TEST(what_ends_better_than_it_began_is_kept)
 }
 END_TEST
 
+/* Steps never fall, also where the start is made again. */
+static int32_t steps_rise(void *user, const eqat_progress *p)
+{
+    int64_t *last = user;
+    ck_assert_int_ge(p->step, *last);
+    *last = p->step;
+    return 0;
+}
+
 /* Uphill all the way. */
 START_TEST(what_ends_worse_than_it_began_is_its_rounding)
 {
     spoiler s = {.last = INT64_MAX, .factor = -1};
     eqat_block_ap_options o = options_with(&s);
     eqat_stage_report r[BLOCKS];
+    int64_t step = 0;
     o.quant_lr = o.weight_lr = 0.02;
+    o.between = steps_rise;
+    o.between_user = &step;
     const char *path = trained("uphill", &o, r), *rtn = rounded("rtn");
     ck_assert(same_folders(path, rtn));
+    o.between = NULL;
+    ck_assert_int_eq(step, BLOCKS * o.epochs * STEPS);
     for (int i = 0; i < BLOCKS; i++) {
         ck_assert_int_eq(r[i].epoch, -1);
         ck_assert_double_eq(r[i].val_loss, r[i].start_loss);

@@ -32,9 +32,7 @@ class _Bar:
             self._figures["val"] = f"{report.val_loss:.4g}"
         # Steps are what moves the bar; between them its figures alone do.
         self._bar.set_postfix(self._figures, refresh=bool(report.batches))
-        # Where the start is made again, because it is what is kept, no step is taken back.
-        again = report.batches and report.step < self._bar.n
-        self._bar.update(report.steps and not again and report.step - self._bar.n)
+        self._bar.update(report.steps and report.step - self._bar.n)
 
     def close(self) -> None:
         if self._bar is not None:

@@ -363,6 +363,23 @@ static void tell(tool *t, const output *out, const eqat_model_info *info)
         (double)tool_peak_rss() / 1e6);
 }
 
+/* Of the files with weights that are there: a folder's, or the one. */
+static int64_t weight_bytes(const char *path)
+{
+    int64_t sum = 0;
+    struct stat sb;
+    char inside[INSIDE];
+    DIR *d = opendir(path);
+    if (!d) return stat(path, &sb) == 0 ? sb.st_size : 0;
+    for (struct dirent *e; (e = readdir(d));) {
+        const char *dot = strrchr(e->d_name, '.');
+        in_folder(path, e->d_name, inside);
+        if (dot && !strcmp(dot, ".safetensors") && stat(inside, &sb) == 0) sum += sb.st_size;
+    }
+    closedir(d);
+    return sum;
+}
+
 /* Complete at `to`, with record and log. */
 static eqat_status save(tool *t, const output *to, eqat_model *model,
                         const eqat_save_options *options, eqat_model_info *info)
@@ -375,8 +392,8 @@ static eqat_status save(tool *t, const output *to, eqat_model *model,
     eqat_status st = eqat_model_save(model, partial, &told);
     if (st != EQAT_OK) return st;
     st = eqat_model_inspect(model, info);
-    struct stat sb;
-    if (is_file(options) && stat(partial, &sb) == 0) info->bytes = sb.st_size;
+    info->bytes = weight_bytes(partial);
+    if (!strcmp(options->format, "fp16")) info->linear_bits = 16;
     if (st == EQAT_OK) {
         tool_event(t,
                    json_pack("{s:s,s:o,s:I,s:I,s:f,s:f,s:I}", "event", "saved", "path",

@@ -56,6 +56,12 @@ class Formats(Case):
             self.assertIn("model.safetensors.index.json", os.listdir(there))
             self.assertAlmostEqual(self.perplexity(there), perplexity, 2 if name == "fp16" else 12)
             self.ok("convert", there, back)
+            with open(os.path.join(there, "eqat_log.jsonl")) as f:
+                saved = [e for e in map(json.loads, f) if e["event"] == "saved"][-1]
+            shards = [n for n in os.listdir(there) if n.endswith(".safetensors")]
+            size = sum(os.path.getsize(os.path.join(there, n)) for n in shards)
+            self.assertEqual(saved["bytes"], size)
+            self.assertEqual(saved["bits_per_linear_parameter"] == 16, name == "fp16")
             if name != "fp16":
                 self.assertEqual(files_of(back)["model.safetensors"], weights, name)
 

@@ -99,7 +99,9 @@ static double block_ap_bytes(const need *n, const eqat_model_info *m, const bloc
     double rows = (batch < samples ? batch : samples) * (double)n->data->seq_len;
     double embedding = (double)m->vocab_size * (double)m->hidden_size * element;
     double weights = 4 * largest->weights;
-    double training = 3 * weights + larger(weights, 2 * activations(m, rows, element)) +
+    bool logits = n->block_ap->last_loss == EQAT_LAST_LOSS_LOGITS;
+    double head = logits ? embedding : 0;
+    double training = head + 3 * weights + larger(weights, 2 * activations(m, rows, element)) +
         32 * largest->groups + panels(m, rows, element) + packed;
     double start = weights + largest->moments +
         larger(activations(m, rows, element), largest->factor) + packed;

@@ -140,7 +140,10 @@ eqat_status need_time(tool *t, const need *n, const need_sizes *s, double *secon
     if (n->e2e->teacher) micro *= 4.0 / 3; /* a forward beside a forward and a backward */
     c->e2e = micro * micros;
     double judged = 3 * (double)pieces(n->judged, n->data ? n->block_ap->batch_size : 1) * c->move;
-    *seconds = c->e2e + judged * s->all / s->first +
+    /* The head's products in the last block: forward, backward, and of the target. */
+    bool logits = n->data && n->block_ap->last_loss == EQAT_LAST_LOSS_LOGITS;
+    double last = logits ? (double)(c->epochs * c->steps) * c->step * s->head / s->first : 0;
+    *seconds = last + c->e2e + judged * s->all / s->first +
         (n->data ? tool_costs_block(c) * s->all / s->first : 0);
     return EQAT_OK;
 }

@@ -67,6 +67,16 @@ typedef enum eqat_lr_unit {
                              docs/training.md */
 } eqat_lr_unit;
 
+/** What the last block is held to. */
+typedef enum eqat_last_loss {
+    EQAT_LAST_LOSS_SQUARES = 0, /**< its output, as every other block */
+    EQAT_LAST_LOSS_LOGITS = 1   /**< what the head makes of it: the mean over positions of sum_v p_v
+                                   (ln p_v - ln q_v), p and q the softmax of the logits of the full
+                                   precision's output and of the block's.  The head is then in
+                                   memory, and a step costs as much more as the head is larger than
+                                   a block.  Cf. LFQ; E2E-QP's loss with a teacher */
+} eqat_last_loss;
+
 /** How Block-AP trains. */
 typedef struct eqat_block_ap_options {
     size_t struct_size;   /**< set by eqat_block_ap_options_init */
@@ -100,6 +110,9 @@ typedef struct eqat_block_ap_options {
     int32_t keep;              /**< eqat_keep, of every stage of a block; default
                                   EQAT_KEEP_START_OR_LAST */
     int32_t lr_unit;           /**< eqat_lr_unit; default EQAT_LR_ABSOLUTE */
+    int32_t last_loss;         /**< eqat_last_loss; default EQAT_LAST_LOSS_SQUARES.  A `loss` of the
+                                  caller's takes the place of either */
+    int32_t reserved;          /**< 0 */
 } eqat_block_ap_options;
 
 /** Writes defaults into the first `struct_size` bytes of *options, and no further. */

@@ -7,7 +7,7 @@
 
 TAIL(eqat_attention_options, reserved);
 TAIL(eqat_batch, reserved);
-TAIL(eqat_block_ap_options, lr_unit);
+TAIL(eqat_block_ap_options, reserved);
 TAIL(eqat_context_options, reserved);
 TAIL(eqat_data_options, text_key);
 TAIL(eqat_e2e_qp_options, lr_unit);

@@ -10,6 +10,8 @@
 #include "quant/quantizer.h"
 #include "train/rates.h"
 
+static const char *const last_loss_names[] = {"squares", "logits", NULL};
+
 static const eqat_field fields[] = {
     EQI_FIELD_I64(eqat_block_ap_options, batch_size, 2, 1, 1 << 20, "samples of a step"),
     EQI_FIELD_I64(eqat_block_ap_options, epochs, 2, 0, 1 << 20,
@@ -47,6 +49,9 @@ static const eqat_field fields[] = {
     EQI_FIELD_ENUM(eqat_block_ap_options, lr_unit, EQAT_LR_ABSOLUTE, eqi_lr_unit_names,
                    "rates are absolute, or relative: of weights in scales, of scales as a share, "
                    "of zero points in codes; 0 then follows from the number of steps"),
+    EQI_FIELD_ENUM(eqat_block_ap_options, last_loss, EQAT_LAST_LOSS_SQUARES, last_loss_names,
+                   "what the last block is held to: squares (of its output, as the others), or "
+                   "logits (what the head makes of it; takes the head's memory and time)"),
 };
 
 const eqi_struct eqi_struct_block_ap = EQI_STRUCT(eqat_block_ap_options, "block_ap", fields);

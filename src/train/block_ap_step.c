@@ -59,10 +59,29 @@ static eqat_status keep_loss(eqat_block_ap *job, int64_t slot, const eqi_tensor 
     return st;
 }
 
+/* No label is masked: every position counts, as it does in other blocks. */
+static eqat_status divergence(eqat_block_ap *job, eqi_tensor *y, eqi_tensor *target,
+                              eqi_tensor **loss)
+{
+    eqi_tensor *labels;
+    eqi_distill from = {.share = 1};
+    EQI_RETURN_IF(eqi_tensor_zeros(job->ctx, &labels, EQI_I32, 2, y->v.shape));
+    eqat_status st = eqi_model_final_norm(job->tape, job->model, target, &from.x);
+    from.w = job->model->head;
+    if (st == EQAT_OK)
+        st = eqi_model_head_loss(job->tape, job->model, y, labels, &from, loss, NULL);
+    eqi_tensor_unref(from.x);
+    eqi_tensor_unref(labels);
+    return st;
+}
+
 static eqat_status loss_of(eqat_block_ap *job, eqi_tensor *y, eqi_tensor *target, eqi_tensor **loss)
 {
     const eqat_block_ap_options *o = &job->options;
     *loss = NULL;
+    bool last = job->block == job->model->config.blocks - 1;
+    if (!o->loss && last && o->last_loss == EQAT_LAST_LOSS_LOGITS)
+        return divergence(job, y, target, loss);
     if (!o->loss) return eqi_op_mse(job->tape, y, target, loss);
     job->ctx->error[0] = 0;
     return eqi_report_loss(job->ctx, o->loss(o->loss_user, job->tape, y, target, loss), loss);

@@ -26,6 +26,8 @@ typedef struct job {
     tool t;
     eqat_model_options model;
     eqat_quantizer_options quantizer;
+    eqat_allocate_options allocate;
+    eqat_quantizer *allocated; /* with the rules that it has added; NULL: none */
     eqat_data_options data, e2e_data;
     eqat_block_ap_options block_ap;
     eqat_e2e_qp_options e2e;
@@ -76,6 +78,7 @@ static void init(job *j, int argc, char **argv)
     eqat_context_options_init(&j->t.context, sizeof j->t.context);
     eqat_model_options_init(&j->model, sizeof j->model);
     eqat_quantizer_options_init(&j->quantizer, sizeof j->quantizer);
+    eqat_allocate_options_init(&j->allocate, sizeof j->allocate);
     eqat_data_options_init(&j->data, sizeof j->data);
     eqat_data_options_init(&j->e2e_data, sizeof j->e2e_data);
     eqat_block_ap_options_init(&j->block_ap, sizeof j->block_ap);
@@ -147,7 +150,24 @@ static int choose_method(job *j)
     if (j->method != EFFICIENTQAT && e2e) return unused_flag(j, e2e, "efficientqat");
     if (j->method != RTN && !j->calib_file)
         return usage_error("--calib: expected a file of calibration text or tokens");
+    if (j->method == RTN && j->allocate.bits_per_weight > 0)
+        return unused_flag(j, "bits-per-weight", "block-ap or efficientqat");
     return -1;
+}
+
+/* Those of all linears of the model, by their names. */
+static eqat_status add_allocated(const job *j, eqat_model *model, eqat_quantizer *to)
+{
+    eqat_linear_info l = {.struct_size = sizeof l};
+    eqat_status st = EQAT_OK;
+    for (int64_t b = 0; st == EQAT_OK && eqat_model_linear_count(model, b) > 0; b++)
+        for (int64_t i = 0; st == EQAT_OK && i < eqat_model_linear_count(model, b); i++) {
+            eqat_quantizer_options o = {.struct_size = sizeof o};
+            st = eqat_model_linear(model, b, i, &l);
+            if (st == EQAT_OK && eqat_quantizer_lookup(j->allocated, l.name, &o))
+                st = eqat_quantizer_add_rule(to, l.name, &o);
+        }
+    return st;
 }
 
 static eqat_status make_quantizer(void *user, eqat_model *model, eqat_quantizer **out)
@@ -155,6 +175,7 @@ static eqat_status make_quantizer(void *user, eqat_model *model, eqat_quantizer 
     job *j = user;
     eqat_status st = eqat_quantizer_create(j->t.ctx, out, &j->quantizer);
     if (st == EQAT_OK) st = rules_add(&j->t, &j->rules, &j->quantizer, model, *out);
+    if (st == EQAT_OK && j->allocated) st = add_allocated(j, model, *out);
     if (st == EQAT_OK) st = eqat_model_check_save(model, *out, &j->save);
     return st;
 }
@@ -309,17 +330,48 @@ static eqat_status open_e2e_data(job *j, eqat_model *model, eqat_data **out)
     return input_open(&j->t, j->e2e_in.path ? &j->e2e_in : &j->calib, model, &j->e2e_data, out);
 }
 
+/* Whether the format takes whatever bits may be chosen. */
+static eqat_status check_bits(job *j, eqat_model *model)
+{
+    const int32_t bits = j->quantizer.bits;
+    eqat_status st = EQAT_OK;
+    for (j->quantizer.bits = 2; j->quantizer.bits <= 4 && st == EQAT_OK; j->quantizer.bits++) {
+        eqat_quantizer *any = NULL;
+        st = make_quantizer(j, model, &any);
+        eqat_quantizer_free(any);
+    }
+    j->quantizer.bits = bits;
+    return st;
+}
+
+/* Sensitivity is measured anew by a run that goes on, to the same end. */
+static eqat_status allocate(job *j, eqat_model *model, eqat_data *data, eqat_quantizer **quantizer)
+{
+    if (!(j->allocate.bits_per_weight > 0)) return EQAT_OK;
+    j->allocate.progress = tool_between;
+    j->allocate.progress_user = &j->t;
+    eqat_status st = check_bits(j, model);
+    if (st != EQAT_OK) return st;
+    tool_begin_phase(&j->t, "allocate");
+    j->allocated = *quantizer;
+    st = eqat_quantizer_allocate(j->allocated, model, data, &j->allocate);
+    if (st == EQAT_OK) st = make_quantizer(j, model, quantizer);
+    if (st == EQAT_OK) tool_end_phase(&j->t);
+    if (*quantizer == j->allocated) *quantizer = NULL;
+    return st;
+}
+
 /* What E2E-QP would refuse after Block-AP is refused before it; the result of Block-AP outlives
  * whatever happens to E2E-QP. */
-static eqat_status run_both(job *j, eqat_model *model, const eqat_quantizer *quantizer,
-                            eqat_data *data)
+static eqat_status run_both(job *j, eqat_model *model, eqat_quantizer **quantizer, eqat_data *data)
 {
     eqat_data *e2e_data = NULL;
     eqat_status st = output_check_stage(&j->t, &j->out, &j->save);
     if (st == EQAT_OK) st = open_e2e_data(j, model, &e2e_data);
-    if (st == EQAT_OK) st = eqat_e2e_qp_check(model, quantizer, e2e_data, &j->e2e);
-    if (st == EQAT_OK) st = check_need(j, model, quantizer, data);
-    if (st == EQAT_OK) st = train_blocks(j, model, quantizer, data);
+    if (st == EQAT_OK) st = eqat_e2e_qp_check(model, *quantizer, e2e_data, &j->e2e);
+    if (st == EQAT_OK) st = allocate(j, model, data, quantizer);
+    if (st == EQAT_OK) st = check_need(j, model, *quantizer, data);
+    if (st == EQAT_OK) st = train_blocks(j, model, *quantizer, data);
     if (st == EQAT_OK) st = output_save_stage(&j->t, &j->out, model, &j->save);
     if (st == EQAT_OK) st = train_end_to_end(j, model, e2e_data);
     eqat_data_free(e2e_data);
@@ -333,15 +385,16 @@ static eqat_status take_windows(job *j, eqat_data *data)
     return judge_take(&j->t, &j->judge, data, n);
 }
 
-static eqat_status run_trained(job *j, eqat_model *model, const eqat_quantizer *quantizer)
+static eqat_status run_trained(job *j, eqat_model *model, eqat_quantizer **quantizer)
 {
     eqat_data *data = NULL;
     eqat_status st = input_open(&j->t, &j->calib, model, &j->data, &data);
     if (st == EQAT_OK && j->method == EFFICIENTQAT) {
         st = run_both(j, model, quantizer, data);
     } else if (st == EQAT_OK) {
-        st = check_need(j, model, quantizer, data);
-        if (st == EQAT_OK) st = train_blocks(j, model, quantizer, data);
+        st = allocate(j, model, data, quantizer);
+        if (st == EQAT_OK) st = check_need(j, model, *quantizer, data);
+        if (st == EQAT_OK) st = train_blocks(j, model, *quantizer, data);
     }
     if (st == EQAT_OK) st = take_windows(j, data);
     eqat_data_free(data);
@@ -357,7 +410,7 @@ static eqat_status run_quantize(job *j, eqat_model *model)
         st = check_need(j, model, quantizer, NULL);
         if (st == EQAT_OK) st = eqat_model_quantize_rtn(model, quantizer, &rounding);
     } else if (st == EQAT_OK) {
-        st = run_trained(j, model, quantizer);
+        st = run_trained(j, model, &quantizer);
     }
     eqat_quantizer_free(quantizer);
     return st;
@@ -390,6 +443,8 @@ static void record_job(job *j, const char *command, int argc, char **argv)
         json_object_set_new(j->t.run, "method", json_string(j->method_name));
         json_object_set_new(j->t.run, "rules", rules_json(&j->rules, &j->quantizer));
         record_options(j->t.run, "quantizer", "quantizer", &j->quantizer);
+        if (j->allocate.bits_per_weight > 0)
+            record_options(j->t.run, "allocate", "allocate", &j->allocate);
     }
     if (quantizes && j->method != RTN) {
         record_options(j->t.run, "data", "data", &j->data);
@@ -437,6 +492,7 @@ static int open_job(job *j, const char *command, int argc, char **argv)
 static int close_job(job *j, eqat_status status)
 {
     release_inputs(j);
+    eqat_quantizer_free(j->allocated);
     judge_release(&j->judge);
     checkpoint_close(&j->kept, status == EQAT_OK && !j->judge.cut && !j->out.staged);
     int code = tool_close(&j->t, status);
@@ -556,6 +612,7 @@ int command_quantize(int argc, char **argv)
     };
     const flag_group groups[] = {
         {"Quantization", "quantizer", "", &j.quantizer, NULL},
+        {"Bits by sensitivity", "allocate", "", &j.allocate, NULL, &j.calib_flag},
         {"Calibration data", "data", "", &j.data, data_fields, &j.calib_flag},
         {"Block-AP", "block_ap", "", &j.block_ap, NULL, &j.calib_flag},
         {"E2E-QP data", "data", "e2e-", &j.e2e_data, e2e_data_fields, &j.e2e_flag},

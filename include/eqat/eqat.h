@@ -4,6 +4,7 @@
 #ifndef EQAT_EQAT_H
 #define EQAT_EQAT_H
 
+#include "eqat/allocate.h"
 #include "eqat/context.h"
 #include "eqat/data.h"
 #include "eqat/eval.h"

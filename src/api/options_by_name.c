@@ -11,13 +11,13 @@
 #include "base/entry.h"
 
 static const eqi_struct *const structs[] = {
-    &eqi_struct_attention,  &eqi_struct_context,      &eqi_struct_model,
-    &eqi_struct_quantizer,  &eqi_struct_data,         &eqi_struct_block_ap,
-    &eqi_struct_e2e_qp,     &eqi_struct_eval,         &eqi_struct_rtn,
-    &eqi_struct_save,       &eqi_struct_optimizer,    &eqi_struct_batch,
-    &eqi_struct_sample,     &eqi_struct_model_info,   &eqi_struct_linear_info,
-    &eqi_struct_progress,   &eqi_struct_epoch_report, &eqi_struct_stage_report,
-    &eqi_struct_perplexity,
+    &eqi_struct_attention,    &eqi_struct_context,    &eqi_struct_model,
+    &eqi_struct_quantizer,    &eqi_struct_data,       &eqi_struct_block_ap,
+    &eqi_struct_e2e_qp,       &eqi_struct_eval,       &eqi_struct_rtn,
+    &eqi_struct_allocate,     &eqi_struct_save,       &eqi_struct_optimizer,
+    &eqi_struct_batch,        &eqi_struct_sample,     &eqi_struct_model_info,
+    &eqi_struct_linear_info,  &eqi_struct_progress,   &eqi_struct_epoch_report,
+    &eqi_struct_stage_report, &eqi_struct_perplexity,
 };
 
 static const eqi_struct *find_struct(const char *name)

@@ -5,6 +5,7 @@
 #define TAIL(T, last) \
     _Static_assert(offsetof(T, last) + sizeof(((T *)0)->last) == sizeof(T), #T " has a whole tail")
 
+TAIL(eqat_allocate_options, progress_user);
 TAIL(eqat_attention_options, reserved);
 TAIL(eqat_batch, reserved);
 TAIL(eqat_block_ap_options, reserved);

@@ -121,6 +121,15 @@ eqat_status eqat_quantizer_add_rule(eqat_quantizer *q, const char *pattern,
     return EQAT_OK;
 }
 
+eqi_ctx *eqi_quantizer_ctx(const eqat_quantizer *q) { return q->ctx; }
+
+size_t eqi_quantizer_rules(const eqat_quantizer *q) { return q->n_rules; }
+
+void eqi_quantizer_drop_rules(eqat_quantizer *q, size_t count)
+{
+    while (q->n_rules > count) eqi_free(q->ctx, q->rules[--q->n_rules].pattern);
+}
+
 /* NULL: a rule leaves it as it is. */
 static const eqat_quantizer_options *options_of(const eqat_quantizer *q, const char *name)
 {

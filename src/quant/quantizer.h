@@ -6,6 +6,10 @@
 #include "quant/kind.h"
 
 eqat_quantizer *eqi_quantizer_ref(eqat_quantizer *quantizer);
+eqi_ctx *eqi_quantizer_ctx(const eqat_quantizer *quantizer);
+/* How many rules there are; those behind the first `count` go. */
+size_t eqi_quantizer_rules(const eqat_quantizer *quantizer);
+void eqi_quantizer_drop_rules(eqat_quantizer *quantizer, size_t count);
 
 /* How the linear `name` with rows of `in_features` is quantized; kind NULL when a rule leaves it
  * out. A group that does not divide the row, or a row that is no multiple of 32 (of packed codes),

@@ -107,12 +107,19 @@ static eqat_status pass(eqi_hidden *h, const eqi_block *block)
     return EQAT_OK;
 }
 
-eqat_status eqi_hidden_run(eqi_hidden *h, const int64_t *samples, int64_t count)
+eqat_status eqi_hidden_begin(eqi_hidden *h, const int64_t *samples, int64_t count)
 {
     h->samples = samples;
     h->count = count;
     EQI_RETURN_IF(pass(h, NULL));
-    EQI_RETURN_IF(eqi_model_prepare(h->model, h->length));
+    return eqi_model_prepare(h->model, h->length);
+}
+
+eqat_status eqi_hidden_pass(eqi_hidden *h, const eqi_block *block) { return pass(h, block); }
+
+eqat_status eqi_hidden_run(eqi_hidden *h, const int64_t *samples, int64_t count)
+{
+    EQI_RETURN_IF(eqi_hidden_begin(h, samples, count));
     for (int64_t i = 0; i < h->model->config.blocks; i++) {
         const eqi_block *block;
         EQI_RETURN_IF(eqi_block_acquire(h->model, i, &block));

@@ -30,5 +30,8 @@ eqat_status eqi_hidden_create(eqi_hidden *h, eqat_model *model, eqat_data *data,
 void eqi_hidden_release(eqi_hidden *h);
 /* `count` samples, at most room, by their numbers, which are borrowed. */
 eqat_status eqi_hidden_run(eqi_hidden *h, const int64_t *samples, int64_t count);
+/* The same in pieces: the streams are what enters the first block; they pass a block. */
+eqat_status eqi_hidden_begin(eqi_hidden *h, const int64_t *samples, int64_t count);
+eqat_status eqi_hidden_pass(eqi_hidden *h, const eqi_block *block);
 
 #endif

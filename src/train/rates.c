@@ -15,7 +15,7 @@ static double falling(double first, int64_t steps)
 
 /* Relative rates for one step; they fall with the root of the number of steps, so that many steps
  * reach further than few in all, but not in proportion. */
-#define FIRST_E2E_RATE 0.02
+#define FIRST_E2E_RATE 0.04
 /* A handful of steps at the rates of so few ends above its start. */
 #define LEAST_E2E_STEPS 100
 static const double first_rate[] = {

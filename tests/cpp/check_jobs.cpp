@@ -63,6 +63,23 @@ END_TEST
 
 /* ---- drivers made of the public steps ---- */
 
+START_TEST(bits_by_sensitivity)
+{
+    setting s;
+    std::int64_t told = 0;
+    eqat::allocate_options o(3);
+    o.on_progress = [&](const eqat_progress &) { return ++told, eqat::proceed::yes; };
+    FAILS(EQAT_INVALID_ARGUMENT, "bits_per_weight: found 2",
+          eqat::allocate(s.quantizer, s.model, s.data, eqat::allocate_options(2)));
+    MUST(eqat::allocate(s.quantizer, s.model, s.data, o));
+    int most = 0;
+    for (const auto &l : MUST(s.model.linears(0)))
+        most = std::max(most, s.quantizer.lookup(l.name)->bits);
+    ck_assert_int_gt(most, 2);
+    ck_assert_int_gt(told, 0);
+}
+END_TEST
+
 static void train_block(eqat::block_ap &job, std::int64_t epochs)
 {
     MUST(job.begin());
@@ -358,6 +375,7 @@ int main(void)
     TCase *tc = tcase_create("all");
     tcase_set_timeout(tc, 120);
     tcase_add_test(tc, one_call_jobs_give_the_bytes_of_c);
+    tcase_add_test(tc, bits_by_sensitivity);
     tcase_add_test(tc, drivers_give_the_same_bytes);
     tcase_add_test(tc, a_pass_and_an_update_of_ones_own);
     tcase_add_test(tc, state_goes_through_a_file);

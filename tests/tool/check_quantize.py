@@ -221,6 +221,23 @@ class Quantize(Case):
             )
             self.assertEqual(f"trained for at most {most}" in r.stderr, warned)
 
+    def test_bits_by_sensitivity(self):
+        few = ["--group-size", 32, "--calib", self.train, *FEW[2:], "--bits-per-weight"]
+        self.quantize(self.out, *few, 3.1)
+        run, saved, judged = (
+            next(e for e in log_of(self.out) if e["event"] == k) for k in ("run", "saved", "judged")
+        )
+        self.assertEqual(run["options"]["allocate"]["bits_per_weight"], 3.1)
+        self.assertTrue(2.8 < saved["bits_per_linear_parameter"] <= 3.1)
+        self.assertLess(judged["result"], judged["rtn"])
+        r = eqat("quantize", self.model, "--out", self.out + "x", *few, 2.5)
+        self.assertEqual(r.returncode, 1)
+        self.assertIn("bits_per_weight: found 2.5, expected at least 2.563", r.stderr)
+        r = eqat("quantize", self.model, "--out", self.out + "x", *few, 3, "--format", "awq")
+        self.assertIn("expected 4", r.stderr)
+        rtn = ["--method", "rtn", "--bits-per-weight", 3]
+        self.assertEqual(eqat("quantize", self.model, "--out", self.out, *rtn).returncode, 2)
+
     def test_rules_and_skips(self):
         self.quantize(
             self.out,

@@ -30,6 +30,7 @@
 #ifndef EQAT_EQAT_HPP
 #define EQAT_EQAT_HPP
 
+#include "allocate.hpp"
 #include "context.hpp"
 #include "data.hpp"
 #include "error.hpp"

@@ -239,3 +239,22 @@ def test_efficientqat_refuses_before_it_trains(folder, text, quick):
         with pytest.raises((ValueError, eqat.Error, OSError)):
             eqat.efficientqat(model, bits=2, calib=text, **later, **quick)
         assert not model.info.quantized
+
+
+def test_bits_by_sensitivity(folder, text):
+    def bits(model, quantizer):
+        rows = [model.linears(block) for block in range(model.info.blocks)]
+        return [quantizer.lookup(one.name).bits for row in rows for one in row]
+
+    model = eqat.open(folder, threads=1, compute_dtype="f32", seed=3)
+    quantizer = eqat.Quantizer(model.context, bits=2, group_size=32)
+    data = eqat.CalibrationData(text, model, train_size=4, val_size=0, seq_len=32)
+    seen = []
+    quantizer.allocate(model, data, bits_per_weight=3, progress=lambda p: seen.append(p.phase))
+    chosen = bits(model, quantizer)
+    assert set(chosen) > {2} and set(seen) == {"allocate"}
+    with pytest.raises(eqat.InvalidArgument, match="bits_per_weight: found 2.1, expected at least"):
+        quantizer.allocate(model, data, bits_per_weight=2.1)
+    few = {**SIZE, "group_size": 32, "epochs": 1, "bits_per_weight": 3.0}
+    eqat.block_ap(model, text, **few)
+    assert 2.9 < model.info.linear_bits <= 3

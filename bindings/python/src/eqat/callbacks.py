@@ -105,6 +105,7 @@ _JOB = {
     "reduce": prototypes.reduce_fn(_reduce),
 }
 MADE: dict[str, dict[str, Any]] = {
+    "allocate": _PROGRESS,
     "eval": _PROGRESS,
     "rtn": _PROGRESS,
     "save": _PROGRESS,

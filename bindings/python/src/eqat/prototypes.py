@@ -125,6 +125,8 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "eqat_quantizer_options_init": (None, [struct("quantizer"), size]),
     "eqat_quantizer_create": (status, [context, out, struct("quantizer")]),
     "eqat_quantizer_add_rule": (status, [quantizer, text, struct("quantizer")]),
+    "eqat_allocate_options_init": (None, [struct("allocate"), size]),
+    "eqat_quantizer_allocate": (status, [quantizer, model, data, struct("allocate")]),
     "eqat_quantizer_lookup": (flag, [quantizer, text, struct("quantizer")]),
     "eqat_quantizer_init": (status, [quantizer, tensor, tensor, flag, out, out]),
     "eqat_quantizer_freeze": (status, [quantizer, tensor, tensor, tensor, out, out, out]),

@@ -4,13 +4,14 @@ import ctypes
 from collections.abc import Mapping
 from typing import Any, Optional
 
-from . import dtypes, options, structs
-from .calls import call, create
+from . import dtypes, options, progress, structs
+from .calls import call, call_long, create
 from .handle import Handle
 from .library import lib
 from .tensor import Tensor
 
 OPTIONS = options.Group("quantizer")
+ALLOCATE = options.Group("allocate")
 Rules = Mapping[str, Optional[Mapping[str, Any]]]
 
 
@@ -44,6 +45,15 @@ class Quantizer(Handle):
         struct = structs.structs["quantizer"]()
         found = lib.eqat_quantizer_lookup(self._reference, name.encode(), ctypes.byref(struct))
         return structs.read("quantizer", struct) if found else None
+
+    @options.options(ALLOCATE)
+    def allocate(self, model: Any, data: Any, **keywords: Any) -> None:
+        """Gives each of the model's linears that are selected 2, 3 or 4 bits, where they are worth
+        most, as rules; data is CalibrationData.  Group size and all else are as before."""
+        with progress.shown(ALLOCATE.take(keywords)) as values:
+            filled = options.fill(self.context, "allocate", values)
+            struct = ctypes.byref(filled.struct)
+            call_long(self.context, lib.eqat_quantizer_allocate, self, model, data, struct)
 
     def _tensors(self, function: Any, count: int, *arguments: Any) -> tuple[Tensor, ...]:
         outs = [ctypes.c_void_p() for _ in range(count)]

@@ -58,13 +58,22 @@ E2E_DATA_TOO = options.Group("data", E2E_DEFAULTS, "e2e_", ["train_size", "val_s
 E2E_QP_TOO = options.Group("e2e_qp", {}, "e2e_", None, CALLBACKS)
 
 
+# In one call with training.
+ALLOCATE = options.Group("allocate", without=["progress"])
+
+
+def _allocate(quantizer: Quantizer, model: Model, data: CalibrationData, keywords: Any) -> None:
+    if keywords.get("bits_per_weight"):
+        quantizer.allocate(model, data, **ALLOCATE.take(keywords))
+
+
 def _data(source: Any, model: Model, group: options.Group, keywords: Any) -> CalibrationData:
     if isinstance(source, CalibrationData):
         return source
     return CalibrationData(source, model, **group.take(keywords))
 
 
-@options.options(QUANTIZER, DATA, BLOCK_AP)
+@options.options(QUANTIZER, ALLOCATE, DATA, BLOCK_AP)
 def block_ap(
     model: Model,
     calib: Any,
@@ -82,6 +91,7 @@ def block_ap(
     keywords = _of_recipe(recipe, keywords, quantizer=QUANTIZER, data=DATA, block_ap=BLOCK_AP)
     own = quantizer or Quantizer(model.context, rules, **QUANTIZER.take(keywords))
     data = _data(calib, model, DATA, keywords)
+    _allocate(own, model, data, keywords)
     with BlockAP(model, own, data, **BLOCK_AP.take(keywords)) as job:
         job.run()
     return model
@@ -100,7 +110,7 @@ def e2e_qp(model: Model, data: Any, *, recipe: str = RECIPE, **keywords: Any) ->
     return model
 
 
-@options.options(QUANTIZER, DATA, BLOCK_AP, E2E_DATA_TOO, E2E_QP_TOO)
+@options.options(QUANTIZER, ALLOCATE, DATA, BLOCK_AP, E2E_DATA_TOO, E2E_QP_TOO)
 def efficientqat(
     model: Model,
     calib: Any,
@@ -135,6 +145,7 @@ def _both(
     later = {**shared, **E2E_DATA_TOO.take(keywords), **E2E_QP_TOO.take(keywords)}
     data = _data(calib, model, DATA, keywords)
     samples = _data(calib if e2e is None else e2e, model, E2E_DATA, later)
+    _allocate(own, model, data, keywords)
     E2EQP.check(model, samples, own, **E2E_QP.take(later))
     for phase, source, group, taken in (
         (BlockAP, (own, data), BLOCK_AP, keywords),

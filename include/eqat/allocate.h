@@ -15,9 +15,9 @@ extern "C" {
 /** What may be spent, and on how much text it is measured where. */
 typedef struct eqat_allocate_options {
     size_t struct_size;          /**< set by eqat_allocate_options_init */
-    double bits_per_weight;      /**< budget, scales and zero points included, over all linears that
-                                    the quantizer selects: with groups of 64, 2.28 are all of them at 2
-                                    bits, 3.30 at 3, 4.31 at 4; 0 (default): none */
+    double bits_per_weight;      /**< the budget, with scales and zero points, over all linears that
+                                    the quantizer selects: in groups of 64 all of them at 2 bits
+                                    take 2.28, at 3 bits 3.30, at 4 bits 4.31; 0 until it is set */
     int64_t sensitivity_windows; /**< training samples that are looked at; default 2 */
     eqat_progress_fn progress;   /**< called for every block that perturbed streams pass, phase
                                     "allocate"; NULL (default): none */

@@ -107,10 +107,10 @@ quantize rtn 2 --method rtn
 # shellcheck disable=SC2086
 {
     calib="--calib $work/train.txt $windows"
-    e2e="--e2e $work/train.txt --e2e-seq-len 512 --e2e-train-size 24"
+    e2e="--e2e $work/train.txt --e2e-seq-len 512 --e2e-train-size 48"
     quantize w4 4 $calib --train-size 16 --epochs 0
-    quantize w3 3 $calib --train-size 32 --epochs 2 $e2e
-    quantize w2 2 $calib --train-size 32 --epochs 2 $e2e
+    quantize w3 3 $calib --train-size 64 --epochs 2 $e2e
+    quantize w2 2 $calib --train-size 64 --epochs 2 $e2e
 }
 for name in full rtn w4 w3 w2; do
     path=$work/$name

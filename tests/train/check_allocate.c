@@ -144,6 +144,44 @@ START_TEST(a_cancelled_one_adds_nothing)
 }
 END_TEST
 
+static void write_models(void)
+{
+    write_small_model();
+    write_llama("tiny", &(llama_shape){VOCAB, 32, 32, 2, 2, 1, false}, NULL);
+}
+
+/* Requests for memory are refused one after another: rules stay as they were, nothing is lost. */
+START_TEST(without_memory_nothing_is_added)
+{
+    size_t requests = 1, refused = 0;
+    for (size_t n = 0; n <= requests; n += n < 60 ? 1 : 97) {
+        counter c = {.once = n % 2};
+        bench b = {.ctx = open_counted("ref", &c)};
+        b.model = open_model(b.ctx, "tiny", EQAT_F32);
+        b.quantizer = make_quantizer(b.ctx, 2, 32);
+        b.data = make_data(b.ctx, 1, 0, true);
+        eqat_quantizer_options o = {.struct_size = sizeof o};
+        eqat_allocate_options a = options_of(4.7);
+        const char *last = "model.layers.1.mlp.down_proj";
+        const size_t before = c.requests;
+        c.fail_at = n ? before + n : 0;
+        eqat_status st = eqat_quantizer_allocate(b.quantizer, b.model, b.data, &a);
+        c.fail_at = 0;
+        if (!n) requests = c.requests - before;
+        if (st != EQAT_OK) {
+            refused++;
+            ck_assert_int_eq(st, EQAT_OUT_OF_MEMORY);
+            ck_assert(eqat_quantizer_lookup(b.quantizer, last, &o) && o.bits == 2);
+            OK(b.ctx, eqat_quantizer_allocate(b.quantizer, b.model, b.data, &a));
+        }
+        ck_assert(eqat_quantizer_lookup(b.quantizer, last, &o) && o.bits == 4);
+        tear_down(&b);
+        ck_assert_uint_eq(c.live, 0);
+    }
+    ck_assert_uint_gt(refused, 60);
+}
+END_TEST
+
 START_TEST(what_cannot_be_allocated_is_refused)
 {
     bench b = set_up(&usual);
@@ -164,11 +202,12 @@ END_TEST
 int main(void)
 {
     TCase *tc = tcase_create("allocate");
-    tcase_add_unchecked_fixture(tc, write_small_model, scratch_clean);
+    tcase_add_unchecked_fixture(tc, write_models, scratch_clean);
     tcase_add_test(tc, the_budget_is_spent_and_kept);
     tcase_add_test(tc, what_does_nothing_gets_nothing);
     tcase_add_test(tc, rules_that_leave_linears_stay);
     tcase_add_test(tc, a_cancelled_one_adds_nothing);
+    tcase_add_test(tc, without_memory_nothing_is_added);
     tcase_add_test(tc, what_cannot_be_allocated_is_refused);
     return run_case("bits by sensitivity", tc, CK_NOFORK);
 }

@@ -178,7 +178,7 @@ START_TEST(without_memory_nothing_is_added)
         tear_down(&b);
         ck_assert_uint_eq(c.live, 0);
     }
-    ck_assert_uint_gt(refused, 60);
+    ck_assert_uint_gt(refused, 40);
 }
 END_TEST
 

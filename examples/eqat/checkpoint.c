@@ -124,6 +124,7 @@ static eqat_status clean(tool *t, const checkpoint *c)
 /* Takes the reference. */
 static eqat_status commit(tool *t, checkpoint *c, json_t *manifest)
 {
+    errno = 0;
     int fd = openat(c->folder, NEXT_MANIFEST, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC,
                     0666);
     bool done = fd >= 0 && manifest &&
@@ -131,8 +132,9 @@ static eqat_status commit(tool *t, checkpoint *c, json_t *manifest)
     if (fd >= 0 && close(fd) != 0) done = false;
     if (done) done = renameat(c->folder, NEXT_MANIFEST, c->folder, MANIFEST) == 0;
     if (!done) {
+        const int why = errno ? errno : ENOSPC; /* a write that is cut short tells nothing */
         json_decref(manifest);
-        return tool_fail(t, EQAT_IO, "%s/" MANIFEST ": cannot write: %s", c->dir, strerror(errno));
+        return tool_fail(t, EQAT_IO, "%s/" MANIFEST ": cannot write: %s", c->dir, strerror(why));
     }
     json_decref(c->manifest);
     c->manifest = manifest;

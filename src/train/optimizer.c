@@ -367,6 +367,8 @@ eqat_status eqat_optimizer_grad_norm(eqat_optimizer *o, double *norm)
 eqat_status eqi_optimizer_state(eqat_optimizer *o, eqi_state *state)
 {
     EQI_RETURN_IF(eqi_state_values(state, "optimizer.steps", EQI_STORED_I64, &o->steps, 1));
+    /* Relative ones are of what the parameters were when they began to train. */
+    EQI_RETURN_IF(eqi_state_values(state, "optimizer.rates", EQI_STORED_F64, o->rates, o->groups));
     for (size_t i = 0; i < o->count; i++) {
         moments *both = &o->moments[i];
         char name[64];

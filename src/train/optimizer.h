@@ -5,7 +5,7 @@
 #include "eqat/optimizer.h"
 #include "train/state.h"
 
-/* Lists moments and steps; parameters are their owner's to list. */
+/* Lists rates, moments and steps; parameters are their owner's to list. */
 eqat_status eqi_optimizer_state(eqat_optimizer *optimizer, eqi_state *state);
 /* What trains, in the order it was added. */
 size_t eqi_optimizer_count(const eqat_optimizer *optimizer);

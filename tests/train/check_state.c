@@ -18,6 +18,7 @@ typedef struct variant {
     const char *left; /* a linear that is left as it is, or NULL */
     int64_t early_stop, experts_at_a_time;
     double lr;
+    bool relative; /* rates by themselves, in units of what trains as it began */
 } variant;
 
 static bench set_up_variant(const variant *v)
@@ -42,6 +43,10 @@ static eqat_block_ap_options options_of(const variant *v)
     o.early_stop = v->early_stop;
     o.experts_at_a_time = v->experts_at_a_time;
     if (v->lr > 0) o.quant_lr = o.weight_lr = v->lr;
+    if (v->relative) {
+        o.lr_unit = EQAT_LR_RELATIVE;
+        o.quant_lr = o.weight_lr = 0;
+    }
     o.offload_dir = v->s.offload_dir;
     return o;
 }
@@ -175,6 +180,9 @@ START_TEST(block_ap_in_every_variant)
     v = (variant){.s = usual};
     v.s.offload_dir = scratch_dir();
     v.s.init = EQAT_INIT_WMSE;
+    resumes(&v, at, EQI_COUNT(at));
+    v = (variant){.s = usual, .relative = true};
+    v.s.init = EQAT_INIT_GPTQ;
     resumes(&v, at, EQI_COUNT(at));
 }
 END_TEST

@@ -418,6 +418,9 @@ eqat_status eqat_quantizer_allocate(eqat_quantizer *quantizer, eqat_model *model
     eqi_ctx *ctx = eqi_quantizer_ctx(quantizer);
     EQI_ENTER(ctx);
     EQI_NEED(ctx, model, data);
+    if (model->ctx != ctx)
+        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT,
+                        "allocate: found a model of another context, expected the quantizer's");
     work w = {.ctx = ctx, .model = model, .quantizer = quantizer, .data = data};
     EQI_RETURN_IF(eqi_options_take(w.ctx, &eqi_struct_allocate, &w.options, options));
     EQI_RETURN_IF(eqi_model_check_idle(model));

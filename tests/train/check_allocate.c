@@ -189,6 +189,10 @@ START_TEST(what_cannot_be_allocated_is_refused)
     says(b.ctx, eqat_quantizer_allocate(b.quantizer, b.model, b.data, &o), EQAT_INVALID_ARGUMENT,
          "bits_per_weight: found 2.5, expected at least 2.563, which all linears take at 2 bits");
     o = options_of(3);
+    bench other = set_up(&usual);
+    says(b.ctx, eqat_quantizer_allocate(b.quantizer, other.model, b.data, &o),
+         EQAT_INVALID_ARGUMENT, "found a model of another context");
+    tear_down(&other);
     OK(b.ctx, eqat_model_quantize_rtn(b.model, b.quantizer, NULL));
     says(b.ctx, eqat_quantizer_allocate(b.quantizer, b.model, b.data, &o), EQAT_INVALID_ARGUMENT,
          "already quantized");

@@ -56,7 +56,11 @@ static work start(counter *c, bool records)
     /* The reference keeps no scratch: every allocation is one of these loops or of the engine. */
     work w = {.ctx = open_counted("ref", c)};
     w.model = open_model(w.ctx, "tiny", EQAT_F32);
-    w.quantizer = make_quantizer(w.ctx, 2, 32);
+    eqat_quantizer_options o;
+    eqat_quantizer_options_init(&o, sizeof o);
+    o.group_size = 32;
+    if (records) o.init = EQAT_INIT_GPTQ; /* with second moments and a factor on the way */
+    OK(w.ctx, eqat_quantizer_create(w.ctx, &w.quantizer, &o));
     w.data = records ? make_records(w.ctx) : make_data(w.ctx, 2, 1, true);
     return w;
 }

@@ -132,28 +132,19 @@ eqat_status eqi_folder_check(eqat_model *m, const eqat_quantizer *quantizer,
 
 /* ---- what is said ---- */
 
-static const eqi_linear *other(const eqi_block *block, eqi_role role, const eqi_linear *l)
-{
-    const eqi_linear *found = eqi_block_linear(block, role, l->expert);
-    return found && found != l ? found : NULL;
-}
-
 /* Servers fuse q, k and v, and gate and up. */
 static void warn_fused(eqat_model *m, const eqi_block *block)
 {
-    static const eqi_role pairs[][2] = {{EQI_Q, EQI_K}, {EQI_Q, EQI_V}, {EQI_GATE, EQI_UP}};
-    for (int i = 0; i < block->n_linears; i++)
-        for (size_t k = 0; k < EQI_COUNT(pairs); k++) {
-            const eqi_linear *l = &block->linears[i],
-                             *with = l->role == pairs[k][0] ? other(block, pairs[k][1], l) : NULL;
-            if (!with) continue;
-            eqi_quant_desc a = eqi_linear_quantization(l), b = eqi_linear_quantization(with);
-            if (a.bits != b.bits || a.group != b.group)
-                eqi_log(
-                    m->ctx, EQI_LOG_WARN,
+    for (int i = 0; i < block->n_linears; i++) {
+        const eqi_linear *with = &block->linears[i], *l = with;
+        for (int k = i; k >= 0; k--)
+            if (eqi_linear_shares_input(&block->linears[k], with)) l = &block->linears[k];
+        eqi_quant_desc a = eqi_linear_quantization(l), b = eqi_linear_quantization(with);
+        if (a.bits != b.bits || a.group != b.group)
+            eqi_log(m->ctx, EQI_LOG_WARN,
                     "%s and %s differ in bits or group: servers that fuse them refuse the model",
                     l->name, with->name);
-        }
+    }
 }
 
 static bool is_bfloat16(const json_t *json, const char *key)

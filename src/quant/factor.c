@@ -30,8 +30,7 @@ eqi_view eqi_part_of(const eqi_tensor *a, int64_t row, int64_t rows, int64_t col
     };
 }
 
-/* The first of a scratch tensor's elements, as a matrix. */
-static eqi_view matrix(const eqi_tensor *t, int64_t rows, int64_t columns)
+eqi_view eqi_matrix_in(const eqi_tensor *t, int64_t rows, int64_t columns)
 {
     return (eqi_view){.data = t->v.data,
                       .dtype = EQI_F32,
@@ -44,7 +43,7 @@ eqat_status eqi_factor_square(const eqi_tensor *a, int64_t first, int64_t n, eqi
                               float *host)
 {
     eqi_ctx *ctx = eqi_tensor_ctx(a);
-    const eqi_view to = matrix(square, n, n), from = eqi_part_of(a, first, n, first, n);
+    const eqi_view to = eqi_matrix_in(square, n, n), from = eqi_part_of(a, first, n, first, n);
     EQI_RETURN_IF(ctx->backend->copy(ctx, &to, &from));
     return eqi_tensor_download_part(square, 0, host, (size_t)(n * n) * sizeof *host);
 }
@@ -55,7 +54,8 @@ static eqat_status take_away(work *w, int64_t first, int64_t n)
     const eqi_backend *b = w->ctx->backend;
     const int64_t end = first + n, behind = w->k - end;
     if (!behind) return EQAT_OK;
-    const eqi_view product = matrix(w->panel, end, n), x = eqi_part_of(w->a, 0, end, end, behind),
+    const eqi_view product = eqi_matrix_in(w->panel, end, n),
+                   x = eqi_part_of(w->a, 0, end, end, behind),
                    y = eqi_part_of(w->a, first, n, end, behind),
                    to = eqi_part_of(w->a, 0, end, first, n);
     EQI_RETURN_IF(b->linear(w->ctx, &product, &x, &y, NULL));
@@ -95,7 +95,8 @@ static eqat_status put_square(work *w, double (*from)[BLOCK], int64_t n)
 static eqat_status block(work *w, int64_t first, int64_t n)
 {
     const eqi_backend *b = w->ctx->backend;
-    const eqi_view square = matrix(w->square, n, n), panel = matrix(w->panel, first, n),
+    const eqi_view square = eqi_matrix_in(w->square, n, n),
+                   panel = eqi_matrix_in(w->panel, first, n),
                    on = eqi_part_of(w->a, first, n, first, n),
                    above = eqi_part_of(w->a, 0, first, first, n);
     EQI_RETURN_IF(eqi_check_cancel(w->ctx));

@@ -153,12 +153,8 @@ static eqat_status block(work *f, int64_t first, int64_t columns)
 {
     const eqi_backend *b = f->ctx->backend;
     const size_t bytes = (size_t)(f->n * columns) * sizeof(float);
-    eqi_view block = {.data = f->block->v.data,
-                      .dtype = EQI_F32,
-                      .ndim = 2,
-                      .shape = {f->n, columns},
-                      .stride = {columns, 1}};
-    eqi_view before = eqi_part_of(f->errors, 0, f->n, 0, first),
+    eqi_view block = eqi_matrix_in(f->block, f->n, columns),
+             before = eqi_part_of(f->errors, 0, f->n, 0, first),
              above = eqi_part_of(f->f->factor, 0, first, first, columns),
              to = eqi_part_of(f->errors, 0, f->n, first, columns);
     f->first = first;

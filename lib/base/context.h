@@ -58,6 +58,9 @@ typedef enum eqi_log_level {
 typedef void (*eqi_log_fn)(void *user, int level, const char *line);
 
 struct eqat_context {
+    const struct eqi_services *services; /* these two are an eqi_seat of backend/table.h */
+    void *backend_state;
+
     atomic_int refs;
     atomic_int cancelled;
     pthread_mutex_t turn;                /* of base/entry.h, recursive */
@@ -75,7 +78,6 @@ struct eqat_context {
     eqi_pool *pool;
     char device[32];
     const eqi_backend *backend;
-    void *backend_state;
     bool no_amx;           /* the device leaves AMX alone */
     eqi_storage *recycled; /* freed tensor storages kept for the next step, see tensor/storage.h */
     size_t recycled_bytes;

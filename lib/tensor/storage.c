@@ -7,7 +7,7 @@
 
 static void destroy(eqi_ctx *ctx, eqi_storage *s)
 {
-    ctx->backend->free(ctx, s->data);
+    ctx->backend->free(ctx, s->data, s->size);
     eqi_free(ctx, s);
 }
 
@@ -79,6 +79,8 @@ void eqi_storage_unref(eqi_storage *s)
     if (!s || --s->refs > 0) return;
     eqi_ctx *ctx = s->ctx;
     if (s->foreign) {
+        /* What was asked for may still be reading it; a failure stays for the next call. */
+        (void)ctx->backend->synchronize(ctx);
         if (s->deleter) s->deleter(s->user, s->data);
         eqi_free(ctx, s);
     } else {

@@ -129,6 +129,10 @@ eqat_status eqi_tensor_wrap(eqi_ctx *ctx, eqi_tensor **out, eqi_dtype dtype, int
     if ((uintptr_t)data % item)
         return eqi_fail(ctx, EQAT_INVALID_ARGUMENT,
                         "tensor: found memory that is not aligned to %zu bytes", item);
+    if (bytes && !ctx->backend->reaches(ctx, data))
+        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT,
+                        "tensor: found memory that device %s does not reach, expected the device's",
+                        ctx->device);
     eqi_storage *storage = eqi_calloc(ctx, 1, sizeof *storage, "a tensor");
     if (!storage) return EQAT_OUT_OF_MEMORY;
     storage->data = data;

@@ -1,20 +1,8 @@
-/* What kernels see of a tensor. */
+/* Questions about what kernels see of a tensor. */
 #ifndef EQI_TENSOR_VIEW_H
 #define EQI_TENSOR_VIEW_H
 
-#include "base/context.h"
-#include "base/dtype.h"
-
-#define EQI_MAX_DIMS 4
-
-/* Strides in elements. */
-typedef struct eqi_view {
-    void *data;
-    eqi_dtype dtype;
-    int ndim;
-    int64_t shape[EQI_MAX_DIMS];
-    int64_t stride[EQI_MAX_DIMS];
-} eqi_view;
+#include "backend/table.h"
 
 int64_t eqi_view_count(const eqi_view *v);
 bool eqi_view_is_contiguous(const eqi_view *v);

@@ -75,6 +75,6 @@ void suite_time(suite *s, suite_call call, const void *params)
     fflush(stdout);
 done:
     for (int i = 0; i < s->args; i++)
-        if (device[i]) s->b->free(s->timed, device[i]);
+        if (device[i]) s->b->free(s->timed, device[i], s->arg[i].size);
     s->flops = s->bytes = 0;
 }

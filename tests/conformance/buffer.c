@@ -9,6 +9,7 @@ bool buffer_open(suite *s, buffer *b, eqi_ctx *ctx, const arg *a)
 {
     *b = (buffer){0};
     if (!s->b->host) {
+        b->size = a->size;
         b->data = s->b->alloc(ctx, a->size);
         if (b->data && s->b->upload(ctx, b->data, a->image, a->size) == EQAT_OK) return true;
         suite_fail(s, "no memory for %s: %s", a->name, ctx->error);
@@ -44,6 +45,6 @@ void buffer_close(suite *s, buffer *b, eqi_ctx *ctx)
     if (b->map)
         munmap(b->map, b->mapped);
     else if (b->data)
-        s->b->free(ctx, b->data);
+        s->b->free(ctx, b->data, b->size);
     *b = (buffer){0};
 }

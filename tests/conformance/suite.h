@@ -127,7 +127,7 @@ double unit_roundoff(eqi_dtype dtype);
 /* ---- inside ---- */
 typedef struct buffer {
     void *data, *map;
-    size_t mapped;
+    size_t size, mapped;
 } buffer;
 bool buffer_open(suite *s, buffer *b, eqi_ctx *ctx, const arg *a);
 bool buffer_read(suite *s, const buffer *b, eqi_ctx *ctx, const arg *a, unsigned char *image);

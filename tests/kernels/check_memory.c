@@ -26,10 +26,10 @@ static void memory(suite *s)
             (s->b->upload(ctx, p + 1, mine, 1) || s->b->download(ctx, back, p, 2) ||
              back[1] != mine[0]))
             suite_fail(s, "an offset is not kept");
-        s->b->free(ctx, p);
+        s->b->free(ctx, p, sizes[i]);
         free(mine);
     }
-    s->b->free(s->ctx[0], NULL);
+    s->b->free(s->ctx[0], NULL, 0);
 }
 
 const kernel_check check_memory[] = {{"alloc", memory, NULL, NULL}, {0}};

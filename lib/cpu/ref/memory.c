@@ -11,7 +11,11 @@ void eqi_ref_close(eqi_ctx *ctx) { (void)ctx; }
 
 void *eqi_ref_alloc(eqi_ctx *ctx, size_t size) { return eqi_alloc(ctx, size, "a tensor"); }
 
-void eqi_ref_free(eqi_ctx *ctx, void *data) { eqi_free(ctx, data); }
+void eqi_ref_free(eqi_ctx *ctx, void *data, size_t size)
+{
+    (void)size;
+    eqi_free(ctx, data);
+}
 
 eqat_status eqi_ref_upload(eqi_ctx *ctx, void *dst, const void *src, size_t n)
 {
@@ -23,4 +27,22 @@ eqat_status eqi_ref_upload(eqi_ctx *ctx, void *dst, const void *src, size_t n)
 eqat_status eqi_ref_download(eqi_ctx *ctx, void *dst, const void *src, size_t n)
 {
     return eqi_ref_upload(ctx, dst, src, n);
+}
+
+eqat_status eqi_ref_synchronize(eqi_ctx *ctx)
+{
+    (void)ctx;
+    return EQAT_OK;
+}
+
+eqat_status eqi_ref_memory(eqi_ctx *ctx, eqi_memory *out)
+{
+    *out = (eqi_memory){.used = ctx->bytes_now, .peak = ctx->bytes_peak};
+    return EQAT_OK;
+}
+
+bool eqi_ref_reaches(eqi_ctx *ctx, const void *p)
+{
+    (void)ctx;
+    return p != NULL;
 }

@@ -229,6 +229,8 @@ eqat_context *make_context(int threads, uint64_t seed)
 {
     eqat_context_options o;
     eqat_context_options_init(&o, sizeof o);
+    const char *device = getenv("EQAT_TEST_DEVICE");
+    if (device) o.device = device;
     o.threads = threads;
     o.seed = seed;
     eqat_context *ctx;

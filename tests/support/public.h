@@ -9,6 +9,7 @@
 #include "format/source.h"
 
 /* Public structs behind calls that write them: defaults at first. */
+/* On the device that EQAT_TEST_DEVICE names, else on the CPU. */
 eqat_context *make_context(int threads, uint64_t seed);
 eqat_quantizer *make_quantizer(eqat_context *ctx, int bits, int group_size);
 /* bits 0: left as it is. */

@@ -1,6 +1,6 @@
 /* route, route_bwd. Bytes moved: the logits (k + 2 times, all but the first from the cache), index
  * and weights once; backward logits and index from the cache, dlogits once. A block is a warp and
- * has one row; all its threads hold the same sums. */
+ * has one row. */
 #include "../launch.cuh"
 #include "../load.cuh"
 #include "../reduce.cuh"
@@ -60,12 +60,13 @@ __global__ void __launch_bounds__(EQI_WARP)
         for (int64_t slot = 0; slot < k; slot++) {
             last = next_of(logits, r, last);
             if (slot == 0) top = last.logit;
+            if (slot % EQI_WARP != threadIdx.x) continue;
             float share = expf(last.logit - top);
             chosen += share;
-            if (slot % EQI_WARP != threadIdx.x) continue;
             static_cast<int *>(index.data)[at2(index, r, slot)] = last.number;
             put(weights, at2(weights, r, slot), share);
         }
+        chosen = warp_sum(chosen);
         float all = sum_all(logits, r, top), sum = normalised && all == all ? chosen : all;
         for (int64_t slot = threadIdx.x; slot < k; slot += EQI_WARP) {
             int64_t to = at2(weights, r, slot);

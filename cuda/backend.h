@@ -112,6 +112,11 @@ eqat_status eqi_cuda_fakequant_bwd_rows(eqi_ctx *ctx, const eqi_view *dw, const 
                                         const eqi_view *dz, const float *grad, int64_t first,
                                         int64_t rows, const eqi_view *w, const eqi_view *s,
                                         const eqi_view *z, const eqi_quant_desc *q, bool acc);
+/* gather_scatter.cu: scatter_rows for any float dtypes of x and y; `where` is an eqi_trouble_place
+ * of the numbers in `row`. */
+eqat_status eqi_cuda_add_rows(eqi_ctx *ctx, const char *name, int where, const eqi_view *x,
+                              const eqi_view *y, const eqi_view *row, const eqi_view *slot,
+                              const eqi_view *weights);
 
 /* Of host code: views without their library. */
 inline int64_t eqi_cuda_count(const eqi_view *v)

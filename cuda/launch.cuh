@@ -16,6 +16,14 @@ inline unsigned eqi_grid(int64_t n, int64_t per)
     return static_cast<unsigned>(blocks < 65535 ? blocks : 65535);
 }
 
+/* Threads of a block that works on one row of n elements: warps, no more than there is work for. */
+inline unsigned eqi_row_block(int64_t n)
+{
+    unsigned threads = 32;
+    while (threads < static_cast<unsigned>(EQI_BLOCK) && threads < n) threads *= 2;
+    return threads;
+}
+
 /* What a kernel gets for an argument: views have four dimensions there, so that no kernel asks how
  * many (an index that is not known when compiling would put them into slow memory). */
 template <class T> inline T eqi_pass(const T &argument) { return argument; }

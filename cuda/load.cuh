@@ -105,6 +105,12 @@ __device__ __forceinline__ int64_t at(const eqi_view &v, int64_t r, int64_t j)
     return at4(v, of_two / v.shape[1], of_two % v.shape[1], r % v.shape[2], j);
 }
 
+/* The same in a view with rows: two dimensions, so that nothing is divided. */
+__device__ __forceinline__ int64_t at2(const eqi_view &v, int64_t r, int64_t j)
+{
+    return r * v.stride[2] + j * v.stride[3];
+}
+
 /* Offset of element i in row-major order. */
 __device__ __forceinline__ int64_t elem(const eqi_view &v, int64_t i)
 {

@@ -22,6 +22,15 @@ __device__ __forceinline__ float warp_max(float v)
     return v;
 }
 
+template <class T> __device__ __forceinline__ T warp_min(T v)
+{
+    for (int m = EQI_WARP / 2; m; m >>= 1) {
+        T other = __shfl_xor_sync(EQI_FULL, v, m);
+        v = other < v ? other : v;
+    }
+    return v;
+}
+
 /* `part` has room for one value of each warp (blockDim.x, a multiple of 32, at most 1024). */
 template <class T> __device__ __forceinline__ T block_sum(T v, T *part)
 {

@@ -1,0 +1,63 @@
+/* sum_squares: 4 bytes an element read. clip_factor: three numbers. */
+#include <cmath>
+
+#include "../launch.cuh"
+#include "../load.cuh"
+#include "../reduce.cuh"
+
+/* Blocks whose sums the second stage adds; a constant, so that every device adds alike. */
+constexpr int64_t SUMS = 1024;
+
+struct squares_memory {
+    double part[EQI_BLOCK / EQI_WARP];
+};
+
+/* part [gridDim.x] */
+__global__ void __launch_bounds__(EQI_BLOCK) sum_squares_kernel(double *part, eqi_view g)
+{
+    double sum = 0.0;
+    for (int64_t i = grid_first(); i < count(g); i += grid_step()) {
+        double x = get(g, elem(g, i));
+        sum += x * x;
+    }
+    sum = block_sum(sum, block_memory<squares_memory>()->part);
+    if (threadIdx.x == 0) part[blockIdx.x] = sum;
+}
+
+__global__ void __launch_bounds__(EQI_BLOCK)
+    add_squares_kernel(eqi_view to, const double *part, int parts)
+{
+    double sum = 0.0;
+    for (int i = static_cast<int>(threadIdx.x); i < parts; i += EQI_BLOCK) sum += part[i];
+    sum = block_sum(sum, block_memory<squares_memory>()->part);
+    if (threadIdx.x == 0) *static_cast<double *>(to.data) += sum;
+}
+
+eqat_status eqi_cuda_sum_squares(eqi_ctx *ctx, const eqi_view *sum, const eqi_view *g)
+{
+    void *part = nullptr;
+    unsigned parts = eqi_grid(eqi_cuda_count(g), EQI_BLOCK);
+    if (parts > SUMS) parts = SUMS;
+    EQI_CUDA_TRY(eqi_cuda_scratch(ctx, EQI_CUDA_SUMS, SUMS * sizeof(double), &part));
+    EQI_CUDA_TRY(eqi_launch(ctx, "sum_squares", sum_squares_kernel, parts, EQI_BLOCK,
+                            sizeof(squares_memory), static_cast<double *>(part), *g));
+    return eqi_launch(ctx, "sum_squares", add_squares_kernel, 1, EQI_BLOCK, sizeof(squares_memory),
+                      *sum, static_cast<const double *>(part), static_cast<int>(parts));
+}
+
+__global__ void __launch_bounds__(1)
+    clip_factor_kernel(eqi_view norm, eqi_view factor, eqi_view sum, double max_norm, double scale)
+{
+    float n = static_cast<float>(scale * sqrt(*static_cast<const double *>(sum.data)));
+    double share = max_norm / (static_cast<double>(n) + 1e-6),
+           f = max_norm > 0.0 && share < 1.0 ? scale * share : scale;
+    put(norm, 0, n);
+    put(factor, 0, n - n == 0.0f ? static_cast<float>(f) : NAN);
+}
+
+eqat_status eqi_cuda_clip_factor(eqi_ctx *ctx, const eqi_view *norm, const eqi_view *factor,
+                                 const eqi_view *sum, double max_norm, double scale)
+{
+    return eqi_launch(ctx, "clip_factor", clip_factor_kernel, 1, 1, 0, *norm, *factor, *sum,
+                      max_norm, scale);
+}

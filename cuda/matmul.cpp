@@ -30,9 +30,8 @@ struct eqi_cuda_plans {
 static eqat_status check(eqi_ctx *ctx, const char *what, cublasStatus_t status)
 {
     if (status == CUBLAS_STATUS_SUCCESS) return EQAT_OK;
-    return eqi_seat_of(ctx)->services->fail(ctx, EQAT_BACKEND, "%s: %s: %s",
-                                            eqi_cuda_of(ctx)->name, what,
-                                            cublasLtGetStatusString(status));
+    return eqi_seat_of(ctx)->services->fail(ctx, EQAT_BACKEND, "%s: %s: %s", eqi_cuda_of(ctx)->name,
+                                            what, cublasLtGetStatusString(status));
 }
 
 eqat_status eqi_cuda_blas_open(eqi_ctx *ctx)
@@ -71,9 +70,16 @@ static cudaDataType_t type_of(eqi_dtype dtype)
 /* The largest power of two, up to 16, that divides where a matrix and each of its rows begin. */
 static unsigned alignment(const void *data, int64_t stride, eqi_dtype dtype)
 {
-    size_t both = reinterpret_cast<size_t>(data) |
-        static_cast<size_t>(stride) * eqi_cuda_size(dtype) | 16;
+    size_t both =
+        reinterpret_cast<size_t>(data) | static_cast<size_t>(stride) * eqi_cuda_size(dtype) | 16;
     return static_cast<unsigned>(both & (~both + 1));
+}
+
+/* From one stored row to the next. A single row may come with any stride; what is taken instead
+ * keeps its alignment. */
+static int64_t leading(int64_t rows, int64_t columns, int64_t stride)
+{
+    return rows > 1 ? stride : (columns + 15) / 16 * 16;
 }
 
 /* A matrix of `rows` x `columns` in row-major order is one of `columns` x `rows` in column-major
@@ -119,8 +125,9 @@ static eqat_status find_algo(eqi_ctx *ctx, plan *p)
         st = check(ctx, "cublasLtMatmulAlgoGetHeuristic",
                    cublasLtMatmulAlgoGetHeuristic(eqi_cuda_of(ctx)->blas, p->product, p->b, p->a,
                                                   p->c, p->c, wish, 1, &found, &n));
-    if (st == EQAT_OK && n < 1)
-        st = check(ctx, "cublasLtMatmulAlgoGetHeuristic", CUBLAS_STATUS_NOT_SUPPORTED);
+    if (st == EQAT_OK)
+        st = check(ctx, "cublasLtMatmulAlgoGetHeuristic",
+                   n < 1 ? CUBLAS_STATUS_NOT_SUPPORTED : found.state);
     p->algo = found.algo;
     cublasLtMatmulPreferenceDestroy(wish);
     return st;
@@ -132,14 +139,14 @@ static eqat_status make(eqi_ctx *ctx, plan *p)
     cublasOperation_t as_it_is = CUBLAS_OP_N, turned = CUBLAS_OP_T;
     EQI_CUDA_TRY(check(ctx, "cublasLtMatmulDescCreate",
                        cublasLtMatmulDescCreate(&p->product, CUBLAS_COMPUTE_32F, CUDA_R_32F)));
-    EQI_CUDA_TRY(check(ctx, "cublasLtMatmulDescSetAttribute",
-                       cublasLtMatmulDescSetAttribute(p->product, CUBLASLT_MATMUL_DESC_TRANSA,
-                                                      key->b_turned ? &turned : &as_it_is,
-                                                      sizeof turned)));
-    EQI_CUDA_TRY(check(ctx, "cublasLtMatmulDescSetAttribute",
-                       cublasLtMatmulDescSetAttribute(p->product, CUBLASLT_MATMUL_DESC_TRANSB,
-                                                      key->a_turned ? &turned : &as_it_is,
-                                                      sizeof turned)));
+    EQI_CUDA_TRY(
+        check(ctx, "cublasLtMatmulDescSetAttribute",
+              cublasLtMatmulDescSetAttribute(p->product, CUBLASLT_MATMUL_DESC_TRANSA,
+                                             key->b_turned ? &turned : &as_it_is, sizeof turned)));
+    EQI_CUDA_TRY(
+        check(ctx, "cublasLtMatmulDescSetAttribute",
+              cublasLtMatmulDescSetAttribute(p->product, CUBLASLT_MATMUL_DESC_TRANSB,
+                                             key->a_turned ? &turned : &as_it_is, sizeof turned)));
     EQI_CUDA_TRY(lay_out(ctx, &p->a, key->ab, key->a_turned, key->m, key->k, key->a_stride));
     EQI_CUDA_TRY(lay_out(ctx, &p->b, key->ab, key->b_turned, key->k, key->n, key->b_stride));
     EQI_CUDA_TRY(lay_out(ctx, &p->c, key->c, false, key->m, key->n, key->c_stride));
@@ -166,10 +173,23 @@ static eqat_status find(eqi_ctx *ctx, const plan_key *key, plan **out)
     return st;
 }
 
+/* A sum of no terms. */
+static eqat_status clear(eqi_ctx *ctx, void *c, eqi_dtype dtype, int64_t stride, int64_t m,
+                         int64_t n)
+{
+    const eqi_view all = {c, dtype, 2, {m, n, 0, 0}, {stride, 1, 0, 0}};
+    return eqi_cuda_fill(ctx, &all, 0.0);
+}
+
 eqat_status eqi_cuda_product(eqi_ctx *ctx, void *c, eqi_dtype c_dtype, int64_t c_stride, int64_t m,
                              int64_t n, int64_t k, eqi_cuda_matrix a, eqi_cuda_matrix b, bool acc)
 {
     eqi_cuda *cuda = eqi_cuda_of(ctx);
+    if (!m || !n) return EQAT_OK;
+    if (!k) return acc ? EQAT_OK : clear(ctx, c, c_dtype, c_stride, m, n);
+    a.stride = a.turned ? leading(k, m, a.stride) : leading(m, k, a.stride);
+    b.stride = b.turned ? leading(n, k, b.stride) : leading(k, n, b.stride);
+    c_stride = leading(m, n, c_stride);
     plan_key key;
     std::memset(&key, 0, sizeof key); /* compared byte by byte */
     key.m = m;

@@ -86,7 +86,7 @@ static __device__ __forceinline__ void finish(const eqi_view &o, const eqi_view 
 }
 
 template <int COLS>
-__global__ void __launch_bounds__(ATT_THREADS)
+__global__ void __launch_bounds__(ATT_THREADS, 2)
     attention_kernel(eqi_view o, eqi_view lse, eqi_view q, eqi_view k, eqi_view v,
                      eqi_view segments, eqi_attention_desc d)
 {

@@ -60,7 +60,7 @@ static __device__ __forceinline__ bool sees(const eqi_view &lse, const eqi_view 
 }
 
 template <int COLS>
-__global__ void __launch_bounds__(ATT_THREADS)
+__global__ void __launch_bounds__(ATT_THREADS, 2)
     attention_dq_kernel(eqi_view dq, eqi_view d_o, eqi_view lse, const float *delta, eqi_view q,
                         eqi_view k, eqi_view v, eqi_view segments, eqi_attention_desc d)
 {
@@ -95,7 +95,7 @@ __global__ void __launch_bounds__(ATT_THREADS)
 }
 
 template <int COLS>
-__global__ void __launch_bounds__(ATT_THREADS)
+__global__ void __launch_bounds__(ATT_THREADS, 2)
     attention_dkv_kernel(eqi_view dk, eqi_view dv, eqi_view d_o, eqi_view lse, const float *delta,
                          eqi_view q, eqi_view k, eqi_view v, eqi_view segments,
                          eqi_attention_desc d)

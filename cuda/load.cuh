@@ -10,6 +10,14 @@
 
 #include "backend.h"
 
+/* In front of a loop over an array that is to lie in registers: its index must be known when
+ * compiling. */
+#ifdef __CUDACC__
+#define EQI_UNROLL _Pragma("unroll")
+#else
+#define EQI_UNROLL
+#endif
+
 /* The view behind a pointer that may be NULL. */
 inline eqi_view eqi_or_none(const eqi_view *v) { return v ? *v : eqi_view{}; }
 

@@ -85,13 +85,13 @@ cudaError_t sum_all(cudaStream_t s, int *out, const int *x, int n, planted fault
 }
 
 /* ---- mma fragments ---- */
-static __device__ float half_of(uint32_t w, int high)
+static __device__ __forceinline__ float half_of(uint32_t w, int high)
 {
     return __uint_as_float(high ? w & 0xffff0000u : w << 16);
 }
 
 /* d[16,8] += a[16,16] b[16,8]: registers and lanes as PTX documents mma.m16n8k16. */
-static __device__ void mma(float d[4], const uint32_t a[4], const uint32_t b[2])
+static __device__ HOSTCUDA_UNCHECKED void mma(float d[4], const uint32_t a[4], const uint32_t b[2])
 {
     uint32_t mine[6] = {a[0], a[1], a[2], a[3], b[0], b[1]};
     const hostcuda::shot *all = hostcuda::exchange(0xffffffffu, mine, sizeof mine);

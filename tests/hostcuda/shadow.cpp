@@ -7,9 +7,7 @@
 #include "hostcuda/device.h"
 
 #include <link.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <vector>
 
 namespace hostcuda
@@ -42,16 +40,8 @@ static const size_t SHARED_MOST = 256 << 10;
 
 void *shared_begin(size_t size)
 {
-    if (!shared.begin) {
-        void *p =
-            mmap(nullptr, SHARED_MOST, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        if (p == MAP_FAILED) fault("no memory left for shared memory");
-        shared.begin = (uintptr_t)p;
-        shared.end = shared.begin + SHARED_MOST;
-        shared.shift = 2;
-        shared.cells = (cell *)calloc(SHARED_MOST >> shared.shift, sizeof(cell));
-        if (!shared.cells) fault("no memory left for shared memory");
-    }
+    if (!shared.begin && !shared_create(&shared, SHARED_MOST))
+        fault("no memory left for shared memory");
     shared.end = shared.begin + size;
     return (void *)shared.begin;
 }
@@ -68,17 +58,14 @@ static void refine_shared(unsigned shift)
 struct extent {
     uintptr_t begin, end;
 };
-static extent params;
+static extent params, always;
 static std::vector<extent> readable;
 
 void readable_params(const void *p, size_t size) { params = {(uintptr_t)p, (uintptr_t)p + size}; }
 
-void readable_always(const void *p, size_t size)
-{
-    readable.push_back({(uintptr_t)p, (uintptr_t)p + size});
-}
+void readable_always(const void *p, size_t size) { always = {(uintptr_t)p, (uintptr_t)p + size}; }
 
-static bool within(const extent &e, uintptr_t at) { return at >= e.begin && at < e.end; }
+static bool within(const extent &e, uintptr_t at) { return at - e.begin < e.end - e.begin; }
 
 /* Constants of the program: segments that cannot be written. */
 static int find_constants(dl_phdr_info *info, size_t, void *at)
@@ -115,7 +102,7 @@ static const char *verb(access how)
 static __attribute__((noinline)) void check_other(uintptr_t at, size_t size, access how)
 {
     if (!inside_kernel()) return;
-    if (at >= shared.begin && at < shared.begin + SHARED_MOST && shared.begin)
+    if (within({shared.begin, shared.begin + (shared.begin ? SHARED_MOST : 0)}, at))
         fault("%s past the end of shared memory: %zu bytes at %zu of %zu", verb(how), size,
               (size_t)(at - shared.begin), (size_t)(shared.end - shared.begin));
     if (at < 4096) fault("dereferences NULL");
@@ -164,7 +151,7 @@ static inline __attribute__((always_inline)) void check(const void *p, size_t si
         if (((at | size) & ((1u << shared.shift) - 1)) != 0) refine_shared(shift_of(at, size));
         check_cells<true, HOW>(&shared, at - shared.begin, size);
         here.accesses++;
-    } else {
+    } else if (HOW != READ || !within(always, at)) {
         check_other(at, size, HOW);
     }
 }
@@ -216,16 +203,24 @@ void range_write(void *p, size_t size)
     for (; c <= end; c++) write_cell<false>(c, {"buffer", (uintptr_t)(c - b->cells) << b->shift});
 }
 
+/* In turns of some cells: loads and stores that alternate at equal places of pages are slow. */
 static void copy_cells(buffer *to, uintptr_t to_offset, const buffer *from, uintptr_t from_offset,
                        size_t size)
 {
+    const size_t TURN = 256;
     cell *d = to->cells + (to_offset >> to->shift), *s = from->cells + (from_offset >> to->shift);
-    for (size_t i = 0, n = ((size - 1) >> to->shift) + 1; i < n; i++) {
-        uintptr_t done = (uintptr_t)i << to->shift;
-        bool written = s[i].write != 0;
-        if (written) read_cell<false>(&s[i], {"buffer", from_offset + done});
-        write_cell<false>(&d[i], {"buffer", to_offset + done});
-        if (!written) d[i].write = 0;
+    for (size_t i = 0, n = ((size - 1) >> to->shift) + 1; i < n; i += TURN) {
+        size_t most = n - i < TURN ? n - i : TURN;
+        bool written[TURN];
+        for (size_t j = 0; j < most; j++) {
+            written[j] = s[i + j].write != 0;
+            if (written[j])
+                read_cell<false>(&s[i + j], {"buffer", from_offset + ((i + j) << to->shift)});
+        }
+        for (size_t j = 0; j < most; j++) {
+            write_cell<false>(&d[i + j], {"buffer", to_offset + ((i + j) << to->shift)});
+            if (!written[j]) d[i + j].write = 0;
+        }
     }
 }
 

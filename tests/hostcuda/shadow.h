@@ -26,7 +26,7 @@ void check_atomic(const void *p, size_t size);
 /* ---- host memory that a kernel may read ---- */
 /* The parameters of the launch that runs. */
 void readable_params(const void *p, size_t size);
-/* Memory of the runtime that kernels read, what exchange gives back. */
+/* Memory of the runtime that kernels read: what exchange gives back. */
 void readable_always(const void *p, size_t size);
 
 } // namespace hostcuda

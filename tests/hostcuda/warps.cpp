@@ -12,17 +12,17 @@ namespace hostcuda
 
 static meeting *free_meetings;
 
-/* In chunks, so that kernels' reads of them are told from other reads of host memory quickly. */
+/* Every thread holds one at most. In one piece, so that reads of kernels there are told quickly. */
 static void add_meetings()
 {
-    const size_t count = 2048;
+    const size_t count = 1024;
     void *p = mmap(nullptr, count * sizeof(meeting), PROT_READ | PROT_WRITE,
-                   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED) fault("no memory left for warp operations");
-    meeting *m = (meeting *)p;
-    for (size_t i = 0; i < count; i++) {
-        m[i].next = free_meetings;
-        free_meetings = &m[i];
+    for (size_t i = count; i-- > 0;) {
+        meeting *m = (meeting *)p + i;
+        m->next = free_meetings;
+        free_meetings = m;
     }
     readable_always(p, count * sizeof(meeting));
 }

@@ -141,7 +141,10 @@ static __global__ void reverse_kernel(int *y, const int *x, int n, planted fault
     int *s = block_memory<int>(), t = (int)threadIdx.x;
     int i = (int)(blockIdx.x * blockDim.x) + t;
     s[t] = i < n ? x[i] : 0;
-    if (fault != SYNCWARP) __syncwarp();
+    if (fault == NO_FENCE)
+        t = __shfl_sync(0xffffffffu, t, t % 32);
+    else if (fault != SYNCWARP)
+        __syncwarp();
     if (i < n) y[i] = s[t ^ 31];
 }
 
@@ -149,6 +152,46 @@ cudaError_t reverse(cudaStream_t s, int *y, const int *x, int n, planted fault)
 {
     return launch(s, "reverse", ((unsigned)n + 63) / 64, 64, 64 * sizeof(int), reverse_kernel, y, x,
                   n, fault);
+}
+
+/* Warp w works in parts of 4 << w lanes; x and y hold a number for each of 96 threads. */
+static __global__ void parts_kernel(int *y, const int *x, planted fault)
+{
+    int *s = block_memory<int>(), t = (int)threadIdx.x, lane = t % 32, size = 4 << t / 32;
+    int first = lane / size * size, base = t - lane;
+    unsigned mask = ((size == 32 ? 0 : 1u << size) - 1) << first;
+    s[t] = x[t];
+    __syncwarp(mask);
+    for (int round = 0; round <= first / size; round++) {
+        int sum = 0;
+        for (int i = first; i < first + size; i++)
+            sum += s[base + (fault == PART_SYNC ? i ^ size : i)];
+        __syncwarp(mask);
+        s[t] = sum;
+        __syncwarp(mask);
+    }
+    __syncwarp();
+    y[t] = s[base + (31 - lane)];
+}
+
+cudaError_t parts(cudaStream_t s, int *y, const int *x, planted fault)
+{
+    return launch(s, "parts", 1, 96, 96 * sizeof(int), parts_kernel, y, x, fault);
+}
+
+static __global__ void count_kernel(int *y, const int *x, int n, planted fault)
+{
+    int *s = block_memory<int>(), t = (int)threadIdx.x;
+    if (t < 16) s[t] = 0;
+    __syncthreads();
+    for (int i = t; i < n; i += (int)blockDim.x) atomicAdd(&s[x[i] & 15], 1);
+    if (fault != SHARED_COUNT) __syncthreads();
+    if (t < 16) y[t] = s[t];
+}
+
+cudaError_t count(cudaStream_t s, int *y, const int *x, int n, planted fault)
+{
+    return launch(s, "count", 1, 128, 16 * sizeof(int), count_kernel, y, x, n, fault);
 }
 
 static __global__ void votes_kernel(int *y)

@@ -194,6 +194,28 @@ cudaError_t count(cudaStream_t s, int *y, const int *x, int n, planted fault)
     return launch(s, "count", 1, 128, 16 * sizeof(int), count_kernel, y, x, n, fault);
 }
 
+static __global__ void interpret_kernel(int *y, const step *steps, int rounds)
+{
+    int *s = block_memory<int>(), t = (int)threadIdx.x, seen = 0;
+    if (t < 4) s[t] = t;
+    __syncthreads();
+    for (int r = 0; r < rounds; r++) {
+        const step *now = steps + r * 64 + t;
+        int what = now->what, cell = now->cell;
+        if (what == step::READ) seen += s[cell];
+        if (what == step::WRITE) s[cell] = t;
+        if (what == step::ATOMIC) atomicAdd(&s[cell], 1);
+        if (now->mask) __syncwarp(now->mask);
+        if (now->barrier) __syncthreads();
+    }
+    y[t] = seen;
+}
+
+cudaError_t interpret(cudaStream_t s, int *y, const step *steps, int rounds)
+{
+    return launch(s, "interpret", 1, 64, 4 * sizeof(int), interpret_kernel, y, steps, rounds);
+}
+
 static __global__ void votes_kernel(int *y)
 {
     int t = (int)threadIdx.x;

@@ -40,6 +40,15 @@ cudaError_t reverse(cudaStream_t s, int *y, const int *x, int n, planted fault);
 cudaError_t parts(cudaStream_t s, int *y, const int *x, planted fault);
 /* y[v] = how many of the n numbers are v, of 16; by one block. */
 cudaError_t count(cudaStream_t s, int *y, const int *x, int n, planted fault);
+/* Accesses to 4 numbers in shared memory by 64 threads, and what orders them: for each round and
+ * thread an access, then a barrier, __syncwarp of a mask, or nothing. */
+struct step {
+    enum { IDLE, READ, WRITE, ATOMIC } what;
+    int cell;
+    unsigned mask; /* 0: none */
+    bool barrier;
+};
+cudaError_t interpret(cudaStream_t s, int *y, const step *steps, int rounds);
 /* y = x, 4 floats at a time. */
 cudaError_t copy4(cudaStream_t s, float *y, const float *x, int n);
 /* y = x, by bytes, halves and words in turn. */

@@ -132,11 +132,12 @@ static unsigned shift_of(uintptr_t at, size_t size)
 }
 
 template <access HOW, bool ALIGNED>
-static inline __attribute__((always_inline)) void check(const void *p, size_t size)
+static inline __attribute__((always_inline)) void check(const void *p, size_t size,
+                                                        const void *code)
 {
     uintptr_t at = (uintptr_t)p;
     if (at - here.stack < STACK_SIZE) return;
-    fault_code = __builtin_return_address(0);
+    fault_code = code;
     buffer *b = find(at);
     if (b) {
         if (!inside_kernel()) return;
@@ -156,11 +157,13 @@ static inline __attribute__((always_inline)) void check(const void *p, size_t si
     }
 }
 
-void check_atomic(const void *p, size_t size)
+void check_atomic(const void *p, size_t size, const void *code)
 {
     switch (size) {
-    case 4: check<ATOMIC_CHANGE, true>(p, 4); break;
-    default: check<ATOMIC_CHANGE, true>(p, 8); break;
+    case 1: check<ATOMIC_CHANGE, true>(p, 1, code); break;
+    case 2: check<ATOMIC_CHANGE, true>(p, 2, code); break;
+    case 4: check<ATOMIC_CHANGE, true>(p, 4, code); break;
+    default: check<ATOMIC_CHANGE, true>(p, 8, code); break;
     }
 }
 
@@ -239,21 +242,22 @@ void range_copy(void *to, const void *from, size_t size)
 /* ---- what -fsanitize=thread calls ---- */
 using namespace hostcuda;
 
-#define CHECKED(n)                                                                    \
-    extern "C" void __tsan_read##n(void *p) { check<READ, true>(p, n); }              \
-    extern "C" void __tsan_write##n(void *p) { check<WRITE, true>(p, n); }            \
-    extern "C" void __tsan_unaligned_read##n(void *p) { check<READ, false>(p, n); }   \
-    extern "C" void __tsan_unaligned_write##n(void *p) { check<WRITE, false>(p, n); } \
-    extern "C" void __tsan_volatile_read##n(void *p) { check<READ, true>(p, n); }     \
-    extern "C" void __tsan_volatile_write##n(void *p) { check<WRITE, true>(p, n); }
+#define CODE __builtin_return_address(0)
+#define CHECKED(n)                                                                          \
+    extern "C" void __tsan_read##n(void *p) { check<READ, true>(p, n, CODE); }              \
+    extern "C" void __tsan_write##n(void *p) { check<WRITE, true>(p, n, CODE); }            \
+    extern "C" void __tsan_unaligned_read##n(void *p) { check<READ, false>(p, n, CODE); }   \
+    extern "C" void __tsan_unaligned_write##n(void *p) { check<WRITE, false>(p, n, CODE); } \
+    extern "C" void __tsan_volatile_read##n(void *p) { check<READ, true>(p, n, CODE); }     \
+    extern "C" void __tsan_volatile_write##n(void *p) { check<WRITE, true>(p, n, CODE); }
 CHECKED(1)
 CHECKED(2)
 CHECKED(4)
 CHECKED(8)
 CHECKED(16)
-extern "C" void __tsan_read_range(void *p, size_t n) { check<READ, false>(p, n); }
-extern "C" void __tsan_write_range(void *p, size_t n) { check<WRITE, false>(p, n); }
-extern "C" void __tsan_vptr_read(void *p) { check<READ, true>(p, 8); }
+extern "C" void __tsan_read_range(void *p, size_t n) { check<READ, false>(p, n, CODE); }
+extern "C" void __tsan_write_range(void *p, size_t n) { check<WRITE, false>(p, n, CODE); }
+extern "C" void __tsan_vptr_read(void *p) { check<READ, true>(p, 8, CODE); }
 extern "C" void __tsan_vptr_update(void *, void *) {}
 extern "C" void __tsan_init() {}
 extern "C" void __tsan_func_entry(void *) {}

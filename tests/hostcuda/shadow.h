@@ -20,8 +20,8 @@ void range_copy(void *to, const void *from, size_t size);
 /* A block of `size` bytes begins: nothing is written yet. Gives back where it is. */
 void *shared_begin(size_t size);
 
-/* ---- atomics of the running thread ---- */
-void check_atomic(const void *p, size_t size);
+/* ---- atomics of the running thread, called from `code` ---- */
+void check_atomic(const void *p, size_t size, const void *code);
 
 /* ---- host memory that a kernel may read ---- */
 /* The parameters of the launch that runs. */

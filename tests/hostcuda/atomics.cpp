@@ -3,6 +3,8 @@
 
 #include "hostcuda/device.h"
 
+#define CODE __builtin_return_address(0)
+
 /* Blocks run one after the other and threads switch elsewhere: plain code is atomic. */
 template <class T> static T exchange_value(T *at, T value)
 {
@@ -11,41 +13,41 @@ template <class T> static T exchange_value(T *at, T value)
     return old;
 }
 
-template <class T> static T add(T *at, T value)
+template <class T> static T add(T *at, T value, const void *code)
 {
-    hostcuda::check_atomic(at, sizeof *at);
+    hostcuda::check_atomic(at, sizeof *at, code);
     T old;
     __builtin_add_overflow(*at, value, &old);
     return exchange_value(at, old);
 }
 
-template <class T> static T swap_if(T *at, T expected, T value)
+template <class T> static T swap_if(T *at, T expected, T value, const void *code)
 {
-    hostcuda::check_atomic(at, sizeof *at);
+    hostcuda::check_atomic(at, sizeof *at, code);
     return exchange_value(at, *at == expected ? value : *at);
 }
 
-int atomicAdd(int *at, int value) { return add(at, value); }
-unsigned atomicAdd(unsigned *at, unsigned value) { return add(at, value); }
+int atomicAdd(int *at, int value) { return add(at, value, CODE); }
+unsigned atomicAdd(unsigned *at, unsigned value) { return add(at, value, CODE); }
 unsigned long long atomicAdd(unsigned long long *at, unsigned long long value)
 {
-    return add(at, value);
+    return add(at, value, CODE);
 }
 
-int atomicCAS(int *at, int expected, int value) { return swap_if(at, expected, value); }
+int atomicCAS(int *at, int expected, int value) { return swap_if(at, expected, value, CODE); }
 unsigned atomicCAS(unsigned *at, unsigned expected, unsigned value)
 {
-    return swap_if(at, expected, value);
+    return swap_if(at, expected, value, CODE);
 }
 
 int atomicMax(int *at, int value)
 {
-    hostcuda::check_atomic(at, sizeof *at);
+    hostcuda::check_atomic(at, sizeof *at, CODE);
     return exchange_value(at, value > *at ? value : *at);
 }
 
 int atomicExch(int *at, int value)
 {
-    hostcuda::check_atomic(at, sizeof *at);
+    hostcuda::check_atomic(at, sizeof *at, CODE);
     return exchange_value(at, value);
 }

@@ -29,6 +29,7 @@ static void open_barrier(block &b)
 int barrier(combine how, int value, int site)
 {
     block &b = running_block;
+    fault_code = __builtin_return_address(0);
     if (b.arrived == 0) {
         b.site = site;
         b.how = how;
@@ -59,20 +60,19 @@ void leave_block(fiber *f)
 void report_stuck()
 {
     block &b = running_block;
-    fiber *lane = nullptr, *blocked = nullptr;
-    for (unsigned t = 0; t < b.threads; t++) {
-        if (b.fibers[t]->waits == AT_MEETING && !lane) lane = b.fibers[t];
-        if (b.fibers[t]->waits == AT_BARRIER) blocked = b.fibers[t];
-    }
-    if (!lane) fault("threads wait at a barrier for others that never come");
-    self = lane;
-    meeting *m = lane->last;
-    unsigned absent = m->mask & lane->home->present & ~m->arrived;
-    unsigned first = absent ? (unsigned)__builtin_ctz(absent) : 0;
-    fiber *other = b.fibers[lane->index / 32 * 32 + first];
-    fault("%s in line %d waits for lane %u, which never comes: it waits in line %d%s", m->what,
-          m->site, first, other->site,
-          blocked == other || blocked ? " (a barrier holds threads)" : "");
+    fault_code = nullptr;
+    fiber *waits = nullptr;
+    for (unsigned t = 0; t < b.threads && !waits; t++)
+        if (b.fibers[t]->waits == AT_MEETING) waits = b.fibers[t];
+    if (!waits) fault("threads wait at a barrier for others that never come");
+    self = waits;
+    const meeting *m = waits->last;
+    unsigned absent = m->mask & waits->home->present & ~m->arrived;
+    unsigned lane = absent ? (unsigned)__builtin_ctz(absent) : 0;
+    const fiber *other = b.fibers[waits->index / 32 * 32 + lane];
+    fault("%s in line %d waits for lane %u, which never comes: it waits %s in line %d", m->what,
+          m->site, lane, other->waits == AT_BARRIER ? "at the barrier" : "for other lanes",
+          other->site);
 }
 
 } // namespace hostcuda

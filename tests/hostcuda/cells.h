@@ -64,7 +64,7 @@ template <bool SHARED> inline void need_settled(const cell *c, const char *to, s
     if (__builtin_expect(!is_past<SHARED>(w) && !is_mine(w), 0) && !ordered_before(w))
         report_conflict(to, "wrote", w, at.space, at.offset);
     if (__builtin_expect(!is_past<SHARED>(r) && !is_mine(r), 0) && !ordered_before(r))
-        report_conflict(to, "reads", r, at.space, at.offset);
+        report_conflict(to, "read", r, at.space, at.offset);
 }
 
 template <bool SHARED> inline void write_cell(cell *c, spot at)
@@ -83,7 +83,7 @@ template <bool SHARED> inline void atomic_cell(cell *c, spot at)
     if (!among && !is_past<SHARED>(w) && !is_mine(w) && !ordered_before(w))
         report_conflict("changes atomically", "wrote", w, at.space, at.offset);
     if (!is_past<SHARED>(r) && !is_mine(r) && !ordered_before(r))
-        report_conflict("changes atomically", "reads", r, at.space, at.offset);
+        report_conflict("changes atomically", "read", r, at.space, at.offset);
     bool alone = !among || ordered_before(w);
     c->write = (alone ? here.now : widened(w)) | ATOMIC;
     c->read = 0;

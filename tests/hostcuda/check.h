@@ -18,7 +18,7 @@ struct scene {
     const char *environment; /* NAME=value, or NULL */
 };
 
-extern const scene kernel_scenes[], order_scenes[], host_scenes[];
+extern const scene kernel_scenes[], order_scenes[], host_scenes[], random_scenes[];
 
 /* Ends the process like a fault does. */
 #define MUST(condition)                                                                   \

@@ -3,7 +3,7 @@
 #include "cublasLt.h"
 #include "faults.h"
 
-#include <math.h>
+#include <thread>
 
 /* ---- limits ---- */
 static void limits(bool)
@@ -93,11 +93,37 @@ static void other_device(bool planted)
     float *x = sent(numbers<float>(100), s);
     OK(cudaStreamSynchronize(s));
     OK(cudaSetDevice(1));
-    MUST(cudaStreamSynchronize(s) == cudaErrorInvalidResourceHandle);
+    OK(cudaStreamSynchronize(s));
+    MUST(fill(s, x, 1, 100) == cudaErrorInvalidResourceHandle);
     cudaStream_t t = new_stream();
     float *y = sent(numbers<float>(100), t);
     OK(fill(t, planted ? x : y, 1, 100));
     OK(cudaStreamSynchronize(t));
+}
+
+/* Host threads with a stream each share the device. */
+static void sums_of_thread()
+{
+    cudaStream_t s = new_stream();
+    std::vector<int> x = numbers<int>(1000), zero(1, 0);
+    int sum = 0;
+    for (int v : x) sum += v;
+    for (int i = 0; i < 20; i++) {
+        int *dx = sent(x, s), *out = sent(zero, s);
+        OK(sum_all(s, out, dx, 1000, NONE));
+        MUST(got(out, 1, s)[0] == sum);
+        OK(cudaFreeAsync(dx, s));
+        OK(cudaFreeAsync(out, s));
+    }
+    OK(cudaStreamDestroy(s));
+}
+
+static void host_threads(bool)
+{
+    std::thread a(sums_of_thread), b(sums_of_thread);
+    sums_of_thread();
+    a.join();
+    b.join();
 }
 
 /* ---- matrix products ---- */
@@ -237,6 +263,7 @@ const scene host_scenes[] = {
     {"old driver", old_driver, nullptr, "HOSTCUDA_DRIVER=11000"},
     {"broken device", broken_device, nullptr, "HOSTCUDA_FAULT_AT=2"},
     {"memory of another device", other_device, "memory of device 0", "HOSTCUDA_DEVICES=2"},
+    {"host threads", host_threads, nullptr, nullptr},
     {"product", products, "nobody wrote", nullptr},
     {"product without order", product_order, "without order", nullptr},
     {"product past the end", product_end, "past the end", nullptr},

@@ -19,6 +19,7 @@ static void play(const scene &s, bool planted, int seed)
         std::string e = s.environment;
         setenv(e.substr(0, e.find('=')).c_str(), e.substr(e.find('=') + 1).c_str(), 1);
     }
+    alarm(120); /* for what hangs */
     s.run(planted);
     _exit(0);
 }
@@ -86,7 +87,7 @@ static void run(const scene &s, int seeds)
 int main(int argc, char **argv)
 {
     int seeds = argc > 1 ? atoi(argv[1]) : 12;
-    for (const scene *list : {kernel_scenes, order_scenes, host_scenes})
+    for (const scene *list : {kernel_scenes, order_scenes, host_scenes, random_scenes})
         for (const scene *s = list; s->name; s++)
             if (argc < 3 || strcmp(argv[2], s->name) == 0) run(*s, seeds);
     printf("%d passed, %d failed\n", passed, failed);

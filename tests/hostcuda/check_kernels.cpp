@@ -65,6 +65,31 @@ static void reverse_with(planted fault)
     for (int i = 0; i < 128; i++) MUST(back[i] == x[i ^ 31]);
 }
 
+static void parts_with(planted fault)
+{
+    cudaStream_t s = new_stream();
+    std::vector<int> x = numbers<int>(96);
+    int *y = fresh<int>(96, s);
+    OK(parts(s, y, sent(x, s), fault));
+    std::vector<int> back = got(y, 96, s);
+    for (int t = 0; t < 96; t++) {
+        int lane = 31 - t % 32, size = 4 << t / 32, part = lane / size, sum = 0;
+        for (int i = 0; i < size; i++) sum += x[t / 32 * 32 + part * size + i];
+        for (int round = 0; round < part; round++) sum *= size;
+        MUST(back[t] == sum);
+    }
+}
+
+static void count_with(planted fault)
+{
+    cudaStream_t s = new_stream();
+    std::vector<int> x = numbers<int>(1000), expected(16, 0);
+    int *y = fresh<int>(16, s);
+    OK(count(s, y, sent(x, s), 1000, fault));
+    for (int v : x) expected[v & 15]++;
+    MUST(got(y, 16, s) == expected);
+}
+
 static void peek_with(planted fault)
 {
     cudaStream_t s = new_stream();
@@ -176,6 +201,11 @@ const scene kernel_scenes[] = {
     {"two barriers", SCENE(normalize_with, TWO_BARRIERS), "different barriers", nullptr},
     {"dropped __syncwarp", SCENE(reverse_with, SYNCWARP), "without a barrier|nobody wrote: shared",
      nullptr},
+    {"shuffle in place of __syncwarp", SCENE(reverse_with, NO_FENCE),
+     "without a barrier|nobody wrote: shared", nullptr},
+    {"parts of warps", SCENE(parts_with, PART_SYNC), "without a barrier|nobody wrote: shared",
+     nullptr},
+    {"atomics in shared memory", SCENE(count_with, SHARED_COUNT), "without a barrier", nullptr},
     {"swapped fragment", SCENE(product_with, FRAGMENT), "wrong: c[i * N + j] == sum", nullptr},
     {"plain sum across blocks", SCENE(sum_with, PLAIN_SUM), "another block", nullptr},
     {"plain read of atomics", SCENE(sum_with, PLAIN_READ), "another block", nullptr},

@@ -85,13 +85,13 @@ cudaError_t sum_all(cudaStream_t s, int *out, const int *x, int n, planted fault
 }
 
 /* ---- mma fragments ---- */
-static __device__ float half_of(uint32_t w, int high)
+static __device__ __forceinline__ float half_of(uint32_t w, int high)
 {
     return __uint_as_float(high ? w & 0xffff0000u : w << 16);
 }
 
 /* d[16,8] += a[16,16] b[16,8]: registers and lanes as PTX documents mma.m16n8k16. */
-static __device__ void mma(float d[4], const uint32_t a[4], const uint32_t b[2])
+static __device__ HOSTCUDA_UNCHECKED void mma(float d[4], const uint32_t a[4], const uint32_t b[2])
 {
     uint32_t mine[6] = {a[0], a[1], a[2], a[3], b[0], b[1]};
     const hostcuda::shot *all = hostcuda::exchange(0xffffffffu, mine, sizeof mine);
@@ -141,7 +141,10 @@ static __global__ void reverse_kernel(int *y, const int *x, int n, planted fault
     int *s = block_memory<int>(), t = (int)threadIdx.x;
     int i = (int)(blockIdx.x * blockDim.x) + t;
     s[t] = i < n ? x[i] : 0;
-    if (fault != SYNCWARP) __syncwarp();
+    if (fault == NO_FENCE)
+        t = __shfl_sync(0xffffffffu, t, t % 32);
+    else if (fault != SYNCWARP)
+        __syncwarp();
     if (i < n) y[i] = s[t ^ 31];
 }
 
@@ -149,6 +152,68 @@ cudaError_t reverse(cudaStream_t s, int *y, const int *x, int n, planted fault)
 {
     return launch(s, "reverse", ((unsigned)n + 63) / 64, 64, 64 * sizeof(int), reverse_kernel, y, x,
                   n, fault);
+}
+
+/* Warp w works in parts of 4 << w lanes; x and y hold a number for each of 96 threads. */
+static __global__ void parts_kernel(int *y, const int *x, planted fault)
+{
+    int *s = block_memory<int>(), t = (int)threadIdx.x, lane = t % 32, size = 4 << t / 32;
+    int first = lane / size * size, base = t - lane;
+    unsigned mask = ((size == 32 ? 0 : 1u << size) - 1) << first;
+    s[t] = x[t];
+    __syncwarp(mask);
+    for (int round = 0; round <= first / size; round++) {
+        int sum = 0;
+        for (int i = first; i < first + size; i++)
+            sum += s[base + (fault == PART_SYNC ? i ^ size : i)];
+        __syncwarp(mask);
+        s[t] = sum;
+        __syncwarp(mask);
+    }
+    __syncwarp();
+    y[t] = s[base + (31 - lane)];
+}
+
+cudaError_t parts(cudaStream_t s, int *y, const int *x, planted fault)
+{
+    return launch(s, "parts", 1, 96, 96 * sizeof(int), parts_kernel, y, x, fault);
+}
+
+static __global__ void count_kernel(int *y, const int *x, int n, planted fault)
+{
+    int *s = block_memory<int>(), t = (int)threadIdx.x;
+    if (t < 16) s[t] = 0;
+    __syncthreads();
+    for (int i = t; i < n; i += (int)blockDim.x) atomicAdd(&s[x[i] & 15], 1);
+    if (fault != SHARED_COUNT) __syncthreads();
+    if (t < 16) y[t] = s[t];
+}
+
+cudaError_t count(cudaStream_t s, int *y, const int *x, int n, planted fault)
+{
+    return launch(s, "count", 1, 128, 16 * sizeof(int), count_kernel, y, x, n, fault);
+}
+
+static __global__ void interpret_kernel(int *y, const step *steps, int rounds)
+{
+    int *s = block_memory<int>(), t = (int)threadIdx.x, seen = 0;
+    if (t < 4) s[t] = t;
+    __syncthreads();
+    for (int r = 0; r < rounds; r++) {
+        const step *now = steps + r * 64 + t;
+        int what = now->what, cell = now->cell;
+        if (what == step::READ) seen += s[cell];
+        if (what == step::WRITE) s[cell] = t;
+        if (what == step::ATOMIC) atomicAdd(&s[cell], 1);
+        if (now->mask) __syncwarp(now->mask);
+        if (now->barrier) __syncthreads();
+    }
+    y[t] = seen;
+}
+
+cudaError_t interpret(cudaStream_t s, int *y, const step *steps, int rounds)
+{
+    return launch(s, "interpret", 1, 64, 4 * sizeof(int), interpret_kernel, y, steps, rounds);
 }
 
 static __global__ void votes_kernel(int *y)

@@ -16,6 +16,9 @@ enum planted {
     MASK,         /* the mask of a shuffle leaves out its caller */
     TWO_BARRIERS, /* halves of a block at different barriers */
     SYNCWARP,     /* dropped */
+    NO_FENCE,     /* a shuffle in its place, which orders no memory */
+    PART_SYNC,    /* lanes of one part of a warp read what another part wrote */
+    SHARED_COUNT, /* a plain read of a counter in shared memory that others change atomically */
     FRAGMENT,     /* two registers of an mma operand swapped */
     PLAIN_SUM,    /* across blocks, in place of an atomic */
     PLAIN_READ,   /* of what other blocks change atomically */
@@ -33,6 +36,19 @@ cudaError_t product(cudaStream_t s, float *c, const uint16_t *a, const uint16_t 
                     int k, planted fault);
 /* Each warp turns its 32 numbers round through shared memory. */
 cudaError_t reverse(cudaStream_t s, int *y, const int *x, int n, planted fault);
+/* Parts of 4 to 16 lanes add up their numbers in shared memory, each its own number of times. */
+cudaError_t parts(cudaStream_t s, int *y, const int *x, planted fault);
+/* y[v] = how many of the n numbers are v, of 16; by one block. */
+cudaError_t count(cudaStream_t s, int *y, const int *x, int n, planted fault);
+/* Accesses to 4 numbers in shared memory by 64 threads, and what orders them: for each round and
+ * thread an access, then a barrier, __syncwarp of a mask, or nothing. */
+struct step {
+    enum { IDLE, READ, WRITE, ATOMIC } what;
+    int cell;
+    unsigned mask; /* 0: none */
+    bool barrier;
+};
+cudaError_t interpret(cudaStream_t s, int *y, const step *steps, int rounds);
 /* y = x, 4 floats at a time. */
 cudaError_t copy4(cudaStream_t s, float *y, const float *x, int n);
 /* y = x, by bytes, halves and words in turn. */

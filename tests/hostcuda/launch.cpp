@@ -59,7 +59,7 @@ cudaError_t launch(const cudaLaunchConfig_t *config, const void *kernel, invoke 
     const char *name = take_name(kernel);
     cudaError_t error = check_limits(config, kernel, documented);
     stream *s = stream_of(config->stream);
-    if (!error && !s) error = cudaErrorInvalidResourceHandle;
+    if (!error && (!s || device_of(s) != current_device())) error = cudaErrorInvalidResourceHandle;
     if (error) return result(error);
     auto bytes = std::make_shared<std::unique_ptr<unsigned char[]>>(new unsigned char[size]);
     memcpy(bytes->get(), params, size);

@@ -5,7 +5,6 @@
 
 #include <map>
 #include <new>
-#include <stdlib.h>
 #include <sys/mman.h>
 #include <vector>
 
@@ -41,6 +40,8 @@ static bool set_up(size_t device, size_t pinned)
         return false;
     }
     madvise(base, device + pinned, MADV_DONTDUMP);
+    /* Protection changes at every wait: few pages are quick. */
+    madvise(base, device + pinned, MADV_HUGEPAGE);
     heap = {(uintptr_t)base, pages, (buffer **)table};
     regions[DEVICE].begin = regions[DEVICE].next = heap.base;
     regions[DEVICE].end = regions[PINNED].begin = regions[PINNED].next = heap.base + device;
@@ -97,9 +98,23 @@ static bool make_room(region &r, size_t size)
     return false;
 }
 
-static cell *fresh_cells(size_t size, unsigned shift)
+static size_t cells_size(const buffer *b)
 {
-    return (cell *)calloc(((size - 1) >> shift) + 1, sizeof(cell));
+    return (((b->end - b->begin - 1) >> b->shift) + 1) * sizeof(cell);
+}
+
+/* Zero, and of no weight until they are used. */
+static bool make_cells(buffer *b)
+{
+    void *p = reserve(nullptr, cells_size(b), PROT_READ | PROT_WRITE);
+    b->cells = (cell *)p;
+    return p != nullptr;
+}
+
+static void drop_cells(buffer *b)
+{
+    if (b->cells) munmap(b->cells, cells_size(b));
+    b->cells = nullptr;
 }
 
 static bool map_pinned(buffer *b, int protection)
@@ -118,11 +133,10 @@ buffer *memory_alloc(memory_kind kind, size_t size, int device)
     b->begin = r.next;
     b->end = b->begin + size;
     b->shift = 2;
-    b->cells = fresh_cells(size, b->shift);
     b->kind = kind;
     b->device = device;
-    if (!b->cells || (kind == PINNED && !map_pinned(b, PROT_READ | PROT_WRITE))) {
-        free(b->cells);
+    if (!make_cells(b) || (kind == PINNED && !map_pinned(b, PROT_READ | PROT_WRITE))) {
+        drop_cells(b);
         delete b;
         return nullptr;
     }
@@ -135,10 +149,19 @@ buffer *memory_alloc(memory_kind kind, size_t size, int device)
 void memory_free(buffer *b)
 {
     b->freed = true;
-    free(b->cells);
-    b->cells = nullptr;
+    drop_cells(b);
     madvise((void *)b->begin, footprint(b->end - b->begin) - GUARD, MADV_DONTNEED);
     if (b->kind == PINNED) map_pinned(b, PROT_NONE);
+}
+
+bool shared_create(buffer *b, size_t size)
+{
+    void *p = reserve(nullptr, size, PROT_READ | PROT_WRITE);
+    if (!p) return false;
+    b->begin = (uintptr_t)p;
+    b->end = b->begin + size;
+    b->shift = 2;
+    return make_cells(b);
 }
 
 size_t memory_used(int device) { return (size_t)device < used.size() ? used[(size_t)device] : 0; }
@@ -152,15 +175,15 @@ void memory_count(int device, long long bytes)
 void refine(buffer *b, unsigned shift)
 {
     if (shift >= b->shift) return;
-    size_t size = b->end - b->begin;
-    cell *finer = fresh_cells(size, shift);
-    if (!finer) fault("no memory left to check accesses of %d bytes", 1 << shift);
-    unsigned by = b->shift - shift;
-    for (size_t i = 0, n = ((size - 1) >> shift) + 1; i < n; i++)
-        if (b->cells[i >> by].write | b->cells[i >> by].read) finer[i] = b->cells[i >> by];
-    free(b->cells);
-    b->cells = finer;
+    buffer coarse = *b;
     b->shift = shift;
+    if (!make_cells(b)) fault("no memory left to check accesses of %d bytes", 1 << shift);
+    unsigned by = coarse.shift - shift;
+    for (size_t i = 0, n = cells_size(b) / sizeof(cell); i < n; i++) {
+        const cell &c = coarse.cells[i >> by];
+        if (c.write | c.read) b->cells[i] = c;
+    }
+    drop_cells(&coarse);
 }
 
 static void protect(int protection)

@@ -55,6 +55,8 @@ bool device_address(const void *at);
 buffer *memory_alloc(memory_kind kind, size_t size, int device);
 /* Gives back the pages; the record stays, to tell a use after the free. */
 void memory_free(buffer *b);
+/* A buffer outside the arena, for the shared memory of a block. */
+bool shared_create(buffer *b, size_t size);
 /* Bytes that are in use on a device, or kept there. */
 size_t memory_used(int device);
 void memory_count(int device, long long bytes);

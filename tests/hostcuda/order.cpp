@@ -93,18 +93,18 @@ void report_conflict(const char *to, const char *did, stamp other, const char *s
 {
     uint64_t phase = phase_of(other);
     if (phase == PHASE_OF_SETS)
-        fault("%s what works of several streams %s, without order between: %s + %zu", to, did,
-              space, (size_t)offset);
+        fault("%s what several streams %s, without order between: %s + %zu", to, did, space,
+              (size_t)offset);
     if (phase < here.work_first)
         fault("%s what %s %s, without order between (no event or wait): %s + %zu", to,
               name_at(phase), did, space, (size_t)offset);
     if (phase < here.block_first || kind_of(other) == GRID)
         fault("%s what another block %s: %s + %zu", to, did, space, (size_t)offset);
     if (kind_of(other) == BLOCK)
-        fault("%s what other threads %s, without a barrier between: %s + %zu", to, did, space,
-              (size_t)offset);
-    fault("%s what thread %u %s, without a barrier between: %s + %zu", to, thread_of(other), did,
-          space, (size_t)offset);
+        fault("%s what other threads %s, without a barrier or __syncwarp between: %s + %zu", to,
+              did, space, (size_t)offset);
+    fault("%s what thread %u %s, without a barrier or __syncwarp between: %s + %zu", to,
+          thread_of(other), did, space, (size_t)offset);
 }
 
 } // namespace hostcuda

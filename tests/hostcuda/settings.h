@@ -15,6 +15,7 @@ struct settings {
     int devices;     /* HOSTCUDA_DEVICES */
     int driver;      /* HOSTCUDA_DRIVER: version */
     long fault_at;   /* HOSTCUDA_FAULT_AT: this launch breaks the device, counted from 1 */
+    bool trace;      /* HOSTCUDA_TRACE: work is told on stderr as it runs */
     bool catch_segv; /* HOSTCUDA_SEGV: SIGSEGV is reported like a fault */
 };
 

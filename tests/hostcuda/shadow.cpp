@@ -7,9 +7,7 @@
 #include "hostcuda/device.h"
 
 #include <link.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <vector>
 
 namespace hostcuda
@@ -42,16 +40,8 @@ static const size_t SHARED_MOST = 256 << 10;
 
 void *shared_begin(size_t size)
 {
-    if (!shared.begin) {
-        void *p =
-            mmap(nullptr, SHARED_MOST, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        if (p == MAP_FAILED) fault("no memory left for shared memory");
-        shared.begin = (uintptr_t)p;
-        shared.end = shared.begin + SHARED_MOST;
-        shared.shift = 2;
-        shared.cells = (cell *)calloc(SHARED_MOST >> shared.shift, sizeof(cell));
-        if (!shared.cells) fault("no memory left for shared memory");
-    }
+    if (!shared.begin && !shared_create(&shared, SHARED_MOST))
+        fault("no memory left for shared memory");
     shared.end = shared.begin + size;
     return (void *)shared.begin;
 }
@@ -68,17 +58,14 @@ static void refine_shared(unsigned shift)
 struct extent {
     uintptr_t begin, end;
 };
-static extent params;
+static extent params, always;
 static std::vector<extent> readable;
 
 void readable_params(const void *p, size_t size) { params = {(uintptr_t)p, (uintptr_t)p + size}; }
 
-void readable_always(const void *p, size_t size)
-{
-    readable.push_back({(uintptr_t)p, (uintptr_t)p + size});
-}
+void readable_always(const void *p, size_t size) { always = {(uintptr_t)p, (uintptr_t)p + size}; }
 
-static bool within(const extent &e, uintptr_t at) { return at >= e.begin && at < e.end; }
+static bool within(const extent &e, uintptr_t at) { return at - e.begin < e.end - e.begin; }
 
 /* Constants of the program: segments that cannot be written. */
 static int find_constants(dl_phdr_info *info, size_t, void *at)
@@ -115,7 +102,7 @@ static const char *verb(access how)
 static __attribute__((noinline)) void check_other(uintptr_t at, size_t size, access how)
 {
     if (!inside_kernel()) return;
-    if (at >= shared.begin && at < shared.begin + SHARED_MOST && shared.begin)
+    if (within({shared.begin, shared.begin + (shared.begin ? SHARED_MOST : 0)}, at))
         fault("%s past the end of shared memory: %zu bytes at %zu of %zu", verb(how), size,
               (size_t)(at - shared.begin), (size_t)(shared.end - shared.begin));
     if (at < 4096) fault("dereferences NULL");
@@ -145,11 +132,12 @@ static unsigned shift_of(uintptr_t at, size_t size)
 }
 
 template <access HOW, bool ALIGNED>
-static inline __attribute__((always_inline)) void check(const void *p, size_t size)
+static inline __attribute__((always_inline)) void check(const void *p, size_t size,
+                                                        const void *code)
 {
     uintptr_t at = (uintptr_t)p;
     if (at - here.stack < STACK_SIZE) return;
-    fault_code = __builtin_return_address(0);
+    fault_code = code;
     buffer *b = find(at);
     if (b) {
         if (!inside_kernel()) return;
@@ -164,16 +152,18 @@ static inline __attribute__((always_inline)) void check(const void *p, size_t si
         if (((at | size) & ((1u << shared.shift) - 1)) != 0) refine_shared(shift_of(at, size));
         check_cells<true, HOW>(&shared, at - shared.begin, size);
         here.accesses++;
-    } else {
+    } else if (HOW != READ || !within(always, at)) {
         check_other(at, size, HOW);
     }
 }
 
-void check_atomic(const void *p, size_t size)
+void check_atomic(const void *p, size_t size, const void *code)
 {
     switch (size) {
-    case 4: check<ATOMIC_CHANGE, true>(p, 4); break;
-    default: check<ATOMIC_CHANGE, true>(p, 8); break;
+    case 1: check<ATOMIC_CHANGE, true>(p, 1, code); break;
+    case 2: check<ATOMIC_CHANGE, true>(p, 2, code); break;
+    case 4: check<ATOMIC_CHANGE, true>(p, 4, code); break;
+    default: check<ATOMIC_CHANGE, true>(p, 8, code); break;
     }
 }
 
@@ -216,16 +206,24 @@ void range_write(void *p, size_t size)
     for (; c <= end; c++) write_cell<false>(c, {"buffer", (uintptr_t)(c - b->cells) << b->shift});
 }
 
+/* In turns of some cells: loads and stores that alternate at equal places of pages are slow. */
 static void copy_cells(buffer *to, uintptr_t to_offset, const buffer *from, uintptr_t from_offset,
                        size_t size)
 {
+    const size_t TURN = 256;
     cell *d = to->cells + (to_offset >> to->shift), *s = from->cells + (from_offset >> to->shift);
-    for (size_t i = 0, n = ((size - 1) >> to->shift) + 1; i < n; i++) {
-        uintptr_t done = (uintptr_t)i << to->shift;
-        bool written = s[i].write != 0;
-        if (written) read_cell<false>(&s[i], {"buffer", from_offset + done});
-        write_cell<false>(&d[i], {"buffer", to_offset + done});
-        if (!written) d[i].write = 0;
+    for (size_t i = 0, n = ((size - 1) >> to->shift) + 1; i < n; i += TURN) {
+        size_t most = n - i < TURN ? n - i : TURN;
+        bool written[TURN];
+        for (size_t j = 0; j < most; j++) {
+            written[j] = s[i + j].write != 0;
+            if (written[j])
+                read_cell<false>(&s[i + j], {"buffer", from_offset + ((i + j) << to->shift)});
+        }
+        for (size_t j = 0; j < most; j++) {
+            write_cell<false>(&d[i + j], {"buffer", to_offset + ((i + j) << to->shift)});
+            if (!written[j]) d[i + j].write = 0;
+        }
     }
 }
 
@@ -244,21 +242,22 @@ void range_copy(void *to, const void *from, size_t size)
 /* ---- what -fsanitize=thread calls ---- */
 using namespace hostcuda;
 
-#define CHECKED(n)                                                                    \
-    extern "C" void __tsan_read##n(void *p) { check<READ, true>(p, n); }              \
-    extern "C" void __tsan_write##n(void *p) { check<WRITE, true>(p, n); }            \
-    extern "C" void __tsan_unaligned_read##n(void *p) { check<READ, false>(p, n); }   \
-    extern "C" void __tsan_unaligned_write##n(void *p) { check<WRITE, false>(p, n); } \
-    extern "C" void __tsan_volatile_read##n(void *p) { check<READ, true>(p, n); }     \
-    extern "C" void __tsan_volatile_write##n(void *p) { check<WRITE, true>(p, n); }
+#define CODE __builtin_return_address(0)
+#define CHECKED(n)                                                                          \
+    extern "C" void __tsan_read##n(void *p) { check<READ, true>(p, n, CODE); }              \
+    extern "C" void __tsan_write##n(void *p) { check<WRITE, true>(p, n, CODE); }            \
+    extern "C" void __tsan_unaligned_read##n(void *p) { check<READ, false>(p, n, CODE); }   \
+    extern "C" void __tsan_unaligned_write##n(void *p) { check<WRITE, false>(p, n, CODE); } \
+    extern "C" void __tsan_volatile_read##n(void *p) { check<READ, true>(p, n, CODE); }     \
+    extern "C" void __tsan_volatile_write##n(void *p) { check<WRITE, true>(p, n, CODE); }
 CHECKED(1)
 CHECKED(2)
 CHECKED(4)
 CHECKED(8)
 CHECKED(16)
-extern "C" void __tsan_read_range(void *p, size_t n) { check<READ, false>(p, n); }
-extern "C" void __tsan_write_range(void *p, size_t n) { check<WRITE, false>(p, n); }
-extern "C" void __tsan_vptr_read(void *p) { check<READ, true>(p, 8); }
+extern "C" void __tsan_read_range(void *p, size_t n) { check<READ, false>(p, n, CODE); }
+extern "C" void __tsan_write_range(void *p, size_t n) { check<WRITE, false>(p, n, CODE); }
+extern "C" void __tsan_vptr_read(void *p) { check<READ, true>(p, 8, CODE); }
 extern "C" void __tsan_vptr_update(void *, void *) {}
 extern "C" void __tsan_init() {}
 extern "C" void __tsan_func_entry(void *) {}

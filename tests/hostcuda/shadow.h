@@ -20,13 +20,13 @@ void range_copy(void *to, const void *from, size_t size);
 /* A block of `size` bytes begins: nothing is written yet. Gives back where it is. */
 void *shared_begin(size_t size);
 
-/* ---- atomics of the running thread ---- */
-void check_atomic(const void *p, size_t size);
+/* ---- atomics of the running thread, called from `code` ---- */
+void check_atomic(const void *p, size_t size, const void *code);
 
 /* ---- host memory that a kernel may read ---- */
 /* The parameters of the launch that runs. */
 void readable_params(const void *p, size_t size);
-/* Memory of the runtime that kernels read, what exchange gives back. */
+/* Memory of the runtime that kernels read: what exchange gives back. */
 void readable_always(const void *p, size_t size);
 
 } // namespace hostcuda

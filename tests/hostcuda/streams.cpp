@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <deque>
 #include <list>
+#include <stdio.h>
 
 namespace hostcuda
 {
@@ -37,6 +38,7 @@ struct slot {
 };
 
 struct event {
+    int device;
     clock recorded;
 };
 
@@ -102,7 +104,7 @@ stream *stream_of(cudaStream_t handle)
 {
     if (!handle) return default_stream(current_device());
     for (stream *s : streams)
-        if (s == handle && !s->destroyed) return s->device == current_device() ? s : nullptr;
+        if (s == handle && !s->destroyed) return s;
     return nullptr;
 }
 
@@ -181,6 +183,8 @@ static void run_work(stream *s)
     here.settled = settled_before(w.after, here.phase);
     here.epoch = 0;
     here.now = make_stamp(here.phase, 0, 0);
+    if (here.phase > PHASE_OF_SETS / 2) fault("has run too long: phases are used up");
+    if (asked().trace) fprintf(stderr, "hostcuda: runs %s, stream %u\n", w.name, s->slot);
     history.push_back({here.phase, s->slot, w.number, w.name});
     slots[s->slot].phases.push_back(here.phase);
     if (!broken_by) w.run();
@@ -214,10 +218,12 @@ static bool done(const clock &c)
 static void wait(const clock &c)
 {
     clock until = c; /* streams' own clocks go on */
-    memory_open();
-    while (!done(until))
-        if (!run_one()) fault("streams wait for each other");
-    memory_close();
+    if (!done(until)) {
+        memory_open();
+        while (!done(until))
+            if (!run_one()) fault("streams wait for each other");
+        memory_close();
+    }
     join(host, until);
     bury();
 }
@@ -343,7 +349,7 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t *out, unsigned flags)
     HOSTCUDA_ENTER;
     if (!out || flags > (cudaEventBlockingSync | cudaEventDisableTiming))
         return result(cudaErrorInvalidValue);
-    *out = new event();
+    *out = new event{current_device(), {}};
     events.push_back(*out);
     return result(cudaSuccess);
 }
@@ -363,7 +369,7 @@ cudaError_t cudaEventRecord(cudaEvent_t handle, cudaStream_t in)
     HOSTCUDA_ENTER;
     event *e = event_of(handle);
     stream *s = stream_of(in);
-    if (!e || !s) return result(cudaErrorInvalidResourceHandle);
+    if (!e || !s || e->device != s->device) return result(cudaErrorInvalidResourceHandle);
     if (is_default(s)) take_turns(s);
     e->recorded = s->last;
     return result(cudaSuccess);

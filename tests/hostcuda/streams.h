@@ -19,8 +19,8 @@ namespace hostcuda
 std::recursive_mutex &turn();
 
 /* ---- queueing ---- */
-/* The stream behind a handle, NULL being the default stream of the device; NULL: destroyed, or of
- * another device. */
+/* The stream behind a handle, NULL being the default stream of the thread's device; NULL: there is
+ * none, or none any more. */
 stream *stream_of(cudaStream_t handle);
 /* Queues work. `name` must stay valid. */
 void enqueue(stream *s, const char *name, std::function<void()> run);

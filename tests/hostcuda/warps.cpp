@@ -12,17 +12,17 @@ namespace hostcuda
 
 static meeting *free_meetings;
 
-/* In chunks, so that kernels' reads of them are told from other reads of host memory quickly. */
+/* Every thread holds one at most. In one piece, so that reads of kernels there are told quickly. */
 static void add_meetings()
 {
-    const size_t count = 2048;
+    const size_t count = 1024;
     void *p = mmap(nullptr, count * sizeof(meeting), PROT_READ | PROT_WRITE,
-                   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED) fault("no memory left for warp operations");
-    meeting *m = (meeting *)p;
-    for (size_t i = 0; i < count; i++) {
-        m[i].next = free_meetings;
-        free_meetings = &m[i];
+    for (size_t i = count; i-- > 0;) {
+        meeting *m = (meeting *)p + i;
+        m->next = free_meetings;
+        free_meetings = m;
     }
     readable_always(p, count * sizeof(meeting));
 }
@@ -115,8 +115,9 @@ static void close_meeting(warp *w, meeting *m)
 }
 
 /* The caller's place in a meeting that it has joined, and the wait until all have. */
-static meeting *arrive(unsigned mask, const char *what, int site)
+static meeting *arrive(unsigned mask, const char *what, int site, const void *code)
 {
+    fault_code = code;
     fiber *f = self;
     if (!(mask >> f->lane & 1)) fault("the mask of %s leaves out its caller", what);
     let_go(f);
@@ -149,12 +150,14 @@ void leave_warp(fiber *f)
 }
 
 /* ---- the operations ---- */
-void sync_warp(unsigned mask, int site) { gather(arrive(mask, SYNC, site)); }
+#define CODE __builtin_return_address(0)
+
+void sync_warp(unsigned mask, int site) { gather(arrive(mask, SYNC, site, CODE)); }
 
 const shot *exchange(unsigned mask, const void *value, size_t n, int site)
 {
     if (n > sizeof(shot)) fault("an exchange of %zu bytes: found more than 64", n);
-    meeting *m = arrive(mask, EXCHANGE, site);
+    meeting *m = arrive(mask, EXCHANGE, site, CODE);
     memcpy(&m->shots[self->lane], value, n);
     gather(m);
     if (mask & ~m->arrived)
@@ -164,7 +167,7 @@ const shot *exchange(unsigned mask, const void *value, size_t n, int site)
 
 uint64_t shuffle(unsigned mask, uint64_t bits, int from, int site)
 {
-    meeting *m = arrive(mask, SHUFFLE, site);
+    meeting *m = arrive(mask, SHUFFLE, site, CODE);
     m->shots[self->lane].v[0] = bits;
     gather(m);
     if (from < 0) return bits;
@@ -175,7 +178,7 @@ uint64_t shuffle(unsigned mask, uint64_t bits, int from, int site)
 
 unsigned vote(unsigned mask, bool value, int site)
 {
-    meeting *m = arrive(mask, VOTE, site);
+    meeting *m = arrive(mask, VOTE, site, CODE);
     m->shots[self->lane].v[0] = value;
     gather(m);
     unsigned bits = 0;

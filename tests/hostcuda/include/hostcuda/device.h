@@ -17,6 +17,9 @@ struct index3 {
     operator dim3() const { return dim3(x, y, z); }
 };
 
+/* For models of instructions: their loads and stores are not checked, nor is what they call. */
+#define HOSTCUDA_UNCHECKED __attribute__((no_sanitize("thread"), noinline))
+
 /* What one lane gives to an exchange. */
 struct shot {
     uint64_t v[8];

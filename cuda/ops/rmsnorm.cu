@@ -58,45 +58,68 @@ __global__ void __launch_bounds__(EQI_BLOCK)
     }
 }
 
+/* Sums over rows: a block has EQI_WARP columns, thread i column i % EQI_WARP of every LANES-th row
+ * from i / EQI_WARP. */
+constexpr int LANES = EQI_BLOCK / EQI_WARP;
+
+struct column_memory {
+    float part[LANES][EQI_WARP];
+};
+
+static __device__ __forceinline__ int64_t column()
+{
+    return static_cast<int64_t>(blockIdx.x) * EQI_WARP + threadIdx.x % EQI_WARP;
+}
+
+/* The sum of the lanes' sums, for the threads of the first lane. */
+static __device__ __forceinline__ float sum_lanes(column_memory *memory, float sum)
+{
+    memory->part[threadIdx.x / EQI_WARP][threadIdx.x % EQI_WARP] = sum;
+    __syncthreads();
+    for (int i = 1; i < LANES && threadIdx.x < EQI_WARP; i++) sum += memory->part[i][threadIdx.x];
+    return sum;
+}
+
 /* part [pieces, H]: sums of dy x rstd over pieces of `per` rows, piece blockIdx.y */
 __global__ void __launch_bounds__(EQI_BLOCK)
     rmsnorm_bwd_part_kernel(float *part, int64_t per, eqi_view dy, eqi_view x, eqi_view rstd)
 {
-    int64_t n = width(x), j = grid_first(), r = blockIdx.y * per, end = r + per;
-    if (j >= n) return;
+    int64_t j = column(), r = blockIdx.y * per, end = r + per;
     if (end > rows(x)) end = rows(x);
     float sum = 0.0f;
-    for (; r < end; r++) sum += get(dy, at2(dy, r, j)) * (get(x, at2(x, r, j)) * get(rstd, r));
-    part[blockIdx.y * n + j] = sum;
+    for (r += threadIdx.x / EQI_WARP; r < end && j < width(x); r += LANES)
+        sum += get(dy, at2(dy, r, j)) * (get(x, at2(x, r, j)) * get(rstd, r));
+    sum = sum_lanes(block_memory<column_memory>(), sum);
+    if (threadIdx.x < EQI_WARP && j < width(x)) part[blockIdx.y * width(x) + j] = sum;
 }
 
 __global__ void __launch_bounds__(EQI_BLOCK)
     rmsnorm_bwd_gain_kernel(eqi_view dgain, const float *part, int64_t pieces, bool acc)
 {
-    int64_t n = width(dgain);
-    for (int64_t j = grid_first(); j < n; j += grid_step()) {
-        float sum = 0.0f;
-        for (int64_t i = 0; i < pieces; i++) sum += part[i * n + j];
-        add(dgain, j, sum, acc);
-    }
+    int64_t n = width(dgain), j = column();
+    float sum = 0.0f;
+    for (int64_t i = threadIdx.x / EQI_WARP; i < pieces && j < n; i += LANES)
+        sum += part[i * n + j];
+    sum = sum_lanes(block_memory<column_memory>(), sum);
+    if (threadIdx.x < EQI_WARP && j < n) add(dgain, j, sum, acc);
 }
 
-/* Pieces of at least 16 rows, and at most 256 pieces. */
+/* Pieces of at least 32 rows, and at most 256 pieces. */
 static eqat_status sum_gain(eqi_ctx *ctx, const eqi_view *dgain, const eqi_view *dy,
                             const eqi_view *x, const eqi_view *rstd, bool acc)
 {
     int64_t n = eqi_cuda_width(x), all = eqi_cuda_rows(x), per = (all + 255) / 256;
-    if (per < 16) per = 16;
+    if (per < 32) per = 32;
     int64_t pieces = (all + per - 1) / per;
     void *part = nullptr;
     EQI_CUDA_TRY(eqi_cuda_scratch(ctx, EQI_CUDA_SUMS,
                                   static_cast<size_t>(pieces * n) * sizeof(float), &part));
-    unsigned block = eqi_row_block(n), columns = static_cast<unsigned>((n + block - 1) / block);
-    EQI_CUDA_TRY(eqi_launch(ctx, "rmsnorm_bwd", rmsnorm_bwd_part_kernel,
-                            dim3(columns, static_cast<unsigned>(pieces)), block, 0,
-                            static_cast<float *>(part), per, *dy, *x, *rstd));
-    return eqi_launch(ctx, "rmsnorm_bwd", rmsnorm_bwd_gain_kernel, eqi_grid(n, block), block, 0,
-                      *dgain, static_cast<const float *>(part), pieces, acc);
+    unsigned blocks = static_cast<unsigned>((n + EQI_WARP - 1) / EQI_WARP);
+    EQI_CUDA_TRY(eqi_launch(
+        ctx, "rmsnorm_bwd", rmsnorm_bwd_part_kernel, dim3(blocks, static_cast<unsigned>(pieces)),
+        EQI_BLOCK, sizeof(column_memory), static_cast<float *>(part), per, *dy, *x, *rstd));
+    return eqi_launch(ctx, "rmsnorm_bwd", rmsnorm_bwd_gain_kernel, blocks, EQI_BLOCK,
+                      sizeof(column_memory), *dgain, static_cast<const float *>(part), pieces, acc);
 }
 
 eqat_status eqi_cuda_rmsnorm_bwd(eqi_ctx *ctx, const eqi_view *dx, const eqi_view *dgain,

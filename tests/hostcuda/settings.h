@@ -1,0 +1,28 @@
+/* What the environment asks for; read once. */
+#ifndef HOSTCUDA_SETTINGS_H
+#define HOSTCUDA_SETTINGS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+namespace hostcuda
+{
+
+struct settings {
+    uint64_t seed;   /* HOSTCUDA_SEED: order of threads, blocks and queued work */
+    long fail_alloc; /* HOSTCUDA_FAIL_ALLOC: this device allocation fails, counted from 1 */
+    size_t memory;   /* HOSTCUDA_MEMORY: bytes of a device */
+    int devices;     /* HOSTCUDA_DEVICES */
+    int driver;      /* HOSTCUDA_DRIVER: version */
+    long fault_at;   /* HOSTCUDA_FAULT_AT: this launch breaks the device, counted from 1 */
+    bool catch_segv; /* HOSTCUDA_SEGV: SIGSEGV is reported like a fault */
+};
+
+const settings &asked();
+
+/* The next number of the seed's sequence, below `bound`. */
+uint32_t draw(uint32_t bound);
+
+} // namespace hostcuda
+
+#endif

@@ -37,7 +37,7 @@ eqat_status eqi_cuda_mse(eqi_ctx *ctx, const eqi_view *loss, const eqi_view *x,
                          const eqi_view *target)
 {
     const int64_t n = eqi_cuda_count(x);
-    unsigned blocks = eqi_grid(n, EQI_BLOCK * 4);
+    unsigned blocks = eqi_grid(n, EQI_BLOCK);
     if (blocks > MOST_PARTS) blocks = MOST_PARTS;
     void *parts = nullptr;
     EQI_CUDA_TRY(eqi_cuda_scratch(ctx, EQI_CUDA_SUMS, blocks * sizeof(double), &parts));

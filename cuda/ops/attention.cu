@@ -65,7 +65,7 @@ static __device__ __forceinline__ float4 divided(const float4 &x, float by)
     return make_float4(x.x / by, x.y / by, x.z / by, x.w / by);
 }
 
-/* A row that saw no key is 0. */
+/* A row that saw no key is 0, its lse ln 0. */
 template <int COLS>
 static __device__ __forceinline__ void finish(const eqi_view &o, const eqi_view &lse,
                                               const att_item &at,
@@ -81,7 +81,7 @@ static __device__ __forceinline__ void finish(const eqi_view &o, const eqi_view 
             sum[r][n] = divided(sum[r][n], none ? 1.0f : row[r].sum);
         att_store<COLS>(o, at, r, sum);
         if (at.column == 0 && att_lane() == 0 && i < o.shape[1])
-            put(lse, at4(lse, 0, at.b, at.h, i), none ? -INFINITY : row[r].top + logf(row[r].sum));
+            put(lse, at4(lse, 0, at.b, at.h, i), row[r].top + logf(row[r].sum));
     }
 }
 

@@ -10,14 +10,14 @@ typedef struct params {
 
 static params random_params(suite *s)
 {
-    static const int64_t sizes[] = {1, 7, 8, 16, 20, 33, 64, 80, 128};
+    static const int64_t sizes[] = {1, 7, 8, 16, 20, 33, 64, 80, 128, 260};
     params p = {.batch = suite_pick(s, 0, 2),
                 .queries = suite_pick(s, 1, 40),
                 .kv_heads = suite_pick(s, 1, 3)};
     if (suite_pick(s, 0, 5) == 0) p.queries = suite_pick(s, 64, 150);
     if (p.batch == 0 && suite_pick(s, 0, 3)) p.batch = 1;
     p.heads = p.kv_heads * suite_pick(s, 1, 4);
-    p.size = sizes[suite_pick(s, 0, 8)];
+    p.size = sizes[suite_pick(s, 0, 9)];
     p.d.q_offset = suite_coin(s) ? 0 : suite_pick(s, 0, 40);
     p.keys = p.d.q_offset + p.queries + (suite_coin(s) ? 0 : suite_pick(s, 0, 9));
     p.d.causal = suite_pick(s, 0, 3) > 0;
@@ -181,6 +181,23 @@ static void attention_known(suite *s)
     arg_values(&s->arg[K], (double[]){0, 5, ln3, 0});
     arg_values(&s->arg[V], (double[]){4, 8, 0, 16});
     known_run(s, call, &p, (double[]){4, 8, 4 / (1 + e), (8 + 16 * e) / (1 + e), 0, log(1 + e)});
+    suite_begin(s, "a query that is not a number");
+    arguments(s, &p, EQI_F32, 1.0);
+    arg_values(&s->arg[Q], (double[]){1, 0, NAN, 0});
+    arg_values(&s->arg[K], (double[]){0, 5, ln3, 0});
+    arg_values(&s->arg[V], (double[]){4, 8, 0, 16});
+    known_run(s, call, &p, (double[]){4, 8, NAN, NAN, 0, NAN});
+    suite_begin(s, "a score of -infinity");
+    arguments(s, &p, EQI_F32, 1.0);
+    arg_values(&s->arg[Q], (double[]){1, 0, 1, 0});
+    arg_values(&s->arg[K], (double[]){-INFINITY, 5, ln3, 0});
+    arg_values(&s->arg[V], (double[]){4, 8, 1, 2});
+    known_run(s, call, &p, (double[]){0, 0, 1, 2, -INFINITY, 0.5 * ln3});
+    p.keys = 0;
+    p.d.causal = false;
+    suite_begin(s, "no keys");
+    arguments(s, &p, EQI_F32, 1.0);
+    known_run(s, call, &p, (double[]){0, 0, 0, 0, -INFINITY, -INFINITY});
 }
 
 /* ---- attention_bwd ---- */

@@ -45,12 +45,14 @@ struct eqi_cuda {
     int processors;
     pid_t pid; /* a forked child has no device */
     cudaStream_t stream;
+    bool own_stream; /* false: the caller's */
     cudaMemPool_t pool;
     cublasLtHandle_t blas;
     eqi_cuda_plans *plans;
     eqi_trouble *trouble;  /* on the device */
     eqi_trouble *reported; /* in pinned memory */
     size_t used, peak;
+    uint64_t limit; /* of used; 0: none */
     struct {
         void *data;
         size_t size;
@@ -80,7 +82,8 @@ eqat_status eqi_cuda_wait(eqi_ctx *ctx);
 
 /* memory.cpp: *out of at least `size` bytes, aligned to 256. */
 eqat_status eqi_cuda_scratch(eqi_ctx *ctx, eqi_cuda_slot slot, size_t size, void **out);
-/* Bytes of device memory; tries again after unused memory went back to the device. */
+/* Bytes of device memory, within the limit; tries again after unused memory went back to the
+ * device. */
 eqat_status eqi_cuda_take(eqi_ctx *ctx, void **out, size_t size, const char *what);
 void eqi_cuda_give(eqi_ctx *ctx, void *data, size_t size);
 

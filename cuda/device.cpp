@@ -78,9 +78,13 @@ static eqat_status check_device(eqi_ctx *ctx, const char *device, int number, cu
 
 static eqat_status open_stream(eqi_ctx *ctx, eqi_cuda *cuda)
 {
-    EQI_CUDA_TRY(
-        eqi_cuda_check(ctx, "cudaStreamCreateWithFlags",
-                       cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking)));
+    cuda->stream = static_cast<cudaStream_t>(eqi_seat_of(ctx)->stream);
+    if (!cuda->stream) {
+        EQI_CUDA_TRY(
+            eqi_cuda_check(ctx, "cudaStreamCreateWithFlags",
+                           cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking)));
+        cuda->own_stream = true;
+    }
     EQI_CUDA_TRY(eqi_cuda_check(ctx, "cudaDeviceGetDefaultMemPool",
                                 cudaDeviceGetDefaultMemPool(&cuda->pool, cuda->device)));
     void *pinned = nullptr, *trouble = nullptr;
@@ -107,6 +111,7 @@ eqat_status eqi_cuda_open(eqi_ctx *ctx, const char *device)
     cuda->device = number;
     cuda->processors = prop.multiProcessorCount;
     cuda->pid = getpid();
+    cuda->limit = eqi_seat_of(ctx)->device_memory;
     std::snprintf(cuda->name, sizeof cuda->name, "cuda:%d", number);
     eqi_seat_of(ctx)->state = cuda;
     eqat_status st = eqi_cuda_check(ctx, "cudaSetDevice", cudaSetDevice(number));
@@ -135,7 +140,7 @@ void eqi_cuda_close(eqi_ctx *ctx)
         eqi_cuda_give(ctx, cuda->trouble, sizeof(eqi_trouble));
         if (cuda->stream) {
             (void)cudaStreamSynchronize(cuda->stream);
-            (void)cudaStreamDestroy(cuda->stream);
+            if (cuda->own_stream) (void)cudaStreamDestroy(cuda->stream);
         }
         if (cuda->reported) (void)cudaFreeHost(cuda->reported);
         (void)cudaGetLastError();
@@ -202,11 +207,10 @@ eqat_status eqi_cuda_wait(eqi_ctx *ctx)
     EQI_CUDA_TRY(eqi_cuda_check(ctx, "cudaMemcpyAsync",
                                 cudaMemcpyAsync(cuda->reported, cuda->trouble, sizeof(eqi_trouble),
                                                 cudaMemcpyDeviceToHost, cuda->stream)));
-    EQI_CUDA_TRY(
-        eqi_cuda_check(ctx, "a kernel or copy", cudaStreamSynchronize(cuda->stream)));
+    EQI_CUDA_TRY(eqi_cuda_check(ctx, "a kernel or copy", cudaStreamSynchronize(cuda->stream)));
     if (!cuda->reported->claimed) return EQAT_OK;
-    EQI_CUDA_TRY(eqi_cuda_check(
-        ctx, "cudaMemsetAsync",
-        cudaMemsetAsync(cuda->trouble, 0, sizeof(eqi_trouble), cuda->stream)));
+    EQI_CUDA_TRY(
+        eqi_cuda_check(ctx, "cudaMemsetAsync",
+                       cudaMemsetAsync(cuda->trouble, 0, sizeof(eqi_trouble), cuda->stream)));
     return complain(ctx, cuda->reported);
 }

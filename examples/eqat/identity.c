@@ -91,6 +91,7 @@ static json_t *options_of(const json_t *run)
     json_t *context = json_object_get(options, "context");
     json_object_del(context, "threads");
     json_object_del(context, "log_level");
+    json_object_del(context, "device_memory");
     json_object_del(json_object_get(options, "block_ap"), "offload_dir");
     return options;
 }

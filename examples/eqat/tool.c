@@ -14,7 +14,8 @@
 #include "output.h"
 #include "record.h"
 
-const char *const tool_context_fields[] = {"device", "threads", "seed", "log_level", NULL};
+const char *const tool_context_fields[] = {"device", "device_memory", "threads",
+                                           "seed",   "log_level",     NULL};
 
 static eqat_context *volatile interrupted_context;
 static volatile sig_atomic_t interrupted; /* the signal */

@@ -44,17 +44,21 @@ EQAT_API const char *eqat_dtype_name(eqat_dtype dtype);
  * EQAT_MAX_DIMS, sizes from 0.  data, when not NULL, is host memory of exactly the tensor's bytes
  * and is copied in before the call returns; NULL leaves zeros.  Memory is aligned to 64 bytes.
  * Errors: EQAT_INVALID_ARGUMENT (an unknown dtype; ndim; a size below 0, or sizes that multiply to
- * more than memory can hold), EQAT_UNSUPPORTED (F64 on another device than "ref"). */
+ * more than memory can hold), EQAT_UNSUPPORTED (F64 on another device than "ref"),
+ * EQAT_OUT_OF_MEMORY. */
 EQAT_API eqat_status eqat_tensor_create(eqat_context *context, eqat_tensor **out, eqat_dtype dtype,
                                         int32_t ndim, const int64_t *shape, const void *data);
 
-/** Wraps device memory of the caller's without copying.  stride (in elements, from 0; NULL:
- * contiguous) and shape reach over at most `bytes` bytes from data, which is aligned to the size of
- * an element.  The memory stays the caller's and is read and written by what uses the tensor;
- * release(user, data), when not NULL, runs once, when the last tensor over it goes, on the thread
+/** Wraps memory of the caller's on the context's device without copying: on "cuda:N" memory of that
+ * device or managed memory, else the host's.  What other streams still do with it is the caller's
+ * to wait for.  stride (in elements, from 0; NULL: contiguous) and shape reach over at most `bytes`
+ * bytes from data, which is aligned to the size of an element.  The memory stays the caller's and
+ * is read and written by what uses the tensor; release(user, data), when not NULL, runs once, when
+ * the last tensor over it goes and the device is through with what was asked for, on the thread
  * that frees it or, where another thread's call was running, on that one.  After a failure release
  * does not run.  Errors: those of eqat_tensor_create, EQAT_INVALID_ARGUMENT (a stride below 0;
- * fewer bytes than shape and strides reach; no memory; alignment). */
+ * fewer bytes than shape and strides reach; no memory; alignment; memory that the device does not
+ * reach). */
 EQAT_API eqat_status eqat_tensor_wrap(eqat_context *context, eqat_tensor **out, eqat_dtype dtype,
                                       int32_t ndim, const int64_t *shape, const int64_t *stride,
                                       void *data, size_t bytes,
@@ -76,8 +80,11 @@ EQAT_API int64_t eqat_tensor_size(const eqat_tensor *tensor, int32_t dim);
 EQAT_API int64_t eqat_tensor_stride(const eqat_tensor *tensor, int32_t dim);
 /** Number of elements: the product of all sizes. */
 EQAT_API int64_t eqat_tensor_count(const eqat_tensor *tensor);
-/** First element in device memory; borrowed, valid as long as the tensor.  On the CPU it may be
- * read and written directly, between calls on the context; elements lie as the strides say. */
+/** First element in device memory; borrowed, valid as long as the tensor; elements lie as the
+ * strides say.  On "cpu" and "ref" it may be read and written directly, between calls on the
+ * context.  On "cuda:N" it is a pointer of that device, for kernels and copies of the caller's on
+ * the stream that the context was given; where it has one of its own, eqat_tensor_read() of any of
+ * its tensors waits for what was asked for before. */
 EQAT_API void *eqat_tensor_data(eqat_tensor *tensor);
 
 /** A view of the same memory in another shape with as many elements.  Not recorded on any tape:

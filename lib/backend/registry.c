@@ -8,7 +8,9 @@
 #define CUDA_LIBRARY "libeqat-cuda.so.0"
 
 _Static_assert(offsetof(eqi_ctx, services) == offsetof(eqi_seat, services) &&
-                   offsetof(eqi_ctx, backend_state) == offsetof(eqi_seat, state),
+                   offsetof(eqi_ctx, backend_state) == offsetof(eqi_seat, state) &&
+                   offsetof(eqi_ctx, stream) == offsetof(eqi_seat, stream) &&
+                   offsetof(eqi_ctx, device_memory) == offsetof(eqi_seat, device_memory),
                "a context begins with its seat");
 
 static void log_line(eqi_ctx *ctx, int level, const char *format, ...) EQI_PRINTF(3, 4);
@@ -22,8 +24,10 @@ static void log_line(eqi_ctx *ctx, int level, const char *format, ...)
     eqi_log(ctx, (eqi_log_level)level, "%s", line);
 }
 
+static bool reclaim(eqi_ctx *ctx) { return ctx->reclaim && ctx->reclaim(ctx); }
+
 static const eqi_services services = {
-    .fail = eqi_fail, .log = log_line, .alloc = eqi_alloc, .free = eqi_free};
+    .fail = eqi_fail, .log = log_line, .alloc = eqi_alloc, .free = eqi_free, .reclaim = reclaim};
 
 static const char *missing_entry(const eqi_backend *b)
 {
@@ -63,11 +67,11 @@ static eqat_status find_cuda(eqi_ctx *ctx, const char *device, const eqi_backend
                         device, CUDA_LIBRARY, why);
     eqi_backend_fn *table = NULL;
     *(void **)&table = dlsym(library, EQI_BACKEND_SYMBOL);
-    if (!table)
-        return eqi_fail(ctx, EQAT_BACKEND, "device %s: %s lacks %s", device, CUDA_LIBRARY,
-                        EQI_BACKEND_SYMBOL);
-    *out = table();
-    return EQAT_OK;
+    *out = table ? table() : NULL;
+    if (*out) return EQAT_OK;
+    return eqi_fail(ctx, EQAT_BACKEND,
+                    "device %s: found no %s in %s, expected this version's CUDA backend", device,
+                    table ? "table" : EQI_BACKEND_SYMBOL, CUDA_LIBRARY);
 }
 
 static eqat_status find(eqi_ctx *ctx, const char *device, const eqi_backend **out)
@@ -87,11 +91,29 @@ static eqat_status find(eqi_ctx *ctx, const char *device, const eqi_backend **ou
 
 eqat_status eqi_backend_check(eqi_ctx *ctx, const eqi_backend *b)
 {
+    /* Of another version nothing else is known, not even the name. */
     if (b->version != EQI_BACKEND_VERSION)
-        return eqi_fail(ctx, EQAT_BACKEND, "backend %s: found version %u, expected %u", b->name,
-                        (unsigned)b->version, EQI_BACKEND_VERSION);
+        return eqi_fail(ctx, EQAT_BACKEND,
+                        "device %s: found version %u of the backend's table, expected %u",
+                        ctx->device, (unsigned)b->version, EQI_BACKEND_VERSION);
     const char *entry = missing_entry(b);
-    if (entry) return eqi_fail(ctx, EQAT_BACKEND, "backend %s: it lacks %s", b->name, entry);
+    if (!entry) return EQAT_OK;
+    return eqi_fail(ctx, EQAT_BACKEND, "backend %s: found no %s, expected every entry", b->name,
+                    entry);
+}
+
+/* What only a device with memory of its own has. */
+static eqat_status check_seat(eqi_ctx *ctx, const char *device, const eqi_backend *b)
+{
+    if (b->host && ctx->stream)
+        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT,
+                        "stream: found one for device %s, expected NULL: only cuda:N has streams",
+                        device);
+    if (b->host && ctx->device_memory)
+        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT,
+                        "device_memory: found %llu for device %s, expected 0: only cuda:N has "
+                        "memory of its own",
+                        (unsigned long long)ctx->device_memory, device);
     return EQAT_OK;
 }
 
@@ -100,6 +122,7 @@ eqat_status eqi_backend_open(eqi_ctx *ctx, const char *device)
     const eqi_backend *b = NULL;
     EQI_RETURN_IF(find(ctx, device, &b));
     EQI_RETURN_IF(eqi_backend_check(ctx, b));
+    EQI_RETURN_IF(check_seat(ctx, device, b));
     ctx->services = &services;
     EQI_RETURN_IF(b->open(ctx, device));
     ctx->backend = b;

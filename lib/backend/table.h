@@ -33,12 +33,16 @@ typedef struct eqi_services {
     void (*log)(eqi_ctx *ctx, int level, const char *format, ...);
     void *(*alloc)(eqi_ctx *ctx, size_t size, const char *what);
     void (*free)(eqi_ctx *ctx, void *p);
+    bool (*reclaim)(eqi_ctx *ctx); /* gives unused tensor memory back to the backend; true when
+                                      there was any */
 } eqi_services;
 
 /* How every context begins, and all that such a backend knows of it. */
 typedef struct eqi_seat {
     const eqi_services *services;
-    void *state; /* the backend's own */
+    void *state;            /* the backend's own */
+    void *stream;           /* the caller's, to be used and not ended; NULL: one of its own */
+    uint64_t device_memory; /* the most bytes of the device to hold at a time; 0: no limit */
 } eqi_seat;
 
 /* ---- what kernels see of a tensor; strides in elements ---- */
@@ -87,7 +91,8 @@ typedef struct eqi_update {
     eqi_adamw_desc d;
 } eqi_update;
 
-/* Creates the state of the context's seat. `device` is the whole string, "cuda:1". */
+/* Creates the state of the context's seat. `device` is the whole string, "cuda:1". A backend whose
+ * memory is the host's (eqi_backend.host) finds neither stream nor limit in the seat. */
 typedef eqat_status eqi_open_fn(eqi_ctx *ctx, const char *device);
 typedef void eqi_close_fn(eqi_ctx *ctx);
 
@@ -104,10 +109,13 @@ typedef eqat_status eqi_synchronize_fn(eqi_ctx *ctx);
 
 /* Bytes of the device. */
 typedef struct eqi_memory {
-    size_t used, peak;  /* given out to this context; the most since it began */
+    size_t used, peak;  /* given out to this context; the most since it began or reset_peak */
     size_t free, total; /* of the machine's device, or of the limit; 0: not known */
 } eqi_memory;
+/* fills used and peak whatever it returns; takes no turn of the context */
 typedef eqat_status eqi_memory_fn(eqi_ctx *ctx, eqi_memory *out);
+/* what is used now becomes the peak */
+typedef void eqi_reset_peak_fn(eqi_ctx *ctx);
 /* Can kernels read and write memory that starts at p? */
 typedef bool eqi_reaches_fn(eqi_ctx *ctx, const void *p);
 
@@ -336,8 +344,8 @@ typedef eqat_status eqi_adamw_fn(eqi_ctx *ctx, const eqi_view *p, const eqi_view
 /* clang-format off */
 #define EQI_BACKEND_ENTRIES(X) \
     X(open) X(close) X(alloc) X(free) X(upload) X(download) \
-    X(synchronize) X(memory) X(reaches) X(fill) X(copy) X(axpby) X(mul) X(scale_by) \
-    X(ratio) X(embedding) X(embedding_bwd) X(linear) X(linear_bwd_x) \
+    X(synchronize) X(memory) X(reset_peak) X(reaches) X(fill) X(copy) X(axpby) X(mul) \
+    X(scale_by) X(ratio) X(embedding) X(embedding_bwd) X(linear) X(linear_bwd_x) \
     X(linear_bwd_w) X(bias_bwd) X(fakequant) X(fakequant_bwd) X(fq_linear) X(fq_linear_bwd_x) \
     X(fq_linear_bwd_w) X(fq_linear_update) X(dequantize) X(packed_linear) \
     X(packed_linear_bwd_x) X(packed_linear_bwd_sz) X(quantize) X(init_minmax) X(init_mse) \

@@ -58,8 +58,10 @@ typedef enum eqi_log_level {
 typedef void (*eqi_log_fn)(void *user, int level, const char *line);
 
 struct eqat_context {
-    const struct eqi_services *services; /* these two are an eqi_seat of backend/table.h */
+    const struct eqi_services *services; /* these four are an eqi_seat of backend/table.h */
     void *backend_state;
+    void *stream;
+    uint64_t device_memory;
 
     atomic_int refs;
     atomic_int cancelled;

@@ -15,6 +15,7 @@ static const eqi_backend table = {
     .download = eqi_ref_download,
     .synchronize = eqi_ref_synchronize,
     .memory = eqi_ref_memory,
+    .reset_peak = eqi_ref_reset_peak,
     .reaches = eqi_ref_reaches,
     .fill = eqi_cpu_fill,
     .copy = eqi_cpu_copy,

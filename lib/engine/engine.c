@@ -24,6 +24,8 @@ static eqat_status open_all(eqi_ctx *ctx, const eqi_ctx_config *config)
     ctx->close = close_all;
     snprintf(ctx->device, sizeof ctx->device, "%s", device);
     ctx->no_amx = config->no_amx;
+    ctx->stream = config->stream;
+    ctx->device_memory = config->device_memory;
     EQI_RETURN_IF(
         eqi_pool_create(ctx, &ctx->pool, config->threads, config->parallel, config->parallel_user));
     return eqi_backend_open(ctx, device);

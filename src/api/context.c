@@ -1,6 +1,7 @@
 #include <stdio.h>
 
 #include "api/options.h"
+#include "backend/backend.h"
 #include "base/entry.h"
 #include "engine/engine.h"
 #include "eqat/context.h"
@@ -31,9 +32,12 @@ static const eqat_field fields[] = {
     EQI_FIELD_POINTER(eqat_context_options, parallel_user, "its first argument"),
     EQI_FIELD_BOOL(eqat_context_options, amx, true,
                    "use AMX, for which the process asks Linux when a context is created"),
+    EQI_FIELD_POINTER(eqat_context_options, stream, "the caller's stream on a CUDA device"),
+    EQI_FIELD_U64(eqat_context_options, device_memory, 0,
+                  "the most bytes to hold on a CUDA device; 0: no limit"),
 };
 
-const eqi_struct eqi_struct_context = EQI_STRUCT(eqat_context_options, "context", fields);
+const eqi_struct eqi_struct_context = EQI_STRUCT_RESERVED(eqat_context_options, "context", fields);
 
 void eqat_context_options_init(eqat_context_options *options, size_t struct_size)
 {
@@ -69,6 +73,8 @@ eqat_status eqat_context_create(eqat_context **out, const eqat_context_options *
         .parallel = o.parallel,
         .parallel_user = o.parallel_user,
         .no_amx = !o.amx,
+        .stream = o.stream,
+        .device_memory = o.device_memory,
     };
     return eqi_ctx_create(out, &config, error, error_size);
 }
@@ -78,11 +84,22 @@ const char *eqat_context_error(const eqat_context *ctx) { return ctx ? ctx->erro
 size_t eqat_context_bytes(const eqat_context *ctx) { return ctx ? ctx->bytes_now : 0; }
 size_t eqat_context_bytes_peak(const eqat_context *ctx) { return ctx ? ctx->bytes_peak : 0; }
 
+static eqi_memory device_memory(const eqat_context *ctx)
+{
+    eqi_memory memory = {0};
+    if (ctx) (void)ctx->backend->memory((eqi_ctx *)ctx, &memory);
+    return memory;
+}
+
+size_t eqat_context_device_bytes(const eqat_context *ctx) { return device_memory(ctx).used; }
+size_t eqat_context_device_bytes_peak(const eqat_context *ctx) { return device_memory(ctx).peak; }
+
 void eqat_context_reset_peak(eqat_context *ctx)
 {
     if (!ctx) return;
     EQI_GUARD(ctx);
     ctx->bytes_peak = ctx->bytes_now;
+    ctx->backend->reset_peak(ctx);
 }
 
 void eqat_context_trim(eqat_context *ctx)

@@ -117,11 +117,11 @@ static size_t end_of_fields(const eqi_struct *table)
     return end;
 }
 
-/* What a caller with newer headers sets beyond the members known here must not be lost silently. */
-static eqat_status check_rest(eqi_ctx *ctx, const eqi_struct *table, const unsigned char *caller,
-                              size_t given)
+/* What a caller with newer headers sets where no member is known here must not be lost silently. */
+static eqat_status check_zero(eqi_ctx *ctx, const eqi_struct *table, const unsigned char *caller,
+                              size_t start, size_t end)
 {
-    for (size_t i = end_of_fields(table); i < given; i++)
+    for (size_t i = start; i < end; i++)
         if (caller[i])
             return eqi_fail(
                 ctx, EQAT_UNSUPPORTED,
@@ -141,7 +141,9 @@ eqat_status eqi_options_take(eqi_ctx *ctx, const eqi_struct *table, void *out, c
                         "%s: struct_size: found %zu, expected at least %zu: call the init function "
                         "first",
                         table->name, given, sizeof(size_t));
-    EQI_RETURN_IF(check_rest(ctx, table, caller, given));
+    size_t end = table->reserved + table->reserved_size;
+    EQI_RETURN_IF(check_zero(ctx, table, caller, table->reserved, end < given ? end : given));
+    EQI_RETURN_IF(check_zero(ctx, table, caller, end_of_fields(table), given));
     for (size_t i = 0; i < table->count; i++) {
         const eqat_field *f = &table->fields[i];
         if (f->offset + eqi_field_size(f) > given) continue;

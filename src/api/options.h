@@ -11,6 +11,7 @@ typedef struct eqi_struct {
     size_t size;
     const eqat_field *fields;
     size_t count;
+    size_t reserved, reserved_size; /* of a member `reserved` in front of fields; 0, 0: none */
 } eqi_struct;
 
 /* Rows of a table; T is the struct type, m the member. */
@@ -68,6 +69,11 @@ typedef struct eqi_struct {
     {                                                                                 \
         .name = text, .size = sizeof(T), .fields = (table), .count = EQI_COUNT(table) \
     }
+#define EQI_STRUCT_RESERVED(T, text, table)                                            \
+    {                                                                                  \
+        .name = text, .size = sizeof(T), .fields = (table), .count = EQI_COUNT(table), \
+        .reserved = offsetof(T, reserved), .reserved_size = sizeof((T *)0)->reserved   \
+    }
 
 extern const eqi_struct eqi_struct_attention, eqi_struct_context, eqi_struct_model,
     eqi_struct_quantizer, eqi_struct_optimizer, eqi_struct_data, eqi_struct_block_ap,
@@ -89,8 +95,8 @@ void eqi_field_write(const eqat_field *field, void *member, double value);
 /* What a call works with: *out (the full struct) gets defaults, then the members that lie wholly
  * inside the caller's struct_size (caller may be NULL), then every number is checked against its
  * bounds, if it has any (NaN is out of bounds), every string against its words, if it has any
- * (EQAT_UNSUPPORTED). Anything but 0 beyond the last member is
- * EQAT_UNSUPPORTED. */
+ * (EQAT_UNSUPPORTED). Anything but 0 beyond the last member
+ * or in `reserved` is EQAT_UNSUPPORTED. */
 eqat_status eqi_options_take(eqi_ctx *ctx, const eqi_struct *table, void *out, const void *caller);
 
 /* The member of a bool, i32, i64, f64 or enum; 0 of others. */

@@ -36,7 +36,7 @@ static const eqat_field fields[] = {
     EQI_FIELD_POINTER(eqat_save_options, progress_user, "its first argument"),
 };
 
-const eqi_struct eqi_struct_save = EQI_STRUCT(eqat_save_options, "save", fields);
+const eqi_struct eqi_struct_save = EQI_STRUCT_RESERVED(eqat_save_options, "save", fields);
 
 void eqat_save_options_init(eqat_save_options *options, size_t struct_size)
 {

@@ -49,7 +49,7 @@ static const eqat_field fields[] = {
                    "zero points in codes; 0 then follows from the number of steps"),
 };
 
-const eqi_struct eqi_struct_e2e_qp = EQI_STRUCT(eqat_e2e_qp_options, "e2e_qp", fields);
+const eqi_struct eqi_struct_e2e_qp = EQI_STRUCT_RESERVED(eqat_e2e_qp_options, "e2e_qp", fields);
 
 void eqat_e2e_qp_options_init(eqat_e2e_qp_options *options, size_t struct_size)
 {

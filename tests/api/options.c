@@ -179,6 +179,52 @@ START_TEST(amx_can_be_left_alone)
 }
 END_TEST
 
+START_TEST(the_processor_has_no_streams_or_limits)
+{
+    static const char *const devices[] = {"cpu", "cpu:generic", "ref"};
+    char error[256], expected[256];
+    eqat_context *ctx;
+    for (int i = 0; i < 3; i++) {
+        eqat_context_options o = defaults();
+        o.device = devices[i];
+        o.stream = &o;
+        ck_assert_int_eq(eqat_context_create(&ctx, &o, error, sizeof error), EQAT_INVALID_ARGUMENT);
+        snprintf(expected, sizeof expected,
+                 "stream: found one for device %s, expected NULL: only cuda:N has streams",
+                 devices[i]);
+        ck_assert_str_eq(error, expected);
+        o.stream = NULL;
+        o.device_memory = 1000;
+        ck_assert_int_eq(eqat_context_create(&ctx, &o, error, sizeof error), EQAT_INVALID_ARGUMENT);
+        snprintf(expected, sizeof expected,
+                 "device_memory: found 1000 for device %s, expected 0: only cuda:N has memory of "
+                 "its own",
+                 devices[i]);
+        ck_assert_str_eq(error, expected);
+        ck_assert_ptr_null(ctx);
+    }
+}
+END_TEST
+
+START_TEST(bytes_of_the_device_are_the_hosts)
+{
+    eqat_context *ctx = open_context(NULL);
+    eqat_tensor *t = vector(ctx, 1 << 20, 1);
+    ck_assert_uint_ge(eqat_context_bytes(ctx), 4 << 20);
+    ck_assert_uint_eq(eqat_context_device_bytes(ctx), eqat_context_bytes(ctx));
+    eqat_tensor_free(t);
+    eqat_context_trim(ctx);
+    ck_assert_uint_lt(eqat_context_device_bytes(ctx), 4 << 20);
+    ck_assert_uint_ge(eqat_context_device_bytes_peak(ctx), 4 << 20);
+    ck_assert_uint_eq(eqat_context_device_bytes_peak(ctx), eqat_context_bytes_peak(ctx));
+    eqat_context_reset_peak(ctx);
+    ck_assert_uint_eq(eqat_context_device_bytes_peak(ctx), eqat_context_bytes(ctx));
+    ck_assert_uint_eq(eqat_context_device_bytes(NULL), 0);
+    ck_assert_uint_eq(eqat_context_device_bytes_peak(NULL), 0);
+    eqat_context_free(ctx);
+}
+END_TEST
+
 START_TEST(recipes_are_options)
 {
     eqat_context *ctx = open_context(NULL);
@@ -225,5 +271,7 @@ TCase *options_case(void)
     tcase_add_test(c, versions_agree);
     tcase_add_test(c, the_log_names_the_device);
     tcase_add_test(c, amx_can_be_left_alone);
+    tcase_add_test(c, the_processor_has_no_streams_or_limits);
+    tcase_add_test(c, bytes_of_the_device_are_the_hosts);
     return c;
 }

@@ -538,6 +538,8 @@ START_TEST(a_context_calls_back)
         ck_assert_uint_ge(s.context.bytes_peak(), s.context.bytes());
         s.context.trim();
         s.context.reset_peak();
+        ck_assert_uint_eq(s.context.device_bytes(), s.context.bytes());
+        ck_assert_uint_eq(s.context.device_bytes_peak(), s.context.bytes());
         ck_assert_int_eq(s.context.threads(), 2);
         auto few = few_samples();
         few.train_size = 1000; /* fewer are taken, which the log says */

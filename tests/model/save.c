@@ -311,6 +311,9 @@ START_TEST(formats_by_name)
     ck_assert_int_eq(entries(dir), 1);
     o.format = NULL; /* the default */
     OK(ctx, eqat_model_check_save(m, NULL, &o));
+    o.reserved[5] = 1; /* between members that are known */
+    says(ctx, eqat_model_check_save(m, NULL, &o), EQAT_UNSUPPORTED, "save: found byte");
+    o.reserved[5] = 0;
     o.gguf_type = "q9_9";
     says(ctx, eqat_model_check_save(m, NULL, &o), EQAT_UNSUPPORTED, "gguf_type: found \"q9_9\"");
     eqat_model_free(m);

@@ -45,10 +45,11 @@ START_TEST(incomplete_tables)
     }
     eqi_backend b = eqi_backend_ref;
     b.rope = NULL;
-    FAILS(ctx, EQAT_BACKEND, "backend ref: it lacks rope", eqi_backend_check(ctx, &b));
+    FAILS(ctx, EQAT_BACKEND, "backend ref: found no rope, expected every entry",
+          eqi_backend_check(ctx, &b));
     b = eqi_backend_ref;
     b.version++;
-    FAILS(ctx, EQAT_BACKEND, "backend ref: found version 2, expected 1",
+    FAILS(ctx, EQAT_BACKEND, "device ref: found version 3 of the backend's table, expected 2",
           eqi_backend_check(ctx, &b));
     eqi_ctx_unref(ctx);
 }

@@ -101,7 +101,8 @@ class tensor : public detail::handle<eqat_tensor, eqat_tensor_free>
         return sizes;
     }
 
-    /** The elements where they are, on the CPU; of a contiguous tensor, as long as the tensor. */
+    /** The elements where they are; of a contiguous tensor, as long as the tensor.  On "cuda:N"
+     * that is memory of the device, which the host must not touch: read copies. */
     template <class T> outcome<span<T>> data() const
     {
         if (!detail::holds<T>(dtype())) return wrong_type<span<T>>();

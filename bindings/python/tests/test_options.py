@@ -67,6 +67,20 @@ def test_context_options():
         assert (context.threads, context.device) == (2, "ref")
 
 
+def test_streams_and_limits_are_of_cuda():
+    assert inspect.signature(eqat.Context).parameters["stream"].default is None
+    assert "stream (int): " in eqat.Context.__init__.__doc__
+    with eqat.Context(threads=1, stream=0, device_memory=0) as context:  # the defaults
+        assert context.device_bytes == context.bytes
+        assert context.device_bytes_peak == context.bytes_peak
+    with pytest.raises(eqat.InvalidArgument, match="stream: found one for device cpu"):
+        eqat.Context(threads=1, stream=64)
+    with pytest.raises(eqat.InvalidArgument, match="device_memory: found 9 for device ref"):
+        eqat.Context(device="ref", device_memory=9)
+    with pytest.raises(TypeError):
+        eqat.Context(threads=1, stream="a stream")
+
+
 def test_values_arrive(context):
     quantizer = eqat.Quantizer(context, bits=3, group_size=-1, init="mse", zero_point="fixed")
     found = quantizer.lookup("any")

@@ -167,6 +167,31 @@ def test_dlpack_refusals(context):
         eqat.from_dlpack(np.arange(3), context)
 
 
+def test_memory_of_a_device_is_not_touched(context, monkeypatch):
+    """The name alone says that it is; what is copied goes through the library."""
+    tensor = eqat.Tensor(np.float32([[1, 2], [3, 4]]), context)
+    half = eqat.Tensor([1.5, 2.5], context, "bf16")
+    monkeypatch.setattr(context, "device", "cuda:3")
+    monkeypatch.setattr(eqat.Tensor, "memory", lambda self: pytest.fail("memory"))
+    copy = tensor.numpy()
+    assert copy.tolist() == [[1, 2], [3, 4]] and not copy.flags.writeable
+    assert tensor.slice(1, 1, 1).numpy().tolist() == [[2], [4]]
+    assert half.numpy().tolist() == [1.5, 2.5] and half.slice(0, 1, 1).item() == 2.5
+    assert np.asarray(tensor).sum() == 10
+    with pytest.raises(ValueError, match="copy=False"):
+        tensor.__array__(copy=False)
+    assert tensor.__dlpack_device__() == (2, 3)
+    with pytest.raises(BufferError, match="DLPack: found a tensor on cuda:3"):
+        tensor.__dlpack__()
+    with pytest.raises(ValueError, match="DLPack: found a context on cuda:3"):
+        eqat.from_dlpack(np.zeros(3, np.float32), context)
+    monkeypatch.undo()
+    monkeypatch.setattr(context, "device", "cuda")
+    assert tensor.__dlpack_device__() == (2, 0)
+    with pytest.raises(BufferError, match="memory: found a tensor on cuda"):
+        tensor.memory()
+
+
 def test_torch(context):
     torch = pytest.importorskip("torch")
     tensor = eqat.Tensor(np.float32([[1, 2], [3, 4]]), context)

@@ -41,6 +41,8 @@ eqat_status eqi_ref_memory(eqi_ctx *ctx, eqi_memory *out)
     return EQAT_OK;
 }
 
+void eqi_ref_reset_peak(eqi_ctx *ctx) { ctx->bytes_peak = ctx->bytes_now; }
+
 bool eqi_ref_reaches(eqi_ctx *ctx, const void *p)
 {
     (void)ctx;

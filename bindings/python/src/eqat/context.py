@@ -36,7 +36,11 @@ class Context(Handle):
     What the library says goes to `logger` (default: `logging.getLogger("eqat")`), whose level when
     the context is made decides how much.  A context and all that is made from it is used by one
     thread at a time; two contexts work on two threads at the same time.  Any thread may call
-    `cancel`."""
+    `cancel`.
+
+    `stream` is the address of a CUDA stream, such as `torch.cuda.current_stream().cuda_stream`,
+    which must outlive the context; 0 or None: one of the context's own (torch's default stream is
+    0 there and 1 here)."""
 
     _kind = "context"
 
@@ -79,6 +83,16 @@ class Context(Handle):
     def bytes_peak(self) -> int:
         """At most since creation or the last `reset_peak`."""
         return lib.eqat_context_bytes_peak(self._reference)
+
+    @property
+    def device_bytes(self) -> int:
+        """What the context holds of its device's memory; `bytes` where that is the host's."""
+        return lib.eqat_context_device_bytes(self._reference)
+
+    @property
+    def device_bytes_peak(self) -> int:
+        """At most since creation or the last `reset_peak`."""
+        return lib.eqat_context_device_bytes_peak(self._reference)
 
     def reset_peak(self) -> None:
         lib.eqat_context_reset_peak(self._reference)

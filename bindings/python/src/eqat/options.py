@@ -25,6 +25,7 @@ TYPES = {
     structs.CALLBACK: "callable",
 }
 HANDLES = {("e2e_qp", "teacher"): "Model"}  # options that are objects of this package
+ADDRESSES = {("context", "stream")}  # options that are addresses of what others made
 UNBOUNDED = 1 << 20  # what is allowed beyond is no limit for a reader
 
 
@@ -47,6 +48,7 @@ class Group(NamedTuple):
                 field.type != structs.CALLBACK
                 or field.name in made
                 or (self.struct, field.name) in HANDLES
+                or (self.struct, field.name) in ADDRESSES
             )
             and (self.only is None or field.name in self.only)
             and field.name not in self.without
@@ -76,7 +78,8 @@ def _range(field: structs.Field) -> str:
 
 
 def _describe(group: Group, field: structs.Field) -> str:
-    kind = HANDLES.get((group.struct, field.name), TYPES[field.type])
+    where = (group.struct, field.name)
+    kind = "int" if where in ADDRESSES else HANDLES.get(where, TYPES[field.type])
     about = "; ".join(filter(None, [kind, _range(field)]))
     default = "" if field.type == structs.CALLBACK else f" Default {_default(group, field)!r}."
     line = f"{group.prefix}{field.name} ({about}): {field.help}.{default}"
@@ -171,6 +174,8 @@ def fill(context: Any, name: str, values: dict[str, Any]) -> Filled:
             if value is not None:
                 keep.append(_reference_of(name, member, value))
                 setattr(struct, member, keep[-1].value)
+        elif (name, member) in ADDRESSES:
+            setattr(struct, member, value or None)
         elif field.type == structs.CALLBACK:
             if value is not None:
                 hold = memory.Hold(callbacks.Given(context, value))

@@ -39,7 +39,8 @@ class Tensor(Handle):
     `Tensor(array, context)` copies; `Tensor.wrap` and `eqat.from_dlpack` use the memory that is
     there.  `numpy.asarray(tensor)`, `tensor.numpy()` and `torch.from_dlpack(tensor)` share the
     tensor's memory, which stays as long as anybody uses it; NumPy has no bf16 and gets a copy in
-    float32."""
+    float32.  Of a tensor on a CUDA device NumPy gets a copy that is not writable, and the others
+    are refused."""
 
     _kind = "tensor"
 
@@ -159,8 +160,30 @@ class Tensor(Handle):
 
     # ---- out ----
 
+    @property
+    def _on_host(self) -> bool:
+        return not self.context.device.startswith("cuda")
+
+    def _check_on_host(self, what: str) -> None:
+        if not self._on_host:
+            raise BufferError(
+                f"{what}: found a tensor on {self.context.device}, expected one in the host's "
+                "memory; numpy() copies it there"
+            )
+
+    def _copy_to_host(self) -> np.ndarray:
+        array = np.empty(self.shape, self._kind_of_elements.numpy)
+        source = self
+        if self.strides != tuple(step // array.itemsize for step in array.strides):
+            source = Tensor.zeros(self.shape, self.context, self.dtype)  # contiguous
+            source.copy_from(self)
+        call(self.context, lib.eqat_tensor_read, source, array.ctypes.data, array.nbytes)
+        array.flags.writeable = False  # writing would not change the tensor
+        return array
+
     def memory(self) -> np.ndarray:
         """The tensor's own memory as an array: writing changes the tensor.  bf16 is uint16."""
+        self._check_on_host("memory")
         kind, size = self._kind_of_elements, self._kind_of_elements.numpy.itemsize
         interface = {
             "version": 3,
@@ -172,24 +195,29 @@ class Tensor(Handle):
         return np.asarray(_View(self._reference, interface))
 
     def numpy(self) -> np.ndarray:
-        """An array of the tensor's memory, without a copy; of bf16 a copy in float32."""
-        array = self.memory()
+        """An array of the tensor's memory, without a copy; of bf16 a copy in float32, and of a
+        tensor on a CUDA device a copy that is not writable."""
+        array = self.memory() if self._on_host else self._copy_to_host()
         if self._kind_of_elements is dtypes.BF16:
             return (array.astype(np.uint32) << 16).view(np.float32)
         return array
 
     def __array__(self, dtype: Any = None, copy: Optional[bool] = None) -> np.ndarray:
         array = self.numpy()
-        if copy is False and (self.dtype == "bf16" or dtype not in (None, array.dtype)):
+        shared = self._on_host and self.dtype != "bf16" and dtype in (None, array.dtype)
+        if copy is False and not shared:
             raise ValueError(f"{self.dtype} tensor: found copy=False, but NumPy needs a copy")
         return np.array(array, dtype, copy=True) if copy else np.asarray(array, dtype)
 
     def __dlpack__(self, **_request: Any) -> Any:
         """For from_dlpack of others: the tensor's memory, bf16 as such."""
+        self._check_on_host("DLPack")
         return dlpack.export(self.memory(), self._kind_of_elements)
 
     def __dlpack_device__(self) -> tuple[int, int]:
-        return (dlpack.CPU, 0)
+        if self._on_host:
+            return (dlpack.CPU, 0)
+        return (dlpack.CUDA, int(self.context.device.partition(":")[2] or 0))
 
     def item(self) -> float:
         """The only element."""
@@ -254,7 +282,13 @@ def _create(context: Any, kind: dtypes.DType, shape: Sequence[int], data: Option
 
 
 def from_dlpack(array: Any, context: Any) -> Tensor:
-    """A tensor in the memory of another library's array (torch, NumPy, JAX), without copying."""
+    """A tensor in the memory of another library's array (torch, NumPy, JAX), without copying; both
+    in the host's memory."""
+    if context.context.device.startswith("cuda"):
+        raise ValueError(
+            f"DLPack: found a context on {context.context.device}, expected one in the host's "
+            "memory; Tensor(array, context) copies"
+        )
     foreign = dlpack.receive(array)
     if foreign.device[0] != dlpack.CPU:
         raise ValueError(f"DLPack: found memory of device {foreign.device}, expected the CPU's")

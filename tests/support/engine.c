@@ -14,18 +14,33 @@ static size_t offset(const eqi_view *v, int64_t i)
     return (size_t)at;
 }
 
+/* One element on the host, whatever the device. */
+typedef union element {
+    float f;
+    double d;
+    uint16_t half;
+    int32_t i;
+    uint8_t byte;
+    uint32_t u;
+} element;
+
+static void *place(const eqi_tensor *t, int64_t i)
+{
+    return (char *)t->v.data + offset(&t->v, i) * eqi_dtype_size(t->v.dtype);
+}
+
 double get(const eqi_tensor *t, int64_t i)
 {
-    size_t at = offset(&t->v, i);
-    const void *p = t->v.data;
+    element e;
+    OK(t->ctx, t->ctx->backend->download(t->ctx, &e, place(t, i), eqi_dtype_size(t->v.dtype)));
     switch (t->v.dtype) {
-    case EQI_F32: return ((const float *)p)[at];
-    case EQI_F64: return ((const double *)p)[at];
-    case EQI_BF16: return eqi_bf16_to_f32(((const uint16_t *)p)[at]);
-    case EQI_F16: return eqi_f16_to_f32(((const uint16_t *)p)[at]);
-    case EQI_I32: return ((const int32_t *)p)[at];
-    case EQI_U8: return ((const uint8_t *)p)[at];
-    case EQI_U32: return ((const uint32_t *)p)[at];
+    case EQI_F32: return e.f;
+    case EQI_F64: return e.d;
+    case EQI_BF16: return eqi_bf16_to_f32(e.half);
+    case EQI_F16: return eqi_f16_to_f32(e.half);
+    case EQI_I32: return e.i;
+    case EQI_U8: return e.byte;
+    case EQI_U32: return e.u;
     default: ck_abort_msg("dtype");
     }
     return 0;
@@ -33,18 +48,18 @@ double get(const eqi_tensor *t, int64_t i)
 
 void put(eqi_tensor *t, int64_t i, double value)
 {
-    size_t at = offset(&t->v, i);
-    void *p = t->v.data;
+    element e;
     switch (t->v.dtype) {
-    case EQI_F32: ((float *)p)[at] = (float)value; break;
-    case EQI_F64: ((double *)p)[at] = value; break;
-    case EQI_BF16: ((uint16_t *)p)[at] = eqi_f32_to_bf16((float)value); break;
-    case EQI_F16: ((uint16_t *)p)[at] = eqi_f32_to_f16((float)value); break;
-    case EQI_I32: ((int32_t *)p)[at] = (int32_t)value; break;
-    case EQI_U8: ((uint8_t *)p)[at] = (uint8_t)value; break;
-    case EQI_U32: ((uint32_t *)p)[at] = (uint32_t)value; break;
+    case EQI_F32: e.f = (float)value; break;
+    case EQI_F64: e.d = value; break;
+    case EQI_BF16: e.half = eqi_f32_to_bf16((float)value); break;
+    case EQI_F16: e.half = eqi_f32_to_f16((float)value); break;
+    case EQI_I32: e.i = (int32_t)value; break;
+    case EQI_U8: e.byte = (uint8_t)value; break;
+    case EQI_U32: e.u = (uint32_t)value; break;
     default: ck_abort_msg("dtype");
     }
+    OK(t->ctx, t->ctx->backend->upload(t->ctx, place(t, i), &e, eqi_dtype_size(t->v.dtype)));
 }
 
 int64_t count(const eqi_tensor *t) { return eqi_view_count(&t->v); }

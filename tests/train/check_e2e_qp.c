@@ -350,7 +350,7 @@ START_TEST(kept_activations_give_the_same_bytes)
         o.keep_activations = keep;
         eqat_context_reset_peak(b.ctx);
         OK(b.ctx, eqat_e2e_qp_train(b.model, b.data, &o));
-        peak[keep] = eqat_context_bytes_peak(b.ctx);
+        peak[keep] = eqat_context_device_bytes_peak(b.ctx);
         folders[keep] = save_as(b.ctx, b.model, keep ? "kept" : "recomputed");
         tear_down(&b);
     }

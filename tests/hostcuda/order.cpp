@@ -106,6 +106,11 @@ void report_conflict(const char *to, const char *did, stamp other, const char *s
     if (kind_of(other) == BLOCK)
         fault("%s what other threads %s, without a barrier or __syncwarp between: %s + %zu", to,
               did, space, (size_t)offset);
+    if (kind_of(other) > 0)
+        fault(
+            "%s what one of threads %u to %u %s, without a barrier or __syncwarp between: %s + %zu",
+            to, thread_of(other), thread_of(other) + (1u << kind_of(other)) - 1, did, space,
+            (size_t)offset);
     fault("%s what thread %u %s, without a barrier or __syncwarp between: %s + %zu", to,
           thread_of(other), did, space, (size_t)offset);
 }

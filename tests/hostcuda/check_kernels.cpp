@@ -65,6 +65,15 @@ static void reverse_with(planted fault)
     for (int i = 0; i < 128; i++) MUST(back[i] == x[i ^ 31]);
 }
 
+/* When the other thread reads first, its read must not be forgotten for the writer's own. */
+static void change_with(planted fault)
+{
+    cudaStream_t s = new_stream();
+    int *y = sent(std::vector<int>(1, 3), s);
+    OK(change(s, y, fault));
+    MUST(got(y, 1, s)[0] == 7);
+}
+
 static void parts_with(planted fault)
 {
     cudaStream_t s = new_stream();
@@ -207,6 +216,9 @@ const scene kernel_scenes[] = {
      nullptr},
     {"atomics in shared memory", SCENE(count_with, SHARED_COUNT), "without a barrier", nullptr},
     {"swapped fragment", SCENE(product_with, FRAGMENT), "wrong: c[i * N + j] == sum", nullptr},
+    {"reader in another lane", SCENE(change_with, OTHER_LANE), "without a barrier", nullptr},
+    {"reader in another warp", SCENE(change_with, OTHER_WARP), "without a barrier", nullptr},
+    {"reader in another block", SCENE(change_with, OTHER_BLOCK), "another block", nullptr},
     {"plain sum across blocks", SCENE(sum_with, PLAIN_SUM), "another block", nullptr},
     {"plain read of atomics", SCENE(sum_with, PLAIN_READ), "another block", nullptr},
     {"stack of another thread", SCENE(peek_with, OTHER_STACK), "stack of another thread", nullptr},

@@ -194,6 +194,19 @@ cudaError_t count(cudaStream_t s, int *y, const int *x, int n, planted fault)
     return launch(s, "count", 1, 128, 16 * sizeof(int), count_kernel, y, x, n, fault);
 }
 
+static __global__ void change_kernel(int *y, int reader, int writer)
+{
+    int t = (int)(blockIdx.x * blockDim.x + threadIdx.x), seen = 0;
+    if (t == reader) seen = *y;
+    if (t == writer) *y = *y + 1 + seen;
+}
+
+cudaError_t change(cudaStream_t s, int *y, planted fault)
+{
+    int writer = fault == OTHER_LANE ? 2 : fault == OTHER_WARP ? 40 : fault == OTHER_BLOCK ? 70 : 1;
+    return launch(s, "change", 2, 64, 0, change_kernel, y, 1, writer);
+}
+
 static __global__ void interpret_kernel(int *y, const step *steps, int rounds)
 {
     int *s = block_memory<int>(), t = (int)threadIdx.x, seen = 0;

@@ -120,7 +120,7 @@ bool stack_guard(const void *at)
 
 bool where(place *at)
 {
-    if (!inside_kernel()) return false;
+    if (!running_grid) return false;
     dim3 b(block_index[0], block_index[1], block_index[2]);
     *at = {running_grid->blocks, b, running_grid->threads, self->thread};
     return true;
@@ -177,6 +177,7 @@ void run_grid(const grid &g)
     kernel_runs = true;
     run_blocks(g);
     kernel_runs = false;
+    running_grid = nullptr;
     here.stack = 0;
     fault_code = nullptr;
 }

@@ -30,6 +30,14 @@ bool where(place *at);
 /* Whether the calling host thread is running a kernel; others run code of their own meanwhile. */
 extern __thread bool kernel_runs __attribute__((tls_model("initial-exec")));
 inline bool inside_kernel() { return kernel_runs; }
+
+/* Around code of the checks that calls templates of the C++ library: the linker may have kept a
+ * kernel file's copy of one, whose accesses must not be checked in turn. */
+struct unchecked {
+    bool was = kernel_runs;
+    unchecked() { kernel_runs = false; }
+    ~unchecked() { kernel_runs = was; }
+};
 /* Whether __syncwarp ordered this epoch of a lane of the running warp before the running lane. */
 bool lane_synced(unsigned thread, unsigned epoch);
 

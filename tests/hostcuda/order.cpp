@@ -32,6 +32,7 @@ static bool same_lanes_before(stamp s)
 
 bool ordered_before(stamp s)
 {
+    unchecked pause;
     uint64_t phase = phase_of(s);
     if (phase == PHASE_OF_SETS) return covers(running_clock(), set_of(s));
     if (phase < here.work_first) return phase < here.settled || is_settled(phase);
@@ -58,6 +59,7 @@ static uint64_t identity(stamp s)
 
 static stamp widened_works(stamp old)
 {
+    unchecked pause;
     if (known_for != here.serial) known.clear();
     known_for = here.serial;
     auto found = known.emplace(identity(old), (uint32_t)sets.size());
@@ -91,6 +93,7 @@ stamp widened(stamp old)
 void report_conflict(const char *to, const char *did, stamp other, const char *space,
                      uintptr_t offset)
 {
+    unchecked pause;
     uint64_t phase = phase_of(other);
     if (phase == PHASE_OF_SETS)
         fault("%s what several streams %s, without order between: %s + %zu", to, did, space,
@@ -103,6 +106,11 @@ void report_conflict(const char *to, const char *did, stamp other, const char *s
     if (kind_of(other) == BLOCK)
         fault("%s what other threads %s, without a barrier or __syncwarp between: %s + %zu", to,
               did, space, (size_t)offset);
+    if (kind_of(other) > 0)
+        fault(
+            "%s what one of threads %u to %u %s, without a barrier or __syncwarp between: %s + %zu",
+            to, thread_of(other), thread_of(other) + (1u << kind_of(other)) - 1, did, space,
+            (size_t)offset);
     fault("%s what thread %u %s, without a barrier or __syncwarp between: %s + %zu", to,
           thread_of(other), did, space, (size_t)offset);
 }

@@ -18,6 +18,7 @@ static void check_use(buffer *b)
 {
     if (b->freed) fault("uses device memory after its free");
     if (b->kind == PINNED && inside_kernel()) fault("dereferences host memory (pinned)");
+    unchecked pause;
     if (b->kind == DEVICE && b->device != running_device())
         fault("uses memory of device %d on device %d", b->device, running_device());
     if (!covers(running_clock(), b->alloc_slot, b->alloc_number))
@@ -86,6 +87,7 @@ static int find_constants(dl_phdr_info *info, size_t, void *at)
 
 static bool may_read(uintptr_t at)
 {
+    unchecked pause;
     if (within(params, at)) return true;
     for (const extent &e : readable)
         if (within(e, at)) return true;

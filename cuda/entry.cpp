@@ -1,13 +1,10 @@
 /* The table, which is all that this library exports. */
 #include "backend.h"
 
-static const eqi_backend table = {
-    EQI_BACKEND_VERSION,
-    "cuda",
-    false, /* host */
-    false, /* f64 */
+static const eqi_backend table = {EQI_BACKEND_VERSION, "cuda", false, /* host */
+                                  false,                              /* f64 */
 #define EQI_ENTRY(entry) eqi_cuda_##entry,
-    EQI_BACKEND_ENTRIES(EQI_ENTRY)
+                                  EQI_BACKEND_ENTRIES(EQI_ENTRY)
 #undef EQI_ENTRY
 };
 

@@ -45,11 +45,11 @@ eqat_status eqi_launch(eqi_ctx *ctx, const char *name, void (*kernel)(P...), dim
     EQI_CUDA_TRY(eqi_cuda_ready(ctx));
     if (!grid.x || !grid.y || !grid.z) return EQAT_OK;
     if (shared > EQI_SHARED_PLAIN)
-        EQI_CUDA_TRY(eqi_cuda_check(
-            ctx, name,
-            cudaFuncSetAttribute(reinterpret_cast<const void *>(kernel),
-                                 cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                 static_cast<int>(shared))));
+        EQI_CUDA_TRY(
+            eqi_cuda_check(ctx, name,
+                           cudaFuncSetAttribute(reinterpret_cast<const void *>(kernel),
+                                                cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                                static_cast<int>(shared))));
 #ifndef __CUDACC__
     hostcuda::name_next_launch(name);
 #endif

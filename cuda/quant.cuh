@@ -54,8 +54,7 @@ __device__ __forceinline__ fake fake_quantize(float w, float s, float z, float t
 __device__ __forceinline__ unsigned packed_code(const eqi_view &codes, int bits, int64_t n,
                                                 int64_t k)
 {
-    const unsigned *word =
-        static_cast<const unsigned *>(codes.data) + at(codes, n, k / 32 * bits);
+    const unsigned *word = static_cast<const unsigned *>(codes.data) + at(codes, n, k / 32 * bits);
     int first = static_cast<int>(k % 32) * bits, in = first / 32, shift = first % 32;
     unsigned code = word[in] >> shift;
     if (shift + bits > 32) code |= word[in + 1] << (32 - shift);

@@ -1,5 +1,6 @@
 /* Sums and maxima in a fixed order: a warp by butterflies, a block by its warps, several blocks by
- * a second kernel over their results. All threads of the block take part, and all get the result. */
+ * a second kernel over their results. All threads of the block take part, and all get the result.
+ */
 #ifndef EQI_CUDA_REDUCE_CUH
 #define EQI_CUDA_REDUCE_CUH
 

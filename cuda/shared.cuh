@@ -11,10 +11,7 @@ template <class T> __device__ __forceinline__ T *block_memory()
     return reinterpret_cast<T *>(eqi_block_memory);
 }
 #else
-template <class T> inline T *block_memory()
-{
-    return static_cast<T *>(hostcuda::dynamic_shared());
-}
+template <class T> inline T *block_memory() { return static_cast<T *>(hostcuda::dynamic_shared()); }
 #endif
 
 #endif

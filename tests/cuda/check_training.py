@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import tempfile
@@ -18,6 +19,7 @@ import unittest
 EQAT, TRAIN_TINY = os.environ["EQAT_TOOL"], os.environ["EQAT_TRAIN_TINY"]
 SMALL = "--bits 2 --group-size 32 --sampling consecutive --seq-len 64 --val-size 2 --train-size 4"
 SMALL = f"{SMALL} --epochs 1 --batch-size 2 --e2e-seq-len 64 --e2e-train-size 4".split()
+ERROR = re.compile("eqat: (?!info|warning|needs)")
 
 
 class Training(unittest.TestCase):
@@ -46,9 +48,9 @@ class Training(unittest.TestCase):
         """Every loss of a run that succeeds, and the hash of what it wrote."""
         run, out = self.quantize(device, *args, **settings)
         self.assertEqual(run.returncode, 0, run.stderr)
-        events = [json.loads(line) for line in open(out / "eqat_log.jsonl")]
+        events = [json.loads(line) for line in (out / "eqat_log.jsonl").read_text().splitlines()]
         losses = [e["loss"] for e in events if e["event"] == "step"]
-        self.assertGreater(len(losses), 5)
+        self.assertGreater(len(losses), 4)
         return losses, hashlib.sha256((out / "model.safetensors").read_bytes()).hexdigest()
 
     def test_as_on_the_cpu(self):
@@ -71,7 +73,7 @@ class Training(unittest.TestCase):
     def refused(self, says, *args, device="cuda:0", **settings):
         run, out = self.quantize(device, *args, **settings)
         self.assertEqual(run.returncode, 1, run.stderr)
-        errors = [line for line in run.stderr.splitlines() if line.startswith("eqat: error")]
+        errors = [line for line in run.stderr.splitlines() if ERROR.match(line)]
         self.assertEqual(len(errors), 1, run.stderr)
         self.assertRegex(errors[0], says)
         self.assertFalse(out.exists())
@@ -91,7 +93,7 @@ class Training(unittest.TestCase):
         for n in range(1, 400, 37):
             run, out = self.quantize("cuda:0", FAIL_ALLOC=n)
             if run.returncode:  # what is asked for twice may be had the second time
-                self.assertRegex(run.stderr, r"eqat: error: .*out of memory on cuda:0: \d+ bytes")
+                self.assertRegex(run.stderr, r"eqat: .*out of memory on cuda:0: \d+ bytes")
                 self.assertFalse(out.exists())
 
 

@@ -51,11 +51,11 @@ suite() { # NAME MESON_TEST_OPTIONS -- MESON_SETUP_OPTIONS
 suite release "--no-suite interop" -- --buildtype=release -Ddebug=true
 ASAN_OPTIONS=detect_leaks=1:abort_on_error=0 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 \
     suite sanitize "--timeout-multiplier 6 --no-suite release-only --no-suite interop" -- \
-        --buildtype=debugoptimized -Db_sanitize=address,undefined -Db_lundef=false
+        --buildtype=debugoptimized -Db_sanitize=address,undefined -Db_lundef=false -Dcuda=disabled
 # Products of our own in place of oneDNN's, in a library that programs link statically.
 suite portable \
     "--suite conformance --suite kernels --suite unit --suite golden --suite install" -- \
-        --buildtype=release --default-library=static -Ddnnl=disabled
+        --buildtype=release --default-library=static -Ddnnl=disabled -Dcuda=disabled
 
 python3 - "$work" <<'PYTHON'
 import json, os, sys

@@ -55,7 +55,7 @@ class Training(unittest.TestCase):
 
     def test_as_on_the_cpu(self):
         """Rounding to nearest begins both runs, so no code hangs on a last bit before it trains."""
-        args = ["--recipe", "paper", "--weight-lr", "1e-3", "--quant-lr", "1e-3", "--e2e-lr", "1e-4"]
+        args = "--recipe paper --weight-lr 1e-3 --quant-lr 1e-3 --e2e-lr 1e-4".split()
         for dtype, tolerance in ("f32", 1e-3), ("bf16", 5e-2):
             mine, _ = self.losses("cuda:0", *args, "--compute-dtype", dtype)
             theirs, _ = self.losses("cpu", *args, "--compute-dtype", dtype)

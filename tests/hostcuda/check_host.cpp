@@ -208,15 +208,15 @@ static void halves(bool)
     for (cudaDataType type : {CUDA_R_16BF, CUDA_R_16F}) {
         cudaStream_t s = new_stream();
         blas x = make_blas(type, 0);
-        auto half = [type](float v) {
+        auto bits_of = [type](float v) {
             return type == CUDA_R_16F ? __half_as_ushort(__float2half_rn(v))
                                       : __bfloat16_as_ushort(__float2bfloat16_rn(v));
         };
         std::vector<float> a = numbers<float>(BATCH * M * (K + 3)),
                            b = numbers<float>(BATCH * N * K);
         std::vector<unsigned short> ha, hb;
-        for (float v : a) ha.push_back(half(v));
-        for (float v : b) hb.push_back(half(v));
+        for (float v : a) ha.push_back(bits_of(v));
+        for (float v : b) hb.push_back(bits_of(v));
         float *dd = fresh<float>(BATCH * M * N, s), sum = 0;
         FINE(run(x, sent(ha, s), sent(hb, s), 0, dd, nullptr, 0, s));
         for (int k = 0; k < K; k++) sum += a[(M + 5) * (K + 3) + k] * b[(N + 7) * K + k];

@@ -1,6 +1,8 @@
 /* Scenes of limits, refusals and matrix products. */
 #include "check.h"
 #include "cublasLt.h"
+#include "cuda_bf16.h"
+#include "cuda_fp16.h"
 #include "faults.h"
 
 #include <thread>
@@ -173,7 +175,7 @@ static blas make_blas(cudaDataType type, uint64_t workspace)
     return x;
 }
 
-static cublasStatus_t run(const blas &x, const float *a, const float *b, float beta, float *d,
+static cublasStatus_t run(const blas &x, const void *a, const void *b, float beta, float *d,
                           void *workspace, size_t size, cudaStream_t s)
 {
     float alpha = 2;
@@ -198,6 +200,28 @@ static void products(bool planted)
                     sum += a[(n * M + i) * (K + 3) + k] * b[(n * N + j) * K + k];
                 MUST(d[(n * N + j) * M + i] == 4 * sum);
             }
+}
+
+/* One product each of bf16 and of f16, with f32 out. */
+static void halves(bool)
+{
+    for (cudaDataType type : {CUDA_R_16BF, CUDA_R_16F}) {
+        cudaStream_t s = new_stream();
+        blas x = make_blas(type, 0);
+        auto bits_of = [type](float v) {
+            return type == CUDA_R_16F ? __half_as_ushort(__float2half_rn(v))
+                                      : __bfloat16_as_ushort(__float2bfloat16_rn(v));
+        };
+        std::vector<float> a = numbers<float>(BATCH * M * (K + 3)),
+                           b = numbers<float>(BATCH * N * K);
+        std::vector<unsigned short> ha, hb;
+        for (float v : a) ha.push_back(bits_of(v));
+        for (float v : b) hb.push_back(bits_of(v));
+        float *dd = fresh<float>(BATCH * M * N, s), sum = 0;
+        FINE(run(x, sent(ha, s), sent(hb, s), 0, dd, nullptr, 0, s));
+        for (int k = 0; k < K; k++) sum += a[(M + 5) * (K + 3) + k] * b[(N + 7) * K + k];
+        MUST(got(dd, BATCH * M * N, s)[(N + 7) * M + 5] == 2 * sum);
+    }
 }
 
 static void product_order(bool planted)
@@ -265,6 +289,7 @@ const scene host_scenes[] = {
     {"memory of another device", other_device, "memory of device 0", "HOSTCUDA_DEVICES=2"},
     {"host threads", host_threads, nullptr, nullptr},
     {"product", products, "nobody wrote", nullptr},
+    {"products of halves", halves, nullptr, nullptr},
     {"product without order", product_order, "without order", nullptr},
     {"product past the end", product_end, "past the end", nullptr},
     {"workspace in two streams", product_workspace, "without order", nullptr},

@@ -194,17 +194,23 @@ cudaError_t count(cudaStream_t s, int *y, const int *x, int n, planted fault)
     return launch(s, "count", 1, 128, 16 * sizeof(int), count_kernel, y, x, n, fault);
 }
 
+/* Shuffles put the lanes' accesses in a row, and order none: thread 1 reads, then `reader`, then
+ * `writer` reads and writes. */
 static __global__ void change_kernel(int *y, int reader, int writer)
 {
     int t = (int)(blockIdx.x * blockDim.x + threadIdx.x), seen = 0;
+    if (t == 1) seen = *y;
+    __shfl_sync(0xffffffffu, t, 0);
     if (t == reader) seen = *y;
+    __shfl_sync(0xffffffffu, t, 0);
     if (t == writer) *y = *y + 1 + seen;
 }
 
 cudaError_t change(cudaStream_t s, int *y, planted fault)
 {
-    int writer = fault == OTHER_LANE ? 2 : fault == OTHER_WARP ? 40 : fault == OTHER_BLOCK ? 70 : 1;
-    return launch(s, "change", 2, 64, 0, change_kernel, y, 1, writer);
+    int writer = fault == OTHER_WARP ? 40 : fault == OTHER_BLOCK ? 70 : 1;
+    int reader = fault == OTHER_LANE ? 2 : 1;
+    return launch(s, "change", 2, 64, 0, change_kernel, y, reader, writer);
 }
 
 static __global__ void interpret_kernel(int *y, const step *steps, int rounds)

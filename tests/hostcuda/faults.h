@@ -20,8 +20,8 @@ enum planted {
     PART_SYNC,    /* lanes of one part of a warp read what another part wrote */
     SHARED_COUNT, /* a plain read of a counter in shared memory that others change atomically */
     FRAGMENT,     /* two registers of an mma operand swapped */
-    OTHER_LANE,   /* changes what its reader changes, too */
-    OTHER_WARP,   /* likewise */
+    OTHER_LANE,   /* reads what this one reads before and changes later */
+    OTHER_WARP,   /* changes what this one reads */
     OTHER_BLOCK,  /* likewise */
     PLAIN_SUM,    /* across blocks, in place of an atomic */
     PLAIN_READ,   /* of what other blocks change atomically */
@@ -43,7 +43,7 @@ cudaError_t reverse(cudaStream_t s, int *y, const int *x, int n, planted fault);
 cudaError_t parts(cudaStream_t s, int *y, const int *x, planted fault);
 /* y[v] = how many of the n numbers are v, of 16; by one block. */
 cudaError_t count(cudaStream_t s, int *y, const int *x, int n, planted fault);
-/* One of 128 threads reads *y, and one, the same unless planted, reads and changes it. */
+/* One of 128 threads reads *y twice and changes it; when planted, several do. */
 cudaError_t change(cudaStream_t s, int *y, planted fault);
 /* Accesses to 4 numbers in shared memory by 64 threads, and what orders them: for each round and
  * thread an access, then a barrier, __syncwarp of a mask, or nothing. */

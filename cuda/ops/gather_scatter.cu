@@ -10,7 +10,7 @@
 
 /* An entry of the list: the next one of its chain, the length of the list after the last. `first`
  * is 0 in all but the first, and in entries out of range. */
-struct link {
+struct chain_link {
     int64_t next, first;
 };
 
@@ -50,7 +50,7 @@ static __device__ __forceinline__ float weight_of(const eqi_view &weights, const
 
 /* links [n]; row, slot [n]. A block is a warp and has one entry. */
 __global__ void __launch_bounds__(EQI_WARP)
-    link_kernel(link *links, places all, eqi_view row, eqi_view slot, eqi_trouble *trouble)
+    link_kernel(chain_link *links, places all, eqi_view row, eqi_view slot, eqi_trouble *trouble)
 {
     int64_t n = width(row);
     for (int64_t i = blockIdx.x; i < n; i += gridDim.x) {
@@ -72,12 +72,13 @@ __global__ void __launch_bounds__(EQI_WARP)
 }
 
 static eqat_status link_up(eqi_ctx *ctx, const char *name, const places &all, const eqi_view *row,
-                           const eqi_view *slot, link **out)
+                           const eqi_view *slot, chain_link **out)
 {
     int64_t n = eqi_cuda_width(row);
     void *links = nullptr;
-    EQI_CUDA_TRY(eqi_cuda_scratch(ctx, EQI_CUDA_OP, static_cast<size_t>(n) * sizeof(link), &links));
-    *out = static_cast<link *>(links);
+    EQI_CUDA_TRY(
+        eqi_cuda_scratch(ctx, EQI_CUDA_OP, static_cast<size_t>(n) * sizeof(chain_link), &links));
+    *out = static_cast<chain_link *>(links);
     return eqi_launch(ctx, name, link_kernel, eqi_grid(n, 1), EQI_WARP, 0, *out, all, *row,
                       eqi_or_none(slot), eqi_cuda_of(ctx)->trouble);
 }
@@ -109,7 +110,7 @@ eqat_status eqi_cuda_gather_rows(eqi_ctx *ctx, const eqi_view *y, const eqi_view
 /* x [R, H] += w y [n, H] along chains. A block has the first entry of a chain and some columns. */
 __global__ void __launch_bounds__(EQI_BLOCK)
     add_rows_kernel(eqi_view x, eqi_view y, eqi_view row, eqi_view slot, eqi_view weights,
-                    const link *links)
+                    const chain_link *links)
 {
     int64_t n = rows(y), step = static_cast<int64_t>(gridDim.y) * blockDim.x;
     for (int64_t i = blockIdx.x; i < n; i += gridDim.x) {
@@ -131,11 +132,11 @@ eqat_status eqi_cuda_add_rows(eqi_ctx *ctx, const char *name, int where, const e
     places all = {eqi_cuda_rows(x), weights ? eqi_cuda_width(weights) : 1, false, where};
     int64_t n = eqi_cuda_rows(y), columns = eqi_cuda_width(x);
     unsigned block = eqi_row_block(columns);
-    link *links = nullptr;
+    chain_link *links = nullptr;
     EQI_CUDA_TRY(link_up(ctx, name, all, row, slot, &links));
     return eqi_launch(ctx, name, add_rows_kernel, dim3(eqi_grid(n, 1), eqi_grid(columns, block)),
                       block, 0, *x, *y, *row, eqi_or_none(slot), eqi_or_none(weights),
-                      static_cast<const link *>(links));
+                      static_cast<const chain_link *>(links));
 }
 
 eqat_status eqi_cuda_scatter_rows(eqi_ctx *ctx, const eqi_view *x, const eqi_view *y,
@@ -149,24 +150,24 @@ struct dot_memory {
     float part[EQI_BLOCK / EQI_WARP];
 };
 
-/* dweights [R, k] += <x [R, H], y [n, H]> along chains. A block has the first entry of a chain. */
-__global__ void __launch_bounds__(EQI_BLOCK)
+/* dweights [R, k] += <x [R, H], y [n, H]> along chains. A block has the first entry of a chain.
+ * With registers for more than four blocks, some generations spill. */
+__global__ void __launch_bounds__(EQI_BLOCK, 4)
     dot_kernel(eqi_view dweights, eqi_view x, eqi_view y, eqi_view row, eqi_view slot,
-               const link *links)
+               const chain_link *links)
 {
     dot_memory *memory = block_memory<dot_memory>();
     int64_t n = rows(y);
     for (int64_t i = blockIdx.x; i < n; i += gridDim.x) {
         if (!links[i].first) continue; /* the same for the whole block */
-        int64_t r = get_int(row, i), to = at2(dweights, r, get_int(slot, i));
-        float sum = get(dweights, to);
+        int64_t r = get_int(row, i);
         for (int64_t k = i; k < n; k = links[k].next) {
             float dot = 0.0f;
             for (int64_t j = threadIdx.x; j < width(y); j += blockDim.x)
                 dot += get(x, at2(x, r, j)) * get(y, at2(y, k, j));
-            sum += block_sum(dot, memory->part);
+            dot = block_sum(dot, memory->part);
+            if (threadIdx.x == 0) add(dweights, at2(dweights, r, get_int(slot, k)), dot, true);
         }
-        if (threadIdx.x == 0) put(dweights, to, sum);
     }
 }
 
@@ -174,9 +175,9 @@ eqat_status eqi_cuda_dot_rows(eqi_ctx *ctx, const eqi_view *dweights, const eqi_
                               const eqi_view *y, const eqi_view *row, const eqi_view *slot)
 {
     places all = {eqi_cuda_rows(x), eqi_cuda_width(dweights), true, EQI_TROUBLE_ROW};
-    link *links = nullptr;
+    chain_link *links = nullptr;
     EQI_CUDA_TRY(link_up(ctx, "dot_rows", all, row, slot, &links));
     return eqi_launch(ctx, "dot_rows", dot_kernel, eqi_grid(eqi_cuda_rows(y), 1),
                       eqi_row_block(eqi_cuda_width(y)), sizeof(dot_memory), *dweights, *x, *y, *row,
-                      *slot, static_cast<const link *>(links));
+                      *slot, static_cast<const chain_link *>(links));
 }

@@ -70,8 +70,7 @@ eqat_status eqi_cuda_copy(eqi_ctx *ctx, const eqi_view *y, const eqi_view *x)
     case 2:
         return eqi_launch(ctx, "copy", copy_bits_kernel<unsigned short>, grid, EQI_BLOCK, 0, *y,
                           *x);
-    case 4:
-        return eqi_launch(ctx, "copy", copy_bits_kernel<unsigned>, grid, EQI_BLOCK, 0, *y, *x);
+    case 4: return eqi_launch(ctx, "copy", copy_bits_kernel<unsigned>, grid, EQI_BLOCK, 0, *y, *x);
     default:
         return eqi_launch(ctx, "copy", copy_bits_kernel<unsigned long long>, grid, EQI_BLOCK, 0, *y,
                           *x);

@@ -2,8 +2,8 @@
  * are written twice.
  *
  * Sums one after the other without atomics: entries of the list that name the same row form a chain
- * in their order, and whoever has the first entry of a chain goes along it. Finding the chains reads
- * the list once for each entry. */
+ * in their order, and whoever has the first entry of a chain goes along it. Finding the chains
+ * reads the list once for each entry. */
 #include "../launch.cuh"
 #include "../load.cuh"
 #include "../reduce.cuh"

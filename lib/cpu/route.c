@@ -36,12 +36,14 @@ static double share(const job *j, int64_t r, const int32_t *index, int64_t e)
     return exp((double)logit(j, r, e) - (double)logit(j, r, index[0]));
 }
 
-/* What the shares are divided by. */
+/* What the shares are divided by: NaN where any logit is. */
 static double whole(const job *j, int64_t r, const int32_t *index)
 {
-    int64_t n = j->normalised ? j->index->shape[1] : j->logits->shape[1];
+    int64_t experts = j->logits->shape[1], n = j->normalised ? j->index->shape[1] : experts;
     double sum = 0.0;
     for (int64_t i = 0; i < n; i++) sum += share(j, r, index, j->normalised ? index[i] : i);
+    for (int64_t e = 0; j->normalised && e < experts; e++)
+        if (isnan(logit(j, r, e))) sum = (double)NAN;
     return sum;
 }
 

@@ -85,6 +85,40 @@ static void route(suite *s)
     }
 }
 
+/* k numbers that differ, in a row with a NaN. */
+static void judge_numbers(suite *s)
+{
+    const arg *index = &s->arg[INDEX];
+    int64_t experts = s->arg[LOGITS].v.shape[1], k = index->v.shape[1];
+    for (int64_t i = 0; i < index->count; i++) {
+        if (!(index->got[i] >= 0 && index->got[i] < (double)experts))
+            suite_fail(s, "found number %g of %lld experts", index->got[i], (long long)experts);
+        for (int64_t j = i - i % k; j < i; j++)
+            if (index->got[i] == index->got[j]) suite_fail(s, "found %g twice", index->got[i]);
+    }
+}
+
+static void again_nan(suite *s, const void *p)
+{
+    (void)p;
+    for (int64_t i = 0; i < s->arg[WEIGHTS].count; i++) s->arg[WEIGHTS].again[i] = (double)NAN;
+}
+
+static void route_nan(suite *s)
+{
+    enum { EXPERTS = 5 };
+    for (int i = 0; i < 2; i++) {
+        suite_begin(s, "a NaN at each place, normalised %d", i);
+        arguments(s, EQI_F32, EXPERTS, EXPERTS, 2);
+        for (int64_t r = 0; r < EXPERTS; r++)
+            for (int64_t e = 0; e < EXPERTS; e++)
+                arg_set(&s->arg[LOGITS], r * EXPERTS + e, r == e ? (double)NAN : (double)(e % 3));
+        s->arg[INDEX].match = JUDGED;
+        s->judge = judge_numbers;
+        suite_run(s, call, again_nan, &(params){.normalised = i});
+    }
+}
+
 /* Shares 1, e, e^2, e of 1 + 2e + e^2. */
 static void route_known(suite *s)
 {
@@ -97,6 +131,7 @@ static void route_known(suite *s)
         arg_values(&s->arg[LOGITS], (double[]){0, 1, 2, 1});
         known_run(s, call, &p, expected[i]);
     }
+    route_nan(s);
 }
 
 static void bench(suite *s)

@@ -30,7 +30,7 @@ static void choose(const eqi_view *index, const eqi_view *logits, int64_t r)
     }
 }
 
-/* exp(logit - largest), and its sum over those who take part. */
+/* exp(logit - largest), and its sum over those who take part: NaN where any logit is. */
 static double share(const eqi_view *logits, const eqi_view *index, int64_t r, int64_t e)
 {
     return exp(logit(logits, r, e) - logit(logits, r, expert(index, r, 0)));
@@ -42,6 +42,8 @@ static double whole(const eqi_view *logits, const eqi_view *index, int64_t r, bo
     for (int64_t e = 0; e < ref_width(logits); e++)
         if (!normalised || slot_of(index, r, ref_width(index), e) < ref_width(index))
             sum += share(logits, index, r, e);
+        else if (isnan(logit(logits, r, e)))
+            sum = (double)NAN;
     return sum;
 }
 

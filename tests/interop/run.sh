@@ -14,6 +14,7 @@ venv=${venv:-$build-venv}
     echo "not all engines could be installed: the checks of the others will skip" >&2
 PATH=$venv/bin:$PATH
 export PATH
-[ -f "$build/build.ninja" ] || meson setup "$build" "$here" --buildtype=release -Dtests=enabled -Dcuda=disabled
+[ -f "$build/build.ninja" ] ||
+    meson setup "$build" "$here" --buildtype=release -Dtests=enabled -Dcuda=disabled
 ninja -C "$build"
 meson test -C "$build" --no-rebuild --num-processes 1 --verbose --suite interop

@@ -18,7 +18,8 @@ mkdir -p "$work"
 
 log=$work/build.log
 [ -f "$work/build/build.ninja" ] ||
-    meson setup "$work/build" "$here" -Dtests=disabled -Dcuda=disabled >"$log" 2>&1 || { cat "$log"; exit 1; }
+    meson setup "$work/build" "$here" -Dtests=disabled -Dcuda=disabled >"$log" 2>&1 ||
+    { cat "$log"; exit 1; }
 ninja -C "$work/build" >>"$log" 2>&1 || { tail -n 30 "$log"; exit 1; }
 eqat=$work/build/examples/eqat/eqat
 

@@ -21,22 +21,16 @@ static int by_value(const void *a, const void *b)
 /* More than this is not asked of the reference. */
 #define REFERENCE_FLOPS 2e9
 
-/* Median over as many calls as fit the budget; on a GPU a call ends when a byte of an output has
- * come back. */
-static double median_ns(const suite *s, const eqi_backend *b, eqi_ctx *ctx, suite_call call,
+/* Median over as many calls as fit the budget; on a GPU a call ends when the device is done. */
+static double median_ns(const eqi_backend *b, eqi_ctx *ctx, suite_call call,
                         const eqi_view *const *v, const void *params, double budget)
 {
     double times[MAX_TIMES], begin = now();
     int n = 0;
-    char byte;
     do {
         double t = now();
-        if (call(b, ctx, v, params) != EQAT_OK) return (double)NAN;
-        for (int i = 0; !b->host && i < s->args; i++)
-            if (v[i] && s->arg[i].role != IN) {
-                b->download(ctx, &byte, v[i]->data, 1);
-                break;
-            }
+        if (call(b, ctx, v, params) != EQAT_OK || b->synchronize(ctx) != EQAT_OK)
+            return (double)NAN;
         times[n++] = now() - t;
     } while (n < MAX_TIMES && now() - begin < (n < 3 ? 4.0 : 1.0) * budget);
     qsort(times + (n > 2), (size_t)(n - (n > 2)), sizeof *times, by_value); /* the first warms up */
@@ -62,7 +56,7 @@ void suite_time(suite *s, suite_call call, const void *params)
         v[i].data = device[i];
         p[i] = &v[i];
     }
-    double mine = median_ns(s, s->b, s->timed, call, p, params, 0.4e9);
+    double mine = median_ns(s->b, s->timed, call, p, params, 0.4e9);
     for (int i = 0; i < s->args; i++)
         if (p[i]) v[i] = s->arg[i].v;
     printf("%-22s %-44s %12.0f ns", s->op, s->label, mine);
@@ -70,7 +64,7 @@ void suite_time(suite *s, suite_call call, const void *params)
     if (s->bytes > 0) printf(" %9.2f GB/s   ", s->bytes / mine);
     if (!is_ref && s->flops <= REFERENCE_FLOPS)
         printf("  ref/%s %.1f", s->device,
-               median_ns(s, &eqi_backend_ref, s->ref, call, p, params, 0.1e9) / mine);
+               median_ns(&eqi_backend_ref, s->ref, call, p, params, 0.1e9) / mine);
     putchar('\n');
     fflush(stdout);
 done:

@@ -8,7 +8,7 @@ import sys
 
 COLUMNS = 100
 VERSION = "14."  # other versions lay the same style out differently
-SOURCES = ("*.c", "*.h", "*.cpp", "*.hpp")
+SOURCES = ("*.c", "*.h", "*.cpp", "*.hpp", "*.cu", "*.cuh")
 TEXTS = ("*.py", "*.md", "*.sh", "*meson.build", "meson_options.txt")
 
 

@@ -203,7 +203,7 @@ static __device__ __forceinline__ group_start mse(mse_group &g, group_start r)
 }
 
 /* h [K] or absent */
-__global__ void __launch_bounds__(EQI_BLOCK)
+__global__ void __launch_bounds__(EQI_BLOCK, 3)
     mse_kernel(eqi_view s, eqi_view z, eqi_view w, eqi_view h, eqi_quant_desc q)
 {
     int64_t per_row = width(w) / q.group;

@@ -35,7 +35,9 @@ def main(library, *resources):
     for path in resources:
         n, wrong = faults_of(pathlib.Path(path).read_text())
         kernels += n
-        faults += wrong if n else [f"{path}: no kernel"]
+        faults += wrong
+    if not kernels:
+        faults.append("no kernel at all")
     nm = ["nm", "-D", "--defined-only", library]
     names = subprocess.run(nm, capture_output=True, text=True, check=True).stdout.split()[2::3]
     if names != ["eqi_backend_of_library"]:

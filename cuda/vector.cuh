@@ -86,19 +86,19 @@ template <int N, class T> __device__ __forceinline__ void store_pack(T *to, cons
 
 /* Pack i of row r. */
 template <int N, class T>
-__device__ __forceinline__ pack<N> load_pack(const vector_rows<T> &a, int64_t r, int64_t i)
+__device__ __forceinline__ pack<N> load_pack(const vector_rows<T> &a, int64_t r, int i)
 {
-    return load_pack<N>(a.data + r * a.stride + i * N);
+    return load_pack<N>(a.data + r * a.stride + static_cast<int64_t>(i) * N);
 }
 template <int N, class T>
-__device__ __forceinline__ void store_pack(const vector_rows<T> &a, int64_t r, int64_t i,
+__device__ __forceinline__ void store_pack(const vector_rows<T> &a, int64_t r, int i,
                                            const pack<N> &p)
 {
-    store_pack(a.data + r * a.stride + i * N, p);
+    store_pack(a.data + r * a.stride + static_cast<int64_t>(i) * N, p);
 }
 /* The sum is one operation of f32, as that of `add`. */
 template <int N, class T>
-__device__ __forceinline__ void add_pack(const vector_rows<T> &a, int64_t r, int64_t i, pack<N> p,
+__device__ __forceinline__ void add_pack(const vector_rows<T> &a, int64_t r, int i, pack<N> p,
                                          bool acc)
 {
     if (acc) {
@@ -109,7 +109,7 @@ __device__ __forceinline__ void add_pack(const vector_rows<T> &a, int64_t r, int
     store_pack(a, r, i, p);
 }
 
-/* Row and stride of a loop over rows; grid_first and grid_step are those over the packs of one. */
+/* First one and stride of a thread's loops over rows, and over the packs of one. */
 __device__ __forceinline__ int64_t row_first()
 {
     return static_cast<int64_t>(blockIdx.y) * blockDim.y + threadIdx.y;
@@ -118,12 +118,20 @@ __device__ __forceinline__ int64_t row_step()
 {
     return static_cast<int64_t>(gridDim.y) * blockDim.y;
 }
+__device__ __forceinline__ int pack_first()
+{
+    return static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
+}
+__device__ __forceinline__ int pack_step() { return static_cast<int>(gridDim.x * blockDim.x); }
 
 /* ---- the host ---- */
+constexpr int64_t EQI_MOST_PACKS = 1 << 30; /* of a row: one and a step are an int, too */
+
 /* Views of one shape as the fewest rows that all of them have in common, cut into packs, and the
  * blocks for them. */
 struct eqi_packs {
-    int64_t rows, packs, stride[5];
+    int64_t rows, stride[5];
+    int packs; /* of a row */
     dim3 grid, block;
 };
 
@@ -169,27 +177,27 @@ inline bool eqi_as_rows(eqi_packs *out, int64_t *width,
 inline void eqi_tile(eqi_packs *p)
 {
     constexpr unsigned MOST = 8192;
-    unsigned x = 1, y = 1;
-    while (x < static_cast<unsigned>(EQI_BLOCK) && x < p->packs) x *= 2;
+    int x = 1, y = 1;
+    while (x < EQI_BLOCK && x < p->packs) x *= 2;
     while (y < EQI_BLOCK / x && y < p->rows) y *= 2;
     unsigned across = eqi_grid(p->packs, x), down = eqi_grid(p->rows, y);
     if (across > MOST) across = MOST;
     if (across && down > MOST / across) down = MOST / across;
     p->grid = dim3(across, down);
-    p->block = dim3(x, y);
+    p->block = dim3(static_cast<unsigned>(x), static_cast<unsigned>(y));
 }
 
 /* Cuts rows of this width into packs; false: width, strides or addresses do not allow it. */
 inline bool eqi_cut(eqi_packs *out, int64_t width, int lanes,
                     std::initializer_list<const eqi_view *> views)
 {
-    if (!lanes || width % lanes) return false;
+    if (!lanes || width % lanes || width / lanes > EQI_MOST_PACKS) return false;
     int i = 0;
     for (const eqi_view *v : views) {
         if (v && reinterpret_cast<uintptr_t>(v->data) % 16) return false;
         if (out->stride[i++] % lanes) return false;
     }
-    out->packs = width / lanes;
+    out->packs = static_cast<int>(width / lanes);
     eqi_tile(out);
     return true;
 }

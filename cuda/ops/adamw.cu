@@ -17,12 +17,12 @@ __global__ void __launch_bounds__(EQI_BLOCK)
 
 __global__ void __launch_bounds__(EQI_BLOCK)
     adamw_packs_kernel(vector_rows<float> p, vector_rows<float> m, vector_rows<float> v,
-                       vector_rows<float> g, int64_t packs, eqi_view factor, adamw_terms t)
+                       vector_rows<float> g, int packs, eqi_view factor, adamw_terms t)
 {
     constexpr int N = EQI_LANES<float>;
     float f = factor.data ? get(factor, 0) : 1.0f;
     if (f != f) return;
-    for (int64_t i = grid_first(); i < packs; i += grid_step()) {
+    for (int i = pack_first(); i < packs; i += pack_step()) {
         pack<N> a = load_pack<N>(p, 0, i), b = load_pack<N>(m, 0, i), c = load_pack<N>(v, 0, i),
                 d = load_pack<N>(g, 0, i);
         EQI_UNROLL

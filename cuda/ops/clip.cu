@@ -27,11 +27,11 @@ __global__ void __launch_bounds__(EQI_BLOCK) sum_squares_kernel(double *part, eq
 
 /* The same by packs. The square of an f32 is exact in f64: fused or not, the sum is the same. */
 __global__ void __launch_bounds__(EQI_BLOCK)
-    sum_squares_packs_kernel(double *part, vector_rows<float> g, int64_t packs)
+    sum_squares_packs_kernel(double *part, vector_rows<float> g, int packs)
 {
     constexpr int N = EQI_LANES<float>;
     double sum = 0.0;
-    for (int64_t i = grid_first(); i < packs; i += grid_step()) {
+    for (int i = pack_first(); i < packs; i += pack_step()) {
         pack<N> p = load_pack<N>(g, 0, i);
         EQI_UNROLL
         for (int k = 0; k < N; k++) {

@@ -25,14 +25,14 @@ __global__ void __launch_bounds__(EQI_BLOCK)
 
 template <class T>
 __global__ void __launch_bounds__(EQI_BLOCK)
-    fill_packs_kernel(vector_rows<T> y, int64_t rows, int64_t packs, float value)
+    fill_packs_kernel(vector_rows<T> y, int64_t rows, int packs, float value)
 {
     constexpr int N = EQI_LANES<T>;
     pack<N> p;
     EQI_UNROLL
     for (int k = 0; k < N; k++) p.v[k] = value;
     for (int64_t r = row_first(); r < rows; r += row_step())
-        for (int64_t i = grid_first(); i < packs; i += grid_step()) store_pack(y, r, i, p);
+        for (int i = pack_first(); i < packs; i += pack_step()) store_pack(y, r, i, p);
 }
 
 /* Whole numbers that f32 does not hold, and f64, are filled by their bits. */
@@ -83,34 +83,29 @@ __global__ void __launch_bounds__(EQI_BLOCK) copy_bits_kernel(eqi_view y, eqi_vi
 
 template <class Y, class X>
 __global__ void __launch_bounds__(EQI_BLOCK)
-    copy_packs_kernel(vector_rows<Y> y, vector_rows<X> x, int64_t rows, int64_t packs)
+    copy_packs_kernel(vector_rows<Y> y, vector_rows<X> x, int64_t rows, int packs)
 {
     constexpr int N = EQI_LANES<Y, X>;
     for (int64_t r = row_first(); r < rows; r += row_step())
-        for (int64_t i = grid_first(); i < packs; i += grid_step())
+        for (int i = pack_first(); i < packs; i += pack_step())
             store_pack(y, r, i, load_pack<N>(x, r, i));
 }
 
 /* One dtype, whichever: 16 bytes as they are. */
 __global__ void __launch_bounds__(EQI_BLOCK)
-    copy_words_kernel(vector_rows<uint4> y, vector_rows<uint4> x, int64_t rows, int64_t packs)
+    copy_words_kernel(vector_rows<uint4> y, vector_rows<uint4> x, int64_t rows, int packs)
 {
     for (int64_t r = row_first(); r < rows; r += row_step())
-        for (int64_t i = grid_first(); i < packs; i += grid_step())
+        for (int i = pack_first(); i < packs; i += pack_step())
             y.data[r * y.stride + i] = x.data[r * x.stride + i];
 }
 
+template <class Y, class X>
 static eqat_status copy_packs(eqi_ctx *ctx, const eqi_packs &p, const eqi_view *y,
                               const eqi_view *x)
 {
-    return eqi_with(y->dtype, [&](auto of_y) {
-        return eqi_with(x->dtype, [&](auto of_x) {
-            using Y = decltype(of_y);
-            using X = decltype(of_x);
-            return eqi_launch(ctx, "copy", copy_packs_kernel<Y, X>, p.grid, p.block, 0,
-                              eqi_vector<Y>(p, y, 0), eqi_vector<X>(p, x, 1), p.rows, p.packs);
-        });
-    });
+    return eqi_launch(ctx, "copy", copy_packs_kernel<Y, X>, p.grid, p.block, 0,
+                      eqi_vector<Y>(p, y, 0), eqi_vector<X>(p, x, 1), p.rows, p.packs);
 }
 
 eqat_status eqi_cuda_copy(eqi_ctx *ctx, const eqi_view *y, const eqi_view *x)
@@ -122,7 +117,9 @@ eqat_status eqi_cuda_copy(eqi_ctx *ctx, const eqi_view *y, const eqi_view *x)
                           vector_rows<uint4>{static_cast<uint4 *>(y->data), p.stride[0] / lanes},
                           vector_rows<uint4>{static_cast<uint4 *>(x->data), p.stride[1] / lanes},
                           p.rows, p.packs);
-    if (y->dtype != x->dtype && eqi_as_packs(&p, {y, x})) return copy_packs(ctx, p, y, x);
+    if (y->dtype != x->dtype && eqi_as_packs(&p, {y, x}))
+        return y->dtype == EQI_BF16 ? copy_packs<__nv_bfloat16, float>(ctx, p, y, x)
+                                    : copy_packs<float, __nv_bfloat16>(ctx, p, y, x);
     dim3 grid(eqi_grid(eqi_cuda_count(y), EQI_BLOCK));
     if (y->dtype != x->dtype)
         return eqi_launch(ctx, "copy", copy_kernel, grid, EQI_BLOCK, 0, *y, *x);
@@ -152,11 +149,11 @@ __global__ void __launch_bounds__(EQI_BLOCK)
 template <class Y, class A, class B>
 __global__ void __launch_bounds__(EQI_BLOCK)
     axpby_packs_kernel(vector_rows<Y> y, float alpha, vector_rows<A> a, float beta,
-                       vector_rows<B> b, int64_t rows, int64_t packs)
+                       vector_rows<B> b, int64_t rows, int packs)
 {
     constexpr int N = EQI_LANES<Y, A, B>;
     for (int64_t r = row_first(); r < rows; r += row_step())
-        for (int64_t i = grid_first(); i < packs; i += grid_step()) {
+        for (int i = pack_first(); i < packs; i += pack_step()) {
             pack<N> sum = load_pack<N>(a, r, i), other = {};
             if (b.data) other = load_pack<N>(b, r, i);
             EQI_UNROLL
@@ -205,12 +202,12 @@ __global__ void __launch_bounds__(EQI_BLOCK)
 
 template <class T>
 __global__ void __launch_bounds__(EQI_BLOCK)
-    mul_packs_kernel(vector_rows<T> y, vector_rows<T> a, vector_rows<T> b, int64_t rows,
-                     int64_t packs, bool acc)
+    mul_packs_kernel(vector_rows<T> y, vector_rows<T> a, vector_rows<T> b, int64_t rows, int packs,
+                     bool acc)
 {
     constexpr int N = EQI_LANES<T>;
     for (int64_t r = row_first(); r < rows; r += row_step())
-        for (int64_t i = grid_first(); i < packs; i += grid_step()) {
+        for (int i = pack_first(); i < packs; i += pack_step()) {
             pack<N> product = load_pack<N>(a, r, i), other = load_pack<N>(b, r, i);
             EQI_UNROLL
             for (int k = 0; k < N; k++) product.v[k] = product.v[k] * other.v[k];
@@ -243,12 +240,12 @@ __global__ void __launch_bounds__(EQI_BLOCK)
 template <class Y, class X>
 __global__ void __launch_bounds__(EQI_BLOCK)
     scale_by_packs_kernel(vector_rows<Y> y, vector_rows<X> x, eqi_view factor, int64_t rows,
-                          int64_t packs, bool acc)
+                          int packs, bool acc)
 {
     constexpr int N = EQI_LANES<Y, X>;
     float f = get(factor, 0);
     for (int64_t r = row_first(); r < rows; r += row_step())
-        for (int64_t i = grid_first(); i < packs; i += grid_step()) {
+        for (int i = pack_first(); i < packs; i += pack_step()) {
             pack<N> product = load_pack<N>(x, r, i);
             EQI_UNROLL
             for (int k = 0; k < N; k++) product.v[k] = f * product.v[k];

@@ -22,13 +22,13 @@ __global__ void __launch_bounds__(EQI_BLOCK)
 template <class Y, class X>
 __global__ void __launch_bounds__(EQI_BLOCK)
     embedding_packs_kernel(vector_rows<Y> y, const int *ids, vector_rows<X> table, int64_t rows,
-                           int64_t packs, int64_t vocabulary, eqi_trouble *trouble)
+                           int packs, int64_t vocabulary, eqi_trouble *trouble)
 {
     constexpr int N = EQI_LANES<Y, X>;
     for (int64_t r = row_first(); r < rows; r += row_step()) {
         int64_t id = ids[r];
         bool there = in_range(trouble, EQI_TROUBLE_ID, id, vocabulary);
-        for (int64_t i = grid_first(); i < packs; i += grid_step()) {
+        for (int i = pack_first(); i < packs; i += pack_step()) {
             pack<N> p = {};
             if (there) p = load_pack<N>(table, id, i);
             store_pack(y, r, i, p);

@@ -59,11 +59,11 @@ __global__ void __launch_bounds__(EQI_BLOCK)
 template <class T>
 __global__ void __launch_bounds__(EQI_BLOCK)
     gated_packs_kernel(vector_rows<T> y, vector_rows<T> gate, vector_rows<T> up, int64_t rows,
-                       int64_t packs, eqi_activation activation)
+                       int packs, eqi_activation activation)
 {
     constexpr int N = EQI_LANES<T>;
     for (int64_t r = row_first(); r < rows; r += row_step())
-        for (int64_t i = grid_first(); i < packs; i += grid_step()) {
+        for (int i = pack_first(); i < packs; i += pack_step()) {
             pack<N> g = load_pack<N>(gate, r, i), u = load_pack<N>(up, r, i);
             EQI_UNROLL
             for (int k = 0; k < N; k++) g.v[k] = gate_value(activation, g.v[k], u.v[k]);
@@ -104,12 +104,12 @@ __global__ void __launch_bounds__(EQI_BLOCK)
 template <class T>
 __global__ void __launch_bounds__(EQI_BLOCK)
     gated_bwd_packs_kernel(vector_rows<T> dgate, vector_rows<T> dup, vector_rows<T> dy,
-                           vector_rows<T> gate, vector_rows<T> up, int64_t rows, int64_t packs,
+                           vector_rows<T> gate, vector_rows<T> up, int64_t rows, int packs,
                            eqi_activation activation)
 {
     constexpr int N = EQI_LANES<T>;
     for (int64_t r = row_first(); r < rows; r += row_step())
-        for (int64_t i = grid_first(); i < packs; i += grid_step()) {
+        for (int i = pack_first(); i < packs; i += pack_step()) {
             pack<N> d = load_pack<N>(dy, r, i), g = load_pack<N>(gate, r, i),
                     u = load_pack<N>(up, r, i);
             EQI_UNROLL

@@ -26,12 +26,11 @@ __global__ void __launch_bounds__(EQI_BLOCK)
  * more than a conversion and a fused product. */
 template <class T>
 __global__ void __launch_bounds__(EQI_BLOCK)
-    squared_errors_packs_kernel(double *parts, vector_rows<T> x, vector_rows<T> target,
-                                int64_t packs)
+    squared_errors_packs_kernel(double *parts, vector_rows<T> x, vector_rows<T> target, int packs)
 {
     constexpr int N = EQI_LANES<T>;
     double sum = 0.0;
-    for (int64_t i = grid_first(); i < packs; i += grid_step()) {
+    for (int i = pack_first(); i < packs; i += pack_step()) {
         pack<N> a = load_pack<N>(x, 0, i), b = load_pack<N>(target, 0, i);
         EQI_UNROLL
         for (int k = 0; k < N; k++) {
@@ -98,11 +97,11 @@ __global__ void __launch_bounds__(EQI_BLOCK)
 template <class T>
 __global__ void __launch_bounds__(EQI_BLOCK)
     mse_bwd_packs_kernel(vector_rows<T> dx, eqi_view dloss, vector_rows<T> x, vector_rows<T> target,
-                         int64_t packs, int64_t n, bool acc)
+                         int packs, int64_t n, bool acc)
 {
     constexpr int N = EQI_LANES<T>;
     float factor = get(dloss, 0) * 2.0f / static_cast<float>(n);
-    for (int64_t i = grid_first(); i < packs; i += grid_step()) {
+    for (int i = pack_first(); i < packs; i += pack_step()) {
         pack<N> a = load_pack<N>(x, 0, i), b = load_pack<N>(target, 0, i);
         EQI_UNROLL
         for (int k = 0; k < N; k++) a.v[k] = factor * (a.v[k] - b.v[k]);

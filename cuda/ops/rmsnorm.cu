@@ -50,9 +50,10 @@ static bool norm_packs(eqi_packs *p, const eqi_view *gain,
     if (!eqi_rows_as_packs(p, eqi_lanes(views), views) || p->packs > NORM_BLOCK * HELD ||
         reinterpret_cast<uintptr_t>(gain->data) % 16)
         return false;
-    unsigned x = 8;
+    int x = 8;
     while (x * HELD < p->packs) x *= 2;
-    p->block = dim3(x, x <= EQI_WARP ? EQI_BLOCK / x : 1);
+    p->block =
+        dim3(static_cast<unsigned>(x), static_cast<unsigned>(x <= EQI_WARP ? EQI_BLOCK / x : 1));
     p->grid = dim3(eqi_grid(p->rows, p->block.y));
     return true;
 }
@@ -120,11 +121,11 @@ eqat_status eqi_cuda_rmsnorm(eqi_ctx *ctx, const eqi_view *y, const eqi_view *rs
     if (norm_packs(&p, gain, {y, x}))
         return eqi_with(x->dtype, [&](auto type) {
             using T = decltype(type);
-            return eqi_launch(
-                ctx, "rmsnorm", rmsnorm_packs_kernel<T>, p.grid, p.block, sizeof(norm_memory),
-                eqi_vector<T>(p, y, 0), static_cast<float *>(rstd->data), eqi_vector<T>(p, x, 1),
-                static_cast<const float *>(gain->data), p.rows, static_cast<int>(p.packs),
-                static_cast<float>(eps), static_cast<float>(offset));
+            return eqi_launch(ctx, "rmsnorm", rmsnorm_packs_kernel<T>, p.grid, p.block,
+                              sizeof(norm_memory), eqi_vector<T>(p, y, 0),
+                              static_cast<float *>(rstd->data), eqi_vector<T>(p, x, 1),
+                              static_cast<const float *>(gain->data), p.rows, p.packs,
+                              static_cast<float>(eps), static_cast<float>(offset));
         });
     return eqi_launch(ctx, "rmsnorm", rmsnorm_kernel, eqi_grid(eqi_cuda_rows(x), 1),
                       eqi_row_block(eqi_cuda_width(x)), sizeof(norm_memory), *y, *rstd, *x, *gain,
@@ -312,7 +313,7 @@ static eqat_status bwd_packs(eqi_ctx *ctx, eqi_packs p, const eqi_view *dx, cons
         dgain ? rmsnorm_bwd_packs_kernel<T, true> : rmsnorm_bwd_packs_kernel<T, false>, p.grid,
         p.block, sizeof(norm_memory) + shared, eqi_vector<T>(p, dx, 2), static_cast<float *>(part),
         eqi_vector<T>(p, dy, 0), eqi_vector<T>(p, x, 1), static_cast<const float *>(gain->data),
-        static_cast<const float *>(rstd->data), p.rows, static_cast<int>(p.packs), offset, acc_dx));
+        static_cast<const float *>(rstd->data), p.rows, p.packs, offset, acc_dx));
     return dgain ? add_parts(ctx, dgain, part, p.grid.x, acc_dgain) : EQAT_OK;
 }
 

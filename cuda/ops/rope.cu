@@ -84,11 +84,11 @@ static eqat_status rope_packs(eqi_ctx *ctx, const eqi_view *y, const eqi_view *x
                               int sign, int lanes)
 {
     const int half = static_cast<int>(eqi_cuda_width(cos));
-    unsigned along = 1, heads = 1;
-    while (along < static_cast<unsigned>(EQI_BLOCK) && along * lanes < x->shape[3] - half)
-        along *= 2;
+    int along = 1, heads = 1;
+    while (along < EQI_BLOCK && along * lanes < x->shape[3] - half) along *= 2;
     while (heads < EQI_BLOCK / along && heads < x->shape[2]) heads *= 2;
-    const dim3 grid(eqi_grid(x->shape[1], 1), eqi_grid(x->shape[0], 1)), block(along, heads);
+    const dim3 grid(eqi_grid(x->shape[1], 1), eqi_grid(x->shape[0], 1)),
+        block(static_cast<unsigned>(along), static_cast<unsigned>(heads));
     return eqi_with(x->dtype, [&](auto type) {
         return eqi_launch(ctx, "rope", rope_packs_kernel<decltype(type)>, grid, block, 0, *y, *x,
                           static_cast<const float *>(cos->data),

@@ -1,9 +1,10 @@
-/* sum_squares: 4 bytes an element read. clip_factor: three numbers. */
+/* sum_squares: 4 bytes an element needed and moved, and 8 a block. clip_factor: three numbers. */
 #include <cmath>
 
 #include "../launch.cuh"
 #include "../load.cuh"
 #include "../reduce.cuh"
+#include "../vector.cuh"
 
 /* Blocks whose sums the second stage adds; a constant, so that every device adds alike. */
 constexpr int64_t SUMS = 1024;
@@ -24,6 +25,24 @@ __global__ void __launch_bounds__(EQI_BLOCK) sum_squares_kernel(double *part, eq
     if (threadIdx.x == 0) part[blockIdx.x] = sum;
 }
 
+/* The same by packs. The square of an f32 is exact in f64: fused or not, the sum is the same. */
+__global__ void __launch_bounds__(EQI_BLOCK)
+    sum_squares_packs_kernel(double *part, vector_rows<float> g, int packs)
+{
+    constexpr int N = EQI_LANES<float>;
+    double sum = 0.0;
+    for (int i = pack_first(); i < packs; i += pack_step()) {
+        pack<N> p = load_pack<N>(g, 0, i);
+        EQI_UNROLL
+        for (int k = 0; k < N; k++) {
+            double x = p.v[k];
+            sum = __fma_rn(x, x, sum);
+        }
+    }
+    sum = block_sum(sum, block_memory<squares_memory>()->part);
+    if (threadIdx.x == 0) part[blockIdx.x] = sum;
+}
+
 __global__ void __launch_bounds__(EQI_BLOCK)
     add_squares_kernel(eqi_view to, const double *part, int parts)
 {
@@ -36,11 +55,18 @@ __global__ void __launch_bounds__(EQI_BLOCK)
 eqat_status eqi_cuda_sum_squares(eqi_ctx *ctx, const eqi_view *sum, const eqi_view *g)
 {
     void *part = nullptr;
-    unsigned parts = eqi_grid(eqi_cuda_count(g), EQI_BLOCK);
+    eqi_packs p;
+    const bool whole = g->dtype == EQI_F32 && eqi_as_packs(&p, {g}) && p.rows == 1;
+    unsigned parts = eqi_grid(whole ? p.packs : eqi_cuda_count(g), EQI_BLOCK);
     if (parts > SUMS) parts = SUMS;
     EQI_CUDA_TRY(eqi_cuda_scratch(ctx, EQI_CUDA_SUMS, SUMS * sizeof(double), &part));
-    EQI_CUDA_TRY(eqi_launch(ctx, "sum_squares", sum_squares_kernel, parts, EQI_BLOCK,
-                            sizeof(squares_memory), static_cast<double *>(part), *g));
+    if (whole)
+        EQI_CUDA_TRY(eqi_launch(ctx, "sum_squares", sum_squares_packs_kernel, parts, EQI_BLOCK,
+                                sizeof(squares_memory), static_cast<double *>(part),
+                                eqi_vector<float>(p, g, 0), p.packs));
+    else
+        EQI_CUDA_TRY(eqi_launch(ctx, "sum_squares", sum_squares_kernel, parts, EQI_BLOCK,
+                                sizeof(squares_memory), static_cast<double *>(part), *g));
     return eqi_launch(ctx, "sum_squares", add_squares_kernel, 1, EQI_BLOCK, sizeof(squares_memory),
                       *sum, static_cast<const double *>(part), static_cast<int>(parts));
 }

@@ -31,12 +31,14 @@ void suite_begin(suite *s, const char *format, ...)
     s->args = 0;
     s->judge = NULL;
     s->flush = suite_coin(s);
+    s->aligned = suite_coin(s);
 }
 
 /* Strides of a layout; returns the number of elements that the view spans. */
 static int64_t lay_out(suite *s, eqi_view *v, arg_layout layout)
 {
-    static const int64_t pads[] = {0, 0, 1, 3, 8, 29};
+    static const int64_t odd[] = {0, 0, 1, 3, 8, 29}, whole[] = {0, 0, 8, 8, 16, 40};
+    const int64_t *pads = s->aligned ? whole : odd;
     int order[EQI_MAX_DIMS];
     for (int d = 0; d < v->ndim; d++) order[d] = v->ndim - 1 - d; /* innermost first */
     if (layout == STRIDED)
@@ -46,7 +48,7 @@ static int64_t lay_out(suite *s, eqi_view *v, arg_layout layout)
             order[e] = t;
         }
     int64_t span = 1;
-    if (layout == STRIDED && !s->bench) span = suite_pick(s, 1, 2);
+    if (layout == STRIDED && !s->bench && !s->aligned) span = suite_pick(s, 1, 2);
     for (int i = 0; i < v->ndim; i++) {
         v->stride[order[i]] = span;
         span *= v->shape[order[i]];
@@ -69,9 +71,11 @@ arg *suite_arg(suite *s, const char *name, arg_role role, arg_layout layout, eqi
     }
     size_t item = eqi_dtype_size(dtype);
     int64_t span = lay_out(s, &a->v, layout);
-    /* Elements in front make the data unaligned; those behind show what a kernel writes past its
-     * end. */
-    size_t front = s->bench || suite_coin(s) ? 0 : (size_t)suite_pick(s, 1, 17) * item;
+    /* Elements in front make the data unaligned (or not); those behind show what a kernel writes
+     * past its end. */
+    size_t front = s->bench || suite_coin(s) ? 0
+        : s->aligned                         ? (size_t)suite_pick(s, 1, 3) * 16
+                                             : (size_t)suite_pick(s, 1, 17) * item;
     size_t behind = s->bench || s->flush ? 0 : (size_t)suite_pick(s, 1, 17) * item;
     a->size = front + (size_t)span * item + behind;
     a->image = must(malloc(a->size ? a->size : 1));

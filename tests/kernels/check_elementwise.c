@@ -5,10 +5,14 @@ typedef struct params {
     bool acc;
 } params;
 
-static int64_t random_shape(suite *s, int64_t *shape)
+/* Every other case is one for kernels that move 16 bytes at a time. */
+static bool is_whole(int i) { return i % 2 == 1; }
+
+static int64_t random_shape(suite *s, int64_t *shape, bool whole)
 {
-    int64_t n = suite_pick(s, 1, 4);
+    int64_t n = suite_pick(s, 1, whole ? 3 : 4);
     for (int64_t d = 0; d < n; d++) shape[d] = n < 3 ? odd_size(s, 130) : suite_pick(s, 1, 9);
+    if (whole) shape[n - 1] = 8 * suite_pick(s, 1, 17);
     if (suite_pick(s, 0, 15) == 0) shape[0] = 0;
     return n;
 }
@@ -34,11 +38,13 @@ static void fill(suite *s)
     for (int i = 0; i < s->cases; i++) {
         eqi_dtype dtype = (eqi_dtype)suite_pick(s, 0, EQI_DTYPE_COUNT - 1);
         if (dtype == EQI_F64 && !s->b->f64) continue;
-        int64_t shape[4], n = random_shape(s, shape);
+        int64_t shape[4], n = random_shape(s, shape, is_whole(i));
         int most = eqi_dtype_is_float(dtype) ? 9 : 3;
         params p = {.alpha = values[suite_pick(s, 0, most)]};
         suite_begin(s, "%s %g", eqi_dtype_name(dtype), p.alpha);
-        suite_arg(s, "y", OUT, STRIDED, dtype, (int)n, shape)->match = EXACT;
+        s->aligned |= is_whole(i);
+        arg_layout layout = is_whole(i) ? ROWS : STRIDED;
+        suite_arg(s, "y", OUT, layout, dtype, (int)n, shape)->match = EXACT;
         suite_run(s, call_fill, again_fill, &p);
     }
 }
@@ -92,10 +98,13 @@ static void copy(suite *s)
     size_t kinds = EQI_COUNT(pairs) - (s->b->f64 ? 0 : 3);
     for (int i = 0; i < s->cases * 2; i++) {
         const eqi_dtype *pair = pairs[(size_t)i % kinds];
-        int64_t shape[4], n = random_shape(s, shape);
+        bool whole = is_whole(i + i / (int)kinds);
+        int64_t shape[4], n = random_shape(s, shape, whole);
         suite_begin(s, "%s from %s", eqi_dtype_name(pair[0]), eqi_dtype_name(pair[1]));
-        suite_arg(s, "y", OUT, STRIDED, pair[0], (int)n, shape)->match = EXACT;
-        arg *x = suite_arg(s, "x", IN, STRIDED, pair[1], (int)n, shape);
+        s->aligned |= whole;
+        arg_layout layout = whole ? ROWS : STRIDED;
+        suite_arg(s, "y", OUT, layout, pair[0], (int)n, shape)->match = EXACT;
+        arg *x = suite_arg(s, "x", IN, layout, pair[1], (int)n, shape);
         for (int64_t e = 0; e < x->count; e++) {
             double v = suite_coin(s) ? odd[suite_pick(s, 0, (int64_t)EQI_COUNT(odd) - 1)]
                                      : 100.0 * suite_normal(s);
@@ -148,16 +157,17 @@ static void axpby(suite *s)
 {
     static const double factors[] = {1.0, 1.0, 0.0, -1.0, 0.1, 1e-3, 3.0};
     for (int i = 0; i < s->cases; i++) {
-        int64_t shape[4], n = random_shape(s, shape);
+        int64_t shape[4], n = random_shape(s, shape, is_whole(i));
         bool wide = s->b->f64 && i % 4 == 0;
         params p = {.alpha = factors[suite_pick(s, 0, 6)], .beta = factors[suite_pick(s, 0, 6)]};
         int alias = (int)suite_pick(s, 0, 2);
         eqi_dtype y = either(s, wide), a = alias == A ? y : either(s, wide),
                   b = alias == B ? y : either(s, wide);
-        arg_layout layout = suite_coin(s) ? ROWS : STRIDED;
+        arg_layout layout = is_whole(i) ? ROWS : STRIDED;
         flavour f = (flavour)suite_pick(s, 0, FLAVOURS - 1);
         suite_begin(s, "%s = %g %s + %g %s, alias %d, %s", eqi_dtype_name(y), p.alpha,
                     eqi_dtype_name(a), p.beta, eqi_dtype_name(b), alias, flavour_name(f));
+        s->aligned |= is_whole(i);
         suite_arg(s, "y", OUT, layout, y, (int)n, shape);
         arg_flavour(s, suite_arg(s, "a", IN, layout, a, (int)n, shape), f);
         if (alias != B && suite_pick(s, 0, 3) == 0)
@@ -200,12 +210,13 @@ static void again_mul(suite *s, const void *p)
 static void mul(suite *s)
 {
     for (int i = 0; i < s->cases; i++) {
-        int64_t shape[4], n = random_shape(s, shape);
+        int64_t shape[4], n = random_shape(s, shape, is_whole(i));
         eqi_dtype dtype = suite_compute_dtype(s);
-        arg_layout layout = suite_coin(s) ? ROWS : STRIDED;
+        arg_layout layout = is_whole(i) ? ROWS : STRIDED;
         flavour f = (flavour)suite_pick(s, 0, FLAVOURS - 1);
         params p = {.acc = suite_coin(s)};
         suite_begin(s, "%s%s, %s", eqi_dtype_name(dtype), p.acc ? " acc" : "", flavour_name(f));
+        s->aligned |= is_whole(i);
         arg *y = suite_arg(s, "y", p.acc ? ACC : OUT, layout, dtype, (int)n, shape);
         if (p.acc) arg_normal(s, y, 1.0);
         arg_flavour(s, suite_arg(s, "a", IN, layout, dtype, (int)n, shape), f);
@@ -234,13 +245,14 @@ static void again_scale_by(suite *s, const void *p)
 static void scale_by(suite *s)
 {
     for (int i = 0; i < s->cases; i++) {
-        int64_t shape[4], n = random_shape(s, shape);
+        int64_t shape[4], n = random_shape(s, shape, is_whole(i));
         bool wide = s->b->f64 && i % 4 == 0, alias = suite_pick(s, 0, 3) == 0;
         eqi_dtype y = either(s, wide), x = alias ? y : either(s, wide);
         params p = {.acc = !alias && suite_coin(s)};
         flavour f = (flavour)suite_pick(s, 0, FLAVOURS - 1);
         suite_begin(s, "%s from %s%s%s, %s", eqi_dtype_name(y), eqi_dtype_name(x),
                     p.acc ? " acc" : "", alias ? " in place" : "", flavour_name(f));
+        s->aligned |= is_whole(i);
         arg *out = suite_arg(s, "y", p.acc ? ACC : OUT, CONTIGUOUS, y, (int)n, shape);
         if (p.acc) arg_normal(s, out, 1.0);
         arg_flavour(s, suite_arg(s, "x", IN, CONTIGUOUS, x, (int)n, shape), f);

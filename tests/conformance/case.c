@@ -45,12 +45,13 @@ static int64_t lay_out(suite *s, eqi_view *v, arg_layout layout)
             order[d] = order[e];
             order[e] = t;
         }
-    int64_t span = 1;
+    int64_t span = 1, unit = layout == ALIGNED ? 16 / (int64_t)eqi_dtype_size(v->dtype) : 1;
     if (layout == STRIDED && !s->bench) span = suite_pick(s, 1, 2);
     for (int i = 0; i < v->ndim; i++) {
         v->stride[order[i]] = span;
         span *= v->shape[order[i]];
-        if (layout != CONTIGUOUS && i + 1 < v->ndim && !s->bench) span += pads[suite_pick(s, 0, 5)];
+        if (layout != CONTIGUOUS && i + 1 < v->ndim && !s->bench)
+            span += unit * pads[suite_pick(s, 0, 5)];
     }
     return span;
 }
@@ -71,7 +72,9 @@ arg *suite_arg(suite *s, const char *name, arg_role role, arg_layout layout, eqi
     int64_t span = lay_out(s, &a->v, layout);
     /* Elements in front make the data unaligned; those behind show what a kernel writes past its
      * end. */
-    size_t front = s->bench || suite_coin(s) ? 0 : (size_t)suite_pick(s, 1, 17) * item;
+    size_t front = s->bench || suite_coin(s)
+        ? 0
+        : (size_t)suite_pick(s, 1, 17) * (layout == ALIGNED ? 16 : item);
     size_t behind = s->bench || s->flush ? 0 : (size_t)suite_pick(s, 1, 17) * item;
     a->size = front + (size_t)span * item + behind;
     a->image = must(malloc(a->size ? a->size : 1));

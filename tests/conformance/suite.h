@@ -28,8 +28,9 @@ typedef enum arg_role {
 
 typedef enum arg_layout {
     CONTIGUOUS,
-    ROWS,   /* last dimension contiguous */
-    STRIDED /* any strides */
+    ROWS,    /* last dimension contiguous */
+    ALIGNED, /* the same, and what is added in front and between rows is a multiple of 16 bytes */
+    STRIDED  /* any strides */
 } arg_layout;
 
 typedef enum arg_match {

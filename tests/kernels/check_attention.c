@@ -6,6 +6,7 @@ typedef struct params {
     int64_t batch, queries, keys, heads, kv_heads, size;
     eqi_attention_desc d;
     bool segments;
+    bool aligned; /* the rows, as kernels for tensor cores want them */
 } params;
 
 static params random_params(suite *s)
@@ -25,6 +26,24 @@ static params random_params(suite *s)
     p.d.softcap = suite_pick(s, 0, 3) ? 0.0f : 5.0f;
     p.d.scale = (float)(1.0 / sqrt((double)p.size));
     p.segments = suite_pick(s, 0, 2) == 0;
+    return p;
+}
+
+/* BF16, aligned, and in turn the head sizes of kernels for tensor cores and lengths around their
+ * tiles. */
+static params tile_params(suite *s, int i)
+{
+    static const int64_t sizes[] = {64, 80, 128, 96}, lengths[] = {64, 33, 130, 65, 1, 200};
+    params p = random_params(s);
+    p.batch = suite_pick(s, 1, 2);
+    p.heads = p.kv_heads * suite_pick(s, 1, 2);
+    p.size = sizes[i % 4];
+    p.queries = lengths[i / 4 % 6];
+    if (suite_coin(s)) p.d.q_offset = suite_pick(s, 1, 150);
+    p.keys = p.d.q_offset + p.queries + (suite_coin(s) ? 0 : suite_pick(s, 1, 70));
+    if (p.d.window) p.d.window = suite_pick(s, 1, 100);
+    p.d.scale = (float)(1.0 / sqrt((double)p.size));
+    p.aligned = true;
     return p;
 }
 
@@ -86,7 +105,7 @@ static arg *heads(suite *s, const char *name, arg_role role, eqi_dtype dtype, co
                   bool query, double scale)
 {
     arg *a = suite_arg(
-        s, name, role, ROWS, dtype,
+        s, name, role, p->aligned ? ALIGNED : ROWS, dtype,
         DIMS(p->batch, query ? p->queries : p->keys, query ? p->heads : p->kv_heads, p->size));
     if (role == IN) arg_normal(s, a, scale);
     return a;
@@ -159,6 +178,13 @@ static void attention(suite *s)
         double spread = i % 5 ? 1.0 : i % 2 ? 30.0 : 1000.0;
         begin(s, &p, dtype, spread);
         arguments(s, &p, dtype, spread);
+        suite_run(s, call, again, &p);
+    }
+    for (int i = 0; i < s->cases; i++) {
+        params p = tile_params(s, i);
+        double spread = i % 5 ? 1.0 : 30.0;
+        begin(s, &p, EQI_BF16, spread);
+        arguments(s, &p, EQI_BF16, spread);
         suite_run(s, call, again, &p);
     }
 }
@@ -317,6 +343,13 @@ static void attention_bwd(suite *s)
         double spread = i % 5 ? 1.0 : 20.0;
         begin(s, &p, dtype, spread);
         arguments_bwd(s, &p, dtype, spread);
+        suite_run(s, call_bwd, again_bwd, &p);
+    }
+    for (int i = 0; i < s->cases; i++) {
+        params p = tile_params(s, i);
+        double spread = i % 5 ? 1.0 : 20.0;
+        begin(s, &p, EQI_BF16, spread);
+        arguments_bwd(s, &p, EQI_BF16, spread);
         suite_run(s, call_bwd, again_bwd, &p);
     }
 }

@@ -130,6 +130,11 @@ bool eqi_cuda_attention_fits(eqi_ctx *ctx, const eqi_attention_desc *d,
 eqat_status eqi_cuda_attention_mma(eqi_ctx *ctx, const eqi_view *o, const eqi_view *lse,
                                    const eqi_view *q, const eqi_view *k, const eqi_view *v,
                                    const eqi_view *segments, const eqi_attention_desc *d);
+eqat_status eqi_cuda_attention_mma_bwd(eqi_ctx *ctx, const eqi_view *dq, const eqi_view *dk,
+                                       const eqi_view *dv, const eqi_view *d_o, const eqi_view *o,
+                                       const eqi_view *lse, const eqi_view *q, const eqi_view *k,
+                                       const eqi_view *v, const eqi_view *segments,
+                                       const eqi_attention_desc *d);
 
 /* Of host code: views without their library. */
 inline int64_t eqi_cuda_count(const eqi_view *v)

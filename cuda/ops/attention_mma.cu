@@ -41,8 +41,8 @@ static __device__ __forceinline__ void to_scores(float (&score)[N][4], const att
     if (mma_all_seen(segments, d, at.row + mma_row(), MMA_ROWS, queries, key, 8 * N, keys)) return;
     EQI_UNROLL
     for (int r = 0; r < 2; r++) {
-        uint32_t seen = mma_seen<N>(segments, d, at.b, at.row + mma_lane_row() + 8 * r, queries,
-                                    key + mma_lane_column(), keys);
+        uint32_t seen = mma_seen<N, true>(segments, d, at.b, at.row + mma_lane_row() + 8 * r,
+                                          key + mma_lane_column(), queries, keys);
         EQI_UNROLL
         for (int n = 0; n < N; n++) EQI_UNROLL
         for (int i = 0; i < 2; i++)

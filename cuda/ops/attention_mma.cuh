@@ -112,6 +112,21 @@ __device__ __forceinline__ void mma_product(float (&dot)[ROWS / 8][4],
     for (int c = 0; c < D / 16; c++) mma_product_step<D>(dot, own[c], place, c);
 }
 
+/* The same; own in shared memory, for kernels without registers for it */
+template <int D, int ROWS>
+__device__ __forceinline__ void mma_product_shared(float (&dot)[ROWS / 8][4],
+                                                   mma_tile<D, MMA_TILE> &x, mma_tile<D, ROWS> &y)
+{
+    shared_place place = mma_place(y, 0, false), own_place = mma_place(x, mma_row(), true);
+    mma_clear(dot);
+    EQI_UNROLL
+    for (int c = 0; c < D / 16; c++) {
+        uint32_t own[4];
+        load_matrices(own, own_place + 32 * c);
+        mma_product_step<D>(dot, own, place, c);
+    }
+}
+
 /* sum += weight x */
 template <int D, int ROWS>
 __device__ __forceinline__ void mma_gather(float (&sum)[D / 8][4],
@@ -148,20 +163,21 @@ __device__ __forceinline__ void mma_store(const eqi_view &to, const att_item &at
             bf16_pair(sum[n][2 * r] * factor, sum[n][2 * r + 1] * factor);
 }
 
-/* Which of keys 8 n and 8 n + 1 after `key`, for n below N, the query sees: bits 2 n and 2 n + 1.
- * Not unrolled: it is for the few tiles that are not seen as a whole. */
-template <int N>
+/* Which of 8 n and 8 n + 1 after `first`, for n below N, have to do with `own`: bits 2 n and
+ * 2 n + 1. One is a query, the other a key. Not unrolled: it is for the few tiles that are not seen
+ * as a whole. */
+template <int N, bool OWN_IS_QUERY>
 __device__ __forceinline__ uint32_t mma_seen(const eqi_view &segments, const eqi_attention_desc &d,
-                                             int64_t b, int64_t query, int64_t queries, int64_t key,
+                                             int64_t b, int64_t own, int64_t first, int64_t queries,
                                              int64_t keys)
 {
-    static_assert(2 * N <= 32, "a bit for each key");
+    static_assert(2 * N <= 32, "a bit for each");
     uint32_t seen = 0;
     EQI_ROLLED
     for (int n = 0; n < 2 * N; n++) {
-        int64_t j = key + n / 2 * 8 + n % 2;
-        if (query < queries && j < keys && att_sees(segments, d, b, d.q_offset + query, j))
-            seen |= 1u << n;
+        int64_t other = first + n / 2 * 8 + n % 2;
+        int64_t i = OWN_IS_QUERY ? own : other, j = OWN_IS_QUERY ? other : own;
+        if (i < queries && j < keys && att_sees(segments, d, b, d.q_offset + i, j)) seen |= 1u << n;
     }
     return seen;
 }

@@ -43,7 +43,8 @@ struct eqi_cuda {
     int device;
     char name[32]; /* "cuda:0" */
     int processors;
-    pid_t pid; /* a forked child has no device */
+    int capability; /* 80: compute capability 8.0 */
+    pid_t pid;      /* a forked child has no device */
     cudaStream_t stream;
     bool own_stream; /* false: the caller's */
     cudaMemPool_t pool;
@@ -120,6 +121,20 @@ eqat_status eqi_cuda_fakequant_bwd_rows(eqi_ctx *ctx, const eqi_view *dw, const 
 eqat_status eqi_cuda_add_rows(eqi_ctx *ctx, const char *name, int where, const eqi_view *x,
                               const eqi_view *y, const eqi_view *row, const eqi_view *slot,
                               const eqi_view *weights);
+
+/* attention_mma.cu: attention on tensor cores, where eqi_cuda_attention_fits says that it can: the
+ * device has bf16 products, no softcap, all views are BF16 and their rows begin at multiples of 16
+ * bytes, a head size that it is compiled for. */
+bool eqi_cuda_attention_fits(eqi_ctx *ctx, const eqi_attention_desc *d,
+                             const eqi_view *const *views, int count);
+eqat_status eqi_cuda_attention_mma(eqi_ctx *ctx, const eqi_view *o, const eqi_view *lse,
+                                   const eqi_view *q, const eqi_view *k, const eqi_view *v,
+                                   const eqi_view *segments, const eqi_attention_desc *d);
+eqat_status eqi_cuda_attention_mma_bwd(eqi_ctx *ctx, const eqi_view *dq, const eqi_view *dk,
+                                       const eqi_view *dv, const eqi_view *d_o, const eqi_view *o,
+                                       const eqi_view *lse, const eqi_view *q, const eqi_view *k,
+                                       const eqi_view *v, const eqi_view *segments,
+                                       const eqi_attention_desc *d);
 
 /* Of host code: views without their library. */
 inline int64_t eqi_cuda_count(const eqi_view *v)

@@ -110,6 +110,7 @@ eqat_status eqi_cuda_open(eqi_ctx *ctx, const char *device)
     eqi_cuda *cuda = static_cast<eqi_cuda *>(std::memset(raw, 0, sizeof(eqi_cuda)));
     cuda->device = number;
     cuda->processors = prop.multiProcessorCount;
+    cuda->capability = prop.major * 10 + prop.minor;
     cuda->pid = getpid();
     cuda->limit = eqi_seat_of(ctx)->device_memory;
     std::snprintf(cuda->name, sizeof cuda->name, "cuda:%d", number);

@@ -14,8 +14,10 @@
  * compiling. */
 #ifdef __CUDACC__
 #define EQI_UNROLL _Pragma("unroll")
+#define EQI_ROLLED _Pragma("unroll 1")
 #else
 #define EQI_UNROLL
+#define EQI_ROLLED
 #endif
 
 /* The view behind a pointer that may be NULL. */

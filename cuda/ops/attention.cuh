@@ -51,27 +51,28 @@ __host__ __device__ __forceinline__ int64_t att_pieces(int64_t n, int64_t of)
     return n > of ? (n + of - 1) / of : 1;
 }
 
-/* One item for each tile of rows, each COLS columns, of a view [B, T, heads, D]. */
-template <int COLS> __host__ __device__ __forceinline__ int64_t att_items(const eqi_view &v)
+/* One item for each tile of TILE rows, each COLS columns, of a view [B, T, heads, D]. */
+template <int COLS, int TILE = ATT_TILE>
+__host__ __device__ __forceinline__ int64_t att_items(const eqi_view &v)
 {
     return v.shape[0] * v.shape[2] * att_pieces(v.shape[3], COLS) *
-        ((v.shape[1] + ATT_TILE - 1) / ATT_TILE);
+        ((v.shape[1] + TILE - 1) / TILE);
 }
 
 /* Items of one tile follow each other. Tiles with much to do come first when causal: the last
  * queries (`backwards`) or the first keys. */
-template <int COLS>
+template <int COLS, int TILE = ATT_TILE>
 __device__ __forceinline__ att_item att_item_of(const eqi_view &v, int64_t item, bool backwards)
 {
     att_item at;
-    if (backwards) item = att_items<COLS>(v) - 1 - item;
+    if (backwards) item = att_items<COLS, TILE>(v) - 1 - item;
     int64_t pieces = att_pieces(v.shape[3], COLS);
     at.column = item % pieces * COLS;
     item /= pieces;
     at.h = item % v.shape[2];
     item /= v.shape[2];
     at.b = item % v.shape[0];
-    at.row = item / v.shape[0] * ATT_TILE;
+    at.row = item / v.shape[0] * TILE;
     return at;
 }
 
@@ -214,10 +215,11 @@ struct att_range {
     int64_t first, last;
 };
 
+template <int TILE = ATT_TILE>
 __device__ __forceinline__ att_range att_keys(const eqi_attention_desc &d, int64_t query,
                                               int64_t queries, int64_t keys)
 {
-    int64_t end = query + ATT_TILE < queries ? query + ATT_TILE : queries;
+    int64_t end = query + TILE < queries ? query + TILE : queries;
     int64_t low = d.q_offset + query, high = d.q_offset + end;
     att_range range = {0, keys};
     if (d.window > 0 && low >= d.window) range.first = low - d.window + 1;
@@ -225,10 +227,11 @@ __device__ __forceinline__ att_range att_keys(const eqi_attention_desc &d, int64
     return range;
 }
 
+template <int TILE = ATT_TILE>
 __device__ __forceinline__ att_range att_queries(const eqi_attention_desc &d, int64_t key,
                                                  int64_t queries, int64_t keys)
 {
-    int64_t end = key + ATT_TILE < keys ? key + ATT_TILE : keys;
+    int64_t end = key + TILE < keys ? key + TILE : keys;
     att_range range = {0, queries};
     if ((d.causal || d.window > 0) && key > d.q_offset) range.first = key - d.q_offset;
     /* A window beyond all positions hides nothing (and would overflow the sum). */

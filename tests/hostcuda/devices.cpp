@@ -153,7 +153,8 @@ cudaError_t cudaGetDevice(int *device)
     return result(cudaSuccess);
 }
 
-/* A device of compute capability 9.0, but with few processors: grids are made for them. */
+/* A device like those of its compute capability, but with few processors: grids are made for them.
+ */
 static cudaDeviceProp properties(int device)
 {
     cudaDeviceProp p = {};
@@ -163,8 +164,8 @@ static cudaDeviceProp properties(int device)
     p.sharedMemPerBlockOptin = 227 << 10;
     p.warpSize = 32;
     p.maxThreadsPerBlock = 1024;
-    p.major = 9;
-    p.minor = 0;
+    p.major = asked().capability / 10;
+    p.minor = asked().capability % 10;
     p.multiProcessorCount = 8;
     return p;
 }

@@ -21,6 +21,7 @@ static settings read_settings()
     s.memory = (size_t)number("HOSTCUDA_MEMORY", 8ll << 30);
     s.devices = (int)number("HOSTCUDA_DEVICES", 1);
     s.driver = (int)number("HOSTCUDA_DRIVER", CUDART_VERSION);
+    s.capability = (int)number("HOSTCUDA_CAPABILITY", 90);
     s.fault_at = (long)number("HOSTCUDA_FAULT_AT", 0);
     s.trace = number("HOSTCUDA_TRACE", 0) != 0;
     s.catch_segv = number("HOSTCUDA_SEGV", 0) != 0;

@@ -14,6 +14,7 @@ struct settings {
     size_t memory;   /* HOSTCUDA_MEMORY: bytes of a device */
     int devices;     /* HOSTCUDA_DEVICES */
     int driver;      /* HOSTCUDA_DRIVER: version */
+    int capability;  /* HOSTCUDA_CAPABILITY: compute capability, 90 for 9.0 */
     long fault_at;   /* HOSTCUDA_FAULT_AT: this launch breaks the device, counted from 1 */
     bool trace;      /* HOSTCUDA_TRACE: work is told on stderr as it runs */
     bool catch_segv; /* HOSTCUDA_SEGV: SIGSEGV is reported like a fault */

@@ -28,6 +28,23 @@ static params random_params(suite *s)
     return p;
 }
 
+/* BF16, and in turn the head sizes of kernels for tensor cores and lengths around their
+ * tiles. */
+static params tile_params(suite *s, int i)
+{
+    static const int64_t sizes[] = {64, 80, 128, 96}, lengths[] = {64, 33, 130, 65, 1, 200};
+    params p = random_params(s);
+    p.batch = suite_pick(s, 1, 2);
+    p.heads = p.kv_heads * suite_pick(s, 1, 2);
+    p.size = sizes[i % 4];
+    p.queries = lengths[i / 4 % 6];
+    if (suite_coin(s)) p.d.q_offset = suite_pick(s, 1, 150);
+    p.keys = p.d.q_offset + p.queries + (suite_coin(s) ? 0 : suite_pick(s, 1, 70));
+    if (p.d.window) p.d.window = suite_pick(s, 1, 100);
+    p.d.scale = (float)(1.0 / sqrt((double)p.size));
+    return p;
+}
+
 static void begin(suite *s, const params *p, eqi_dtype dtype, double spread)
 {
     suite_begin(s,
@@ -159,6 +176,14 @@ static void attention(suite *s)
         double spread = i % 5 ? 1.0 : i % 2 ? 30.0 : 1000.0;
         begin(s, &p, dtype, spread);
         arguments(s, &p, dtype, spread);
+        suite_run(s, call, again, &p);
+    }
+    for (int i = 0; i < s->cases; i++) {
+        params p = tile_params(s, i);
+        double spread = i % 5 ? 1.0 : 30.0;
+        begin(s, &p, EQI_BF16, spread);
+        s->aligned = true;
+        arguments(s, &p, EQI_BF16, spread);
         suite_run(s, call, again, &p);
     }
 }
@@ -317,6 +342,14 @@ static void attention_bwd(suite *s)
         double spread = i % 5 ? 1.0 : 20.0;
         begin(s, &p, dtype, spread);
         arguments_bwd(s, &p, dtype, spread);
+        suite_run(s, call_bwd, again_bwd, &p);
+    }
+    for (int i = 0; i < s->cases; i++) {
+        params p = tile_params(s, i);
+        double spread = i % 5 ? 1.0 : 20.0;
+        begin(s, &p, EQI_BF16, spread);
+        s->aligned = true;
+        arguments_bwd(s, &p, EQI_BF16, spread);
         suite_run(s, call_bwd, again_bwd, &p);
     }
 }

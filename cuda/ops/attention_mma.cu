@@ -1,0 +1,183 @@
+/* attention on tensor cores, BF16: like attention.cu, with tiles of 64 queries and 64 keys; after
+ * FlashAttention-2 (Dao, 2023). Scores count in units of log2, so that a weight is one exp2. While
+ * a tile of keys is multiplied the values come, while values are, the next keys.
+ * Bytes: needed are q, k, v, o once, 2 each element, and lse, 4 a row. Moved: q, o and lse once;
+ * k and v once for each tile of 64 queries that sees them (half of Tq / 64 times when causal).
+ * FLOPs 4 D for each query and key that a tile has in common. */
+#include "attention_mma.cuh"
+
+template <int D> struct forward_memory {
+    mma_tile<D, MMA_TILE> k, v; /* queries come to v first */
+};
+
+/* Of a row so far. The sum is of exp2(score - top), of this lane's columns alone. */
+struct running {
+    float top, sum;
+};
+
+static __device__ __forceinline__ float row_max(float v)
+{
+    v = larger(v, __shfl_xor_sync(EQI_FULL, v, 1));
+    return larger(v, __shfl_xor_sync(EQI_FULL, v, 2));
+}
+
+static __device__ __forceinline__ float row_sum(float v)
+{
+    v += __shfl_xor_sync(EQI_FULL, v, 1);
+    return v + __shfl_xor_sync(EQI_FULL, v, 2);
+}
+
+/* Products become scores in units of log2, -infinity where the query does not see the key. */
+template <int N>
+static __device__ __forceinline__ void to_scores(float (&score)[N][4], const att_item &at,
+                                                 int64_t queries, int64_t key, int64_t keys,
+                                                 const eqi_view &segments,
+                                                 const eqi_attention_desc &d)
+{
+    float factor = d.scale * MMA_LOG2E;
+    EQI_UNROLL
+    for (int n = 0; n < N; n++) EQI_UNROLL
+    for (int i = 0; i < 4; i++) score[n][i] *= factor;
+    if (mma_all_seen(segments, d, at.row + mma_row(), MMA_ROWS, queries, key, 8 * N, keys)) return;
+    EQI_UNROLL
+    for (int r = 0; r < 2; r++) {
+        uint32_t seen = mma_seen<N, true>(segments, d, at.b, at.row + mma_lane_row() + 8 * r,
+                                          key + mma_lane_column(), queries, keys);
+        EQI_UNROLL
+        for (int n = 0; n < N; n++) EQI_UNROLL
+        for (int i = 0; i < 2; i++)
+            if (!(seen >> (2 * n + i) & 1)) score[n][2 * r + i] = -INFINITY;
+    }
+}
+
+/* Takes the scores of row r into account and makes weights of them; returns the factor of what was
+ * summed up before. */
+template <int N>
+static __device__ __forceinline__ float advance(running &row, float (&score)[N][4], int r)
+{
+    float top = score[0][2 * r];
+    EQI_UNROLL
+    for (int n = 0; n < N; n++) top = larger(larger(top, score[n][2 * r]), score[n][2 * r + 1]);
+    top = larger(row.top, row_max(top));
+    /* Nothing seen so far: any finite number does. */
+    float base = top == -INFINITY ? 0.0f : top, factor = exp2f(row.top - base);
+    row.top = top;
+    row.sum *= factor;
+    EQI_UNROLL
+    for (int n = 0; n < N; n++) EQI_UNROLL
+    for (int i = 0; i < 2; i++) {
+        score[n][2 * r + i] = exp2f(score[n][2 * r + i] - base);
+        row.sum += score[n][2 * r + i];
+    }
+    return factor;
+}
+
+/* A row that saw no key is 0, its lse ln 0. */
+template <int D>
+static __device__ __forceinline__ void finish(const eqi_view &o, const eqi_view &lse,
+                                              const att_item &at, const float (&sum)[D / 8][4],
+                                              const running (&row)[2])
+{
+    EQI_UNROLL
+    for (int r = 0; r < 2; r++) {
+        float total = row_sum(row[r].sum);
+        int64_t i = at.row + mma_lane_row() + 8 * r;
+        mma_store<D>(o, at, r, sum, row[r].top == -INFINITY ? 1.0f : 1.0f / total);
+        if (mma_lane() % 4 == 0 && i < o.shape[1])
+            put(lse, at4(lse, 0, at.b, at.h, i), row[r].top * MMA_LN2 + logf(total));
+    }
+}
+
+template <int D>
+__global__ void __launch_bounds__(MMA_THREADS, 2)
+    attention_mma_kernel(eqi_view o, eqi_view lse, eqi_view q, eqi_view k, eqi_view v,
+                         eqi_view segments, eqi_attention_desc d)
+{
+    auto &m = *block_memory<forward_memory<D>>();
+    async_copies copies;
+    int64_t queries = q.shape[1], keys = k.shape[1], per = q.shape[2] / k.shape[2];
+    for (int64_t item = blockIdx.x; item < att_items<D, MMA_TILE>(q); item += gridDim.x) {
+        att_item at = att_item_of<D, MMA_TILE>(q, item, true);
+        att_range range = att_keys<MMA_TILE>(d, at.row, queries, keys);
+        uint32_t own[D / 16][4];
+        float sum[D / 8][4];
+        running row[2] = {{-INFINITY, 0.0f}, {-INFINITY, 0.0f}};
+        mma_clear(sum);
+        mma_copy(copies, m.v, att_tile{q, at.b, at.h, at.row});
+        end_group(copies);
+        if (range.first < range.last)
+            mma_copy(copies, m.k, att_tile{k, at.b, at.h / per, range.first});
+        end_group(copies);
+        wait_groups<1>(copies);
+        __syncthreads();
+        mma_own(own, m.v);
+        __syncthreads();
+        for (int64_t j = range.first; j < range.last; j += MMA_TILE) {
+            float score[MMA_TILE / 8][4];
+            mma_copy(copies, m.v, att_tile{v, at.b, at.h / per, j});
+            end_group(copies);
+            wait_groups<1>(copies);
+            __syncthreads();
+            mma_product(score, own, m.k);
+            __syncthreads();
+            if (j + MMA_TILE < range.last)
+                mma_copy(copies, m.k, att_tile{k, at.b, at.h / per, j + MMA_TILE});
+            end_group(copies);
+            to_scores(score, at, queries, j, keys, segments, d);
+            EQI_UNROLL
+            for (int r = 0; r < 2; r++) {
+                float factor = advance(row[r], score, r);
+                EQI_UNROLL
+                for (int n = 0; n < D / 8; n++) {
+                    sum[n][2 * r] *= factor;
+                    sum[n][2 * r + 1] *= factor;
+                }
+            }
+            wait_groups<1>(copies);
+            __syncthreads();
+            mma_gather(sum, score, m.v);
+            __syncthreads();
+        }
+        finish<D>(o, lse, at, sum, row);
+    }
+}
+
+template <int D>
+static eqat_status launch(eqi_ctx *ctx, const eqi_view *o, const eqi_view *lse, const eqi_view *q,
+                          const eqi_view *k, const eqi_view *v, const eqi_view *segments,
+                          const eqi_attention_desc *d)
+{
+    return eqi_launch(ctx, "attention, mma", attention_mma_kernel<D>,
+                      eqi_grid(att_items<D, MMA_TILE>(*q), 1), MMA_THREADS,
+                      sizeof(forward_memory<D>), *o, *lse, *q, *k, *v, eqi_or_none(segments), *d);
+}
+
+/* Do rows begin at multiples of 16 bytes? */
+static bool is_aligned(const eqi_view *v)
+{
+    return v->stride[3] == 1 && v->stride[0] % 8 == 0 && v->stride[1] % 8 == 0 &&
+        v->stride[2] % 8 == 0 && reinterpret_cast<uintptr_t>(v->data) % 16 == 0;
+}
+
+bool eqi_cuda_attention_fits(eqi_ctx *ctx, const eqi_attention_desc *d,
+                             const eqi_view *const *views, int count)
+{
+    int64_t size = views[0]->shape[3];
+    bool fits = eqi_cuda_of(ctx)->capability >= EQI_MMA_CAPABILITY && !(d->softcap > 0.0f) &&
+        (size == 64 || size == 80 || size == 96 || size == 128);
+    for (int i = 0; i < count; i++)
+        fits = fits && views[i]->dtype == EQI_BF16 && is_aligned(views[i]);
+    return fits;
+}
+
+eqat_status eqi_cuda_attention_mma(eqi_ctx *ctx, const eqi_view *o, const eqi_view *lse,
+                                   const eqi_view *q, const eqi_view *k, const eqi_view *v,
+                                   const eqi_view *segments, const eqi_attention_desc *d)
+{
+    switch (q->shape[3]) {
+    case 64: return launch<64>(ctx, o, lse, q, k, v, segments, d);
+    case 80: return launch<80>(ctx, o, lse, q, k, v, segments, d);
+    case 96: return launch<96>(ctx, o, lse, q, k, v, segments, d);
+    default: return launch<128>(ctx, o, lse, q, k, v, segments, d);
+    }
+}

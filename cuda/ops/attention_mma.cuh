@@ -1,0 +1,196 @@
+/* What attention on tensor cores and its gradient share. A block of four warps works on a tile of
+ * 64 rows (queries or keys), 16 for each warp, and streams tiles of rows of the other kind past it:
+ *
+ *   product   dot[16, 8 N] = x[16, D] y[8 N, D]^T
+ *   gather    sum[16, D] += weight[16, 8 N] x[8 N, D]
+ *
+ * dot, weight and sum lie in registers, the tiles in shared memory. A lane has rows lane / 4 and
+ * lane / 4 + 8 of its warp's, and of each eight columns 2 (lane % 4) and the next: dot[n][2 r + i]
+ * is row r, column 8 n + i from there. Weights are rounded to bf16. */
+#ifndef EQI_CUDA_ATTENTION_MMA_CUH
+#define EQI_CUDA_ATTENTION_MMA_CUH
+
+#include "../mma.cuh"
+#include "attention.cuh"
+
+constexpr int MMA_TILE = 64;
+constexpr int MMA_ROWS = 16; /* of a warp */
+constexpr int MMA_THREADS = MMA_TILE / MMA_ROWS * EQI_WARP;
+constexpr float MMA_LOG2E = 1.44269504088896340736f;
+constexpr float MMA_LN2 = 0.693147180559945309417f;
+
+/* The rows are longer than their contents by 16 bytes, so that eight rows lie in different banks.
+ */
+template <int D, int ROWS> struct mma_tile {
+    __align__(16) __nv_bfloat16 row[ROWS][D + 8];
+};
+
+__device__ __forceinline__ int mma_lane() { return static_cast<int>(threadIdx.x) % EQI_WARP; }
+/* The first row of this warp. */
+__device__ __forceinline__ int mma_row()
+{
+    return static_cast<int>(threadIdx.x) / EQI_WARP * MMA_ROWS;
+}
+/* Rows of this lane are this one and the eighth after it; columns this one and the next. */
+__device__ __forceinline__ int mma_lane_row() { return mma_row() + mma_lane() / 4; }
+__device__ __forceinline__ int mma_lane_column() { return mma_lane() % 4 * 2; }
+
+/* Bytes from one row of a tile to the next. */
+template <int D> __host__ __device__ constexpr int mma_pitch() { return 2 * (D + 8); }
+
+/* Begins to copy rows, zeros beyond the view. Eight threads have a row, 128 bytes at a time. */
+template <int D, int ROWS>
+__device__ __forceinline__ void mma_copy(async_copies &copies, mma_tile<D, ROWS> &to,
+                                         const att_tile &t)
+{
+    constexpr int wide = D / 8, step = MMA_THREADS / 8;
+    int first = static_cast<int>(threadIdx.x) / 8, c = static_cast<int>(threadIdx.x) % 8;
+    const __nv_bfloat16 *from =
+        static_cast<const __nv_bfloat16 *>(t.v.data) + at4(t.v, t.b, t.row + first, t.h, 8 * c);
+    int64_t rows = t.v.shape[1] - t.row - first, next = step * t.v.stride[1];
+    shared_place place = shared_at(&to.row[first][8 * c]);
+    EQI_UNROLL
+    for (int i = 0; i < ROWS; i += step) {
+        EQI_UNROLL
+        for (int n = 0; n < wide; n += 8) {
+            bool present = i < rows;
+            const void *there = present ? static_cast<const void *>(from + 8 * n) : t.v.data;
+            if (n + 8 <= wide || c < wide - n)
+                copy_async(copies, place + i * mma_pitch<D>() + 16 * n, there, present);
+        }
+        from += next;
+    }
+}
+
+/* The address that this lane has to give for four matrices of 8 x 8, two times two in a tile: next
+ * to each other come those below each other (`down`) or those beside each other. */
+template <int D, int ROWS>
+__device__ __forceinline__ shared_place mma_place(mma_tile<D, ROWS> &x, int row, bool down)
+{
+    int low = mma_lane() / 8 % 2 * 8, high = mma_lane() / 16 * 8;
+    return shared_at(&x.row[row + mma_lane() % 8 + (down ? low : high)][down ? high : low]);
+}
+
+/* dot += own y^T for 16 columns of both; `place` is of y, beside */
+template <int D, int N>
+__device__ __forceinline__ void mma_product_step(float (&dot)[N][4], const uint32_t (&own)[4],
+                                                 shared_place place, int c)
+{
+    EQI_UNROLL
+    for (int n = 0; n < N; n += 2) {
+        uint32_t other[4];
+        load_matrices(other, place + 8 * n * mma_pitch<D>() + 32 * c);
+        mma_add(dot[n], own, other[0], other[1]);
+        mma_add(dot[n + 1], own, other[2], other[3]);
+    }
+}
+
+template <int N> __device__ __forceinline__ void mma_clear(float (&sum)[N][4])
+{
+    EQI_UNROLL
+    for (int n = 0; n < N; n++) EQI_UNROLL
+    for (int i = 0; i < 4; i++) sum[n][i] = 0.0f;
+}
+
+/* This warp's rows. */
+template <int D>
+__device__ __forceinline__ void mma_own(uint32_t (&own)[D / 16][4], mma_tile<D, MMA_TILE> &x)
+{
+    shared_place place = mma_place(x, mma_row(), true);
+    EQI_UNROLL
+    for (int c = 0; c < D / 16; c++) load_matrices(own[c], place + 32 * c);
+}
+
+/* dot = own y^T; own in registers */
+template <int D, int ROWS>
+__device__ __forceinline__ void mma_product(float (&dot)[ROWS / 8][4],
+                                            const uint32_t (&own)[D / 16][4], mma_tile<D, ROWS> &y)
+{
+    shared_place place = mma_place(y, 0, false);
+    mma_clear(dot);
+    EQI_UNROLL
+    for (int c = 0; c < D / 16; c++) mma_product_step<D>(dot, own[c], place, c);
+}
+
+/* The same; own in shared memory, for kernels without registers for it */
+template <int D, int ROWS>
+__device__ __forceinline__ void mma_product_shared(float (&dot)[ROWS / 8][4],
+                                                   mma_tile<D, MMA_TILE> &x, mma_tile<D, ROWS> &y)
+{
+    shared_place place = mma_place(y, 0, false), own_place = mma_place(x, mma_row(), true);
+    mma_clear(dot);
+    EQI_UNROLL
+    for (int c = 0; c < D / 16; c++) {
+        uint32_t own[4];
+        load_matrices(own, own_place + 32 * c);
+        mma_product_step<D>(dot, own, place, c);
+    }
+}
+
+/* sum += weight x */
+template <int D, int ROWS>
+__device__ __forceinline__ void mma_gather(float (&sum)[D / 8][4],
+                                           const float (&weight)[ROWS / 8][4], mma_tile<D, ROWS> &x)
+{
+    shared_place place = mma_place(x, 0, true);
+    EQI_UNROLL
+    for (int k = 0; k < ROWS / 16; k++) {
+        const float(&low)[4] = weight[2 * k], (&high)[4] = weight[2 * k + 1];
+        uint32_t w[4] = {bf16_pair(low[0], low[1]), bf16_pair(low[2], low[3]),
+                         bf16_pair(high[0], high[1]), bf16_pair(high[2], high[3])};
+        EQI_UNROLL
+        for (int n = 0; n < D / 8; n += 2) {
+            uint32_t other[4];
+            load_turned(other, place + 16 * k * mma_pitch<D>() + 16 * n);
+            mma_add(sum[n], w, other[0], other[1]);
+            mma_add(sum[n + 1], w, other[2], other[3]);
+        }
+    }
+}
+
+/* Row r (0 or 1) of this lane, times a factor, into the view of the item. */
+template <int D>
+__device__ __forceinline__ void mma_store(const eqi_view &to, const att_item &at, int r,
+                                          const float (&sum)[D / 8][4], float factor)
+{
+    int64_t i = at.row + mma_lane_row() + 8 * r;
+    if (i >= to.shape[1]) return;
+    __nv_bfloat16 *row =
+        static_cast<__nv_bfloat16 *>(to.data) + at4(to, at.b, i, at.h, mma_lane_column());
+    EQI_UNROLL
+    for (int n = 0; n < D / 8; n++)
+        *reinterpret_cast<uint32_t *>(row + 8 * n) =
+            bf16_pair(sum[n][2 * r] * factor, sum[n][2 * r + 1] * factor);
+}
+
+/* Which of 8 n and 8 n + 1 after `first`, for n below N, have to do with `own`: bits 2 n and
+ * 2 n + 1. One is a query, the other a key. Not unrolled: it is for the few tiles that are not seen
+ * as a whole. */
+template <int N, bool OWN_IS_QUERY>
+__device__ __forceinline__ uint32_t mma_seen(const eqi_view &segments, const eqi_attention_desc &d,
+                                             int64_t b, int64_t own, int64_t first, int64_t queries,
+                                             int64_t keys)
+{
+    static_assert(2 * N <= 32, "a bit for each");
+    uint32_t seen = 0;
+    EQI_ROLLED
+    for (int n = 0; n < 2 * N; n++) {
+        int64_t other = first + n / 2 * 8 + n % 2;
+        int64_t i = OWN_IS_QUERY ? own : other, j = OWN_IS_QUERY ? other : own;
+        if (i < queries && j < keys && att_sees(segments, d, b, d.q_offset + i, j)) seen |= 1u << n;
+    }
+    return seen;
+}
+
+/* Do all queries of `rows` from `query` on see all of `count` keys from `key` on? */
+__device__ __forceinline__ bool mma_all_seen(const eqi_view &segments, const eqi_attention_desc &d,
+                                             int64_t query, int rows, int64_t queries, int64_t key,
+                                             int count, int64_t keys)
+{
+    int64_t low = d.q_offset + query, high = low + rows - 1;
+    return !segments.data && query + rows <= queries && key + count <= keys &&
+        (!(d.causal || d.window > 0) || key + count - 1 <= low) &&
+        (d.window <= 0 || high < d.window || key > high - d.window);
+}
+
+#endif

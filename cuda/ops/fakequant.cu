@@ -1,7 +1,10 @@
-/* fakequant: w [N, K], s and z [N, G] to w^ [N, K]. Bytes moved: 4 a weight read, 2 or 4 written.
+/* fakequant: w [N, K], s and z [N, G] to w^ [N, K]. Bytes needed and moved: 4 a weight read, 2 or 4
+ * written, and s and z; neighbouring threads read s and z once more, from the L1.
  * fakequant_bwd: 8 a weight read, 4 written (8 and 4 more with acc); without dw the reads alone. */
 #include "../groups.cuh"
+#include "../wide.cuh"
 
+/* Any group, any address. */
 __global__ void __launch_bounds__(EQI_BLOCK)
     fakequant_kernel(eqi_view what, eqi_view w, eqi_view s, eqi_view z, eqi_quant_desc q)
 {
@@ -13,9 +16,50 @@ __global__ void __launch_bounds__(EQI_BLOCK)
     }
 }
 
+/* Groups of whole blocks of 32, all contiguous: a thread makes 16 bytes of w^, all of one group. */
+template <eqi_dtype dtype>
+__global__ void __launch_bounds__(EQI_BLOCK)
+    fakequant_wide_kernel(typename element<dtype>::type *what, const float *w, const float *s,
+                          const float *z, int64_t pieces, eqi_quant_desc q)
+{
+    constexpr int n = WIDE<dtype>;
+    for (int64_t i = grid_first(); i < pieces; i += grid_step()) {
+        unsigned g = static_cast<unsigned>(i * n / 32) / static_cast<unsigned>(q.group / 32);
+        float step = q.clamp ? clamp(s[g], EQI_SCALE_MIN, EQI_SCALE_MAX) : s[g],
+              zero = clamp(rintf(z[g]), 0.0f, quant_top(q)), x[n];
+        get_wide<n>(x, w, i * n);
+        EQI_UNROLL
+        for (int j = 0; j < n; j++) x[j] = fake_quantize(x[j], step, zero, quant_top(q)).value;
+        put_wide(what, i * n, x);
+    }
+}
+
+template <eqi_dtype dtype>
+static eqat_status wide(eqi_ctx *ctx, const eqi_view *what, const eqi_view *w, const eqi_view *s,
+                        const eqi_view *z, const eqi_quant_desc *q)
+{
+    const int64_t pieces = eqi_cuda_count(w) / WIDE<dtype>;
+    return eqi_launch(ctx, "fakequant", fakequant_wide_kernel<dtype>, eqi_grid(pieces, EQI_BLOCK),
+                      EQI_BLOCK, 0, static_cast<typename element<dtype>::type *>(what->data),
+                      static_cast<const float *>(w->data), static_cast<const float *>(s->data),
+                      static_cast<const float *>(z->data), pieces, *q);
+}
+
+/* A tensor's blocks of 32 are counted in 32 bits. */
+static bool is_wide(const eqi_view *what, const eqi_view *w, const eqi_view *s, const eqi_view *z,
+                    const eqi_quant_desc *q)
+{
+    return q->group % 32 == 0 && eqi_cuda_count(w) / 32 <= UINT32_MAX && eqi_cuda_packs(what, 16) &&
+        eqi_cuda_packs(w, 16) && eqi_cuda_packs(s, 4) && eqi_cuda_packs(z, 4);
+}
+
 eqat_status eqi_cuda_fakequant(eqi_ctx *ctx, const eqi_view *what, const eqi_view *w,
                                const eqi_view *s, const eqi_view *z, const eqi_quant_desc *q)
 {
+    if (is_wide(what, w, s, z, q) && what->dtype == EQI_BF16)
+        return wide<EQI_BF16>(ctx, what, w, s, z, q);
+    if (is_wide(what, w, s, z, q) && what->dtype == EQI_F32)
+        return wide<EQI_F32>(ctx, what, w, s, z, q);
     return eqi_launch(ctx, "fakequant", fakequant_kernel, eqi_grid(eqi_cuda_count(w), EQI_BLOCK),
                       EQI_BLOCK, 0, *what, *w, *s, *z, *q);
 }

@@ -4,6 +4,7 @@
  * a read of the weight; of bwd_sz a write and a read of the gradient in F32. */
 #include "../launch.cuh"
 #include "../operand.h"
+#include "../packed_matvec.h"
 #include "../quant.cuh"
 #include "../reduce.cuh"
 
@@ -20,6 +21,8 @@ eqat_status eqi_cuda_packed_linear(eqi_ctx *ctx, const eqi_view *y, const eqi_vi
                                    const eqi_view *codes, const eqi_view *s, const eqi_view *z,
                                    const eqi_view *bias, const eqi_quant_desc *q)
 {
+    if (eqi_cuda_packed_matvec_fits(x, codes, s, z, q))
+        return eqi_cuda_packed_matvec(ctx, y, x, codes, s, z, bias, q);
     eqi_view what;
     EQI_CUDA_TRY(expand(ctx, &what, x->dtype, eqi_cuda_width(x), codes, s, z, q));
     return eqi_cuda_linear(ctx, y, x, &what, bias);

@@ -51,6 +51,20 @@ template <int bits, int n> __device__ __forceinline__ void drop_codes(code_block
     }
 }
 
+/* n codes that lie within a block of 32, from code `first` of the tensor on, the first of them
+ * lowest: 64 bits at most, in up to three words. */
+template <int n>
+__device__ __forceinline__ unsigned long long codes_from(const unsigned *codes, int bits,
+                                                         int64_t first)
+{
+    int in = static_cast<int>(first % 32) * bits, shift = in % 32;
+    const unsigned *word = codes + first / 32 * bits + in / 32;
+    unsigned long long held = word[0] >> shift;
+    if (shift + n * bits > 32) held |= static_cast<unsigned long long>(word[1]) << (32 - shift);
+    if (shift + n * bits > 64) held |= static_cast<unsigned long long>(word[2]) << (64 - shift);
+    return held;
+}
+
 /* A float of 2^23 and a code in its last bits: 2^23 + code. What is taken from it is exact. */
 constexpr unsigned EQI_CODE_BASE = 0x4b000000u;
 
@@ -71,9 +85,14 @@ __device__ __forceinline__ code_terms terms_of(const eqi_view &s, const eqi_view
             static_cast<const float *>(s.data)[at]};
 }
 
+/* code - z', and w^ */
+__device__ __forceinline__ float offset_of(unsigned code, const code_terms &t)
+{
+    return __fsub_rn(__uint_as_float(EQI_CODE_BASE | code), t.below);
+}
 __device__ __forceinline__ float value_of(unsigned code, const code_terms &t)
 {
-    return __fmul_rn(__fsub_rn(__uint_as_float(EQI_CODE_BASE | code), t.below), t.scale);
+    return __fmul_rn(offset_of(code, t), t.scale);
 }
 
 #endif

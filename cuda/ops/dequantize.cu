@@ -15,20 +15,6 @@ __global__ void __launch_bounds__(EQI_BLOCK)
     }
 }
 
-/* n codes that lie within a block of 32, from code `first` of the tensor on, the first of them
- * lowest: 64 bits at most, in up to three words. */
-template <int n>
-__device__ __forceinline__ unsigned long long codes_from(const unsigned *codes, int bits,
-                                                         int64_t first)
-{
-    int in = static_cast<int>(first % 32) * bits, shift = in % 32;
-    const unsigned *word = codes + first / 32 * bits + in / 32;
-    unsigned long long held = word[0] >> shift;
-    if (shift + n * bits > 32) held |= static_cast<unsigned long long>(word[1]) << (32 - shift);
-    if (shift + n * bits > 64) held |= static_cast<unsigned long long>(word[2]) << (64 - shift);
-    return held;
-}
-
 /* Groups of whole blocks of 32, all contiguous: a thread makes 16 bytes of w^, all of one group.
  * known: the number of bits, 0 where only q has it. */
 template <int known, eqi_dtype dtype>

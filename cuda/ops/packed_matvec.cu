@@ -115,7 +115,7 @@ __device__ __forceinline__ void leave(float *to, const float (*sum)[R], int lane
 /* y[R, N] = x[R, K] w^[N, K]^T + bias[N]. `lanes` threads, a power of two, share SHARE rows of the
  * weight: each takes every lanes-th block of 32 inputs. */
 template <int bits, int R, eqi_dtype dtype>
-__global__ void __launch_bounds__(BLOCK)
+__global__ void __launch_bounds__(BLOCK, R > 2 ? 2 : 4)
     packed_matvec_kernel(eqi_view y, eqi_view x, eqi_view codes, eqi_view s, eqi_view z,
                          eqi_view bias, eqi_quant_desc q, int lanes)
 {

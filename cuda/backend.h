@@ -155,6 +155,17 @@ inline int64_t eqi_cuda_stride(const eqi_view *v)
 {
     return v->ndim > 1 ? v->stride[v->ndim - 2] : eqi_cuda_width(v);
 }
+/* Contiguous, and at an address that `alignment` divides? Kernels that read or write several
+ * elements at once need it of their arguments. */
+inline bool eqi_cuda_packs(const eqi_view *v, size_t alignment)
+{
+    int64_t stride = 1;
+    for (int d = v->ndim - 1; d >= 0; d--) {
+        if (v->shape[d] > 1 && v->stride[d] != stride) return false;
+        stride *= v->shape[d];
+    }
+    return reinterpret_cast<uintptr_t>(v->data) % alignment == 0;
+}
 inline size_t eqi_cuda_size(eqi_dtype dtype)
 {
     switch (dtype) {

@@ -23,11 +23,14 @@ __device__ __forceinline__ float quant_scale(const eqi_view &s, const eqi_quant_
 {
     return get(s, at(s, n, k / q.group));
 }
+__device__ __forceinline__ float clamped_scale(float s, const eqi_quant_desc &q)
+{
+    return q.clamp ? clamp(s, EQI_SCALE_MIN, EQI_SCALE_MAX) : s;
+}
 __device__ __forceinline__ float quant_scale_clamped(const eqi_view &s, const eqi_quant_desc &q,
                                                      int64_t n, int64_t k)
 {
-    float x = quant_scale(s, q, n, k);
-    return q.clamp ? clamp(x, EQI_SCALE_MIN, EQI_SCALE_MAX) : x;
+    return clamped_scale(quant_scale(s, q, n, k), q);
 }
 
 struct fake {

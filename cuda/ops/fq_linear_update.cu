@@ -4,6 +4,7 @@
  * once more, to see whether they are finite. */
 #include "../adamw.cuh"
 #include "../groups.cuh"
+#include "../wide.cuh"
 
 /* Of the gradient of the weight, at a time. */
 constexpr int64_t CHUNK_BYTES = static_cast<int64_t>(64) << 20;
@@ -72,6 +73,52 @@ __global__ void __launch_bounds__(EQI_BLOCK)
     if (threadIdx.x == 0) c.squares[blockIdx.x] = squares;
 }
 
+/* Where a chunk begins in each tensor; ds and dz may be NULL. */
+struct update_parts {
+    float *w, *m, *v, *ds, *dz;
+    const float *s, *z;
+};
+
+/* The same of groups with teams. */
+__global__ void __launch_bounds__(EQI_BLOCK)
+    fq_linear_update_wide_kernel(update_parts u, update_chunk c, int64_t weights, const int *spoilt,
+                                 eqi_quant_desc q, adamw_terms t)
+{
+    const bool bad = *spoilt;
+    double squares = 0.0;
+    for (int64_t i = first_group(); i * EQI_WARP_WEIGHTS < weights; i += group_step()) {
+        const int64_t at = i * EQI_WARP_WEIGHTS + lane() * 4, g = team_group(at, q);
+        const bool there = at < weights;
+        float sum_s = bad ? NAN : 0.0f, sum_z = sum_s;
+        if (there && !bad) {
+            float step = clamped_scale(u.s[g], q), zero = clamp(rintf(u.z[g]), 0.0f, quant_top(q)),
+                  grad[4], w[4], m[4], v[4];
+            get_wide<4>(grad, c.dw, at);
+            get_wide<4>(w, u.w, at);
+            get_wide<4>(m, u.m, at);
+            get_wide<4>(v, u.v, at);
+            EQI_UNROLL
+            for (int j = 0; j < 4; j++) {
+                fake_gradient d = fake_backward(grad[j], w[j], step, zero, quant_top(q));
+                sum_s += d.ds;
+                sum_z += d.dz;
+                squares += static_cast<double>(d.dw) * static_cast<double>(d.dw);
+                adamw_step(&w[j], &m[j], &v[j], d.dw, t);
+            }
+            put_wide(u.w, at, w);
+            put_wide(u.m, at, m);
+            put_wide(u.v, at, v);
+        }
+        sum_s = team_sum(sum_s, q);
+        sum_z = team_sum(sum_z, q);
+        if (!there || !leads_team(q)) continue;
+        if (u.ds) u.ds[g] = sum_s;
+        if (u.dz) u.dz[g] = sum_z;
+    }
+    squares = block_sum(squares, block_memory<update_sums>()->part);
+    if (threadIdx.x == 0) c.squares[blockIdx.x] = squares;
+}
+
 __global__ void __launch_bounds__(EQI_BLOCK)
     update_end_kernel(eqi_view squares, const double *part, int64_t parts, const int *spoilt)
 {
@@ -114,9 +161,10 @@ static int64_t chunk_rows(const eqi_view *w)
     return smaller(fit, eqi_cuda_rows(w));
 }
 
-static unsigned chunk_grid(const eqi_view *w, const eqi_quant_desc *q, int64_t rows)
+static unsigned chunk_grid(const eqi_view *w, const eqi_quant_desc *q, int64_t rows, bool wide)
 {
-    unsigned blocks = eqi_grid(rows * (eqi_cuda_width(w) / q->group), EQI_BLOCK_GROUPS);
+    unsigned blocks = wide ? eqi_team_grid(rows * eqi_cuda_width(w))
+                           : eqi_grid(rows * (eqi_cuda_width(w) / q->group), EQI_BLOCK_GROUPS);
     return static_cast<unsigned>(smaller(blocks, CHUNK_BLOCKS));
 }
 
@@ -140,6 +188,20 @@ static eqat_status take(eqi_ctx *ctx, update_memory *memory, const eqi_view *w)
     return EQAT_OK;
 }
 
+static bool is_wide(const eqi_update *u, const eqi_view *ds, const eqi_view *dz, const eqi_view *w,
+                    const eqi_view *s, const eqi_view *z, const eqi_quant_desc *q)
+{
+    return eqi_has_teams(q) && eqi_cuda_width(w) % q->group == 0 && eqi_cuda_packs(w, 16) &&
+        eqi_cuda_packs(&u->m, 16) && eqi_cuda_packs(&u->v, 16) && eqi_cuda_packs(s, 4) &&
+        eqi_cuda_packs(z, 4) && (!ds || eqi_cuda_packs(ds, 4)) && (!dz || eqi_cuda_packs(dz, 4));
+}
+
+/* From element `first` of a tensor on; NULL stays. */
+static float *from(const eqi_view *v, int64_t first)
+{
+    return v ? static_cast<float *>(v->data) + first : nullptr;
+}
+
 eqat_status eqi_cuda_fq_linear_update(eqi_ctx *ctx, const eqi_update *u, const eqi_view *ds,
                                       const eqi_view *dz, const eqi_view *dy, const eqi_view *x,
                                       const eqi_view *w, const eqi_view *s, const eqi_view *z,
@@ -151,16 +213,27 @@ eqat_status eqi_cuda_fq_linear_update(eqi_ctx *ctx, const eqi_update *u, const e
                             u->squares));
     EQI_CUDA_TRY(look(ctx, memory.spoilt, dy));
     EQI_CUDA_TRY(look(ctx, memory.spoilt, x));
+    const bool wide = is_wide(u, ds, dz, w, s, z, q);
+    const int64_t width = eqi_cuda_width(w);
     int64_t all = eqi_cuda_rows(w), step = chunk_rows(w), parts = 0;
     for (int64_t first = 0; first < all; first += step) {
         int64_t rows = smaller(step, all - first);
-        unsigned grid = chunk_grid(w, q, rows);
+        unsigned grid = chunk_grid(w, q, rows, wide);
         update_chunk c = {memory.dw, first, rows, memory.part + parts};
         EQI_CUDA_TRY(product(ctx, memory.dw, first, rows, dy, x));
-        EQI_CUDA_TRY(eqi_launch(ctx, "fq_linear_update", fq_linear_update_kernel, grid, EQI_BLOCK,
-                                sizeof(update_sums), *w, u->m, u->v, eqi_or_none(ds),
-                                eqi_or_none(dz), *s, *z, c, memory.spoilt, *q,
-                                eqi_adamw_terms(&u->d)));
+        const int64_t weight = first * width, group = first * (width / q->group);
+        update_parts at = {from(w, weight), from(&u->m, weight), from(&u->v, weight),
+                           from(ds, group), from(dz, group),     from(s, group),
+                           from(z, group)};
+        if (wide)
+            EQI_CUDA_TRY(eqi_launch(ctx, "fq_linear_update", fq_linear_update_wide_kernel, grid,
+                                    EQI_BLOCK, sizeof(update_sums), at, c, rows * width,
+                                    memory.spoilt, *q, eqi_adamw_terms(&u->d)));
+        else
+            EQI_CUDA_TRY(eqi_launch(ctx, "fq_linear_update", fq_linear_update_kernel, grid,
+                                    EQI_BLOCK, sizeof(update_sums), *w, u->m, u->v, eqi_or_none(ds),
+                                    eqi_or_none(dz), *s, *z, c, memory.spoilt, *q,
+                                    eqi_adamw_terms(&u->d)));
         parts += grid;
     }
     return eqi_launch(ctx, "fq_linear_update", update_end_kernel, 1, EQI_BLOCK, sizeof(update_sums),

@@ -41,8 +41,10 @@ static void again(suite *s, const void *p)
 static void fakequant(suite *s)
 {
     for (int i = 0; i < s->cases * 3; i++) {
-        int64_t out = suite_pick(s, 1, 9), in = odd_size(s, 257);
+        bool whole = suite_coin(s);
+        int64_t out = suite_pick(s, 1, 9), in = whole ? 32 * suite_pick(s, 1, 9) : odd_size(s, 257);
         params p = random_params(s, in);
+        if (whole) p.q.group = whole_group(s, in);
         bool wide = s->b->f64 && i % 4 == 0;
         eqi_dtype dtype = wide ? EQI_F64 : EQI_F32,
                   what = wide ? EQI_F64
@@ -131,8 +133,11 @@ static arg *gradient(suite *s, const char *name, bool present, bool acc, eqi_dty
 static void fakequant_bwd(suite *s)
 {
     for (int i = 0; i < s->cases * 3; i++) {
-        int64_t out = suite_pick(s, 1, 9), in = odd_size(s, 257), groups;
+        bool whole = suite_coin(s);
+        int64_t out = suite_pick(s, 1, 9), in = whole ? 32 * suite_pick(s, 1, 9) : odd_size(s, 257),
+                groups;
         params p = random_params(s, in);
+        if (whole) p.q.group = whole_group(s, in);
         eqi_dtype dtype = s->b->f64 && i % 4 == 0 ? EQI_F64 : EQI_F32;
         int which = (int)suite_pick(s, 1, 7);
         bool alias = (which & 1) && !p.acc && suite_coin(s);

@@ -7,7 +7,13 @@ static linear_case draw(suite *s)
     p.q = (eqi_quant_desc){
         .bits = (int)suite_pick(s, 2, 8), .group = random_group(s, p.in), .clamp = suite_coin(s)};
     p.dtype = suite_compute_dtype(s);
-    if (suite_pick(s, 0, 9)) return p;
+    int kind = (int)suite_pick(s, 0, 9);
+    if (kind < 5) return p;
+    if (kind < 9) { /* groups as models have them */
+        p.q.group = (int64_t[]){32, 64, 128, 96}[suite_pick(s, 0, 3)];
+        p.in = p.q.group * suite_pick(s, 1, 3);
+        return p;
+    }
     /* Several groups in a row, none of them within a tile. */
     p.out = suite_pick(s, 1, 9);
     p.q.group = suite_pick(s, 257, 300);

@@ -11,7 +11,19 @@ static linear_case draw(suite *s)
         .bits = (int)suite_pick(s, 2, 8), .group = random_group(s, p.in), .clamp = suite_coin(s)};
     p.zeros = suite_coin(s) ? EQI_U8 : suite_master_dtype(dtype);
     p.dtype = dtype;
-    if (suite_pick(s, 0, 9)) return p;
+    int kind = (int)suite_pick(s, 0, 9);
+    if (kind < 4) return p;
+    if (kind < 9) {
+        /* Few rows of x and groups as models have them, for what a backend does without a weight
+         * in memory. */
+        static const int64_t rows[] = {1, 2, 3, 7, 16}, groups[] = {32, 64, 96, 128};
+        if (p.rows) p.rows = rows[suite_pick(s, 0, 4)];
+        p.q.bits = (int)suite_pick(s, 2, 4);
+        p.q.group = groups[suite_pick(s, 0, 3)];
+        p.in = p.q.group * suite_pick(s, 1, 17);
+        p.out = suite_pick(s, 1, 40);
+        return p;
+    }
     /* Several groups in a row, none of them within a tile. */
     p.out = suite_pick(s, 1, 9);
     p.q.group = 288;
@@ -39,11 +51,11 @@ static void weight_arguments(suite *s, const linear_case *p)
 /* q - z' of weight i, from the arguments that begin at `codes` */
 static double offset_of(const suite *s, int codes, const linear_case *p, int64_t i)
 {
-    int64_t words = p->in / 32 * p->q.bits;
     double top = (double)((1 << p->q.bits) - 1);
-    uint32_t row[27 * 8];
-    for (int64_t j = 0; j < words; j++) row[j] = (uint32_t)s->arg[codes].in[i / p->in * words + j];
-    return (double)plain_unpack(row, i % p->in, p->q.bits) -
+    uint32_t block[8];
+    for (int j = 0; j < p->q.bits; j++)
+        block[j] = (uint32_t)s->arg[codes].in[i / 32 * p->q.bits + j];
+    return (double)plain_unpack(block, i % 32, p->q.bits) -
         fmin(fmax(rint(s->arg[codes + 2].in[group_of(p, i)]), 0.0), top);
 }
 
@@ -74,6 +86,24 @@ static eqat_status call(const eqi_backend *b, eqi_ctx *ctx, const eqi_view *cons
 }
 
 static void packed_linear(suite *s) { forward_cases(s, &packed, call); }
+
+/* The widths of models: long rows, and many. */
+static void packed_linear_known(suite *s)
+{
+    static const linear_case sizes[] = {
+        {.rows = 1, .out = 64, .in = 4096, .q = {2, 64, false}, .dtype = EQI_BF16},
+        {.rows = 2, .out = 1024, .in = 128, .q = {3, 128, false}, .dtype = EQI_F32},
+        {.rows = 7, .out = 4096, .in = 64, .q = {4, 32, false}, .dtype = EQI_BF16},
+        {.rows = 16, .out = 64, .in = 4096, .q = {2, 128, false}, .dtype = EQI_BF16},
+    };
+    for (size_t i = 0; i < EQI_COUNT(sizes); i++) {
+        linear_case p = sizes[i];
+        p.form = &packed;
+        p.zeros = i % 2 ? EQI_F32 : EQI_U8;
+        p.present = i % 2;
+        forward_case(s, &p, call);
+    }
+}
 
 static void bench(suite *s) { bench_cases(s, &packed, 0, forward_arguments, call); }
 
@@ -145,7 +175,7 @@ static void packed_linear_bwd_sz(suite *s)
 static void bench_sz(suite *s) { bench_cases(s, &packed, 0, step_case, call_sz); }
 
 const kernel_check check_packed_linear[] = {
-    {"packed_linear", packed_linear, NULL, bench},
+    {"packed_linear", packed_linear, packed_linear_known, bench},
     {"packed_linear_bwd_x", packed_linear_bwd_x, NULL, bench_x},
     {"packed_linear_bwd_sz", packed_linear_bwd_sz, NULL, bench_sz},
     {0},

@@ -141,6 +141,7 @@ static void dequantize(suite *s)
         int64_t out = suite_pick(s, 1, 9), in = packed_size(s);
         eqi_quant_desc q = {
             .bits = 2 + i % 7, .group = random_group(s, in), .clamp = suite_coin(s)};
+        if (suite_coin(s)) q.group = whole_group(s, in);
         bool wide = s->b->f64 && i % 5 == 0;
         eqi_dtype dtype = wide ? EQI_F64 : EQI_F32,
                   what = wide ? EQI_F64

@@ -189,6 +189,14 @@ int64_t random_group(suite *s, int64_t in)
     return divisors[suite_pick(s, 0, n - 1)];
 }
 
+int64_t whole_group(suite *s, int64_t in)
+{
+    int64_t g;
+    do g = 32 * suite_pick(s, 1, in / 32);
+    while (in % g);
+    return g;
+}
+
 typedef struct known {
     suite_call call;
     const void *params;

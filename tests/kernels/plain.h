@@ -41,6 +41,8 @@ int plain_unpack(const uint32_t *row, int64_t i, int bits);
  * its clamps. */
 void arg_weight(suite *s, arg *w, arg *step, arg *zero, const eqi_quant_desc *q, bool wild);
 int64_t random_group(suite *s, int64_t in);
+/* The same of whole blocks of 32; `in` is so, too. */
+int64_t whole_group(suite *s, int64_t in);
 
 /* A case whose outputs, one after the other, are known by hand. */
 void known_run(suite *s, suite_call call, const void *params, const double *expected);

@@ -64,15 +64,20 @@ static void forward_again(suite *s, const void *params)
     free(w);
 }
 
+void forward_case(suite *s, const linear_case *p, suite_call call)
+{
+    begin_case(s, p, flavour_name(p->flavour));
+    forward_arguments(s, p);
+    suite_run(s, call, forward_again, p);
+}
+
 void forward_cases(suite *s, const weight_form *form, suite_call call)
 {
     for (int i = 0; i < s->cases * 2; i++) {
         linear_case p = draw_case(s, form);
         p.flavour = (flavour)suite_pick(s, 0, FLAVOURS - 1);
         p.present = suite_coin(s);
-        begin_case(s, &p, flavour_name(p.flavour));
-        forward_arguments(s, &p);
-        suite_run(s, call, forward_again, &p);
+        forward_case(s, &p, call);
     }
 }
 

@@ -43,6 +43,7 @@ void gradient_argument(suite *s, const linear_case *p, const char *name, bool pr
 /* y, x, weight, bias; and dx, dy, weight */
 void forward_arguments(suite *s, const linear_case *p);
 void bwd_x_arguments(suite *s, const linear_case *p);
+void forward_case(suite *s, const linear_case *p, suite_call call);
 void forward_cases(suite *s, const weight_form *form, suite_call call);
 void bwd_x_cases(suite *s, const weight_form *form, suite_call call);
 /* Each of form->benched in f32 and in bf16. */

@@ -39,6 +39,32 @@ enum eqi_cuda_slot {
 
 struct eqi_cuda_plans; /* of matmul.cpp */
 
+/* ---- pinned memory of the host (pinned.cpp) ---- */
+#ifndef EQI_CUDA_STAGES
+#define EQI_CUDA_STAGES 32
+#define EQI_CUDA_STAGE_BYTES (size_t{8} << 20)
+#endif
+
+/* Bytes on their way to the device; full ones wait in a ring for `left`. */
+struct eqi_cuda_stage {
+    unsigned char *data;
+    cudaEvent_t left; /* behind the last copy out of it */
+};
+
+/* A download that nobody waits for yet. */
+struct eqi_cuda_late {
+    uint64_t ticket; /* 0: none */
+    void *dst;
+    size_t n;
+    cudaEvent_t arrived;
+};
+
+/* What it brings, in pinned memory. */
+struct eqi_cuda_cargo {
+    eqi_trouble trouble;
+    unsigned char bytes[EQI_LATE_BYTES];
+};
+
 struct eqi_cuda {
     int device;
     char name[32]; /* "cuda:0" */
@@ -52,6 +78,13 @@ struct eqi_cuda {
     eqi_cuda_plans *plans;
     eqi_trouble *trouble;  /* on the device */
     eqi_trouble *reported; /* in pinned memory */
+    eqi_cuda_stage stages[EQI_CUDA_STAGES];
+    int stage_count, stage; /* how many there are; the one that fills */
+    size_t filled;
+    eqi_cuda_late late[EQI_LATE_COUNT];
+    eqi_cuda_cargo *cargo; /* [EQI_LATE_COUNT], NULL before the first */
+    uint64_t ticket;       /* the last */
+    uint64_t told;         /* tickets up to here may bring a report that was told already */
     size_t used, peak;
     uint64_t limit; /* of used; 0: none */
     struct {
@@ -80,6 +113,11 @@ eqat_status eqi_cuda_ready(eqi_ctx *ctx);
 eqat_status eqi_cuda_check(eqi_ctx *ctx, const char *what, cudaError_t error);
 /* Waits for the stream; then what kernels have reported, and faults. */
 eqat_status eqi_cuda_wait(eqi_ctx *ctx);
+
+/* What a copy of the report says, once. */
+eqat_status eqi_cuda_told(eqi_ctx *ctx, const eqi_trouble *reported);
+/* pinned.cpp: gives all of it back, once the stream is done. */
+void eqi_cuda_pinned_close(eqi_ctx *ctx);
 
 /* memory.cpp: *out of at least `size` bytes, aligned to 256. */
 eqat_status eqi_cuda_scratch(eqi_ctx *ctx, eqi_cuda_slot slot, size_t size, void **out);

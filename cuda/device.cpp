@@ -141,6 +141,7 @@ void eqi_cuda_close(eqi_ctx *ctx)
         eqi_cuda_give(ctx, cuda->trouble, sizeof(eqi_trouble));
         if (cuda->stream) {
             (void)cudaStreamSynchronize(cuda->stream);
+            eqi_cuda_pinned_close(ctx);
             if (cuda->own_stream) (void)cudaStreamDestroy(cuda->stream);
         }
         if (cuda->reported) (void)cudaFreeHost(cuda->reported);
@@ -209,9 +210,16 @@ eqat_status eqi_cuda_wait(eqi_ctx *ctx)
                                 cudaMemcpyAsync(cuda->reported, cuda->trouble, sizeof(eqi_trouble),
                                                 cudaMemcpyDeviceToHost, cuda->stream)));
     EQI_CUDA_TRY(eqi_cuda_check(ctx, "a kernel or copy", cudaStreamSynchronize(cuda->stream)));
-    if (!cuda->reported->claimed) return EQAT_OK;
+    return eqi_cuda_told(ctx, cuda->reported);
+}
+
+eqat_status eqi_cuda_told(eqi_ctx *ctx, const eqi_trouble *reported)
+{
+    eqi_cuda *cuda = eqi_cuda_of(ctx);
+    if (!reported->claimed) return EQAT_OK;
+    cuda->told = cuda->ticket;
     EQI_CUDA_TRY(
         eqi_cuda_check(ctx, "cudaMemsetAsync",
                        cudaMemsetAsync(cuda->trouble, 0, sizeof(eqi_trouble), cuda->stream)));
-    return complain(ctx, cuda->reported);
+    return complain(ctx, reported);
 }

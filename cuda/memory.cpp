@@ -88,26 +88,6 @@ eqat_status eqi_cuda_scratch(eqi_ctx *ctx, eqi_cuda_slot slot, size_t size, void
     return EQAT_OK;
 }
 
-/* Copies from pageable memory have read it on return, those from pinned memory need not. */
-static bool is_pinned(const void *p)
-{
-    cudaPointerAttributes a;
-    if (cudaPointerGetAttributes(&a, p) == cudaSuccess) return a.type != cudaMemoryTypeUnregistered;
-    (void)cudaGetLastError();
-    return false;
-}
-
-eqat_status eqi_cuda_upload(eqi_ctx *ctx, void *dst, const void *src, size_t n)
-{
-    eqi_cuda *cuda = eqi_cuda_of(ctx);
-    EQI_CUDA_TRY(eqi_cuda_ready(ctx));
-    if (!n) return EQAT_OK;
-    EQI_CUDA_TRY(
-        eqi_cuda_check(ctx, "cudaMemcpyAsync",
-                       cudaMemcpyAsync(dst, src, n, cudaMemcpyHostToDevice, cuda->stream)));
-    return is_pinned(src) ? eqi_cuda_wait(ctx) : EQAT_OK;
-}
-
 eqat_status eqi_cuda_download(eqi_ctx *ctx, void *dst, const void *src, size_t n)
 {
     eqi_cuda *cuda = eqi_cuda_of(ctx);

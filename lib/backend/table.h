@@ -22,7 +22,7 @@
 #include "base/dtype.h"
 #include "eqat/status.h"
 
-#define EQI_BACKEND_VERSION 2u
+#define EQI_BACKEND_VERSION 3u
 
 typedef struct eqat_context eqi_ctx;
 typedef struct eqi_backend eqi_backend;
@@ -118,6 +118,16 @@ typedef eqat_status eqi_memory_fn(eqi_ctx *ctx, eqi_memory *out);
 typedef void eqi_reset_peak_fn(eqi_ctx *ctx);
 /* Can kernels read and write memory that starts at p? */
 typedef bool eqi_reaches_fn(eqi_ctx *ctx, const void *p);
+
+/* A download of at most EQI_LATE_BYTES that waits for nothing: of what src is behind all that was
+ * asked for before. dst is filled when arrive has returned for the ticket; it waits for no more
+ * than that, and tells what failed up to there. A ticket arrives at most once, and before
+ * EQI_LATE_COUNT more of them are asked for. */
+#define EQI_LATE_COUNT 16
+#define EQI_LATE_BYTES 4096
+typedef eqat_status eqi_download_late_fn(eqi_ctx *ctx, void *dst, const void *src, size_t n,
+                                         uint64_t *ticket);
+typedef eqat_status eqi_arrive_fn(eqi_ctx *ctx, uint64_t ticket);
 
 /* ---- element-wise; any strides ---- */
 typedef eqat_status eqi_fill_fn(eqi_ctx *ctx, const eqi_view *y, double value); /* any dtype */
@@ -344,8 +354,8 @@ typedef eqat_status eqi_adamw_fn(eqi_ctx *ctx, const eqi_view *p, const eqi_view
 /* clang-format off */
 #define EQI_BACKEND_ENTRIES(X) \
     X(open) X(close) X(alloc) X(free) X(upload) X(download) \
-    X(synchronize) X(memory) X(reset_peak) X(reaches) X(fill) X(copy) X(axpby) X(mul) \
-    X(scale_by) X(ratio) X(embedding) X(embedding_bwd) X(linear) X(linear_bwd_x) \
+    X(download_late) X(arrive) X(synchronize) X(memory) X(reset_peak) X(reaches) X(fill) X(copy) \
+    X(axpby) X(mul) X(scale_by) X(ratio) X(embedding) X(embedding_bwd) X(linear) X(linear_bwd_x) \
     X(linear_bwd_w) X(bias_bwd) X(fakequant) X(fakequant_bwd) X(fq_linear) X(fq_linear_bwd_x) \
     X(fq_linear_bwd_w) X(fq_linear_update) X(dequantize) X(packed_linear) \
     X(packed_linear_bwd_x) X(packed_linear_bwd_sz) X(quantize) X(init_minmax) X(init_mse) \

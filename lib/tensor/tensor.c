@@ -312,6 +312,19 @@ eqat_status eqi_tensor_download(const eqi_tensor *t, void *dst, size_t n)
     return eqi_tensor_download_part(t, 0, dst, n);
 }
 
+eqat_status eqi_tensor_download_late(const eqi_tensor *t, void *dst, size_t n, uint64_t *ticket)
+{
+    *ticket = 0; /* it is there already */
+    EQI_RETURN_IF(check_whole(t, "download", n));
+    if (n > EQI_LATE_BYTES) return eqi_tensor_download_part(t, 0, dst, n);
+    return t->ctx->backend->download_late(t->ctx, dst, t->v.data, n, ticket);
+}
+
+eqat_status eqi_tensor_arrive(eqi_ctx *ctx, uint64_t ticket)
+{
+    return ticket ? ctx->backend->arrive(ctx, ticket) : EQAT_OK;
+}
+
 eqat_status eqi_tensor_floats(const eqi_tensor *t, float **out)
 {
     const size_t n = (size_t)eqi_view_count(&t->v) * sizeof **out;

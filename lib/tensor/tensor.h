@@ -53,6 +53,10 @@ eqat_status eqi_tensor_transpose(eqi_tensor *t, eqi_tensor **out, int a, int b);
  * stream, and download waits. */
 eqat_status eqi_tensor_upload(eqi_tensor *t, const void *src, size_t n);
 eqat_status eqi_tensor_download(const eqi_tensor *t, void *dst, size_t n);
+/* A download of a few numbers that are wanted later, as they are now, without a wait for them: dst
+ * is filled when arrive has returned, which is to come before EQI_LATE_COUNT more of these. */
+eqat_status eqi_tensor_download_late(const eqi_tensor *t, void *dst, size_t n, uint64_t *ticket);
+eqat_status eqi_tensor_arrive(eqi_ctx *ctx, uint64_t ticket);
 /* F32 of any count, new, to go with eqi_free; NULL after a failure. */
 eqat_status eqi_tensor_floats(const eqi_tensor *t, float **out);
 /* The same for bytes [offset, offset + n) of t. */

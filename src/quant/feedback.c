@@ -10,6 +10,7 @@
 #define BLOCK EQI_FACTOR_BLOCK
 #define ROWS 16 /* of a task */
 #define DAMPING 0.01
+#define PIECE ((size_t)16 << 20) /* bytes of moments on the host at a time */
 
 /* ---- the factor ---- */
 
@@ -52,24 +53,31 @@ static eqat_status sort(const eqi_tensor *moments, int64_t k, int64_t *order, do
     return st;
 }
 
-/* Row by row: at many inputs the host has no room for all moments twice. */
+/* Pieces of rows: at many inputs the host has no room for all moments twice, and a device that is
+ * asked row by row waits for the host most of the time. */
 static eqat_status damped(const eqi_tensor *moments, const int64_t *order, double mean,
                           eqi_tensor *to)
 {
     eqi_ctx *ctx = eqi_tensor_ctx(to);
     const int64_t k = to->v.shape[1];
     const size_t row = (size_t)k * sizeof(float);
-    float *from = eqi_alloc(ctx, 2 * row, "error feedback");
-    if (!from) return EQAT_OUT_OF_MEMORY;
-    float *put = from + k;
-    eqat_status st = EQAT_OK;
-    for (int64_t i = 0; i < k && st == EQAT_OK; i++) {
-        st = eqi_tensor_download_part(moments, (size_t)order[i] * row, from, row);
-        if (st != EQAT_OK) break;
-        for (int64_t j = 0; j < k; j++) put[j] = from[order[j]];
-        put[i] = (float)((double)put[i] + DAMPING * mean);
-        st = eqi_tensor_upload_part(to, (size_t)i * row, put, row);
+    const int64_t most = row < PIECE ? (int64_t)(PIECE / row) : 1, piece = k < most ? k : most;
+    float *from = eqi_alloc(ctx, (size_t)(piece + 1) * row, "error feedback");
+    int64_t *place = from ? eqi_alloc(ctx, (size_t)k * sizeof *place, "error feedback") : NULL;
+    eqat_status st = place ? EQAT_OK : EQAT_OUT_OF_MEMORY;
+    for (int64_t i = 0; i < k && st == EQAT_OK; i++) place[order[i]] = i;
+    for (int64_t first = 0; first < k && st == EQAT_OK; first += piece) {
+        const int64_t n = k - first < piece ? k - first : piece;
+        float *put = from + piece * k;
+        st = eqi_tensor_download_part(moments, (size_t)first * row, from, (size_t)n * row);
+        for (int64_t r = 0; r < n && st == EQAT_OK; r++) {
+            const int64_t i = place[first + r];
+            for (int64_t j = 0; j < k; j++) put[j] = from[r * k + order[j]];
+            put[i] = (float)((double)put[i] + DAMPING * mean);
+            st = eqi_tensor_upload_part(to, (size_t)i * row, put, row);
+        }
     }
+    eqi_free(ctx, place);
     eqi_free(ctx, from);
     return st;
 }

@@ -179,17 +179,21 @@ eqat_status eqi_block_ap_take_step(eqat_block_ap *job, int64_t epoch, int64_t st
     EQI_RETURN_IF(eqi_check_cancel(job->ctx));
     EQI_RETURN_IF(eqi_block_ap_enter_stage(job, epoch));
     eqi_tensor *device_loss;
+    float value = 0;
+    uint64_t ticket = 0;
     eqi_tape_set_recording(job->tape, true);
     eqat_status st = batch_loss(job, epoch, step * batch, least(batch, job->train - step * batch),
                                 job->train, step, &device_loss);
+    /* The device has all of the way back to do when its loss is waited for. */
+    if (st == EQAT_OK && loss)
+        st = eqi_tensor_download_late(device_loss, &value, sizeof value, &ticket);
     if (st == EQAT_OK)
         st = update(job, step, device_loss);
     else
         eqi_tape_clear(job->tape);
     if (st == EQAT_OK) job->taken = epoch * eqat_block_ap_steps(job) + step + 1;
-    float value = 0;
-    if (st == EQAT_OK && loss) st = eqi_tensor_download(device_loss, &value, sizeof value);
     eqi_tensor_unref(device_loss);
+    if (st == EQAT_OK) st = eqi_tensor_arrive(job->ctx, ticket);
     if (st == EQAT_OK && loss) *loss = (double)value;
     return st;
 }

@@ -294,6 +294,8 @@ static eqat_status set_up(eqat_e2e_qp *job)
     job->model->job = EQI_JOB_E2E_QP; /* a job with a tape gives it back */
     EQI_RETURN_IF(eqi_tensor_create(job->ctx, &job->losses, EQI_F32, 2, shape));
     EQI_RETURN_IF(eqi_tensor_fill(job->losses, NAN));
+    job->row = eqi_alloc(job->ctx, (size_t)shape[1] * sizeof *job->row, "the losses of a step");
+    if (!job->row) return EQAT_OUT_OF_MEMORY;
     job->reports =
         eqi_alloc(job->ctx, (size_t)shape[0] * sizeof *job->reports, "the losses of steps");
     if (!job->reports) return EQAT_OUT_OF_MEMORY;
@@ -337,6 +339,7 @@ static void unref(void *handle)
     eqi_tape_free(job->tape);
     eqi_tensor_unref(job->losses);
     eqi_free(ctx, job->trained);
+    eqi_free(ctx, job->row);
     eqi_samples_release(&job->input);
     eqi_e2e_qp_drop_teacher(job);
     eqi_free(ctx, job->numbers);
@@ -454,6 +457,46 @@ eqat_status eqi_e2e_qp_check_loss(const eqat_e2e_qp *job, int64_t step, double l
                     (long long)step, isnan(loss) ? "nan" : "infinite");
 }
 
+static eqat_status ask_row(eqat_e2e_qp *job, int64_t step)
+{
+    eqi_tensor *row;
+    EQI_RETURN_IF(eqi_tensor_slice(job->losses, &row, 0, step, 1));
+    eqat_status st = eqi_tensor_download_late(
+        row, job->row, (size_t)job->micro_per_step * sizeof *job->row, &job->ticket);
+    eqi_tensor_unref(row);
+    return st;
+}
+
+/* loss NULL: with the last micro-batch of its step it is asked for all their losses. */
+static eqat_status accumulate(eqat_e2e_qp *job, int64_t step, int64_t micro, float *loss,
+                              uint64_t *ticket)
+{
+    eqi_tensor *device_loss = NULL;
+    eqat_status st;
+    EQI_GOTO(done, eqi_check_cancel(job->ctx));
+    EQI_GOTO(done, forward(job, step, micro, &device_loss));
+    EQI_GOTO(done, keep_loss(job, step, micro, device_loss));
+    if (loss)
+        EQI_GOTO(done, eqi_tensor_download_late(device_loss, loss, sizeof *loss, ticket));
+    else if (micro == eqat_e2e_qp_micro_steps(job, step) - 1)
+        EQI_GOTO(done, ask_row(job, step));
+    double all = job->shares ? job->shares[step] : (double)labels_of_step(job, step);
+    double weight = mean((double)labels_of(job, step, micro), all);
+    EQI_GOTO(done, eqi_tape_backward(job->tape, device_loss, weight));
+    if (loss) EQI_GOTO(done, eqi_tensor_arrive(job->ctx, *ticket));
+done:
+    eqi_tensor_unref(device_loss);
+    if (st == EQAT_OK) return EQAT_OK;
+    eqi_tape_clear(job->tape);
+    eqi_e2e_qp_drop_gradients(job);
+    return st;
+}
+
+eqat_status eqi_e2e_qp_accumulate(eqat_e2e_qp *job, int64_t step, int64_t micro)
+{
+    return accumulate(job, step, micro, NULL, NULL);
+}
+
 eqat_status eqat_e2e_qp_accumulate(eqat_e2e_qp *job, int64_t step, int64_t micro, double *loss)
 {
     EQI_ENTER_OF(job);
@@ -462,23 +505,9 @@ eqat_status eqat_e2e_qp_accumulate(eqat_e2e_qp *job, int64_t step, int64_t micro
         return eqi_fail(job->ctx, EQAT_INVALID_ARGUMENT,
                         "micro-batch: found %lld, expected 0 to %lld", (long long)micro,
                         (long long)eqat_e2e_qp_micro_steps(job, step) - 1);
-    eqi_tensor *device_loss = NULL;
-    eqat_status st;
     float value = 0;
-    EQI_GOTO(done, eqi_check_cancel(job->ctx));
-    EQI_GOTO(done, forward(job, step, micro, &device_loss));
-    EQI_GOTO(done, keep_loss(job, step, micro, device_loss));
-    double all = job->shares ? job->shares[step] : (double)labels_of_step(job, step);
-    double weight = mean((double)labels_of(job, step, micro), all);
-    EQI_GOTO(done, eqi_tape_backward(job->tape, device_loss, weight));
-    if (loss) EQI_GOTO(done, eqi_tensor_download(device_loss, &value, sizeof value));
-done:
-    eqi_tensor_unref(device_loss);
-    if (st != EQAT_OK) {
-        eqi_tape_clear(job->tape);
-        eqi_e2e_qp_drop_gradients(job);
-        return st;
-    }
+    uint64_t ticket;
+    EQI_RETURN_IF(accumulate(job, step, micro, loss ? &value : NULL, &ticket));
     if (!loss) return EQAT_OK;
     *loss = (double)value;
     return eqi_e2e_qp_check_loss(job, step, *loss);
@@ -491,10 +520,18 @@ eqat_status eqat_e2e_qp_step(eqat_e2e_qp *job)
     return eqat_optimizer_step(job->optimizer, 1);
 }
 
+/* Over the labels of a step, of the losses of its micro-batches. */
+static double sum_of(const eqat_e2e_qp *job, int64_t step, const float *values)
+{
+    int64_t micros = eqat_e2e_qp_micro_steps(job, step);
+    double sum = 0;
+    for (int64_t i = 0; i < micros; i++) sum += (double)values[i] * (double)labels_of(job, step, i);
+    return sum;
+}
+
 /* Sum over the labels of a step that was taken. */
 static eqat_status step_sum(const eqat_e2e_qp *job, int64_t step, double *sum)
 {
-    int64_t micros = eqat_e2e_qp_micro_steps(job, step);
     size_t n = (size_t)job->micro_per_step * sizeof(float);
     float *values = eqi_alloc(job->ctx, n, "losses");
     if (!values) return EQAT_OUT_OF_MEMORY;
@@ -504,17 +541,15 @@ static eqat_status step_sum(const eqat_e2e_qp *job, int64_t step, double *sum)
         st = eqi_tensor_download(row, values, n);
         eqi_tensor_unref(row);
     }
-    *sum = 0;
-    for (int64_t i = 0; i < micros && st == EQAT_OK; i++)
-        *sum += (double)values[i] * (double)labels_of(job, step, i);
+    if (st == EQAT_OK) *sum = sum_of(job, step, values);
     eqi_free(job->ctx, values);
     return st;
 }
 
 eqat_status eqi_e2e_qp_report_loss(eqat_e2e_qp *job, int64_t step)
 {
-    double sums[2] = {0, (double)labels_of_step(job, step)};
-    EQI_RETURN_IF(step_sum(job, step, &sums[0]));
+    EQI_RETURN_IF(eqi_tensor_arrive(job->ctx, job->ticket));
+    double sums[2] = {sum_of(job, step, job->row), (double)labels_of_step(job, step)};
     EQI_RETURN_IF(
         eqi_report_reduce(job->ctx, job->options.reduce, job->options.reduce_user, sums, 2));
     job->reports[step] = mean(sums[0], sums[1]);

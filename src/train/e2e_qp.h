@@ -42,9 +42,11 @@ struct eqat_e2e_qp {
     eqat_optimizer *optimizer;
     eqi_tape *tape;
     eqi_tensor
-        *losses;       /* F32 [steps, micro-batches of a full step] on the device; NaN: not taken */
-    eqi_samples input; /* of one micro-batch */
-    int64_t *numbers;  /* of a micro-batch's samples and those behind them in their step */
+        *losses; /* F32 [steps, micro-batches of a full step] on the device; NaN: not taken */
+    float *row;  /* losses of a step's micro-batches, under `ticket` on their way from there */
+    uint64_t ticket;
+    eqi_samples input;   /* of one micro-batch */
+    int64_t *numbers;    /* of a micro-batch's samples and those behind them in their step */
     eqat_model *teacher; /* or NULL: none, or it has no share */
     eqi_hidden lesson;   /* of the teacher, for samples `taught` */
     int64_t *taught;
@@ -75,6 +77,9 @@ eqat_status eqi_e2e_qp_forward(eqat_e2e_qp *job, int64_t n, int64_t left, eqi_te
 /* EQAT_NUMERIC unless it is finite; of a step, in job->reports, over all ranks. */
 eqat_status eqi_e2e_qp_check_loss(const eqat_e2e_qp *job, int64_t step, double loss);
 eqat_status eqi_e2e_qp_report_loss(eqat_e2e_qp *job, int64_t step);
+/* eqat_e2e_qp_accumulate without a check of the loss. That of a step's last micro-batch asks for
+ * the losses of all, which report_loss is to wait for: the device has the way back to do then. */
+eqat_status eqi_e2e_qp_accumulate(eqat_e2e_qp *job, int64_t step, int64_t micro);
 
 /* What the loop tells: a step, of which `done` are done. */
 eqat_progress eqi_e2e_qp_progress(const eqat_e2e_qp *job, int64_t step, int64_t done);

@@ -3,6 +3,7 @@
 
 #include "base/entry.h"
 #include "train/e2e_qp.h"
+#include "train/optimizer.h"
 #include "train/report.h"
 
 /* The loop over steps; everything here is also in reach of a driver of one's own. */
@@ -25,7 +26,7 @@ static eqat_status accumulate_step(eqat_e2e_qp *job, int64_t step)
     eqi_e2e_qp_drop_gradients(job); /* of a step that was cancelled on its way */
     for (int64_t micro = 0; micro < micros; micro++) {
         eqat_status st = eqi_e2e_qp_tell(job, "accumulate", step, micro, micros);
-        if (st == EQAT_OK) st = eqat_e2e_qp_accumulate(job, step, micro, NULL);
+        if (st == EQAT_OK) st = eqi_e2e_qp_accumulate(job, step, micro);
         if (st == EQAT_OK) continue;
         eqi_e2e_qp_drop_gradients(job);
         return st;
@@ -41,6 +42,7 @@ static eqat_status take_step(eqat_e2e_qp *job, int64_t step, bool *sound)
     *sound = st != EQAT_NUMERIC;
     EQI_RETURN_IF(st);
     EQI_RETURN_IF(eqi_e2e_qp_keep_good(job));
+    if (job->options.progress) eqi_optimizer_want_norm(job->optimizer);
     EQI_RETURN_IF(eqat_e2e_qp_step(job));
     st = eqi_e2e_qp_measure(job, step);
     *sound = st != EQAT_NUMERIC;

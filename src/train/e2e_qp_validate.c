@@ -34,33 +34,73 @@ static void bring_back(eqat_e2e_qp *job)
 
 /* ---- the mean loss ---- */
 
-/* Sum over the labels of validation samples from `first` on, and how many these are. */
-static eqat_status add_batch(eqat_e2e_qp *job, int64_t first, int64_t n, double sums[2])
+/* A validation in work: the losses of its batches stay on the device until the last one is there.
+ */
+typedef struct pass {
+    eqi_tensor *losses; /* F32 [batches] */
+    float *values;      /* [batches] of these */
+    double *labels;     /* [batches] */
+    int64_t batch, batches;
+} pass;
+
+static eqat_status keep_loss(const pass *p, int64_t i, const eqi_tensor *loss)
 {
-    int64_t left = least(job->options.batch_size, job->val - first), labels = 0;
+    eqi_tensor *slot;
+    EQI_RETURN_IF(eqi_tensor_slice(p->losses, &slot, 0, i, 1));
+    eqat_status st = eqi_tensor_copy(slot, loss);
+    eqi_tensor_unref(slot);
+    return st;
+}
+
+/* Batch i. */
+static eqat_status take_batch(eqat_e2e_qp *job, pass *p, int64_t i)
+{
+    int64_t first = i * p->batch, n = least(p->batch, job->val - first), labels = 0;
+    int64_t left = least(job->options.batch_size, job->val - first);
     eqi_tensor *loss = NULL;
-    float value;
-    for (int64_t i = 0; i < left; i++) job->numbers[i] = first + i;
+    for (int64_t k = 0; k < left; k++) job->numbers[k] = first + k;
     eqat_status st = eqi_e2e_qp_forward(job, n, left, &loss);
-    if (st == EQAT_OK) st = eqi_tensor_download(loss, &value, sizeof value);
+    if (st == EQAT_OK) st = keep_loss(p, i, loss);
     eqi_tensor_unref(loss);
-    EQI_RETURN_IF(st);
-    for (int64_t i = 0; i < n; i++) labels += eqi_samples_labels(&job->input, i);
-    if (labels) sums[0] += (double)value * (double)labels;
-    sums[1] += (double)labels;
+    for (int64_t k = 0; k < n && st == EQAT_OK; k++) labels += eqi_samples_labels(&job->input, k);
+    p->labels[i] = (double)labels;
+    return st;
+}
+
+/* Sum over the labels of all validation samples, and how many these are. */
+static eqat_status add_up(const pass *p, double sums[2])
+{
+    EQI_RETURN_IF(
+        eqi_tensor_download(p->losses, p->values, (size_t)p->batches * sizeof *p->values));
+    for (int64_t i = 0; i < p->batches; i++) {
+        if (p->labels[i] > 0) sums[0] += (double)p->values[i] * p->labels[i];
+        sums[1] += p->labels[i];
+    }
     return EQAT_OK;
 }
 
 static eqat_status add_all(eqat_e2e_qp *job, double sums[2])
 {
     int64_t batch = least(job->options.micro_batch_size, job->sequences);
-    int64_t done = eqat_optimizer_steps(job->optimizer), batches = (job->val + batch - 1) / batch;
-    for (int64_t i = 0; i < job->val; i += batch) {
-        EQI_RETURN_IF(eqi_check_cancel(job->ctx));
-        EQI_RETURN_IF(eqi_e2e_qp_tell(job, "validate", done, i / batch, batches));
-        EQI_RETURN_IF(add_batch(job, i, least(batch, job->val - i), sums));
+    int64_t done = eqat_optimizer_steps(job->optimizer);
+    pass p = {.batch = batch, .batches = (job->val + batch - 1) / batch};
+    eqat_status st = EQAT_OUT_OF_MEMORY;
+    p.labels = eqi_alloc(job->ctx, (size_t)p.batches * sizeof *p.labels, "numbers of labels");
+    p.values =
+        p.labels ? eqi_alloc(job->ctx, (size_t)p.batches * sizeof *p.values, "losses") : NULL;
+    if (!p.values) goto done;
+    EQI_GOTO(done, eqi_tensor_create(job->ctx, &p.losses, EQI_F32, 1, &p.batches));
+    for (int64_t i = 0; i < p.batches; i++) {
+        EQI_GOTO(done, eqi_check_cancel(job->ctx));
+        EQI_GOTO(done, eqi_e2e_qp_tell(job, "validate", done, i, p.batches));
+        EQI_GOTO(done, take_batch(job, &p, i));
     }
-    return EQAT_OK;
+    st = add_up(&p, sums);
+done:
+    eqi_tensor_unref(p.losses);
+    eqi_free(job->ctx, p.labels);
+    eqi_free(job->ctx, p.values);
+    return st;
 }
 
 static eqat_status mean_loss(eqat_e2e_qp *job, double *loss)

@@ -25,6 +25,9 @@ struct eqat_optimizer {
     moments *moments;
     size_t count, capacity;
     eqi_tensor *sum, *norm, *factor; /* device scalars of the last step */
+    bool wants_norm, asked; /* for the norm of the next step; of the last one, under ticket */
+    uint64_t ticket;
+    float asked_norm;
     int64_t steps;
     eqat_grad_fn callback;
     void *callback_user;
@@ -213,6 +216,18 @@ static eqat_status take_factor(eqat_optimizer *o, double grad_scale)
     return eqi_clip_factor(o->norm, o->factor, o->sum, o->options.max_grad_norm, grad_scale);
 }
 
+/* Before the updates, which the device has to do when somebody waits for it. */
+static eqat_status ask_norm(eqat_optimizer *o)
+{
+    o->asked = false;
+    if (!o->wants_norm) return EQAT_OK;
+    o->wants_norm = false;
+    EQI_RETURN_IF(
+        eqi_tensor_download_late(o->norm, &o->asked_norm, sizeof o->asked_norm, &o->ticket));
+    o->asked = true;
+    return EQAT_OK;
+}
+
 static eqi_adamw_desc adamw_of(const eqat_optimizer *o, size_t i)
 {
     const eqat_optimizer_options *opt = &o->options;
@@ -244,6 +259,7 @@ eqat_status eqat_optimizer_step(eqat_optimizer *o, double grad_scale)
     for (size_t i = 0; i < o->count; i++)
         if (o->parameters[i]->grad) EQI_RETURN_IF(add_squares(o, o->parameters[i]));
     EQI_RETURN_IF(take_factor(o, grad_scale));
+    EQI_RETURN_IF(ask_norm(o));
     for (size_t i = 0; i < o->count; i++) {
         if (!o->parameters[i]->grad && rests(o, i)) continue;
         if (!o->parameters[i]->grad) EQI_RETURN_IF(zero_gradient(o->parameters[i]));
@@ -308,6 +324,7 @@ eqat_status eqat_optimizer_backward(eqat_optimizer *o, eqat_tape *tape, eqat_ten
         EQI_RETURN_IF(eqi_tape_backward(tape, loss, 1));
         return eqat_optimizer_step(o, 1);
     }
+    o->asked = false;
     EQI_RETURN_IF(eqi_tensor_fill(o->sum, 0));
     EQI_RETURN_IF(eqi_tape_backward_into(
         tape, loss, 1, &(eqi_sink){.take = take, .update = take_over, .user = o}));
@@ -336,6 +353,8 @@ bool eqi_optimizer_is_torn(const eqat_optimizer *o)
     return false;
 }
 
+void eqi_optimizer_want_norm(eqat_optimizer *o) { o->wants_norm = true; }
+
 void eqi_optimizer_scale_rates(eqat_optimizer *o, double factor)
 {
     for (int32_t i = 0; i < o->groups; i++) o->rates[i] *= factor;
@@ -359,7 +378,13 @@ eqat_status eqat_optimizer_grad_norm(eqat_optimizer *o, double *norm)
     EQI_ENTER_OF(o);
     EQI_NEED(o->ctx, norm);
     float value;
-    EQI_RETURN_IF(eqi_tensor_download(o->norm, &value, sizeof value));
+    if (o->asked) {
+        o->asked = false;
+        EQI_RETURN_IF(eqi_tensor_arrive(o->ctx, o->ticket));
+        value = o->asked_norm;
+    } else {
+        EQI_RETURN_IF(eqi_tensor_download(o->norm, &value, sizeof value));
+    }
     *norm = (double)value;
     return EQAT_OK;
 }

@@ -12,6 +12,9 @@ size_t eqi_optimizer_count(const eqat_optimizer *optimizer);
 eqi_tensor *eqi_optimizer_parameter(const eqat_optimizer *optimizer, size_t index);
 /* F32 [1] on the device, of the last step; borrowed. */
 eqi_tensor *eqi_optimizer_norm(const eqat_optimizer *optimizer);
+/* The next step will be followed by a call of eqat_optimizer_grad_norm, which then waits for no
+ * more than the norm; to be called before each such step. */
+void eqi_optimizer_want_norm(eqat_optimizer *optimizer);
 /* A step has failed or was cancelled when some parameters had their update. */
 bool eqi_optimizer_is_torn(const eqat_optimizer *optimizer);
 /* Of every group. */

@@ -83,7 +83,7 @@ cudaError_t cudaFree(void *at)
     if (!at) return result(unusable());
     buffer *b = owned(at, DEVICE);
     if (!b) return result(cudaErrorInvalidValue);
-    wait_for_all();
+    wait_for_all("cudaFree");
     count_free(b);
     memory_free(b);
     return result(cudaSuccess);
@@ -108,6 +108,7 @@ cudaError_t cudaHostAlloc(void **at, size_t size, unsigned)
     if (!at) return result(cudaErrorInvalidValue);
     *at = nullptr;
     if (!size) return result(cudaSuccess);
+    would_wait_for_all("cudaHostAlloc");
     buffer *b = memory_alloc(PINNED, size, current_device());
     if (!b) return result(cudaErrorMemoryAllocation);
     *at = (void *)b->begin;
@@ -120,7 +121,7 @@ cudaError_t cudaFreeHost(void *at)
     if (!at) return result(cudaSuccess);
     buffer *b = owned(at, PINNED);
     if (!b) return result(cudaErrorInvalidValue);
-    wait_for_all();
+    wait_for_all("cudaFreeHost");
     count_free(b);
     memory_free(b);
     return result(cudaSuccess);

@@ -76,6 +76,7 @@ static cudaError_t copy(void *to, const void *from, shape c, cudaMemcpyKind kind
         return cudaErrorInvalidMemcpyDirection;
     if (!resolve(to, from, &kind)) return cudaErrorInvalidValue;
     if (kind == cudaMemcpyHostToDevice && !is_kind(from, PINNED)) {
+        would_wait_for(s, "a copy from pageable memory");
         auto bytes = staged(from, c);
         c.from_pitch = c.width;
         enqueue(s, copy_name(kind), [=] { copy_rows(to, bytes->data(), c, false); });
@@ -85,7 +86,7 @@ static cudaError_t copy(void *to, const void *from, shape c, cudaMemcpyKind kind
     enqueue(s, copy_name(kind), [=] { copy_rows(to, from, c, between_devices); });
     bool waits =
         kind == cudaMemcpyHostToHost || (kind == cudaMemcpyDeviceToHost && !is_kind(to, PINNED));
-    if (waits) wait_for(s);
+    if (waits) wait_for(s, "a copy to pageable memory");
     return cudaSuccess;
 }
 

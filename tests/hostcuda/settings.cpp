@@ -24,6 +24,7 @@ static settings read_settings()
     s.capability = (int)number("HOSTCUDA_CAPABILITY", 90);
     s.fault_at = (long)number("HOSTCUDA_FAULT_AT", 0);
     s.trace = number("HOSTCUDA_TRACE", 0) != 0;
+    s.report = getenv("HOSTCUDA_REPORT");
     s.catch_segv = number("HOSTCUDA_SEGV", 0) != 0;
     return s;
 }

@@ -214,11 +214,37 @@ static bool done(const clock &c)
     return true;
 }
 
+/* ---- the report of waits ---- */
+static FILE *report_file()
+{
+    static FILE *file = asked().report ? fopen(asked().report, "w") : nullptr;
+    return file;
+}
+
+/* Work that is queued behind `c`: what the devices go on with while the host catches its breath. */
+static size_t queued_behind(const clock &c)
+{
+    size_t n = 0;
+    for (const stream *s : streams)
+        for (const work &w : s->queue) n += s->slot >= c.size() || w.number > c[s->slot];
+    return n;
+}
+
+static void report_wait(const clock &c, const char *who)
+{
+    FILE *file = report_file();
+    if (!file) return;
+    size_t behind = queued_behind(c);
+    fprintf(file, "%s %s, %zu behind\n", behind ? "wait" : "drain", who, behind);
+    fflush(file);
+}
+
 /* The host goes on after everything in `c`. */
-static void wait(const clock &c)
+static void wait(const clock &c, const char *who)
 {
     clock until = c; /* streams' own clocks go on */
     if (!done(until)) {
+        report_wait(until, who);
         memory_open();
         while (!done(until))
             if (!run_one()) fault("streams wait for each other");
@@ -228,13 +254,26 @@ static void wait(const clock &c)
     bury();
 }
 
-void wait_for(stream *s) { wait(s->last); }
+void wait_for(stream *s, const char *who) { wait(s->last, who); }
 
-void wait_for_all()
+void would_wait_for(const stream *s, const char *who)
+{
+    if (!done(s->last)) report_wait(s->last, who);
+}
+
+static clock of_all()
 {
     clock all;
     for (const stream *s : streams) join(all, s->last);
-    wait(all);
+    return all;
+}
+
+void wait_for_all(const char *who) { wait(of_all(), who); }
+
+void would_wait_for_all(const char *who)
+{
+    clock all = of_all();
+    if (!done(all)) report_wait(all, who);
 }
 
 /* Whether it is done; who asks again and again gets there. */
@@ -308,14 +347,14 @@ cudaError_t cudaStreamSynchronize(cudaStream_t handle)
     HOSTCUDA_ENTER;
     stream *s = stream_of(handle);
     if (!s) return result(cudaErrorInvalidResourceHandle);
-    wait_for(s);
+    wait_for(s, "cudaStreamSynchronize");
     return result(cudaSuccess);
 }
 
 cudaError_t cudaDeviceSynchronize()
 {
     HOSTCUDA_ENTER;
-    wait_for_all();
+    wait_for_all("cudaDeviceSynchronize");
     return result(cudaSuccess);
 }
 
@@ -380,7 +419,7 @@ cudaError_t cudaEventSynchronize(cudaEvent_t handle)
     HOSTCUDA_ENTER;
     event *e = event_of(handle);
     if (!e) return result(cudaErrorInvalidResourceHandle);
-    wait(e->recorded);
+    wait(e->recorded, "cudaEventSynchronize");
     return result(cudaSuccess);
 }
 

@@ -29,10 +29,14 @@ uint32_t slot_of(const stream *s);
 uint32_t number_of(const stream *s);
 int device_of(const stream *s);
 
-/* ---- waiting ---- */
-void wait_for(stream *s);
+/* ---- waiting; `who` is the call that does, for the report ---- */
+void wait_for(stream *s, const char *who);
 /* For everything, on every device. */
-void wait_for_all();
+void wait_for_all(const char *who);
+/* Of calls that may wait on a device, and do not here, where that order would hide faults: the
+ * report alone has it. */
+void would_wait_for(const stream *s, const char *who);
+void would_wait_for_all(const char *who);
 
 /* ---- the work that runs ---- */
 /* Its name; "host" when none runs. */

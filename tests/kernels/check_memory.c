@@ -32,4 +32,84 @@ static void memory(suite *s)
     s->b->free(s->ctx[0], NULL, 0);
 }
 
-const kernel_check check_memory[] = {{"alloc", memory, NULL, NULL}, {0}};
+/* What a late download brings is what was there when it was asked for, whatever comes behind it. */
+static void late(suite *s)
+{
+    enum { TICKETS = EQI_LATE_COUNT - 1, REST = 3 };
+    static const size_t sizes[] = {EQI_LATE_BYTES, 4, 1, 0, 64};
+    eqi_ctx *ctx = s->ctx[0];
+    unsigned char sent[TICKETS], got[TICKETS][EQI_LATE_BYTES], full[EQI_LATE_BYTES];
+    uint64_t tickets[TICKETS];
+    for (int round = 0; round < REST; round++) {
+        unsigned char *p = s->b->alloc(ctx, EQI_LATE_BYTES);
+        suite_begin(s, "%d late downloads", (int)TICKETS);
+        s->run++;
+        if (!p) {
+            suite_fail(s, "no memory");
+            return;
+        }
+        memset(got, 0xee, sizeof got);
+        for (int i = 0; i < TICKETS; i++) {
+            sent[i] = (unsigned char)suite_pick(s, 0, 200);
+            memset(full, sent[i], sizeof full);
+            if (s->b->upload(ctx, p, full, sizeof full) ||
+                s->b->download_late(ctx, got[i], p, sizes[i % EQI_COUNT(sizes)], &tickets[i]))
+                suite_fail(s, "%s", ctx->error);
+        }
+        memset(full, 0xff, sizeof full);
+        if (s->b->upload(ctx, p, full, sizeof full)) suite_fail(s, "%s", ctx->error);
+        s->b->free(ctx, p, EQI_LATE_BYTES);
+        for (int k = 0; k < TICKETS - round; k++) { /* some never arrive */
+            int i = round ? TICKETS - 1 - k : k;
+            size_t n = sizes[i % EQI_COUNT(sizes)];
+            if (s->b->arrive(ctx, tickets[i])) suite_fail(s, "%s", ctx->error);
+            for (size_t j = 0; j < sizeof got[i]; j++)
+                if (got[i][j] != (j < n ? sent[i] : 0xee)) {
+                    suite_fail(s, "ticket %d: byte %zu differs", i, j);
+                    break;
+                }
+        }
+    }
+}
+
+/* Uploads in a row of all sizes, from one buffer that changes at once: more than a backend may hold
+ * back, and across the edges of what it holds them in. */
+static void uploads(suite *s)
+{
+    enum { LARGE = 3 << 20, COUNT = 32 };
+    eqi_ctx *ctx = s->ctx[0];
+    unsigned char *mine = malloc(LARGE), *p[COUNT];
+    size_t n[COUNT];
+    suite_begin(s, "%d uploads", (int)COUNT);
+    s->run++;
+    if (!mine) {
+        suite_fail(s, "no memory");
+        return;
+    }
+    for (int i = 0; i < COUNT; i++) {
+        n[i] = (size_t)suite_pick(s, 1, i % 3 ? LARGE : 1000);
+        p[i] = s->b->alloc(ctx, n[i]);
+        memset(mine, i + 1, n[i]);
+        if (!p[i] || s->b->upload(ctx, p[i], mine, n[i])) suite_fail(s, "%s", ctx->error);
+    }
+    for (int i = 0; i < COUNT; i++) {
+        if (!p[i]) continue;
+        if (s->b->download(ctx, mine, p[i], n[i])) suite_fail(s, "%s", ctx->error);
+        for (size_t j = 0; j < n[i]; j++)
+            if (mine[j] != i + 1) {
+                suite_fail(s, "upload %d of %zu bytes: byte %zu differs", i, n[i], j);
+                break;
+            }
+        s->b->free(ctx, p[i], n[i]);
+    }
+    free(mine);
+}
+
+static void all(suite *s)
+{
+    memory(s);
+    late(s);
+    uploads(s);
+}
+
+const kernel_check check_memory[] = {{"alloc", all, NULL, NULL}, {0}};

@@ -29,6 +29,20 @@ eqat_status eqi_ref_download(eqi_ctx *ctx, void *dst, const void *src, size_t n)
     return eqi_ref_upload(ctx, dst, src, n);
 }
 
+eqat_status eqi_ref_download_late(eqi_ctx *ctx, void *dst, const void *src, size_t n,
+                                  uint64_t *ticket)
+{
+    *ticket = 0;
+    return eqi_ref_upload(ctx, dst, src, n);
+}
+
+eqat_status eqi_ref_arrive(eqi_ctx *ctx, uint64_t ticket)
+{
+    (void)ctx;
+    (void)ticket;
+    return EQAT_OK;
+}
+
 eqat_status eqi_ref_synchronize(eqi_ctx *ctx)
 {
     (void)ctx;

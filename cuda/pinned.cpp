@@ -1,0 +1,171 @@
+/* Copies that the host does not wait for. The driver copies from and to pinned memory in the order
+ * of the stream; from other memory it would first wait until the stream is done.
+ *
+ * Uploads are packed into stages, buffers of EQI_CUDA_STAGE_BYTES in a ring. A full one gets an
+ * event; it is filled again when that has passed. While the oldest has not, the ring grows up to
+ * EQI_CUDA_STAGES, then the host waits: it is that many bytes ahead of the device. */
+#include <algorithm>
+#include <cstring>
+
+#include "backend.h"
+
+/* ---- uploads ---- */
+
+static cudaError_t make_stage(eqi_cuda_stage *stage)
+{
+    void *data = nullptr;
+    cudaError_t error = cudaHostAlloc(&data, EQI_CUDA_STAGE_BYTES, cudaHostAllocDefault);
+    if (error != cudaSuccess) return error;
+    error = cudaEventCreateWithFlags(&stage->left, cudaEventDisableTiming);
+    if (error != cudaSuccess) {
+        (void)cudaFreeHost(data);
+        return error;
+    }
+    stage->data = static_cast<unsigned char *>(data);
+    return cudaSuccess;
+}
+
+/* A new one in front of the oldest; false: there is no room, or no memory. */
+static bool grow(eqi_cuda *cuda)
+{
+    eqi_cuda_stage made = {};
+    int at = cuda->stage_count ? cuda->stage + 1 : 0;
+    if (cuda->stage_count == EQI_CUDA_STAGES) return false;
+    if (make_stage(&made) != cudaSuccess) {
+        (void)cudaGetLastError();
+        return false;
+    }
+    for (int i = cuda->stage_count++; i > at; i--) cuda->stages[i] = cuda->stages[i - 1];
+    cuda->stages[at] = made;
+    cuda->stage = at;
+    cuda->filled = 0;
+    return true;
+}
+
+/* The stage to fill has room; or there is none at all. */
+static cudaError_t turn(eqi_cuda *cuda)
+{
+    if (!cuda->stage_count) {
+        (void)grow(cuda);
+        return cudaSuccess;
+    }
+    if (cuda->filled < EQI_CUDA_STAGE_BYTES) return cudaSuccess;
+    cudaError_t error = cudaEventRecord(cuda->stages[cuda->stage].left, cuda->stream);
+    if (error != cudaSuccess) return error;
+    int oldest = (cuda->stage + 1) % cuda->stage_count;
+    error = cudaEventQuery(cuda->stages[oldest].left);
+    if (error == cudaErrorNotReady) {
+        (void)cudaGetLastError();
+        if (grow(cuda)) return cudaSuccess;
+        error = cudaEventSynchronize(cuda->stages[oldest].left);
+    }
+    if (error != cudaSuccess) return error;
+    cuda->stage = oldest;
+    cuda->filled = 0;
+    return cudaSuccess;
+}
+
+static eqat_status send(eqi_ctx *ctx, void *dst, const void *src, size_t n)
+{
+    return eqi_cuda_check(
+        ctx, "cudaMemcpyAsync",
+        cudaMemcpyAsync(dst, src, n, cudaMemcpyHostToDevice, eqi_cuda_of(ctx)->stream));
+}
+
+eqat_status eqi_cuda_upload(eqi_ctx *ctx, void *dst, const void *src, size_t n)
+{
+    eqi_cuda *cuda = eqi_cuda_of(ctx);
+    unsigned char *to = static_cast<unsigned char *>(dst);
+    const unsigned char *from = static_cast<const unsigned char *>(src);
+    EQI_CUDA_TRY(eqi_cuda_ready(ctx));
+    while (n) {
+        EQI_CUDA_TRY(eqi_cuda_check(ctx, "a kernel or copy", turn(cuda)));
+        if (!cuda->stage_count) { /* no pinned memory */
+            EQI_CUDA_TRY(send(ctx, to, from, n));
+            return eqi_cuda_wait(ctx);
+        }
+        size_t now = std::min(n, EQI_CUDA_STAGE_BYTES - cuda->filled);
+        unsigned char *at = cuda->stages[cuda->stage].data + cuda->filled;
+        std::memcpy(at, from, now);
+        EQI_CUDA_TRY(send(ctx, to, at, now));
+        size_t next = (cuda->filled + now + 63) / 64 * 64; /* as tensors are aligned */
+        cuda->filled = std::min(next, EQI_CUDA_STAGE_BYTES);
+        to += now;
+        from += now;
+        n -= now;
+    }
+    return EQAT_OK;
+}
+
+/* ---- late downloads ---- */
+
+static eqat_status make_cargo(eqi_ctx *ctx, eqi_cuda *cuda)
+{
+    void *data = nullptr;
+    if (cuda->cargo) return EQAT_OK;
+    EQI_CUDA_TRY(eqi_cuda_check(
+        ctx, "cudaHostAlloc",
+        cudaHostAlloc(&data, EQI_LATE_COUNT * sizeof(eqi_cuda_cargo), cudaHostAllocDefault)));
+    cuda->cargo = static_cast<eqi_cuda_cargo *>(data);
+    return EQAT_OK;
+}
+
+static cudaError_t fetch(eqi_cuda *cuda, void *dst, const void *src, size_t n)
+{
+    return n ? cudaMemcpyAsync(dst, src, n, cudaMemcpyDeviceToHost, cuda->stream) : cudaSuccess;
+}
+
+eqat_status eqi_cuda_download_late(eqi_ctx *ctx, void *dst, const void *src, size_t n,
+                                   uint64_t *ticket)
+{
+    eqi_cuda *cuda = eqi_cuda_of(ctx);
+    EQI_CUDA_TRY(eqi_cuda_ready(ctx));
+    EQI_CUDA_TRY(make_cargo(ctx, cuda));
+    uint64_t number = cuda->ticket + 1;
+    eqi_cuda_late *late = &cuda->late[number % EQI_LATE_COUNT];
+    eqi_cuda_cargo *cargo = &cuda->cargo[number % EQI_LATE_COUNT];
+    late->ticket = 0;
+    if (!late->arrived)
+        EQI_CUDA_TRY(
+            eqi_cuda_check(ctx, "cudaEventCreateWithFlags",
+                           cudaEventCreateWithFlags(&late->arrived, cudaEventDisableTiming)));
+    EQI_CUDA_TRY(eqi_cuda_check(ctx, "cudaMemcpyAsync", fetch(cuda, cargo->bytes, src, n)));
+    EQI_CUDA_TRY(eqi_cuda_check(ctx, "cudaMemcpyAsync",
+                                fetch(cuda, &cargo->trouble, cuda->trouble, sizeof(eqi_trouble))));
+    EQI_CUDA_TRY(
+        eqi_cuda_check(ctx, "cudaEventRecord", cudaEventRecord(late->arrived, cuda->stream)));
+    late->dst = dst;
+    late->n = n;
+    late->ticket = *ticket = cuda->ticket = number;
+    return EQAT_OK;
+}
+
+eqat_status eqi_cuda_arrive(eqi_ctx *ctx, uint64_t ticket)
+{
+    eqi_cuda *cuda = eqi_cuda_of(ctx);
+    eqi_cuda_late *late = &cuda->late[ticket % EQI_LATE_COUNT];
+    EQI_CUDA_TRY(eqi_cuda_ready(ctx));
+    if (!ticket || late->ticket != ticket)
+        return eqi_seat_of(ctx)->services->fail(
+            ctx, EQAT_BACKEND, "late download %llu: found it gone, expected one of the last %d",
+            static_cast<unsigned long long>(ticket), EQI_LATE_COUNT);
+    late->ticket = 0;
+    EQI_CUDA_TRY(eqi_cuda_check(ctx, "a kernel or copy", cudaEventSynchronize(late->arrived)));
+    const eqi_cuda_cargo *cargo = &cuda->cargo[ticket % EQI_LATE_COUNT];
+    if (late->n) std::memcpy(late->dst, cargo->bytes, late->n);
+    return ticket <= cuda->told ? EQAT_OK : eqi_cuda_told(ctx, &cargo->trouble);
+}
+
+void eqi_cuda_pinned_close(eqi_ctx *ctx)
+{
+    eqi_cuda *cuda = eqi_cuda_of(ctx);
+    for (int i = 0; i < cuda->stage_count; i++) {
+        (void)cudaEventDestroy(cuda->stages[i].left);
+        (void)cudaFreeHost(cuda->stages[i].data);
+    }
+    for (eqi_cuda_late &late : cuda->late)
+        if (late.arrived) (void)cudaEventDestroy(late.arrived);
+    if (cuda->cargo) (void)cudaFreeHost(cuda->cargo);
+    cuda->stage_count = 0;
+    cuda->cargo = nullptr;
+}

@@ -1,6 +1,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "format/json_load.h"
 #include "format/source_impl.h"
 
 #define INDEX_MAX 100000000u
@@ -29,7 +30,7 @@ static eqat_status parse_json(eqi_ctx *ctx, const char *path, const char *text, 
                               json_t **out)
 {
     json_error_t error;
-    *out = json_loadb(text, size, JSON_REJECT_DUPLICATES, &error);
+    *out = eqi_json_load(text, size, JSON_REJECT_DUPLICATES, &error);
     /* jansson says nothing at all where its first buffer cannot be had. */
     if (!*out && (!error.text[0] || json_error_code(&error) == json_error_out_of_memory))
         return eqi_fail(ctx, EQAT_OUT_OF_MEMORY, "out of memory: the JSON of %s", path);
@@ -304,6 +305,21 @@ done:
     return st;
 }
 
+/* The tensors of PyTorch are a program to be run. */
+static eqat_status refuse_folder(eqi_ctx *ctx, const char *dir)
+{
+    static const char *const others[] = {"pytorch_model.bin", "pytorch_model.bin.index.json"};
+    const char *found = "neither";
+    for (size_t i = 0; i < EQI_COUNT(others); i++) {
+        char *path = eqi_path_join(ctx, dir, others[i]);
+        if (!path) return EQAT_OUT_OF_MEMORY;
+        if (eqi_path_exists(path)) found = others[i];
+        eqi_free(ctx, path);
+    }
+    return eqi_fail(ctx, EQAT_NOT_FOUND, "%s: found %s, expected " SINGLE " or " INDEX " in it",
+                    dir, found);
+}
+
 eqat_status eqi_source_open_safetensors(eqi_ctx *ctx, eqi_source **out, const char *dir)
 {
     *out = NULL;
@@ -320,7 +336,7 @@ eqat_status eqi_source_open_safetensors(eqi_ctx *ctx, eqi_source **out, const ch
     else if (eqi_path_exists(index))
         st = open_index(ctx, out, dir, index);
     else
-        st = eqi_fail(ctx, EQAT_NOT_FOUND, "%s: expected " SINGLE " or " INDEX " in it", dir);
+        st = refuse_folder(ctx, dir);
     eqi_free(ctx, single);
     eqi_free(ctx, index);
     return st;

@@ -31,6 +31,34 @@ __global__ void __launch_bounds__(EQI_BLOCK)
     }
 }
 
+/* Cosines and sines of N pairs, the latter times sign; without a turn those of the angle 0. */
+template <int N>
+static __device__ __forceinline__ void turns(pack<N> &co, pack<N> &si, bool turn, const float *cos,
+                                             const float *sin, float sign)
+{
+    if (turn) {
+        co = load_pack<N>(cos);
+        si = load_pack<N>(sin);
+    }
+    EQI_UNROLL
+    for (int k = 0; k < N; k++) {
+        co.v[k] = turn ? co.v[k] : 1.0f;
+        si.v[k] = turn ? sign * si.v[k] : 0.0f;
+    }
+}
+
+template <int N>
+static __device__ __forceinline__ void turn_pack(pack<N> &lo, pack<N> &hi, const pack<N> &co,
+                                                 const pack<N> &si)
+{
+    EQI_UNROLL
+    for (int k = 0; k < N; k++) {
+        float l = lo.v[k], u = hi.v[k];
+        lo.v[k] = l * co.v[k] - u * si.v[k];
+        hi.v[k] = u * co.v[k] + l * si.v[k];
+    }
+}
+
 /* The same in packs of N, C and D being multiples of N: threadIdx.x runs over the packs of C pairs
  * and of what stays, threadIdx.y over heads; blockIdx.x is a position, blockIdx.y a sequence. */
 template <class T>
@@ -39,33 +67,25 @@ __global__ void __launch_bounds__(EQI_BLOCK)
                       int half, const int *pos, float sign, eqi_trouble *trouble)
 {
     constexpr int N = EQI_LANES<T>;
-    int items = static_cast<int>(x.shape[3]) - half;
+    int items = static_cast<int>(x.shape[3]) - half, heads = static_cast<int>(x.shape[2]),
+        heads_step = static_cast<int>(blockDim.y);
     for (int64_t b = blockIdx.y; b < x.shape[0]; b += gridDim.y)
         for (int64_t t = blockIdx.x; t < x.shape[1]; t += gridDim.x) {
             int64_t p = pos ? pos[b * x.shape[1] + t] : t;
             bool turn = in_range(trouble, EQI_TROUBLE_POSITION, p, positions);
             for (int c = static_cast<int>(threadIdx.x) * N; c < items; c += blockDim.x * N) {
                 pack<N> co = {}, si = {};
-                if (turn && c < half) {
-                    co = load_pack<N>(cos + p * half + c);
-                    si = load_pack<N>(sin + p * half + c);
-                }
-                for (int64_t h = threadIdx.y; h < x.shape[2]; h += blockDim.y) {
-                    const T *from = static_cast<const T *>(x.data) + at4(x, b, t, h, c);
-                    T *to = static_cast<T *>(y.data) + at4(y, b, t, h, c);
-                    pack<N> hi = load_pack<N>(from + half);
+                if (c < half) turns(co, si, turn, cos + p * half + c, sin + p * half + c, sign);
+                vector_rows<T> from = {static_cast<T *>(x.data) + at4(x, b, t, 0, c), x.stride[2]},
+                               to = {static_cast<T *>(y.data) + at4(y, b, t, 0, c), y.stride[2]};
+                for (int h = threadIdx.y; h < heads; h += heads_step) {
+                    pack<N> hi = load_pack<N>(from.data + h * from.stride + half);
                     if (c < half) {
-                        pack<N> lo = load_pack<N>(from);
-                        EQI_UNROLL
-                        for (int k = 0; k < N; k++) {
-                            float l = lo.v[k], u = hi.v[k], a = turn ? co.v[k] : 1.0f,
-                                  o = turn ? sign * si.v[k] : 0.0f;
-                            lo.v[k] = l * a - u * o;
-                            hi.v[k] = u * a + l * o;
-                        }
-                        store_pack(to, lo);
+                        pack<N> lo = load_pack<N>(from, h, 0);
+                        turn_pack(lo, hi, co, si);
+                        store_pack(to, h, 0, lo);
                     }
-                    store_pack(to + half, hi);
+                    store_pack(to.data + h * to.stride + half, hi);
                 }
             }
         }

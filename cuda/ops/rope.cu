@@ -67,28 +67,24 @@ __global__ void __launch_bounds__(EQI_BLOCK)
                       int half, const int *pos, float sign, eqi_trouble *trouble)
 {
     constexpr int N = EQI_LANES<T>;
-    int items = static_cast<int>(x.shape[3]) - half, heads = static_cast<int>(x.shape[2]),
-        heads_step = static_cast<int>(blockDim.y);
-    for (int64_t b = blockIdx.y; b < x.shape[0]; b += gridDim.y)
-        for (int64_t t = blockIdx.x; t < x.shape[1]; t += gridDim.x) {
-            int64_t p = pos ? pos[b * x.shape[1] + t] : t;
-            bool turn = in_range(trouble, EQI_TROUBLE_POSITION, p, positions);
-            for (int c = static_cast<int>(threadIdx.x) * N; c < items; c += blockDim.x * N) {
-                pack<N> co = {}, si = {};
-                if (c < half) turns(co, si, turn, cos + p * half + c, sin + p * half + c, sign);
-                vector_rows<T> from = {static_cast<T *>(x.data) + at4(x, b, t, 0, c), x.stride[2]},
-                               to = {static_cast<T *>(y.data) + at4(y, b, t, 0, c), y.stride[2]};
-                for (int h = threadIdx.y; h < heads; h += heads_step) {
-                    pack<N> hi = load_pack<N>(from.data + h * from.stride + half);
-                    if (c < half) {
-                        pack<N> lo = load_pack<N>(from, h, 0);
-                        turn_pack(lo, hi, co, si);
-                        store_pack(to, h, 0, lo);
-                    }
-                    store_pack(to.data + h * to.stride + half, hi);
-                }
+    const int64_t t = blockIdx.x, b = blockIdx.y, p = pos ? pos[b * x.shape[1] + t] : t;
+    const int items = static_cast<int>(x.shape[3]) - half, heads = static_cast<int>(x.shape[2]);
+    const bool turn = in_range(trouble, EQI_TROUBLE_POSITION, p, positions);
+    for (int c = static_cast<int>(threadIdx.x) * N; c < items; c += blockDim.x * N) {
+        pack<N> co = {}, si = {};
+        if (c < half) turns(co, si, turn, cos + p * half + c, sin + p * half + c, sign);
+        vector_rows<T> from = {static_cast<T *>(x.data) + at4(x, b, t, 0, c), x.stride[2]},
+                       to = {static_cast<T *>(y.data) + at4(y, b, t, 0, c), y.stride[2]};
+        for (int h = threadIdx.y; h < heads; h += blockDim.y) {
+            pack<N> hi = load_pack<N>(from.data + h * from.stride + half);
+            if (c < half) {
+                pack<N> lo = load_pack<N>(from, h, 0);
+                turn_pack(lo, hi, co, si);
+                store_pack(to, h, 0, lo);
             }
+            store_pack(to.data + h * to.stride + half, hi);
         }
+    }
 }
 
 /* Is every head of v a row of packs? */
@@ -107,7 +103,7 @@ static eqat_status rope_packs(eqi_ctx *ctx, const eqi_view *y, const eqi_view *x
     int along = 1, heads = 1;
     while (along < EQI_BLOCK && along * lanes < x->shape[3] - half) along *= 2;
     while (heads < EQI_BLOCK / along && heads < x->shape[2]) heads *= 2;
-    const dim3 grid(eqi_grid(x->shape[1], 1), eqi_grid(x->shape[0], 1)),
+    const dim3 grid(static_cast<unsigned>(x->shape[1]), static_cast<unsigned>(x->shape[0])),
         block(static_cast<unsigned>(along), static_cast<unsigned>(heads));
     return eqi_with(x->dtype, [&](auto type) {
         return eqi_launch(ctx, "rope", rope_packs_kernel<decltype(type)>, grid, block, 0, *y, *x,
@@ -123,8 +119,8 @@ eqat_status eqi_cuda_rope(eqi_ctx *ctx, const eqi_view *y, const eqi_view *x, co
 {
     int lanes = eqi_lanes({x, y});
     eqi_packs tables;
-    if (lanes && x->dtype == y->dtype && is_packed(x, lanes) && is_packed(y, lanes) &&
-        eqi_rows_as_packs(&tables, lanes, {cos, sin}))
+    if (lanes && x->dtype == y->dtype && x->shape[0] <= 65535 && x->shape[1] <= 1 << 30 &&
+        is_packed(x, lanes) && is_packed(y, lanes) && eqi_rows_as_packs(&tables, lanes, {cos, sin}))
         return rope_packs(ctx, y, x, cos, sin, pos, sign, lanes);
     int64_t items = x->shape[2] * (x->shape[3] - eqi_cuda_width(cos));
     return eqi_launch(ctx, "rope", rope_kernel, eqi_grid(x->shape[0] * x->shape[1], 1),

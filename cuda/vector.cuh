@@ -24,37 +24,44 @@ template <class T> struct vector_rows {
 };
 
 /* ---- kernels ---- */
-__device__ __forceinline__ float of_bits(unsigned bits, float) { return __uint_as_float(bits); }
-__device__ __forceinline__ float of_bits(unsigned bits, __nv_bfloat16)
+/* The two elements of 16 bits in a word, the first one below. */
+__device__ __forceinline__ float lower(unsigned word, __nv_bfloat16)
 {
-    return __bfloat162float(__ushort_as_bfloat16(static_cast<unsigned short>(bits)));
+    return __uint_as_float(word << 16);
 }
-__device__ __forceinline__ float of_bits(unsigned bits, __half)
+__device__ __forceinline__ float upper(unsigned word, __nv_bfloat16)
 {
-    return __half2float(__ushort_as_half(static_cast<unsigned short>(bits)));
+    return __uint_as_float(word & 0xffff0000u);
 }
-__device__ __forceinline__ unsigned to_bits(float x, float) { return __float_as_uint(x); }
-__device__ __forceinline__ unsigned to_bits(float x, __nv_bfloat16)
+__device__ __forceinline__ float lower(unsigned word, __half)
+{
+    return __half2float(__ushort_as_half(static_cast<unsigned short>(word & 0xffffu)));
+}
+__device__ __forceinline__ float upper(unsigned word, __half)
+{
+    return __half2float(__ushort_as_half(static_cast<unsigned short>(word >> 16)));
+}
+__device__ __forceinline__ unsigned rounded(float x)
 {
     return __bfloat16_as_ushort(__float2bfloat16_rn(x));
 }
 
-/* Word i of a pack holds one F32, or two of 16 bits, the first one below. */
+/* Word i of a pack of T (F32, BF16; F16 to be read). */
 template <class T, int N> __device__ __forceinline__ void set_word(pack<N> &p, int i, unsigned word)
 {
     if constexpr (sizeof(T) == 4) {
-        p.v[i] = of_bits(word, T());
+        p.v[i] = __uint_as_float(word);
     } else {
-        p.v[2 * i] = of_bits(word & 0xffffu, T());
-        p.v[2 * i + 1] = of_bits(word >> 16, T());
+        p.v[2 * i] = lower(word, T());
+        p.v[2 * i + 1] = upper(word, T());
     }
 }
 template <class T, int N> __device__ __forceinline__ unsigned word_of(const pack<N> &p, int i)
 {
     if constexpr (sizeof(T) == 4)
-        return to_bits(p.v[i], T());
+        return __float_as_uint(p.v[i]);
     else
-        return to_bits(p.v[2 * i], T()) | to_bits(p.v[2 * i + 1], T()) << 16;
+        return rounded(p.v[2 * i]) | rounded(p.v[2 * i + 1]) << 16;
 }
 
 /* Words 4 i to 4 i + 3 of a pack. */
@@ -66,7 +73,8 @@ template <class T, int N> __device__ __forceinline__ void set_words(pack<N> &p, 
     set_word<T>(p, 4 * i + 3, q.w);
 }
 
-/* N elements that begin at a multiple of 16 bytes. */
+/* N elements of global memory that begin at a multiple of 16 bytes. (nvcc cuts some assignments of
+ * 16 bytes into four: __stwb.) */
 template <int N, class T> __device__ __forceinline__ pack<N> load_pack(const T *from)
 {
     pack<N> p;
@@ -79,9 +87,9 @@ template <int N, class T> __device__ __forceinline__ void store_pack(T *to, cons
 {
     EQI_UNROLL
     for (int i = 0; i < N * static_cast<int>(sizeof(T)) / 16; i++)
-        reinterpret_cast<uint4 *>(to)[i] =
-            make_uint4(word_of<T>(p, 4 * i), word_of<T>(p, 4 * i + 1), word_of<T>(p, 4 * i + 2),
-                       word_of<T>(p, 4 * i + 3));
+        __stwb(reinterpret_cast<uint4 *>(to) + i,
+               make_uint4(word_of<T>(p, 4 * i), word_of<T>(p, 4 * i + 1), word_of<T>(p, 4 * i + 2),
+                          word_of<T>(p, 4 * i + 3)));
 }
 
 /* Pack i of row r. */

@@ -97,7 +97,7 @@ __global__ void __launch_bounds__(EQI_BLOCK)
 {
     for (int64_t r = row_first(); r < rows; r += row_step())
         for (int i = pack_first(); i < packs; i += pack_step())
-            y.data[r * y.stride + i] = x.data[r * x.stride + i];
+            __stwb(y.data + r * y.stride + i, x.data[r * x.stride + i]);
 }
 
 template <class Y, class X>

@@ -277,20 +277,24 @@ __global__ void __launch_bounds__(NORM_BLOCK)
         }
     }
     if (!GAIN) return;
-    const bool alone = blockDim.y == 1;
     float *of_rows = reinterpret_cast<float *>(memory + 1),
-          *to = alone ? part + static_cast<int64_t>(blockIdx.x) * width
-                      : of_rows + threadIdx.y * width;
+          *to = part + static_cast<int64_t>(blockIdx.x) * width;
+    const bool alone = blockDim.y == 1;
     EQI_UNROLL
-    for (int k = 0; k < HELD; k++)
-        if (held(k) < packs) store_pack(to + held(k) * N, sums[k]);
+    for (int k = 0; k < HELD; k++) {
+        if (held(k) >= packs) continue;
+        if (alone) store_pack(to + held(k) * N, sums[k]);
+        EQI_UNROLL
+        for (int e = 0; e < N && !alone; e++)
+            of_rows[static_cast<int>(threadIdx.y) * width + held(k) * N + e] = sums[k].v[e];
+    }
     if (alone) return;
     __syncthreads();
     for (int j = static_cast<int>(threadIdx.y * blockDim.x + threadIdx.x); j < width;
          j += EQI_BLOCK) {
         float sum = of_rows[j];
         for (int i = 1; i < static_cast<int>(blockDim.y); i++) sum += of_rows[i * width + j];
-        part[static_cast<int64_t>(blockIdx.x) * width + j] = sum;
+        to[j] = sum;
     }
 }
 

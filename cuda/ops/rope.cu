@@ -31,6 +31,34 @@ __global__ void __launch_bounds__(EQI_BLOCK)
     }
 }
 
+/* Cosines and sines of N pairs, the latter times sign; without a turn those of the angle 0. */
+template <int N>
+static __device__ __forceinline__ void turns(pack<N> &co, pack<N> &si, bool turn, const float *cos,
+                                             const float *sin, float sign)
+{
+    if (turn) {
+        co = load_pack<N>(cos);
+        si = load_pack<N>(sin);
+    }
+    EQI_UNROLL
+    for (int k = 0; k < N; k++) {
+        co.v[k] = turn ? co.v[k] : 1.0f;
+        si.v[k] = turn ? sign * si.v[k] : 0.0f;
+    }
+}
+
+template <int N>
+static __device__ __forceinline__ void turn_pack(pack<N> &lo, pack<N> &hi, const pack<N> &co,
+                                                 const pack<N> &si)
+{
+    EQI_UNROLL
+    for (int k = 0; k < N; k++) {
+        float l = lo.v[k], u = hi.v[k];
+        lo.v[k] = l * co.v[k] - u * si.v[k];
+        hi.v[k] = u * co.v[k] + l * si.v[k];
+    }
+}
+
 /* The same in packs of N, C and D being multiples of N: threadIdx.x runs over the packs of C pairs
  * and of what stays, threadIdx.y over heads; blockIdx.x is a position, blockIdx.y a sequence. */
 template <class T>
@@ -39,36 +67,24 @@ __global__ void __launch_bounds__(EQI_BLOCK)
                       int half, const int *pos, float sign, eqi_trouble *trouble)
 {
     constexpr int N = EQI_LANES<T>;
-    int items = static_cast<int>(x.shape[3]) - half;
-    for (int64_t b = blockIdx.y; b < x.shape[0]; b += gridDim.y)
-        for (int64_t t = blockIdx.x; t < x.shape[1]; t += gridDim.x) {
-            int64_t p = pos ? pos[b * x.shape[1] + t] : t;
-            bool turn = in_range(trouble, EQI_TROUBLE_POSITION, p, positions);
-            for (int c = static_cast<int>(threadIdx.x) * N; c < items; c += blockDim.x * N) {
-                pack<N> co = {}, si = {};
-                if (turn && c < half) {
-                    co = load_pack<N>(cos + p * half + c);
-                    si = load_pack<N>(sin + p * half + c);
-                }
-                for (int64_t h = threadIdx.y; h < x.shape[2]; h += blockDim.y) {
-                    const T *from = static_cast<const T *>(x.data) + at4(x, b, t, h, c);
-                    T *to = static_cast<T *>(y.data) + at4(y, b, t, h, c);
-                    pack<N> hi = load_pack<N>(from + half);
-                    if (c < half) {
-                        pack<N> lo = load_pack<N>(from);
-                        EQI_UNROLL
-                        for (int k = 0; k < N; k++) {
-                            float l = lo.v[k], u = hi.v[k], a = turn ? co.v[k] : 1.0f,
-                                  o = turn ? sign * si.v[k] : 0.0f;
-                            lo.v[k] = l * a - u * o;
-                            hi.v[k] = u * a + l * o;
-                        }
-                        store_pack(to, lo);
-                    }
-                    store_pack(to + half, hi);
-                }
+    const int64_t t = blockIdx.x, b = blockIdx.y, p = pos ? pos[b * x.shape[1] + t] : t;
+    const int items = static_cast<int>(x.shape[3]) - half, heads = static_cast<int>(x.shape[2]);
+    const bool turn = in_range(trouble, EQI_TROUBLE_POSITION, p, positions);
+    for (int c = static_cast<int>(threadIdx.x) * N; c < items; c += blockDim.x * N) {
+        pack<N> co = {}, si = {};
+        if (c < half) turns(co, si, turn, cos + p * half + c, sin + p * half + c, sign);
+        vector_rows<T> from = {static_cast<T *>(x.data) + at4(x, b, t, 0, c), x.stride[2]},
+                       to = {static_cast<T *>(y.data) + at4(y, b, t, 0, c), y.stride[2]};
+        for (int h = threadIdx.y; h < heads; h += blockDim.y) {
+            pack<N> hi = load_pack<N>(from.data + h * from.stride + half);
+            if (c < half) {
+                pack<N> lo = load_pack<N>(from, h, 0);
+                turn_pack(lo, hi, co, si);
+                store_pack(to, h, 0, lo);
             }
+            store_pack(to.data + h * to.stride + half, hi);
         }
+    }
 }
 
 /* Is every head of v a row of packs? */
@@ -87,7 +103,7 @@ static eqat_status rope_packs(eqi_ctx *ctx, const eqi_view *y, const eqi_view *x
     int along = 1, heads = 1;
     while (along < EQI_BLOCK && along * lanes < x->shape[3] - half) along *= 2;
     while (heads < EQI_BLOCK / along && heads < x->shape[2]) heads *= 2;
-    const dim3 grid(eqi_grid(x->shape[1], 1), eqi_grid(x->shape[0], 1)),
+    const dim3 grid(static_cast<unsigned>(x->shape[1]), static_cast<unsigned>(x->shape[0])),
         block(static_cast<unsigned>(along), static_cast<unsigned>(heads));
     return eqi_with(x->dtype, [&](auto type) {
         return eqi_launch(ctx, "rope", rope_packs_kernel<decltype(type)>, grid, block, 0, *y, *x,
@@ -103,8 +119,8 @@ eqat_status eqi_cuda_rope(eqi_ctx *ctx, const eqi_view *y, const eqi_view *x, co
 {
     int lanes = eqi_lanes({x, y});
     eqi_packs tables;
-    if (lanes && x->dtype == y->dtype && is_packed(x, lanes) && is_packed(y, lanes) &&
-        eqi_rows_as_packs(&tables, lanes, {cos, sin}))
+    if (lanes && x->dtype == y->dtype && x->shape[0] <= 65535 && x->shape[1] <= 1 << 30 &&
+        is_packed(x, lanes) && is_packed(y, lanes) && eqi_rows_as_packs(&tables, lanes, {cos, sin}))
         return rope_packs(ctx, y, x, cos, sin, pos, sign, lanes);
     int64_t items = x->shape[2] * (x->shape[3] - eqi_cuda_width(cos));
     return eqi_launch(ctx, "rope", rope_kernel, eqi_grid(x->shape[0] * x->shape[1], 1),

@@ -31,7 +31,7 @@ void suite_begin(suite *s, const char *format, ...)
     s->args = 0;
     s->judge = NULL;
     s->flush = suite_coin(s);
-    s->aligned = suite_coin(s);
+    s->aligned = suite_is_aligned(s);
 }
 
 /* Strides of a layout; returns the number of elements that the view spans. */

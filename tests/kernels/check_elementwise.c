@@ -36,7 +36,8 @@ static void fill(suite *s)
 {
     static const double values[] = {0.0, 1.0, 3.0, 255.0, -0.0, -7.0, 0.1, 1e30, INFINITY, NAN};
     for (int i = 0; i < s->cases; i++) {
-        eqi_dtype dtype = (eqi_dtype)suite_pick(s, 0, EQI_DTYPE_COUNT - 1);
+        eqi_dtype dtype =
+            is_whole(i) ? suite_compute_dtype(s) : (eqi_dtype)suite_pick(s, 0, EQI_DTYPE_COUNT - 1);
         if (dtype == EQI_F64 && !s->b->f64) continue;
         int64_t shape[4], n = random_shape(s, shape, is_whole(i));
         int most = eqi_dtype_is_float(dtype) ? 9 : 3;

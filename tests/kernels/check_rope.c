@@ -59,6 +59,10 @@ static void rope(suite *s)
         int64_t shape[] = {suite_pick(s, 0, 3), suite_pick(s, 1, 9), suite_pick(s, 1, 5),
                            odd_size(s, 130)};
         int64_t half = suite_coin(s) ? shape[3] / 2 : suite_pick(s, 0, shape[3] / 2);
+        if (i % 2) { /* for kernels that move 16 bytes at a time */
+            shape[3] = 16 * suite_pick(s, 1, 8);
+            half = 8 * suite_pick(s, 1, shape[3] / 16);
+        }
         if (half == 0) half = shape[3] / 2;
         if (half == 0) continue;
         eqi_dtype dtype = suite_compute_dtype(s);
@@ -68,6 +72,7 @@ static void rope(suite *s)
                     (long long)shape[1], (long long)shape[2], (long long)shape[3], (long long)half,
                     eqi_dtype_name(dtype), with_pos ? " pos" : "", in_place ? " in place" : "",
                     sign);
+        s->aligned |= i % 4 == 1;
         arguments(s, dtype, shape, half, shape[1] + suite_pick(s, 0, 5), with_pos, in_place);
         suite_run(s, call, again, &sign);
     }

@@ -7,8 +7,7 @@ int64_t odd_size(suite *s, int64_t most)
     int64_t n;
     do n = sizes[suite_pick(s, 0, (int64_t)EQI_COUNT(sizes) - 1)];
     while (n > most);
-    /* Half of them multiples of 8, for kernels that look at 16 bytes at a time. */
-    return n > 8 && suite_coin(s) ? n / 8 * 8 : n;
+    return n > 8 && suite_is_aligned(s) ? n / 8 * 8 : n;
 }
 
 int64_t odd_rows(suite *s)

@@ -140,6 +140,7 @@ HOSTCUDA_HIDDEN int atomicExch(int *at, int value);
 
 /* ---- numbers ---- */
 template <class T> __forceinline__ T __ldg(const T *at) { return *at; }
+template <class T> __forceinline__ void __stwb(T *at, T value) { *at = value; }
 
 __forceinline__ unsigned __float_as_uint(float x)
 {

@@ -7,9 +7,21 @@
 
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
+#include <initializer_list>
 #include <stdint.h>
 
-constexpr int EQI_MMA_CAPABILITY = 80;
+/* Can a device of this compute capability run these? A library built for older ones alone has
+ * nothing but their code for any device. */
+inline bool eqi_mma_runs(int capability)
+{
+    int newest = 0;
+#ifdef __CUDACC__
+    for (int arch : {__CUDA_ARCH_LIST__}) newest = arch > newest ? arch : newest;
+#else
+    newest = 800;
+#endif
+    return newest >= 800 && capability >= 80;
+}
 
 #if defined(__CUDACC__) && defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
 #define EQI_PTX(...) asm volatile(__VA_ARGS__)

@@ -140,7 +140,8 @@ static HOSTCUDA_UNCHECKED void mma_add(float (&d)[4], const uint32_t (&a)[4], ui
         }
 }
 
-static HOSTCUDA_UNCHECKED void deal_rows(uint32_t (&out)[4], const uint4 &row, bool turned)
+/* By value: the caller loads the row, which is checked. */
+static HOSTCUDA_UNCHECKED void deal_rows(uint32_t (&out)[4], uint4 row, bool turned)
 {
     const hostcuda::shot *all = hostcuda::exchange(0xffffffffu, &row, sizeof row);
     int g = hostcuda::lane() / 4, t = hostcuda::lane() % 4;

@@ -140,8 +140,7 @@ static HOSTCUDA_UNCHECKED void mma_add(float (&d)[4], const uint32_t (&a)[4], ui
         }
 }
 
-/* By value: the caller loads the row, which is checked. */
-static HOSTCUDA_UNCHECKED void deal_rows(uint32_t (&out)[4], uint4 row, bool turned)
+static HOSTCUDA_UNCHECKED void deal_rows(uint32_t (&out)[4], const uint4 &row, bool turned)
 {
     const hostcuda::shot *all = hostcuda::exchange(0xffffffffu, &row, sizeof row);
     int g = hostcuda::lane() / 4, t = hostcuda::lane() % 4;
@@ -160,12 +159,14 @@ static __forceinline__ shared_place shared_at(void *p) { return static_cast<char
 
 static __forceinline__ void load_matrices(uint32_t (&out)[4], shared_place row)
 {
-    deal_rows(out, *reinterpret_cast<const uint4 *>(row), false);
+    uint4 own = *reinterpret_cast<const uint4 *>(row); /* a load of its own, which is checked */
+    deal_rows(out, own, false);
 }
 
 static __forceinline__ void load_turned(uint32_t (&out)[4], shared_place row)
 {
-    deal_rows(out, *reinterpret_cast<const uint4 *>(row), true);
+    uint4 own = *reinterpret_cast<const uint4 *>(row);
+    deal_rows(out, own, true);
 }
 
 static __forceinline__ uint32_t bf16_pair(float first, float second)

@@ -1,6 +1,6 @@
 /* Instructions of warps and of copies that only PTX has, from compute capability 8.0 on (older code
- * stops there; hosts ask eqi_cuda.capability first), each with a model for compilers that are not
- * nvcc. bf16 pairs are one word, the first element in its low half. g is lane / 4, t is lane % 4.
+ * stops there; hosts ask eqi_mma_runs first), each with a model for compilers that are not nvcc.
+ * bf16 pairs are one word, the first element in its low half. g is lane / 4, t is lane % 4.
  */
 #ifndef EQI_CUDA_MMA_CUH
 #define EQI_CUDA_MMA_CUH

@@ -1,15 +1,27 @@
 /* Instructions of warps and of copies that only PTX has, from compute capability 8.0 on (older code
- * stops there; hosts ask eqi_cuda.capability first), each with a model for compilers that are not
- * nvcc. bf16 pairs are one word, the first element in its low half. g is lane / 4, t is lane % 4.
+ * stops there; hosts ask eqi_mma_runs first), each with a model for compilers that are not nvcc.
+ * bf16 pairs are one word, the first element in its low half. g is lane / 4, t is lane % 4.
  */
 #ifndef EQI_CUDA_MMA_CUH
 #define EQI_CUDA_MMA_CUH
 
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
+#include <initializer_list>
 #include <stdint.h>
 
-constexpr int EQI_MMA_CAPABILITY = 80;
+/* Can a device of this compute capability run these? A library built for older ones alone has
+ * nothing but their code for any device. */
+inline bool eqi_mma_runs(int capability)
+{
+    int newest = 0;
+#ifdef __CUDACC__
+    for (int arch : {__CUDA_ARCH_LIST__}) newest = arch > newest ? arch : newest;
+#else
+    newest = 800;
+#endif
+    return newest >= 800 && capability >= 80;
+}
 
 #if defined(__CUDACC__) && defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
 #define EQI_PTX(...) asm volatile(__VA_ARGS__)
@@ -147,12 +159,14 @@ static __forceinline__ shared_place shared_at(void *p) { return static_cast<char
 
 static __forceinline__ void load_matrices(uint32_t (&out)[4], shared_place row)
 {
-    deal_rows(out, *reinterpret_cast<const uint4 *>(row), false);
+    uint4 own = *reinterpret_cast<const uint4 *>(row); /* a load of its own, which is checked */
+    deal_rows(out, own, false);
 }
 
 static __forceinline__ void load_turned(uint32_t (&out)[4], shared_place row)
 {
-    deal_rows(out, *reinterpret_cast<const uint4 *>(row), true);
+    uint4 own = *reinterpret_cast<const uint4 *>(row);
+    deal_rows(out, own, true);
 }
 
 static __forceinline__ uint32_t bf16_pair(float first, float second)

@@ -163,7 +163,7 @@ bool eqi_cuda_attention_fits(eqi_ctx *ctx, const eqi_attention_desc *d,
                              const eqi_view *const *views, int count)
 {
     int64_t size = views[0]->shape[3];
-    bool fits = eqi_cuda_of(ctx)->capability >= EQI_MMA_CAPABILITY && !(d->softcap > 0.0f) &&
+    bool fits = eqi_mma_runs(eqi_cuda_of(ctx)->capability) && !(d->softcap > 0.0f) &&
         (size == 64 || size == 80 || size == 96 || size == 128);
     for (int i = 0; i < count; i++)
         fits = fits && views[i]->dtype == EQI_BF16 && is_aligned(views[i]);

@@ -36,9 +36,8 @@ __global__ void __launch_bounds__(EQI_BLOCK)
         for (int64_t c = lane; present && c < o.shape[3]; c += EQI_WARP)
             sum = fmaf(get(d_o, at4(d_o, b, i, h, c)), get(o, at4(o, b, i, h, c)), sum);
         sum = warp_sum(sum);
-        if (lane != 0) continue;
         float of_row = present ? get(lse, at4(lse, 0, b, h, i)) : -INFINITY;
-        rows[row] = {of_row == -INFINITY ? INFINITY : of_row * MMA_LOG2E, sum};
+        if (lane == 0) rows[row] = {of_row == -INFINITY ? INFINITY : of_row * MMA_LOG2E, sum};
     }
 }
 

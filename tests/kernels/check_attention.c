@@ -40,7 +40,7 @@ static params tile_params(suite *s, int i)
     p.queries = lengths[i / 4 % 6];
     if (suite_coin(s)) p.d.q_offset = suite_pick(s, 1, 150);
     p.keys = p.d.q_offset + p.queries + (suite_coin(s) ? 0 : suite_pick(s, 1, 70));
-    if (p.d.window) p.d.window = suite_pick(s, 1, 100);
+    p.d.window = suite_coin(s) ? 0 : suite_pick(s, 1, 200);
     p.d.scale = (float)(1.0 / sqrt((double)p.size));
     return p;
 }

@@ -149,6 +149,45 @@ START_TEST(reports_of_e2e_qp_leave_the_device_at_work)
 }
 END_TEST
 
+/* ---- passes of the streams ---- */
+
+typedef struct watched_pass {
+    waits before;
+    char work[16];
+    int64_t block, batch, batches; /* the last; how many were looked at */
+} watched_pass;
+
+/* Between two batches in the middle of a pass: what the batch before has given comes while the
+ * device is at the next one. A validation asks for nothing before its end. */
+static int32_t watch_pass(void *user, const eqat_progress *p)
+{
+    watched_pass *w = user;
+    bool moves = !strcmp(p->work, "targets") || !strcmp(p->work, "inputs");
+    bool goes_on = !strcmp(p->work, w->work) && p->block == w->block && p->batch == w->batch + 1;
+    if (goes_on && p->batch >= 2 && (moves || !strcmp(p->work, "validate"))) {
+        expect(w->before, 0, moves);
+        w->batches++;
+    }
+    snprintf(w->work, sizeof w->work, "%s", p->work);
+    w->block = p->block;
+    w->batch = p->batch;
+    w->before = count();
+    return 0;
+}
+
+START_TEST(passes_leave_the_device_at_work)
+{
+    watched_pass w = {0};
+    bench b = set_up(&usual);
+    eqat_block_ap_options o = fast_options();
+    o.between = watch_pass;
+    o.between_user = &w;
+    OK(b.ctx, eqat_block_ap_quantize(b.model, b.quantizer, b.data, &o));
+    ck_assert_int_ge(w.batches, BLOCKS * 2); /* of 10 samples in twos */
+    tear_down(&b);
+}
+END_TEST
+
 int main(void)
 {
     TCase *c = tcase_create("waits");
@@ -157,5 +196,6 @@ int main(void)
     tcase_add_test(c, a_micro_batch_of_e2e_qp_waits_for_its_loss_alone);
     tcase_add_test(c, reports_of_block_ap_leave_the_device_at_work);
     tcase_add_test(c, reports_of_e2e_qp_leave_the_device_at_work);
+    tcase_add_test(c, passes_leave_the_device_at_work);
     return run_case("waits", c, CK_NOFORK);
 }

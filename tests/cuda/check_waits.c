@@ -37,6 +37,29 @@ static void expect(waits before, int drains, int others)
     ck_assert_int_eq(now.others - before.others, others);
 }
 
+/* What counts is seen: uploads wait for nothing, a download does. */
+START_TEST(a_download_leaves_nothing_to_do)
+{
+    eqat_context *ctx = make_context(1, 1);
+    const int64_t n = 10000;
+    eqat_tensor *t;
+    float *values;
+    int64_t found;
+    OK(ctx, eqat_tensor_create(ctx, &t, EQAT_F32, 1, &n, NULL));
+    OK(ctx, eqat_tensor_fill(t, 1));
+    values = read_floats(t, &found);
+    OK(ctx, eqat_tensor_write(t, values, (size_t)n * sizeof *values)); /* makes the ring */
+    waits before = count();
+    for (int i = 0; i < 3; i++) OK(ctx, eqat_tensor_write(t, values, (size_t)n * sizeof *values));
+    expect(before, 0, 0);
+    free(read_floats(t, &found));
+    ck_assert_int_gt(count().drains, before.drains);
+    free(values);
+    eqat_tensor_free(t);
+    eqat_context_free(ctx);
+}
+END_TEST
+
 /* ---- steps that a driver takes ---- */
 
 static void drive(const setting *s)
@@ -192,6 +215,7 @@ int main(void)
 {
     TCase *c = tcase_create("waits");
     tcase_add_unchecked_fixture(c, write_small_model, scratch_clean);
+    tcase_add_test(c, a_download_leaves_nothing_to_do);
     tcase_add_test(c, a_step_of_block_ap_waits_for_its_loss_alone);
     tcase_add_test(c, a_micro_batch_of_e2e_qp_waits_for_its_loss_alone);
     tcase_add_test(c, reports_of_block_ap_leave_the_device_at_work);

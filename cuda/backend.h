@@ -53,7 +53,7 @@ struct eqi_cuda_stage {
 
 /* A download that nobody waits for yet. */
 struct eqi_cuda_late {
-    uint64_t ticket; /* 0: none */
+    uint64_t number; /* of the ticket; 0: none yet */
     void *dst;
     size_t n;
     cudaEvent_t arrived;
@@ -84,7 +84,7 @@ struct eqi_cuda {
     eqi_cuda_late late[EQI_LATE_COUNT];
     eqi_cuda_cargo *cargo; /* [EQI_LATE_COUNT], NULL before the first */
     uint64_t ticket;       /* the last */
-    uint64_t told;         /* tickets up to here may bring a report that was told already */
+    uint64_t told;         /* numbers up to here may bring a report that was told already */
     size_t used, peak;
     uint64_t limit; /* of used; 0: none */
     struct {

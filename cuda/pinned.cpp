@@ -6,6 +6,7 @@
  * EQI_CUDA_STAGES, then the host waits: it is that many bytes ahead of the device. */
 #include <algorithm>
 #include <cstring>
+#include <unistd.h>
 
 #include "backend.h"
 
@@ -99,21 +100,55 @@ eqat_status eqi_cuda_upload(eqi_ctx *ctx, void *dst, const void *src, size_t n)
 
 /* ---- late downloads ---- */
 
-static eqat_status make_cargo(eqi_ctx *ctx, eqi_cuda *cuda)
+void *eqi_cuda_pin(eqi_ctx *ctx, size_t size)
 {
     void *data = nullptr;
-    if (cuda->cargo) return EQAT_OK;
-    EQI_CUDA_TRY(eqi_cuda_check(
-        ctx, "cudaHostAlloc",
-        cudaHostAlloc(&data, EQI_LATE_COUNT * sizeof(eqi_cuda_cargo), cudaHostAllocDefault)));
-    cuda->cargo = static_cast<eqi_cuda_cargo *>(data);
-    return EQAT_OK;
+    if (eqi_cuda_ready(ctx) != EQAT_OK) return nullptr;
+    cudaError_t error = cudaHostAlloc(&data, size ? size : 1, cudaHostAllocDefault);
+    if (error == cudaSuccess) return data;
+    if (error != cudaErrorMemoryAllocation) {
+        (void)eqi_cuda_check(ctx, "cudaHostAlloc", error);
+        return nullptr;
+    }
+    (void)cudaGetLastError();
+    (void)eqi_seat_of(ctx)->services->fail(
+        ctx, EQAT_OUT_OF_MEMORY, "out of memory: %zu bytes of pinned memory for downloads from %s",
+        size, eqi_cuda_of(ctx)->name);
+    return nullptr;
+}
+
+void eqi_cuda_unpin(eqi_ctx *ctx, void *data)
+{
+    eqi_cuda *cuda = eqi_cuda_of(ctx);
+    if (!data || cuda->pid != getpid()) return; /* a forked child only forgets */
+    (void)cudaSetDevice(cuda->device);
+    (void)cudaStreamSynchronize(cuda->stream); /* which may still write there */
+    if (cudaFreeHost(data) != cudaSuccess) (void)cudaGetLastError();
+}
+
+static eqat_status make_cargo(eqi_ctx *ctx, eqi_cuda *cuda)
+{
+    if (!cuda->cargo)
+        cuda->cargo = static_cast<eqi_cuda_cargo *>(
+            eqi_cuda_pin(ctx, EQI_LATE_COUNT * sizeof(eqi_cuda_cargo)));
+    return cuda->cargo ? EQAT_OK : EQAT_OUT_OF_MEMORY;
 }
 
 static cudaError_t fetch(eqi_cuda *cuda, void *dst, const void *src, size_t n)
 {
     return n ? cudaMemcpyAsync(dst, src, n, cudaMemcpyDeviceToHost, cuda->stream) : cudaSuccess;
 }
+
+static bool is_pinned(const void *p)
+{
+    cudaPointerAttributes a;
+    if (cudaPointerGetAttributes(&a, p) == cudaSuccess) return a.type == cudaMemoryTypeHost;
+    (void)cudaGetLastError();
+    return false;
+}
+
+/* A ticket is a number and whether the copy goes to dst itself. */
+static uint64_t ticket_of(uint64_t number, bool direct) { return number << 1 | (direct ? 1 : 0); }
 
 eqat_status eqi_cuda_download_late(eqi_ctx *ctx, void *dst, const void *src, size_t n,
                                    uint64_t *ticket)
@@ -124,36 +159,41 @@ eqat_status eqi_cuda_download_late(eqi_ctx *ctx, void *dst, const void *src, siz
     uint64_t number = cuda->ticket + 1;
     eqi_cuda_late *late = &cuda->late[number % EQI_LATE_COUNT];
     eqi_cuda_cargo *cargo = &cuda->cargo[number % EQI_LATE_COUNT];
-    late->ticket = 0;
+    bool direct = is_pinned(dst);
     if (!late->arrived)
         EQI_CUDA_TRY(
             eqi_cuda_check(ctx, "cudaEventCreateWithFlags",
                            cudaEventCreateWithFlags(&late->arrived, cudaEventDisableTiming)));
-    EQI_CUDA_TRY(eqi_cuda_check(ctx, "cudaMemcpyAsync", fetch(cuda, cargo->bytes, src, n)));
+    EQI_CUDA_TRY(
+        eqi_cuda_check(ctx, "cudaMemcpyAsync", fetch(cuda, direct ? dst : cargo->bytes, src, n)));
     EQI_CUDA_TRY(eqi_cuda_check(ctx, "cudaMemcpyAsync",
                                 fetch(cuda, &cargo->trouble, cuda->trouble, sizeof(eqi_trouble))));
     EQI_CUDA_TRY(
         eqi_cuda_check(ctx, "cudaEventRecord", cudaEventRecord(late->arrived, cuda->stream)));
     late->dst = dst;
     late->n = n;
-    late->ticket = *ticket = cuda->ticket = number;
+    late->number = cuda->ticket = number;
+    *ticket = ticket_of(number, direct);
     return EQAT_OK;
 }
 
+/* The place of a ticket may have gone to a later one, which is behind it in the stream, too. */
 eqat_status eqi_cuda_arrive(eqi_ctx *ctx, uint64_t ticket)
 {
     eqi_cuda *cuda = eqi_cuda_of(ctx);
-    eqi_cuda_late *late = &cuda->late[ticket % EQI_LATE_COUNT];
+    uint64_t number = ticket >> 1;
+    bool direct = ticket & 1;
+    const eqi_cuda_late *late = &cuda->late[number % EQI_LATE_COUNT];
     EQI_CUDA_TRY(eqi_cuda_ready(ctx));
-    if (!ticket || late->ticket != ticket)
+    if (late->number < number || (late->number != number && !direct))
         return eqi_seat_of(ctx)->services->fail(
             ctx, EQAT_BACKEND, "late download %llu: found it gone, expected one of the last %d",
-            static_cast<unsigned long long>(ticket), EQI_LATE_COUNT);
-    late->ticket = 0;
+            static_cast<unsigned long long>(number), EQI_LATE_COUNT);
     EQI_CUDA_TRY(eqi_cuda_check(ctx, "a kernel or copy", cudaEventSynchronize(late->arrived)));
-    const eqi_cuda_cargo *cargo = &cuda->cargo[ticket % EQI_LATE_COUNT];
-    if (late->n) std::memcpy(late->dst, cargo->bytes, late->n);
-    return ticket <= cuda->told ? EQAT_OK : eqi_cuda_told(ctx, &cargo->trouble);
+    if (late->number != number) return EQAT_OK;
+    const eqi_cuda_cargo *cargo = &cuda->cargo[number % EQI_LATE_COUNT];
+    if (!direct && late->n) std::memcpy(late->dst, cargo->bytes, late->n);
+    return number <= cuda->told ? EQAT_OK : eqi_cuda_told(ctx, &cargo->trouble);
 }
 
 void eqi_cuda_pinned_close(eqi_ctx *ctx)

@@ -119,10 +119,13 @@ typedef void eqi_reset_peak_fn(eqi_ctx *ctx);
 /* Can kernels read and write memory that starts at p? */
 typedef bool eqi_reaches_fn(eqi_ctx *ctx, const void *p);
 
-/* A download of at most EQI_LATE_BYTES that waits for nothing: of what src is behind all that was
- * asked for before. dst is filled when arrive has returned for the ticket; it waits for no more
- * than that, and tells what failed up to there. A ticket arrives at most once, and before
- * EQI_LATE_COUNT more of them are asked for. */
+/* Memory of the host that late downloads can fill; as alloc and free else. */
+typedef void *eqi_pin_fn(eqi_ctx *ctx, size_t size);
+typedef void eqi_unpin_fn(eqi_ctx *ctx, void *data);
+/* A download that waits for nothing: of what src is behind all that was asked for before. dst is
+ * filled when arrive has returned for the ticket; it waits for no more than that, and tells what
+ * failed up to there. A ticket arrives with EQAT_OK at most once. Where dst is not pinned, n is at
+ * most EQI_LATE_BYTES, and the ticket arrives before EQI_LATE_COUNT more are asked for. */
 #define EQI_LATE_COUNT 16
 #define EQI_LATE_BYTES 4096
 typedef eqat_status eqi_download_late_fn(eqi_ctx *ctx, void *dst, const void *src, size_t n,
@@ -353,16 +356,16 @@ typedef eqat_status eqi_adamw_fn(eqi_ctx *ctx, const eqi_view *p, const eqi_view
 /* Every entry, so that tables, declarations and checks need no list of their own. */
 /* clang-format off */
 #define EQI_BACKEND_ENTRIES(X) \
-    X(open) X(close) X(alloc) X(free) X(upload) X(download) \
-    X(download_late) X(arrive) X(synchronize) X(memory) X(reset_peak) X(reaches) X(fill) X(copy) \
-    X(axpby) X(mul) X(scale_by) X(ratio) X(embedding) X(embedding_bwd) X(linear) X(linear_bwd_x) \
-    X(linear_bwd_w) X(bias_bwd) X(fakequant) X(fakequant_bwd) X(fq_linear) X(fq_linear_bwd_x) \
-    X(fq_linear_bwd_w) X(fq_linear_update) X(dequantize) X(packed_linear) \
-    X(packed_linear_bwd_x) X(packed_linear_bwd_sz) X(quantize) X(init_minmax) X(init_mse) \
-    X(quantize_minmax) X(rmsnorm) X(rmsnorm_bwd) X(rope) X(attention) X(attention_bwd) \
-    X(gated) X(gated_bwd) X(route) X(route_bwd) X(gather_rows) X(scatter_rows) X(dot_rows) \
-    X(mse) X(mse_bwd) X(linear_cross_entropy) X(kl_divergence) X(kl_divergence_bwd) \
-    X(sum_squares) X(clip_factor) X(adamw)
+    X(open) X(close) X(alloc) X(free) X(upload) X(download) X(pin) X(unpin) X(download_late) \
+    X(arrive) X(synchronize) X(memory) X(reset_peak) X(reaches) X(fill) X(copy) X(axpby) X(mul) \
+    X(scale_by) X(ratio) X(embedding) X(embedding_bwd) X(linear) X(linear_bwd_x) X(linear_bwd_w) \
+    X(bias_bwd) X(fakequant) X(fakequant_bwd) X(fq_linear) X(fq_linear_bwd_x) X(fq_linear_bwd_w) \
+    X(fq_linear_update) X(dequantize) X(packed_linear) X(packed_linear_bwd_x) \
+    X(packed_linear_bwd_sz) X(quantize) X(init_minmax) X(init_mse) X(quantize_minmax) X(rmsnorm) \
+    X(rmsnorm_bwd) X(rope) X(attention) X(attention_bwd) X(gated) X(gated_bwd) X(route) \
+    X(route_bwd) X(gather_rows) X(scatter_rows) X(dot_rows) X(mse) X(mse_bwd) \
+    X(linear_cross_entropy) X(kl_divergence) X(kl_divergence_bwd) X(sum_squares) X(clip_factor) \
+    X(adamw)
 /* clang-format on */
 
 struct eqi_backend {

@@ -10,7 +10,7 @@
 #define BLOCK EQI_FACTOR_BLOCK
 #define ROWS 16 /* of a task */
 #define DAMPING 0.01
-#define PIECE ((size_t)16 << 20) /* bytes of moments on the host at a time */
+#define PIECE 48 /* rows of moments on the host at a time */
 
 /* ---- the factor ---- */
 
@@ -61,7 +61,7 @@ static eqat_status damped(const eqi_tensor *moments, const int64_t *order, doubl
     eqi_ctx *ctx = eqi_tensor_ctx(to);
     const int64_t k = to->v.shape[1];
     const size_t row = (size_t)k * sizeof(float);
-    const int64_t most = row < PIECE ? (int64_t)(PIECE / row) : 1, piece = k < most ? k : most;
+    const int64_t piece = k < PIECE ? k : PIECE;
     float *from = eqi_alloc(ctx, (size_t)(piece + 1) * row, "error feedback");
     int64_t *place = from ? eqi_alloc(ctx, (size_t)k * sizeof *place, "error feedback") : NULL;
     eqat_status st = place ? EQAT_OK : EQAT_OUT_OF_MEMORY;

@@ -34,6 +34,15 @@ struct eqi_cache {
     eqi_ctx *ctx;
     eqi_cache_shape shape;
     char *memory; /* all streams; NULL: files */
+    /* In memory, of a device with memory of its own: the last batch that was written comes to
+     * `pinned` while the device goes on, and from there to its place with what is written next. */
+    char *pinned; /* of a batch; NULL: none yet */
+    struct {
+        bool is; /* on its way */
+        uint64_t ticket;
+        int stream;
+        int64_t first, n; /* samples */
+    } late;
     char *dir;
     int fds[MAX_STREAMS];
     int64_t *samples; /* of all buffers */
@@ -222,6 +231,7 @@ void eqi_cache_free(eqi_cache *c)
     }
     for (int i = 0; i < MAX_STREAMS; i++)
         if (c->fds[i] >= 0) close(c->fds[i]);
+    if (c->pinned) ctx->backend->unpin(ctx, c->pinned);
     eqi_free(ctx, c->memory);
     eqi_free(ctx, c->dir);
     eqi_free(ctx, c->samples);
@@ -327,10 +337,45 @@ static char *in_memory(const eqi_cache *c, int stream, int64_t sample)
     return c->memory + (size_t)(stream * c->shape.samples + sample) * c->shape.bytes;
 }
 
+/* What is on its way, to its place. */
+static eqat_status settle(eqi_cache *c)
+{
+    if (!c->late.is) return EQAT_OK;
+    EQI_RETURN_IF(eqi_tensor_arrive(c->ctx, c->late.ticket));
+    memcpy(in_memory(c, c->late.stream, c->late.first), c->pinned,
+           (size_t)c->late.n * c->shape.bytes);
+    c->late.is = false;
+    return EQAT_OK;
+}
+
+static bool is_late(const eqi_cache *c, int stream, const int64_t *samples, int64_t n)
+{
+    for (int64_t i = 0; i < n && c->late.is && c->late.stream == stream; i++)
+        if (samples[i] >= c->late.first && samples[i] - c->late.first < c->late.n) return true;
+    return false;
+}
+
+/* One piece in memory, from a device that can go on meanwhile. */
+static eqat_status write_late(eqi_cache *c, int stream, int64_t first, int64_t n,
+                              const eqi_tensor *batch)
+{
+    const eqi_backend *b = c->ctx->backend;
+    size_t size = (size_t)n * c->shape.bytes;
+    if (!c->pinned) c->pinned = b->pin(c->ctx, (size_t)c->shape.batch * c->shape.bytes);
+    if (!c->pinned) return EQAT_OUT_OF_MEMORY;
+    EQI_RETURN_IF(b->download_late(c->ctx, c->pinned, batch->v.data, size, &c->late.ticket));
+    c->late.is = true;
+    c->late.stream = stream;
+    c->late.first = first;
+    c->late.n = n;
+    return EQAT_OK;
+}
+
 static eqat_status read_memory(eqi_cache *c, int stream, const int64_t *samples, int64_t n,
                                eqi_tensor *batch)
 {
     size_t bytes = c->shape.bytes;
+    if (is_late(c, stream, samples, n)) EQI_RETURN_IF(settle(c));
     for (int64_t i = 0, run; i < n; i += run) {
         run = run_length(samples, i, n);
         EQI_RETURN_IF(eqi_tensor_upload_part(
@@ -343,6 +388,9 @@ static eqat_status write_memory(eqi_cache *c, int stream, const int64_t *samples
                                 const eqi_tensor *batch)
 {
     size_t bytes = c->shape.bytes;
+    EQI_RETURN_IF(settle(c));
+    if (!c->ctx->backend->host && n && run_length(samples, 0, n) == n)
+        return write_late(c, stream, samples[0], n, batch);
     for (int64_t i = 0, run; i < n; i += run) {
         run = run_length(samples, i, n);
         EQI_RETURN_IF(eqi_tensor_download_part(
@@ -400,7 +448,7 @@ eqat_status eqi_cache_write(eqi_cache *c, int stream, const int64_t *samples, in
 
 eqat_status eqi_cache_flush(eqi_cache *c)
 {
-    if (c->memory) return EQAT_OK;
+    if (c->memory) return settle(c);
     pthread_mutex_lock(&c->lock);
     while (any_writing(c)) pthread_cond_wait(&c->served, &c->lock);
     eqat_status st = check_failed(c);

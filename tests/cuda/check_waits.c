@@ -37,6 +37,29 @@ static void expect(waits before, int drains, int others)
     ck_assert_int_eq(now.others - before.others, others);
 }
 
+/* What counts is seen: uploads wait for nothing, a download does. */
+START_TEST(a_download_leaves_nothing_to_do)
+{
+    eqat_context *ctx = make_context(1, 1);
+    const int64_t n = 10000;
+    eqat_tensor *t;
+    float *values;
+    int64_t found;
+    OK(ctx, eqat_tensor_create(ctx, &t, EQAT_F32, 1, &n, NULL));
+    OK(ctx, eqat_tensor_fill(t, 1));
+    values = read_floats(t, &found);
+    OK(ctx, eqat_tensor_write(t, values, (size_t)n * sizeof *values)); /* makes the ring */
+    waits before = count();
+    for (int i = 0; i < 3; i++) OK(ctx, eqat_tensor_write(t, values, (size_t)n * sizeof *values));
+    expect(before, 0, 0);
+    free(read_floats(t, &found));
+    ck_assert_int_gt(count().drains, before.drains);
+    free(values);
+    eqat_tensor_free(t);
+    eqat_context_free(ctx);
+}
+END_TEST
+
 /* ---- steps that a driver takes ---- */
 
 static void drive(const setting *s)
@@ -149,13 +172,54 @@ START_TEST(reports_of_e2e_qp_leave_the_device_at_work)
 }
 END_TEST
 
+/* ---- passes of the streams ---- */
+
+typedef struct watched_pass {
+    waits before;
+    char work[16];
+    int64_t block, batch, batches; /* the last; how many were looked at */
+} watched_pass;
+
+/* Between two batches in the middle of a pass: what the batch before has given comes while the
+ * device is at the next one. A validation asks for nothing before its end. */
+static int32_t watch_pass(void *user, const eqat_progress *p)
+{
+    watched_pass *w = user;
+    bool moves = !strcmp(p->work, "targets") || !strcmp(p->work, "inputs");
+    bool goes_on = !strcmp(p->work, w->work) && p->block == w->block && p->batch == w->batch + 1;
+    if (goes_on && p->batch >= 2 && (moves || !strcmp(p->work, "validate"))) {
+        expect(w->before, 0, moves);
+        w->batches++;
+    }
+    snprintf(w->work, sizeof w->work, "%s", p->work);
+    w->block = p->block;
+    w->batch = p->batch;
+    w->before = count();
+    return 0;
+}
+
+START_TEST(passes_leave_the_device_at_work)
+{
+    watched_pass w = {0};
+    bench b = set_up(&usual);
+    eqat_block_ap_options o = fast_options();
+    o.between = watch_pass;
+    o.between_user = &w;
+    OK(b.ctx, eqat_block_ap_quantize(b.model, b.quantizer, b.data, &o));
+    ck_assert_int_ge(w.batches, BLOCKS * 2); /* of 10 samples in twos */
+    tear_down(&b);
+}
+END_TEST
+
 int main(void)
 {
     TCase *c = tcase_create("waits");
     tcase_add_unchecked_fixture(c, write_small_model, scratch_clean);
+    tcase_add_test(c, a_download_leaves_nothing_to_do);
     tcase_add_test(c, a_step_of_block_ap_waits_for_its_loss_alone);
     tcase_add_test(c, a_micro_batch_of_e2e_qp_waits_for_its_loss_alone);
     tcase_add_test(c, reports_of_block_ap_leave_the_device_at_work);
     tcase_add_test(c, reports_of_e2e_qp_leave_the_device_at_work);
+    tcase_add_test(c, passes_leave_the_device_at_work);
     return run_case("waits", c, CK_NOFORK);
 }

@@ -72,6 +72,37 @@ static void late(suite *s)
     }
 }
 
+/* A large one, into pinned memory, with more tickets behind it than there is room for. */
+static void late_and_large(suite *s)
+{
+    enum { SIZE = 3 << 20 };
+    eqi_ctx *ctx = s->ctx[0];
+    unsigned char *p = s->b->alloc(ctx, SIZE), *pinned = s->b->pin(ctx, SIZE), small;
+    unsigned char *mine = malloc(SIZE);
+    uint64_t first, other = 0;
+    suite_begin(s, "a late download of %d bytes", (int)SIZE);
+    s->run++;
+    s->b->unpin(ctx, s->b->pin(ctx, 0));
+    s->b->unpin(ctx, NULL);
+    if (!p || !pinned || !mine) {
+        suite_fail(s, "no memory");
+        return;
+    }
+    for (int i = 0; i < SIZE; i++) mine[i] = (unsigned char)suite_pick(s, 0, 255);
+    if (s->b->upload(ctx, p, mine, SIZE) || s->b->download_late(ctx, pinned, p, SIZE, &first))
+        suite_fail(s, "%s", ctx->error);
+    for (int i = 0; i < 2 * EQI_LATE_COUNT; i++)
+        if (s->b->upload(ctx, p, &i, 1) || s->b->download_late(ctx, &small, p, 1, &other))
+            suite_fail(s, "%s", ctx->error);
+    if (s->b->arrive(ctx, first) || memcmp(mine, pinned, SIZE) != 0)
+        suite_fail(s, "what comes differs");
+    if (s->b->arrive(ctx, other) || small != 2 * EQI_LATE_COUNT - 1)
+        suite_fail(s, "the last one differs");
+    s->b->free(ctx, p, SIZE);
+    s->b->unpin(ctx, pinned);
+    free(mine);
+}
+
 /* Uploads in a row of all sizes, from one buffer that changes at once: more than a backend may hold
  * back, and across the edges of what it holds them in. */
 static void uploads(suite *s)
@@ -109,6 +140,7 @@ static void all(suite *s)
 {
     memory(s);
     late(s);
+    late_and_large(s);
     uploads(s);
 }
 

@@ -3,6 +3,7 @@
 
 #include "data/tokenizer/utf8.h"
 #include "data/tokens.h"
+#include "format/json_load.h"
 
 #define PIECE_BYTES (1u << 16)
 
@@ -112,9 +113,9 @@ static eqat_status record(eqi_tokens *t, const eqat_tokenizer *tokenizer, const 
     }
     if (strspn(line, " \t\r") == length) return EQAT_OK;
     json_error_t error;
-    json_t *json = json_loadb(line, length, JSON_ALLOW_NUL, &error);
+    json_t *json = eqi_json_load(line, length, JSON_ALLOW_NUL, &error);
     if (!json && replace_numbers(line, length))
-        json = json_loadb(line, length, JSON_ALLOW_NUL, &error);
+        json = eqi_json_load(line, length, JSON_ALLOW_NUL, &error);
     if (!json) return refuse_line(t, line, number, &error);
     const json_t *text = json_object_get(json, key);
     eqat_status st = json_is_string(text)

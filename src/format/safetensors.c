@@ -1,6 +1,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "format/json_load.h"
 #include "format/source_impl.h"
 
 #define INDEX_MAX 100000000u
@@ -29,7 +30,7 @@ static eqat_status parse_json(eqi_ctx *ctx, const char *path, const char *text, 
                               json_t **out)
 {
     json_error_t error;
-    *out = json_loadb(text, size, JSON_REJECT_DUPLICATES, &error);
+    *out = eqi_json_load(text, size, JSON_REJECT_DUPLICATES, &error);
     /* jansson says nothing at all where its first buffer cannot be had. */
     if (!*out && (!error.text[0] || json_error_code(&error) == json_error_out_of_memory))
         return eqi_fail(ctx, EQAT_OUT_OF_MEMORY, "out of memory: the JSON of %s", path);

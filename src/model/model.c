@@ -5,6 +5,7 @@
 #include "base/file.h"
 #include "format/gguf.h"
 #include "format/gguf_names.h"
+#include "format/json_load.h"
 #include "model/read.h"
 #include "model/weights.h"
 
@@ -30,7 +31,7 @@ static eqat_status read_json(eqi_ctx *ctx, const char *path, json_t **out)
     size_t size;
     json_error_t error;
     EQI_RETURN_IF(eqi_file_slurp_inside(ctx, path, CONFIG_LIMIT, &text, &size));
-    *out = json_loadb(text, size, 0, &error);
+    *out = eqi_json_load(text, size, 0, &error);
     eqi_free(ctx, text);
     return *out ? EQAT_OK
                 : eqi_fail(ctx, EQAT_FORMAT, "%s: line %d: %s", path, error.line, error.text);

@@ -1,6 +1,7 @@
 /* Reading members of tokenizer.json with errors that name them. */
 #include "base/file.h"
 #include "data/tokenizer/tokenizer.h"
+#include "format/json_load.h"
 
 eqat_status eqi_json_memory(eqi_ctx *ctx)
 {
@@ -14,7 +15,7 @@ static eqat_status read_json(eqi_ctx *ctx, const char *path, size_t flags, json_
     size_t n;
     EQI_RETURN_IF(eqi_file_slurp(ctx, path, (size_t)1 << 30, &text, &n));
     json_error_t e;
-    json_t *json = json_loadb(text, n, JSON_ALLOW_NUL | flags, &e);
+    json_t *json = eqi_json_load(text, n, JSON_ALLOW_NUL | flags, &e);
     eqi_free(ctx, text);
     if (json && json_is_object(json)) {
         *out = json;

@@ -19,6 +19,10 @@ struct eqi_regex {
 #define JIT_STACK_START (32 * 1024)
 #define JIT_STACK_MAX (8 * 1024 * 1024)
 
+/* Groups inside one another, at most: the patterns of real tokenizers have three. PCRE2's own 250
+ * take the stack of a small thread. */
+#define NEST_MOST 32
+
 /* KiB, where PCRE2 has no code of its own. */
 #define HEAP_LIMIT (256 * 1024)
 
@@ -53,6 +57,7 @@ static eqat_status prepare(eqi_regex *r, const char *pattern, size_t n, const ch
     pcre2_compile_context *compile = r->memory ? pcre2_compile_context_create(r->memory) : NULL;
     if (!compile) return eqi_fail(ctx, EQAT_OUT_OF_MEMORY, "out of memory: %s: a pattern", where);
     pcre2_set_newline(compile, PCRE2_NEWLINE_LF);
+    pcre2_set_parens_nest_limit(compile, NEST_MOST);
     r->code = pcre2_compile((PCRE2_SPTR)pattern, n, PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE, &code,
                             &at, compile);
     pcre2_compile_context_free(compile);

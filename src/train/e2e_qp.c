@@ -524,6 +524,7 @@ eqat_status eqi_e2e_qp_report_loss(eqat_e2e_qp *job, int64_t step)
 double eqat_e2e_qp_loss(const eqat_e2e_qp *job, int64_t step)
 {
     if (!job) return (double)NAN;
+    EQI_FPENV_GUARD();
     double sum;
     if (step < 0 || step >= eqat_e2e_qp_steps(job)) return NAN;
     if (!isnan(job->reports[step])) return job->reports[step];

@@ -344,6 +344,7 @@ void eqi_optimizer_scale_rates(eqat_optimizer *o, double factor)
 double eqat_optimizer_lr_factor(const eqat_optimizer *o, int64_t k)
 {
     if (!o) return (double)NAN;
+    EQI_FPENV_GUARD();
     return eqi_schedule_factor(k, o->options.warmup_steps, o->options.total_steps,
                                o->options.min_lr_factor);
 }

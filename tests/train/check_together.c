@@ -89,33 +89,6 @@ static void write_odd_model(void)
     write_llama("odd", &odd, NULL);
 }
 
-/* Of the process as a host that has little room for it. */
-typedef struct small_run {
-    const char *folder;
-} small_run;
-
-static void *train_in_a_corner(void *user)
-{
-    const small_run *r = user;
-    one_call(&usual, r->folder);
-    return NULL;
-}
-
-START_TEST(a_thread_with_a_small_stack)
-{
-    pthread_attr_t attr;
-    pthread_t thread;
-    small_run r = {"corner"};
-    const char *expected = reference_folder();
-    pthread_attr_init(&attr);
-    ck_assert_int_eq(pthread_attr_setstacksize(&attr, 256 << 10), 0);
-    ck_assert_int_eq(pthread_create(&thread, &attr, train_in_a_corner, &r), 0);
-    pthread_join(thread, NULL);
-    pthread_attr_destroy(&attr);
-    ck_assert(same_folders(scratch("corner"), expected));
-}
-END_TEST
-
 START_TEST(any_number_of_threads)
 {
     static const eqat_dtype dtypes[] = {EQAT_F32, EQAT_BF16};
@@ -147,7 +120,6 @@ int main(void)
     TCase *t = tcase_create("together");
     tcase_add_unchecked_fixture(t, write_models, scratch_clean);
     tcase_add_test(t, two_train_and_one_is_cancelled);
-    tcase_add_test(t, a_thread_with_a_small_stack);
     tcase_add_loop_test(t, any_number_of_threads, 0, 2);
     return run_case("together", t, CK_NOFORK);
 }

@@ -305,6 +305,21 @@ done:
     return st;
 }
 
+/* The tensors of PyTorch are a program to be run. */
+static eqat_status refuse_folder(eqi_ctx *ctx, const char *dir)
+{
+    static const char *const others[] = {"pytorch_model.bin", "pytorch_model.bin.index.json"};
+    const char *found = "neither";
+    for (size_t i = 0; i < EQI_COUNT(others); i++) {
+        char *path = eqi_path_join(ctx, dir, others[i]);
+        if (!path) return EQAT_OUT_OF_MEMORY;
+        if (eqi_path_exists(path)) found = others[i];
+        eqi_free(ctx, path);
+    }
+    return eqi_fail(ctx, EQAT_NOT_FOUND, "%s: found %s, expected " SINGLE " or " INDEX " in it",
+                    dir, found);
+}
+
 eqat_status eqi_source_open_safetensors(eqi_ctx *ctx, eqi_source **out, const char *dir)
 {
     *out = NULL;
@@ -321,7 +336,7 @@ eqat_status eqi_source_open_safetensors(eqi_ctx *ctx, eqi_source **out, const ch
     else if (eqi_path_exists(index))
         st = open_index(ctx, out, dir, index);
     else
-        st = eqi_fail(ctx, EQAT_NOT_FOUND, "%s: expected " SINGLE " or " INDEX " in it", dir);
+        st = refuse_folder(ctx, dir);
     eqi_free(ctx, single);
     eqi_free(ctx, index);
     return st;

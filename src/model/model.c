@@ -37,11 +37,28 @@ static eqat_status read_json(eqi_ctx *ctx, const char *path, json_t **out)
                 : eqi_fail(ctx, EQAT_FORMAT, "%s: line %d: %s", path, error.line, error.text);
 }
 
+static bool holds(eqat_model *m, const char *name)
+{
+    char *path = eqi_path_join(m->ctx, m->path, name);
+    bool found = path && eqi_path_exists(path);
+    eqi_free(m->ctx, path);
+    return found;
+}
+
+static eqat_status refuse_folder(eqat_model *m)
+{
+    bool tokenizer = holds(m, "tokenizer.json") || holds(m, "vocab.json");
+    return eqi_fail(m->ctx, EQAT_NOT_FOUND,
+                    "%s: found %s, expected a Hugging Face folder with config.json", m->path,
+                    tokenizer ? "a tokenizer without a model" : "no config.json in it");
+}
+
 static eqat_status open_folder(eqat_model *m)
 {
     char *config = eqi_path_join(m->ctx, m->path, "config.json");
     if (!config) return EQAT_OUT_OF_MEMORY;
-    eqat_status st;
+    eqat_status st = eqi_path_exists(config) ? EQAT_OK : refuse_folder(m);
+    if (st != EQAT_OK) goto done;
     EQI_GOTO(done, read_json(m->ctx, config, &m->json));
     EQI_GOTO(done, eqi_config_parse(m->ctx, &m->config, m->json, config));
     EQI_GOTO(done, eqi_packing_parse(m->ctx, &m->packing, m->json, config));

@@ -20,7 +20,11 @@ START_TEST(places_that_hold_no_model)
 {
     const char *missing = in_dir(dir, "nowhere"), *file = in_dir(dir, "config.json");
     says(ctx, try_open(missing), EQAT_NOT_FOUND, "nowhere: no such file or folder");
-    says(ctx, try_open(dir), EQAT_NOT_FOUND, "config.json: cannot open");
+    says(ctx, try_open(dir), EQAT_NOT_FOUND,
+         "found no config.json in it, expected a Hugging Face folder with config.json");
+    replace("vocab.json", "{}");
+    says(ctx, try_open(dir), EQAT_NOT_FOUND, "found a tokenizer without a model, expected");
+    unlink(in_dir(dir, "vocab.json"));
     replace("config.json", "{\"model_type\": ");
     says(ctx, try_open(dir), EQAT_FORMAT, "config.json: line 1: ");
     replace("config.json",
@@ -35,7 +39,12 @@ START_TEST(places_that_hold_no_model)
     says(ctx, try_open(dir), EQAT_FORMAT, "model.safetensors: found a Git-LFS pointer");
     unlink(in_dir(dir, "model.safetensors"));
     replace("config.json", tiny_find("qwen2")->config);
-    says(ctx, try_open(dir), EQAT_NOT_FOUND, "model.safetensors");
+    says(ctx, try_open(dir), EQAT_NOT_FOUND,
+         "found neither, expected model.safetensors or model.safetensors.index.json in it");
+    replace("pytorch_model.bin", "");
+    says(ctx, try_open(dir), EQAT_NOT_FOUND, "found pytorch_model.bin, expected model.safetensors");
+    replace("pytorch_model.bin.index.json", "");
+    says(ctx, try_open(dir), EQAT_NOT_FOUND, "found pytorch_model.bin.index.json, expected");
 }
 END_TEST
 

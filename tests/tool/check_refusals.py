@@ -1,6 +1,6 @@
 """Models, data and text that cannot be used."""
 
-import json, os, signal, struct, subprocess, time, unittest
+import json, os, shutil, signal, struct, subprocess, time, unittest
 
 from case import Case, E2E, EQAT, FEW
 
@@ -10,6 +10,54 @@ class Refusals(Case):
         self.refused(
             "eval", os.path.join(self.tmp, "nothing"), "--text", self.valid, says=["nothing"]
         )
+
+    def test_what_stands_in_the_place_of_a_folder(self):
+        """What to give instead is in the line, whatever the command."""
+        weights = os.path.join(self.model, "model.safetensors")
+        pickled = os.path.join(self.tmp, "pytorch_model.bin")
+        open(pickled, "wb").write(b"PK")
+        old, bare = self.broken_copy(), self.tokenizer()
+        os.rename(os.path.join(old, "model.safetensors"), os.path.join(old, "pytorch_model.bin"))
+        weights_alone = os.path.join(self.tmp, "alone")
+        os.mkdir(weights_alone)
+        shutil.copy(weights, weights_alone)
+        for model, says in (
+            (weights, ["found a file of a model's folder", "expected the folder"]),
+            (pickled, ["found a file of a model's folder", "expected the folder"]),
+            (os.path.join(self.model, "config.json"), ["expected the folder"]),
+            (old, ["found pytorch_model.bin", "expected model.safetensors"]),
+            (weights_alone, ["found no config.json"]),
+            (bare, ["found a tokenizer without a model", "config.json"]),
+        ):
+            self.refused("inspect", model, says=[model, *says])
+            self.refused("eval", model, "--text", self.valid, says=[model, *says])
+            quantize = ["quantize", model, "--out", self.out, "--calib", self.train]
+            self.refused(*quantize, *FEW, says=[model, *says])
+            self.refused(
+                "e2e-qp", model, "--out", self.out, "--data", self.train, says=[model, *says]
+            )
+
+    def test_blocks_beyond_those_of_the_configuration(self):
+        """They would change the function; what stands beside it is told."""
+        model = self.broken_copy()
+        path = os.path.join(model, "config.json")
+        config = json.load(open(path))
+        config["num_hidden_layers"] = 1
+        json.dump(config, open(path, "w"))
+        says = ["model.layers.1.", "a block beyond the 1 of num_hidden_layers"]
+        self.refused("inspect", model, says=says)
+        self.refused("eval", model, "--text", self.valid, says=says)
+        beside = os.path.join(self.tmp, "beside")
+        shutil.copytree(self.model, beside)
+        self.halve(beside, "model.embed_tokens.weight")
+        self.edit_header(
+            beside, lambda h: h.__setitem__("mtp.0.weight", h.pop("rest.model.embed_tokens.weight"))
+        )
+        path = os.path.join(beside, "config.json")
+        config.update(num_hidden_layers=2, vocab_size=config["vocab_size"] // 2)
+        json.dump(config, open(path, "w"))
+        told = self.ok("inspect", beside).stderr
+        self.assertIn("tensors that the model does not use: mtp.*.weight (1)", told)
 
     def test_truncated_shard(self):
         model = self.broken_copy()

@@ -21,7 +21,7 @@ static bool is_deep(const char *text, size_t n, json_error_t *error)
         depth += (c == '[' || c == '{') - (c == ']' || c == '}');
         if (depth <= EQI_JSON_DEPTH) continue;
         *error = (json_error_t){.line = line, .column = (int)(i - start), .position = (int)i};
-        snprintf(error->text, sizeof error->text, "nested more than %d deep", EQI_JSON_DEPTH);
+        snprintf(error->text, sizeof error->text, "more than %d levels of nesting", EQI_JSON_DEPTH);
         return true;
     }
     return false;

@@ -375,7 +375,8 @@ static void *reads_deep_json(void *user)
     char *text = nested("{\"a\":\n ", "[", 2040, "", "]", "}");
     eqat_context *ctx = make_context(1, 0);
     (void)user;
-    says(ctx, open_json(ctx, text), EQAT_FORMAT, "config.json: line 2: nested more than 100 deep");
+    says(ctx, open_json(ctx, text), EQAT_FORMAT,
+         "config.json: line 2: more than 100 levels of nesting");
     free(text);
     text = nested("{\"a\": \"[[{\\\"[\", \"b\": ", "[", 99, "", "]", "}");
     says(ctx, open_json(ctx, text), EQAT_FORMAT, "model_type: found nothing");

@@ -46,7 +46,7 @@ static eqat_status round_linear(const eqat_quantizer *quantizer, const eqi_linea
     EQI_RETURN_IF(eqi_linear_choose(l, quantizer, &quant));
     if (!quant.kind) return EQAT_OK;
     EQI_RETURN_IF(quant.kind->round(&quant, l->weight.w, packed));
-    return eqi_quant_check_scales(l->name, packed->s, false);
+    return eqi_quant_check_scales(l->name, packed->s, l->weight.w);
 }
 
 /* All of a block or nothing of it. What a rule leaves dense stays where it is. */

@@ -30,7 +30,22 @@ static eqat_status clamp_s(eqi_tensor *s)
     return st;
 }
 
-eqat_status eqi_quant_check_scales(const char *name, const eqi_tensor *s, bool trained)
+/* Half of the least scale is still rounded to zero. Zeros stay what they are. */
+static eqat_status check_weights(const char *name, const eqi_tensor *w)
+{
+    float *host, most = 0;
+    EQI_RETURN_IF(eqi_tensor_floats(w, &host));
+    int64_t n = eqi_view_count(&w->v);
+    for (int64_t i = 0; i < n; i++) most = fmaxf(most, fabsf(host[i]));
+    eqi_free(eqi_tensor_ctx(w), host);
+    if (most == 0 || most > EQI_SCALE_MIN / 2) return EQAT_OK;
+    return eqi_fail(eqi_tensor_ctx(w), EQAT_NUMERIC,
+                    "%s: found weights of %g at most, expected some above %g: fp16 stores no "
+                    "scale that keeps them from being rounded to zero",
+                    name, (double)most, (double)EQI_SCALE_MIN / 2);
+}
+
+eqat_status eqi_quant_check_scales(const char *name, const eqi_tensor *s, const eqi_tensor *w)
 {
     eqi_ctx *ctx = eqi_tensor_ctx(s);
     float *host;
@@ -42,10 +57,11 @@ eqat_status eqi_quant_check_scales(const char *name, const eqi_tensor *s, bool t
         bad += isnan(host[i]);
     }
     eqi_free(ctx, host);
-    if (bad || (high && !trained))
+    if (bad || (high && w))
         return eqi_fail(ctx, EQAT_NUMERIC,
                         "%s: found %lld of %lld scales %s, expected what fp16 stores, up to 65504",
                         name, bad ? bad : high, n, bad ? "that are nan" : "of 65504 or more");
+    if (w && low) EQI_RETURN_IF(check_weights(name, w));
     if (low + high)
         eqi_log(ctx, EQI_LOG_WARN,
                 "%s: %lld of %lld scales are clamped to what fp16 stores: %lld to 2^-24, %lld to "

@@ -151,7 +151,7 @@ static eqat_status take_codes(const eqat_block_ap *job, eqi_weight *packed)
             EQI_RETURN_IF(eqi_round_kept(l->weight.w, l->stored));
             continue;
         }
-        EQI_RETURN_IF(eqi_quant_check_scales(l->name, l->beside[0], true));
+        EQI_RETURN_IF(eqi_quant_check_scales(l->name, l->beside[0], NULL));
         EQI_RETURN_IF(l->quant.kind->freeze(&l->quant, l->weight.w, l->beside, &packed[i]));
     }
     for (int i = 0; i < b->n_norms && norms_train(job); i++)

@@ -50,7 +50,7 @@ static eqat_status start_tensors(eqat_block_ap *job, eqi_linear *l, bool values)
     if (!values) now.init = &eqi_starts[EQAT_INIT_MINMAX];
     eqat_status st = quant.kind->start(&now, l->weight.w, l->moments, l->beside);
     if (st != EQAT_OK) return eqi_fail_in(job->ctx, st, "%s", l->name);
-    EQI_RETURN_IF(eqi_quant_check_scales(l->name, l->beside[0], false));
+    EQI_RETURN_IF(eqi_quant_check_scales(l->name, l->beside[0], l->weight.w));
     l->quant = quant;
     return EQAT_OK;
 }

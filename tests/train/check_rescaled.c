@@ -131,6 +131,92 @@ START_TEST(training_at_absolute_rates_does_no_harm)
 }
 END_TEST
 
+/* ---- beyond what fp16 stores ---- */
+
+static char lines[4096];
+
+static void keep_line(void *user, int level, const char *line)
+{
+    size_t at = strlen(lines);
+    (void)user;
+    snprintf(lines + at, sizeof lines - at, "%d %s\n", level, line);
+}
+
+static bench listened(int k)
+{
+    bench b = set_up(&usual);
+    scale(&b, "model.layers.0.mlp.down_proj.weight", k);
+    lines[0] = 0;
+    b.ctx->log = keep_line;
+    b.ctx->log_level = EQI_LOG_WARN;
+    return b;
+}
+
+static eqat_status by_rtn(bench *b)
+{
+    return eqat_model_quantize_rtn(b->model, b->quantizer, NULL);
+}
+
+static eqat_status by_block_ap(bench *b)
+{
+    eqat_block_ap_options o = fast_options();
+    return eqat_block_ap_quantize(b->model, b->quantizer, b->data, &o);
+}
+
+/* Weights are a tenth, scales a few hundredths. */
+static const struct {
+    eqat_status (*quantize)(bench *b);
+    int k;
+    const char *refusal, *line; /* one of them */
+} limits[] = {
+    {by_rtn, -21, NULL, "1 model.layers.0.mlp.down_proj: "},
+    {by_rtn, -30, "model.layers.0.mlp.down_proj: found weights of ", NULL},
+    {by_rtn, 23, "scales of 65504 or more, expected what fp16 stores, up to 65504", NULL},
+    {by_block_ap, -21, NULL, "1 model.layers.0.mlp.down_proj: "},
+    {by_block_ap, -30, "model.layers.0.mlp.down_proj: found weights of ", NULL},
+    {by_block_ap, 23, "scales of 65504 or more, expected what fp16 stores, up to 65504", NULL},
+};
+
+START_TEST(scales_that_fp16_does_not_store_are_told)
+{
+    bench b = listened(limits[_i].k);
+    eqat_status st = limits[_i].quantize(&b);
+    if (limits[_i].refusal) {
+        ck_assert_int_eq(st, EQAT_NUMERIC);
+        ck_assert_msg(strstr(b.ctx->error, limits[_i].refusal), "%s", b.ctx->error);
+    } else {
+        OK(b.ctx, st);
+        ck_assert_msg(strstr(lines, limits[_i].line) && strstr(lines, "are clamped to what fp16"),
+                      "%s", lines);
+    }
+    tear_down(&b);
+}
+END_TEST
+
+/* Pruned away, which is no loss. */
+START_TEST(weights_that_are_all_zero_stay_so)
+{
+    bench b = set_up(&usual);
+    char name[64];
+    for (int i = 0; i < BLOCKS; i++) {
+        snprintf(name, sizeof name, "model.layers.%d.mlp.up_proj.weight", i);
+        scale(&b, name, -10000);
+    }
+    size_t before, after;
+    float *x = logits_of(b.model, TIME, &before);
+    eqat_quantizer *q = make_quantizer(b.ctx, usual.bits, 32);
+    OK(b.ctx, eqat_quantizer_add_rule(q, "*.self_attn.*", NULL));
+    OK(b.ctx, eqat_model_quantize_rtn(b.model, q, NULL));
+    float *y = logits_of(b.model, TIME, &after);
+    ck_assert_uint_eq(before, after);
+    ck_assert_mem_eq(x, y, before);
+    free(x);
+    free(y);
+    eqat_quantizer_free(q);
+    tear_down(&b);
+}
+END_TEST
+
 int main(void)
 {
     TCase *tc = tcase_create("all");
@@ -139,5 +225,7 @@ int main(void)
     tcase_add_test(tc, training_at_relative_rates_is_the_same_bit_for_bit);
     tcase_add_test(tc, training_at_relative_rates_is_about_the_same);
     tcase_add_test(tc, training_at_absolute_rates_does_no_harm);
+    tcase_add_loop_test(tc, scales_that_fp16_does_not_store_are_told, 0, (int)EQI_COUNT(limits));
+    tcase_add_test(tc, weights_that_are_all_zero_stay_so);
     return run_case("weights written in another way", tc, CK_NOFORK);
 }

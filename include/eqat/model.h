@@ -179,8 +179,8 @@ EQAT_API void eqat_rtn_options_init(eqat_rtn_options *options, size_t struct_siz
  * cancellation the blocks that were finished stay quantized.  Errors: EQAT_INVALID_ARGUMENT (a
  * group that does not divide the row, a row that is no multiple of 32, a linear that is quantized
  * already, a job that has the model; before anything is changed), those of reading weights,
- * EQAT_NUMERIC (a weight is not finite, or so large that fp16 does not hold its group's scale),
- * EQAT_CANCELLED. */
+ * EQAT_NUMERIC (a weight is not finite, or so large that fp16 does not hold its group's scale; all
+ * weights of a linear are so small that its least scale rounds them to zero), EQAT_CANCELLED. */
 EQAT_API eqat_status eqat_model_quantize_rtn(eqat_model *model, const eqat_quantizer *quantizer,
                                              const eqat_rtn_options *options);
 

@@ -167,8 +167,9 @@ EQAT_API int64_t eqat_block_ap_block(const eqat_block_ap *job);
  * computes the targets by moving the full-precision stream through it.  Until finish or abandon the
  * model can be evaluated and saved, as it was before; it cannot be rounded, or trained by another
  * job.  Errors: EQAT_INVALID_ARGUMENT (a block is in work, here or of another job; all are done; a
- * linear that is quantized already), EQAT_NUMERIC (a weight is not finite), those of reading
- * weights, what reduce returns, EQAT_IO (offload_dir), EQAT_CANCELLED: no block is then in work. */
+ * linear that is quantized already), EQAT_NUMERIC (a weight is not finite, or weights are such as
+ * eqat_model_quantize_rtn refuses), those of reading weights, what reduce returns, EQAT_IO
+ * (offload_dir), EQAT_CANCELLED: no block is then in work. */
 EQAT_API eqat_status eqat_block_ap_begin(eqat_block_ap *job);
 /** Steps of one epoch of the current block. */
 EQAT_API int64_t eqat_block_ap_steps(const eqat_block_ap *job);

@@ -37,7 +37,7 @@ void suite_begin(suite *s, const char *format, ...)
 /* Strides of a layout; returns the number of elements that the view spans. */
 static int64_t lay_out(suite *s, eqi_view *v, arg_layout layout)
 {
-    static const int64_t odd[] = {0, 0, 1, 3, 8, 29}, whole[] = {0, 0, 8, 8, 16, 40};
+    static const int64_t odd[] = {0, 0, 1, 3, 8, 29}, whole[] = {0, 0, 8, 8, 40, 4};
     const int64_t *pads = s->aligned ? whole : odd;
     int order[EQI_MAX_DIMS];
     for (int d = 0; d < v->ndim; d++) order[d] = v->ndim - 1 - d; /* innermost first */

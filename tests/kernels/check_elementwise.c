@@ -12,7 +12,7 @@ static int64_t random_shape(suite *s, int64_t *shape, bool whole)
 {
     int64_t n = suite_pick(s, 1, whole ? 3 : 4);
     for (int64_t d = 0; d < n; d++) shape[d] = n < 3 ? odd_size(s, 130) : suite_pick(s, 1, 9);
-    if (whole) shape[n - 1] = 8 * suite_pick(s, 1, 17);
+    if (whole && suite_pick(s, 0, 3)) shape[n - 1] = 8 * suite_pick(s, 1, 17);
     if (suite_pick(s, 0, 15) == 0) shape[0] = 0;
     return n;
 }

@@ -7,7 +7,7 @@ int64_t odd_size(suite *s, int64_t most)
     int64_t n;
     do n = sizes[suite_pick(s, 0, (int64_t)EQI_COUNT(sizes) - 1)];
     while (n > most);
-    return n > 8 && suite_is_aligned(s) ? n / 8 * 8 : n;
+    return n > 8 && suite_is_aligned(s) && s->run % 8 != 2 ? n / 8 * 8 : n;
 }
 
 int64_t odd_rows(suite *s)

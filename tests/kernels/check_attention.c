@@ -40,6 +40,10 @@ static params tile_params(suite *s, int i)
     p.size = sizes[i % 4];
     p.queries = lengths[i / 4 % 6];
     if (suite_coin(s)) p.d.q_offset = suite_pick(s, 1, 150);
+    if (i % 3 == 2) { /* odd queries see the first key of a tile first */
+        p.d.q_offset |= 1;
+        p.d.causal = true;
+    }
     p.keys = p.d.q_offset + p.queries + (suite_coin(s) ? 0 : suite_pick(s, 1, 70));
     p.d.window = suite_coin(s) ? 0 : suite_pick(s, 1, 200);
     if (i % 3 == 1) { /* the last tile lacks one key, and nothing else is hidden */

@@ -38,6 +38,7 @@ static params tile_params(suite *s, int i)
     p.batch = suite_pick(s, 1, 2);
     p.heads = p.kv_heads * suite_pick(s, 1, 2);
     p.size = sizes[i % 4];
+    p.d.softcap = 0.0f;
     p.queries = lengths[i / 4 % 6];
     if (suite_coin(s)) p.d.q_offset = suite_pick(s, 1, 150);
     if (i % 3 == 2) { /* odd queries see the first key of a tile first */

@@ -32,15 +32,25 @@ static params random_params(suite *s)
  * tiles. */
 static params tile_params(suite *s, int i)
 {
-    static const int64_t sizes[] = {64, 80, 128, 96}, lengths[] = {64, 33, 130, 65, 1, 200};
+    static const int64_t sizes[] = {64, 80, 128, 96}, lengths[] = {130, 33, 64, 65, 1, 200};
     params p = random_params(s);
     p.batch = suite_pick(s, 1, 2);
     p.heads = p.kv_heads * suite_pick(s, 1, 2);
     p.size = sizes[i % 4];
+    p.d.softcap = 0.0f;
     p.queries = lengths[i / 4 % 6];
     if (suite_coin(s)) p.d.q_offset = suite_pick(s, 1, 150);
+    if (i % 3 == 2) { /* odd queries see the first key of a tile first */
+        p.d.q_offset |= 1;
+        p.d.causal = true;
+    }
     p.keys = p.d.q_offset + p.queries + (suite_coin(s) ? 0 : suite_pick(s, 1, 70));
     p.d.window = suite_coin(s) ? 0 : suite_pick(s, 1, 200);
+    if (i % 3 == 1) { /* the last tile lacks one key, and nothing else is hidden */
+        p.keys += 63 - p.keys % 64;
+        p.d.causal = p.segments = false;
+        p.d.window = 0;
+    }
     p.d.scale = (float)(1.0 / sqrt((double)p.size));
     return p;
 }

@@ -31,6 +31,7 @@ void suite_begin(suite *s, const char *format, ...)
     s->args = 0;
     s->judge = NULL;
     s->flush = suite_coin(s);
+    s->aligned = suite_coin(s);
 }
 
 /* Strides of a layout; returns the number of elements that the view spans. */
@@ -71,7 +72,8 @@ arg *suite_arg(suite *s, const char *name, arg_role role, arg_layout layout, eqi
     int64_t span = lay_out(s, &a->v, layout);
     /* Elements in front make the data unaligned; those behind show what a kernel writes past its
      * end. */
-    size_t front = s->bench || suite_coin(s) ? 0 : (size_t)suite_pick(s, 1, 17) * item;
+    size_t front =
+        s->bench || s->aligned || suite_coin(s) ? 0 : (size_t)suite_pick(s, 1, 17) * item;
     size_t behind = s->bench || s->flush ? 0 : (size_t)suite_pick(s, 1, 17) * item;
     a->size = front + (size_t)span * item + behind;
     a->image = must(malloc(a->size ? a->size : 1));

@@ -80,6 +80,7 @@ struct suite {
     int args;
     void (*judge)(suite *s); /* looks at ref and got of the JUDGED arguments of a case */
     bool flush;              /* arguments end at the inaccessible page */
+    bool aligned;            /* nothing lies in front of arguments, for kernels that ask for that */
     long run, failed, shown;
     double worst; /* error / tolerance, largest so far */
 };

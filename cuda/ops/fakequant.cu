@@ -65,7 +65,7 @@ eqat_status eqi_cuda_fakequant(eqi_ctx *ctx, const eqi_view *what, const eqi_vie
 
 /* A warp takes a group of a row: grad [rows, K] is of rows `first` on. dw may be grad itself, each
  * element of which is read and written by one lane. */
-__global__ void __launch_bounds__(EQI_BLOCK)
+__global__ void __launch_bounds__(EQI_BLOCK, 2)
     fakequant_bwd_kernel(eqi_view dw, eqi_view ds, eqi_view dz, const float *grad, int64_t first,
                          int64_t rows, eqi_view w, eqi_view s, eqi_view z, eqi_quant_desc q,
                          bool acc)

@@ -65,7 +65,7 @@ eqat_status eqi_cuda_fakequant(eqi_ctx *ctx, const eqi_view *what, const eqi_vie
 
 /* A warp takes a group of a row: grad [rows, K] is of rows `first` on. dw may be grad itself, each
  * element of which is read and written by one lane. */
-__global__ void __launch_bounds__(EQI_BLOCK, 4)
+__global__ void __launch_bounds__(EQI_BLOCK, 2)
     fakequant_bwd_kernel(eqi_view dw, eqi_view ds, eqi_view dz, const float *grad, int64_t first,
                          int64_t rows, eqi_view w, eqi_view s, eqi_view z, eqi_quant_desc q,
                          bool acc)
@@ -76,16 +76,16 @@ __global__ void __launch_bounds__(EQI_BLOCK, 4)
         float step = quant_scale_clamped(s, q, n, column), zero = quant_zero(z, q, n, column),
               sum_s = 0.0f, sum_z = 0.0f;
         for (int64_t k = column + lane(); k < column + q.group; k += EQI_WARP) {
-            fake_gradient d = fake_backward(grad[(n - first) * width(w) + k], get(w, at(w, n, k)),
+            fake_gradient d = fake_backward(grad[(n - first) * width(w) + k], get(w, at2(w, n, k)),
                                             step, zero, quant_top(q));
             sum_s += d.ds;
             sum_z += d.dz;
-            if (dw.data) add(dw, at(dw, n, k), d.dw, acc);
+            if (dw.data) add(dw, at2(dw, n, k), d.dw, acc);
         }
         sum_s = warp_sum(sum_s);
         sum_z = warp_sum(sum_z);
-        if (lane() == 0 && ds.data) add(ds, at(ds, n, g % per_row), sum_s, acc);
-        if (lane() == 0 && dz.data) add(dz, at(dz, n, g % per_row), sum_z, acc);
+        if (lane() == 0 && ds.data) add(ds, at2(ds, n, g % per_row), sum_s, acc);
+        if (lane() == 0 && dz.data) add(dz, at2(dz, n, g % per_row), sum_z, acc);
     }
 }
 

@@ -1,7 +1,8 @@
 /* packed_linear, packed_linear_bwd_x, packed_linear_bwd_sz: the weight in scratch, in the dtype of
- * the activations, then linear; of bwd_sz the gradient of the weight in scratch, in chunks of its
- * rows, then the sums over groups. Bytes moved: those of linear, one read of the codes, a write and
- * a read of the weight; of bwd_sz a write and a read of the gradient in F32. */
+ * the activations, then linear (few rows of x: packed_matvec.cu); of bwd_sz the gradient of the
+ * weight in scratch, in chunks of its rows, then the sums over groups. Bytes moved: those of
+ * linear, one read of the codes, a write and a read of the weight; of bwd_sz a write and a read of
+ * the gradient in F32, 8 a weight, and of the codes, bits / 8. */
 #include "../groups.cuh"
 #include "../operand.h"
 #include "../packed.cuh"

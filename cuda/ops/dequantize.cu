@@ -3,7 +3,7 @@
  * z once more, from the L1. */
 #include "../launch.cuh"
 #include "../packed.cuh"
-#include "../wide.cuh"
+#include "../vector.cuh"
 
 /* Any group, any address. */
 __global__ void __launch_bounds__(EQI_BLOCK)
@@ -17,37 +17,37 @@ __global__ void __launch_bounds__(EQI_BLOCK)
 
 /* Groups of whole blocks of 32, all contiguous: a thread makes 16 bytes of w^, all of one group.
  * known: the number of bits, 0 where only q has it. */
-template <int known, eqi_dtype dtype>
+template <int known, class T>
 __global__ void __launch_bounds__(EQI_BLOCK)
-    dequantize_wide_kernel(typename element<dtype>::type *what, const unsigned *codes, eqi_view s,
-                           eqi_view z, int64_t pieces, eqi_quant_desc q)
+    dequantize_wide_kernel(T *what, const unsigned *codes, eqi_view s, eqi_view z, int64_t pieces,
+                           eqi_quant_desc q)
 {
-    constexpr int n = WIDE<dtype>;
+    constexpr int n = EQI_LANES<T>;
     const int bits = known ? known : q.bits;
     for (int64_t i = grid_first(); i < pieces; i += grid_step()) {
         unsigned block = static_cast<unsigned>(i * n / 32);
         code_terms t = terms_of(s, z, block / static_cast<unsigned>(q.group / 32), quant_top(q));
         unsigned long long held = codes_from<n>(codes, bits, i * n);
-        float value[n];
+        pack<n> value;
         EQI_UNROLL
         for (int j = 0; j < n; j++)
-            value[j] = value_of(static_cast<unsigned>(held >> j * bits) & ((1u << bits) - 1u), t);
-        put_wide(what, i * n, value);
+            value.v[j] = value_of(static_cast<unsigned>(held >> j * bits) & ((1u << bits) - 1u), t);
+        store_pack(what + i * n, value);
     }
 }
 
-template <eqi_dtype dtype>
+template <class T>
 static eqat_status wide(eqi_ctx *ctx, const eqi_view *what, const eqi_view *codes,
                         const eqi_view *s, const eqi_view *z, const eqi_quant_desc *q)
 {
-    const int64_t pieces = eqi_cuda_count(what) / WIDE<dtype>;
-    auto kernel = q->bits == 2 ? dequantize_wide_kernel<2, dtype>
-        : q->bits == 3         ? dequantize_wide_kernel<3, dtype>
-        : q->bits == 4         ? dequantize_wide_kernel<4, dtype>
-                               : dequantize_wide_kernel<0, dtype>;
+    const int64_t pieces = eqi_cuda_count(what) / EQI_LANES<T>;
+    auto kernel = q->bits == 2 ? dequantize_wide_kernel<2, T>
+        : q->bits == 3         ? dequantize_wide_kernel<3, T>
+        : q->bits == 4         ? dequantize_wide_kernel<4, T>
+                               : dequantize_wide_kernel<0, T>;
     return eqi_launch(ctx, "dequantize", kernel, eqi_grid(pieces, EQI_BLOCK), EQI_BLOCK, 0,
-                      static_cast<typename element<dtype>::type *>(what->data),
-                      static_cast<const unsigned *>(codes->data), *s, *z, pieces, *q);
+                      static_cast<T *>(what->data), static_cast<const unsigned *>(codes->data), *s,
+                      *z, pieces, *q);
 }
 
 /* A tensor's blocks of 32 are counted in 32 bits. */
@@ -63,9 +63,9 @@ eqat_status eqi_cuda_dequantize(eqi_ctx *ctx, const eqi_view *what, const eqi_vi
                                 const eqi_view *s, const eqi_view *z, const eqi_quant_desc *q)
 {
     if (is_wide(what, codes, s, z, q) && what->dtype == EQI_BF16)
-        return wide<EQI_BF16>(ctx, what, codes, s, z, q);
+        return wide<__nv_bfloat16>(ctx, what, codes, s, z, q);
     if (is_wide(what, codes, s, z, q) && what->dtype == EQI_F32)
-        return wide<EQI_F32>(ctx, what, codes, s, z, q);
+        return wide<float>(ctx, what, codes, s, z, q);
     return eqi_launch(ctx, "dequantize", dequantize_kernel,
                       eqi_grid(eqi_cuda_count(what), EQI_BLOCK), EQI_BLOCK, 0, *what, *codes, *s,
                       *z, *q);

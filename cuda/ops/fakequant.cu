@@ -2,7 +2,7 @@
  * written, and s and z; neighbouring threads read s and z once more, from the L1.
  * fakequant_bwd: 8 a weight read, 4 written (8 and 4 more with acc); without dw the reads alone. */
 #include "../groups.cuh"
-#include "../wide.cuh"
+#include "../vector.cuh"
 
 /* Any group, any address. */
 __global__ void __launch_bounds__(EQI_BLOCK)
@@ -17,29 +17,29 @@ __global__ void __launch_bounds__(EQI_BLOCK)
 }
 
 /* Groups of whole blocks of 32, all contiguous: a thread makes 16 bytes of w^, all of one group. */
-template <eqi_dtype dtype>
+template <class T>
 __global__ void __launch_bounds__(EQI_BLOCK)
-    fakequant_wide_kernel(typename element<dtype>::type *what, const float *w, const float *s,
-                          const float *z, int64_t pieces, eqi_quant_desc q)
+    fakequant_wide_kernel(T *what, const float *w, const float *s, const float *z, int64_t pieces,
+                          eqi_quant_desc q)
 {
-    constexpr int n = WIDE<dtype>;
+    constexpr int n = EQI_LANES<T>;
     for (int64_t i = grid_first(); i < pieces; i += grid_step()) {
         unsigned g = static_cast<unsigned>(i * n / 32) / static_cast<unsigned>(q.group / 32);
-        float step = clamped_scale(s[g], q), zero = clamp(rintf(z[g]), 0.0f, quant_top(q)), x[n];
-        get_wide<n>(x, w, i * n);
+        float step = clamped_scale(s[g], q), zero = clamp(rintf(z[g]), 0.0f, quant_top(q));
+        pack<n> x = load_pack<n>(w + i * n);
         EQI_UNROLL
-        for (int j = 0; j < n; j++) x[j] = fake_quantize(x[j], step, zero, quant_top(q)).value;
-        put_wide(what, i * n, x);
+        for (int j = 0; j < n; j++) x.v[j] = fake_quantize(x.v[j], step, zero, quant_top(q)).value;
+        store_pack(what + i * n, x);
     }
 }
 
-template <eqi_dtype dtype>
+template <class T>
 static eqat_status wide(eqi_ctx *ctx, const eqi_view *what, const eqi_view *w, const eqi_view *s,
                         const eqi_view *z, const eqi_quant_desc *q)
 {
-    const int64_t pieces = eqi_cuda_count(w) / WIDE<dtype>;
-    return eqi_launch(ctx, "fakequant", fakequant_wide_kernel<dtype>, eqi_grid(pieces, EQI_BLOCK),
-                      EQI_BLOCK, 0, static_cast<typename element<dtype>::type *>(what->data),
+    const int64_t pieces = eqi_cuda_count(w) / EQI_LANES<T>;
+    return eqi_launch(ctx, "fakequant", fakequant_wide_kernel<T>, eqi_grid(pieces, EQI_BLOCK),
+                      EQI_BLOCK, 0, static_cast<T *>(what->data),
                       static_cast<const float *>(w->data), static_cast<const float *>(s->data),
                       static_cast<const float *>(z->data), pieces, *q);
 }
@@ -56,9 +56,9 @@ eqat_status eqi_cuda_fakequant(eqi_ctx *ctx, const eqi_view *what, const eqi_vie
                                const eqi_view *s, const eqi_view *z, const eqi_quant_desc *q)
 {
     if (is_wide(what, w, s, z, q) && what->dtype == EQI_BF16)
-        return wide<EQI_BF16>(ctx, what, w, s, z, q);
+        return wide<__nv_bfloat16>(ctx, what, w, s, z, q);
     if (is_wide(what, w, s, z, q) && what->dtype == EQI_F32)
-        return wide<EQI_F32>(ctx, what, w, s, z, q);
+        return wide<float>(ctx, what, w, s, z, q);
     return eqi_launch(ctx, "fakequant", fakequant_kernel, eqi_grid(eqi_cuda_count(w), EQI_BLOCK),
                       EQI_BLOCK, 0, *what, *w, *s, *z, *q);
 }
@@ -104,19 +104,17 @@ __global__ void __launch_bounds__(EQI_BLOCK)
         const bool there = at < weights;
         float sum_s = 0.0f, sum_z = 0.0f;
         if (there) {
-            float step = clamped_scale(p.s[g], q), zero = clamp(rintf(p.z[g]), 0.0f, quant_top(q)),
-                  grad[4], w[4], dw[4] = {};
-            get_wide<4>(grad, p.grad, at);
-            get_wide<4>(w, p.w, at);
-            if (p.dw && acc) get_wide<4>(dw, p.dw, at);
+            float step = clamped_scale(p.s[g], q), zero = clamp(rintf(p.z[g]), 0.0f, quant_top(q));
+            pack<4> grad = load_pack<4>(p.grad + at), w = load_pack<4>(p.w + at), dw = {};
+            if (p.dw && acc) dw = load_pack<4>(p.dw + at);
             EQI_UNROLL
             for (int j = 0; j < 4; j++) {
-                fake_gradient d = fake_backward(grad[j], w[j], step, zero, quant_top(q));
+                fake_gradient d = fake_backward(grad.v[j], w.v[j], step, zero, quant_top(q));
                 sum_s += d.ds;
                 sum_z += d.dz;
-                dw[j] = acc ? dw[j] + d.dw : d.dw;
+                dw.v[j] = acc ? dw.v[j] + d.dw : d.dw;
             }
-            if (p.dw) put_wide(p.dw, at, dw);
+            if (p.dw) store_pack(p.dw + at, dw);
         }
         sum_s = team_sum(sum_s, q);
         sum_z = team_sum(sum_z, q);

@@ -4,12 +4,9 @@
  * once more, to see whether they are finite. */
 #include "../adamw.cuh"
 #include "../groups.cuh"
-#include "../wide.cuh"
+#include "../operand.h"
+#include "../vector.cuh"
 
-/* Of the gradient of the weight, at a time. */
-constexpr int64_t CHUNK_BYTES = static_cast<int64_t>(64) << 20;
-/* Rows of a chunk are a multiple of this, so that every chunk of dy is aligned like the first. */
-constexpr int64_t CHUNK_UNIT = 64;
 /* Blocks of a chunk; each leaves a sum of squares. */
 constexpr int64_t CHUNK_BLOCKS = 2048;
 
@@ -91,23 +88,20 @@ __global__ void __launch_bounds__(EQI_BLOCK)
         const bool there = at < weights;
         float sum_s = bad ? NAN : 0.0f, sum_z = sum_s;
         if (there && !bad) {
-            float step = clamped_scale(u.s[g], q), zero = clamp(rintf(u.z[g]), 0.0f, quant_top(q)),
-                  grad[4], w[4], m[4], v[4];
-            get_wide<4>(grad, c.dw, at);
-            get_wide<4>(w, u.w, at);
-            get_wide<4>(m, u.m, at);
-            get_wide<4>(v, u.v, at);
+            float step = clamped_scale(u.s[g], q), zero = clamp(rintf(u.z[g]), 0.0f, quant_top(q));
+            pack<4> grad = load_pack<4>(c.dw + at), w = load_pack<4>(u.w + at),
+                    m = load_pack<4>(u.m + at), v = load_pack<4>(u.v + at);
             EQI_UNROLL
             for (int j = 0; j < 4; j++) {
-                fake_gradient d = fake_backward(grad[j], w[j], step, zero, quant_top(q));
+                fake_gradient d = fake_backward(grad.v[j], w.v[j], step, zero, quant_top(q));
                 sum_s += d.ds;
                 sum_z += d.dz;
                 squares += static_cast<double>(d.dw) * static_cast<double>(d.dw);
-                adamw_step(&w[j], &m[j], &v[j], d.dw, t);
+                adamw_step(&w.v[j], &m.v[j], &v.v[j], d.dw, t);
             }
-            put_wide(u.w, at, w);
-            put_wide(u.m, at, m);
-            put_wide(u.v, at, v);
+            store_pack(u.w + at, w);
+            store_pack(u.m + at, m);
+            store_pack(u.v + at, v);
         }
         sum_s = team_sum(sum_s, q);
         sum_z = team_sum(sum_z, q);
@@ -135,30 +129,11 @@ static eqat_status look(eqi_ctx *ctx, int *spoilt, const eqi_view *x)
                       eqi_grid(eqi_cuda_count(x), EQI_BLOCK), EQI_BLOCK, 0, spoilt, *x);
 }
 
-/* dw [rows, K] of rows `first` on: columns of dy times x. */
-static eqat_status product(eqi_ctx *ctx, float *dw, int64_t first, int64_t rows, const eqi_view *dy,
-                           const eqi_view *x)
-{
-    int64_t width = eqi_cuda_width(x), inner = eqi_cuda_rows(x);
-    if (!inner)
-        return eqi_cuda_check(ctx, "cudaMemsetAsync",
-                              cudaMemsetAsync(dw, 0,
-                                              sizeof(float) * static_cast<size_t>(rows * width),
-                                              eqi_cuda_of(ctx)->stream));
-    const char *from =
-        static_cast<const char *>(dy->data) + static_cast<size_t>(first) * eqi_cuda_size(dy->dtype);
-    return eqi_cuda_product(ctx, dw, EQI_F32, width, rows, width, inner,
-                            {from, dy->dtype, eqi_cuda_stride(dy), true},
-                            {x->data, x->dtype, eqi_cuda_stride(x), false}, false);
-}
-
 static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
 static int64_t chunk_rows(const eqi_view *w)
 {
-    int64_t fit = CHUNK_BYTES / (eqi_cuda_width(w) * static_cast<int64_t>(sizeof(float)));
-    fit = fit < CHUNK_UNIT ? CHUNK_UNIT : fit / CHUNK_UNIT * CHUNK_UNIT;
-    return smaller(fit, eqi_cuda_rows(w));
+    return eqi_cuda_chunk(eqi_cuda_rows(w), eqi_cuda_width(w) * 4, EQI_CUDA_CHUNK_BYTES);
 }
 
 static unsigned chunk_grid(const eqi_view *w, const eqi_quant_desc *q, int64_t rows, bool wide)
@@ -220,7 +195,7 @@ eqat_status eqi_cuda_fq_linear_update(eqi_ctx *ctx, const eqi_update *u, const e
         int64_t rows = smaller(step, all - first);
         unsigned grid = chunk_grid(w, q, rows, wide);
         update_chunk c = {memory.dw, first, rows, memory.part + parts};
-        EQI_CUDA_TRY(product(ctx, memory.dw, first, rows, dy, x));
+        EQI_CUDA_TRY(eqi_cuda_weight_rows_grad(ctx, memory.dw, first, rows, dy, x));
         const int64_t weight = first * width, group = first * (width / q->group);
         update_parts at = {from(w, weight), from(&u->m, weight), from(&u->v, weight),
                            from(ds, group), from(dz, group),     from(s, group),

@@ -7,7 +7,7 @@
 #include "../operand.h"
 #include "../packed.cuh"
 #include "../packed_matvec.h"
-#include "../wide.cuh"
+#include "../vector.cuh"
 
 /* The weight [N, K] of codes */
 static eqat_status expand(eqi_ctx *ctx, eqi_view *what, eqi_dtype dtype, int64_t width,
@@ -75,13 +75,12 @@ __global__ void __launch_bounds__(EQI_BLOCK)
         if (there) {
             code_terms t = terms_of(s, z, g, quant_top(q));
             unsigned long long held = codes_from<4>(codes, q.bits, first * q.group + at);
-            float d[4];
-            get_wide<4>(d, grad, at);
+            pack<4> d = load_pack<4>(grad + at);
             EQI_UNROLL
             for (int j = 0; j < 4; j++) {
                 unsigned code = static_cast<unsigned>(held >> j * q.bits) & ((1u << q.bits) - 1u);
-                sum_s += d[j] * offset_of(code, t);
-                sum += d[j];
+                sum_s += d.v[j] * offset_of(code, t);
+                sum += d.v[j];
             }
             scale = t.scale;
         }

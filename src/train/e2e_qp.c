@@ -271,9 +271,8 @@ static eqat_status make_optimizer(eqat_e2e_qp *job, int bits)
     options.max_grad_norm = o->max_grad_norm;
     options.min_lr_factor = o->min_lr_factor;
     if (o->lr_unit == EQAT_LR_RELATIVE)
-        eqi_rate_warn(job->ctx, "lr", o->lr,
-                      eqi_e2e_qp_rate(0, o->lr_unit, options.total_steps, bits));
-    job->options.lr = eqi_e2e_qp_rate(o->lr, o->lr_unit, options.total_steps, bits);
+        eqi_rate_warn(job->ctx, "lr", o->lr, eqi_e2e_qp_rate(0, o->lr_unit, bits));
+    job->options.lr = eqi_e2e_qp_rate(o->lr, o->lr_unit, bits);
     EQI_RETURN_IF(eqat_optimizer_create(job->ctx, &job->optimizer, &options));
     for (size_t i = 0; i < job->count; i++) EQI_RETURN_IF(train(job, &job->trained[i]));
     eqat_optimizer_set_grad_callback(job->optimizer, o->gradient, o->gradient_user);

@@ -13,11 +13,11 @@ static double falling(double first, int64_t steps)
     return first / sqrt((double)(steps > 1 ? steps : 1));
 }
 
+/* Relative, whatever the number of steps: a few at higher rates end above their start, and many
+ * gain nothing from lower ones. */
+#define E2E_RATE 0.004
 /* Relative rates for one step; they fall with the root of the number of steps, so that many steps
  * reach further than few in all, but not in proportion. */
-#define FIRST_E2E_RATE 0.04
-/* A handful of steps at the rates of so few ends above its start. */
-#define LEAST_E2E_STEPS 100
 static const double first_rate[] = {
     [EQI_WEIGHT] = 0.1,
     [EQI_QUANT] = 0.04,
@@ -30,12 +30,10 @@ double eqi_block_ap_rate(double given, int32_t lr_unit, eqi_mover mover, int64_t
     return mover == EQI_QUANT ? 1e-4 : of_bits(bits);
 }
 
-double eqi_e2e_qp_rate(double given, int32_t lr_unit, int64_t steps, int bits)
+double eqi_e2e_qp_rate(double given, int32_t lr_unit, int bits)
 {
     if (given != 0) return given;
-    if (lr_unit == EQAT_LR_RELATIVE)
-        return falling(FIRST_E2E_RATE, steps < LEAST_E2E_STEPS ? LEAST_E2E_STEPS : steps);
-    return of_bits(bits);
+    return lr_unit == EQAT_LR_RELATIVE ? E2E_RATE : of_bits(bits);
 }
 
 void eqi_rate_warn(eqi_ctx *ctx, const char *name, double given, double usual)

@@ -14,7 +14,7 @@ extern const char *const eqi_lr_unit_names[3];
  * bits have it. */
 double eqi_block_ap_rate(double given, int32_t lr_unit, eqi_mover mover, int64_t steps, int bits);
 /* Likewise of E2E-QP. */
-double eqi_e2e_qp_rate(double given, int32_t lr_unit, int64_t steps, int bits);
+double eqi_e2e_qp_rate(double given, int32_t lr_unit, int bits);
 /* A line where a relative rate is so low that an absolute one must be meant; `usual` is that of 0.
  */
 void eqi_rate_warn(eqi_ctx *ctx, const char *name, double given, double usual);

@@ -85,7 +85,7 @@ START_TEST(relative_rates_of_e2e_qp)
     const struct {
         int64_t epochs; /* of two steps */
         double lr, rate;
-    } runs[] = {{1, 0.25, 0.25}, {1, 0, 0.004}, {200, 0, 0.002}};
+    } runs[] = {{1, 0.25, 0.25}, {1, 0, 0.004}, {200, 0, 0.004}};
     for (size_t run = 0; run < EQI_COUNT(runs); run++) {
         bench b = {.ctx = make_context(2, 1)};
         b.model = open_model(b.ctx, "model", EQAT_F32);

@@ -176,7 +176,9 @@ static void again_mse(suite *s, const void *p)
 }
 
 /* Over groups of an ordinary size the search comes close to the optimum, but where outliers divide
- * what is left among few codes, or no weight is near 0, it may miss a narrow one. */
+ * what is left among few codes, or no weight is near 0, it may miss a narrow one: the bounds are
+ * those of the draws of --seed 1, and hold a search to what it reached; others miss more
+ * (numerics.md). */
 static void again_optimum(suite *s, const void *p)
 {
     double sum = 0.0, sum_best = 0.0;
@@ -185,9 +187,7 @@ static void again_optimum(suite *s, const void *p)
         sum += squares(s, g, s->arg[S].ref[g], s->arg[Z].ref[g]);
         sum_best += brute(s, g);
     }
-    /* The worst of thirty seeds. */
-    double bound = strstr(s->label, "outlier") ? 2.2 : strstr(s->label, "one side") ? 1.25 : 1.06;
-    if (sum > bound * sum_best)
+    if (sum > (strstr(s->label, "outlier") ? 1.03 : 1.005) * sum_best)
         suite_fail(s, "the reference leaves an error of %g, the optimum is %g", sum, sum_best);
 }
 

@@ -3,251 +3,9 @@
 #include "autograd/tape.h"
 #include "base/entry.h"
 #include "data/data.h"
-#include "model/weights.h"
-#include "quant/freeze.h"
 #include "train/e2e_qp.h"
 #include "train/rates.h"
 #include "train/report.h"
-
-static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-static int64_t pieces(int64_t n, int64_t size) { return (n + size - 1) / size; }
-
-/* ---- what trains ---- */
-
-static eqat_status add(eqat_e2e_qp *job, eqi_trained t)
-{
-    if (job->count == job->capacity) {
-        size_t capacity = job->capacity ? 2 * job->capacity : 64;
-        eqi_trained *grown = eqi_realloc(job->ctx, job->trained, capacity * sizeof *grown,
-                                         "the list of what trains");
-        if (!grown) return EQAT_OUT_OF_MEMORY;
-        job->trained = grown;
-        job->capacity = capacity;
-    }
-    eqi_tensor *other;
-    if (t.kind == EQI_TRAINED_SCALES)
-        EQI_RETURN_IF(eqi_quant_round_s(*t.place)); /* training starts from what a file holds */
-    EQI_RETURN_IF(
-        eqi_tensor_cast(*t.place, t.kind == EQI_TRAINED_SCALES ? EQI_F16 : EQI_F32, &other));
-    if (t.kind == EQI_TRAINED_ZERO_POINTS) {
-        t.before = *t.place;
-        *t.place = t.value = other;
-    } else {
-        t.before = other;
-        t.value = *t.place;
-    }
-    t.was_trainable = t.value->requires_grad;
-    t.value->requires_grad = true;
-    job->trained[job->count++] = t;
-    return EQAT_OK;
-}
-
-static eqat_status add_linear(eqat_e2e_qp *job, eqi_weight *w, int *bits)
-{
-    int32_t params = job->options.params;
-    if (!w->codes) return EQAT_OK;
-    if (w->q.bits < *bits) *bits = w->q.bits;
-    if (params != EQAT_E2E_Z)
-        EQI_RETURN_IF(add(job, (eqi_trained){.kind = EQI_TRAINED_SCALES, .place = &w->s}));
-    if (params == EQAT_E2E_S) return EQAT_OK;
-    return add(job,
-               (eqi_trained){.kind = EQI_TRAINED_ZERO_POINTS, .place = &w->z, .bits = w->q.bits});
-}
-
-/* What trains must not be dropped with its block: codes stay anyway, trained gains are kept. */
-static eqat_status add_block(eqat_e2e_qp *job, int64_t index, int *bits)
-{
-    eqat_model *m = job->model;
-    eqi_block *b = &m->blocks[index];
-    const eqi_block *read;
-    EQI_RETURN_IF(eqi_block_acquire(m, index, &read));
-    eqat_status st = EQAT_OK;
-    for (int i = 0; i < b->n_linears; i++)
-        EQI_GOTO(done, add_linear(job, &b->linears[i].weight, bits));
-    if (!job->options.train_norms) goto done;
-    EQI_GOTO(done, eqi_block_keep(m, index, m->compute, &b));
-    for (int i = 0; i < b->n_norms; i++) {
-        eqi_norm *n = &b->norms[i];
-        EQI_GOTO(
-            done,
-            add(job,
-                (eqi_trained){.kind = EQI_TRAINED_GAIN, .place = &n->gain, .stored = n->stored}));
-    }
-done:
-    eqi_block_release(m, index);
-    return st;
-}
-
-static eqat_status add_all(eqat_e2e_qp *job, int *bits)
-{
-    eqat_model *m = job->model;
-    const int none = 9;
-    *bits = none;
-    int64_t blocks = m->config.blocks, parts = blocks + 1;
-    for (int64_t i = 0; i < blocks; i++) {
-        EQI_RETURN_IF(eqi_e2e_qp_tell(job, "load", 0, i, parts));
-        EQI_RETURN_IF(add_block(job, i, bits));
-    }
-    if (*bits == none) return eqi_e2e_qp_refuse_dense(m);
-    EQI_RETURN_IF(eqi_e2e_qp_tell(job, "load", 0, blocks, parts));
-    EQI_RETURN_IF(eqi_model_load_ends(m));
-    if (!job->options.train_norms) return EQAT_OK;
-    return add(job,
-               (eqi_trained){.kind = EQI_TRAINED_GAIN,
-                             .place = &m->final_norm.gain,
-                             .stored = m->final_norm.stored});
-}
-
-/* The values before training. */
-static void undo(eqi_trained *t)
-{
-    if (t->kind == EQI_TRAINED_ZERO_POINTS) {
-        *t->place = t->before;
-        eqi_tensor_unref(t->value);
-    } else {
-        (void)eqi_tensor_copy(t->value,
-                              t->before); /* within one device, same shape: nothing to fail */
-        eqi_tensor_unref(t->before);
-    }
-}
-
-eqat_status eqi_e2e_qp_round(eqi_trained *t)
-{
-    if (t->kind == EQI_TRAINED_SCALES) return eqi_quant_round_s(t->value);
-    if (t->kind == EQI_TRAINED_GAIN) return eqi_round_kept(t->value, t->stored);
-    eqi_tensor *rounded;
-    EQI_RETURN_IF(eqi_quant_round_z(t->value, t->bits, &rounded));
-    eqat_status st = eqi_tensor_copy(t->value, rounded);
-    eqi_tensor_unref(rounded);
-    return st;
-}
-
-/* Zero points go back into the model's own tensor. */
-static void keep(eqi_trained *t)
-{
-    if (t->kind == EQI_TRAINED_ZERO_POINTS) {
-        (void)eqi_tensor_copy(t->before, t->value);
-        *t->place = t->before;
-        eqi_tensor_unref(t->value);
-    } else {
-        eqi_tensor_unref(t->before);
-    }
-}
-
-static void end_training(eqat_e2e_qp *job, void (*end)(eqi_trained *))
-{
-    eqi_tape_clear(job->tape);
-    for (size_t i = 0; i < job->count; i++) {
-        eqi_trained *t = &job->trained[i];
-        eqi_tensor_zero_grad(t->value);
-        t->value->requires_grad = t->was_trainable;
-        eqi_tensor_unref(t->good);
-        eqi_tensor_unref(t->best);
-        t->good = t->best = NULL;
-        end(t);
-    }
-    job->count = 0;
-    job->model->job = EQI_JOB_NONE;
-    eqat_optimizer_free(job->optimizer);
-    job->optimizer = NULL;
-}
-
-/* ---- the samples and labels of a step ---- */
-
-/* Sequences of an optimizer step, and of one of its micro-batches. */
-static int64_t step_size(const eqat_e2e_qp *job, int64_t step)
-{
-    int64_t first = step % job->steps_per_epoch * job->options.batch_size;
-    return least(job->options.batch_size, job->sequences - first);
-}
-
-static int64_t micro_size(const eqat_e2e_qp *job, int64_t step, int64_t micro)
-{
-    int64_t size = job->options.micro_batch_size;
-    return least(size, step_size(job, step) - micro * size);
-}
-
-int64_t eqat_e2e_qp_micro_steps(const eqat_e2e_qp *job, int64_t step)
-{
-    if (!job) return 0;
-    if (step < 0 || step >= eqat_e2e_qp_steps(job)) return 0;
-    return pieces(step_size(job, step), job->options.micro_batch_size);
-}
-
-/* Place of micro-batch `micro` in its epoch. */
-static int64_t micro_first(const eqat_e2e_qp *job, int64_t step, int64_t micro)
-{
-    return step % job->steps_per_epoch * job->options.batch_size +
-        micro * job->options.micro_batch_size;
-}
-
-static int64_t sequence_at(const eqat_e2e_qp *job, int64_t step, int64_t place)
-{
-    return eqat_data_order(job->data, step / job->steps_per_epoch, place);
-}
-
-static int64_t labels_of(const eqat_e2e_qp *job, int64_t step, int64_t micro)
-{
-    int64_t n = micro_size(job, step, micro), first = micro_first(job, step, micro), sum = 0;
-    if (!job->labels) return n * (job->time - 1);
-    for (int64_t i = 0; i < n; i++) sum += job->labels[sequence_at(job, step, first + i)];
-    return sum;
-}
-
-static int64_t labels_of_step(const eqat_e2e_qp *job, int64_t step)
-{
-    int64_t sum = 0, micros = eqat_e2e_qp_micro_steps(job, step);
-    for (int64_t i = 0; i < micros; i++) sum += labels_of(job, step, i);
-    return sum;
-}
-
-/* Sequences with masked labels or several segments weigh what they have; a step must know the sum
- * before its first backward. */
-static eqat_status count_labels(eqat_e2e_qp *job)
-{
-    const eqat_sample sample = {.struct_size = sizeof sample, .labels = job->input.arrays.labels};
-    job->labels =
-        eqi_alloc(job->ctx, (size_t)job->sequences * sizeof *job->labels, "the number of labels");
-    if (!job->labels) return EQAT_OUT_OF_MEMORY;
-    for (int64_t i = 0; i < job->sequences; i++) {
-        EQI_RETURN_IF(eqi_check_cancel(job->ctx));
-        EQI_RETURN_IF(eqat_data_sample(job->data, false, i, &sample));
-        job->labels[i] = eqi_samples_labels(&job->input, 0);
-    }
-    return EQAT_OK;
-}
-
-/* The gradient callback averages over ranks as if all had equally many labels: a micro-batch must
- * weigh what it has of the mean number. */
-static eqat_status share_labels(eqat_e2e_qp *job)
-{
-    const eqat_e2e_qp_options *o = &job->options;
-    int64_t steps = eqat_e2e_qp_steps(job);
-    job->shares = eqi_alloc(job->ctx, (size_t)(steps + 1) * sizeof *job->shares,
-                            "the numbers of labels over all ranks");
-    if (!job->shares) return EQAT_OUT_OF_MEMORY;
-    for (int64_t i = 0; i < steps; i++) job->shares[i] = (double)labels_of_step(job, i);
-    job->shares[steps] = 1; /* becomes the number of ranks */
-    EQI_RETURN_IF(
-        eqi_report_reduce(job->ctx, o->reduce, o->reduce_user, job->shares, (size_t)steps + 1));
-    for (int64_t i = 0; i < steps; i++) job->shares[i] /= job->shares[steps];
-    return EQAT_OK;
-}
-
-static eqat_status make_samples(eqat_e2e_qp *job)
-{
-    int32_t marks = eqi_samples_marks(job->data);
-    EQI_RETURN_IF(eqi_samples_create(job->ctx, &job->input, job->data,
-                                     eqi_samples_input(job->data) | marks | EQAT_SAMPLE_LABELS,
-                                     least(job->options.micro_batch_size, job->sequences)));
-    job->numbers = eqi_alloc(job->ctx, (size_t)job->options.batch_size * sizeof *job->numbers,
-                             "sample numbers");
-    if (!job->numbers) return EQAT_OUT_OF_MEMORY;
-    bool equal = !(eqat_data_fields(job->data) & (EQAT_SAMPLE_LABELS | EQAT_SAMPLE_SEGMENTS));
-    if (equal) return EQAT_OK;
-    EQI_RETURN_IF(count_labels(job));
-    return job->options.reduce ? share_labels(job) : EQAT_OK;
-}
 
 /* ---- the job ---- */
 
@@ -284,10 +42,7 @@ static eqat_status set_up(eqat_e2e_qp *job)
     const eqat_e2e_qp_options *o = &job->options;
     EQI_RETURN_IF(eqi_model_check_idle(job->model));
     EQI_RETURN_IF(eqi_e2e_qp_check_options(job->model, job->data, o));
-    job->sequences = eqat_data_train_size(job->data);
-    job->time = eqat_data_seq_len(job->data);
-    job->steps_per_epoch = pieces(job->sequences, o->batch_size);
-    job->micro_per_step = o->batch_size / o->micro_batch_size;
+    eqi_e2e_qp_size(job);
     const int64_t shape[2] = {eqat_e2e_qp_steps(job), job->micro_per_step};
     EQI_RETURN_IF(eqi_tape_create(job->ctx, &job->tape));
     job->model->job = EQI_JOB_E2E_QP; /* a job with a tape gives it back */
@@ -300,10 +55,10 @@ static eqat_status set_up(eqat_e2e_qp *job)
     if (!job->reports) return EQAT_OUT_OF_MEMORY;
     for (int64_t i = 0; i < shape[0]; i++) job->reports[i] = NAN;
     EQI_RETURN_IF(eqi_e2e_qp_make_validation(job, shape[0]));
-    EQI_RETURN_IF(make_samples(job));
+    EQI_RETURN_IF(eqi_e2e_qp_make_samples(job));
     EQI_RETURN_IF(eqi_e2e_qp_make_teacher(job));
     int bits;
-    EQI_RETURN_IF(add_all(job, &bits));
+    EQI_RETURN_IF(eqi_e2e_qp_add_trained(job, &bits));
     return make_optimizer(job, bits);
 }
 
@@ -334,7 +89,7 @@ static void unref(void *handle)
 {
     eqat_e2e_qp *job = handle;
     eqi_ctx *ctx = job->ctx;
-    if (!job->finished && job->tape) end_training(job, undo);
+    if (!job->finished && job->tape) eqi_e2e_qp_undo_trained(job);
     eqi_tape_free(job->tape);
     eqi_tensor_unref(job->losses);
     eqi_free(ctx, job->trained);
@@ -358,11 +113,6 @@ void eqat_e2e_qp_free(eqat_e2e_qp *job)
     if (job) eqi_handle_free(job->ctx, &job->handle, unref, job);
 }
 
-int64_t eqat_e2e_qp_steps(const eqat_e2e_qp *job)
-{
-    if (!job) return 0;
-    return job->options.epochs * job->steps_per_epoch;
-}
 eqat_optimizer *eqat_e2e_qp_optimizer(eqat_e2e_qp *job)
 {
     if (!job) return NULL;
@@ -426,10 +176,8 @@ eqat_status eqi_e2e_qp_forward(eqat_e2e_qp *job, int64_t n, int64_t left, eqi_te
 
 static eqat_status forward(eqat_e2e_qp *job, int64_t step, int64_t micro, eqi_tensor **loss)
 {
-    int64_t first = micro_first(job, step, micro),
-            left = step_size(job, step) - micro * job->options.micro_batch_size;
-    for (int64_t i = 0; i < left; i++) job->numbers[i] = sequence_at(job, step, first + i);
-    return eqi_e2e_qp_forward(job, micro_size(job, step, micro), left, loss);
+    int64_t left, n = eqi_e2e_qp_number(job, step, micro, &left);
+    return eqi_e2e_qp_forward(job, n, left, loss);
 }
 
 static eqat_status keep_loss(eqat_e2e_qp *job, int64_t step, int64_t micro, eqi_tensor *loss)
@@ -479,8 +227,8 @@ static eqat_status accumulate(eqat_e2e_qp *job, int64_t step, int64_t micro, flo
         EQI_GOTO(done, eqi_tensor_download_late(device_loss, loss, sizeof *loss, ticket));
     else if (micro == eqat_e2e_qp_micro_steps(job, step) - 1)
         EQI_GOTO(done, ask_row(job, step));
-    double all = job->shares ? job->shares[step] : (double)labels_of_step(job, step);
-    double weight = mean((double)labels_of(job, step, micro), all);
+    double all = job->shares ? job->shares[step] : (double)eqi_e2e_qp_labels_of_step(job, step);
+    double weight = mean((double)eqi_e2e_qp_labels_of(job, step, micro), all);
     EQI_GOTO(done, eqi_tape_backward(job->tape, device_loss, weight));
     if (loss) EQI_GOTO(done, eqi_tensor_arrive(job->ctx, *ticket));
 done:
@@ -524,7 +272,8 @@ static double sum_of(const eqat_e2e_qp *job, int64_t step, const float *values)
 {
     int64_t micros = eqat_e2e_qp_micro_steps(job, step);
     double sum = 0;
-    for (int64_t i = 0; i < micros; i++) sum += (double)values[i] * (double)labels_of(job, step, i);
+    for (int64_t i = 0; i < micros; i++)
+        sum += (double)values[i] * (double)eqi_e2e_qp_labels_of(job, step, i);
     return sum;
 }
 
@@ -548,7 +297,7 @@ static eqat_status step_sum(const eqat_e2e_qp *job, int64_t step, double *sum)
 eqat_status eqi_e2e_qp_report_loss(eqat_e2e_qp *job, int64_t step)
 {
     EQI_RETURN_IF(eqi_tensor_arrive(job->ctx, job->ticket));
-    double sums[2] = {sum_of(job, step, job->row), (double)labels_of_step(job, step)};
+    double sums[2] = {sum_of(job, step, job->row), (double)eqi_e2e_qp_labels_of_step(job, step)};
     EQI_RETURN_IF(
         eqi_report_reduce(job->ctx, job->options.reduce, job->options.reduce_user, sums, 2));
     job->reports[step] = mean(sums[0], sums[1]);
@@ -563,7 +312,7 @@ double eqat_e2e_qp_loss(const eqat_e2e_qp *job, int64_t step)
     if (step < 0 || step >= eqat_e2e_qp_steps(job)) return NAN;
     if (!isnan(job->reports[step])) return job->reports[step];
     if (step_sum(job, step, &sum) != EQAT_OK) return NAN;
-    return mean(sum, (double)labels_of_step(job, step));
+    return mean(sum, (double)eqi_e2e_qp_labels_of_step(job, step));
 }
 
 /* Rounding twice changes nothing, so what was cancelled half-way can go on. */
@@ -583,7 +332,7 @@ eqat_status eqat_e2e_qp_finish(eqat_e2e_qp *job)
     EQI_RETURN_IF(eqi_e2e_qp_check_step(job, 0));
     EQI_RETURN_IF(freeze(job));
     EQI_RETURN_IF(eqi_e2e_qp_tell_unchanged(job));
-    end_training(job, keep);
+    eqi_e2e_qp_keep_trained(job);
     job->finished = true;
     return EQAT_OK;
 }

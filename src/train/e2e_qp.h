@@ -1,5 +1,6 @@
-/* An E2E-QP job, shared by its options (e2e_qp_options.c), its steps (e2e_qp.c), the loop over them
- * (e2e_qp_run.c), its validation (e2e_qp_validate.c) and its state (e2e_qp_state.c). */
+/* An E2E-QP job, shared by its options (e2e_qp_options.c), what it trains (e2e_qp_trained.c) and
+ * on which samples (e2e_qp_samples.c), its steps (e2e_qp.c), the loop over them (e2e_qp_run.c), its
+ * validation (e2e_qp_validate.c) and its state (e2e_qp_state.c). */
 #ifndef EQI_TRAIN_E2E_QP_H
 #define EQI_TRAIN_E2E_QP_H
 
@@ -68,9 +69,32 @@ eqat_status eqi_e2e_qp_check_options(const eqat_model *model, eqat_data *data,
                                      const eqat_e2e_qp_options *options);
 /* EQAT_INVALID_ARGUMENT: no linear is quantized. */
 eqat_status eqi_e2e_qp_refuse_dense(const eqat_model *model);
+
+/* ---- what trains (e2e_qp_trained.c) ---- */
+/* Fills job->trained; *bits: the fewest of a quantized linear. After a failure what is there is to
+ * be undone. */
+eqat_status eqi_e2e_qp_add_trained(eqat_e2e_qp *job, int *bits);
 /* Rounds a value to what a file holds, leaving `before` as it is: a failure later on can still be
  * undone. */
 eqat_status eqi_e2e_qp_round(eqi_trained *t);
+/* End training, with the values before it; with those of now. */
+void eqi_e2e_qp_undo_trained(eqat_e2e_qp *job);
+void eqi_e2e_qp_keep_trained(eqat_e2e_qp *job);
+
+/* ---- the samples of a step (e2e_qp_samples.c) ---- */
+/* How many sequences there are, and how steps and micro-batches divide them. */
+void eqi_e2e_qp_size(eqat_e2e_qp *job);
+/* Room for the samples of a micro-batch, and the labels of each where they differ: job->labels and,
+ * with other ranks, job->shares. */
+eqat_status eqi_e2e_qp_make_samples(eqat_e2e_qp *job);
+/* Puts the numbers of a micro-batch's samples and of those behind them in the step, *left in all,
+ * into job->numbers. Returns how many of them are the micro-batch's. */
+int64_t eqi_e2e_qp_number(eqat_e2e_qp *job, int64_t step, int64_t micro, int64_t *left);
+/* Labels that count, of a micro-batch and of a step. */
+int64_t eqi_e2e_qp_labels_of(const eqat_e2e_qp *job, int64_t step, int64_t micro);
+int64_t eqi_e2e_qp_labels_of_step(const eqat_e2e_qp *job, int64_t step);
+
+/* ---- losses and gradients (e2e_qp.c) ---- */
 /* Loss of the n samples whose numbers the job holds, with the numbers of those behind them, `left`
  * in all; of validation samples while job->validating. */
 eqat_status eqi_e2e_qp_forward(eqat_e2e_qp *job, int64_t n, int64_t left, eqi_tensor **loss);

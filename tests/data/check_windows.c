@@ -1,0 +1,149 @@
+#include "calibration.h"
+
+START_TEST(consecutive_windows)
+{
+    eqat_data_options o = options(5, 3, 4, EQAT_SAMPLING_CONSECUTIVE);
+    eqat_data *d = ascending(ctx, 35, &o); /* 8 windows and 3 tokens over */
+    ck_assert_int_eq(eqat_data_train_size(d), 5);
+    ck_assert_int_eq(eqat_data_val_size(d), 3);
+    ck_assert_int_eq(eqat_data_token_count(d), 35);
+    for (int64_t i = 0; i < 5; i++) ck_assert_int_eq(first_id(ctx, d, false, i), 4 * i);
+    for (int64_t i = 0; i < 3; i++) ck_assert_int_eq(first_id(ctx, d, true, i), 20 + 4 * i);
+    ck_assert_str_eq(logged, "");
+    int32_t ids[4];
+    ck_assert_int_eq(ids_of(d, false, 5, ids), EQAT_INVALID_ARGUMENT);
+    ck_assert_int_eq(ids_of(d, true, -1, ids), EQAT_INVALID_ARGUMENT);
+    eqat_data_free(d);
+    /* fewer than asked for: validation gets what training leaves, and the log says so */
+    o = options(7, 3, 4, EQAT_SAMPLING_CONSECUTIVE);
+    d = ascending(ctx, 35, &o);
+    ck_assert_int_eq(eqat_data_train_size(d), 7);
+    ck_assert_int_eq(eqat_data_val_size(d), 1);
+    ck_assert_ptr_nonnull(strstr(logged, "found 1 validation windows of 4 tokens, expected 3"));
+    eqat_data_free(d);
+    o = options(100, 0, 4, EQAT_SAMPLING_CONSECUTIVE);
+    d = ascending(ctx, 35, &o);
+    ck_assert_int_eq(eqat_data_train_size(d), 8);
+    ck_assert_ptr_nonnull(strstr(logged, "found 8 training windows of 4 tokens, expected 100"));
+    eqat_data_free(d);
+    /* 0: all */
+    logged[0] = 0;
+    o = options(0, 0, 4, EQAT_SAMPLING_CONSECUTIVE);
+    d = ascending(ctx, 35, &o);
+    ck_assert_int_eq(eqat_data_train_size(d), 8);
+    ck_assert_str_eq(logged, "");
+    eqat_data_free(d);
+    o = options(0, 2, 4, EQAT_SAMPLING_CONSECUTIVE);
+    d = ascending(ctx, 35, &o);
+    ck_assert_int_eq(eqat_data_train_size(d), 6);
+    ck_assert_int_eq(eqat_data_val_size(d), 2);
+    eqat_data_free(d);
+}
+END_TEST
+
+START_TEST(random_windows)
+{
+    enum { TOKENS = 4001, TIME = 16, TRAIN = 300, VAL = 5 };
+    eqat_data_options o = options(TRAIN, VAL, TIME, EQAT_SAMPLING_RANDOM);
+    eqat_data *d = ascending(ctx, TOKENS, &o), *same = ascending(ctx, TOKENS, &o);
+    eqat_context *other_ctx = open_ctx("cpu");
+    other_ctx->seed = 2;
+    eqat_data *other = ascending(other_ctx, TOKENS, &o);
+    int32_t last = 0, first = TOKENS, differ = 0;
+    for (int64_t i = 0; i < TRAIN; i++) {
+        int32_t start = first_id(ctx, d, false, i);
+        ck_assert_int_eq(start, first_id(ctx, same, false, i));
+        differ += start != first_id(other_ctx, other, false, i);
+        last = start > last ? start : last;
+        first = start < first ? start : first;
+    }
+    ck_assert_int_gt(differ, TRAIN / 2);
+    ck_assert_int_le(last + TIME, TOKENS - VAL * TIME); /* training ends before validation begins */
+    ck_assert_int_gt(last, TOKENS / 2);
+    ck_assert_int_lt(first, TOKENS / 10);
+    for (int64_t i = 0; i < VAL; i++)
+        ck_assert_int_eq(first_id(ctx, d, true, i), TOKENS - VAL * TIME + TIME * i);
+    eqat_data_free(d);
+    eqat_data_free(same);
+    eqat_data_free(other);
+    eqat_context_free(other_ctx);
+    /* the last place is within reach: two starts, both drawn */
+    o = options(40, 0, TIME, EQAT_SAMPLING_RANDOM);
+    d = ascending(ctx, TIME + 1, &o);
+    bool seen[2] = {false, false};
+    for (int64_t i = 0; i < 40; i++) seen[first_id(ctx, d, false, i)] = true;
+    ck_assert(seen[0] && seen[1]);
+    eqat_data_free(d);
+    /* validation takes a tenth at most */
+    o = options(10, 64, TIME, EQAT_SAMPLING_RANDOM);
+    d = ascending(ctx, 1000, &o);
+    ck_assert_int_eq(eqat_data_val_size(d), 6);
+    ck_assert_ptr_nonnull(strstr(logged, "found 6 validation windows of 16 tokens, expected 64"));
+    eqat_data_free(d);
+}
+END_TEST
+
+/* 35 windows side by side: 36 are more. */
+START_TEST(windows_that_overlap_are_told)
+{
+    eqat_data_options o = options(35, 0, 4, EQAT_SAMPLING_RANDOM);
+    eqat_data_free(ascending(ctx, 143, &o));
+    ck_assert_str_eq(logged, "");
+    o.train_size = 128;
+    eqat_data_free(ascending(ctx, 143, &o));
+    ck_assert_str_eq(logged,
+                     "tokens: found room for 35 training windows of 4 tokens side by side, "
+                     "expected 128: 128 that overlap are taken, with each token in 3.58 of them on "
+                     "average");
+}
+END_TEST
+
+START_TEST(too_few_tokens)
+{
+    eqat_data *d;
+    const int32_t ids[3] = {0, 1, 2};
+    for (int32_t sampling = 0; sampling < 2; sampling++)
+        for (size_t n = 0; n <= 3; n++) {
+            eqat_data_options o = options(2, 1, 4, sampling);
+            ck_assert_int_eq(eqat_data_from_tokens(ctx, &d, ids, n, 0, &o), EQAT_FORMAT);
+            char expected[80];
+            snprintf(expected, sizeof expected, "found %d tokens, expected at least 4", (int)n);
+            ck_assert_ptr_nonnull(strstr(eqat_context_error(ctx), expected));
+            ck_assert_ptr_null(d);
+        }
+}
+END_TEST
+
+START_TEST(options_are_checked)
+{
+    eqat_data *d;
+    const int32_t ids[8] = {0};
+    eqat_data_options o = options(0, 0, 4, EQAT_SAMPLING_RANDOM);
+    ck_assert_int_eq(eqat_data_from_tokens(ctx, &d, ids, 8, 0, &o), EQAT_INVALID_ARGUMENT);
+    ck_assert_ptr_nonnull(strstr(eqat_context_error(ctx), "train_size: found 0"));
+    o = options(1, 0, 0, EQAT_SAMPLING_RANDOM);
+    ck_assert_int_eq(eqat_data_from_tokens(ctx, &d, ids, 8, 0, &o), EQAT_INVALID_ARGUMENT);
+    o = options(1, 0, 4, 2);
+    ck_assert_int_eq(eqat_data_from_tokens(ctx, &d, ids, 8, 0, &o), EQAT_INVALID_ARGUMENT);
+    o = options(1, 0, 4, EQAT_SAMPLING_CONSECUTIVE);
+    o.rank = o.world = 2;
+    ck_assert_int_eq(eqat_data_from_tokens(ctx, &d, ids, 8, 0, &o), EQAT_INVALID_ARGUMENT);
+    ck_assert_ptr_nonnull(strstr(eqat_context_error(ctx), "rank: found 2"));
+    o.rank = 1; /* one window for two processes */
+    ck_assert_int_eq(eqat_data_from_tokens(ctx, &d, ids, 4, 0, &o), EQAT_INVALID_ARGUMENT);
+    ck_assert_ptr_null(d);
+}
+END_TEST
+
+int main(void)
+{
+    TCase *tc = tcase_create("all");
+    tcase_add_checked_fixture(tc, setup, teardown);
+    tcase_add_checked_fixture(tc, listen, NULL);
+    tcase_add_test(tc, consecutive_windows);
+    tcase_add_test(tc, random_windows);
+    tcase_add_test(tc, windows_that_overlap_are_told);
+    tcase_add_test(tc, too_few_tokens);
+    tcase_add_test(tc, options_are_checked);
+    return run_case("windows of tokens", tc, CK_NOFORK);
+}

@@ -1,5 +1,6 @@
 #include "flags.h"
 
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -113,6 +114,17 @@ static void print_help(const flag_set *set)
     const char *section = NULL;
     printf("usage: eqat %s\n\n%s\n\n", set->usage, set->about);
     flags_walk(set, print_row, &section);
+}
+
+int flags_refuse(const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    fprintf(stderr, "eqat: ");
+    vfprintf(stderr, format, args);
+    fputc('\n', stderr);
+    va_end(args);
+    return 2;
 }
 
 static int usage_error(const flag_set *set, const char *format, const char *what, const char *more)

@@ -68,5 +68,7 @@ void flags_show(void (*show)(void *user, const flag_set *set), void *user);
  * *positional. Returns -1 to go on, or an exit code (0 after --help, 2 after an error told on
  * standard error). */
 int flags_parse(const flag_set *set, int argc, char **argv, const char **positional);
+/* The line about flags that cannot be, on standard error. Returns the exit code, 2. */
+int flags_refuse(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 #endif

@@ -1,0 +1,91 @@
+#include <string.h>
+
+#include "job.h"
+
+const char *job_recipes[8];
+const char *const job_methods[] = {"rtn", "block-ap", "efficientqat", NULL};
+const char *const job_e2e_data_fields[] = {"train_size", "val_size", "seq_len", NULL};
+
+/* The last one given, wherever it stands: what a recipe says comes before all other flags. */
+static const char *recipe_of(int argc, char **argv)
+{
+    const char *recipe = JOB_RECIPE;
+    for (int i = 0; i < argc; i++) {
+        if (!strncmp(argv[i], "--recipe=", 9)) recipe = argv[i] + 9;
+        if (!strcmp(argv[i], "--recipe") && i + 1 < argc) recipe = argv[i + 1];
+    }
+    return recipe;
+}
+
+/* The whole of a recipe; an unknown one leaves what there is, and the flags are refused. */
+static void take_recipe(job *j, const char *recipe)
+{
+    for (size_t i = 0; i + 1 < sizeof job_recipes / sizeof *job_recipes; i++)
+        if (!(job_recipes[i] = eqat_recipe_name(i))) break;
+    j->recipe = recipe;
+    eqat_recipe_take(NULL, recipe, "quantizer", &j->quantizer);
+    eqat_recipe_take(NULL, recipe, "data", &j->data);
+    eqat_recipe_take(NULL, recipe, "block_ap", &j->block_ap);
+    eqat_recipe_take(NULL, recipe, "e2e_data", &j->e2e_data);
+    eqat_recipe_take(NULL, recipe, "e2e_qp", &j->e2e);
+}
+
+void job_init(job *j, int argc, char **argv)
+{
+    *j = (job){.kept = {.folder = -1}};
+    eqat_context_options_init(&j->t.context, sizeof j->t.context);
+    eqat_model_options_init(&j->model, sizeof j->model);
+    eqat_quantizer_options_init(&j->quantizer, sizeof j->quantizer);
+    eqat_allocate_options_init(&j->allocate, sizeof j->allocate);
+    eqat_data_options_init(&j->data, sizeof j->data);
+    eqat_data_options_init(&j->e2e_data, sizeof j->e2e_data);
+    eqat_block_ap_options_init(&j->block_ap, sizeof j->block_ap);
+    eqat_e2e_qp_options_init(&j->e2e, sizeof j->e2e);
+    eqat_save_options_init(&j->save, sizeof j->save);
+    take_recipe(j, recipe_of(argc, argv));
+}
+
+/* The windows of E2E-QP are drawn like those of the calibration. */
+void job_share_sampling(job *j)
+{
+    j->e2e_data.sampling = j->data.sampling;
+    j->e2e_data.shuffle = j->data.shuffle;
+    j->e2e_data.rank = j->data.rank;
+    j->e2e_data.world = j->data.world;
+    j->e2e_data.text_key = j->data.text_key;
+}
+
+/* What would be ignored is told. */
+static int unused_flag(const job *j, const char *flag, const char *expected)
+{
+    return flags_refuse("%.*s: found it with --method %s, expected %s", (int)strcspn(flag, "="),
+                        flag, j->method_name, expected);
+}
+
+/* None is one, too: it overrides the recipe. */
+void job_choose_teacher(job *j)
+{
+    const char *field, *value;
+    bool source = j->quantizes && j->method == EFFICIENTQAT &&
+        eqat_recipe_option(j->recipe, "run", 0, &field, &value) == EQAT_OK;
+    if (!j->teacher_file && source) j->teacher_file = j->path;
+    if (j->teacher_file && !strcmp(j->teacher_file, "none")) j->teacher_file = NULL;
+}
+
+int job_choose_method(job *j)
+{
+    const char *calib = j->calib_file ? "--calib" : j->calib_flag,
+               *e2e = j->e2e_file ? "--e2e"
+        : j->teacher_file         ? "--teacher"
+                                  : j->e2e_flag;
+    const char *name = j->method_name ? j->method_name : j->e2e_file ? "efficientqat" : "block-ap";
+    j->method_name = name;
+    while (strcmp(job_methods[j->method], name)) j->method++;
+    if (j->method == RTN && calib) return unused_flag(j, calib, "block-ap or efficientqat");
+    if (j->method != EFFICIENTQAT && e2e) return unused_flag(j, e2e, "efficientqat");
+    if (j->method != RTN && !j->calib_file)
+        return flags_refuse("--calib: expected a file of calibration text or tokens");
+    if (j->method == RTN && j->allocate.bits_per_weight > 0)
+        return unused_flag(j, "bits-per-weight", "block-ap or efficientqat");
+    return -1;
+}

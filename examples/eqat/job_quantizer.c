@@ -1,0 +1,58 @@
+#include "job.h"
+#include "rules.h"
+
+/* Those of all linears of the model, by their names. */
+static eqat_status add_allocated(const job *j, eqat_model *model, eqat_quantizer *to)
+{
+    eqat_linear_info l = {.struct_size = sizeof l};
+    eqat_status st = EQAT_OK;
+    for (int64_t b = 0; st == EQAT_OK && eqat_model_linear_count(model, b) > 0; b++)
+        for (int64_t i = 0; st == EQAT_OK && i < eqat_model_linear_count(model, b); i++) {
+            eqat_quantizer_options o = {.struct_size = sizeof o};
+            st = eqat_model_linear(model, b, i, &l);
+            if (st == EQAT_OK && eqat_quantizer_lookup(j->allocated, l.name, &o))
+                st = eqat_quantizer_add_rule(to, l.name, &o);
+        }
+    return st;
+}
+
+eqat_status job_make_quantizer(void *user, eqat_model *model, eqat_quantizer **out)
+{
+    job *j = user;
+    eqat_status st = eqat_quantizer_create(j->t.ctx, out, &j->quantizer);
+    if (st == EQAT_OK) st = rules_add(&j->t, &j->rules, &j->quantizer, model, *out);
+    if (st == EQAT_OK && j->allocated) st = add_allocated(j, model, *out);
+    if (st == EQAT_OK) st = eqat_model_check_save(model, *out, &j->save);
+    return st;
+}
+
+/* Whether the format takes whatever bits may be chosen. */
+static eqat_status check_bits(job *j, eqat_model *model)
+{
+    const int32_t bits = j->quantizer.bits;
+    eqat_status st = EQAT_OK;
+    for (j->quantizer.bits = 2; j->quantizer.bits <= 4 && st == EQAT_OK; j->quantizer.bits++) {
+        eqat_quantizer *any = NULL;
+        st = job_make_quantizer(j, model, &any);
+        eqat_quantizer_free(any);
+    }
+    j->quantizer.bits = bits;
+    return st;
+}
+
+/* Sensitivity is measured anew by a run that goes on, to the same end. */
+eqat_status job_allocate(job *j, eqat_model *model, eqat_data *data, eqat_quantizer **quantizer)
+{
+    if (!(j->allocate.bits_per_weight > 0)) return EQAT_OK;
+    j->allocate.progress = tool_between;
+    j->allocate.progress_user = &j->t;
+    eqat_status st = check_bits(j, model);
+    if (st != EQAT_OK) return st;
+    tool_begin_phase(&j->t, "allocate");
+    j->allocated = *quantizer;
+    st = eqat_quantizer_allocate(j->allocated, model, data, &j->allocate);
+    if (st == EQAT_OK) st = job_make_quantizer(j, model, quantizer);
+    if (st == EQAT_OK) tool_end_phase(&j->t);
+    if (*quantizer == j->allocated) *quantizer = NULL;
+    return st;
+}

@@ -62,4 +62,29 @@ inline eqat_status eqi_cuda_weight_rows_grad(eqi_ctx *ctx, float *grad, int64_t 
                             eqi_cuda_matrix_of(x, false), false);
 }
 
+/* Rows of a chunk of the gradient of a weight [N, K]. */
+inline int64_t eqi_cuda_weight_chunk(int64_t rows, int64_t width)
+{
+    return eqi_cuda_chunk(rows, width * 4, EQI_CUDA_CHUNK_BYTES);
+}
+
+/* Calls use(grad, first, count) for one chunk of dy[R, N]^T x[R, K] after another: grad[count, K],
+ * F32 in scratch, is of rows `first` on. */
+template <typename Use>
+eqat_status eqi_cuda_weight_grad(eqi_ctx *ctx, const eqi_view *dy, const eqi_view *x, Use use)
+{
+    const int64_t rows = eqi_cuda_width(dy), width = eqi_cuda_width(x),
+                  chunk = eqi_cuda_weight_chunk(rows, width);
+    void *data = nullptr;
+    EQI_CUDA_TRY(eqi_cuda_scratch(ctx, EQI_CUDA_RESULT,
+                                  static_cast<size_t>(chunk * width) * sizeof(float), &data));
+    float *grad = static_cast<float *>(data);
+    for (int64_t first = 0; first < rows; first += chunk) {
+        int64_t count = rows - first < chunk ? rows - first : chunk;
+        EQI_CUDA_TRY(eqi_cuda_weight_rows_grad(ctx, grad, first, count, dy, x));
+        EQI_CUDA_TRY(use(grad, first, count));
+    }
+    return EQAT_OK;
+}
+
 #endif

@@ -35,15 +35,7 @@ eqat_status eqi_cuda_fq_linear_bwd_w(eqi_ctx *ctx, const eqi_view *dw, const eqi
                                      const eqi_view *w, const eqi_view *s, const eqi_view *z,
                                      const eqi_quant_desc *q, bool acc)
 {
-    const int64_t rows = eqi_cuda_rows(w), each = eqi_cuda_width(w) * 4,
-                  chunk = eqi_cuda_chunk(rows, each, EQI_CUDA_CHUNK_BYTES);
-    void *data = nullptr;
-    EQI_CUDA_TRY(eqi_cuda_scratch(ctx, EQI_CUDA_RESULT, static_cast<size_t>(chunk * each), &data));
-    float *grad = static_cast<float *>(data);
-    for (int64_t first = 0; first < rows; first += chunk) {
-        int64_t n = rows - first < chunk ? rows - first : chunk;
-        EQI_CUDA_TRY(eqi_cuda_weight_rows_grad(ctx, grad, first, n, dy, x));
-        EQI_CUDA_TRY(eqi_cuda_fakequant_bwd_rows(ctx, dw, ds, dz, grad, first, n, w, s, z, q, acc));
-    }
-    return EQAT_OK;
+    return eqi_cuda_weight_grad(ctx, dy, x, [&](float *grad, int64_t first, int64_t n) {
+        return eqi_cuda_fakequant_bwd_rows(ctx, dw, ds, dz, grad, first, n, w, s, z, q, acc);
+    });
 }

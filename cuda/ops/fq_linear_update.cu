@@ -131,11 +131,6 @@ static eqat_status look(eqi_ctx *ctx, int *spoilt, const eqi_view *x)
 
 static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
-static int64_t chunk_rows(const eqi_view *w)
-{
-    return eqi_cuda_chunk(eqi_cuda_rows(w), eqi_cuda_width(w) * 4, EQI_CUDA_CHUNK_BYTES);
-}
-
 static unsigned chunk_grid(const eqi_view *w, const eqi_quant_desc *q, int64_t rows, bool wide)
 {
     unsigned blocks = wide ? eqi_team_grid(rows * eqi_cuda_width(w))
@@ -145,21 +140,19 @@ static unsigned chunk_grid(const eqi_view *w, const eqi_quant_desc *q, int64_t r
 
 /* Scratch of a call. */
 struct update_memory {
-    float *dw;    /* of a chunk */
     double *part; /* [CHUNK_BLOCKS] for each chunk */
     int *spoilt;
 };
 
 static eqat_status take(eqi_ctx *ctx, update_memory *memory, const eqi_view *w)
 {
-    int64_t step = chunk_rows(w), chunks = (eqi_cuda_rows(w) + step - 1) / step;
-    void *dw = nullptr, *part = nullptr, *spoilt = nullptr;
-    EQI_CUDA_TRY(eqi_cuda_scratch(
-        ctx, EQI_CUDA_RESULT, static_cast<size_t>(step * eqi_cuda_width(w)) * sizeof(float), &dw));
+    const int64_t rows = eqi_cuda_rows(w), step = eqi_cuda_weight_chunk(rows, eqi_cuda_width(w)),
+                  chunks = (rows + step - 1) / step;
+    void *part = nullptr, *spoilt = nullptr;
     EQI_CUDA_TRY(eqi_cuda_scratch(
         ctx, EQI_CUDA_SUMS, static_cast<size_t>(chunks * CHUNK_BLOCKS) * sizeof(double), &part));
     EQI_CUDA_TRY(eqi_cuda_scratch(ctx, EQI_CUDA_OP, sizeof(int), &spoilt));
-    *memory = {static_cast<float *>(dw), static_cast<double *>(part), static_cast<int *>(spoilt)};
+    *memory = {static_cast<double *>(part), static_cast<int *>(spoilt)};
     return EQAT_OK;
 }
 
@@ -190,27 +183,24 @@ eqat_status eqi_cuda_fq_linear_update(eqi_ctx *ctx, const eqi_update *u, const e
     EQI_CUDA_TRY(look(ctx, memory.spoilt, x));
     const bool wide = is_wide(u, ds, dz, w, s, z, q);
     const int64_t width = eqi_cuda_width(w);
-    int64_t all = eqi_cuda_rows(w), step = chunk_rows(w), parts = 0;
-    for (int64_t first = 0; first < all; first += step) {
-        int64_t rows = smaller(step, all - first);
+    int64_t parts = 0;
+    auto use = [&](const float *dw, int64_t first, int64_t rows) {
         unsigned grid = chunk_grid(w, q, rows, wide);
-        update_chunk c = {memory.dw, first, rows, memory.part + parts};
-        EQI_CUDA_TRY(eqi_cuda_weight_rows_grad(ctx, memory.dw, first, rows, dy, x));
+        update_chunk c = {dw, first, rows, memory.part + parts};
+        parts += grid;
         const int64_t weight = first * width, group = first * (width / q->group);
         update_parts at = {from(w, weight), from(&u->m, weight), from(&u->v, weight),
                            from(ds, group), from(dz, group),     from(s, group),
                            from(z, group)};
         if (wide)
-            EQI_CUDA_TRY(eqi_launch(ctx, "fq_linear_update", fq_linear_update_wide_kernel, grid,
-                                    EQI_BLOCK, sizeof(update_sums), at, c, rows * width,
-                                    memory.spoilt, *q, eqi_adamw_terms(&u->d)));
-        else
-            EQI_CUDA_TRY(eqi_launch(ctx, "fq_linear_update", fq_linear_update_kernel, grid,
-                                    EQI_BLOCK, sizeof(update_sums), *w, u->m, u->v, eqi_or_none(ds),
-                                    eqi_or_none(dz), *s, *z, c, memory.spoilt, *q,
-                                    eqi_adamw_terms(&u->d)));
-        parts += grid;
-    }
+            return eqi_launch(ctx, "fq_linear_update", fq_linear_update_wide_kernel, grid,
+                              EQI_BLOCK, sizeof(update_sums), at, c, rows * width, memory.spoilt,
+                              *q, eqi_adamw_terms(&u->d));
+        return eqi_launch(ctx, "fq_linear_update", fq_linear_update_kernel, grid, EQI_BLOCK,
+                          sizeof(update_sums), *w, u->m, u->v, eqi_or_none(ds), eqi_or_none(dz), *s,
+                          *z, c, memory.spoilt, *q, eqi_adamw_terms(&u->d));
+    };
+    EQI_CUDA_TRY(eqi_cuda_weight_grad(ctx, dy, x, use));
     return eqi_launch(ctx, "fq_linear_update", update_end_kernel, 1, EQI_BLOCK, sizeof(update_sums),
                       u->squares, memory.part, parts, memory.spoilt);
 }

@@ -36,6 +36,19 @@ struct hostcuda_preference {
 using namespace hostcuda;
 
 /* ---- handles ---- */
+template <typename T> static cublasStatus_t create(T **out, const T &value)
+{
+    if (!out) return CUBLAS_STATUS_INVALID_VALUE;
+    *out = new T(value);
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+template <typename T> static cublasStatus_t destroy(T *object)
+{
+    delete object;
+    return CUBLAS_STATUS_SUCCESS;
+}
+
 cublasStatus_t cublasLtCreate(cublasLtHandle_t *handle)
 {
     if (!handle) return CUBLAS_STATUS_INVALID_VALUE;
@@ -77,16 +90,10 @@ static cublasStatus_t set(void *to, size_t expected, const void *value, size_t s
 cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t *desc, cublasComputeType_t compute,
                                         cudaDataType_t scale)
 {
-    if (!desc) return CUBLAS_STATUS_INVALID_VALUE;
-    *desc = new hostcuda_product{compute, scale, {CUBLAS_OP_N, CUBLAS_OP_N}};
-    return CUBLAS_STATUS_SUCCESS;
+    return create(desc, {compute, scale, {CUBLAS_OP_N, CUBLAS_OP_N}});
 }
 
-cublasStatus_t cublasLtMatmulDescDestroy(cublasLtMatmulDesc_t desc)
-{
-    delete desc;
-    return CUBLAS_STATUS_SUCCESS;
-}
+cublasStatus_t cublasLtMatmulDescDestroy(cublasLtMatmulDesc_t desc) { return destroy(desc); }
 
 cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t desc,
                                               cublasLtMatmulDescAttributes_t attribute,
@@ -103,15 +110,12 @@ cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t desc,
 cublasStatus_t cublasLtMatrixLayoutCreate(cublasLtMatrixLayout_t *layout, cudaDataType type,
                                           uint64_t rows, uint64_t cols, int64_t leading)
 {
-    if (!layout) return CUBLAS_STATUS_INVALID_VALUE;
-    *layout = new hostcuda_layout{type, rows, cols, leading, 1, 0};
-    return CUBLAS_STATUS_SUCCESS;
+    return create(layout, {type, rows, cols, leading, 1, 0});
 }
 
 cublasStatus_t cublasLtMatrixLayoutDestroy(cublasLtMatrixLayout_t layout)
 {
-    delete layout;
-    return CUBLAS_STATUS_SUCCESS;
+    return destroy(layout);
 }
 
 cublasStatus_t cublasLtMatrixLayoutSetAttribute(cublasLtMatrixLayout_t layout,
@@ -128,15 +132,12 @@ cublasStatus_t cublasLtMatrixLayoutSetAttribute(cublasLtMatrixLayout_t layout,
 
 cublasStatus_t cublasLtMatmulPreferenceCreate(cublasLtMatmulPreference_t *preference)
 {
-    if (!preference) return CUBLAS_STATUS_INVALID_VALUE;
-    *preference = new hostcuda_preference{0, CUBLASLT_REDUCTION_SCHEME_MASK, {256, 256, 256, 256}};
-    return CUBLAS_STATUS_SUCCESS;
+    return create(preference, {0, CUBLASLT_REDUCTION_SCHEME_MASK, {256, 256, 256, 256}});
 }
 
 cublasStatus_t cublasLtMatmulPreferenceDestroy(cublasLtMatmulPreference_t preference)
 {
-    delete preference;
-    return CUBLAS_STATUS_SUCCESS;
+    return destroy(preference);
 }
 
 cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t preference,

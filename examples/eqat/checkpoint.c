@@ -38,10 +38,8 @@ int checkpoint_check(checkpoint *c)
 {
     int64_t seconds = 600;
     const char *alone = c->seconds_text ? "seconds" : c->steps_text ? "steps" : NULL;
-    if (!c->dir && alone) {
-        fprintf(stderr, "eqat: --checkpoint-%s: found it without --checkpoint-dir\n", alone);
-        return 2;
-    }
+    if (!c->dir && alone)
+        return flags_refuse("--checkpoint-%s: found it without --checkpoint-dir", alone);
     if (!read_number("checkpoint-steps", c->steps_text, &c->steps)) return 2;
     if (!read_number("checkpoint-seconds", c->seconds_text, &seconds)) return 2;
     c->seconds = (double)seconds;

@@ -232,7 +232,6 @@ int command_completion(int argc, char **argv)
     if (code >= 0) return code;
     for (size_t i = 0; shell && names[i]; i++)
         if (!strcmp(shell, names[i])) return print[i](), 0;
-    fprintf(stderr, "eqat: completion: found %s, expected bash, zsh or fish\n",
-            shell ? shell : "nothing");
-    return 2;
+    return flags_refuse("completion: found %s, expected bash, zsh or fish",
+                        shell ? shell : "nothing");
 }

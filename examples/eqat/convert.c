@@ -1,12 +1,6 @@
 #include "output.h"
 #include "record.h"
 
-static int usage_error(const char *text)
-{
-    fprintf(stderr, "eqat: convert: %s\n", text);
-    return 2;
-}
-
 int command_convert(int argc, char **argv)
 {
     tool t = {.keeps = true};
@@ -29,8 +23,9 @@ int command_convert(int argc, char **argv)
                           .second = &out.path};
     int code = flags_parse(&set, argc, argv, &out.model);
     if (code >= 0) return code;
-    if (!out.model) return usage_error("expected a model to read, IN");
-    if (!out.path || !*out.path) return usage_error("expected a place for the result, OUT");
+    if (!out.model) return flags_refuse("convert: expected a model to read, IN");
+    if (!out.path || !*out.path)
+        return flags_refuse("convert: expected a place for the result, OUT");
     t.run = record_new("convert", argc, argv);
     json_object_set_new(t.run, "model", tool_text(out.model));
     json_object_set_new(t.run, "out", tool_text(out.path));

@@ -56,10 +56,7 @@ int command_eval(int argc, char **argv)
         sizeof groups / sizeof *groups};
     int code = flags_parse(&set, argc, argv, &path);
     if (code >= 0) return code;
-    if (!path || !text) {
-        fprintf(stderr, "eqat: eval: expected a MODEL and --text FILE\n");
-        return 2;
-    }
+    if (!path || !text) return flags_refuse("eval: expected a MODEL and --text FILE");
     data_options.sampling = EQAT_SAMPLING_CONSECUTIVE;
     data_options.shuffle = false;
     data_options.train_size = 0;

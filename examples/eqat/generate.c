@@ -188,15 +188,9 @@ int command_generate(int argc, char **argv)
     int code = flags_parse(&set, argc, argv, &path);
     if (code >= 0) return code;
     text x = {.t = &t};
-    if (!path || !prompt) {
-        fprintf(stderr, "eqat: generate: expected a MODEL and --prompt TEXT\n");
-        return 2;
-    }
-    if (!parse_count(tokens, &x.most)) {
-        fprintf(stderr, "eqat: generate: --tokens: found \"%s\", expected a number from 1\n",
-                tokens);
-        return 2;
-    }
+    if (!path || !prompt) return flags_refuse("generate: expected a MODEL and --prompt TEXT");
+    if (!parse_count(tokens, &x.most))
+        return flags_refuse("generate: --tokens: found \"%s\", expected a number from 1", tokens);
     t.run = record_new("generate", argc, argv);
     json_object_set_new(t.run, "model", tool_text(path));
     record_options(t.run, "model", "model", &model_options);

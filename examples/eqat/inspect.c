@@ -52,10 +52,7 @@ int command_inspect(int argc, char **argv)
                           1};
     int code = flags_parse(&set, argc, argv, &path);
     if (code >= 0) return code;
-    if (!path) {
-        fprintf(stderr, "eqat: inspect: expected a MODEL\n");
-        return 2;
-    }
+    if (!path) return flags_refuse("inspect: expected a MODEL");
     t.run = record_new("inspect", argc, argv);
     json_object_set_new(t.run, "model", tool_text(path));
     code = tool_open(&t);

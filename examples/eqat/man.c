@@ -166,10 +166,7 @@ int command_man(int argc, char **argv)
         .usage = "man", .about = "Prints this manual page, for man -l -.", .words = no_words};
     int code = flags_parse(&set, argc, argv, &none);
     if (code >= 0) return code;
-    if (none) {
-        fprintf(stderr, "eqat: man: unexpected argument \"%s\"\n", none);
-        return 2;
-    }
+    if (none) return flags_refuse("man: unexpected argument \"%s\"", none);
     print_head();
     printf(".Sh COMMANDS\n");
     commands_walk(print_command, NULL);

@@ -46,10 +46,9 @@ int rules_check(const flag_values *given)
     rule r;
     for (size_t i = 0; i < given->count; i++) {
         if (parse(given, i, &base, &r)) continue;
-        fprintf(stderr, "eqat: --%s: found \"%s\", expected %s\n", given->items[i].name,
-                given->items[i].value,
-                r.skip ? "a pattern" : "PATTERN=BITS or PATTERN=BITS,GROUP: \"*.down_proj=4,32\"");
-        return 2;
+        return flags_refuse(
+            "--%s: found \"%s\", expected %s", given->items[i].name, given->items[i].value,
+            r.skip ? "a pattern" : "PATTERN=BITS or PATTERN=BITS,GROUP: \"*.down_proj=4,32\"");
     }
     return -1;
 }

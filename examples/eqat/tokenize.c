@@ -68,10 +68,7 @@ int command_tokenize(int argc, char **argv)
                           1};
     int code = flags_parse(&set, argc, argv, &path);
     if (code >= 0) return code;
-    if (!path || !text) {
-        fprintf(stderr, "eqat: tokenize: expected a MODEL and --text FILE\n");
-        return 2;
-    }
+    if (!path || !text) return flags_refuse("tokenize: expected a MODEL and --text FILE");
     FILE *in = strcmp(text, "-") ? fopen(text, "rb") : stdin;
     if (!in) {
         fprintf(stderr, "eqat: %s: cannot open: %s\n", text, strerror(errno));

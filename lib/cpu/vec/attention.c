@@ -14,22 +14,9 @@ void VEC(attention_keys)(const eqi_attention_head *h, void *k, void *v, int64_t 
     size_t size = eqi_elem_size(h->elem);
     int64_t inner = eqi_att_inner(h->size), outer = eqi_att_outer(h->size), k0 = block * EQI_ATT_K;
     int64_t n = eqi_min_i64(EQI_ATT_K, h->keys - k0);
-    eqi_pack rows = {.src = &h->k,
-                     .elem = h->elem,
-                     .n0 = k0,
-                     .n = n,
-                     .pn = EQI_ATT_K,
-                     .k = h->size,
-                     .pk = inner};
+    eqi_pack rows = att_rows(h, &h->k, k0, n, EQI_ATT_K);
     VEC(pack_a)((char *)k + (size_t)(k0 * inner) * size, &rows, scratch);
-    eqi_pack turned = {.src = &h->v,
-                       .elem = h->elem,
-                       .across = true,
-                       .n = h->size,
-                       .pn = outer,
-                       .k0 = k0,
-                       .k = n,
-                       .pk = EQI_ATT_K};
+    eqi_pack turned = att_turned(h, &h->v, k0, n, outer, EQI_ATT_K);
     VEC(pack_a)((char *)v + (size_t)(k0 * outer) * size, &turned, scratch);
 }
 
@@ -132,14 +119,8 @@ void VEC(attention)(const eqi_attention_head *h, const eqi_attention_keys *keys,
     int64_t inner = eqi_att_inner(h->size), outer = eqi_att_outer(h->size), first, last;
     att_block_init(&f->block, h, q0);
     att_keys(h, q0, f->block.count, &first, &last);
-    eqi_pack q = {.src = &h->q,
-                  .elem = h->elem,
-                  .n0 = q0,
-                  .n = f->block.count,
-                  .pn = TILE_N,
-                  .k = h->size,
-                  .pk = inner,
-                  .block = TILE_N};
+    eqi_pack q = att_rows(h, &h->q, q0, f->block.count, TILE_N);
+    q.block = TILE_N;
     VEC(pack_b)(f->q, &q, f->pack);
     bool fresh = true;
     VEC(tile_begin)(h->elem);

@@ -68,49 +68,21 @@ static void pack_queries(const eqi_attention_head *h, const backward *b, const e
     int64_t inner = eqi_att_inner(h->size), wide = strips(h) * TILE_N;
     for (int64_t q0 = 0; q0 < h->queries; q0 += EQI_ATT_Q) {
         int64_t n = eqi_min_i64(EQI_ATT_Q, h->queries - q0);
-        eqi_pack one = {.src = src,
-                        .elem = h->elem,
-                        .n0 = q0,
-                        .n = n,
-                        .pn = TILE_N,
-                        .k = h->size,
-                        .pk = inner,
-                        .block = TILE_N};
+        eqi_pack one = att_rows(h, src, q0, n, TILE_N),
+                 two = att_turned(h, src, q0, n, wide, EQI_ATT_Q);
+        one.block = two.block = TILE_N;
         VEC(pack_b)(along + (size_t)(q0 * inner) * size, &one, b->pack);
-        eqi_pack two = {.src = src,
-                        .elem = h->elem,
-                        .across = true,
-                        .n = h->size,
-                        .pn = wide,
-                        .k0 = q0,
-                        .k = n,
-                        .pk = EQI_ATT_Q,
-                        .block = TILE_N};
         VEC(pack_b)(across + (size_t)(q0 * wide) * size, &two, b->pack);
     }
 }
 
 static void pack_keys(const eqi_attention_head *h, const backward *b, int64_t k0, int64_t n)
 {
-    int64_t inner = eqi_att_inner(h->size), outer = eqi_att_outer(h->size);
-    eqi_pack rows = {.src = &h->k,
-                     .elem = h->elem,
-                     .n0 = k0,
-                     .n = n,
-                     .pn = EQI_ATT_K,
-                     .k = h->size,
-                     .pk = inner};
+    eqi_pack rows = att_rows(h, &h->k, k0, n, EQI_ATT_K);
     VEC(pack_a)(b->k, &rows, b->pack);
     rows.src = &h->v;
     VEC(pack_a)(b->v, &rows, b->pack);
-    eqi_pack turned = {.src = &h->k,
-                       .elem = h->elem,
-                       .across = true,
-                       .n = h->size,
-                       .pn = outer,
-                       .k0 = k0,
-                       .k = n,
-                       .pk = EQI_ATT_K};
+    eqi_pack turned = att_turned(h, &h->k, k0, n, eqi_att_outer(h->size), EQI_ATT_K);
     VEC(pack_a)(b->k_turned, &turned, b->pack);
 }
 

@@ -25,6 +25,33 @@ static inline void *att_take(char **at, size_t size)
     return p;
 }
 
+/* Operands of products, of n rows from row `first`: the inner dimension runs over the head size, */
+static inline eqi_pack att_rows(const eqi_attention_head *h, const eqi_rows *src, int64_t first,
+                                int64_t n, int64_t pn)
+{
+    return (eqi_pack){.src = src,
+                      .elem = h->elem,
+                      .n0 = first,
+                      .n = n,
+                      .pn = pn,
+                      .k = h->size,
+                      .pk = eqi_att_inner(h->size)};
+}
+
+/* and over the rows. */
+static inline eqi_pack att_turned(const eqi_attention_head *h, const eqi_rows *src, int64_t first,
+                                  int64_t n, int64_t pn, int64_t pk)
+{
+    return (eqi_pack){.src = src,
+                      .elem = h->elem,
+                      .across = true,
+                      .n = h->size,
+                      .pn = pn,
+                      .k0 = first,
+                      .k = n,
+                      .pk = pk};
+}
+
 /* Rows j and j + 1, columns from i, of an operand b of a product. */
 static inline void att_store_pair(eqi_elem elem, void *to, int64_t j, int i, vf even, vf odd)
 {

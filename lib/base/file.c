@@ -505,3 +505,21 @@ eqat_status eqi_write_file(eqi_ctx *ctx, const char *path, const void *data, siz
     eqi_out_write(o, data, n);
     return eqi_out_close(o);
 }
+
+eqat_status eqi_copy_inside(eqi_ctx *ctx, const char *from, const char *to, const char *name,
+                            size_t limit)
+{
+    char *source = eqi_path_join(ctx, from, name),
+         *target = source ? eqi_path_join(ctx, to, name) : NULL, *data = NULL;
+    size_t size;
+    eqat_status st = target ? EQAT_OK : EQAT_OUT_OF_MEMORY;
+    if (st == EQAT_OK) st = eqi_path_check_inside(ctx, source);
+    if (st == EQAT_OK && eqi_path_exists(source)) {
+        st = eqi_file_slurp_inside(ctx, source, limit, &data, &size);
+        if (st == EQAT_OK) st = eqi_write_file(ctx, target, data, size);
+    }
+    eqi_free(ctx, data);
+    eqi_free(ctx, source);
+    eqi_free(ctx, target);
+    return st;
+}

@@ -67,5 +67,8 @@ eqat_status eqi_out_close(eqi_out *out);             /* fsync and close; frees i
 void eqi_out_discard(eqi_out *out); /* after a failure elsewhere: close and unlink; NULL is fine */
 /* One small file at once, through eqi_out. */
 eqat_status eqi_write_file(eqi_ctx *ctx, const char *path, const void *data, size_t n);
+/* Copies a file of the folder `from`, which may come from a stranger and lack it, into `to`. */
+eqat_status eqi_copy_inside(eqi_ctx *ctx, const char *from, const char *to, const char *name,
+                            size_t limit);
 
 #endif

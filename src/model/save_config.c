@@ -1,6 +1,7 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "data/tokenizer/tokenizer.h"
 #include "model/folder.h"
 
 #define COPY_LIMIT ((size_t)64 << 20)
@@ -88,41 +89,13 @@ static eqat_status write_config(eqat_model *m, const eqi_folder *f, const char *
     return st;
 }
 
-/* Copies a file of the input's folder that need not be there. */
-static eqat_status copy_file(eqat_model *m, const char *dir, const char *name)
-{
-    char *from = eqi_path_join(m->ctx, m->path, name),
-         *to = from ? eqi_path_join(m->ctx, dir, name) : NULL, *data = NULL;
-    size_t size;
-    eqat_status st = to ? EQAT_OK : EQAT_OUT_OF_MEMORY;
-    if (st == EQAT_OK) st = eqi_path_check_inside(m->ctx, from);
-    if (st == EQAT_OK && eqi_path_exists(from)) {
-        st = eqi_file_slurp_inside(m->ctx, from, COPY_LIMIT, &data, &size);
-        if (st == EQAT_OK) st = eqi_write_file(m->ctx, to, data, size);
-    }
-    eqi_free(m->ctx, data);
-    eqi_free(m->ctx, from);
-    eqi_free(m->ctx, to);
-    return st;
-}
-
 eqat_status eqi_save_config(eqat_model *m, const eqi_folder *f, const char *dir)
 {
-    /* Of a tokenizer that libeqat does not read. */
-    static const char *const tokenizer_files[] = {"tokenizer.json",
-                                                  "tokenizer_config.json",
-                                                  "special_tokens_map.json",
-                                                  "added_tokens.json",
-                                                  "vocab.json",
-                                                  "merges.txt",
-                                                  "tokenizer.model",
-                                                  "chat_template.jinja"};
     char *path = eqi_path_join(m->ctx, dir, "config.json");
     eqat_status st = path ? write_config(m, f, path) : EQAT_OUT_OF_MEMORY;
     eqi_free(m->ctx, path);
     if (st != EQAT_OK || !eqi_path_is_dir(m->path)) return st;
-    EQI_RETURN_IF(copy_file(m, dir, "generation_config.json"));
-    for (size_t i = 0; i < EQI_COUNT(tokenizer_files) && !m->tokenizer; i++)
-        EQI_RETURN_IF(copy_file(m, dir, tokenizer_files[i]));
-    return EQAT_OK;
+    EQI_RETURN_IF(eqi_copy_inside(m->ctx, m->path, dir, "generation_config.json", COPY_LIMIT));
+    /* Of a tokenizer that libeqat does not read. */
+    return m->tokenizer ? EQAT_OK : eqi_tokenizer_copy(m->ctx, m->path, dir, COPY_LIMIT);
 }

@@ -4,39 +4,33 @@
 #include "base/file.h"
 #include "data/tokenizer/tokenizer.h"
 
-static const char *const carried[] = {"tokenizer.json",
-                                      "tokenizer_config.json",
-                                      "special_tokens_map.json",
-                                      "added_tokens.json",
-                                      "vocab.json",
-                                      "merges.txt",
-                                      "tokenizer.model",
-                                      "chat_template.jinja"};
+#define LIMIT (SIZE_MAX / 2)
 
-static eqat_status copy(eqi_ctx *ctx, const char *from, const char *to, bool inside)
+eqat_status eqi_tokenizer_copy(eqi_ctx *ctx, const char *from, const char *to, size_t limit)
 {
-    char *text;
-    size_t n;
-    EQI_RETURN_IF(inside ? eqi_file_slurp_inside(ctx, from, SIZE_MAX / 2, &text, &n)
-                         : eqi_file_slurp(ctx, from, SIZE_MAX / 2, &text, &n));
-    eqat_status st = eqi_write_file(ctx, to, text, n);
-    eqi_free(ctx, text);
-    return st;
+    static const char *const carried[] = {"tokenizer.json",
+                                          "tokenizer_config.json",
+                                          "special_tokens_map.json",
+                                          "added_tokens.json",
+                                          "vocab.json",
+                                          "merges.txt",
+                                          "tokenizer.model",
+                                          "chat_template.jinja"};
+    for (size_t i = 0; i < EQI_COUNT(carried); i++)
+        EQI_RETURN_IF(eqi_copy_inside(ctx, from, to, carried[i], limit));
+    return EQAT_OK;
 }
 
-static eqat_status copy_folder(eqi_ctx *ctx, const char *from, const char *to)
+/* Not of a folder: a link in its place is the caller's own. */
+static eqat_status copy(eqi_ctx *ctx, const char *from, const char *dir)
 {
-    for (size_t i = 0; i < EQI_COUNT(carried); i++) {
-        char *source = eqi_path_join(ctx, from, carried[i]),
-             *target = eqi_path_join(ctx, to, carried[i]);
-        eqat_status st = source && target ? EQAT_OK : EQAT_OUT_OF_MEMORY;
-        if (st == EQAT_OK) st = eqi_path_check_inside(ctx, source);
-        if (st == EQAT_OK && eqi_path_exists(source)) st = copy(ctx, source, target, true);
-        eqi_free(ctx, source);
-        eqi_free(ctx, target);
-        EQI_RETURN_IF(st);
-    }
-    return EQAT_OK;
+    char *text = NULL, *to = eqi_path_join(ctx, dir, "tokenizer.json");
+    size_t n;
+    eqat_status st = to ? eqi_file_slurp(ctx, from, LIMIT, &text, &n) : EQAT_OUT_OF_MEMORY;
+    if (st == EQAT_OK) st = eqi_write_file(ctx, to, text, n);
+    eqi_free(ctx, text);
+    eqi_free(ctx, to);
+    return st;
 }
 
 static eqat_status write_json(eqi_ctx *ctx, const char *dir, const char *name, const json_t *json)
@@ -57,13 +51,8 @@ eqat_status eqat_tokenizer_save(const eqat_tokenizer *t, const char *dir)
     eqi_ctx *ctx = t->ctx;
     if (!eqi_path_is_dir(dir))
         return eqi_fail(ctx, EQAT_NOT_FOUND, "%s: expected an existing folder", dir);
-    if (t->source == EQI_TOKENIZER_FOLDER) return copy_folder(ctx, t->path, dir);
-    if (t->source == EQI_TOKENIZER_JSON) {
-        char *target = eqi_path_join(ctx, dir, carried[0]);
-        eqat_status st = target ? copy(ctx, t->path, target, false) : EQAT_OUT_OF_MEMORY;
-        eqi_free(ctx, target);
-        return st;
-    }
+    if (t->source == EQI_TOKENIZER_FOLDER) return eqi_tokenizer_copy(ctx, t->path, dir, LIMIT);
+    if (t->source == EQI_TOKENIZER_JSON) return copy(ctx, t->path, dir);
     eqi_definition d = {0};
     json_t *config = NULL;
     eqat_status st = eqi_define_gguf(ctx, t->path, &d, &config);

@@ -43,6 +43,8 @@ struct eqat_tokenizer {
 /* Opens a path as what it is said to be, whatever its name. */
 eqat_status eqi_tokenizer_open_as(eqi_ctx *ctx, eqat_tokenizer **out, const char *path,
                                   eqi_tokenizer_source source);
+/* Copies the files of a tokenizer, read or not, from a folder that has some of them. */
+eqat_status eqi_tokenizer_copy(eqi_ctx *ctx, const char *from, const char *to, size_t limit);
 
 /* What a folder or a GGUF file says. */
 typedef struct eqi_definition {

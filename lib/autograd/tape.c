@@ -78,12 +78,10 @@ bool eqi_tape_records(const eqi_tape *tape, eqi_tensor *const *in, int n_in)
 
 static eqat_status grow(eqi_tape *tape)
 {
-    if (tape->count < tape->capacity) return EQAT_OK;
-    size_t capacity = tape->capacity ? 2 * tape->capacity : 64;
-    eqi_node *nodes = eqi_realloc(tape->ctx, tape->nodes, capacity * sizeof *nodes, "a tape");
+    eqi_node *nodes =
+        eqi_grow(tape->ctx, tape->nodes, tape->count, &tape->capacity, sizeof *nodes, "a tape");
     if (!nodes) return EQAT_OUT_OF_MEMORY;
     tape->nodes = nodes;
-    tape->capacity = capacity;
     return EQAT_OK;
 }
 

@@ -70,6 +70,16 @@ void *eqi_realloc(eqi_ctx *ctx, void *p, size_t size, const char *what)
     return q;
 }
 
+void *eqi_grow(eqi_ctx *ctx, void *list, size_t count, size_t *capacity, size_t size,
+               const char *what)
+{
+    if (count < *capacity) return list;
+    const size_t more = *capacity ? 2 * *capacity : 64;
+    void *longer = eqi_realloc(ctx, list, more * size, what);
+    if (longer) *capacity = more;
+    return longer;
+}
+
 void eqi_free(eqi_ctx *ctx, void *p)
 {
     if (!p) return;

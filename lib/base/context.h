@@ -112,6 +112,10 @@ void *eqi_alloc(eqi_ctx *ctx, size_t size, const char *what);
 void *eqi_calloc(eqi_ctx *ctx, size_t count, size_t size, const char *what);
 void *eqi_realloc(eqi_ctx *ctx, void *p, size_t size,
                   const char *what); /* on failure p stays valid */
+/* The list, of items of `size` bytes, with room for one more behind `count`: where there is none,
+ * twice as long. On failure it stays valid. */
+void *eqi_grow(eqi_ctx *ctx, void *list, size_t count, size_t *capacity, size_t size,
+               const char *what);
 void eqi_free(eqi_ctx *ctx, void *p);
 char *eqi_strdup(eqi_ctx *ctx, const char *s);
 char *eqi_asprintf(eqi_ctx *ctx, const char *format, ...) EQI_PRINTF(2, 3);

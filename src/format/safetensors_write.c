@@ -105,13 +105,10 @@ static json_t *integers(const int64_t *values, int n)
 
 static eqat_status grow(eqi_safetensors_writer *w)
 {
-    size_t capacity = w->capacity ? 2 * w->capacity : 64;
-    item *items = eqi_calloc(w->ctx, capacity, sizeof *items, "places of tensors");
+    item *items =
+        eqi_grow(w->ctx, w->items, w->count, &w->capacity, sizeof *items, "places of tensors");
     if (!items) return EQAT_OUT_OF_MEMORY;
-    if (w->count) memcpy(items, w->items, w->count * sizeof *items);
-    eqi_free(w->ctx, w->items);
     w->items = items;
-    w->capacity = capacity;
     return EQAT_OK;
 }
 
@@ -138,7 +135,7 @@ static eqat_status declare(eqi_safetensors_writer *w, const char *name, eqi_stor
     if (e.bytes > (uint64_t)INT64_MAX - w->declared)
         return eqi_fail(ctx, EQAT_INVALID_ARGUMENT,
                         "%s: tensor '%.200s': the total of all tensors overflows", w->path, name);
-    if (w->count == w->capacity) EQI_RETURN_IF(grow(w));
+    EQI_RETURN_IF(grow(w));
     json_t *object = json_object();
     if (!object ||
         json_object_set_new(object, "dtype", json_string(eqi_safetensors_dtype(stored))) != 0 ||

@@ -58,20 +58,17 @@ void eqi_shards_discard(eqi_shards *w)
 
 static eqat_status grow(eqi_shards *w)
 {
-    size_t capacity = w->capacity ? 2 * w->capacity : 64;
-    item *items = eqi_calloc(w->ctx, capacity, sizeof *items, "names of tensors");
+    item *items =
+        eqi_grow(w->ctx, w->items, w->count, &w->capacity, sizeof *items, "names of tensors");
     if (!items) return EQAT_OUT_OF_MEMORY;
-    if (w->count) memcpy(items, w->items, w->count * sizeof *items);
-    eqi_free(w->ctx, w->items);
     w->items = items;
-    w->capacity = capacity;
     return EQAT_OK;
 }
 
 eqat_status eqi_shards_declare(eqi_shards *w, const char *name, eqi_stored stored, int ndim,
                                const int64_t *shape)
 {
-    if (w->count == w->capacity) EQI_RETURN_IF(grow(w));
+    EQI_RETURN_IF(grow(w));
     item *i = &w->items[w->count];
     *i = (item){.entry = {.stored = stored, .ndim = ndim, .elements = 1}};
     for (int d = 0; d < ndim; d++) {

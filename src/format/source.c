@@ -124,14 +124,10 @@ eqat_status eqi_source_measure(eqi_ctx *ctx, const char *path, const char *name,
 eqat_status eqi_source_add(eqi_source *s, const char *name, const eqi_source_entry *entry)
 {
     const eqi_file *file = s->files[entry->file];
-    if (s->count == s->capacity) {
-        size_t capacity = s->capacity ? 2 * s->capacity : 64;
-        eqi_source_item *items =
-            eqi_realloc(s->ctx, s->items, capacity * sizeof *items, "the list of tensors");
-        if (!items) return EQAT_OUT_OF_MEMORY;
-        s->items = items;
-        s->capacity = capacity;
-    }
+    eqi_source_item *items =
+        eqi_grow(s->ctx, s->items, s->count, &s->capacity, sizeof *items, "the list of tensors");
+    if (!items) return EQAT_OUT_OF_MEMORY;
+    s->items = items;
     eqi_source_item item = {.entry = *entry};
     eqi_source_entry *e = &item.entry;
     EQI_RETURN_IF(eqi_source_measure(s->ctx, file->path, name, e));

@@ -178,13 +178,10 @@ eqat_status eqi_state_number(eqi_state *s, const char *key, int64_t most, int64_
 
 static eqat_status add(eqi_state *s, const item *added, const char *name)
 {
-    if (s->count == s->capacity) {
-        size_t capacity = s->capacity ? 2 * s->capacity : 64;
-        item *items = eqi_realloc(s->ctx, s->items, capacity * sizeof *items, "a state's tensors");
-        if (!items) return EQAT_OUT_OF_MEMORY;
-        s->items = items;
-        s->capacity = capacity;
-    }
+    item *items =
+        eqi_grow(s->ctx, s->items, s->count, &s->capacity, sizeof *items, "a state's tensors");
+    if (!items) return EQAT_OUT_OF_MEMORY;
+    s->items = items;
     item *i = &s->items[s->count++];
     *i = *added;
     snprintf(i->name, sizeof i->name, "%s", name);

@@ -29,13 +29,10 @@ static int better(const void *a, const void *b)
 
 static eqat_status add(eqi_ctx *ctx, candidates *c, candidate one)
 {
-    if (c->count == c->capacity) {
-        size_t capacity = c->capacity ? c->capacity * 2 : 4096;
-        candidate *p = eqi_realloc(ctx, c->list, capacity * sizeof *p, "a tokenizer's merges");
-        if (!p) return EQAT_OUT_OF_MEMORY;
-        c->list = p;
-        c->capacity = capacity;
-    }
+    candidate *list =
+        eqi_grow(ctx, c->list, c->count, &c->capacity, sizeof *list, "a tokenizer's merges");
+    if (!list) return EQAT_OUT_OF_MEMORY;
+    c->list = list;
     c->list[c->count++] = one;
     return EQAT_OK;
 }

@@ -7,14 +7,10 @@
 
 static eqat_status add(eqat_e2e_qp *job, eqi_trained t)
 {
-    if (job->count == job->capacity) {
-        size_t capacity = job->capacity ? 2 * job->capacity : 64;
-        eqi_trained *grown = eqi_realloc(job->ctx, job->trained, capacity * sizeof *grown,
-                                         "the list of what trains");
-        if (!grown) return EQAT_OUT_OF_MEMORY;
-        job->trained = grown;
-        job->capacity = capacity;
-    }
+    eqi_trained *trained = eqi_grow(job->ctx, job->trained, job->count, &job->capacity,
+                                    sizeof *trained, "the list of what trains");
+    if (!trained) return EQAT_OUT_OF_MEMORY;
+    job->trained = trained;
     eqi_tensor *other;
     if (t.kind == EQI_TRAINED_SCALES)
         EQI_RETURN_IF(eqi_quant_round_s(*t.place)); /* training starts from what a file holds */

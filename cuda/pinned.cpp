@@ -98,7 +98,7 @@ eqat_status eqi_cuda_upload(eqi_ctx *ctx, void *dst, const void *src, size_t n)
     return EQAT_OK;
 }
 
-/* ---- late downloads ---- */
+/* ---- late copies ---- */
 
 void *eqi_cuda_pin(eqi_ctx *ctx, size_t size)
 {
@@ -112,7 +112,7 @@ void *eqi_cuda_pin(eqi_ctx *ctx, size_t size)
     }
     (void)cudaGetLastError();
     (void)eqi_seat_of(ctx)->services->fail(
-        ctx, EQAT_OUT_OF_MEMORY, "out of memory: %zu bytes of pinned memory for downloads from %s",
+        ctx, EQAT_OUT_OF_MEMORY, "out of memory: %zu bytes of the host's, pinned for copies of %s",
         size, eqi_cuda_of(ctx)->name);
     return nullptr;
 }
@@ -150,11 +150,18 @@ static bool is_pinned(const void *p)
 /* A ticket is a number and whether the copy goes to dst itself. */
 static uint64_t ticket_of(uint64_t number, bool direct) { return number << 1 | (direct ? 1 : 0); }
 
+eqat_status eqi_cuda_upload_late(eqi_ctx *ctx, void *dst, const void *src, size_t n)
+{
+    EQI_CUDA_TRY(eqi_cuda_ready(ctx));
+    return n ? send(ctx, dst, src, n) : EQAT_OK;
+}
+
 eqat_status eqi_cuda_download_late(eqi_ctx *ctx, void *dst, const void *src, size_t n,
                                    uint64_t *ticket)
 {
     eqi_cuda *cuda = eqi_cuda_of(ctx);
     EQI_CUDA_TRY(eqi_cuda_ready(ctx));
+    if (!ticket) return eqi_cuda_check(ctx, "cudaMemcpyAsync", fetch(cuda, dst, src, n));
     EQI_CUDA_TRY(make_cargo(ctx, cuda));
     uint64_t number = cuda->ticket + 1;
     eqi_cuda_late *late = &cuda->late[number % EQI_LATE_COUNT];

@@ -22,7 +22,7 @@
 #include "base/dtype.h"
 #include "eqat/status.h"
 
-#define EQI_BACKEND_VERSION 3u
+#define EQI_BACKEND_VERSION 4u
 
 typedef struct eqat_context eqi_ctx;
 typedef struct eqi_backend eqi_backend;
@@ -119,18 +119,23 @@ typedef void eqi_reset_peak_fn(eqi_ctx *ctx);
 /* Can kernels read and write memory that starts at p? */
 typedef bool eqi_reaches_fn(eqi_ctx *ctx, const void *p);
 
-/* Memory of the host that late downloads can fill; as alloc and free else. */
+/* Memory of the host that late copies read and fill, which unpin waits for; as alloc and free else.
+ */
 typedef void *eqi_pin_fn(eqi_ctx *ctx, size_t size);
 typedef void eqi_unpin_fn(eqi_ctx *ctx, void *data);
 /* A download that waits for nothing: of what src is behind all that was asked for before. dst is
  * filled when arrive has returned for the ticket; it waits for no more than that, and tells what
  * failed up to there. A ticket arrives with EQAT_OK at most once. Where dst is not pinned, n is at
- * most EQI_LATE_BYTES, and the ticket arrives before EQI_LATE_COUNT more are asked for. */
+ * most EQI_LATE_BYTES, and the ticket arrives before EQI_LATE_COUNT more are asked for. Where it
+ * is, ticket may be NULL: nobody asks, and dst is filled when the next call that waits returns. */
 #define EQI_LATE_COUNT 16
 #define EQI_LATE_BYTES 4096
 typedef eqat_status eqi_download_late_fn(eqi_ctx *ctx, void *dst, const void *src, size_t n,
                                          uint64_t *ticket);
 typedef eqat_status eqi_arrive_fn(eqi_ctx *ctx, uint64_t ticket);
+/* An upload out of pinned memory that waits for nothing: of what src is, or a late download makes
+ * of it, behind all that was asked for before. */
+typedef eqat_status eqi_upload_late_fn(eqi_ctx *ctx, void *dst, const void *src, size_t n);
 
 /* ---- element-wise; any strides ---- */
 typedef eqat_status eqi_fill_fn(eqi_ctx *ctx, const eqi_view *y, double value); /* any dtype */
@@ -357,10 +362,10 @@ typedef eqat_status eqi_adamw_fn(eqi_ctx *ctx, const eqi_view *p, const eqi_view
 /* clang-format off */
 #define EQI_BACKEND_ENTRIES(X) \
     X(open) X(close) X(alloc) X(free) X(upload) X(download) X(pin) X(unpin) X(download_late) \
-    X(arrive) X(synchronize) X(memory) X(reset_peak) X(reaches) X(fill) X(copy) X(axpby) X(mul) \
-    X(scale_by) X(ratio) X(embedding) X(embedding_bwd) X(linear) X(linear_bwd_x) X(linear_bwd_w) \
-    X(bias_bwd) X(fakequant) X(fakequant_bwd) X(fq_linear) X(fq_linear_bwd_x) X(fq_linear_bwd_w) \
-    X(fq_linear_update) X(dequantize) X(packed_linear) X(packed_linear_bwd_x) \
+    X(upload_late) X(arrive) X(synchronize) X(memory) X(reset_peak) X(reaches) X(fill) X(copy) \
+    X(axpby) X(mul) X(scale_by) X(ratio) X(embedding) X(embedding_bwd) X(linear) X(linear_bwd_x) \
+    X(linear_bwd_w) X(bias_bwd) X(fakequant) X(fakequant_bwd) X(fq_linear) X(fq_linear_bwd_x) \
+    X(fq_linear_bwd_w) X(fq_linear_update) X(dequantize) X(packed_linear) X(packed_linear_bwd_x) \
     X(packed_linear_bwd_sz) X(quantize) X(init_minmax) X(init_mse) X(quantize_minmax) X(rmsnorm) \
     X(rmsnorm_bwd) X(rope) X(attention) X(attention_bwd) X(gated) X(gated_bwd) X(route) \
     X(route_bwd) X(gather_rows) X(scatter_rows) X(dot_rows) X(mse) X(mse_bwd) \

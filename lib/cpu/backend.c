@@ -15,6 +15,7 @@ static const eqi_backend table = {
     .pin = eqi_ref_pin,
     .unpin = eqi_ref_unpin,
     .download_late = eqi_ref_download_late,
+    .upload_late = eqi_ref_upload_late,
     .arrive = eqi_ref_arrive,
     .download = eqi_ref_download,
     .synchronize = eqi_ref_synchronize,

@@ -20,7 +20,7 @@ static eqat_status open_all(eqi_ctx *ctx, const eqi_ctx_config *config)
     ctx->log_user = config->log_user;
     ctx->log_level = config->log_level;
     ctx->seed = config->seed;
-    ctx->reclaim = eqi_storage_trim;
+    ctx->reclaim = eqi_storage_reclaim;
     ctx->close = close_all;
     snprintf(ctx->device, sizeof ctx->device, "%s", device);
     ctx->no_amx = config->no_amx;

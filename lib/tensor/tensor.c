@@ -1,5 +1,7 @@
 #include "tensor/tensor.h"
 
+#include <string.h>
+
 #include "backend/backend.h"
 
 static void set_shape(eqi_view *v, int ndim, const int64_t *shape)
@@ -58,14 +60,14 @@ static eqat_status tensor_over(eqi_ctx *ctx, eqi_tensor **out, eqi_storage *stor
     return EQAT_OK;
 }
 
-eqat_status eqi_tensor_create(eqi_ctx *ctx, eqi_tensor **out, eqi_dtype dtype, int ndim,
-                              const int64_t *shape)
+static eqat_status create(eqi_ctx *ctx, eqi_tensor **out, eqi_dtype dtype, int ndim,
+                          const int64_t *shape, bool pinned)
 {
     *out = NULL;
     size_t bytes;
     EQI_RETURN_IF(measure(ctx, dtype, ndim, shape, &bytes));
     eqi_storage *storage;
-    EQI_RETURN_IF(eqi_storage_create(ctx, &storage, bytes));
+    EQI_RETURN_IF((pinned ? eqi_storage_pin : eqi_storage_create)(ctx, &storage, bytes));
     eqat_status st = tensor_over(ctx, out, storage);
     if (st != EQAT_OK) {
         eqi_storage_unref(storage);
@@ -74,6 +76,18 @@ eqat_status eqi_tensor_create(eqi_ctx *ctx, eqi_tensor **out, eqi_dtype dtype, i
     (*out)->v.dtype = dtype;
     set_shape(&(*out)->v, ndim, shape);
     return EQAT_OK;
+}
+
+eqat_status eqi_tensor_create(eqi_ctx *ctx, eqi_tensor **out, eqi_dtype dtype, int ndim,
+                              const int64_t *shape)
+{
+    return create(ctx, out, dtype, ndim, shape, false);
+}
+
+eqat_status eqi_tensor_create_on_host(eqi_ctx *ctx, eqi_tensor **out, eqi_dtype dtype, int ndim,
+                                      const int64_t *shape)
+{
+    return create(ctx, out, dtype, ndim, shape, !ctx->backend->host);
 }
 
 eqat_status eqi_tensor_zeros(eqi_ctx *ctx, eqi_tensor **out, eqi_dtype dtype, int ndim,
@@ -287,17 +301,30 @@ static eqat_status check_whole(const eqi_tensor *t, const char *what, size_t n)
                     eqi_view_shape_text(&t->v, a, sizeof a));
 }
 
+/* Memory of the host, once the copies from and to it are through. */
+static eqat_status copy_there(eqi_ctx *ctx, void *dst, const void *src, size_t n)
+{
+    EQI_RETURN_IF(ctx->backend->synchronize(ctx));
+    memcpy(dst, src, n);
+    return EQAT_OK;
+}
+
+static bool on_host(const eqi_tensor *t) { return t->storage && t->storage->pinned; }
+
 eqat_status eqi_tensor_upload_part(eqi_tensor *t, size_t offset, const void *src, size_t n)
 {
     EQI_RETURN_IF(check_part(t, "upload", offset, n));
-    return n ? t->ctx->backend->upload(t->ctx, (char *)t->v.data + offset, src, n) : EQAT_OK;
+    char *dst = t->v.data;
+    if (!n) return EQAT_OK;
+    return (on_host(t) ? copy_there : t->ctx->backend->upload)(t->ctx, dst + offset, src, n);
 }
 
 eqat_status eqi_tensor_download_part(const eqi_tensor *t, size_t offset, void *dst, size_t n)
 {
     EQI_RETURN_IF(check_part(t, "download", offset, n));
     const char *src = t->v.data;
-    return n ? t->ctx->backend->download(t->ctx, dst, src + offset, n) : EQAT_OK;
+    if (!n) return EQAT_OK;
+    return (on_host(t) ? copy_there : t->ctx->backend->download)(t->ctx, dst, src + offset, n);
 }
 
 eqat_status eqi_tensor_upload(eqi_tensor *t, const void *src, size_t n)
@@ -361,6 +388,37 @@ static bool convertible(eqi_dtype to, eqi_dtype from)
     return (to == EQI_F32 || from == EQI_F32) && (other == EQI_U8 || other == EQI_I32);
 }
 
+/* Bytes of a contiguous tensor, one of the two on the host. */
+static eqat_status cross(const eqi_tensor *dst, const eqi_tensor *src)
+{
+    eqi_ctx *ctx = dst->ctx;
+    size_t n = bytes_of(src);
+    EQI_RETURN_IF(check_part(src, "copy", 0, n));
+    EQI_RETURN_IF(check_part(dst, "copy", 0, n));
+    if (on_host(dst)) return ctx->backend->download_late(ctx, dst->v.data, src->v.data, n, NULL);
+    return ctx->backend->upload_late(ctx, dst->v.data, src->v.data, n);
+}
+
+/* Values convert on the device alone. */
+static eqat_status copy_across(eqi_tensor *dst, const eqi_tensor *src)
+{
+    eqi_tensor *from = NULL, *to = NULL;
+    eqat_status st;
+    bool same = dst->v.dtype == src->v.dtype;
+    if (same && on_host(dst) != on_host(src)) return cross(dst, src);
+    if (on_host(src)) {
+        EQI_GOTO(done, eqi_tensor_create(dst->ctx, &from, src->v.dtype, src->v.ndim, src->v.shape));
+        EQI_GOTO(done, cross(from, src));
+        src = from;
+    }
+    if (on_host(dst)) EQI_GOTO(done, eqi_tensor_cast(src, dst->v.dtype, &to));
+    st = to ? cross(dst, to) : eqi_tensor_copy(dst, src);
+done:
+    eqi_tensor_unref(from);
+    eqi_tensor_unref(to);
+    return st;
+}
+
 eqat_status eqi_tensor_copy(eqi_tensor *dst, const eqi_tensor *src)
 {
     eqi_ctx *ctx = eqi_tensor_ctx(dst);
@@ -374,5 +432,29 @@ eqat_status eqi_tensor_copy(eqi_tensor *dst, const eqi_tensor *src)
     if (!convertible(dst->v.dtype, src->v.dtype))
         return eqi_fail(ctx, EQAT_INVALID_ARGUMENT, "copy: %s does not convert to %s",
                         eqi_dtype_name(src->v.dtype), eqi_dtype_name(dst->v.dtype));
-    return eqi_view_count(&dst->v) ? ctx->backend->copy(ctx, &dst->v, &src->v) : EQAT_OK;
+    if (!eqi_view_count(&dst->v)) return EQAT_OK;
+    if (on_host(dst) || on_host(src)) return copy_across(dst, src);
+    return ctx->backend->copy(ctx, &dst->v, &src->v);
 }
+
+static eqat_status move(eqi_tensor *t, bool pinned)
+{
+    eqi_ctx *ctx = t->ctx;
+    eqi_storage *from = t->storage, *to;
+    size_t n = bytes_of(t);
+    if (ctx->backend->host || from->foreign || from->pinned == pinned) return EQAT_OK;
+    EQI_RETURN_IF(check_part(t, "move", 0, n));
+    EQI_RETURN_IF((pinned ? eqi_storage_pin : eqi_storage_create)(ctx, &to, n));
+    eqat_status st = EQAT_OK;
+    if (n && pinned) st = ctx->backend->download_late(ctx, to->data, t->v.data, n, NULL);
+    if (n && !pinned) st = ctx->backend->upload_late(ctx, to->data, t->v.data, n);
+    if (st == EQAT_OK) {
+        t->storage = to;
+        t->v.data = to->data;
+    }
+    eqi_storage_unref(st == EQAT_OK ? from : to);
+    return st;
+}
+
+eqat_status eqi_tensor_to_host(eqi_tensor *t) { return move(t, true); }
+eqat_status eqi_tensor_to_device(eqi_tensor *t) { return move(t, false); }

@@ -42,6 +42,16 @@ void eqi_tensor_unref(eqi_tensor *t); /* NULL is fine */
 eqi_tensor *eqi_tensor_ref_idle(eqi_tensor *t);
 void eqi_tensor_unref_idle(eqi_tensor *t);
 
+/* ---- tensors on the host: values that wait to be needed, where a device has memory of its own.
+ * Uploads, downloads, copies, casts and views of them work; no op takes them. Elsewhere every
+ * tensor is as good as on both, and nothing moves. ---- */
+eqat_status eqi_tensor_create_on_host(eqi_ctx *ctx, eqi_tensor **out, eqi_dtype dtype, int ndim,
+                                      const int64_t *shape);
+/* Moves t, contiguous, in the order of the stream; nobody waits. Views of t, and memory of the
+ * caller's, stay where they are. */
+eqat_status eqi_tensor_to_host(eqi_tensor *t);
+eqat_status eqi_tensor_to_device(eqi_tensor *t);
+
 /* Views share storage and start without gradient. */
 eqat_status eqi_tensor_reshape(eqi_tensor *t, eqi_tensor **out, int ndim,
                                const int64_t *shape); /* t contiguous */
@@ -63,7 +73,7 @@ eqat_status eqi_tensor_floats(const eqi_tensor *t, float **out);
 eqat_status eqi_tensor_upload_part(eqi_tensor *t, size_t offset, const void *src, size_t n);
 eqat_status eqi_tensor_download_part(const eqi_tensor *t, size_t offset, void *dst, size_t n);
 eqat_status eqi_tensor_fill(eqi_tensor *t, double value);
-/* A contiguous copy, also for the same dtype. */
+/* A contiguous copy on the device, also for the same dtype. */
 eqat_status eqi_tensor_cast(const eqi_tensor *t, eqi_dtype dtype, eqi_tensor **out);
 eqat_status eqi_tensor_copy(eqi_tensor *dst, const eqi_tensor *src); /* converts; same shape */
 

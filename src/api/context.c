@@ -106,7 +106,7 @@ void eqat_context_trim(eqat_context *ctx)
 {
     if (!ctx) return;
     EQI_GUARD(ctx);
-    (void)eqi_storage_trim(ctx);
+    eqi_storage_trim(ctx);
 }
 
 int32_t eqat_context_threads(const eqat_context *ctx) { return ctx ? eqi_pool_size(ctx->pool) : 0; }

@@ -74,7 +74,8 @@ typedef enum eqi_block_state {
     EQI_BLOCK_DENSE,   /* the file has all of it */
     EQI_BLOCK_MASTERS, /* F32 in memory, which may be newer than the file */
     EQI_BLOCK_FROZEN,  /* rounded, with codes taken; the stream is not yet behind it */
-    EQI_BLOCK_PACKED   /* codes in memory; the F32 tensors beside them may be newer than the file */
+    EQI_BLOCK_PACKED   /* codes in memory, perhaps the host's (eqi_block_offload); the F32 tensors
+                          beside them may be newer than the file */
 } eqi_block_state;
 
 /* cos and sin F32 [positions, head_dim / 2]. */
@@ -121,7 +122,8 @@ struct eqi_block {
     eqi_linear *linears; /* in the family's order */
     eqi_norm *norms;
     eqi_block_state state;
-    int readers; /* passes that have acquired it */
+    int readers;     /* passes that have acquired it */
+    bool handed_out; /* somebody knows its tensors, which have to stay where they are */
 };
 
 /* The one of this role and expert; NULL: the block has none. */

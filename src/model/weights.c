@@ -67,7 +67,29 @@ static void drop_unless_wanted(eqi_block *b)
     if (b->state == EQI_BLOCK_DENSE && !b->readers) clear(b);
 }
 
-/* Whatever is not in memory. Codes stay there. */
+/* One tensor of a block; NULL: it has none there. */
+typedef eqat_status move(eqi_tensor *t);
+
+static eqat_status to_device(eqi_tensor *t) { return t ? eqi_tensor_to_device(t) : EQAT_OK; }
+
+/* A tape that needs it for its way back holds it, too. */
+static eqat_status to_host(eqi_tensor *t)
+{
+    return t && t->refs == 1 ? eqi_tensor_to_host(t) : EQAT_OK;
+}
+
+static eqat_status move_all(const eqi_block *b, move *to)
+{
+    for (int i = 0; i < b->n_linears; i++) {
+        const eqi_weight *w = &b->linears[i].weight;
+        eqi_tensor *const all[] = {w->w, w->codes, w->s, w->z, w->bias};
+        for (size_t k = 0; k < EQI_COUNT(all); k++) EQI_RETURN_IF(to(all[k]));
+    }
+    for (int i = 0; i < b->n_norms; i++) EQI_RETURN_IF(to(b->norms[i].gain));
+    return EQAT_OK;
+}
+
+/* Whatever is not in memory, or in the host's. Codes stay there. */
 static eqat_status fill(eqat_model *m, eqi_block *b, eqi_dtype dtype, bool check_finite)
 {
     for (int i = 0; i < b->n_linears; i++) {
@@ -75,7 +97,7 @@ static eqat_status fill(eqat_model *m, eqi_block *b, eqi_dtype dtype, bool check
         if (b->linears[i].weight.codes) b->state = EQI_BLOCK_PACKED;
     }
     for (int i = 0; i < b->n_norms; i++) EQI_RETURN_IF(read_norm(m, &b->norms[i], check_finite));
-    return EQAT_OK;
+    return move_all(b, to_device);
 }
 
 /* ---- the model's blocks ---- */
@@ -97,11 +119,19 @@ void eqi_block_release(eqat_model *m, int64_t index)
     drop_unless_wanted(b);
 }
 
+eqat_status eqi_block_offload(eqat_model *m, int64_t index)
+{
+    const eqi_block *b = &m->blocks[index];
+    bool stays = b->state != EQI_BLOCK_PACKED || b->readers || b->handed_out;
+    return stays ? EQAT_OK : move_all(b, to_host);
+}
+
 eqat_status eqi_block_keep(eqat_model *m, int64_t index, eqi_dtype dtype, eqi_block **block)
 {
     eqi_block *b = &m->blocks[index];
     eqat_status st = fill(m, b, dtype, true);
     if (st == EQAT_OK && b->state == EQI_BLOCK_DENSE) b->state = EQI_BLOCK_MASTERS;
+    if (st == EQAT_OK) b->handed_out = true;
     drop_unless_wanted(b);
     *block = st == EQAT_OK ? b : NULL;
     return st;
@@ -235,6 +265,7 @@ void eqi_block_put(eqat_model *m, eqi_block *own)
     eqi_block *b = &m->blocks[own->index];
     clear(b);
     b->state = EQI_BLOCK_MASTERS;
+    b->handed_out = false;
     for (int i = 0; i < b->n_linears; i++) {
         b->linears[i].weight = own->linears[i].weight;
         own->linears[i].weight = (eqi_weight){0};

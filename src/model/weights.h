@@ -12,6 +12,9 @@
 eqat_status eqi_block_acquire(eqat_model *model, int64_t index, const eqi_block **block);
 /* Drops what the last pass read, unless the block is kept or packed. */
 void eqi_block_release(eqat_model *model, int64_t index);
+/* Of a device with memory of its own: what is packed goes to the host, until a pass acquires it or
+ * somebody keeps it. What is in use or was handed out stays, and so does all of a dense block. */
+eqat_status eqi_block_offload(eqat_model *model, int64_t index);
 
 /* Weights that stay in memory and may be changed there, as parameters that were handed out and
  * E2E-QP's norm gains are: dense ones as `dtype`. NaN or infinite values are EQAT_NUMERIC naming

@@ -168,33 +168,37 @@ static eqat_status expect_fresh(const eqat_block_ap *job)
     return eqi_model_check_idle(job->model);
 }
 
+/* eqi_tensor_create for the block in work; those that are done wait on the host. */
+typedef eqat_status create(eqi_ctx *ctx, eqi_tensor **out, eqi_dtype dtype, int ndim,
+                           const int64_t *shape);
+
 static eqat_status make_packed(eqi_ctx *ctx, const eqi_linear *l, const eqi_quant_desc *desc,
-                               eqi_weight *w)
+                               create *make, eqi_weight *w)
 {
     const int64_t codes[2] = {l->out, l->in / 32 * desc->bits};
     const int64_t groups[2] = {l->out, l->in / desc->group};
     w->q = (eqi_quant_desc){.bits = desc->bits, .group = desc->group};
-    EQI_RETURN_IF(eqi_tensor_create(ctx, &w->codes, EQI_U32, 2, codes));
-    EQI_RETURN_IF(eqi_tensor_create(ctx, &w->s, EQI_F32, 2, groups));
-    return eqi_tensor_create(ctx, &w->z, EQI_U8, 2, groups);
+    EQI_RETURN_IF(make(ctx, &w->codes, EQI_U32, 2, codes));
+    EQI_RETURN_IF(make(ctx, &w->s, EQI_F32, 2, groups));
+    return make(ctx, &w->z, EQI_U8, 2, groups);
 }
 
-static eqat_status make_frozen(const eqat_block_ap *job, eqi_linear *l)
+static eqat_status make_frozen(const eqat_block_ap *job, eqi_linear *l, create *make)
 {
     eqi_quant quant;
     EQI_RETURN_IF(eqi_linear_choose(l, job->quantizer, &quant));
-    if (quant.kind) return make_packed(job->ctx, l, &quant.desc, &l->weight);
-    return eqi_tensor_create(job->ctx, &l->weight.w, EQI_F32, 2, (int64_t[]){l->out, l->in});
+    if (quant.kind) return make_packed(job->ctx, l, &quant.desc, make, &l->weight);
+    return make(job->ctx, &l->weight.w, EQI_F32, 2, (int64_t[]){l->out, l->in});
 }
 
 /* Room for what list_done lists. */
 static eqat_status make_done(const eqat_block_ap *job, int64_t index, eqi_block *b)
 {
     EQI_RETURN_IF(eqi_block_outline(job->model, index, b));
-    for (int i = 0; i < b->n_linears; i++) EQI_RETURN_IF(make_frozen(job, &b->linears[i]));
+    create *make = eqi_tensor_create_on_host;
+    for (int i = 0; i < b->n_linears; i++) EQI_RETURN_IF(make_frozen(job, &b->linears[i], make));
     for (int i = 0; i < b->n_norms; i++)
-        EQI_RETURN_IF(
-            eqi_tensor_create(job->ctx, &b->norms[i].gain, EQI_F32, 1, &b->norms[i].size));
+        EQI_RETURN_IF(make(job->ctx, &b->norms[i].gain, EQI_F32, 1, &b->norms[i].size));
     return EQAT_OK;
 }
 
@@ -206,7 +210,8 @@ static eqat_status make_work(eqat_block_ap *job, int64_t stage, int64_t retries)
     EQI_RETURN_IF(eqi_block_ap_take_block(job, stage));
     for (int i = 0; i < job->work.n_linears; i++) {
         eqi_linear *l = &job->work.linears[i];
-        if (eqi_block_ap_stage_of(job, l) < stage) EQI_RETURN_IF(make_frozen(job, l));
+        if (eqi_block_ap_stage_of(job, l) < stage)
+            EQI_RETURN_IF(make_frozen(job, l, eqi_tensor_create));
     }
     return EQAT_OK;
 }

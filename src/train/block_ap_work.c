@@ -74,14 +74,17 @@ static eqat_status advance_full(eqat_block_ap *job, int64_t index)
     return st;
 }
 
+/* What a resumed job has finished waits on the host as in one that was not interrupted. */
 eqat_status eqi_block_ap_catch_up(eqat_block_ap *job)
 {
     int64_t targets = job->block + (job->work.state == EQI_BLOCK_MASTERS), at;
     if (job->block == job->model->config.blocks) return EQAT_OK;
     while ((at = eqi_streams_blocks(job->streams, EQI_STREAM_FULL)) < targets)
         EQI_RETURN_IF(advance_full(job, at));
-    while ((at = eqi_streams_blocks(job->streams, EQI_STREAM_QUANTIZED)) < job->block)
+    while ((at = eqi_streams_blocks(job->streams, EQI_STREAM_QUANTIZED)) < job->block) {
         EQI_RETURN_IF(advance_quantized(job, at, "resume"));
+        EQI_RETURN_IF(eqi_block_offload(job->model, at));
+    }
     return EQAT_OK;
 }
 
@@ -152,6 +155,7 @@ eqat_status eqat_block_ap_begin(eqat_block_ap *job)
     eqat_status st;
     EQI_RETURN_IF(expect_idle(job));
     EQI_RETURN_IF(eqi_block_ap_catch_up(job));
+    for (int64_t i = 0; i < job->block; i++) EQI_RETURN_IF(eqi_block_offload(job->model, i));
     forget_steps(job);
     EQI_GOTO(failed, take_weights(job, 0, true));
     /* Targets are made once, however often the block is begun. */

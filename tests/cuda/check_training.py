@@ -96,6 +96,18 @@ class Training(unittest.TestCase):
                 self.assertRegex(run.stderr, r"eqat: .*out of memory on cuda:0: \d+ bytes")
                 self.assertFalse(out.exists())
 
+    def test_pinned_memory(self):
+        refused = 0
+        for n in range(3, 24, 5):
+            run, out = self.quantize("cuda:0", FAIL_PIN=n)
+            if not run.returncode:  # uploads do without it
+                continue
+            refused += 1
+            self.assertRegex(run.stderr, r"eqat: .*out of memory: \d+ bytes of the host's, pinned")
+            self.assertEqual(len(ERROR.findall(run.stderr)), 1, run.stderr)
+            self.assertFalse(out.exists())
+        self.assertGreater(refused, 2)
+
 
 if __name__ == "__main__":
     unittest.main()

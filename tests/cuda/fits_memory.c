@@ -7,7 +7,7 @@
 
 #include "public.h"
 
-enum { SAMPLES = 4 };
+enum { BATCHES = 2 };
 
 static uint64_t limit;
 static const char *phase;
@@ -30,12 +30,12 @@ static eqat_data *data_of(eqat_context *ctx)
 {
     eqat_data_options o;
     eqat_data *data;
-    size_t n = (size_t)(SAMPLES * of_sample);
+    size_t n = (size_t)(BATCHES * of_batch * of_sample);
     int32_t *ids = malloc(n * sizeof *ids);
     ck_assert_ptr_nonnull(ids);
     for (size_t i = 0; i < n; i++) ids[i] = (int32_t)(i * 7 % (size_t)shape.vocab);
     eqat_data_options_init(&o, sizeof o);
-    o.train_size = SAMPLES;
+    o.train_size = BATCHES * of_batch;
     o.val_size = 0;
     o.seq_len = of_sample;
     o.sampling = EQAT_SAMPLING_CONSECUTIVE;
@@ -56,7 +56,8 @@ static eqat_status e2e_qp(eqat_model *model, eqat_quantizer *quantizer, eqat_dat
 {
     eqat_e2e_qp_options o = fast_e2e_options();
     o.micro_batch_size = of_batch;
-    o.batch_size = 2 * of_batch;
+    o.batch_size = BATCHES * of_batch;
+    o.epochs = 2; /* the second step has all that the first one leaves */
     eqat_status st = eqat_model_quantize_rtn(model, quantizer, NULL);
     return st == EQAT_OK ? eqat_e2e_qp_train(model, data, &o) : st;
 }

@@ -109,7 +109,7 @@ cudaError_t cudaHostAlloc(void **at, size_t size, unsigned)
     *at = nullptr;
     if (!size) return result(cudaSuccess);
     would_wait_for_all("cudaHostAlloc");
-    buffer *b = memory_alloc(PINNED, size, current_device());
+    buffer *b = pinning_fails() ? nullptr : memory_alloc(PINNED, size, current_device());
     if (!b) return result(cudaErrorMemoryAllocation);
     *at = (void *)b->begin;
     return result(cudaSuccess);

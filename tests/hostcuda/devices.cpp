@@ -34,6 +34,12 @@ bool allocation_fails()
     return ++count == asked().fail_alloc;
 }
 
+bool pinning_fails()
+{
+    static long count;
+    return ++count == asked().fail_pin;
+}
+
 bool launch_breaks()
 {
     static long count;

@@ -13,8 +13,10 @@ int current_device();
 cudaError_t unusable();
 /* Remembers a failure for cudaGetLastError; a broken device comes before everything. */
 cudaError_t result(cudaError_t error);
-/* The call is this thread's (counted from 1) device allocation or launch that shall fail. */
+/* The call is this thread's (counted from 1) allocation, on the device or pinned, or launch that
+ * shall fail. */
 bool allocation_fails();
+bool pinning_fails();
 bool launch_breaks();
 
 } // namespace hostcuda

@@ -36,7 +36,12 @@ void eqi_ref_unpin(eqi_ctx *ctx, void *data) { eqi_free(ctx, data); }
 eqat_status eqi_ref_download_late(eqi_ctx *ctx, void *dst, const void *src, size_t n,
                                   uint64_t *ticket)
 {
-    *ticket = 0;
+    if (ticket) *ticket = 0;
+    return eqi_ref_upload(ctx, dst, src, n);
+}
+
+eqat_status eqi_ref_upload_late(eqi_ctx *ctx, void *dst, const void *src, size_t n)
+{
     return eqi_ref_upload(ctx, dst, src, n);
 }
 

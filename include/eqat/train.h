@@ -291,7 +291,11 @@ typedef struct eqat_e2e_qp_options {
     eqat_progress_fn progress; /**< NULL (default): none */
     void *progress_user;       /**< handed to progress */
     bool keep_activations;     /**< see eqat_batch; the same bytes; default false */
-    uint8_t reserved[7];       /**< 0 */
+    bool host_state;           /**< "cuda:N": what waits, does so in pinned memory of the host: the
+                                  optimizer's moments, copies of what trains and, from forward to
+                                  backward, the inputs of blocks.  Less memory of the device, the
+                                  same bytes; copies take time of their own.  Default false */
+    uint8_t reserved[6];       /**< 0 */
     eqat_grad_fn gradient;     /**< as in eqat_block_ap_options; before clipping */
     void *gradient_user;       /**< handed to gradient */
     eqat_reduce_fn reduce;     /**< as in eqat_block_ap_options */

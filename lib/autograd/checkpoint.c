@@ -18,6 +18,8 @@ static eqat_status backward(eqi_tape *tape, eqi_node *node)
 {
     const segment *s = (const segment *)node->attr;
     eqi_tape *inner;
+    for (int i = 0; i < s->n_in; i++)
+        if (node->in[i]) EQI_RETURN_IF(eqi_tensor_to_device(node->in[i]));
     EQI_RETURN_IF(eqi_tape_create(tape->ctx, &inner));
     inner->replay = true;
     eqi_tensor *out = NULL;

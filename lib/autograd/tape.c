@@ -60,6 +60,7 @@ void eqi_tape_clear(eqi_tape *tape)
 }
 
 void eqi_tape_set_recording(eqi_tape *tape, bool on) { tape->recording = on; }
+void eqi_tape_set_offload(eqi_tape *tape, bool on) { tape->offload = on; }
 void eqi_tape_set_last(eqi_tape *tape, bool on) { tape->last = on; }
 bool eqi_tape_is_blind(const eqi_tape *tape) { return tape->replay && tape->last; }
 bool eqi_tape_captures(const eqi_tape *tape) { return tape->captures > 0; }

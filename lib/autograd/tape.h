@@ -56,6 +56,7 @@ struct eqat_tape {
     bool replay;  /* records a segment again for its gradient: nobody reads the segment's output */
     bool last;    /* the segment makes nothing but its output any more */
     bool touched; /* an op would have been recorded had recording been on */
+    bool offload; /* eqi_tape_set_offload */
 };
 
 eqat_status eqi_tape_create(eqi_ctx *ctx, eqi_tape **out);
@@ -68,6 +69,9 @@ void eqi_tape_set_recording(eqi_tape *tape, bool on);
  * leave its memory as it is. */
 void eqi_tape_set_last(eqi_tape *tape, bool on);
 bool eqi_tape_is_blind(const eqi_tape *tape);
+/* Asks whoever records segments to let their inputs wait on the host (tensor/tensor.h) for
+ * backward, which brings them back. */
+void eqi_tape_set_offload(eqi_tape *tape, bool on);
 /* Whether backward may reach leaves that are not among the inputs of a node. */
 bool eqi_tape_captures(const eqi_tape *tape);
 

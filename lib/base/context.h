@@ -83,7 +83,7 @@ struct eqat_context {
     bool no_amx;           /* the device leaves AMX alone */
     eqi_storage *recycled; /* freed tensor storages kept for the next step, see tensor/storage.h */
     size_t recycled_bytes;
-    eqi_storage *recycled_pinned; /* the same of pinned ones */
+    eqi_storage *recycled_pinned;  /* the same of pinned ones */
     size_t live_bytes, live_peak;  /* of storages in use: recycled ones never lift the sum above the
                                       peak by much */
     bool (*reclaim)(eqi_ctx *ctx); /* called when the allocator has nothing left; NULL: none. True

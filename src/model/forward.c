@@ -293,7 +293,14 @@ static eqat_status record_block(eqi_tape *tape, const segment *template, eqi_ten
     }
     ref(s->positions);
     ref(s->segments);
-    return eqi_tape_checkpoint(tape, run_block, s, segment_release, &x, 1, out);
+    EQI_RETURN_IF(eqi_tape_checkpoint(tape, run_block, s, segment_release, &x, 1, out));
+    /* What enters the first block may be the caller's; what enters another one, only this reads. */
+    bool waits = tape->offload && (*out)->on_tape && template->index > 0;
+    eqat_status st = waits ? eqi_tensor_to_host(x) : EQAT_OK;
+    if (st == EQAT_OK) return st;
+    eqi_tensor_unref(*out);
+    *out = NULL;
+    return st;
 }
 
 static eqat_status run_or_record(eqi_tape *tape, eqat_model *m, int64_t index, const input *in,

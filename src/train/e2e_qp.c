@@ -4,6 +4,7 @@
 #include "base/entry.h"
 #include "data/data.h"
 #include "train/e2e_qp.h"
+#include "train/optimizer.h"
 #include "train/rates.h"
 #include "train/report.h"
 
@@ -32,6 +33,7 @@ static eqat_status make_optimizer(eqat_e2e_qp *job, int bits)
         eqi_rate_warn(job->ctx, "lr", o->lr, eqi_e2e_qp_rate(0, o->lr_unit, bits));
     job->options.lr = eqi_e2e_qp_rate(o->lr, o->lr_unit, bits);
     EQI_RETURN_IF(eqat_optimizer_create(job->ctx, &job->optimizer, &options));
+    eqi_optimizer_set_offload(job->optimizer, o->host_state);
     for (size_t i = 0; i < job->count; i++) EQI_RETURN_IF(train(job, &job->trained[i]));
     eqat_optimizer_set_grad_callback(job->optimizer, o->gradient, o->gradient_user);
     return EQAT_OK;
@@ -45,6 +47,7 @@ static eqat_status set_up(eqat_e2e_qp *job)
     eqi_e2e_qp_size(job);
     const int64_t shape[2] = {eqat_e2e_qp_steps(job), job->micro_per_step};
     EQI_RETURN_IF(eqi_tape_create(job->ctx, &job->tape));
+    eqi_tape_set_offload(job->tape, o->host_state);
     job->model->job = EQI_JOB_E2E_QP; /* a job with a tape gives it back */
     EQI_RETURN_IF(eqi_tensor_create(job->ctx, &job->losses, EQI_F32, 2, shape));
     EQI_RETURN_IF(eqi_tensor_fill(job->losses, NAN));

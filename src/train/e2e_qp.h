@@ -21,11 +21,11 @@ typedef struct eqi_trained {
     eqi_trained_kind kind;
     eqi_tensor **place; /* in the model */
     eqi_tensor *value;  /* F32, trains; what *place is during training */
-    eqi_tensor
-        *before; /* a copy (F16 of scales: it is exact); of zero points the model's own tensor */
-    eqi_tensor *good; /* a copy while the last loss was finite; NULL: none yet */
-    eqi_tensor *best; /* as stored, of the least validation loss; NULL: none yet */
-    eqi_tensor *held; /* during a validation the value as it trains */
+    eqi_tensor *before; /* a copy (F16 of scales on the device: it is exact); of zero points the
+                           model's own tensor */
+    eqi_tensor *good;   /* a copy while the last loss was finite; NULL: none yet */
+    eqi_tensor *best;   /* as stored, of the least validation loss; NULL: none yet */
+    eqi_tensor *held;   /* during a validation the value as it trains */
     bool was_trainable;
     int bits;          /* of zero points */
     eqi_stored stored; /* of gains */
@@ -131,6 +131,8 @@ eqat_status eqi_e2e_qp_make_best(eqat_e2e_qp *job);
 eqat_status eqi_e2e_qp_keep(eqat_e2e_qp *job, int64_t steps, double loss);
 eqat_status eqi_e2e_qp_back_to_best(eqat_e2e_qp *job);
 
+/* *out = an F32 copy of what trains, where the job keeps copies. */
+eqat_status eqi_e2e_qp_copy(const eqat_e2e_qp *job, const eqi_tensor *value, eqi_tensor **out);
 /* Copies what trains, when its loss is finite; whether there is such a copy; back to it. */
 eqat_status eqi_e2e_qp_keep_good(eqat_e2e_qp *job);
 bool eqi_e2e_qp_has_good(const eqat_e2e_qp *job);

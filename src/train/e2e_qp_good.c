@@ -2,12 +2,22 @@
 
 /* The state that gave the last finite loss, and what training has changed. */
 
+eqat_status eqi_e2e_qp_copy(const eqat_e2e_qp *job, const eqi_tensor *value, eqi_tensor **out)
+{
+    EQI_RETURN_IF(eqi_tensor_cast(value, EQI_F32, out));
+    eqat_status st = job->options.host_state ? eqi_tensor_to_host(*out) : EQAT_OK;
+    if (st == EQAT_OK) return st;
+    eqi_tensor_unref(*out);
+    *out = NULL;
+    return st;
+}
+
 eqat_status eqi_e2e_qp_keep_good(eqat_e2e_qp *job)
 {
     for (size_t i = 0; i < job->count; i++) {
         eqi_trained *t = &job->trained[i];
         EQI_RETURN_IF(t->good ? eqi_tensor_copy(t->good, t->value)
-                              : eqi_tensor_cast(t->value, EQI_F32, &t->good));
+                              : eqi_e2e_qp_copy(job, t->value, &t->good));
     }
     return EQAT_OK;
 }

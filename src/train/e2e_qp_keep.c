@@ -23,7 +23,7 @@ eqat_status eqi_e2e_qp_make_best(eqat_e2e_qp *job)
 {
     for (size_t i = 0; i < job->count; i++) {
         eqi_trained *t = &job->trained[i];
-        if (!t->best) EQI_RETURN_IF(eqi_tensor_cast(t->value, EQI_F32, &t->best));
+        if (!t->best) EQI_RETURN_IF(eqi_e2e_qp_copy(job, t->value, &t->best));
     }
     return EQAT_OK;
 }

@@ -27,6 +27,9 @@ static const eqat_field fields[] = {
     EQI_FIELD_BOOL(eqat_e2e_qp_options, keep_activations, false,
                    "keep the activations of all blocks for backward instead of computing them "
                    "again: faster, more memory"),
+    EQI_FIELD_BOOL(eqat_e2e_qp_options, host_state, false,
+                   "moments, copies and inputs of blocks wait in the host's memory: less of the "
+                   "device's"),
     EQI_FIELD_POINTER(eqat_e2e_qp_options, gradient, "called between backward and update"),
     EQI_FIELD_POINTER(eqat_e2e_qp_options, gradient_user, "its first argument"),
     EQI_FIELD_POINTER(eqat_e2e_qp_options, reduce, "adds up losses over ranks"),

@@ -19,7 +19,9 @@ static eqat_status agree(const eqat_e2e_qp *job, eqi_state *state)
     }
     EQI_RETURN_IF(eqi_fingerprint_data(job->ctx, job->data, &hash));
     EQI_RETURN_IF(eqi_state_agree_hash(state, "data", hash));
-    return eqi_state_agree_options(state, &eqi_struct_e2e_qp, &job->options);
+    eqat_e2e_qp_options same = job->options;
+    same.host_state = false; /* a run may go on with more or less memory */
+    return eqi_state_agree_options(state, &eqi_struct_e2e_qp, &same);
 }
 
 /* Of a run with keep best. */

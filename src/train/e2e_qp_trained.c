@@ -5,24 +5,29 @@
 
 /* What E2E-QP trains. */
 
+/* Where it trains, and its values before. */
+static eqat_status begin_training(const eqat_e2e_qp *job, eqi_trained *t)
+{
+    if (t->kind == EQI_TRAINED_SCALES)
+        EQI_RETURN_IF(eqi_quant_round_s(*t->place)); /* training starts from what a file holds */
+    t->before = t->value = *t->place;
+    if (t->kind == EQI_TRAINED_ZERO_POINTS) {
+        EQI_RETURN_IF(eqi_tensor_cast(t->before, EQI_F32, &t->value));
+        *t->place = t->value;
+        return EQAT_OK;
+    }
+    if (t->kind == EQI_TRAINED_SCALES && !job->options.host_state)
+        return eqi_tensor_cast(t->value, EQI_F16, &t->before);
+    return eqi_e2e_qp_copy(job, t->value, &t->before);
+}
+
 static eqat_status add(eqat_e2e_qp *job, eqi_trained t)
 {
     eqi_trained *trained = eqi_grow(job->ctx, job->trained, job->count, &job->capacity,
                                     sizeof *trained, "the list of what trains");
     if (!trained) return EQAT_OUT_OF_MEMORY;
     job->trained = trained;
-    eqi_tensor *other;
-    if (t.kind == EQI_TRAINED_SCALES)
-        EQI_RETURN_IF(eqi_quant_round_s(*t.place)); /* training starts from what a file holds */
-    EQI_RETURN_IF(
-        eqi_tensor_cast(*t.place, t.kind == EQI_TRAINED_SCALES ? EQI_F16 : EQI_F32, &other));
-    if (t.kind == EQI_TRAINED_ZERO_POINTS) {
-        t.before = *t.place;
-        *t.place = t.value = other;
-    } else {
-        t.before = other;
-        t.value = *t.place;
-    }
+    EQI_RETURN_IF(begin_training(job, &t));
     t.was_trainable = t.value->requires_grad;
     t.value->requires_grad = true;
     job->trained[job->count++] = t;
@@ -92,8 +97,7 @@ static void undo(eqi_trained *t)
         *t->place = t->before;
         eqi_tensor_unref(t->value);
     } else {
-        (void)eqi_tensor_copy(t->value,
-                              t->before); /* within one device, same shape: nothing to fail */
+        (void)eqi_tensor_copy(t->value, t->before); /* needs no memory: nothing to fail */
         eqi_tensor_unref(t->before);
     }
 }

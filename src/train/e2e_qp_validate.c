@@ -15,7 +15,7 @@ static eqat_status round_all(eqat_e2e_qp *job)
 {
     for (size_t i = 0; i < job->count; i++) {
         eqi_trained *t = &job->trained[i];
-        EQI_RETURN_IF(eqi_tensor_cast(t->value, EQI_F32, &t->held));
+        EQI_RETURN_IF(eqi_e2e_qp_copy(job, t->value, &t->held));
         EQI_RETURN_IF(eqi_e2e_qp_round(t));
     }
     return EQAT_OK;
@@ -26,7 +26,7 @@ static void bring_back(eqat_e2e_qp *job)
     for (size_t i = 0; i < job->count; i++) {
         eqi_trained *t = &job->trained[i];
         if (!t->held) continue;
-        (void)eqi_tensor_copy(t->value, t->held); /* same device and shape: nothing to fail */
+        (void)eqi_tensor_copy(t->value, t->held); /* bytes alone: nothing to fail */
         eqi_tensor_unref(t->held);
         t->held = NULL;
     }

@@ -25,6 +25,7 @@ struct eqat_optimizer {
     moments *moments;
     size_t count, capacity;
     eqi_tensor *sum, *norm, *factor; /* device scalars of the last step */
+    bool offload;                    /* moments wait on the host */
     bool wants_norm, asked; /* for the norm of the next step; of the last one, under ticket */
     uint64_t ticket;
     float asked_norm;
@@ -135,6 +136,20 @@ static eqat_status grow(eqat_optimizer *o)
     return EQAT_OK;
 }
 
+static eqat_status rest(const eqat_optimizer *o, moments *both)
+{
+    if (!o->offload) return EQAT_OK;
+    EQI_RETURN_IF(eqi_tensor_to_host(both->m));
+    return eqi_tensor_to_host(both->v);
+}
+
+static eqat_status make_moments(eqat_optimizer *o, const eqi_tensor *p, moments *both)
+{
+    EQI_RETURN_IF(eqi_tensor_zeros(o->ctx, &both->m, EQI_F32, p->v.ndim, p->v.shape));
+    EQI_RETURN_IF(eqi_tensor_zeros(o->ctx, &both->v, EQI_F32, p->v.ndim, p->v.shape));
+    return rest(o, both);
+}
+
 eqat_status eqat_optimizer_add(eqat_optimizer *o, int32_t group, eqat_tensor *p)
 {
     EQI_ENTER_OF(o);
@@ -154,10 +169,10 @@ eqat_status eqat_optimizer_add(eqat_optimizer *o, int32_t group, eqat_tensor *p)
                             "parameter: found it in group %d already", o->moments[i].group);
     EQI_RETURN_IF(grow(o));
     moments both = {.group = group};
-    eqat_status st = eqi_tensor_zeros(o->ctx, &both.m, EQI_F32, p->v.ndim, p->v.shape);
-    if (st == EQAT_OK) st = eqi_tensor_zeros(o->ctx, &both.v, EQI_F32, p->v.ndim, p->v.shape);
+    eqat_status st = make_moments(o, p, &both);
     if (st != EQAT_OK) {
         eqi_tensor_unref(both.m);
+        eqi_tensor_unref(both.v);
         return st;
     }
     o->parameters[o->count] = eqi_tensor_ref(p);
@@ -245,10 +260,12 @@ static eqat_status update(eqat_optimizer *o, size_t i)
     eqi_tensor *p = o->parameters[i];
     moments *both = &o->moments[i];
     const eqi_adamw_desc d = adamw_of(o, i);
+    EQI_RETURN_IF(eqi_tensor_to_device(both->m));
+    EQI_RETURN_IF(eqi_tensor_to_device(both->v));
     both->steps = o->steps + 1;
     EQI_RETURN_IF(eqi_adamw(p, p->grad, both->m, both->v, o->factor, &d));
     eqi_tensor_zero_grad(p);
-    return EQAT_OK;
+    return rest(o, both);
 }
 
 eqat_status eqat_optimizer_step(eqat_optimizer *o, double grad_scale)
@@ -305,11 +322,11 @@ static bool take_over(void *user, eqi_tensor *leaf, eqi_update *update)
     return true;
 }
 
-/* Nobody wants to see all gradients together, and every one of them is known to be complete when
- * backward is past it. */
+/* Nobody wants to see all gradients together, every one of them is known to be complete when
+ * backward is past it, and kernels reach the moments. */
 static bool can_fuse(const eqat_optimizer *o, const eqat_tape *tape)
 {
-    return !o->callback && o->options.max_grad_norm == 0 && !eqi_tape_captures(tape);
+    return !o->callback && o->options.max_grad_norm == 0 && !eqi_tape_captures(tape) && !o->offload;
 }
 
 eqat_status eqat_optimizer_backward(eqat_optimizer *o, eqat_tape *tape, eqat_tensor *loss)
@@ -339,6 +356,8 @@ eqat_status eqat_optimizer_backward(eqat_optimizer *o, eqat_tape *tape, eqat_ten
     o->steps++;
     return EQAT_OK;
 }
+
+void eqi_optimizer_set_offload(eqat_optimizer *o, bool on) { o->offload = on; }
 
 size_t eqi_optimizer_count(const eqat_optimizer *o) { return o->count; }
 

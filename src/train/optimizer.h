@@ -7,6 +7,8 @@
 
 /* Lists rates, moments and steps; parameters are their owner's to list. */
 eqat_status eqi_optimizer_state(eqat_optimizer *optimizer, eqi_state *state);
+/* To be called first. With true the moments wait on the host (tensor/tensor.h) between steps. */
+void eqi_optimizer_set_offload(eqat_optimizer *optimizer, bool on);
 /* What trains, in the order it was added. */
 size_t eqi_optimizer_count(const eqat_optimizer *optimizer);
 eqi_tensor *eqi_optimizer_parameter(const eqat_optimizer *optimizer, size_t index);

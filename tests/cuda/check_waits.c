@@ -95,6 +95,7 @@ START_TEST(a_step_of_block_ap_waits_for_its_loss_alone)
 }
 END_TEST
 
+/* _i: whether its state waits on the host. */
 START_TEST(a_micro_batch_of_e2e_qp_waits_for_its_loss_alone)
 {
     bench b = set_up(&usual);
@@ -102,9 +103,11 @@ START_TEST(a_micro_batch_of_e2e_qp_waits_for_its_loss_alone)
     eqat_e2e_qp *job;
     double loss;
     o.epochs = 2;
+    o.host_state = _i;
     OK(b.ctx, eqat_model_quantize_rtn(b.model, b.quantizer, NULL));
     OK(b.ctx, eqat_e2e_qp_create(b.model, &job, b.data, &o));
     OK(b.ctx, eqat_e2e_qp_accumulate(job, 0, 0, &loss));
+    OK(b.ctx, eqat_e2e_qp_accumulate(job, 1, 1, NULL)); /* of one sample: inputs of its own size */
     OK(b.ctx, eqat_e2e_qp_step(job));
     waits before = count();
     OK(b.ctx, eqat_e2e_qp_accumulate(job, 1, 0, NULL));
@@ -162,6 +165,7 @@ START_TEST(reports_of_e2e_qp_leave_the_device_at_work)
     eqat_data *data = make_data(b.ctx, 16, 0, true);
     eqat_e2e_qp_options o = fast_e2e_options();
     o.epochs = 2;
+    o.host_state = _i;
     o.progress = watch;
     o.progress_user = &w;
     OK(b.ctx, eqat_model_quantize_rtn(b.model, b.quantizer, NULL));
@@ -217,9 +221,9 @@ int main(void)
     tcase_add_unchecked_fixture(c, write_small_model, scratch_clean);
     tcase_add_test(c, a_download_leaves_nothing_to_do);
     tcase_add_test(c, a_step_of_block_ap_waits_for_its_loss_alone);
-    tcase_add_test(c, a_micro_batch_of_e2e_qp_waits_for_its_loss_alone);
+    tcase_add_loop_test(c, a_micro_batch_of_e2e_qp_waits_for_its_loss_alone, 0, 2);
     tcase_add_test(c, reports_of_block_ap_leave_the_device_at_work);
-    tcase_add_test(c, reports_of_e2e_qp_leave_the_device_at_work);
+    tcase_add_loop_test(c, reports_of_e2e_qp_leave_the_device_at_work, 0, 2);
     tcase_add_test(c, passes_leave_the_device_at_work);
     return run_case("waits", c, CK_NOFORK);
 }

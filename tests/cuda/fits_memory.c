@@ -1,7 +1,9 @@
 /* Whether a phase of training, on a random model, fits in so many bytes of the device: prints
  * "fits", or the line that it fails with. For memory.py, which counts the bytes.
  *
- *     fits_memory BYTES block_ap|e2e_qp HIDDEN MLP BLOCKS HEADS KV_HEADS VOCAB TIME BATCH */
+ *     fits_memory BYTES block_ap|e2e_qp 0|1 HIDDEN MLP BLOCKS HEADS KV_HEADS VOCAB TIME BATCH
+ *
+ * 1: with host_state of E2E-QP. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,6 +13,7 @@ enum { BATCHES = 2 };
 
 static uint64_t limit;
 static const char *phase;
+static bool host_state;
 static llama_shape shape;
 static int64_t of_sample, of_batch;
 
@@ -55,6 +58,7 @@ static eqat_status block_ap(eqat_model *model, eqat_quantizer *quantizer, eqat_d
 static eqat_status e2e_qp(eqat_model *model, eqat_quantizer *quantizer, eqat_data *data)
 {
     eqat_e2e_qp_options o = fast_e2e_options();
+    o.host_state = host_state;
     o.micro_batch_size = of_batch;
     o.batch_size = BATCHES * of_batch;
     o.epochs = 2; /* the second step has all that the first one leaves */
@@ -83,18 +87,19 @@ static int64_t number(const char *text) { return strtoll(text, NULL, 10); }
 
 int main(int argc, char **argv)
 {
-    if (argc != 11) return 2;
+    if (argc != 12) return 2;
     limit = (uint64_t)number(argv[1]);
     phase = argv[2];
-    shape = (llama_shape){.hidden = number(argv[3]),
-                          .intermediate = number(argv[4]),
-                          .blocks = number(argv[5]),
-                          .heads = number(argv[6]),
-                          .kv_heads = number(argv[7]),
-                          .vocab = number(argv[8]),
+    host_state = number(argv[3]);
+    shape = (llama_shape){.hidden = number(argv[4]),
+                          .intermediate = number(argv[5]),
+                          .blocks = number(argv[6]),
+                          .heads = number(argv[7]),
+                          .kv_heads = number(argv[8]),
+                          .vocab = number(argv[9]),
                           .bf16 = true};
-    of_sample = number(argv[9]);
-    of_batch = number(argv[10]);
+    of_sample = number(argv[10]);
+    of_batch = number(argv[11]);
     TCase *c = tcase_create("memory");
     tcase_add_unchecked_fixture(c, NULL, scratch_clean);
     tcase_add_test(c, a_phase);

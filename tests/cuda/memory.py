@@ -128,8 +128,8 @@ SHAPES = [(256, 1024, 2, 4, 2, 512, 128, 2), (384, 1152, 3, 6, 6, 1024, 320, 1)]
 WITHIN = 0.01  # of what is no constant
 
 
-def fits(program, phase, shape, size):
-    arguments = [str(size), phase.__name__, *map(str, shape)]
+def fits(program, phase, on_host, shape, size):
+    arguments = [str(size), phase.__name__, str(int(on_host)), *map(str, shape)]
     run = subprocess.run([program, *arguments], capture_output=True, text=True)
     if run.returncode or not re.search("^fits$|^out of memory on ", run.stdout, re.M):
         sys.exit(run.stdout + run.stderr)
@@ -143,11 +143,12 @@ def check(program):
     for shape in SHAPES:
         h, mlp, layers, heads, kv_heads, vocab, time, batch = shape
         m = MODEL(h, mlp, layers, heads, h // heads * kv_heads, vocab, True)
-        for name, count in PHASES.items():
-            parts = count(m, time * batch, False)
+        for count, on_host in (block_ap, False), (e2e_qp, False), (e2e_qp, True):
+            parts = count(m, time * batch, on_host)
             whole = sum(parts.values())
             more = int((whole - WORKSPACE) * WITHIN)
-            found = [fits(program, count, shape, whole + d) for d in (-more, more)]
+            found = [fits(program, count, on_host, shape, whole + d) for d in (-more, more)]
+            name = count.__name__ + (", host_state" if on_host else "")
             print(f"{shape} {name}: counted {whole}, fits in {more} bytes less, more: {found}")
             if found != [False, True]:
                 print("expected [False, True]; counted:", parts)

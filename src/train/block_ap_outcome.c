@@ -64,8 +64,12 @@ eqat_status eqi_block_ap_make_best(eqat_block_ap *job)
     if (job->best.tensors) return EQAT_OK;
     job->best.tensors = eqi_calloc(job->ctx, n, sizeof(eqi_tensor *), "the best state");
     if (!job->best.tensors) return EQAT_OUT_OF_MEMORY;
-    for (; job->best.count < n; job->best.count++)
-        EQI_RETURN_IF(eqi_tensor_cast(eqi_optimizer_parameter(job->optimizer, job->best.count),
-                                      EQI_F32, &job->best.tensors[job->best.count]));
+    while (job->best.count < n) {
+        const eqi_tensor *p = eqi_optimizer_parameter(job->optimizer, job->best.count);
+        eqi_tensor **best = &job->best.tensors[job->best.count];
+        EQI_RETURN_IF(eqi_tensor_cast(p, EQI_F32, best));
+        job->best.count++;
+        EQI_RETURN_IF(eqi_tensor_to_host(*best)); /* as large as the masters, asked for rarely */
+    }
     return EQAT_OK;
 }

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""The most bytes of a GPU that Block-AP and E2E-QP take, counted from the tensors that live at once,
-for models of the Llama family with w2g64, bf16, recipe paper.
+"""The most bytes of a GPU that Block-AP and E2E-QP take, counted from the tensors that live at
+once, for models of the Llama family with w2g64, bf16, recipe paper.
 
     memory.py                  the table of docs/cuda.md
     memory.py --check PROGRAM  holds the count against where PROGRAM, fits_memory.c, no longer fits
@@ -105,19 +105,23 @@ def e2e_qp(m, rows, on_host):
     }
 
 
-PHASES = {"Block-AP": block_ap, "E2E-QP": e2e_qp}
+ROWS_OF_TABLE = [
+    ("Block-AP", block_ap, False),
+    ("E2E-QP", e2e_qp, False),
+    ("E2E-QP", e2e_qp, True),
+]
 
 
 def table():
     lines = ["| | counted | goal | the paper | most of it |", "|---|---|---|---|---|"]
     for name, m in MODELS.items():
-        for phase, count in PHASES.items():
-            parts = count(m, ROWS, False)
+        for phase, count, on_host in ROWS_OF_TABLE:
+            parts = count(m, ROWS, on_host)
             most = sorted(parts, key=parts.get, reverse=True)[:4]
             most = ", ".join(f"{part} {parts[part] / 1e9:.1f}" for part in most)
-            whole = f"{sum(parts.values()) / 1e9:.1f}"
             lines.append(
-                f"| {name} {phase} | {whole} GB | {GOAL[name][phase]} | {PAPER[name][phase]} "
+                f"| {name} {phase}{', host_state' if on_host else ''} "
+                f"| {sum(parts.values()) / 1e9:.1f} | {GOAL[name][phase]} | {PAPER[name][phase]} "
                 f"| {most} |"
             )
     print("\n".join(lines))
@@ -143,12 +147,12 @@ def check(program):
     for shape in SHAPES:
         h, mlp, layers, heads, kv_heads, vocab, time, batch = shape
         m = MODEL(h, mlp, layers, heads, h // heads * kv_heads, vocab, True)
-        for count, on_host in (block_ap, False), (e2e_qp, False), (e2e_qp, True):
+        for phase, count, on_host in ROWS_OF_TABLE:
             parts = count(m, time * batch, on_host)
             whole = sum(parts.values())
             more = int((whole - WORKSPACE) * WITHIN)
             found = [fits(program, count, on_host, shape, whole + d) for d in (-more, more)]
-            name = count.__name__ + (", host_state" if on_host else "")
+            name = phase + (", host_state" if on_host else "")
             print(f"{shape} {name}: counted {whole}, fits in {more} bytes less, more: {found}")
             if found != [False, True]:
                 print("expected [False, True]; counted:", parts)

@@ -29,20 +29,18 @@ static __device__ __forceinline__ float row_sum(float v)
 
 /* Products become scores in units of log2, -infinity where the query does not see the key. */
 template <int N>
-static __device__ __forceinline__ void to_scores(float (&score)[N][4], const att_item &at,
-                                                 int64_t queries, int64_t key, int64_t keys,
-                                                 const eqi_view &segments,
-                                                 const eqi_attention_desc &d)
+static __device__ __forceinline__ void to_scores(float (&score)[N][4], const mma_inputs &in,
+                                                 const att_item &at, int64_t key)
 {
-    float factor = d.scale * MMA_LOG2E;
+    float factor = in.d.scale * MMA_LOG2E;
     EQI_UNROLL
     for (int n = 0; n < N; n++) EQI_UNROLL
     for (int i = 0; i < 4; i++) score[n][i] *= factor;
-    if (mma_all_seen(segments, d, at.row + mma_row(), MMA_ROWS, queries, key, 8 * N, keys)) return;
+    if (mma_all_seen(in, at.row, MMA_TILE, key, 8 * N)) return;
     EQI_UNROLL
     for (int r = 0; r < 2; r++) {
-        uint32_t seen = mma_seen<N, true>(segments, d, at.b, at.row + mma_lane_row() + 8 * r,
-                                          key + mma_lane_column(), queries, keys);
+        uint32_t seen =
+            mma_seen<N, true>(in, at.b, at.row + mma_lane_row() + 8 * r, key + mma_lane_column());
         EQI_UNROLL
         for (int n = 0; n < N; n++) EQI_UNROLL
         for (int i = 0; i < 2; i++)
@@ -88,69 +86,92 @@ static __device__ __forceinline__ void finish(const eqi_view &o, const eqi_view 
     }
 }
 
+/* Of a block of queries, in registers. */
+template <int D> struct forward {
+    uint32_t own[D / 16][4];
+    float sum[D / 8][4];
+    running row[2];
+};
+
+/* Queries go into registers, the first keys begin to come. */
+template <int D>
+static __device__ __forceinline__ void begin(forward<D> &f, forward_memory<D> &m,
+                                             async_copies &copies, const mma_inputs &in,
+                                             const mma_job &job)
+{
+    mma_clear(f.sum);
+    f.row[0] = f.row[1] = {-INFINITY, 0.0f};
+    mma_copy(copies, m.v, att_tile{in.q, job.at.b, job.at.h, job.at.row});
+    end_group(copies);
+    if (job.range.first < job.range.last)
+        mma_copy(copies, m.k, mma_keys(in.k, job, job.range.first));
+    end_group(copies);
+    wait_groups<1>(copies);
+    __syncthreads();
+    mma_own(f.own, m.v);
+    __syncthreads();
+}
+
+/* A tile of keys from j on. */
+template <int D>
+static __device__ __forceinline__ void add_keys(forward<D> &f, forward_memory<D> &m,
+                                                async_copies &copies, const mma_inputs &in,
+                                                const mma_job &job, int64_t j)
+{
+    float score[MMA_TILE / 8][4];
+    mma_copy(copies, m.v, mma_keys(in.v, job, j));
+    end_group(copies);
+    wait_groups<1>(copies);
+    __syncthreads();
+    mma_product(score, f.own, m.k);
+    __syncthreads();
+    if (j + MMA_TILE < job.range.last) mma_copy(copies, m.k, mma_keys(in.k, job, j + MMA_TILE));
+    end_group(copies);
+    to_scores(score, in, job.at, j);
+    EQI_UNROLL
+    for (int r = 0; r < 2; r++) {
+        float factor = advance(f.row[r], score, r);
+        EQI_UNROLL
+        for (int n = 0; n < D / 8; n++) {
+            f.sum[n][2 * r] *= factor;
+            f.sum[n][2 * r + 1] *= factor;
+        }
+    }
+    wait_groups<1>(copies);
+    __syncthreads();
+    mma_gather(f.sum, score, m.v);
+    __syncthreads();
+}
+
 template <int D>
 __global__ void __launch_bounds__(MMA_THREADS, 2)
-    attention_mma_kernel(eqi_view o, eqi_view lse, eqi_view q, eqi_view k, eqi_view v,
-                         eqi_view segments, eqi_attention_desc d)
+    attention_mma_kernel(eqi_view o, eqi_view lse, mma_inputs in)
 {
     auto &m = *block_memory<forward_memory<D>>();
     async_copies copies;
-    int64_t queries = q.shape[1], keys = k.shape[1], per = q.shape[2] / k.shape[2];
-    for (int64_t item = blockIdx.x; item < att_items<D, MMA_TILE>(q); item += gridDim.x) {
-        att_item at = att_item_of<D, MMA_TILE>(q, item, true);
-        att_range range = att_keys<MMA_TILE>(d, at.row, queries, keys);
-        uint32_t own[D / 16][4];
-        float sum[D / 8][4];
-        running row[2] = {{-INFINITY, 0.0f}, {-INFINITY, 0.0f}};
-        mma_clear(sum);
-        mma_copy(copies, m.v, att_tile{q, at.b, at.h, at.row});
-        end_group(copies);
-        if (range.first < range.last)
-            mma_copy(copies, m.k, att_tile{k, at.b, at.h / per, range.first});
-        end_group(copies);
-        wait_groups<1>(copies);
-        __syncthreads();
-        mma_own(own, m.v);
-        __syncthreads();
-        for (int64_t j = range.first; j < range.last; j += MMA_TILE) {
-            float score[MMA_TILE / 8][4];
-            mma_copy(copies, m.v, att_tile{v, at.b, at.h / per, j});
-            end_group(copies);
-            wait_groups<1>(copies);
-            __syncthreads();
-            mma_product(score, own, m.k);
-            __syncthreads();
-            if (j + MMA_TILE < range.last)
-                mma_copy(copies, m.k, att_tile{k, at.b, at.h / per, j + MMA_TILE});
-            end_group(copies);
-            to_scores(score, at, queries, j, keys, segments, d);
-            EQI_UNROLL
-            for (int r = 0; r < 2; r++) {
-                float factor = advance(row[r], score, r);
-                EQI_UNROLL
-                for (int n = 0; n < D / 8; n++) {
-                    sum[n][2 * r] *= factor;
-                    sum[n][2 * r + 1] *= factor;
-                }
-            }
-            wait_groups<1>(copies);
-            __syncthreads();
-            mma_gather(sum, score, m.v);
-            __syncthreads();
-        }
-        finish<D>(o, lse, at, sum, row);
+    for (int64_t item = blockIdx.x; item < att_items<D, MMA_TILE>(in.q); item += gridDim.x) {
+        mma_job job = mma_job_of_queries<D>(in, item);
+        forward<D> f;
+        begin(f, m, copies, in, job);
+        for (int64_t j = job.range.first; j < job.range.last; j += MMA_TILE)
+            add_keys(f, m, copies, in, job, j);
+        finish<D>(o, lse, job.at, f.sum, f.row);
     }
 }
 
 template <int D>
-static eqat_status launch(eqi_ctx *ctx, const eqi_view *o, const eqi_view *lse, const eqi_view *q,
-                          const eqi_view *k, const eqi_view *v, const eqi_view *segments,
-                          const eqi_attention_desc *d)
+static eqat_status launch(eqi_ctx *ctx, const eqi_view *o, const eqi_view *lse,
+                          const mma_inputs &in)
 {
     return eqi_launch(ctx, "attention, mma", attention_mma_kernel<D>,
-                      eqi_grid(att_items<D, MMA_TILE>(*q), 1), MMA_THREADS,
-                      sizeof(forward_memory<D>), *o, *lse, *q, *k, *v, eqi_or_none(segments), *d);
+                      eqi_grid(att_items<D, MMA_TILE>(in.q), 1), MMA_THREADS,
+                      sizeof(forward_memory<D>), *o, *lse, in);
 }
+
+#define KERNELS(SIZE) {SIZE, launch<SIZE>},
+typedef eqat_status launch_fn(eqi_ctx *ctx, const eqi_view *o, const eqi_view *lse,
+                              const mma_inputs &in);
+static const mma_kernels<launch_fn> kernels[] = {MMA_SIZES(KERNELS)};
 
 /* Do rows begin at multiples of 16 bytes? */
 static bool is_aligned(const eqi_view *v)
@@ -162,9 +183,8 @@ static bool is_aligned(const eqi_view *v)
 bool eqi_cuda_attention_fits(eqi_ctx *ctx, const eqi_attention_desc *d,
                              const eqi_view *const *views, int count)
 {
-    int64_t size = views[0]->shape[3];
     bool fits = eqi_mma_runs(eqi_cuda_of(ctx)->capability) && !(d->softcap > 0.0f) &&
-        (size == 64 || size == 80 || size == 96 || size == 128);
+        mma_launch_of(kernels, views[0]->shape[3]);
     for (int i = 0; i < count; i++)
         fits = fits && views[i]->dtype == EQI_BF16 && is_aligned(views[i]);
     return fits;
@@ -174,10 +194,5 @@ eqat_status eqi_cuda_attention_mma(eqi_ctx *ctx, const eqi_view *o, const eqi_vi
                                    const eqi_view *q, const eqi_view *k, const eqi_view *v,
                                    const eqi_view *segments, const eqi_attention_desc *d)
 {
-    switch (q->shape[3]) {
-    case 64: return launch<64>(ctx, o, lse, q, k, v, segments, d);
-    case 80: return launch<80>(ctx, o, lse, q, k, v, segments, d);
-    case 96: return launch<96>(ctx, o, lse, q, k, v, segments, d);
-    default: return launch<128>(ctx, o, lse, q, k, v, segments, d);
-    }
+    return mma_launch_of(kernels, q->shape[3])(ctx, o, lse, mma_inputs_of(q, k, v, segments, d));
 }

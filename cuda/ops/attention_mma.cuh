@@ -19,6 +19,64 @@ constexpr int MMA_THREADS = MMA_TILE / MMA_ROWS * EQI_WARP;
 constexpr float MMA_LOG2E = 1.44269504088896340736f;
 constexpr float MMA_LN2 = 0.693147180559945309417f;
 
+/* Head sizes that there are kernels for, and what launches those of one. */
+#define MMA_SIZES(X) X(64) X(80) X(96) X(128)
+
+template <class LAUNCH> struct mma_kernels {
+    int64_t size;
+    LAUNCH *launch;
+};
+
+/* NULL: none of this size. */
+template <class LAUNCH, size_t COUNT>
+LAUNCH *mma_launch_of(const mma_kernels<LAUNCH> (&table)[COUNT], int64_t size)
+{
+    for (const auto &kernels : table)
+        if (kernels.size == size) return kernels.launch;
+    return nullptr;
+}
+
+/* What every kernel reads; the views have four dimensions. */
+struct mma_inputs {
+    eqi_view q, k, v, segments;
+    eqi_attention_desc d;
+};
+
+inline mma_inputs mma_inputs_of(const eqi_view *q, const eqi_view *k, const eqi_view *v,
+                                const eqi_view *segments, const eqi_attention_desc *d)
+{
+    return {*q, *k, *v, eqi_pass(eqi_or_none(segments)), *d};
+}
+
+/* A block's own tile, of queries or keys; the rows of the other kind that it has to do with; the
+ * head of keys. */
+struct mma_job {
+    att_item at;
+    att_range range;
+    int64_t key_head;
+};
+
+template <int D>
+__device__ __forceinline__ mma_job mma_job_of_queries(const mma_inputs &in, int64_t item)
+{
+    att_item at = att_item_of<D, MMA_TILE>(in.q, item, true);
+    return {at, att_keys<MMA_TILE>(in.d, at.row, in.q.shape[1], in.k.shape[1]),
+            at.h / (in.q.shape[2] / in.k.shape[2])};
+}
+
+template <int D>
+__device__ __forceinline__ mma_job mma_job_of_keys(const mma_inputs &in, int64_t item)
+{
+    att_item at = att_item_of<D, MMA_TILE>(in.k, item, false);
+    return {at, att_queries<MMA_TILE>(in.d, at.row, in.q.shape[1], in.k.shape[1]), at.h};
+}
+
+/* Rows of keys or values for a block of queries, from `row` on. */
+__device__ __forceinline__ att_tile mma_keys(const eqi_view &v, const mma_job &job, int64_t row)
+{
+    return {v, job.at.b, job.key_head, row};
+}
+
 /* The rows are longer than their contents by 16 bytes, so that eight rows lie in different banks.
  */
 template <int D, int ROWS> struct mma_tile {
@@ -167,9 +225,8 @@ __device__ __forceinline__ void mma_store(const eqi_view &to, const att_item &at
  * 2 n + 1. One is a query, the other a key. Not unrolled: it is for the few tiles that are not seen
  * as a whole. */
 template <int N, bool OWN_IS_QUERY>
-__device__ __forceinline__ uint32_t mma_seen(const eqi_view &segments, const eqi_attention_desc &d,
-                                             int64_t b, int64_t own, int64_t first, int64_t queries,
-                                             int64_t keys)
+__device__ __forceinline__ uint32_t mma_seen(const mma_inputs &in, int64_t b, int64_t own,
+                                             int64_t first)
 {
     static_assert(2 * N <= 32, "a bit for each");
     uint32_t seen = 0;
@@ -177,18 +234,20 @@ __device__ __forceinline__ uint32_t mma_seen(const eqi_view &segments, const eqi
     for (int n = 0; n < 2 * N; n++) {
         int64_t other = first + n / 2 * 8 + n % 2;
         int64_t i = OWN_IS_QUERY ? own : other, j = OWN_IS_QUERY ? other : own;
-        if (i < queries && j < keys && att_sees(segments, d, b, d.q_offset + i, j)) seen |= 1u << n;
+        if (i < in.q.shape[1] && j < in.k.shape[1] &&
+            att_sees(in.segments, in.d, b, in.d.q_offset + i, j))
+            seen |= 1u << n;
     }
     return seen;
 }
 
 /* Do all queries of `rows` from `query` on see all of `count` keys from `key` on? */
-__device__ __forceinline__ bool mma_all_seen(const eqi_view &segments, const eqi_attention_desc &d,
-                                             int64_t query, int rows, int64_t queries, int64_t key,
-                                             int count, int64_t keys)
+__device__ __forceinline__ bool mma_all_seen(const mma_inputs &in, int64_t query, int rows,
+                                             int64_t key, int count)
 {
+    const eqi_attention_desc &d = in.d;
     int64_t low = d.q_offset + query, high = low + rows - 1;
-    return !segments.data && query + rows <= queries && key + count <= keys &&
+    return !in.segments.data && query + rows <= in.q.shape[1] && key + count <= in.k.shape[1] &&
         (!(d.causal || d.window > 0) || key + count - 1 <= low) &&
         (d.window <= 0 || high < d.window || key > high - d.window);
 }

@@ -62,76 +62,93 @@ template <int D> struct dq_memory {
 
 template <int D>
 static __device__ __forceinline__ void copy_keys(async_copies &copies, dq_memory<D> &m, int stage,
-                                                 const eqi_view &k, const eqi_view &v, int64_t b,
-                                                 int64_t h, int64_t j)
+                                                 const mma_inputs &in, const mma_job &job,
+                                                 int64_t j)
 {
-    mma_copy(copies, m.k.part[stage], att_tile{k, b, h, j});
-    mma_copy(copies, m.v.part[stage], att_tile{v, b, h, j});
+    mma_copy(copies, m.k.part[stage], mma_keys(in.k, job, j));
+    mma_copy(copies, m.v.part[stage], mma_keys(in.v, job, j));
+}
+
+/* Of a block of queries, in registers. */
+template <int D> struct dq_state {
+    uint32_t q[D / 16][4], d_o[D / 16][4];
+    float sum[D / 8][4];
+    passed row[2];
+};
+
+/* Queries go into registers, the first keys begin to come. */
+template <int D>
+static __device__ __forceinline__ void begin_dq(dq_state<D> &s, dq_memory<D> &m,
+                                                async_copies &copies, const mma_inputs &in,
+                                                const eqi_view &d_o, const passed *rows,
+                                                const mma_job &job)
+{
+    const att_item &at = job.at;
+    mma_clear(s.sum);
+    mma_copy(copies, m.k.whole, att_tile{in.q, at.b, at.h, at.row});
+    mma_copy(copies, m.v.whole, att_tile{d_o, at.b, at.h, at.row});
+    end_group(copies);
+    EQI_UNROLL
+    for (int r = 0; r < 2; r++) {
+        int64_t i = at.row + mma_lane_row() + 8 * r, queries = in.q.shape[1];
+        s.row[r] = {INFINITY, 0.0f};
+        if (i < queries) s.row[r] = rows[(at.b * in.q.shape[2] + at.h) * padded(queries) + i];
+    }
+    wait_groups<0>(copies);
+    __syncthreads();
+    mma_own(s.q, m.k.whole);
+    mma_own(s.d_o, m.v.whole);
+    __syncthreads();
+    if (job.range.first < job.range.last) copy_keys(copies, m, 0, in, job, job.range.first);
+    end_group(copies);
+}
+
+/* The tile of keys from j on, which lies in `stage`. */
+template <int D>
+static __device__ __forceinline__ void add_keys(dq_state<D> &s, dq_memory<D> &m, int stage,
+                                                const mma_inputs &in, const att_item &at, int64_t j)
+{
+    float dot[STREAM_N][4], g[STREAM_N][4];
+    mma_product(dot, s.q, m.k.part[stage]);
+    mma_product(g, s.d_o, m.v.part[stage]);
+    bool all = mma_all_seen(in, at.row, MMA_TILE, j, STREAM);
+    EQI_UNROLL
+    for (int r = 0; r < 2; r++) {
+        uint32_t seen = ~0u;
+        if (!all)
+            seen = mma_seen<STREAM_N, true>(in, at.b, at.row + mma_lane_row() + 8 * r,
+                                            j + mma_lane_column());
+        EQI_UNROLL
+        for (int n = 0; n < STREAM_N; n++) EQI_UNROLL
+        for (int i = 0; i < 2; i++)
+            to_weights(dot[n][2 * r + i], g[n][2 * r + i], s.row[r], in.d.scale,
+                       seen >> (2 * n + i) & 1);
+    }
+    mma_gather(s.sum, g, m.k.part[stage]);
 }
 
 template <int D>
 __global__ void __launch_bounds__(MMA_THREADS, 2)
-    attention_mma_dq_kernel(eqi_view dq, eqi_view d_o, const passed *rows, eqi_view q, eqi_view k,
-                            eqi_view v, eqi_view segments, eqi_attention_desc d)
+    attention_mma_dq_kernel(eqi_view dq, eqi_view d_o, const passed *rows, mma_inputs in)
 {
     auto &m = *block_memory<dq_memory<D>>();
     async_copies copies;
-    int64_t queries = q.shape[1], keys = k.shape[1], per = q.shape[2] / k.shape[2];
-    for (int64_t item = blockIdx.x; item < att_items<D, MMA_TILE>(q); item += gridDim.x) {
-        att_item at = att_item_of<D, MMA_TILE>(q, item, true);
-        att_range range = att_keys<MMA_TILE>(d, at.row, queries, keys);
-        uint32_t own_q[D / 16][4], own_do[D / 16][4];
-        float sum[D / 8][4];
-        passed row[2];
-        mma_clear(sum);
-        mma_copy(copies, m.k.whole, att_tile{q, at.b, at.h, at.row});
-        mma_copy(copies, m.v.whole, att_tile{d_o, at.b, at.h, at.row});
-        end_group(copies);
-        EQI_UNROLL
-        for (int r = 0; r < 2; r++) {
-            int64_t i = at.row + mma_lane_row() + 8 * r;
-            row[r] = {INFINITY, 0.0f};
-            if (i < queries) row[r] = rows[(at.b * q.shape[2] + at.h) * padded(queries) + i];
-        }
-        wait_groups<0>(copies);
-        __syncthreads();
-        mma_own(own_q, m.k.whole);
-        mma_own(own_do, m.v.whole);
-        __syncthreads();
+    for (int64_t item = blockIdx.x; item < att_items<D, MMA_TILE>(in.q); item += gridDim.x) {
+        mma_job job = mma_job_of_queries<D>(in, item);
+        dq_state<D> s;
+        begin_dq(s, m, copies, in, d_o, rows, job);
         int stage = 0;
-        if (range.first < range.last)
-            copy_keys(copies, m, stage, k, v, at.b, at.h / per, range.first);
-        end_group(copies);
-        for (int64_t j = range.first; j < range.last; j += STREAM) {
-            if (j + STREAM < range.last)
-                copy_keys(copies, m, stage ^ 1, k, v, at.b, at.h / per, j + STREAM);
+        for (int64_t j = job.range.first; j < job.range.last; j += STREAM) {
+            if (j + STREAM < job.range.last) copy_keys(copies, m, stage ^ 1, in, job, j + STREAM);
             end_group(copies);
             wait_groups<1>(copies);
             __syncthreads();
-            float dot[STREAM_N][4], g[STREAM_N][4];
-            mma_product(dot, own_q, m.k.part[stage]);
-            mma_product(g, own_do, m.v.part[stage]);
-            bool all =
-                mma_all_seen(segments, d, at.row + mma_row(), MMA_ROWS, queries, j, STREAM, keys);
-            EQI_UNROLL
-            for (int r = 0; r < 2; r++) {
-                uint32_t seen = ~0u;
-                if (!all)
-                    seen =
-                        mma_seen<STREAM_N, true>(segments, d, at.b, at.row + mma_lane_row() + 8 * r,
-                                                 j + mma_lane_column(), queries, keys);
-                EQI_UNROLL
-                for (int n = 0; n < STREAM_N; n++) EQI_UNROLL
-                for (int i = 0; i < 2; i++)
-                    to_weights(dot[n][2 * r + i], g[n][2 * r + i], row[r], d.scale,
-                               seen >> (2 * n + i) & 1);
-            }
-            mma_gather(sum, g, m.k.part[stage]);
+            add_keys(s, m, stage, in, job.at, j);
             __syncthreads();
             stage ^= 1;
         }
         EQI_UNROLL
-        for (int r = 0; r < 2; r++) mma_store<D>(dq, at, r, sum, 1.0f);
+        for (int r = 0; r < 2; r++) mma_store<D>(dq, job.at, r, s.sum, 1.0f);
     }
 }
 
@@ -141,104 +158,122 @@ template <int D> struct dkv_memory {
     __align__(16) passed row[2][STREAM];
 };
 
+/* A tile of queries of a head. */
+struct query_tile {
+    int64_t h, row;
+};
+
 /* Begins to copy queries, what belongs to them, and what the forward pass left of them. */
 template <int D>
 static __device__ __forceinline__ void copy_queries(async_copies &copies, dkv_memory<D> &m,
-                                                    int stage, const eqi_view &q,
+                                                    int stage, const mma_inputs &in,
                                                     const eqi_view &d_o, const passed *rows,
-                                                    int64_t b, int64_t h, int64_t i)
+                                                    int64_t b, const query_tile &of)
 {
-    mma_copy(copies, m.q[stage], att_tile{q, b, h, i});
-    mma_copy(copies, m.d_o[stage], att_tile{d_o, b, h, i});
+    mma_copy(copies, m.q[stage], att_tile{in.q, b, of.h, of.row});
+    mma_copy(copies, m.d_o[stage], att_tile{d_o, b, of.h, of.row});
     int t = static_cast<int>(threadIdx.x) * 2; /* two rows are 16 bytes */
-    const passed *from = rows + (b * q.shape[2] + h) * padded(q.shape[1]) + i + t;
+    const passed *from = rows + (b * in.q.shape[2] + of.h) * padded(in.q.shape[1]) + of.row + t;
     if (t < STREAM) copy_async(copies, shared_at(&m.row[stage][t]), from, true);
+}
+
+/* Of a block of keys, in registers. */
+template <int D> struct dkv_state {
+    float k[D / 8][4], v[D / 8][4];
+};
+
+/* The tile of queries from i on, which lies in `stage`. */
+template <int D>
+static __device__ __forceinline__ void add_queries(dkv_state<D> &s, dkv_memory<D> &m, int stage,
+                                                   const mma_inputs &in, const att_item &at,
+                                                   int64_t i)
+{
+    float dot[STREAM_N][4], g[STREAM_N][4];
+    mma_product_shared(dot, m.k, m.q[stage]);
+    mma_product_shared(g, m.v, m.d_o[stage]);
+    bool all = mma_all_seen(in, i, STREAM, at.row, MMA_TILE);
+    uint32_t seen[2] = {~0u, ~0u};
+    EQI_UNROLL
+    for (int r = 0; r < 2; r++)
+        if (!all)
+            seen[r] = mma_seen<STREAM_N, false>(in, at.b, at.row + mma_lane_row() + 8 * r,
+                                                i + mma_lane_column());
+    EQI_UNROLL
+    for (int n = 0; n < STREAM_N; n++) EQI_UNROLL
+    for (int c = 0; c < 2; c++) {
+        passed row = m.row[stage][8 * n + mma_lane_column() + c];
+        EQI_UNROLL
+        for (int r = 0; r < 2; r++)
+            to_weights(dot[n][2 * r + c], g[n][2 * r + c], row, in.d.scale,
+                       seen[r] >> (2 * n + c) & 1);
+    }
+    mma_gather(s.v, dot, m.d_o[stage]);
+    mma_gather(s.k, g, m.q[stage]);
 }
 
 template <int D>
 __global__ void __launch_bounds__(MMA_THREADS, 2)
-    attention_mma_dkv_kernel(eqi_view dk, eqi_view dv, eqi_view d_o, const passed *rows, eqi_view q,
-                             eqi_view k, eqi_view v, eqi_view segments, eqi_attention_desc d)
+    attention_mma_dkv_kernel(eqi_view dk, eqi_view dv, eqi_view d_o, const passed *rows,
+                             mma_inputs in)
 {
     auto &m = *block_memory<dkv_memory<D>>();
     async_copies copies;
-    int64_t queries = q.shape[1], keys = k.shape[1], per = q.shape[2] / k.shape[2];
-    for (int64_t item = blockIdx.x; item < att_items<D, MMA_TILE>(k); item += gridDim.x) {
-        att_item at = att_item_of<D, MMA_TILE>(k, item, false);
-        att_range range = att_queries<MMA_TILE>(d, at.row, queries, keys);
-        float sum_k[D / 8][4], sum_v[D / 8][4];
-        mma_clear(sum_k);
-        mma_clear(sum_v);
-        range.first = range.first / STREAM * STREAM;
-        mma_copy(copies, m.k, att_tile{k, at.b, at.h, at.row});
-        mma_copy(copies, m.v, att_tile{v, at.b, at.h, at.row});
-        int stage = 0;
-        int64_t h = at.h * per, end = h + per, i = range.first;
-        if (range.first >= range.last) h = end;
-        if (h < end) copy_queries(copies, m, 0, q, d_o, rows, at.b, h, i);
+    int64_t per = in.q.shape[2] / in.k.shape[2];
+    for (int64_t item = blockIdx.x; item < att_items<D, MMA_TILE>(in.k); item += gridDim.x) {
+        mma_job job = mma_job_of_keys<D>(in, item);
+        const att_item &at = job.at;
+        int64_t first = job.range.first / STREAM * STREAM, last = job.range.last;
+        query_tile now = {at.h * per, first};
+        int64_t end = job.range.first < last ? now.h + per : now.h;
+        dkv_state<D> s;
+        mma_clear(s.k);
+        mma_clear(s.v);
+        mma_copy(copies, m.k, att_tile{in.k, at.b, at.h, at.row});
+        mma_copy(copies, m.v, att_tile{in.v, at.b, at.h, at.row});
+        if (now.h < end) copy_queries(copies, m, 0, in, d_o, rows, at.b, now);
         end_group(copies);
-        while (h < end) {
-            int64_t next_h = h, next = i + STREAM;
-            if (next >= range.last) {
-                next_h++;
-                next = range.first;
-            }
-            if (next_h < end) copy_queries(copies, m, stage ^ 1, q, d_o, rows, at.b, next_h, next);
+        for (int stage = 0; now.h < end; stage ^= 1) {
+            query_tile next = {now.h, now.row + STREAM};
+            if (next.row >= last) next = {now.h + 1, first};
+            if (next.h < end) copy_queries(copies, m, stage ^ 1, in, d_o, rows, at.b, next);
             end_group(copies);
             wait_groups<1>(copies);
             __syncthreads();
-            float dot[STREAM_N][4], g[STREAM_N][4];
-            mma_product_shared(dot, m.k, m.q[stage]);
-            mma_product_shared(g, m.v, m.d_o[stage]);
-            bool all =
-                mma_all_seen(segments, d, i, STREAM, queries, at.row + mma_row(), MMA_ROWS, keys);
-            uint32_t seen[2] = {~0u, ~0u};
-            EQI_UNROLL
-            for (int r = 0; r < 2; r++)
-                if (!all)
-                    seen[r] = mma_seen<STREAM_N, false>(segments, d, at.b,
-                                                        at.row + mma_lane_row() + 8 * r,
-                                                        i + mma_lane_column(), queries, keys);
-            EQI_UNROLL
-            for (int n = 0; n < STREAM_N; n++) EQI_UNROLL
-            for (int c = 0; c < 2; c++) {
-                passed row = m.row[stage][8 * n + mma_lane_column() + c];
-                EQI_UNROLL
-                for (int r = 0; r < 2; r++)
-                    to_weights(dot[n][2 * r + c], g[n][2 * r + c], row, d.scale,
-                               seen[r] >> (2 * n + c) & 1);
-            }
-            mma_gather(sum_v, dot, m.d_o[stage]);
-            mma_gather(sum_k, g, m.q[stage]);
+            add_queries(s, m, stage, in, at, now.row);
             __syncthreads();
-            h = next_h;
-            i = next;
-            stage ^= 1;
+            now = next;
         }
         wait_groups<0>(copies);
         __syncthreads(); /* keys that no query sees were not waited for */
         EQI_UNROLL
         for (int r = 0; r < 2; r++) {
-            mma_store<D>(dk, at, r, sum_k, 1.0f);
-            mma_store<D>(dv, at, r, sum_v, 1.0f);
+            mma_store<D>(dk, at, r, s.k, 1.0f);
+            mma_store<D>(dv, at, r, s.v, 1.0f);
         }
     }
 }
 
+/* What the three kernels write, and d_o. */
+struct gradients {
+    eqi_view dq, dk, dv, d_o;
+};
+
 template <int D>
-static eqat_status launch(eqi_ctx *ctx, const eqi_view *dq, const eqi_view *dk, const eqi_view *dv,
-                          const eqi_view *d_o, const passed *rows, const eqi_view *q,
-                          const eqi_view *k, const eqi_view *v, const eqi_view *segments,
-                          const eqi_attention_desc *d)
+static eqat_status launch(eqi_ctx *ctx, const gradients &g, const passed *rows,
+                          const mma_inputs &in)
 {
     EQI_CUDA_TRY(eqi_launch(ctx, "attention_bwd, dq, mma", attention_mma_dq_kernel<D>,
-                            eqi_grid(att_items<D, MMA_TILE>(*q), 1), MMA_THREADS,
-                            sizeof(dq_memory<D>), *dq, *d_o, rows, *q, *k, *v,
-                            eqi_or_none(segments), *d));
+                            eqi_grid(att_items<D, MMA_TILE>(in.q), 1), MMA_THREADS,
+                            sizeof(dq_memory<D>), g.dq, g.d_o, rows, in));
     return eqi_launch(ctx, "attention_bwd, dk and dv, mma", attention_mma_dkv_kernel<D>,
-                      eqi_grid(att_items<D, MMA_TILE>(*k), 1), MMA_THREADS, sizeof(dkv_memory<D>),
-                      *dk, *dv, *d_o, rows, *q, *k, *v, eqi_or_none(segments), *d);
+                      eqi_grid(att_items<D, MMA_TILE>(in.k), 1), MMA_THREADS, sizeof(dkv_memory<D>),
+                      g.dk, g.dv, g.d_o, rows, in);
 }
+
+#define KERNELS(SIZE) {SIZE, launch<SIZE>},
+typedef eqat_status launch_fn(eqi_ctx *ctx, const gradients &g, const passed *rows,
+                              const mma_inputs &in);
+static const mma_kernels<launch_fn> kernels[] = {MMA_SIZES(KERNELS)};
 
 eqat_status eqi_cuda_attention_mma_bwd(eqi_ctx *ctx, const eqi_view *dq, const eqi_view *dk,
                                        const eqi_view *dv, const eqi_view *d_o, const eqi_view *o,
@@ -254,10 +289,6 @@ eqat_status eqi_cuda_attention_mma_bwd(eqi_ctx *ctx, const eqi_view *dq, const e
     EQI_CUDA_TRY(eqi_launch(ctx, "attention_bwd, rows", attention_rows_kernel,
                             eqi_grid(count, EQI_BLOCK / EQI_WARP), EQI_BLOCK, 0, rows, *d_o, *o,
                             *lse));
-    switch (q->shape[3]) {
-    case 64: return launch<64>(ctx, dq, dk, dv, d_o, rows, q, k, v, segments, d);
-    case 80: return launch<80>(ctx, dq, dk, dv, d_o, rows, q, k, v, segments, d);
-    case 96: return launch<96>(ctx, dq, dk, dv, d_o, rows, q, k, v, segments, d);
-    default: return launch<128>(ctx, dq, dk, dv, d_o, rows, q, k, v, segments, d);
-    }
+    return mma_launch_of(kernels, q->shape[3])(ctx, {*dq, *dk, *dv, *d_o}, rows,
+                                               mma_inputs_of(q, k, v, segments, d));
 }

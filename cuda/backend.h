@@ -161,10 +161,9 @@ eqat_status eqi_cuda_add_rows(eqi_ctx *ctx, const char *name, int where, const e
                               const eqi_view *weights);
 
 /* attention_mma.cu: attention on tensor cores, where eqi_cuda_attention_fits says that it can: the
- * device has bf16 products, no softcap, all views are BF16 and their rows begin at multiples of 16
- * bytes, a head size that it is compiled for. */
-bool eqi_cuda_attention_fits(eqi_ctx *ctx, const eqi_attention_desc *d,
-                             const eqi_view *const *views, int count);
+ * device has bf16 products, all views are BF16 and their rows begin at multiples of 16 bytes, and
+ * it is compiled for the head size. */
+bool eqi_cuda_attention_fits(eqi_ctx *ctx, const eqi_view *const *views, int count);
 eqat_status eqi_cuda_attention_mma(eqi_ctx *ctx, const eqi_view *o, const eqi_view *lse,
                                    const eqi_view *q, const eqi_view *k, const eqi_view *v,
                                    const eqi_view *segments, const eqi_attention_desc *d);

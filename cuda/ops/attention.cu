@@ -135,7 +135,7 @@ eqat_status eqi_cuda_attention(eqi_ctx *ctx, const eqi_view *o, const eqi_view *
                                const eqi_view *segments, const eqi_attention_desc *d)
 {
     const eqi_view *const views[] = {o, q, k, v};
-    if (eqi_cuda_attention_fits(ctx, d, views, 4))
+    if (eqi_cuda_attention_fits(ctx, views, 4))
         return eqi_cuda_attention_mma(ctx, o, lse, q, k, v, segments, d);
     return q->shape[3] <= 64 ? launch<64>(ctx, o, lse, q, k, v, segments, d)
                              : launch<128>(ctx, o, lse, q, k, v, segments, d);

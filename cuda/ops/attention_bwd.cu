@@ -158,7 +158,7 @@ eqat_status eqi_cuda_attention_bwd(eqi_ctx *ctx, const eqi_view *dq, const eqi_v
                                    const eqi_attention_desc *d)
 {
     const eqi_view *const views[] = {q, k, v, o, d_o, dq, dk, dv};
-    if (eqi_cuda_attention_fits(ctx, d, views, 8))
+    if (eqi_cuda_attention_fits(ctx, views, 8))
         return eqi_cuda_attention_mma_bwd(ctx, dq, dk, dv, d_o, o, lse, q, k, v, segments, d);
     int64_t rows = eqi_cuda_count(lse);
     void *scratch = nullptr;

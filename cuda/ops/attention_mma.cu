@@ -28,14 +28,14 @@ static __device__ __forceinline__ float row_sum(float v)
 }
 
 /* Products become scores in units of log2, -infinity where the query does not see the key. */
-template <int N>
+template <bool CAPPED, int N>
 static __device__ __forceinline__ void to_scores(float (&score)[N][4], const mma_inputs &in,
                                                  const att_item &at, int64_t key)
 {
-    float factor = in.d.scale * MMA_LOG2E;
     EQI_UNROLL
     for (int n = 0; n < N; n++) EQI_UNROLL
-    for (int i = 0; i < 4; i++) score[n][i] *= factor;
+    for (int i = 0; i < 4; i++)
+        score[n][i] = in.outer * (CAPPED ? tanhf(in.inner * score[n][i]) : score[n][i]);
     if (mma_all_seen(in, at.row, MMA_TILE, key, 8 * N)) return;
     EQI_UNROLL
     for (int r = 0; r < 2; r++) {
@@ -113,7 +113,7 @@ static __device__ __forceinline__ void begin(forward<D> &f, forward_memory<D> &m
 }
 
 /* A tile of keys from j on. */
-template <int D>
+template <bool CAPPED, int D>
 static __device__ __forceinline__ void add_keys(forward<D> &f, forward_memory<D> &m,
                                                 async_copies &copies, const mma_inputs &in,
                                                 const mma_job &job, int64_t j)
@@ -127,7 +127,7 @@ static __device__ __forceinline__ void add_keys(forward<D> &f, forward_memory<D>
     __syncthreads();
     if (j + MMA_TILE < job.range.last) mma_copy(copies, m.k, mma_keys(in.k, job, j + MMA_TILE));
     end_group(copies);
-    to_scores(score, in, job.at, j);
+    to_scores<CAPPED>(score, in, job.at, j);
     EQI_UNROLL
     for (int r = 0; r < 2; r++) {
         float factor = advance(f.row[r], score, r);
@@ -143,7 +143,7 @@ static __device__ __forceinline__ void add_keys(forward<D> &f, forward_memory<D>
     __syncthreads();
 }
 
-template <int D>
+template <int D, bool CAPPED>
 __global__ void __launch_bounds__(MMA_THREADS, 2)
     attention_mma_kernel(eqi_view o, eqi_view lse, mma_inputs in)
 {
@@ -154,21 +154,21 @@ __global__ void __launch_bounds__(MMA_THREADS, 2)
         forward<D> f;
         begin(f, m, copies, in, job);
         for (int64_t j = job.range.first; j < job.range.last; j += MMA_TILE)
-            add_keys(f, m, copies, in, job, j);
+            add_keys<CAPPED>(f, m, copies, in, job, j);
         finish<D>(o, lse, job.at, f.sum, f.row);
     }
 }
 
-template <int D>
+template <int D, bool CAPPED>
 static eqat_status launch(eqi_ctx *ctx, const eqi_view *o, const eqi_view *lse,
                           const mma_inputs &in)
 {
-    return eqi_launch(ctx, "attention, mma", attention_mma_kernel<D>,
+    return eqi_launch(ctx, "attention, mma", attention_mma_kernel<D, CAPPED>,
                       eqi_grid(att_items<D, MMA_TILE>(in.q), 1), MMA_THREADS,
                       sizeof(forward_memory<D>), *o, *lse, in);
 }
 
-#define KERNELS(SIZE) {SIZE, launch<SIZE>},
+#define KERNELS(SIZE) {SIZE, {launch<SIZE, false>, launch<SIZE, true>}},
 typedef eqat_status launch_fn(eqi_ctx *ctx, const eqi_view *o, const eqi_view *lse,
                               const mma_inputs &in);
 static const mma_kernels<launch_fn> kernels[] = {MMA_SIZES(KERNELS)};
@@ -180,11 +180,10 @@ static bool is_aligned(const eqi_view *v)
         v->stride[2] % 8 == 0 && reinterpret_cast<uintptr_t>(v->data) % 16 == 0;
 }
 
-bool eqi_cuda_attention_fits(eqi_ctx *ctx, const eqi_attention_desc *d,
-                             const eqi_view *const *views, int count)
+bool eqi_cuda_attention_fits(eqi_ctx *ctx, const eqi_view *const *views, int count)
 {
-    bool fits = eqi_mma_runs(eqi_cuda_of(ctx)->capability) && !(d->softcap > 0.0f) &&
-        mma_launch_of(kernels, views[0]->shape[3]);
+    bool fits = eqi_mma_runs(eqi_cuda_of(ctx)->capability) &&
+        mma_launch_of(kernels, views[0]->shape[3], 0.0f);
     for (int i = 0; i < count; i++)
         fits = fits && views[i]->dtype == EQI_BF16 && is_aligned(views[i]);
     return fits;
@@ -194,5 +193,6 @@ eqat_status eqi_cuda_attention_mma(eqi_ctx *ctx, const eqi_view *o, const eqi_vi
                                    const eqi_view *q, const eqi_view *k, const eqi_view *v,
                                    const eqi_view *segments, const eqi_attention_desc *d)
 {
-    return mma_launch_of(kernels, q->shape[3])(ctx, o, lse, mma_inputs_of(q, k, v, segments, d));
+    launch_fn *launch = mma_launch_of(kernels, q->shape[3], d->softcap);
+    return launch(ctx, o, lse, mma_inputs_of(q, k, v, segments, d));
 }

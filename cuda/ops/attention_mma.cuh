@@ -19,33 +19,42 @@ constexpr int MMA_THREADS = MMA_TILE / MMA_ROWS * EQI_WARP;
 constexpr float MMA_LOG2E = 1.44269504088896340736f;
 constexpr float MMA_LN2 = 0.693147180559945309417f;
 
-/* Head sizes that there are kernels for, and what launches those of one. */
+/* Head sizes that there are kernels for, and what launches those of one: without softcap, with. */
 #define MMA_SIZES(X) X(64) X(80) X(96) X(128)
 
 template <class LAUNCH> struct mma_kernels {
     int64_t size;
-    LAUNCH *launch;
+    LAUNCH *launch[2];
 };
 
 /* NULL: none of this size. */
 template <class LAUNCH, size_t COUNT>
-LAUNCH *mma_launch_of(const mma_kernels<LAUNCH> (&table)[COUNT], int64_t size)
+LAUNCH *mma_launch_of(const mma_kernels<LAUNCH> (&table)[COUNT], int64_t size, float softcap)
 {
     for (const auto &kernels : table)
-        if (kernels.size == size) return kernels.launch;
+        if (kernels.size == size) return kernels.launch[softcap > 0.0f];
     return nullptr;
 }
 
-/* What every kernel reads; the views have four dimensions. */
+/* What every kernel reads; the views have four dimensions. A product dot has the score outer * dot
+ * or, with softcap, outer * tanh(inner * dot), in units of log2. */
 struct mma_inputs {
     eqi_view q, k, v, segments;
     eqi_attention_desc d;
+    float inner, outer;
 };
 
 inline mma_inputs mma_inputs_of(const eqi_view *q, const eqi_view *k, const eqi_view *v,
                                 const eqi_view *segments, const eqi_attention_desc *d)
 {
-    return {*q, *k, *v, eqi_pass(eqi_or_none(segments)), *d};
+    bool capped = d->softcap > 0.0f;
+    return {*q,
+            *k,
+            *v,
+            eqi_pass(eqi_or_none(segments)),
+            *d,
+            capped ? d->scale / d->softcap : 1.0f,
+            (capped ? d->softcap : d->scale) * MMA_LOG2E};
 }
 
 /* A block's own tile, of queries or keys; the rows of the other kind that it has to do with; the

@@ -42,11 +42,14 @@ __global__ void __launch_bounds__(EQI_BLOCK)
 }
 
 /* Products dot and g become probability and gradient of dot. */
+template <bool CAPPED>
 static __device__ __forceinline__ void to_weights(float &dot, float &g, const passed &row,
-                                                  float scale, bool seen)
+                                                  const mma_inputs &in, bool seen)
 {
-    float p = seen ? exp2f(dot * (scale * MMA_LOG2E) - row.lse) : 0.0f;
-    g = p == 0.0f ? 0.0f : p * (g - row.delta) * scale;
+    float inside = CAPPED ? tanhf(in.inner * dot) : dot;
+    float slope = CAPPED ? in.d.scale * (1.0f - inside * inside) : in.d.scale;
+    float p = seen ? exp2f(inside * in.outer - row.lse) : 0.0f;
+    g = p == 0.0f ? 0.0f : p * (g - row.delta) * slope;
     dot = p;
 }
 
@@ -104,7 +107,7 @@ static __device__ __forceinline__ void begin_dq(dq_state<D> &s, dq_memory<D> &m,
 }
 
 /* The tile of keys from j on, which lies in `stage`. */
-template <int D>
+template <bool CAPPED, int D>
 static __device__ __forceinline__ void add_keys(dq_state<D> &s, dq_memory<D> &m, int stage,
                                                 const mma_inputs &in, const att_item &at, int64_t j)
 {
@@ -121,13 +124,13 @@ static __device__ __forceinline__ void add_keys(dq_state<D> &s, dq_memory<D> &m,
         EQI_UNROLL
         for (int n = 0; n < STREAM_N; n++) EQI_UNROLL
         for (int i = 0; i < 2; i++)
-            to_weights(dot[n][2 * r + i], g[n][2 * r + i], s.row[r], in.d.scale,
-                       seen >> (2 * n + i) & 1);
+            to_weights<CAPPED>(dot[n][2 * r + i], g[n][2 * r + i], s.row[r], in,
+                               seen >> (2 * n + i) & 1);
     }
     mma_gather(s.sum, g, m.k.part[stage]);
 }
 
-template <int D>
+template <int D, bool CAPPED>
 __global__ void __launch_bounds__(MMA_THREADS, 2)
     attention_mma_dq_kernel(eqi_view dq, eqi_view d_o, const passed *rows, mma_inputs in)
 {
@@ -143,7 +146,7 @@ __global__ void __launch_bounds__(MMA_THREADS, 2)
             end_group(copies);
             wait_groups<1>(copies);
             __syncthreads();
-            add_keys(s, m, stage, in, job.at, j);
+            add_keys<CAPPED>(s, m, stage, in, job.at, j);
             __syncthreads();
             stage ^= 1;
         }
@@ -160,7 +163,8 @@ template <int D> struct dkv_memory {
 
 /* A tile of queries of a head. */
 struct query_tile {
-    int64_t h, row;
+    int h;
+    int64_t row;
 };
 
 /* Begins to copy queries, what belongs to them, and what the forward pass left of them. */
@@ -183,7 +187,7 @@ template <int D> struct dkv_state {
 };
 
 /* The tile of queries from i on, which lies in `stage`. */
-template <int D>
+template <bool CAPPED, int D>
 static __device__ __forceinline__ void add_queries(dkv_state<D> &s, dkv_memory<D> &m, int stage,
                                                    const mma_inputs &in, const att_item &at,
                                                    int64_t i)
@@ -204,27 +208,27 @@ static __device__ __forceinline__ void add_queries(dkv_state<D> &s, dkv_memory<D
         passed row = m.row[stage][8 * n + mma_lane_column() + c];
         EQI_UNROLL
         for (int r = 0; r < 2; r++)
-            to_weights(dot[n][2 * r + c], g[n][2 * r + c], row, in.d.scale,
-                       seen[r] >> (2 * n + c) & 1);
+            to_weights<CAPPED>(dot[n][2 * r + c], g[n][2 * r + c], row, in,
+                               seen[r] >> (2 * n + c) & 1);
     }
     mma_gather(s.v, dot, m.d_o[stage]);
     mma_gather(s.k, g, m.q[stage]);
 }
 
-template <int D>
+template <int D, bool CAPPED>
 __global__ void __launch_bounds__(MMA_THREADS, 2)
     attention_mma_dkv_kernel(eqi_view dk, eqi_view dv, eqi_view d_o, const passed *rows,
                              mma_inputs in)
 {
     auto &m = *block_memory<dkv_memory<D>>();
     async_copies copies;
-    int64_t per = in.q.shape[2] / in.k.shape[2];
+    int per = static_cast<int>(in.q.shape[2] / in.k.shape[2]);
     for (int64_t item = blockIdx.x; item < att_items<D, MMA_TILE>(in.k); item += gridDim.x) {
         mma_job job = mma_job_of_keys<D>(in, item);
         const att_item &at = job.at;
         int64_t first = job.range.first / STREAM * STREAM, last = job.range.last;
-        query_tile now = {at.h * per, first};
-        int64_t end = job.range.first < last ? now.h + per : now.h;
+        query_tile now = {static_cast<int>(at.h) * per, first};
+        int end = job.range.first < last ? now.h + per : now.h;
         dkv_state<D> s;
         mma_clear(s.k);
         mma_clear(s.v);
@@ -239,7 +243,7 @@ __global__ void __launch_bounds__(MMA_THREADS, 2)
             end_group(copies);
             wait_groups<1>(copies);
             __syncthreads();
-            add_queries(s, m, stage, in, at, now.row);
+            add_queries<CAPPED>(s, m, stage, in, at, now.row);
             __syncthreads();
             now = next;
         }
@@ -258,19 +262,19 @@ struct gradients {
     eqi_view dq, dk, dv, d_o;
 };
 
-template <int D>
+template <int D, bool CAPPED>
 static eqat_status launch(eqi_ctx *ctx, const gradients &g, const passed *rows,
                           const mma_inputs &in)
 {
-    EQI_CUDA_TRY(eqi_launch(ctx, "attention_bwd, dq, mma", attention_mma_dq_kernel<D>,
+    EQI_CUDA_TRY(eqi_launch(ctx, "attention_bwd, dq, mma", attention_mma_dq_kernel<D, CAPPED>,
                             eqi_grid(att_items<D, MMA_TILE>(in.q), 1), MMA_THREADS,
                             sizeof(dq_memory<D>), g.dq, g.d_o, rows, in));
-    return eqi_launch(ctx, "attention_bwd, dk and dv, mma", attention_mma_dkv_kernel<D>,
+    return eqi_launch(ctx, "attention_bwd, dk and dv, mma", attention_mma_dkv_kernel<D, CAPPED>,
                       eqi_grid(att_items<D, MMA_TILE>(in.k), 1), MMA_THREADS, sizeof(dkv_memory<D>),
                       g.dk, g.dv, g.d_o, rows, in);
 }
 
-#define KERNELS(SIZE) {SIZE, launch<SIZE>},
+#define KERNELS(SIZE) {SIZE, {launch<SIZE, false>, launch<SIZE, true>}},
 typedef eqat_status launch_fn(eqi_ctx *ctx, const gradients &g, const passed *rows,
                               const mma_inputs &in);
 static const mma_kernels<launch_fn> kernels[] = {MMA_SIZES(KERNELS)};
@@ -289,6 +293,6 @@ eqat_status eqi_cuda_attention_mma_bwd(eqi_ctx *ctx, const eqi_view *dq, const e
     EQI_CUDA_TRY(eqi_launch(ctx, "attention_bwd, rows", attention_rows_kernel,
                             eqi_grid(count, EQI_BLOCK / EQI_WARP), EQI_BLOCK, 0, rows, *d_o, *o,
                             *lse));
-    return mma_launch_of(kernels, q->shape[3])(ctx, {*dq, *dk, *dv, *d_o}, rows,
-                                               mma_inputs_of(q, k, v, segments, d));
+    launch_fn *launch = mma_launch_of(kernels, q->shape[3], d->softcap);
+    return launch(ctx, {*dq, *dk, *dv, *d_o}, rows, mma_inputs_of(q, k, v, segments, d));
 }

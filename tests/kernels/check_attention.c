@@ -32,13 +32,13 @@ static params random_params(suite *s)
  * tiles. */
 static params tile_params(suite *s, int i)
 {
-    static const int64_t sizes[] = {64, 80, 128, 96}, lengths[] = {130, 33, 64, 65, 1, 200};
+    static const int64_t sizes[] = {64, 256, 128, 80, 96}, lengths[] = {130, 33, 64, 65, 1, 200};
     params p = random_params(s);
     p.batch = suite_pick(s, 1, 2);
     p.heads = p.kv_heads * suite_pick(s, 1, 2);
-    p.size = sizes[i % 4];
-    p.d.softcap = 0.0f;
-    p.queries = lengths[i / 4 % 6];
+    p.size = sizes[i % 5];
+    p.d.softcap = i % 2 ? 5.0f : 0.0f;
+    p.queries = lengths[i / 5 % 6];
     if (suite_coin(s)) p.d.q_offset = suite_pick(s, 1, 150);
     if (i % 3 == 2) { /* odd queries see the first key of a tile first */
         p.d.q_offset |= 1;

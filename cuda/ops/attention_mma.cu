@@ -1,13 +1,15 @@
-/* attention on tensor cores, BF16: like attention.cu, with tiles of 64 queries and 64 keys; after
- * FlashAttention-2 (Dao, 2023). Scores count in units of log2, so that a weight is one exp2. While
- * a tile of keys is multiplied the values come, while values are, the next keys.
- * Bytes: needed are q, k, v, o once, 2 each element, and lse, 4 a row. Moved: q, o and lse once;
- * k and v once for each tile of 64 queries that sees them (half of Tq / 64 times when causal).
- * FLOPs 4 D for each query and key that a tile has in common. */
+/* attention on tensor cores, BF16: like attention.cu, with tiles of 64 queries and 64 keys, or 32
+ * of both for heads of 256; after FlashAttention-2 (Dao, 2023). Scores count in units of log2, so
+ * that a weight is one exp2. While a tile of keys is multiplied the values come, while values are,
+ * the next keys. Bytes: needed are q, k, v, o once, 2 each element, and lse, 4 a row. Moved: q, o
+ * and lse once; k and v once for each tile of queries that sees them (half of Tq / 64 times when
+ * causal). FLOPs 4 D for each query and key that a tile has in common. */
 #include "attention_mma.cuh"
 
-template <int D> struct forward_memory {
-    mma_tile<D, MMA_TILE> k, v; /* queries come to v first */
+template <int D> constexpr int KEYS = MMA_TILE<D>; /* of a tile */
+
+template <int D> struct forward_memory : mma_halves<D, KEYS<D>, 1> {
+    mma_tile<D, KEYS<D>> k, v; /* queries come to v first */
 };
 
 /* Of a row so far. The sum is of exp2(score - top), of this lane's columns alone. */
@@ -28,7 +30,7 @@ static __device__ __forceinline__ float row_sum(float v)
 }
 
 /* Products become scores in units of log2, -infinity where the query does not see the key. */
-template <bool CAPPED, int N>
+template <int D, bool CAPPED, int N>
 static __device__ __forceinline__ void to_scores(float (&score)[N][4], const mma_inputs &in,
                                                  const att_item &at, int64_t key)
 {
@@ -36,11 +38,11 @@ static __device__ __forceinline__ void to_scores(float (&score)[N][4], const mma
     for (int n = 0; n < N; n++) EQI_UNROLL
     for (int i = 0; i < 4; i++)
         score[n][i] = in.outer * (CAPPED ? tanhf(in.inner * score[n][i]) : score[n][i]);
-    if (mma_all_seen(in, at.row, MMA_TILE, key, 8 * N)) return;
+    if (mma_all_seen(in, at.row, MMA_TILE<D>, key, 8 * N)) return;
     EQI_UNROLL
     for (int r = 0; r < 2; r++) {
-        uint32_t seen =
-            mma_seen<N, true>(in, at.b, at.row + mma_lane_row() + 8 * r, key + mma_lane_column());
+        uint32_t seen = mma_seen<N, true>(in, at.b, at.row + mma_lane_row<D>() + 8 * r,
+                                          key + mma_lane_column());
         EQI_UNROLL
         for (int n = 0; n < N; n++) EQI_UNROLL
         for (int i = 0; i < 2; i++)
@@ -73,23 +75,24 @@ static __device__ __forceinline__ float advance(running &row, float (&score)[N][
 /* A row that saw no key is 0, its lse ln 0. */
 template <int D>
 static __device__ __forceinline__ void finish(const eqi_view &o, const eqi_view &lse,
-                                              const att_item &at, const float (&sum)[D / 8][4],
+                                              const att_item &at,
+                                              const float (&sum)[MMA_COLUMNS<D> / 8][4],
                                               const running (&row)[2])
 {
     EQI_UNROLL
     for (int r = 0; r < 2; r++) {
         float total = row_sum(row[r].sum);
-        int64_t i = at.row + mma_lane_row() + 8 * r;
+        int64_t i = at.row + mma_lane_row<D>() + 8 * r;
         mma_store<D>(o, at, r, sum, row[r].top == -INFINITY ? 1.0f : 1.0f / total);
-        if (mma_lane() % 4 == 0 && i < o.shape[1])
+        if (mma_column<D>() == 0 && mma_lane() % 4 == 0 && i < o.shape[1])
             put(lse, at4(lse, 0, at.b, at.h, i), row[r].top * MMA_LN2 + logf(total));
     }
 }
 
 /* Of a block of queries, in registers. */
 template <int D> struct forward {
-    uint32_t own[D / 16][4];
-    float sum[D / 8][4];
+    uint32_t own[MMA_COLUMNS<D> / 16][4];
+    float sum[MMA_COLUMNS<D> / 8][4];
     running row[2];
 };
 
@@ -118,21 +121,23 @@ static __device__ __forceinline__ void add_keys(forward<D> &f, forward_memory<D>
                                                 async_copies &copies, const mma_inputs &in,
                                                 const mma_job &job, int64_t j)
 {
-    float score[MMA_TILE / 8][4];
+    float score[KEYS<D> / 8][4];
     mma_copy(copies, m.v, mma_keys(in.v, job, j));
     end_group(copies);
     wait_groups<1>(copies);
     __syncthreads();
     mma_product(score, f.own, m.k);
+    m.put(0, score);
     __syncthreads();
-    if (j + MMA_TILE < job.range.last) mma_copy(copies, m.k, mma_keys(in.k, job, j + MMA_TILE));
+    m.add(0, score);
+    if (j + KEYS<D> < job.range.last) mma_copy(copies, m.k, mma_keys(in.k, job, j + KEYS<D>));
     end_group(copies);
-    to_scores<CAPPED>(score, in, job.at, j);
+    to_scores<D, CAPPED>(score, in, job.at, j);
     EQI_UNROLL
     for (int r = 0; r < 2; r++) {
         float factor = advance(f.row[r], score, r);
         EQI_UNROLL
-        for (int n = 0; n < D / 8; n++) {
+        for (int n = 0; n < MMA_COLUMNS<D> / 8; n++) {
             f.sum[n][2 * r] *= factor;
             f.sum[n][2 * r + 1] *= factor;
         }
@@ -149,11 +154,11 @@ __global__ void __launch_bounds__(MMA_THREADS, 2)
 {
     auto &m = *block_memory<forward_memory<D>>();
     async_copies copies;
-    for (int64_t item = blockIdx.x; item < att_items<D, MMA_TILE>(in.q); item += gridDim.x) {
+    for (int64_t item = blockIdx.x; item < att_items<D, MMA_TILE<D>>(in.q); item += gridDim.x) {
         mma_job job = mma_job_of_queries<D>(in, item);
         forward<D> f;
         begin(f, m, copies, in, job);
-        for (int64_t j = job.range.first; j < job.range.last; j += MMA_TILE)
+        for (int64_t j = job.range.first; j < job.range.last; j += KEYS<D>)
             add_keys<CAPPED>(f, m, copies, in, job, j);
         finish<D>(o, lse, job.at, f.sum, f.row);
     }
@@ -164,7 +169,7 @@ static eqat_status launch(eqi_ctx *ctx, const eqi_view *o, const eqi_view *lse,
                           const mma_inputs &in)
 {
     return eqi_launch(ctx, "attention, mma", attention_mma_kernel<D, CAPPED>,
-                      eqi_grid(att_items<D, MMA_TILE>(in.q), 1), MMA_THREADS,
+                      eqi_grid(att_items<D, MMA_TILE<D>>(in.q), 1), MMA_THREADS,
                       sizeof(forward_memory<D>), *o, *lse, in);
 }
 

@@ -1,26 +1,34 @@
 /* What attention on tensor cores and its gradient share. A block of four warps works on a tile of
- * 64 rows (queries or keys), 16 for each warp, and streams tiles of rows of the other kind past it:
+ * rows (queries or keys), 16 for each warp, and streams tiles of rows of the other kind past it:
  *
  *   product   dot[16, 8 N] = x[16, D] y[8 N, D]^T
  *   gather    sum[16, D] += weight[16, 8 N] x[8 N, D]
  *
  * dot, weight and sum lie in registers, the tiles in shared memory. A lane has rows lane / 4 and
  * lane / 4 + 8 of its warp's, and of each eight columns 2 (lane % 4) and the next: dot[n][2 r + i]
- * is row r, column 8 n + i from there. Weights are rounded to bf16. */
+ * is row r, column 8 n + i from there. Weights are rounded to bf16.
+ *
+ * A head of more than 128 columns has two warps for 16 rows, because sums of that many columns are
+ * more than one has registers for. Each has half of the columns, of operands and of sums; what they
+ * multiply is added up through shared memory (mma_halves), and both make the same weights of it. */
 #ifndef EQI_CUDA_ATTENTION_MMA_CUH
 #define EQI_CUDA_ATTENTION_MMA_CUH
 
 #include "../mma.cuh"
 #include "attention.cuh"
 
-constexpr int MMA_TILE = 64;
 constexpr int MMA_ROWS = 16; /* of a warp */
-constexpr int MMA_THREADS = MMA_TILE / MMA_ROWS * EQI_WARP;
+constexpr int MMA_WARPS = 4;
+constexpr int MMA_THREADS = MMA_WARPS * EQI_WARP;
+/* Warps that share 16 rows of a head of D columns, columns of each, rows of a block. */
+template <int D> constexpr int MMA_HALVES = D > 128 ? 2 : 1;
+template <int D> constexpr int MMA_COLUMNS = D / MMA_HALVES<D>;
+template <int D> constexpr int MMA_TILE = MMA_WARPS / MMA_HALVES<D> *MMA_ROWS;
 constexpr float MMA_LOG2E = 1.44269504088896340736f;
 constexpr float MMA_LN2 = 0.693147180559945309417f;
 
 /* Head sizes that there are kernels for, and what launches those of one: without softcap, with. */
-#define MMA_SIZES(X) X(64) X(80) X(96) X(128)
+#define MMA_SIZES(X) X(64) X(80) X(96) X(128) X(256)
 
 template <class LAUNCH> struct mma_kernels {
     int64_t size;
@@ -68,16 +76,16 @@ struct mma_job {
 template <int D>
 __device__ __forceinline__ mma_job mma_job_of_queries(const mma_inputs &in, int64_t item)
 {
-    att_item at = att_item_of<D, MMA_TILE>(in.q, item, true);
-    return {at, att_keys<MMA_TILE>(in.d, at.row, in.q.shape[1], in.k.shape[1]),
+    att_item at = att_item_of<D, MMA_TILE<D>>(in.q, item, true);
+    return {at, att_keys<MMA_TILE<D>>(in.d, at.row, in.q.shape[1], in.k.shape[1]),
             at.h / (in.q.shape[2] / in.k.shape[2])};
 }
 
 template <int D>
 __device__ __forceinline__ mma_job mma_job_of_keys(const mma_inputs &in, int64_t item)
 {
-    att_item at = att_item_of<D, MMA_TILE>(in.k, item, false);
-    return {at, att_queries<MMA_TILE>(in.d, at.row, in.q.shape[1], in.k.shape[1]), at.h};
+    att_item at = att_item_of<D, MMA_TILE<D>>(in.k, item, false);
+    return {at, att_queries<MMA_TILE<D>>(in.d, at.row, in.q.shape[1], in.k.shape[1]), at.h};
 }
 
 /* Rows of keys or values for a block of queries, from `row` on. */
@@ -93,13 +101,21 @@ template <int D, int ROWS> struct mma_tile {
 };
 
 __device__ __forceinline__ int mma_lane() { return static_cast<int>(threadIdx.x) % EQI_WARP; }
-/* The first row of this warp. */
-__device__ __forceinline__ int mma_row()
+__device__ __forceinline__ int mma_warp() { return static_cast<int>(threadIdx.x) / EQI_WARP; }
+/* The first row of this warp, and its first column. */
+template <int D> __device__ __forceinline__ int mma_row()
 {
-    return static_cast<int>(threadIdx.x) / EQI_WARP * MMA_ROWS;
+    return mma_warp() / MMA_HALVES<D> * MMA_ROWS;
+}
+template <int D> __device__ __forceinline__ int mma_column()
+{
+    return mma_warp() % MMA_HALVES<D> * MMA_COLUMNS<D>;
 }
 /* Rows of this lane are this one and the eighth after it; columns this one and the next. */
-__device__ __forceinline__ int mma_lane_row() { return mma_row() + mma_lane() / 4; }
+template <int D> __device__ __forceinline__ int mma_lane_row()
+{
+    return mma_row<D>() + mma_lane() / 4;
+}
 __device__ __forceinline__ int mma_lane_column() { return mma_lane() % 4 * 2; }
 
 /* Bytes from one row of a tile to the next. */
@@ -129,13 +145,15 @@ __device__ __forceinline__ void mma_copy(async_copies &copies, mma_tile<D, ROWS>
     }
 }
 
-/* The address that this lane has to give for four matrices of 8 x 8, two times two in a tile: next
- * to each other come those below each other (`down`) or those beside each other. */
+/* The address that this lane has to give for four matrices of 8 x 8, two times two in this warp's
+ * columns of a tile: next to each other come those below each other (`down`) or those beside each
+ * other. */
 template <int D, int ROWS>
 __device__ __forceinline__ shared_place mma_place(mma_tile<D, ROWS> &x, int row, bool down)
 {
     int low = mma_lane() / 8 % 2 * 8, high = mma_lane() / 16 * 8;
-    return shared_at(&x.row[row + mma_lane() % 8 + (down ? low : high)][down ? high : low]);
+    int column = mma_column<D>() + (down ? high : low);
+    return shared_at(&x.row[row + mma_lane() % 8 + (down ? low : high)][column]);
 }
 
 /* dot += own y^T for 16 columns of both; `place` is of y, beside */
@@ -161,42 +179,76 @@ template <int N> __device__ __forceinline__ void mma_clear(float (&sum)[N][4])
 
 /* This warp's rows. */
 template <int D>
-__device__ __forceinline__ void mma_own(uint32_t (&own)[D / 16][4], mma_tile<D, MMA_TILE> &x)
+__device__ __forceinline__ void mma_own(uint32_t (&own)[MMA_COLUMNS<D> / 16][4],
+                                        mma_tile<D, MMA_TILE<D>> &x)
 {
-    shared_place place = mma_place(x, mma_row(), true);
+    shared_place place = mma_place(x, mma_row<D>(), true);
     EQI_UNROLL
-    for (int c = 0; c < D / 16; c++) load_matrices(own[c], place + 32 * c);
+    for (int c = 0; c < MMA_COLUMNS<D> / 16; c++) load_matrices(own[c], place + 32 * c);
 }
 
-/* dot = own y^T; own in registers */
+/* dot = own y^T of this warp's columns; own in registers */
 template <int D, int ROWS>
 __device__ __forceinline__ void mma_product(float (&dot)[ROWS / 8][4],
-                                            const uint32_t (&own)[D / 16][4], mma_tile<D, ROWS> &y)
+                                            const uint32_t (&own)[MMA_COLUMNS<D> / 16][4],
+                                            mma_tile<D, ROWS> &y)
 {
     shared_place place = mma_place(y, 0, false);
     mma_clear(dot);
     EQI_UNROLL
-    for (int c = 0; c < D / 16; c++) mma_product_step<D>(dot, own[c], place, c);
+    for (int c = 0; c < MMA_COLUMNS<D> / 16; c++) mma_product_step<D>(dot, own[c], place, c);
 }
 
 /* The same; own in shared memory, for kernels without registers for it */
 template <int D, int ROWS>
 __device__ __forceinline__ void mma_product_shared(float (&dot)[ROWS / 8][4],
-                                                   mma_tile<D, MMA_TILE> &x, mma_tile<D, ROWS> &y)
+                                                   mma_tile<D, MMA_TILE<D>> &x,
+                                                   mma_tile<D, ROWS> &y)
 {
-    shared_place place = mma_place(y, 0, false), own_place = mma_place(x, mma_row(), true);
+    shared_place place = mma_place(y, 0, false), own_place = mma_place(x, mma_row<D>(), true);
     mma_clear(dot);
     EQI_UNROLL
-    for (int c = 0; c < D / 16; c++) {
+    for (int c = 0; c < MMA_COLUMNS<D> / 16; c++) {
         uint32_t own[4];
         load_matrices(own, own_place + 32 * c);
         mma_product_step<D>(dot, own, place, c);
     }
 }
 
+/* COUNT products of each warp's columns with ROWS rows; nothing where one warp has all columns. */
+template <int D, int ROWS, int COUNT, int HALVES = MMA_HALVES<D>> struct mma_halves {
+    float4 part[COUNT][MMA_WARPS][ROWS / 8][EQI_WARP];
+
+    __device__ __forceinline__ void put(int which, const float (&dot)[ROWS / 8][4])
+    {
+        EQI_UNROLL
+        for (int n = 0; n < ROWS / 8; n++)
+            part[which][mma_warp()][n][mma_lane()] =
+                make_float4(dot[n][0], dot[n][1], dot[n][2], dot[n][3]);
+    }
+
+    /* Behind a barrier; the sum is the same for both warps. */
+    __device__ __forceinline__ void add(int which, float (&dot)[ROWS / 8][4]) const
+    {
+        EQI_UNROLL
+        for (int n = 0; n < ROWS / 8; n++) {
+            float4 other = part[which][mma_warp() ^ 1][n][mma_lane()];
+            dot[n][0] += other.x;
+            dot[n][1] += other.y;
+            dot[n][2] += other.z;
+            dot[n][3] += other.w;
+        }
+    }
+};
+
+template <int D, int ROWS, int COUNT> struct mma_halves<D, ROWS, COUNT, 1> {
+    __device__ __forceinline__ void put(int, const float (&)[ROWS / 8][4]) {}
+    __device__ __forceinline__ void add(int, float (&)[ROWS / 8][4]) const {}
+};
+
 /* sum += weight x */
 template <int D, int ROWS>
-__device__ __forceinline__ void mma_gather(float (&sum)[D / 8][4],
+__device__ __forceinline__ void mma_gather(float (&sum)[MMA_COLUMNS<D> / 8][4],
                                            const float (&weight)[ROWS / 8][4], mma_tile<D, ROWS> &x)
 {
     shared_place place = mma_place(x, 0, true);
@@ -206,7 +258,7 @@ __device__ __forceinline__ void mma_gather(float (&sum)[D / 8][4],
         uint32_t w[4] = {bf16_pair(low[0], low[1]), bf16_pair(low[2], low[3]),
                          bf16_pair(high[0], high[1]), bf16_pair(high[2], high[3])};
         EQI_UNROLL
-        for (int n = 0; n < D / 8; n += 2) {
+        for (int n = 0; n < MMA_COLUMNS<D> / 8; n += 2) {
             uint32_t other[4];
             load_turned(other, place + 16 * k * mma_pitch<D>() + 16 * n);
             mma_add(sum[n], w, other[0], other[1]);
@@ -218,14 +270,13 @@ __device__ __forceinline__ void mma_gather(float (&sum)[D / 8][4],
 /* Row r (0 or 1) of this lane, times a factor, into the view of the item. */
 template <int D>
 __device__ __forceinline__ void mma_store(const eqi_view &to, const att_item &at, int r,
-                                          const float (&sum)[D / 8][4], float factor)
+                                          const float (&sum)[MMA_COLUMNS<D> / 8][4], float factor)
 {
-    int64_t i = at.row + mma_lane_row() + 8 * r;
+    int64_t i = at.row + mma_lane_row<D>() + 8 * r, c = mma_column<D>() + mma_lane_column();
     if (i >= to.shape[1]) return;
-    __nv_bfloat16 *row =
-        static_cast<__nv_bfloat16 *>(to.data) + at4(to, at.b, i, at.h, mma_lane_column());
+    __nv_bfloat16 *row = static_cast<__nv_bfloat16 *>(to.data) + at4(to, at.b, i, at.h, c);
     EQI_UNROLL
-    for (int n = 0; n < D / 8; n++)
+    for (int n = 0; n < MMA_COLUMNS<D> / 8; n++)
         *reinterpret_cast<uint32_t *>(row + 8 * n) =
             bf16_pair(sum[n][2 * r] * factor, sum[n][2 * r + 1] * factor);
 }

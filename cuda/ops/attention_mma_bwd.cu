@@ -1,5 +1,6 @@
 /* attention_bwd on tensor cores, BF16: the three kernels of attention_bwd.cu, with tiles of 64 rows
- * for a block and of 32 rows streamed past it, the next one on its way while one is multiplied.
+ * for a block and of 32 rows streamed past it (heads of 256: 32 and 16), the next one on its way
+ * while one is multiplied.
  * Each kernel computes p and g anew, so that nothing is added up between blocks.
  * Bytes: needed are q, k, v, o, do, dq, dk, dv once, 2 each element, and lse, 4 a row. Moved: do, o
  * and lse once for delta, 8 a row out; q, do, dq once and k, v for each tile of 64 queries that
@@ -7,8 +8,7 @@
  * FLOPs 14 D for each query and key that a tile has in common: 6 D for dq, 8 D for dk and dv. */
 #include "attention_mma.cuh"
 
-constexpr int STREAM = 32; /* rows of a tile that is streamed */
-constexpr int STREAM_N = STREAM / 8;
+template <int D> constexpr int STREAM = MMA_TILE<D> / 2; /* rows of a tile that is streamed */
 
 /* What the gradients ask about a row of the forward pass; p = exp2(score - lse) of scores in units
  * of log2. Rows beyond the tensors and rows that saw nothing have lse infinity: p is 0. */
@@ -19,7 +19,7 @@ struct passed {
 /* Rows of one head, and what is added to make each begin at a multiple of 16 bytes. */
 static __host__ __device__ __forceinline__ int64_t padded(int64_t queries)
 {
-    return (queries + STREAM - 1) / STREAM * STREAM;
+    return (queries + STREAM<64> - 1) / STREAM<64> * STREAM<64>;
 }
 
 /* rows [B, HQ, padded Tq]; a warp for each */
@@ -53,13 +53,13 @@ static __device__ __forceinline__ void to_weights(float &dot, float &g, const pa
     dot = p;
 }
 
-/* 64 rows at first, then two tiles in turn. */
+/* The block's rows at first, then two tiles in turn. */
 template <int D> union stream_memory {
-    mma_tile<D, MMA_TILE> whole;
-    mma_tile<D, STREAM> part[2];
+    mma_tile<D, MMA_TILE<D>> whole;
+    mma_tile<D, STREAM<D>> part[2];
 };
 
-template <int D> struct dq_memory {
+template <int D> struct dq_memory : mma_halves<D, STREAM<D>, 2> {
     stream_memory<D> k, v; /* q and do at first */
 };
 
@@ -72,10 +72,24 @@ static __device__ __forceinline__ void copy_keys(async_copies &copies, dq_memory
     mma_copy(copies, m.v.part[stage], mma_keys(in.v, job, j));
 }
 
+/* Products dot and g of all columns. */
+template <int D>
+static __device__ __forceinline__ void add_halves(mma_halves<D, STREAM<D>, 2> &halves,
+                                                  float (&dot)[STREAM<D> / 8][4],
+                                                  float (&g)[STREAM<D> / 8][4])
+{
+    if (MMA_HALVES<D> == 1) return;
+    halves.put(0, dot);
+    halves.put(1, g);
+    __syncthreads();
+    halves.add(0, dot);
+    halves.add(1, g);
+}
+
 /* Of a block of queries, in registers. */
 template <int D> struct dq_state {
-    uint32_t q[D / 16][4], d_o[D / 16][4];
-    float sum[D / 8][4];
+    uint32_t q[MMA_COLUMNS<D> / 16][4], d_o[MMA_COLUMNS<D> / 16][4];
+    float sum[MMA_COLUMNS<D> / 8][4];
     passed row[2];
 };
 
@@ -93,7 +107,7 @@ static __device__ __forceinline__ void begin_dq(dq_state<D> &s, dq_memory<D> &m,
     end_group(copies);
     EQI_UNROLL
     for (int r = 0; r < 2; r++) {
-        int64_t i = at.row + mma_lane_row() + 8 * r, queries = in.q.shape[1];
+        int64_t i = at.row + mma_lane_row<D>() + 8 * r, queries = in.q.shape[1];
         s.row[r] = {INFINITY, 0.0f};
         if (i < queries) s.row[r] = rows[(at.b * in.q.shape[2] + at.h) * padded(queries) + i];
     }
@@ -111,18 +125,20 @@ template <bool CAPPED, int D>
 static __device__ __forceinline__ void add_keys(dq_state<D> &s, dq_memory<D> &m, int stage,
                                                 const mma_inputs &in, const att_item &at, int64_t j)
 {
-    float dot[STREAM_N][4], g[STREAM_N][4];
+    constexpr int N = STREAM<D> / 8;
+    float dot[N][4], g[N][4];
     mma_product(dot, s.q, m.k.part[stage]);
     mma_product(g, s.d_o, m.v.part[stage]);
-    bool all = mma_all_seen(in, at.row, MMA_TILE, j, STREAM);
+    add_halves(m, dot, g);
+    bool all = mma_all_seen(in, at.row, MMA_TILE<D>, j, STREAM<D>);
     EQI_UNROLL
     for (int r = 0; r < 2; r++) {
         uint32_t seen = ~0u;
         if (!all)
-            seen = mma_seen<STREAM_N, true>(in, at.b, at.row + mma_lane_row() + 8 * r,
-                                            j + mma_lane_column());
+            seen = mma_seen<N, true>(in, at.b, at.row + mma_lane_row<D>() + 8 * r,
+                                     j + mma_lane_column());
         EQI_UNROLL
-        for (int n = 0; n < STREAM_N; n++) EQI_UNROLL
+        for (int n = 0; n < N; n++) EQI_UNROLL
         for (int i = 0; i < 2; i++)
             to_weights<CAPPED>(dot[n][2 * r + i], g[n][2 * r + i], s.row[r], in,
                                seen >> (2 * n + i) & 1);
@@ -136,13 +152,14 @@ __global__ void __launch_bounds__(MMA_THREADS, 2)
 {
     auto &m = *block_memory<dq_memory<D>>();
     async_copies copies;
-    for (int64_t item = blockIdx.x; item < att_items<D, MMA_TILE>(in.q); item += gridDim.x) {
+    for (int64_t item = blockIdx.x; item < att_items<D, MMA_TILE<D>>(in.q); item += gridDim.x) {
         mma_job job = mma_job_of_queries<D>(in, item);
         dq_state<D> s;
         begin_dq(s, m, copies, in, d_o, rows, job);
         int stage = 0;
-        for (int64_t j = job.range.first; j < job.range.last; j += STREAM) {
-            if (j + STREAM < job.range.last) copy_keys(copies, m, stage ^ 1, in, job, j + STREAM);
+        for (int64_t j = job.range.first; j < job.range.last; j += STREAM<D>) {
+            if (j + STREAM<D> < job.range.last)
+                copy_keys(copies, m, stage ^ 1, in, job, j + STREAM<D>);
             end_group(copies);
             wait_groups<1>(copies);
             __syncthreads();
@@ -155,10 +172,10 @@ __global__ void __launch_bounds__(MMA_THREADS, 2)
     }
 }
 
-template <int D> struct dkv_memory {
-    mma_tile<D, MMA_TILE> k, v;
-    mma_tile<D, STREAM> q[2], d_o[2];
-    __align__(16) passed row[2][STREAM];
+template <int D> struct dkv_memory : mma_halves<D, STREAM<D>, 2> {
+    mma_tile<D, MMA_TILE<D>> k, v;
+    mma_tile<D, STREAM<D>> q[2], d_o[2];
+    __align__(16) passed row[2][STREAM<D>];
 };
 
 /* A tile of queries of a head. */
@@ -178,12 +195,12 @@ static __device__ __forceinline__ void copy_queries(async_copies &copies, dkv_me
     mma_copy(copies, m.d_o[stage], att_tile{d_o, b, of.h, of.row});
     int t = static_cast<int>(threadIdx.x) * 2; /* two rows are 16 bytes */
     const passed *from = rows + (b * in.q.shape[2] + of.h) * padded(in.q.shape[1]) + of.row + t;
-    if (t < STREAM) copy_async(copies, shared_at(&m.row[stage][t]), from, true);
+    if (t < STREAM<D>) copy_async(copies, shared_at(&m.row[stage][t]), from, true);
 }
 
 /* Of a block of keys, in registers. */
 template <int D> struct dkv_state {
-    float k[D / 8][4], v[D / 8][4];
+    float k[MMA_COLUMNS<D> / 8][4], v[MMA_COLUMNS<D> / 8][4];
 };
 
 /* The tile of queries from i on, which lies in `stage`. */
@@ -192,18 +209,20 @@ static __device__ __forceinline__ void add_queries(dkv_state<D> &s, dkv_memory<D
                                                    const mma_inputs &in, const att_item &at,
                                                    int64_t i)
 {
-    float dot[STREAM_N][4], g[STREAM_N][4];
+    constexpr int N = STREAM<D> / 8;
+    float dot[N][4], g[N][4];
     mma_product_shared(dot, m.k, m.q[stage]);
     mma_product_shared(g, m.v, m.d_o[stage]);
-    bool all = mma_all_seen(in, i, STREAM, at.row, MMA_TILE);
+    add_halves(m, dot, g);
+    bool all = mma_all_seen(in, i, STREAM<D>, at.row, MMA_TILE<D>);
     uint32_t seen[2] = {~0u, ~0u};
     EQI_UNROLL
     for (int r = 0; r < 2; r++)
         if (!all)
-            seen[r] = mma_seen<STREAM_N, false>(in, at.b, at.row + mma_lane_row() + 8 * r,
-                                                i + mma_lane_column());
+            seen[r] = mma_seen<N, false>(in, at.b, at.row + mma_lane_row<D>() + 8 * r,
+                                         i + mma_lane_column());
     EQI_UNROLL
-    for (int n = 0; n < STREAM_N; n++) EQI_UNROLL
+    for (int n = 0; n < N; n++) EQI_UNROLL
     for (int c = 0; c < 2; c++) {
         passed row = m.row[stage][8 * n + mma_lane_column() + c];
         EQI_UNROLL
@@ -223,10 +242,10 @@ __global__ void __launch_bounds__(MMA_THREADS, 2)
     auto &m = *block_memory<dkv_memory<D>>();
     async_copies copies;
     int per = static_cast<int>(in.q.shape[2] / in.k.shape[2]);
-    for (int64_t item = blockIdx.x; item < att_items<D, MMA_TILE>(in.k); item += gridDim.x) {
+    for (int64_t item = blockIdx.x; item < att_items<D, MMA_TILE<D>>(in.k); item += gridDim.x) {
         mma_job job = mma_job_of_keys<D>(in, item);
         const att_item &at = job.at;
-        int64_t first = job.range.first / STREAM * STREAM, last = job.range.last;
+        int64_t first = job.range.first / STREAM<D> * STREAM<D>, last = job.range.last;
         query_tile now = {static_cast<int>(at.h) * per, first};
         int end = job.range.first < last ? now.h + per : now.h;
         dkv_state<D> s;
@@ -237,7 +256,7 @@ __global__ void __launch_bounds__(MMA_THREADS, 2)
         if (now.h < end) copy_queries(copies, m, 0, in, d_o, rows, at.b, now);
         end_group(copies);
         for (int stage = 0; now.h < end; stage ^= 1) {
-            query_tile next = {now.h, now.row + STREAM};
+            query_tile next = {now.h, now.row + STREAM<D>};
             if (next.row >= last) next = {now.h + 1, first};
             if (next.h < end) copy_queries(copies, m, stage ^ 1, in, d_o, rows, at.b, next);
             end_group(copies);
@@ -267,11 +286,11 @@ static eqat_status launch(eqi_ctx *ctx, const gradients &g, const passed *rows,
                           const mma_inputs &in)
 {
     EQI_CUDA_TRY(eqi_launch(ctx, "attention_bwd, dq, mma", attention_mma_dq_kernel<D, CAPPED>,
-                            eqi_grid(att_items<D, MMA_TILE>(in.q), 1), MMA_THREADS,
+                            eqi_grid(att_items<D, MMA_TILE<D>>(in.q), 1), MMA_THREADS,
                             sizeof(dq_memory<D>), g.dq, g.d_o, rows, in));
     return eqi_launch(ctx, "attention_bwd, dk and dv, mma", attention_mma_dkv_kernel<D, CAPPED>,
-                      eqi_grid(att_items<D, MMA_TILE>(in.k), 1), MMA_THREADS, sizeof(dkv_memory<D>),
-                      g.dk, g.dv, g.d_o, rows, in);
+                      eqi_grid(att_items<D, MMA_TILE<D>>(in.k), 1), MMA_THREADS,
+                      sizeof(dkv_memory<D>), g.dk, g.dv, g.d_o, rows, in);
 }
 
 #define KERNELS(SIZE) {SIZE, {launch<SIZE, false>, launch<SIZE, true>}},

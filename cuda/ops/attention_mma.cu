@@ -32,13 +32,13 @@ static __device__ __forceinline__ float row_sum(float v)
 /* Products become scores in units of log2, -infinity where the query does not see the key. */
 template <int D, bool CAPPED, int N>
 static __device__ __forceinline__ void to_scores(float (&score)[N][4], const mma_inputs &in,
-                                                 const att_item &at, int64_t key)
+                                                 const att_item &at, int64_t key, bool hidden)
 {
     EQI_UNROLL
     for (int n = 0; n < N; n++) EQI_UNROLL
     for (int i = 0; i < 4; i++)
         score[n][i] = in.outer * (CAPPED ? tanhf(in.inner * score[n][i]) : score[n][i]);
-    if (mma_all_seen(in, at.row, MMA_TILE<D>, key, 8 * N)) return;
+    if (!hidden) return;
     EQI_UNROLL
     for (int r = 0; r < 2; r++) {
         uint32_t seen = mma_seen<N, true>(in, at.b, at.row + mma_lane_row<D>() + 8 * r,
@@ -83,7 +83,7 @@ static __device__ __forceinline__ void finish(const eqi_view &o, const eqi_view 
     for (int r = 0; r < 2; r++) {
         float total = row_sum(row[r].sum);
         int64_t i = at.row + mma_lane_row<D>() + 8 * r;
-        mma_store<D>(o, at, r, sum, row[r].top == -INFINITY ? 1.0f : 1.0f / total);
+        mma_store<D>(o, at, r, sum, row[r].top == -INFINITY ? 0.0f : 1.0f / total);
         if (mma_column<D>() == 0 && mma_lane() % 4 == 0 && i < o.shape[1])
             put(lse, at4(lse, 0, at.b, at.h, i), row[r].top * MMA_LN2 + logf(total));
     }
@@ -132,7 +132,8 @@ static __device__ __forceinline__ void add_keys(forward<D> &f, forward_memory<D>
     m.add(0, score);
     if (j + KEYS<D> < job.range.last) mma_copy(copies, m.k, mma_keys(in.k, job, j + KEYS<D>));
     end_group(copies);
-    to_scores<D, CAPPED>(score, in, job.at, j);
+    bool hidden = !mma_all_seen(in, job.at.row, MMA_TILE<D>, j, KEYS<D>);
+    to_scores<D, CAPPED>(score, in, job.at, j, hidden);
     EQI_UNROLL
     for (int r = 0; r < 2; r++) {
         float factor = advance(f.row[r], score, r);
@@ -143,8 +144,8 @@ static __device__ __forceinline__ void add_keys(forward<D> &f, forward_memory<D>
         }
     }
     wait_groups<1>(copies);
-    __syncthreads();
-    mma_gather(f.sum, score, m.v);
+    bool apart = mma_meet(hidden, m.v);
+    mma_gather(f.sum, score, m.v, apart);
     __syncthreads();
 }
 

@@ -246,10 +246,63 @@ template <int D, int ROWS, int COUNT> struct mma_halves<D, ROWS, COUNT, 1> {
     __device__ __forceinline__ void add(int, float (&)[ROWS / 8][4]) const {}
 };
 
-/* sum += weight x */
+/* Has what this thread copied of a tile, and waited for, a value that is not finite? */
+template <int D, int ROWS> __device__ __forceinline__ bool mma_odd(const mma_tile<D, ROWS> &x)
+{
+    constexpr int step = MMA_THREADS / 8;
+    int first = static_cast<int>(threadIdx.x) / 8, c = static_cast<int>(threadIdx.x) % 8;
+    uint32_t odd = 0;
+    EQI_ROLLED
+    for (int i = first; i < ROWS; i += step) EQI_ROLLED
+    for (int n = c; n < D / 8; n += 8) {
+        uint4 eight = *reinterpret_cast<const uint4 *>(&x.row[i][8 * n]);
+        for (uint32_t two : {eight.x, eight.y, eight.z, eight.w})
+            odd |= (two & 0x7f807f80u) + 0x00800080u; /* of two exponents, into the signs' bits */
+    }
+    return odd & 0x80008000u;
+}
+
+/* All threads meet where a tile has come. Must its rows be gathered one by one? Where some query
+ * of the tile does not see some key, a value that is not finite must not reach the other's sum. */
+template <int D, int ROWS>
+__device__ __forceinline__ bool mma_meet(bool hidden, const mma_tile<D, ROWS> &x)
+{
+    if (hidden) return __syncthreads_or(mma_odd(x));
+    __syncthreads();
+    return false;
+}
+
+/* sum += weight x for 16 rows of x from `row` on, without those of weight 0; w as mma_add takes it.
+ */
+template <int D, int ROWS>
+__device__ __forceinline__ void mma_gather_rows(float (&sum)[MMA_COLUMNS<D> / 8][4],
+                                                const uint32_t (&w)[4], const mma_tile<D, ROWS> &x,
+                                                int row)
+{
+    EQI_ROLLED
+    for (int j = 0; j < 16; j++) {
+        int from = mma_lane() / 4 * 4 + j % 8 / 2, shift = j % 2 ? 0 : 16;
+        const __nv_bfloat16 *at = &x.row[row + j][mma_column<D>() + mma_lane_column()];
+        EQI_UNROLL
+        for (int r = 0; r < 2; r++) {
+            uint32_t pair = __shfl_sync(EQI_FULL, j < 8 ? w[r] : w[2 + r], from);
+            float weight = __uint_as_float(pair << shift & 0xffff0000u);
+            EQI_UNROLL
+            for (int n = 0; weight != 0.0f && n < MMA_COLUMNS<D> / 8; n++) {
+                uint32_t two = *reinterpret_cast<const uint32_t *>(at + 8 * n);
+                sum[n][2 * r] = fmaf(weight, __uint_as_float(two << 16), sum[n][2 * r]);
+                sum[n][2 * r + 1] =
+                    fmaf(weight, __uint_as_float(two & 0xffff0000u), sum[n][2 * r + 1]);
+            }
+        }
+    }
+}
+
+/* sum += weight x, `apart`: row by row */
 template <int D, int ROWS>
 __device__ __forceinline__ void mma_gather(float (&sum)[MMA_COLUMNS<D> / 8][4],
-                                           const float (&weight)[ROWS / 8][4], mma_tile<D, ROWS> &x)
+                                           const float (&weight)[ROWS / 8][4], mma_tile<D, ROWS> &x,
+                                           bool apart)
 {
     shared_place place = mma_place(x, 0, true);
     EQI_UNROLL
@@ -257,6 +310,10 @@ __device__ __forceinline__ void mma_gather(float (&sum)[MMA_COLUMNS<D> / 8][4],
         const float(&low)[4] = weight[2 * k], (&high)[4] = weight[2 * k + 1];
         uint32_t w[4] = {bf16_pair(low[0], low[1]), bf16_pair(low[2], low[3]),
                          bf16_pair(high[0], high[1]), bf16_pair(high[2], high[3])};
+        if (apart) {
+            mma_gather_rows(sum, w, x, 16 * k);
+            continue;
+        }
         EQI_UNROLL
         for (int n = 0; n < MMA_COLUMNS<D> / 8; n += 2) {
             uint32_t other[4];
@@ -267,7 +324,8 @@ __device__ __forceinline__ void mma_gather(float (&sum)[MMA_COLUMNS<D> / 8][4],
     }
 }
 
-/* Row r (0 or 1) of this lane, times a factor, into the view of the item. */
+/* Row r (0 or 1) of this lane, times a factor, into the view of the item; 0 whatever it is for the
+ * factor 0. */
 template <int D>
 __device__ __forceinline__ void mma_store(const eqi_view &to, const att_item &at, int r,
                                           const float (&sum)[MMA_COLUMNS<D> / 8][4], float factor)
@@ -278,7 +336,7 @@ __device__ __forceinline__ void mma_store(const eqi_view &to, const att_item &at
     EQI_UNROLL
     for (int n = 0; n < MMA_COLUMNS<D> / 8; n++)
         *reinterpret_cast<uint32_t *>(row + 8 * n) =
-            bf16_pair(sum[n][2 * r] * factor, sum[n][2 * r + 1] * factor);
+            factor == 0.0f ? 0 : bf16_pair(sum[n][2 * r] * factor, sum[n][2 * r + 1] * factor);
 }
 
 /* Which of 8 n and 8 n + 1 after `first`, for n below N, have to do with `own`: bits 2 n and

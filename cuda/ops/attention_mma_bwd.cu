@@ -91,6 +91,7 @@ template <int D> struct dq_state {
     uint32_t q[MMA_COLUMNS<D> / 16][4], d_o[MMA_COLUMNS<D> / 16][4];
     float sum[MMA_COLUMNS<D> / 8][4];
     passed row[2];
+    bool dead; /* one of the block's queries saw nothing */
 };
 
 /* Queries go into registers, the first keys begin to come. */
@@ -105,14 +106,16 @@ static __device__ __forceinline__ void begin_dq(dq_state<D> &s, dq_memory<D> &m,
     mma_copy(copies, m.k.whole, att_tile{in.q, at.b, at.h, at.row});
     mma_copy(copies, m.v.whole, att_tile{d_o, at.b, at.h, at.row});
     end_group(copies);
+    bool dead = false;
     EQI_UNROLL
     for (int r = 0; r < 2; r++) {
         int64_t i = at.row + mma_lane_row<D>() + 8 * r, queries = in.q.shape[1];
         s.row[r] = {INFINITY, 0.0f};
         if (i < queries) s.row[r] = rows[(at.b * in.q.shape[2] + at.h) * padded(queries) + i];
+        dead = dead || (i < queries && s.row[r].lse == INFINITY);
     }
     wait_groups<0>(copies);
-    __syncthreads();
+    s.dead = __syncthreads_or(dead);
     mma_own(s.q, m.k.whole);
     mma_own(s.d_o, m.v.whole);
     __syncthreads();
@@ -125,12 +128,13 @@ template <bool CAPPED, int D>
 static __device__ __forceinline__ void add_keys(dq_state<D> &s, dq_memory<D> &m, int stage,
                                                 const mma_inputs &in, const att_item &at, int64_t j)
 {
+    bool all = mma_all_seen(in, at.row, MMA_TILE<D>, j, STREAM<D>);
+    bool apart = mma_meet(s.dead || !all, m.k.part[stage]);
     constexpr int N = STREAM<D> / 8;
     float dot[N][4], g[N][4];
     mma_product(dot, s.q, m.k.part[stage]);
     mma_product(g, s.d_o, m.v.part[stage]);
     add_halves(m, dot, g);
-    bool all = mma_all_seen(in, at.row, MMA_TILE<D>, j, STREAM<D>);
     EQI_UNROLL
     for (int r = 0; r < 2; r++) {
         uint32_t seen = ~0u;
@@ -143,7 +147,7 @@ static __device__ __forceinline__ void add_keys(dq_state<D> &s, dq_memory<D> &m,
             to_weights<CAPPED>(dot[n][2 * r + i], g[n][2 * r + i], s.row[r], in,
                                seen >> (2 * n + i) & 1);
     }
-    mma_gather(s.sum, g, m.k.part[stage]);
+    mma_gather(s.sum, g, m.k.part[stage], apart);
 }
 
 template <int D, bool CAPPED>
@@ -162,7 +166,6 @@ __global__ void __launch_bounds__(MMA_THREADS, 2)
                 copy_keys(copies, m, stage ^ 1, in, job, j + STREAM<D>);
             end_group(copies);
             wait_groups<1>(copies);
-            __syncthreads();
             add_keys<CAPPED>(s, m, stage, in, job.at, j);
             __syncthreads();
             stage ^= 1;
@@ -203,18 +206,28 @@ template <int D> struct dkv_state {
     float k[MMA_COLUMNS<D> / 8][4], v[MMA_COLUMNS<D> / 8][4];
 };
 
+/* Has one of two rows, of `left` that there are, seen nothing? */
+static __device__ __forceinline__ bool is_dead(const passed *row, int64_t left)
+{
+    return (left > 0 && row[0].lse == INFINITY) || (left > 1 && row[1].lse == INFINITY);
+}
+
 /* The tile of queries from i on, which lies in `stage`. */
 template <bool CAPPED, int D>
 static __device__ __forceinline__ void add_queries(dkv_state<D> &s, dkv_memory<D> &m, int stage,
                                                    const mma_inputs &in, const att_item &at,
                                                    int64_t i)
 {
+    bool all = mma_all_seen(in, i, STREAM<D>, at.row, MMA_TILE<D>);
+    int t = static_cast<int>(threadIdx.x);
+    bool dead = t < STREAM<D> / 2 && is_dead(m.row[stage] + 2 * t, in.q.shape[1] - i - 2 * t);
+    bool odd = !all && (mma_odd(m.q[stage]) || mma_odd(m.d_o[stage]));
+    bool apart = __syncthreads_or(dead || odd);
     constexpr int N = STREAM<D> / 8;
     float dot[N][4], g[N][4];
     mma_product_shared(dot, m.k, m.q[stage]);
     mma_product_shared(g, m.v, m.d_o[stage]);
     add_halves(m, dot, g);
-    bool all = mma_all_seen(in, i, STREAM<D>, at.row, MMA_TILE<D>);
     uint32_t seen[2] = {~0u, ~0u};
     EQI_UNROLL
     for (int r = 0; r < 2; r++)
@@ -230,8 +243,8 @@ static __device__ __forceinline__ void add_queries(dkv_state<D> &s, dkv_memory<D
             to_weights<CAPPED>(dot[n][2 * r + c], g[n][2 * r + c], row, in,
                                seen[r] >> (2 * n + c) & 1);
     }
-    mma_gather(s.v, dot, m.d_o[stage]);
-    mma_gather(s.k, g, m.q[stage]);
+    mma_gather(s.v, dot, m.d_o[stage], apart);
+    mma_gather(s.k, g, m.q[stage], apart);
 }
 
 template <int D, bool CAPPED>
@@ -261,7 +274,6 @@ __global__ void __launch_bounds__(MMA_THREADS, 2)
             if (next.h < end) copy_queries(copies, m, stage ^ 1, in, d_o, rows, at.b, next);
             end_group(copies);
             wait_groups<1>(copies);
-            __syncthreads();
             add_queries<CAPPED>(s, m, stage, in, at, now.row);
             __syncthreads();
             now = next;

@@ -258,7 +258,9 @@ typedef eqat_status eqi_rope_fn(eqi_ctx *ctx, const eqi_view *y, const eqi_view 
 
 /* --- attention: q, o [B, Tq, HQ, D]; k, v [B, Tk, HK, D], HK divides HQ, last dimension
  * contiguous; lse F32 [B, HQ, Tq] is ln sum exp of a row's scores; segments I32 [B, Tk] or NULL (a
- * query sees keys of its own segment) ---- */
+ * query sees keys of its own segment). A query and a key that it does not see have nothing to do
+ * with each other, whatever they hold: a NaN of one reaches no result of the other. A query that
+ * has no score but -infinity has o 0, lse -infinity and dq 0, and adds nothing to dk and dv ---- */
 typedef eqat_status eqi_attention_fn(eqi_ctx *ctx, const eqi_view *o, const eqi_view *lse,
                                      const eqi_view *q, const eqi_view *k, const eqi_view *v,
                                      const eqi_view *segments, const eqi_attention_desc *d);

@@ -32,7 +32,7 @@ static params random_params(suite *s)
  * tiles. */
 static params tile_params(suite *s, int i)
 {
-    static const int64_t sizes[] = {64, 256, 128, 80, 96}, lengths[] = {130, 33, 64, 65, 1, 200};
+    static const int64_t sizes[] = {256, 64, 128, 80, 96}, lengths[] = {130, 33, 64, 65, 1, 200};
     params p = random_params(s);
     p.batch = suite_pick(s, 1, 2);
     p.heads = p.kv_heads * suite_pick(s, 1, 2);
@@ -55,15 +55,33 @@ static params tile_params(suite *s, int i)
     return p;
 }
 
-static void begin(suite *s, const params *p, eqi_dtype dtype, double spread)
+/* What is not finite in an argument of one token, and whom it may reach. */
+typedef enum spoilt {
+    IN_QUERY,   /* NaN in q, of the queries: its own row, dk and dv of what it sees */
+    IN_KEY,     /* NaN in k: whoever sees it */
+    IN_VALUE,   /* NaN in v: the same */
+    IN_GRAD,    /* NaN in do: as in q */
+    DEAD_QUERY, /* q such that all its scores are -infinity: nobody */
+    DEAD_KEYS,  /* k such that all scores are: nobody */
+    SPOILS
+} spoilt;
+
+static void begin(suite *s, const params *p, eqi_dtype dtype, double spread, spoilt kind)
 {
+    static const char *const names[] = {", NaN in q",
+                                        ", NaN in k",
+                                        ", NaN in v",
+                                        ", NaN in do",
+                                        ", a query of -infinity",
+                                        ", keys of -infinity",
+                                        ""};
     suite_begin(s,
                 "B=%lld Tq=%lld Tk=%lld HQ=%lld HK=%lld D=%lld %s%s window %lld offset %lld cap "
-                "%g%s scores %g",
+                "%g%s scores %g%s",
                 (long long)p->batch, (long long)p->queries, (long long)p->keys, (long long)p->heads,
                 (long long)p->kv_heads, (long long)p->size, eqi_dtype_name(dtype),
                 p->d.causal ? " causal" : "", (long long)p->d.window, (long long)p->d.q_offset,
-                (double)p->d.softcap, p->segments ? " segments" : "", spread);
+                (double)p->d.softcap, p->segments ? " segments" : "", spread, names[kind]);
 }
 
 /* A fast kernel may round the probabilities and their gradients to the dtype of its matrix
@@ -75,7 +93,7 @@ static double product_eps(eqi_dtype dtype)
 
 /* One row of scores, made by masking a full row. */
 typedef struct row {
-    double *p, *slope;  /* probability, d score / d (q.k) */
+    double *p, *slope;  /* probability, 0 for a key that is hidden; d score / d (q.k) */
     double lse, spread; /* the largest sum of |terms| of a score */
 } row;
 
@@ -102,11 +120,13 @@ static void fill_row(row *out, const double *q, const double *k, const double *s
             (p->segments && segments[b * p->keys + j] != segments[b * p->keys + place]);
         out->p[j] = hidden ? -INFINITY : score;
         if (!hidden) out->spread = fmax(out->spread, terms);
-        top = fmax(top, out->p[j]);
+        if (!isnan(top) && !(out->p[j] <= top)) top = out->p[j];
     }
-    for (int64_t j = 0; j < p->keys; j++) sum += exp(out->p[j] - top);
+    for (int64_t j = 0; j < p->keys; j++)
+        if (out->p[j] != -(double)INFINITY) sum += exp(out->p[j] - top);
     out->lse = top + log(sum);
-    for (int64_t j = 0; j < p->keys; j++) out->p[j] = exp(out->p[j] - out->lse);
+    for (int64_t j = 0; j < p->keys; j++)
+        out->p[j] = out->p[j] == -(double)INFINITY ? 0.0 : exp(out->p[j] - out->lse);
 }
 
 static arg *heads(suite *s, const char *name, arg_role role, eqi_dtype dtype, const params *p,
@@ -128,6 +148,48 @@ static void segment_ids(suite *s, const params *p)
     arg *a = suite_arg(s, "segments", IN, CONTIGUOUS, EQI_I32, DIMS(p->batch, p->keys));
     int64_t id = -3;
     for (int64_t i = 0; i < a->count; i++) arg_set(a, i, (double)(suite_pick(s, 0, 6) ? id : ++id));
+}
+
+static spoilt pick_spoilt(suite *s, params *p, bool backward)
+{
+    spoilt kind = (spoilt)suite_pick(s, 0, SPOILS - 1);
+    if (kind == IN_GRAD && !backward) kind = IN_VALUE;
+    if (kind >= DEAD_QUERY) p->d.softcap = 0.0f;
+    return kind;
+}
+
+/* Column 0 of every row. */
+static void set_column(arg *a, double value)
+{
+    for (int64_t i = 0; i < a->count; i += a->v.shape[3]) arg_set(a, i, value);
+}
+
+/* An element of column c (-1: any) of one token of each sequence, a late one rather than an early
+ * one, because early queries do not see it. */
+static void set_token(suite *s, arg *a, int64_t c, double value)
+{
+    int64_t tokens = a->v.shape[1], heads = a->v.shape[2], size = a->v.shape[3];
+    for (int64_t b = 0; b < a->v.shape[0]; b++) {
+        int64_t first = suite_pick(s, 0, tokens - 1), t = suite_pick(s, first, tokens - 1),
+                h = suite_pick(s, 0, heads - 1), at = c < 0 ? suite_pick(s, 0, size - 1) : c;
+        arg_set(a, ((b * tokens + t) * heads + h) * size + at, value);
+    }
+}
+
+static void spoil(suite *s, arg *q, arg *k, arg *v, arg *d_o, spoilt kind)
+{
+    arg *const of[] = {q, k, v, d_o};
+    if (kind < DEAD_QUERY) {
+        set_token(s, of[kind], -1, (double)NAN);
+        return;
+    }
+    bool keys = kind == DEAD_KEYS;
+    set_column(k, keys ? -(double)INFINITY : 1.0);
+    if (keys)
+        set_column(q, 1.0);
+    else
+        set_token(s, q, 0, -(double)INFINITY);
+    if (suite_coin(s)) set_token(s, v, -1, (double)NAN);
 }
 
 /* ---- attention ---- */
@@ -153,14 +215,11 @@ static void again(suite *s, const void *params_)
         s->arg[LSE].mag[n] = 1.0 + w.spread + log((double)p->keys);
         for (int64_t c = 0; c < p->size; c++) {
             int64_t at = ((b * p->queries + i) * p->heads + h) * p->size + c;
-            for (int64_t j = 0; j < p->keys; j++)
-                plain_term(
-                    &s->arg[O], at,
-                    w.p[j] *
-                        s->arg[V]
-                            .in[((b * p->keys + j) * p->kv_heads + h * p->kv_heads / p->heads) *
-                                    p->size +
-                                c]);
+            for (int64_t j = 0; j < p->keys; j++) {
+                int64_t kj =
+                    ((b * p->keys + j) * p->kv_heads + h * p->kv_heads / p->heads) * p->size;
+                if (w.p[j] != 0.0) plain_term(&s->arg[O], at, w.p[j] * s->arg[V].in[kj + c]);
+            }
             s->arg[O].mag[at] *= 1.0 + (1.0 + w.spread) * s->arg[LSE].eps / eps;
         }
     }
@@ -178,24 +237,39 @@ static void arguments(suite *s, const params *p, eqi_dtype dtype, double spread)
     segment_ids(s, p);
 }
 
+static void attention_spoilt(suite *s)
+{
+    for (int i = 0; i < s->cases; i++) {
+        params p = i % 2 ? tile_params(s, i / 2) : random_params(s);
+        eqi_dtype dtype = i % 2 ? EQI_BF16 : suite_compute_dtype(s);
+        spoilt kind = pick_spoilt(s, &p, false);
+        begin(s, &p, dtype, 1.0, kind);
+        s->aligned = i % 2 || s->aligned;
+        arguments(s, &p, dtype, 1.0);
+        spoil(s, &s->arg[Q], &s->arg[K], &s->arg[V], NULL, kind);
+        suite_run(s, call, again, &p);
+    }
+}
+
 static void attention(suite *s)
 {
     for (int i = 0; i < s->cases * 2; i++) {
         params p = random_params(s);
         eqi_dtype dtype = suite_compute_dtype(s);
         double spread = i % 5 ? 1.0 : i % 2 ? 30.0 : 1000.0;
-        begin(s, &p, dtype, spread);
+        begin(s, &p, dtype, spread, SPOILS);
         arguments(s, &p, dtype, spread);
         suite_run(s, call, again, &p);
     }
     for (int i = 0; i < s->cases; i++) {
         params p = tile_params(s, i);
         double spread = i % 5 ? 1.0 : 30.0;
-        begin(s, &p, EQI_BF16, spread);
+        begin(s, &p, EQI_BF16, spread, SPOILS);
         s->aligned = true;
         arguments(s, &p, EQI_BF16, spread);
         suite_run(s, call, again, &p);
     }
+    attention_spoilt(s);
 }
 
 /* Two keys with scores 0 and ln 3: weights 1/4 and 3/4. The first query sees only the first key. */
@@ -267,6 +341,7 @@ static void again_bwd(suite *s, const void *params_)
         for (int64_t j = 0; j < p->keys; j++) {
             int64_t kj = ((b * p->keys + j) * p->kv_heads + h * p->kv_heads / p->heads) * p->size;
             g[j] = g_mag[j] = 0.0;
+            if (w.p[j] == 0.0) continue;
             for (int64_t c = 0; c < p->size; c++) {
                 g[j] += s->arg[DO].in[qi + c] * s->arg[BV].in[kj + c];
                 g_mag[j] += fabs(s->arg[DO].in[qi + c] * s->arg[BV].in[kj + c]);
@@ -319,8 +394,10 @@ static void forward_of(suite *s, const params *p)
         for (int64_t c = 0; c < p->size; c++) {
             double sum = 0.0;
             for (int64_t j = 0; j < p->keys; j++)
-                sum += w.p[j] *
-                    v[((b * p->keys + j) * p->kv_heads + h * p->kv_heads / p->heads) * p->size + c];
+                if (w.p[j] != 0.0)
+                    sum += w.p[j] *
+                        v[((b * p->keys + j) * p->kv_heads + h * p->kv_heads / p->heads) * p->size +
+                          c];
             arg_set(&s->arg[BO], ((b * p->queries + i) * p->heads + h) * p->size + c, sum);
         }
     }
@@ -341,7 +418,21 @@ static void arguments_bwd(suite *s, const params *p, eqi_dtype dtype, double spr
     heads(s, "v", IN, dtype, p, false, 1.0);
     segment_ids(s, p);
     for (int64_t i = 0; s->bench && i < s->arg[BLSE].count; i++) arg_set(&s->arg[BLSE], i, 8.0);
-    if (!s->bench) forward_of(s, p);
+}
+
+static void attention_bwd_spoilt(suite *s)
+{
+    for (int i = 0; i < s->cases; i++) {
+        params p = i % 2 ? tile_params(s, i / 2) : random_params(s);
+        eqi_dtype dtype = i % 2 ? EQI_BF16 : suite_compute_dtype(s);
+        spoilt kind = pick_spoilt(s, &p, true);
+        begin(s, &p, dtype, 1.0, kind);
+        s->aligned = i % 2 || s->aligned;
+        arguments_bwd(s, &p, dtype, 1.0);
+        spoil(s, &s->arg[BQ], &s->arg[BK], &s->arg[BV], &s->arg[DO], kind);
+        forward_of(s, &p);
+        suite_run(s, call_bwd, again_bwd, &p);
+    }
 }
 
 static void attention_bwd(suite *s)
@@ -350,18 +441,21 @@ static void attention_bwd(suite *s)
         params p = random_params(s);
         eqi_dtype dtype = suite_compute_dtype(s);
         double spread = i % 5 ? 1.0 : 20.0;
-        begin(s, &p, dtype, spread);
+        begin(s, &p, dtype, spread, SPOILS);
         arguments_bwd(s, &p, dtype, spread);
+        forward_of(s, &p);
         suite_run(s, call_bwd, again_bwd, &p);
     }
     for (int i = 0; i < s->cases; i++) {
         params p = tile_params(s, i);
         double spread = i % 5 ? 1.0 : 20.0;
-        begin(s, &p, EQI_BF16, spread);
+        begin(s, &p, EQI_BF16, spread, SPOILS);
         s->aligned = true;
         arguments_bwd(s, &p, EQI_BF16, spread);
+        forward_of(s, &p);
         suite_run(s, call_bwd, again_bwd, &p);
     }
+    attention_bwd_spoilt(s);
 }
 
 static void bench_of(suite *s, bool backward)
@@ -376,7 +470,7 @@ static void bench_of(suite *s, bool backward)
                     .size = 64,
                     .d = {.scale = 0.125f, .causal = true}};
         eqi_dtype dtype = i % 2 ? EQI_BF16 : EQI_F32;
-        begin(s, &p, dtype, 1.0);
+        begin(s, &p, dtype, 1.0, SPOILS);
         if (backward)
             arguments_bwd(s, &p, dtype, 1.0);
         else

@@ -32,11 +32,10 @@ double eqi_ref_softmax_row(double *p, double *slope, const eqi_view *q, const eq
         for (int64_t j = 0; j < keys; j++) p[j] = 0.0;
         return max;
     }
-    for (int64_t j = 0; j < keys; j++) {
-        p[j] = p[j] == -(double)INFINITY ? 0.0 : exp(p[j] - max);
-        sum += p[j];
-    }
-    for (int64_t j = 0; j < keys; j++) p[j] /= sum;
+    for (int64_t j = 0; j < keys; j++)
+        if (p[j] != -(double)INFINITY) sum += exp(p[j] - max);
+    for (int64_t j = 0; j < keys; j++)
+        p[j] = p[j] == -(double)INFINITY ? 0.0 : exp(p[j] - max) / sum;
     return max + log(sum);
 }
 

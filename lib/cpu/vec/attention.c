@@ -107,7 +107,11 @@ static void finish(const eqi_attention_head *h, forward *f, const eqi_attention_
     for (int64_t i = 0; out->lse && i < f->block.count; i++)
         out->lse[f->block.q0 + i] =
             factor[i] == 0.0f ? -INFINITY : f->max[i] * VEC_LN2 + logf(f->sum[i]);
-    if (empty) memset(f->out, 0, (size_t)h->size * TILE_N * sizeof(float));
+    for (int i = 0; i < TILE_N; i += VL) {
+        vm seen = vm_not(v_eq(v_load(factor + i), v_zero()));
+        for (int64_t c = 0; c < h->size; c++)
+            v_store(f->out + c * TILE_N + i, v_only(seen, v_load(f->out + c * TILE_N + i)));
+    }
     att_store_turned(&out->o, f->block.q0, f->block.count, h->size, f->out, factor);
 }
 
@@ -136,9 +140,8 @@ void VEC(attention)(const eqi_attention_head *h, const eqi_attention_keys *keys,
             factor = 1.0f;
         }
         if (softmax(h, f, n, factor, fresh) && !fresh) rescale(h, f);
-        VEC(tile)
-        (f->out, h->elem, (const char *)keys->v + (size_t)(k0 * outer) * size, EQI_ATT_K, f->p,
-         h->size, att_depth(h->elem, n), !fresh);
+        att_gather(f->out, h->elem, (const char *)keys->v + (size_t)(k0 * outer) * size, EQI_ATT_K,
+                   f->p, h->size, att_depth(h->elem, n), !fresh, EQI_WEIGHTS_B, hide);
         fresh = false;
     }
     VEC(tile_end)(h->elem);

@@ -117,6 +117,7 @@ static inline __attribute__((always_inline)) void scores_as(const eqi_attention_
     for (int i = 0; i < TILE_N; i += VL) {
         const vf lse = v_load(b->lse + b->block->q0 + i),
                  delta = v_load(b->delta + b->block->q0 + i);
+        const vm alive = vm_not(v_eq(lse, v_set1(-INFINITY)));
         for (int64_t j = 0; j < n; j += 2) {
             vf ds[2] = {v_zero(), v_zero()};
 #pragma GCC unroll 2
@@ -126,7 +127,8 @@ static inline __attribute__((always_inline)) void scores_as(const eqi_attention_
                 vf s = v_load(b->score + at);
                 if (capped) s = v_tanh(v_mul(s, in));
                 vf p = v_exp2(v_fma(s, factor, lse));
-                vm sees = hide ? att_sees(h, b->block, i, k0 + j + e) : v_eq(one, one);
+                vm sees = v_eq(one, one);
+                if (hide) sees = vm_and(att_sees(h, b->block, i, k0 + j + e), alive);
                 if (hide) p = v_only(sees, p);
                 vf d = v_mul(p, v_sub(v_load(b->dp + at), delta));
                 if (capped) d = v_mul(d, v_sub(one, v_mul(s, s)));
@@ -164,6 +166,15 @@ static void store_keys(const eqi_attention_head *h, const eqi_attention_rows *to
         }
 }
 
+/* Is a query of the block padding, or has it seen nothing? */
+static bool has_dead(const backward *b)
+{
+    unsigned dead = 0;
+    for (int i = 0; i < TILE_N; i += VL)
+        dead |= vm_bits(v_eq(v_load(b->lse + b->block->q0 + i), v_set1(-INFINITY)));
+    return dead != 0;
+}
+
 static void block_of_queries(const eqi_attention_head *h, const backward *b, int64_t k0, int64_t n,
                              bool first)
 {
@@ -175,16 +186,18 @@ static void block_of_queries(const eqi_attention_head *h, const backward *b, int
     (b->score, h->elem, b->k, inner, b->q_along + (size_t)(q0 * inner) * size, n, depth, false);
     VEC(tile)
     (b->dp, h->elem, b->v, inner, b->do_along + (size_t)(q0 * inner) * size, n, depth, false);
-    scores(h, b, k0, n, !att_all(h, q0, b->block->count, k0, n));
+    const bool hide = !att_all(h, q0, b->block->count, k0, n) || has_dead(b);
+    scores(h, b, k0, n, hide);
     for (int64_t s = 0; s < strips(h); s++) {
         size_t at = (size_t)(q0 * wide + s * TILE_N * EQI_ATT_Q) * size,
                to = (size_t)(s * EQI_ATT_K * TILE_N);
-        VEC(tile)(b->dv + to, h->elem, b->p, TILE_N, b->do_across + at, n, EQI_ATT_Q, !first);
-        VEC(tile)(b->dk + to, h->elem, b->ds, TILE_N, b->q_across + at, n, EQI_ATT_Q, !first);
+        att_gather(b->dv + to, h->elem, b->p, TILE_N, b->do_across + at, n, EQI_ATT_Q, !first,
+                   EQI_WEIGHTS_A, hide);
+        att_gather(b->dk + to, h->elem, b->ds, TILE_N, b->q_across + at, n, EQI_ATT_Q, !first,
+                   EQI_WEIGHTS_A, hide);
     }
-    VEC(tile)
-    (b->dq + q0 * outer, h->elem, b->k_turned, EQI_ATT_K, b->ds_pairs, h->size,
-     att_depth(h->elem, n), true);
+    att_gather(b->dq + q0 * outer, h->elem, b->k_turned, EQI_ATT_K, b->ds_pairs, h->size,
+               att_depth(h->elem, n), true, EQI_WEIGHTS_B, hide);
 }
 
 void VEC(attention_bwd)(const eqi_attention_head *h, const eqi_attention_grad *g, void *scratch)

@@ -155,6 +155,33 @@ void VEC(tile)(float *c, eqi_elem elem, const void *a, int64_t lda, const void *
     strip(c, TILE_N, elem, a, lda, b, m, k, acc);
 }
 
+static float value_of(eqi_elem elem, const void *x, int64_t i)
+{
+    return elem == EQI_ELEM_BF16 ? eqi_bf16_to_f32(((const uint16_t *)x)[i])
+                                 : ((const float *)x)[i];
+}
+
+void VEC(tile_weighted)(float *c, eqi_elem elem, const void *a, int64_t lda, const void *b,
+                        int64_t m, int64_t k, bool acc, eqi_weights weights)
+{
+    if (!acc) memset(c, 0, (size_t)(m * TILE_N) * sizeof *c);
+    for (int64_t j = 0; j < k; j++) {
+        float row[TILE_N];
+        for (int64_t i = 0; i < TILE_N; i++)
+            row[i] = value_of(elem, b,
+                              elem == EQI_ELEM_BF16 ? j / 2 * 2 * TILE_N + 2 * i + j % 2
+                                                    : j * TILE_N + i);
+        for (int64_t r = 0; r < m; r++) {
+            const vf x = v_set1(value_of(elem, a, r * lda + j));
+            for (float *to = c + r * TILE_N, *y = row; y < row + TILE_N; to += VL, y += VL) {
+                vf other = v_load(y), weight = weights == EQI_WEIGHTS_A ? x : other;
+                vm counts = vm_not(v_eq(weight, v_zero()));
+                v_store(to, v_add(v_load(to), v_only(counts, v_mul(x, other))));
+            }
+        }
+    }
+}
+
 void VEC(product)(float *c, eqi_elem elem, const void *a, const void *b, const int64_t mnk[3],
                   bool acc)
 {

@@ -20,4 +20,10 @@ void VEC(tile_end)(eqi_elem elem);
 void VEC(tile)(float *c, eqi_elem elem, const void *a, int64_t lda, const void *b, int64_t m,
                int64_t k, bool acc);
 
+/* The same where one operand holds weights, and a weight of 0 adds nothing whatever it meets. Slow.
+ */
+typedef enum eqi_weights { EQI_WEIGHTS_A, EQI_WEIGHTS_B } eqi_weights;
+void VEC(tile_weighted)(float *c, eqi_elem elem, const void *a, int64_t lda, const void *b,
+                        int64_t m, int64_t k, bool acc, eqi_weights weights);
+
 #endif

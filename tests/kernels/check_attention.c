@@ -91,6 +91,12 @@ static double product_eps(eqi_dtype dtype)
     return dtype == EQI_F64 ? 0x1p-40 : dtype == EQI_BF16 ? 0x1p-8 : 0x1p-21;
 }
 
+/* Where key j's values for query head h begin. */
+static int64_t key_at(const params *p, int64_t b, int64_t j, int64_t h)
+{
+    return ((b * p->keys + j) * p->kv_heads + h * p->kv_heads / p->heads) * p->size;
+}
+
 /* One row of scores, made by masking a full row. */
 typedef struct row {
     double *p, *slope;  /* probability, 0 for a key that is hidden; d score / d (q.k) */
@@ -105,8 +111,7 @@ static void fill_row(row *out, const double *q, const double *k, const double *s
     out->spread = 0.0;
     for (int64_t j = 0; j < p->keys; j++) {
         const double *x = q + ((b * p->queries + i) * p->heads + h) * p->size;
-        const double *y =
-            k + ((b * p->keys + j) * p->kv_heads + h * p->kv_heads / p->heads) * p->size;
+        const double *y = k + key_at(p, b, j, h);
         double score = 0.0, terms = 0.0, cap = (double)p->d.softcap;
         for (int64_t c = 0; c < p->size; c++) score += x[c] * y[c] * (double)p->d.scale;
         for (int64_t c = 0; c < p->size; c++) terms += fabs(x[c] * y[c] * (double)p->d.scale);
@@ -216,8 +221,7 @@ static void again(suite *s, const void *params_)
         for (int64_t c = 0; c < p->size; c++) {
             int64_t at = ((b * p->queries + i) * p->heads + h) * p->size + c;
             for (int64_t j = 0; j < p->keys; j++) {
-                int64_t kj =
-                    ((b * p->keys + j) * p->kv_heads + h * p->kv_heads / p->heads) * p->size;
+                int64_t kj = key_at(p, b, j, h);
                 if (w.p[j] != 0.0) plain_term(&s->arg[O], at, w.p[j] * s->arg[V].in[kj + c]);
             }
             s->arg[O].mag[at] *= 1.0 + (1.0 + w.spread) * s->arg[LSE].eps / eps;
@@ -319,15 +323,61 @@ static eqat_status call_bwd(const eqi_backend *b, eqi_ctx *ctx, const eqi_view *
                             v[BSEGMENTS], &((const params *)p)->d);
 }
 
+/* What again_bwd keeps of a row: g = v.do and the sum of its |terms| for each key, the means of
+ * both by p; how much the error of a probability exceeds that of a product. */
+typedef struct row_bwd {
+    row w;
+    double *g, *g_mag, mean, mean_mag, grow;
+} row_bwd;
+
+static void add_dv(suite *s, row_bwd *r, const params *p, int64_t b, int64_t h, int64_t qi)
+{
+    const double *d_o = s->arg[DO].in + qi;
+    r->mean = r->mean_mag = 0.0;
+    for (int64_t j = 0; j < p->keys; j++) {
+        int64_t kj = key_at(p, b, j, h);
+        r->g[j] = r->g_mag[j] = 0.0;
+        if (r->w.p[j] == 0.0) continue;
+        for (int64_t c = 0; c < p->size; c++) {
+            r->g[j] += d_o[c] * s->arg[BV].in[kj + c];
+            r->g_mag[j] += fabs(d_o[c] * s->arg[BV].in[kj + c]);
+            s->arg[DV].again[kj + c] += r->w.p[j] * d_o[c];
+            s->arg[DV].mag[kj + c] += fabs(r->w.p[j] * d_o[c]) * r->grow;
+        }
+        r->mean += r->w.p[j] * r->g[j];
+        r->mean_mag += r->w.p[j] * r->g_mag[j];
+    }
+}
+
 /* d score_j = p_j (g_j - sum p g); both parts count into the scale of its error. */
+static void add_dq_dk(suite *s, const row_bwd *r, const params *p, int64_t b, int64_t h, int64_t qi,
+                      double slope_error)
+{
+    for (int64_t j = 0; j < p->keys; j++) {
+        if (r->w.p[j] == 0.0) continue;
+        int64_t kj = key_at(p, b, j, h);
+        double d = r->w.p[j] * (r->g[j] - r->mean) * r->w.slope[j];
+        /* The slope of a saturated softcap is a difference of numbers near 1. */
+        double d_mag = r->w.p[j] * (r->g_mag[j] + r->mean_mag) *
+            (r->w.slope[j] * r->grow + (double)p->d.scale * slope_error);
+        for (int64_t c = 0; c < p->size; c++) {
+            s->arg[DQ].again[qi + c] += d * s->arg[BK].in[kj + c];
+            s->arg[DQ].mag[qi + c] += d_mag * fabs(s->arg[BK].in[kj + c]);
+            s->arg[DK].again[kj + c] += d * s->arg[BQ].in[qi + c];
+            s->arg[DK].mag[kj + c] += d_mag * fabs(s->arg[BQ].in[qi + c]);
+        }
+    }
+}
+
 static void again_bwd(suite *s, const void *params_)
 {
     const params *p = params_;
     double *scratch = malloc((size_t)(4 * p->keys) * sizeof *scratch),
            eps = product_eps(s->arg[BQ].v.dtype);
     double base = s->arg[DQ].v.dtype == EQI_F64 ? 0x1p-40 : 0x1p-21;
-    row w = {.p = scratch, .slope = scratch + p->keys};
-    double *g = scratch + 2 * p->keys, *g_mag = scratch + 3 * p->keys;
+    row_bwd r = {.w = {.p = scratch, .slope = scratch + p->keys},
+                 .g = scratch + 2 * p->keys,
+                 .g_mag = scratch + 3 * p->keys};
     for (int i = DQ; i <= DV; i++) {
         plain_start(&s->arg[i]);
         s->arg[i].eps = eps;
@@ -335,36 +385,10 @@ static void again_bwd(suite *s, const void *params_)
     for (int64_t n = 0; n < p->batch * p->heads * p->queries; n++) {
         int64_t b = n / p->queries / p->heads, h = n / p->queries % p->heads, i = n % p->queries;
         int64_t qi = ((b * p->queries + i) * p->heads + h) * p->size;
-        double mean = 0.0, mean_mag = 0.0;
-        fill_row(&w, s->arg[BQ].in, s->arg[BK].in, s->arg[BSEGMENTS].in, p, b, h, i);
-        double grow = 1.0 + (1.0 + w.spread) * base / eps;
-        for (int64_t j = 0; j < p->keys; j++) {
-            int64_t kj = ((b * p->keys + j) * p->kv_heads + h * p->kv_heads / p->heads) * p->size;
-            g[j] = g_mag[j] = 0.0;
-            if (w.p[j] == 0.0) continue;
-            for (int64_t c = 0; c < p->size; c++) {
-                g[j] += s->arg[DO].in[qi + c] * s->arg[BV].in[kj + c];
-                g_mag[j] += fabs(s->arg[DO].in[qi + c] * s->arg[BV].in[kj + c]);
-                s->arg[DV].again[kj + c] += w.p[j] * s->arg[DO].in[qi + c];
-                s->arg[DV].mag[kj + c] += fabs(w.p[j] * s->arg[DO].in[qi + c]) * grow;
-            }
-            mean += w.p[j] * g[j];
-            mean_mag += w.p[j] * g_mag[j];
-        }
-        for (int64_t j = 0; j < p->keys; j++) {
-            int64_t kj = ((b * p->keys + j) * p->kv_heads + h * p->kv_heads / p->heads) * p->size;
-            double d = w.p[j] * (g[j] - mean) * w.slope[j];
-            /* The slope of a saturated softcap is a difference of numbers near 1. */
-            double d_mag = w.p[j] * (g_mag[j] + mean_mag) *
-                (w.slope[j] * grow + (double)p->d.scale * base / eps);
-            if (w.p[j] == 0.0) continue;
-            for (int64_t c = 0; c < p->size; c++) {
-                s->arg[DQ].again[qi + c] += d * s->arg[BK].in[kj + c];
-                s->arg[DQ].mag[qi + c] += d_mag * fabs(s->arg[BK].in[kj + c]);
-                s->arg[DK].again[kj + c] += d * s->arg[BQ].in[qi + c];
-                s->arg[DK].mag[kj + c] += d_mag * fabs(s->arg[BQ].in[qi + c]);
-            }
-        }
+        fill_row(&r.w, s->arg[BQ].in, s->arg[BK].in, s->arg[BSEGMENTS].in, p, b, h, i);
+        r.grow = 1.0 + (1.0 + r.w.spread) * base / eps;
+        add_dv(s, &r, p, b, h, qi);
+        add_dq_dk(s, &r, p, b, h, qi, base / eps);
     }
     free(scratch);
 }
@@ -394,10 +418,7 @@ static void forward_of(suite *s, const params *p)
         for (int64_t c = 0; c < p->size; c++) {
             double sum = 0.0;
             for (int64_t j = 0; j < p->keys; j++)
-                if (w.p[j] != 0.0)
-                    sum += w.p[j] *
-                        v[((b * p->keys + j) * p->kv_heads + h * p->kv_heads / p->heads) * p->size +
-                          c];
+                if (w.p[j] != 0.0) sum += w.p[j] * v[key_at(p, b, j, h) + c];
             arg_set(&s->arg[BO], ((b * p->queries + i) * p->heads + h) * p->size + c, sum);
         }
     }

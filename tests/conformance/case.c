@@ -37,8 +37,9 @@ void suite_begin(suite *s, const char *format, ...)
 /* Strides of a layout; returns the number of elements that the view spans. */
 static int64_t lay_out(suite *s, eqi_view *v, arg_layout layout)
 {
-    static const int64_t odd[] = {0, 0, 1, 3, 8, 29}, whole[] = {0, 0, 8, 8, 40, 4};
-    const int64_t *pads = s->aligned ? whole : odd;
+    static const int64_t odd[] = {0, 0, 1, 3, 8, 29}, half[] = {0, 0, 8, 8, 40, 4},
+                         whole[] = {0, 0, 8, 8, 40, 16};
+    const int64_t *pads = !s->aligned ? odd : s->run / 4 % 4 == 3 ? half : whole;
     int order[EQI_MAX_DIMS];
     for (int d = 0; d < v->ndim; d++) order[d] = v->ndim - 1 - d; /* innermost first */
     if (layout == STRIDED)

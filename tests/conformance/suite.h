@@ -105,7 +105,7 @@ void suite_run(suite *s, suite_call call, suite_again again, const void *params)
 void suite_fail(suite *s, const char *format, ...) EQI_PRINTF(2, 3);
 
 /* Half of the cases, by their number, are for kernels that move 16 bytes at a time: rows begin at
- * multiples of that (or 8 bytes off), and most widths are multiples of 8. */
+ * multiples of that (in every fourth four some 8 bytes off), and most widths are multiples of 8. */
 static inline bool suite_is_aligned(const suite *s) { return s->run / 2 % 2; }
 
 /* ---- values ---- */

@@ -155,12 +155,20 @@ static void segment_ids(suite *s, const params *p)
     for (int64_t i = 0; i < a->count; i++) arg_set(a, i, (double)(suite_pick(s, 0, 6) ? id : ++id));
 }
 
-static spoilt pick_spoilt(suite *s, params *p, bool backward)
+/* Case i, on tiles every second time: those in which something is hidden for NaN, and for infinite
+ * scores those in which nothing is, because it is not what is hidden that has to be left out. */
+static params spoilt_params(suite *s, int i, spoilt *kind, bool backward)
 {
-    spoilt kind = (spoilt)suite_pick(s, 0, SPOILS - 1);
-    if (kind == IN_GRAD && !backward) kind = IN_VALUE;
-    if (kind >= DEAD_QUERY) p->d.softcap = 0.0f;
-    return kind;
+    params p = i % 2 ? tile_params(s, i / 2 * 3) : random_params(s);
+    *kind = (spoilt)(i / 2 % SPOILS);
+    if (*kind == IN_GRAD && !backward) *kind = IN_VALUE;
+    if (*kind < DEAD_QUERY) return p;
+    p.d.softcap = 0.0f;
+    if (i % 2) {
+        p.d.causal = p.segments = false;
+        p.d.window = 0;
+    }
+    return p;
 }
 
 /* Column 0 of every row. */
@@ -243,10 +251,10 @@ static void arguments(suite *s, const params *p, eqi_dtype dtype, double spread)
 
 static void attention_spoilt(suite *s)
 {
-    for (int i = 0; i < s->cases; i++) {
-        params p = i % 2 ? tile_params(s, i / 2) : random_params(s);
+    for (int i = 0; i < s->cases * 2; i++) {
+        spoilt kind;
+        params p = spoilt_params(s, i, &kind, false);
         eqi_dtype dtype = i % 2 ? EQI_BF16 : suite_compute_dtype(s);
-        spoilt kind = pick_spoilt(s, &p, false);
         begin(s, &p, dtype, 1.0, kind);
         s->aligned = i % 2 || s->aligned;
         arguments(s, &p, dtype, 1.0);
@@ -443,10 +451,10 @@ static void arguments_bwd(suite *s, const params *p, eqi_dtype dtype, double spr
 
 static void attention_bwd_spoilt(suite *s)
 {
-    for (int i = 0; i < s->cases; i++) {
-        params p = i % 2 ? tile_params(s, i / 2) : random_params(s);
+    for (int i = 0; i < s->cases * 2; i++) {
+        spoilt kind;
+        params p = spoilt_params(s, i, &kind, true);
         eqi_dtype dtype = i % 2 ? EQI_BF16 : suite_compute_dtype(s);
-        spoilt kind = pick_spoilt(s, &p, true);
         begin(s, &p, dtype, 1.0, kind);
         s->aligned = i % 2 || s->aligned;
         arguments_bwd(s, &p, dtype, 1.0);

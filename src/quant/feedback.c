@@ -9,6 +9,7 @@
 
 #define BLOCK EQI_FACTOR_BLOCK
 #define ROWS 16 /* of a task */
+#define SHRINKAGE 0.4
 #define DAMPING 0.01
 #define PIECE 48 /* rows of moments on the host at a time */
 
@@ -73,7 +74,7 @@ static eqat_status damped(const eqi_tensor *moments, const int64_t *order, doubl
         for (int64_t r = 0; r < n && st == EQAT_OK; r++) {
             const int64_t i = place[first + r];
             for (int64_t j = 0; j < k; j++) put[j] = from[r * k + order[j]];
-            put[i] = (float)((double)put[i] + DAMPING * mean);
+            put[i] = (float)((double)put[i] * (1.0 + SHRINKAGE) + DAMPING * mean);
             st = eqi_tensor_upload_part(to, (size_t)i * row, put, row);
         }
     }

@@ -126,7 +126,7 @@ static void by_hand(problem *p)
     double moment[K], mean = 0;
     memcpy(h, p->h, sizeof h);
     for (int i = 0; i < K; i++) mean += (moment[i] = h[i * K + i]) / K;
-    for (int i = 0; i < K; i++) h[i * K + i] += 0.01 * mean;
+    for (int i = 0; i < K; i++) h[i * K + i] += 0.4 * moment[i] + 0.01 * mean;
     invert(h);
     for (int step = 0; step < K; step++) {
         int j = -1;

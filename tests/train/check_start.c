@@ -225,7 +225,7 @@ START_TEST(masters_start_from_error_feedback)
           *found = read_floats(eqat_block_ap_parameter(job, "self_attn.q_proj.weight"), &n);
     moments_by_hand(&b, job, sum);
     for (int i = 0; i < HIDDEN; i++) mean += (moment[i] = sum[i][i]) / HIDDEN;
-    for (int i = 0; i < HIDDEN; i++) sum[i][i] += 0.01 * mean;
+    for (int i = 0; i < HIDDEN; i++) sum[i][i] += 0.4 * moment[i] + 0.01 * mean;
     invert(sum, inverse);
     int same = 0, moved = 0, rows = (int)(n / HIDDEN);
     for (int r = 0; r < rows; r++) {

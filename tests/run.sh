@@ -49,7 +49,8 @@ suite() { # NAME MESON_TEST_OPTIONS -- MESON_SETUP_OPTIONS
 
 # Debug information tells the ABI suite the types behind the symbols. Of what nvcc knows the oldest
 # generation, the first with mma.sync for BF16, and two newer ones: all six take half as long again.
-gpu_archs=$(nvcc --list-gpu-code 2>/dev/null | sed -nE 's/^sm_(75|80|90|120)$/\1/p' | paste -sd, || true)
+gpu_archs=$(nvcc --list-gpu-code 2>/dev/null |
+    sed -nE 's/^sm_(75|80|90|120)$/\1/p' | paste -sd, || true)
 suite release "--no-suite interop" -- --buildtype=release -Ddebug=true "-Dgpu_archs=$gpu_archs"
 ASAN_OPTIONS=detect_leaks=1:abort_on_error=0 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 \
     suite sanitize "--timeout-multiplier 6 --no-suite release-only --no-suite interop" -- \

@@ -128,7 +128,7 @@ def table():
 
 
 # hidden, mlp, layers, heads, heads of keys, vocabulary, tokens of a sample, samples of a batch
-SHAPES = [(256, 1024, 2, 4, 2, 512, 128, 2), (384, 1152, 3, 6, 6, 1024, 320, 1)]
+SHAPES = [(256, 768, 2, 4, 2, 512, 64, 2), (384, 1152, 3, 6, 6, 1024, 160, 1)]
 WITHIN = 0.01  # of what is no constant
 
 

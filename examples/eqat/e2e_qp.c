@@ -8,10 +8,7 @@ int command_e2e_qp(int argc, char **argv)
     job_init(&j, argc, argv);
     j.method = EFFICIENTQAT;
     const flag_own own[] = {
-        {.name = "out",
-         .value = "DIR",
-         .help = "where the trained model goes: a new or empty folder, or a new file",
-         .text = &j.out.path},
+        OUT_FLAG(&j.out, "trained"),
         FORCE_FLAG(&j.out),
         {.name = "data",
          .value = "FILE",

@@ -26,7 +26,7 @@ static bool keep_blocks(job *j, const eqat_progress *p, bool ends_epoch)
     return tool_interrupted();
 }
 
-/* Of a job that was just created; true when it goes on. */
+/* Into a job that was just created, where there is a checkpoint of it. */
 static eqat_status load_blocks(job *j)
 {
     char *path = checkpoint_state(&j->kept, "block-ap");

@@ -11,7 +11,13 @@ typedef struct output {
     bool staged;       /* output_save_stage has left the result of the first phase */
 } output;
 
-/* The flag that sets `force`. */
+/* The flags that set `path` and `force`. */
+#define OUT_FLAG(out, model)                                                            \
+    {                                                                                   \
+        .name = "out", .value = "DIR",                                                  \
+        .help = "where the " model " model goes: a new or empty folder, or a new file", \
+        .text = &(out)->path                                                            \
+    }
 #define FORCE_FLAG(out)                                                              \
     {                                                                                \
         .name = "force", .help = "replace a model there, once the new one is whole", \

@@ -9,10 +9,7 @@ int command_quantize(int argc, char **argv)
     job j;
     job_init(&j, argc, argv);
     const flag_own own[] = {
-        {.name = "out",
-         .value = "DIR",
-         .help = "where the quantized model goes: a new or empty folder, or a new file",
-         .text = &j.out.path},
+        OUT_FLAG(&j.out, "quantized"),
         FORCE_FLAG(&j.out),
         {.name = "calib",
          .value = "FILE",

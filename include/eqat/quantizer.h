@@ -23,7 +23,8 @@ typedef enum eqat_init {
                              rounding to nearest */
     EQAT_INIT_GPTQ = 3    /**< the same, and Block-AP's weights start from GPTQ's error feedback:
                              each one's rounding error is made up for by the weights that follow.
-                             Without epochs that is GPTQ, damped as docs/numerics.md says */
+                             Without epochs that is GPTQ, with 40% of each input's square, and 1%
+                             of their mean, added to the diagonal of X^T X */
 } eqat_init;
 
 /** A fixed zero point costs nothing in storage or speed and makes the code symmetric, which more

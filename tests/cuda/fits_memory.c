@@ -31,17 +31,12 @@ static eqat_context *limited_context(void)
 
 static eqat_data *data_of(eqat_context *ctx)
 {
-    eqat_data_options o;
+    const eqat_data_options o = consecutive(BATCHES * of_batch, 0, of_sample);
     eqat_data *data;
     size_t n = (size_t)(BATCHES * of_batch * of_sample);
     int32_t *ids = malloc(n * sizeof *ids);
     ck_assert_ptr_nonnull(ids);
     for (size_t i = 0; i < n; i++) ids[i] = (int32_t)(i * 7 % (size_t)shape.vocab);
-    eqat_data_options_init(&o, sizeof o);
-    o.train_size = BATCHES * of_batch;
-    o.val_size = 0;
-    o.seq_len = of_sample;
-    o.sampling = EQAT_SAMPLING_CONSECUTIVE;
     OK(ctx, eqat_data_from_tokens(ctx, &data, ids, n, shape.vocab, &o));
     free(ids);
     return data;

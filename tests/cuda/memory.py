@@ -9,33 +9,16 @@ once, for models of the Llama family with w2g64, bf16, recipe paper.
 import re
 import subprocess
 import sys
-from collections import namedtuple
 
-# R: tokens of a batch of Block-AP or a micro-batch of E2E-QP. `tied`: the head is the embedding.
-MODEL = namedtuple("MODEL", "hidden mlp layers heads kv_width vocab tied")
-MODELS = {
-    "7B": MODEL(4096, 11008, 32, 32, 4096, 32000, False),
-    "70B": MODEL(8192, 28672, 80, 64, 1024, 32000, False),
-}
-ROWS = 4096
+from shapes import BF16, F16, F32, MODEL, MODELS, ROWS, U8, linears, weights
+
 BITS, GROUP = 2, 64
-F32, BF16, F16, U8 = 4, 2, 2, 1
 MIB = 1 << 20
 WORKSPACE, CHUNK, LOGITS = 32 * MIB, 64 * MIB, 256 * MIB  # of cuda/: matmul.cpp, operand.h, ...
 
 # What the paper says it took, and what is aimed at; GB.
 PAPER = {"7B": {"Block-AP": 8.5, "E2E-QP": 5.6}, "70B": {"Block-AP": 29.9, "E2E-QP": 34.2}}
 GOAL = {"7B": {"Block-AP": 4.5, "E2E-QP": 4.9}, "70B": {"Block-AP": 15, "E2E-QP": 32}}
-
-
-def linears(m):
-    """[outputs, inputs] of a block's."""
-    h, kv = m.hidden, m.kv_width
-    return [(h, h), (kv, h), (kv, h), (h, h), (m.mlp, h), (m.mlp, h), (h, m.mlp)]
-
-
-def weights(m):
-    return sum(n * k for n, k in linears(m))
 
 
 def rows_of(rows, each, limit):

@@ -8,25 +8,16 @@ as docs/cuda.md lists them. Nothing is measured: shares of the device's limits a
 import sys
 from collections import namedtuple
 
+from shapes import BF16, F32, MODELS, ROWS, weights
+
 GPU = namedtuple("GPU", "name flops bytes products attention")
-MODEL = namedtuple("MODEL", "name hidden mlp layers kv_width vocab")
 
 # The shares of its operations that products of cuBLASLt and attention on mma.sync reach: its shared
 # memory feeds two mma an access, and a Hopper has faster instructions than mma.sync.
 GPUS = [GPU("A100-80GB", 312e12, 2.0e12, 0.75, 0.40), GPU("H100", 989e12, 3.35e12, 0.66, 0.25)]
-MODELS = [
-    MODEL("7B", 4096, 11008, 32, 4096, 32000),
-    MODEL("70B", 8192, 28672, 80, 1024, 32000),
-]
 MEMORY, LAUNCH = 0.85, 2.5e-6  # the share of its bandwidth, seconds
 SAMPLES = 4096  # of the paper, in both phases
 BLOCK_AP_TIME, E2E_TIME = 2048, 4096  # tokens of a sample
-ROWS = 4096  # tokens of a step of Block-AP and of a micro-batch of E2E-QP
-BF16, F32 = 2, 4
-
-
-def weights(m):
-    return 2 * m.hidden**2 + 2 * m.hidden * m.kv_width + 3 * m.hidden * m.mlp
 
 
 def activations(m, backward):
@@ -82,10 +73,10 @@ def e2e_hours(gpu, m):
 
 def main():
     lines = ["| | " + " | ".join(g.name for g in GPUS) + " |", "|---" * (1 + len(GPUS)) + "|"]
-    for m in MODELS:
+    for name, m in MODELS.items():
         for phase, hours in ("Block-AP", block_ap_hours), ("E2E-QP", e2e_hours):
             figures = " | ".join(f"{hours(g, m):.2f} h" for g in GPUS)
-            lines.append(f"| {m.name} {phase} | {figures} |")
+            lines.append(f"| {name} {phase} | {figures} |")
     print("\n".join(lines))
 
 

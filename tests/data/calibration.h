@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "each_test.h"
-#include "eqat/eqat.h"
+#include "public.h"
 
 static char logged[1024]; /* the last warning */
 
@@ -28,12 +28,9 @@ static inline void listen(void)
 
 static inline eqat_data_options options(int64_t train, int64_t val, int64_t time, int32_t sampling)
 {
-    eqat_data_options o;
-    eqat_data_options_init(&o, sizeof o);
-    o.train_size = train;
-    o.val_size = val;
-    o.seq_len = time;
+    eqat_data_options o = consecutive(train, val, time);
     o.sampling = sampling;
+    o.shuffle = true;
     return o;
 }
 

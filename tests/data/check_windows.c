@@ -43,8 +43,8 @@ END_TEST
 
 START_TEST(random_windows)
 {
-    enum { TOKENS = 4001, TIME = 16, TRAIN = 300, VAL = 5 };
-    eqat_data_options o = options(TRAIN, VAL, TIME, EQAT_SAMPLING_RANDOM);
+    enum { TOKENS = 4001, WINDOW = 16, TRAIN = 300, VAL = 5 };
+    eqat_data_options o = options(TRAIN, VAL, WINDOW, EQAT_SAMPLING_RANDOM);
     eqat_data *d = ascending(ctx, TOKENS, &o), *same = ascending(ctx, TOKENS, &o);
     eqat_context *other_ctx = open_ctx("cpu");
     other_ctx->seed = 2;
@@ -58,24 +58,25 @@ START_TEST(random_windows)
         first = start < first ? start : first;
     }
     ck_assert_int_gt(differ, TRAIN / 2);
-    ck_assert_int_le(last + TIME, TOKENS - VAL * TIME); /* training ends before validation begins */
+    ck_assert_int_le(last + WINDOW,
+                     TOKENS - VAL * WINDOW); /* training ends before validation begins */
     ck_assert_int_gt(last, TOKENS / 2);
     ck_assert_int_lt(first, TOKENS / 10);
     for (int64_t i = 0; i < VAL; i++)
-        ck_assert_int_eq(first_id(ctx, d, true, i), TOKENS - VAL * TIME + TIME * i);
+        ck_assert_int_eq(first_id(ctx, d, true, i), TOKENS - VAL * WINDOW + WINDOW * i);
     eqat_data_free(d);
     eqat_data_free(same);
     eqat_data_free(other);
     eqat_context_free(other_ctx);
     /* the last place is within reach: two starts, both drawn */
-    o = options(40, 0, TIME, EQAT_SAMPLING_RANDOM);
-    d = ascending(ctx, TIME + 1, &o);
+    o = options(40, 0, WINDOW, EQAT_SAMPLING_RANDOM);
+    d = ascending(ctx, WINDOW + 1, &o);
     bool seen[2] = {false, false};
     for (int64_t i = 0; i < 40; i++) seen[first_id(ctx, d, false, i)] = true;
     ck_assert(seen[0] && seen[1]);
     eqat_data_free(d);
     /* validation takes a tenth at most */
-    o = options(10, 64, TIME, EQAT_SAMPLING_RANDOM);
+    o = options(10, 64, WINDOW, EQAT_SAMPLING_RANDOM);
     d = ascending(ctx, 1000, &o);
     ck_assert_int_eq(eqat_data_val_size(d), 6);
     ck_assert_ptr_nonnull(strstr(logged, "found 6 validation windows of 16 tokens, expected 64"));

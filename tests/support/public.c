@@ -273,14 +273,21 @@ eqat_status add_rule(eqat_quantizer *quantizer, const char *pattern, int bits, i
     return eqat_quantizer_add_rule(quantizer, pattern, bits ? &o : NULL);
 }
 
-eqat_data *make_data(eqat_context *ctx, int64_t train, int64_t val, bool shuffle)
+eqat_data_options consecutive(int64_t train, int64_t val, int64_t time)
 {
     eqat_data_options o;
     eqat_data_options_init(&o, sizeof o);
     o.train_size = train;
     o.val_size = val;
-    o.seq_len = TIME;
+    o.seq_len = time;
     o.sampling = EQAT_SAMPLING_CONSECUTIVE;
+    o.shuffle = false;
+    return o;
+}
+
+eqat_data *make_data(eqat_context *ctx, int64_t train, int64_t val, bool shuffle)
+{
+    eqat_data_options o = consecutive(train, val, TIME);
     o.shuffle = shuffle;
     size_t n = (size_t)((train + val) * TIME);
     int32_t *ids = malloc(n * sizeof *ids);

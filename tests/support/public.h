@@ -55,6 +55,8 @@ enum { VOCAB = 96, HIDDEN = 64, BLOCKS = 3, TIME = 24 };
 extern const llama_shape small_shape;
 /* scratch("model") of the small shape; a fixture of Check. */
 void write_small_model(void);
+/* Windows one after another, in that order. */
+eqat_data_options consecutive(int64_t train, int64_t val, int64_t time);
 /* TIME tokens a sample of a noisy cycle, so that there is something to learn. */
 eqat_data *make_data(eqat_context *ctx, int64_t train, int64_t val, bool shuffle);
 /* The ids of a sample. */

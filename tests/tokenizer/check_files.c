@@ -311,12 +311,22 @@ START_TEST(folder_is_copied)
         "{\"bos_token\": {\"content\": \"<s>\"}, \"eos_token\": \"a\", \"unk_token\": \"a\"}");
     write_text(scratch("chat_template.jinja"), "{{ x }}");
     write_text(scratch("config.json"), "{}");
+    write_text(scratch("added_tokens.json"), "{}");
+    write_text(scratch("vocab.json"), "{\"a\": 0}");
+    write_text(scratch("merges.txt"), "a b\n");
+    write_text(scratch("tokenizer.model"), "m");
     eqat_tokenizer *t = open_tokenizer(dir);
     ck_assert_int_eq(eqat_tokenizer_bos(t), 2);
     ck_assert_int_eq(eqat_tokenizer_eos(t), 1); /* tokenizer_config.json first */
     ck_assert_int_eq(eqat_tokenizer_unk(t), 0);
-    static const char *const names[] = {"tokenizer.json", "tokenizer_config.json",
-                                        "special_tokens_map.json", "chat_template.jinja"};
+    static const char *const names[] = {"tokenizer.json",
+                                        "tokenizer_config.json",
+                                        "special_tokens_map.json",
+                                        "added_tokens.json",
+                                        "vocab.json",
+                                        "merges.txt",
+                                        "tokenizer.model",
+                                        "chat_template.jinja"};
     const char *out = subfolder("out");
     OK(ctx, eqat_tokenizer_save(t, out));
     for (size_t i = 0; i < EQI_COUNT(names); i++) {

@@ -69,16 +69,10 @@ static const char *rounded(const char *name)
 static eqat_data *as_training(const bench *b)
 {
     enum { N = 3 };
-    eqat_data_options o;
+    const eqat_data_options o = consecutive(N, 0, TIME);
     eqat_data *data;
     int32_t ids[N * TIME];
     for (int i = 0; i < N; i++) read_ids(b->ctx, b->data, true, i, ids + i * TIME);
-    eqat_data_options_init(&o, sizeof o);
-    o.train_size = N;
-    o.val_size = 0;
-    o.seq_len = TIME;
-    o.sampling = EQAT_SAMPLING_CONSECUTIVE;
-    o.shuffle = false;
     OK(b->ctx, eqat_data_from_tokens(b->ctx, &data, ids, (size_t)N * TIME, VOCAB, &o));
     return data;
 }

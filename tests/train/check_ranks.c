@@ -125,13 +125,8 @@ static eqat_data *data_of(eqat_context *ctx, const plan *p, int number, int worl
 {
     enum { TOKENS = 16 * TIME };
     int32_t ids[TOKENS];
-    eqat_data_options o;
+    eqat_data_options o = consecutive(p->train, p->val, TIME);
     eqat_data *data;
-    eqat_data_options_init(&o, sizeof o);
-    o.train_size = p->train;
-    o.val_size = p->val;
-    o.seq_len = TIME;
-    o.sampling = EQAT_SAMPLING_CONSECUTIVE;
     o.shuffle = p->shuffle;
     o.rank = number;
     o.world = world;

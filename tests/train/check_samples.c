@@ -37,21 +37,9 @@ static eqat_status fill(void *user, bool validation, int64_t index, const eqat_s
     return EQAT_OK;
 }
 
-static eqat_data_options data_options(int64_t train, int64_t val, int64_t time)
-{
-    eqat_data_options o;
-    eqat_data_options_init(&o, sizeof o);
-    o.train_size = train;
-    o.val_size = val;
-    o.seq_len = time;
-    o.sampling = EQAT_SAMPLING_CONSECUTIVE;
-    o.shuffle = false;
-    return o;
-}
-
 static eqat_data *records(eqat_context *ctx, source *s, int32_t fields)
 {
-    const eqat_data_options o = data_options(TRAIN, VAL, TIME);
+    const eqat_data_options o = consecutive(TRAIN, VAL, TIME);
     eqat_data *data;
     OK(ctx,
        eqat_data_from_records(ctx, &data, fill, s, fields, 0,
@@ -62,7 +50,7 @@ static eqat_data *records(eqat_context *ctx, source *s, int32_t fields)
 /* The same tokens without marks, `time` of them a sample. */
 static eqat_data *plain(eqat_context *ctx, const source *s, int64_t time)
 {
-    const eqat_data_options o = data_options(TRAIN * TIME / time, VAL * TIME / time, time);
+    const eqat_data_options o = consecutive(TRAIN * TIME / time, VAL * TIME / time, time);
     eqat_data *data;
     OK(ctx, eqat_data_from_tokens(ctx, &data, s->ids, TOKENS, VOCAB, &o));
     return data;
@@ -289,7 +277,7 @@ START_TEST(samples_of_a_shuffled_batch_keep_their_segments)
     eqat_context *ctx = make_context(2, 0);
     eqat_model *model = open_model(ctx, "model", EQAT_F32);
     eqat_quantizer *quantizer = make_quantizer(ctx, 2, 32);
-    eqat_data_options d = data_options(TRAIN, VAL, TIME);
+    eqat_data_options d = consecutive(TRAIN, VAL, TIME);
     eqat_data *data;
     eqat_block_ap_options o;
     eqat_block_ap *job;
@@ -378,7 +366,7 @@ START_TEST(embeddings_that_cannot_be_used)
     eqat_quantizer *quantizer = make_quantizer(ctx, 2, 32);
     eqat_data *data = records(ctx, &s, EQAT_SAMPLE_EMBEDDINGS);
     eqat_perplexity p = {.struct_size = sizeof p};
-    eqat_data_options o = data_options(1, 0, TIME);
+    eqat_data_options o = consecutive(1, 0, TIME);
     eqat_block_ap *block_ap;
     eqat_e2e_qp *e2e_qp;
     says(ctx, eqat_eval_perplexity(model, data, NULL, &p), EQAT_INVALID_ARGUMENT,

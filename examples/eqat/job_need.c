@@ -12,7 +12,8 @@ eqat_status job_check_need(job *j, eqat_model *model, const eqat_quantizer *quan
               .checkpoint_dir = j->kept.dir,
               .out = j->out.path,
               .format = j->save.format,
-              .keep_ends = j->keep_ends};
+              .keep_ends = j->keep_ends,
+              .on_device = tool_has_device_memory(&j->t)};
     if (quantizer && data) {
         n.data = &j->data;
         n.train = eqat_data_train_size(data);

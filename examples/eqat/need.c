@@ -70,12 +70,14 @@ static void bytes_text(double bytes, char text[32])
 typedef struct amounts {
     double seconds, memory, offload, out, out_peak; /* needed; seconds NAN: not measured */
     double checkpoints;
-    double memory_there, offload_there, out_there, checkpoints_there;
+    double device; /* memory of its own; 0: it has none */
+    double memory_there, offload_there, out_there, checkpoints_there, device_there;
 } amounts;
 
 static void say(tool *t, const amounts *a)
 {
     char memory[32], there[32], out[32], offload[32], kept[32], duration[32], line[256] = "";
+    char device[32], free[32], first[256] = "";
     bytes_text(a->memory, memory);
     bytes_text(a->memory_there, there);
     bytes_text(a->out, out);
@@ -88,16 +90,24 @@ static void say(tool *t, const amounts *a)
         tool_duration(a->seconds, duration, sizeof duration);
         snprintf(line + strlen(line), sizeof line - strlen(line), ", about %s", duration);
     }
+    bytes_text(a->device, device);
+    bytes_text(a->device_there, free);
+    if (a->device > 0)
+        snprintf(first, sizeof first, "%s on %.64s (%s available), ", device, t->context.device,
+                 free);
     if (t->context.log_level >= EQAT_LOG_INFO)
-        fprintf(stderr, "eqat: needs %s of memory (%s available), %s for the result%s\n", memory,
-                there, out, line);
-    tool_event(t,
-               json_pack("{s:s,s:o,s:f,s:f,s:f,s:f,s:o,s:o}", "event", "need", "seconds",
-                         tool_number(a->seconds), "memory_bytes", a->memory, "disk_bytes",
-                         a->offload, "checkpoint_bytes", a->checkpoints, "out_bytes", a->out,
-                         "memory_available_bytes", tool_number(a->memory_there),
-                         "disk_available_bytes",
-                         tool_number(a->offload > 0 ? a->offload_there : a->out_there)));
+        fprintf(stderr, "eqat: needs %s%s of memory (%s available), %s for the result%s\n", first,
+                memory, there, out, line);
+    json_t *event = json_pack(
+        "{s:s,s:o,s:f,s:f,s:f,s:f,s:o,s:o}", "event", "need", "seconds", tool_number(a->seconds),
+        "memory_bytes", a->memory, "disk_bytes", a->offload, "checkpoint_bytes", a->checkpoints,
+        "out_bytes", a->out, "memory_available_bytes", tool_number(a->memory_there),
+        "disk_available_bytes", tool_number(a->offload > 0 ? a->offload_there : a->out_there));
+    if (a->device > 0)
+        json_object_update_new(event,
+                               json_pack("{s:f,s:f}", "device_bytes", a->device,
+                                         "device_available_bytes", a->device_there));
+    tool_event(t, event);
 }
 
 static eqat_status refuse(tool *t, const char *what, double needed, double there, const char *help)
@@ -109,19 +119,32 @@ static eqat_status refuse(tool *t, const char *what, double needed, double there
                      has, help);
 }
 
+/* In place of so many bytes at most of the host or of a device. */
+static const char *smaller(const need *n, const need_phases *p)
+{
+    if (n->e2e_data && p->e2e >= p->block_ap) {
+        if (n->e2e->keep_activations) return "without --e2e-keep-activations it is less";
+        if (n->on_device && !n->e2e->host_state)
+            return "--e2e-host-state on keeps moments and inputs of blocks on the host";
+        return "a smaller --e2e-micro-batch-size or --e2e-seq-len helps";
+    }
+    if (n->data) return "a smaller --batch-size or --seq-len helps";
+    return "a machine with more of it is needed";
+}
+
 static eqat_status judge(tool *t, const need *n, const need_sizes *s, const amounts *a)
 {
     bool in_memory = n->data && !n->block_ap->offload_dir;
-    const char *help = "a machine with more of it is needed";
-    if (in_memory && s->streams > a->memory / 4)
-        help = "--offload-dir keeps activations on disk, a smaller --train-size or --seq-len makes "
-               "fewer of them";
-    else if (n->e2e_data && s->e2e >= a->memory)
-        help = n->e2e->keep_activations ? "without --e2e-keep-activations it is less"
-                                        : "a smaller --e2e-micro-batch-size or --e2e-seq-len helps";
-    else if (n->data)
-        help = "a smaller --batch-size or --seq-len helps";
+    const char *help = in_memory && s->streams > a->memory / 4
+        ? "--offload-dir keeps activations on disk, a smaller --train-size or --seq-len makes "
+          "fewer of them"
+        : smaller(n, &s->host);
     if (a->memory > a->memory_there) return refuse(t, "memory", a->memory, a->memory_there, help);
+    if (a->device > a->device_there) {
+        char what[80];
+        snprintf(what, sizeof what, "memory of %.64s", t->context.device);
+        return refuse(t, what, a->device, a->device_there, smaller(n, &s->device));
+    }
     if (a->offload > a->offload_there)
         return refuse(t, n->block_ap->offload_dir, a->offload, a->offload_there,
                       "a smaller --train-size, or another --offload-dir, helps");
@@ -189,7 +212,10 @@ eqat_status need_check(tool *t, const need *n)
     if (st != EQAT_OK) return st;
     bool offloads = n->data && n->block_ap->offload_dir;
     a.offload = offloads ? s.streams : 0;
-    a.memory = larger(s.block_ap + (offloads ? 0 : s.streams), s.e2e) +
+    a.device = larger(s.device.block_ap, s.device.e2e);
+    a.device_there =
+        (double)eqat_context_device_bytes(t->ctx) + (double)eqat_context_device_bytes_left(t->ctx);
+    a.memory = larger(s.host.block_ap + (offloads ? 0 : s.streams), s.host.e2e) +
         1024 * read_number("/proc/self/status", "VmRSS:");
     a.out = s.out;
     a.out_peak = n->stages ? 2 * s.out : s.out;

@@ -18,12 +18,14 @@ typedef struct need {
     const char *format; /* of it; NULL: the default */
     bool keep_ends;     /* embeddings and head must keep their type */
     bool stages;    /* the result of Block-AP stands on disk beside the one of E2E-QP for a while */
+    bool on_device; /* tensors are not in the host's memory */
     int64_t judged; /* windows of the evaluation at the end */
     int64_t train, val, e2e_train; /* samples, as the data turned out; 0: as the options say */
     int64_t e2e_val;
 } need;
 
-/* Prints it, and refuses what memory or disk do not hold, naming the option that helps. */
+/* Prints it, and refuses what memory, of host or device, or disk do not hold, naming the option
+ * that helps. */
 eqat_status need_check(tool *t, const need *n);
 
 #endif

@@ -5,6 +5,7 @@
 /* Of one block, or summed over blocks. */
 typedef struct block_size {
     double weights; /* in linears */
+    double linear;  /* of the largest */
     double groups;
     double packed;    /* bytes of codes, scales F32 and zero points in memory */
     double stored;    /* bytes of the linears in a file */
@@ -42,6 +43,7 @@ static void add_linear(const need *n, const eqat_linear_info *l, block_size *b)
     eqat_quantizer_options o = quantization(n, l);
     double weights = (double)l->out_features * (double)l->in_features;
     b->weights += weights;
+    b->linear = larger(b->linear, weights);
     if (!o.bits) {
         b->stored += 2 * weights;
         return;
@@ -72,119 +74,232 @@ static eqat_status block_of(const need *n, int64_t index, block_size *b)
     return EQAT_OK;
 }
 
+/* What the sums are taken over. */
+typedef struct shapes {
+    const need *n;
+    eqat_model_info m;
+    block_size all, largest; /* blocks */
+    double element;          /* bytes of an activation */
+} shapes;
+
+static double smaller(double a, double b) { return a < b ? a : b; }
+
+static double block_ap_rows(const need *n)
+{
+    return smaller((double)n->block_ap->batch_size, (double)(n->train + n->val)) *
+        (double)n->data->seq_len;
+}
+
+static double e2e_rows(const need *n)
+{
+    return (double)n->e2e->micro_batch_size * (double)n->e2e_data->seq_len;
+}
+
+static double embedding(const shapes *s)
+{
+    return (double)s->m.vocab_size * (double)s->m.hidden_size * s->element;
+}
+
+static bool has_logits(const need *n) { return n->block_ap->last_loss == EQAT_LAST_LOSS_LOGITS; }
+
 /* What backward keeps of one block: two norms, q, k, v, attention, projection, residuals, gate, up
  * and their product. */
-static double activations(const eqat_model_info *m, double rows, double element)
+static double activations(const shapes *s, double rows)
 {
+    const eqat_model_info *m = &s->m;
     double width = 6.0 * (double)m->hidden_size +
         2.0 * (double)((m->heads + m->kv_heads) * m->head_dim) + 3.0 * (double)m->intermediate_size;
-    return rows * width * element;
+    return rows * width * s->element;
 }
 
 /* Operands of products, packed anew. */
-static double panels(const eqat_model_info *m, double rows, double element)
+static double panels(const shapes *s, double rows)
 {
-    double bytes = rows * (double)(m->hidden_size + m->intermediate_size) * element;
-    return bytes < 32e6 ? bytes : 32e6;
+    return smaller(rows * (double)(s->m.hidden_size + s->m.intermediate_size) * s->element, 32e6);
+}
+
+/* At the start of a block: its weights, the second moments of its inputs, and the pass that takes
+ * them or one linear's error feedback, during which its own moments are gone. */
+static double block_ap_start(const shapes *s)
+{
+    return 4 * s->largest.weights + s->largest.moments +
+        larger(activations(s, block_ap_rows(s->n)), s->largest.factor);
 }
 
 /* Weights, moments and activations at the begin of backward, with gradients in their place at its
- * end; scales and zero points with theirs. At the start of a block its weights, the second moments
- * of its inputs, and the pass that takes them or one linear's error feedback, during which its own
- * moments are gone. */
-static double block_ap_bytes(const need *n, const eqat_model_info *m, const block_size *largest,
-                             double packed, double element)
+ * end; scales and zero points with theirs. */
+static double block_ap_bytes(const shapes *s)
 {
-    double samples = (double)(n->train + n->val), batch = (double)n->block_ap->batch_size;
-    double rows = (batch < samples ? batch : samples) * (double)n->data->seq_len;
-    double embedding = (double)m->vocab_size * (double)m->hidden_size * element;
-    double weights = 4 * largest->weights;
-    bool logits = n->block_ap->last_loss == EQAT_LAST_LOSS_LOGITS;
-    double head = logits ? embedding : 0;
-    double training = head + 3 * weights + larger(weights, 2 * activations(m, rows, element)) +
-        32 * largest->groups + panels(m, rows, element) + packed;
-    double start = weights + largest->moments +
-        larger(activations(m, rows, element), largest->factor) + packed;
-    return larger(larger(training, start), embedding);
+    double rows = block_ap_rows(s->n), weights = 4 * s->largest.weights;
+    double training = (has_logits(s->n) ? embedding(s) : 0) + 3 * weights +
+        larger(weights, 2 * activations(s, rows)) + 32 * s->largest.groups + panels(s, rows);
+    return larger(larger(training, block_ap_start(s)) + s->all.packed, embedding(s));
 }
 
 /* Streams of a step, and one block. */
-static double teacher_bytes(const need *n, const eqat_model_info *m, const block_size *all,
-                            double element)
+static double teacher_bytes(const shapes *s)
 {
-    double token = (double)m->hidden_size * element, length = (double)n->e2e_data->seq_len;
-    double streams = (double)n->e2e->batch_size * length * token,
-           micro = (double)n->e2e->micro_batch_size * length * token;
-    return larger(micro, streams < 256e6 ? streams : 256e6) +
-        all->weights / (double)m->blocks * element;
+    const need *n = s->n;
+    double token = (double)s->m.hidden_size * s->element;
+    double streams = (double)n->e2e->batch_size * (double)n->e2e_data->seq_len * token;
+    return larger(e2e_rows(n) * token, smaller(streams, 256e6)) +
+        s->all.weights / (double)s->m.blocks * s->element;
 }
 
-static double e2e_bytes(const need *n, const eqat_model_info *m, const block_size *all,
-                        double element)
+/* Trained scales, and zero points where they are. */
+static double trained_groups(const shapes *s)
 {
-    double rows = (double)n->e2e->micro_batch_size * (double)n->e2e_data->seq_len;
-    double ends = (m->tied_embeddings ? 1 : 2) * (double)m->vocab_size * (double)m->hidden_size;
-    double judged = !n->e2e_val ? 0 : n->e2e->keep == EQAT_KEEP_BEST ? 8 : 4; /* copies */
-    double trained = (n->e2e->params == EQAT_E2E_SZ ? 2 : 1) * (20 + judged) * all->groups;
-    double blocks = (double)m->blocks, kept = n->e2e->keep_activations ? blocks : 1;
-    double taught = n->e2e->teacher ? ends * element + teacher_bytes(n, m, all, element) : 0;
-    return all->packed + trained + ends * element + taught +
-        blocks * rows * (double)m->hidden_size * element +
-        (kept + 1) * activations(m, rows, element) + panels(m, rows, element);
+    return (s->n->e2e->params == EQAT_E2E_SZ ? 2 : 1) * s->all.groups;
+}
+
+/* Their gradients, moments and copies. */
+static double trained_bytes(const shapes *s)
+{
+    double judged = !s->n->e2e_val ? 0 : s->n->e2e->keep == EQAT_KEEP_BEST ? 8 : 4; /* copies */
+    return (20 + judged) * trained_groups(s);
+}
+
+static double ends_and_teacher(const shapes *s)
+{
+    double ends = (s->m.tied_embeddings ? 1 : 2) * embedding(s);
+    return s->n->e2e->teacher ? 2 * ends + teacher_bytes(s) : ends;
+}
+
+/* The residual stream in front of every block, which backward computes it again from. */
+static double inputs_bytes(const shapes *s)
+{
+    return (double)s->m.blocks * e2e_rows(s->n) * (double)s->m.hidden_size * s->element;
+}
+
+static double e2e_bytes(const shapes *s)
+{
+    double rows = e2e_rows(s->n), kept = s->n->e2e->keep_activations ? (double)s->m.blocks : 1;
+    return s->all.packed + trained_bytes(s) + ends_and_teacher(s) + inputs_bytes(s) +
+        (kept + 1) * activations(s, rows) + panels(s, rows);
+}
+
+/* Without training, the packed model grows beside a block at full precision. */
+static double rtn_bytes(const shapes *s) { return 4 * s->largest.weights + s->all.packed; }
+
+static need_phases phases(const shapes *s)
+{
+    const need *n = s->n;
+    return (need_phases){
+        .block_ap = n->data ? block_ap_bytes(s)
+            : n->quantizer  ? rtn_bytes(s)
+                            : 0,
+        .e2e = n->e2e_data ? e2e_bytes(s) : 0,
+    };
+}
+
+/* ---- a device with memory of its own ---- */
+
+/* Activations of a block, and the gradient of the widest. */
+static double on_the_way_back(const shapes *s, double rows)
+{
+    return activations(s, rows) + rows * (double)s->m.intermediate_size * s->element;
+}
+
+/* What kernels keep: an operand as large as the largest linear, a chunk of its gradient or of
+ * logits with theirs, and a workspace for products. */
+static double scratch(const shapes *s, double rows, bool logits)
+{
+    double gradient = smaller(4 * s->largest.linear, 64 << 20);
+    double chunk = logits ? smaller(6 * rows * (double)s->m.vocab_size, 256 << 20) : 0;
+    return (32 << 20) + 2 * s->largest.linear + larger(gradient, chunk);
+}
+
+/* Gradients of weights come in chunks, and finished blocks wait on the host. */
+static double block_ap_device(const shapes *s)
+{
+    double rows = block_ap_rows(s->n);
+    bool logits = has_logits(s->n);
+    double training = (logits ? embedding(s) : 0) + 12 * s->largest.weights +
+        24 * s->largest.groups + on_the_way_back(s, rows);
+    return larger(larger(training, block_ap_start(s)), embedding(s)) + scratch(s, rows, logits);
+}
+
+static double e2e_device(const shapes *s)
+{
+    const eqat_e2e_qp_options *o = s->n->e2e;
+    double rows = e2e_rows(s->n), blocks = (double)s->m.blocks;
+    double kept = o->keep_activations ? blocks - 1 : 0;
+    double here = o->host_state ? smaller(2 / blocks, 1) : 1; /* of the first and the last block */
+    return s->all.packed + (o->host_state ? 4 * trained_groups(s) : trained_bytes(s)) +
+        ends_and_teacher(s) + here * inputs_bytes(s) + kept * activations(s, rows) +
+        on_the_way_back(s, rows) + scratch(s, rows, true);
+}
+
+static need_phases phases_device(const shapes *s)
+{
+    const need *n = s->n;
+    return (need_phases){
+        .block_ap = n->data ? block_ap_device(s)
+            : n->quantizer  ? rtn_bytes(s)
+                            : 0,
+        .e2e = n->e2e_data ? e2e_device(s) : 0,
+    };
+}
+
+/* Finished blocks and the best state of the one in work; what host_state keeps off the device. */
+static need_phases phases_beside(const shapes *s)
+{
+    const need *n = s->n;
+    return (need_phases){
+        .block_ap = n->data ? s->all.packed + 4 * s->largest.weights : 0,
+        .e2e = n->e2e_data && n->e2e->host_state ? trained_bytes(s) + inputs_bytes(s) : 0,
+    };
 }
 
 /* States of jobs: all blocks packed, one of them with its masters and moments; then scales and zero
  * points with theirs, and with copies of the last good and the best ones, beside the last state of
  * Block-AP. */
-static double checkpoint_bytes(const need *n, const block_size *all, const block_size *largest)
+static double checkpoint_bytes(const shapes *s)
 {
-    double parts = n->e2e_data && n->e2e->params == EQAT_E2E_SZ ? 2 : 1;
-    double blocks = n->data ? all->packed + 12 * largest->weights + 24 * largest->groups : 0;
+    const need *n = s->n;
+    double blocks = s->all.packed + 12 * s->largest.weights + 24 * s->largest.groups;
     double each = n->e2e_data ? 16 + (n->e2e->keep == EQAT_KEEP_BEST ? 4 : 0) : 0;
-    double scales = each * parts * all->groups;
+    double scales = n->e2e_data ? each * trained_groups(s) : 0;
+    if (!n->data) blocks = 0;
     return larger(2 * blocks, blocks + 2 * scales);
 }
 
-static eqat_status add_blocks(const need *n, const eqat_model_info *m, block_size *all,
-                              block_size *largest, need_sizes *out)
+static eqat_status add_blocks(shapes *s, need_sizes *out)
 {
-    for (int64_t i = 0; i < m->blocks; i++) {
+    for (int64_t i = 0; i < s->m.blocks; i++) {
         block_size b;
-        eqat_status st = block_of(n, i, &b);
+        eqat_status st = block_of(s->n, i, &b);
         if (st != EQAT_OK) return st;
         if (i == 0) out->first = b.weights;
-        if (b.weights > largest->weights) *largest = b;
-        all->weights += b.weights;
-        all->groups += b.groups;
-        all->packed += b.packed;
-        all->stored += b.stored;
+        if (b.weights > s->largest.weights) s->largest = b;
+        s->all.weights += b.weights;
+        s->all.groups += b.groups;
+        s->all.packed += b.packed;
+        s->all.stored += b.stored;
     }
     return EQAT_OK;
 }
 
 eqat_status need_sizes_of(const need *n, need_sizes *out)
 {
-    eqat_model_info m = {.struct_size = sizeof m};
-    block_size all = {0}, largest = {0};
+    shapes s = {.n = n,
+                .m = {.struct_size = sizeof s.m},
+                .element = n->model_options->compute_dtype == EQAT_F32 ? 4 : 2};
     *out = (need_sizes){0};
-    eqat_status st = eqat_model_inspect(n->model, &m);
-    if (st == EQAT_OK) st = add_blocks(n, &m, &all, &largest, out);
+    eqat_status st = eqat_model_inspect(n->model, &s.m);
+    if (st == EQAT_OK) st = add_blocks(&s, out);
     if (st != EQAT_OK) return st;
-    double element = n->model_options->compute_dtype == EQAT_F32 ? 4 : 2;
-    out->all = all.weights;
-    out->head = (double)m.vocab_size * (double)m.hidden_size;
-    out->ends_in = (double)m.bytes - m.linear_bits / 8 * (double)m.linear_parameters;
-    double wide = 2 * (double)(m.parameters - m.linear_parameters); /* F16 for blocks of GGUF */
+    out->all = s.all.weights;
+    out->head = (double)s.m.vocab_size * (double)s.m.hidden_size;
+    out->ends_in = (double)s.m.bytes - s.m.linear_bits / 8 * (double)s.m.linear_parameters;
+    double wide = 2 * (double)(s.m.parameters - s.m.linear_parameters); /* F16 for GGUF's blocks */
     out->ends = is_gguf(n) ? out->ends_in : larger(out->ends_in, wide);
-    out->out = all.stored + out->ends;
-    if (n->data) {
-        double samples = (double)(n->train + n->val);
-        out->streams = 2 * samples * (double)n->data->seq_len * (double)m.hidden_size * element;
-        out->block_ap = block_ap_bytes(n, &m, &largest, all.packed, element);
-    } else if (n->quantizer) {
-        out->block_ap = 4 * largest.weights + all.packed;
-    }
-    if (n->e2e_data) out->e2e = e2e_bytes(n, &m, &all, element);
-    if (n->checkpoint_dir) out->checkpoints = checkpoint_bytes(n, &all, &largest);
+    out->out = s.all.stored + out->ends;
+    if (n->data)
+        out->streams = 2 * (double)(n->train + n->val) * (double)n->data->seq_len *
+            (double)s.m.hidden_size * s.element;
+    out->host = n->on_device ? phases_beside(&s) : phases(&s);
+    if (n->on_device) out->device = phases_device(&s);
+    if (n->checkpoint_dir) out->checkpoints = checkpoint_bytes(&s);
     return EQAT_OK;
 }

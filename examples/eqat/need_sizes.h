@@ -4,10 +4,15 @@
 
 #include "need.h"
 
+/* Memory at most, of each phase. */
+typedef struct need_phases {
+    double block_ap, e2e;
+} need_phases;
+
 typedef struct need_sizes {
     double streams;       /* the activations between two blocks, of all samples */
-    double block_ap;      /* memory of Block-AP without them */
-    double e2e;           /* memory of E2E-QP */
+    need_phases host;     /* without them */
+    need_phases device;   /* 0: tensors are in the host's memory */
     double checkpoints;   /* on disk, while the next replaces the last */
     double out;           /* of the result */
     double ends, ends_in; /* of it, and of the source: what is no linear of a block */

@@ -356,11 +356,15 @@ static void tell(tool *t, const output *out, const eqat_model_info *info)
     tool_set(t, "out", tool_text(out->path));
     tool_set(t, "bits_per_linear_parameter", json_real(info->linear_bits));
     tool_set(t, "bytes", json_integer(info->bytes));
-    tool_say(
-        t,
-        "%s: %.2f bits per parameter of the linears, %.1f MB in all, %.0f s, peak memory %.0f MB",
-        out->path, info->linear_bits, (double)info->bytes / 1e6, tool_seconds() - t->started,
-        (double)tool_peak_rss() / 1e6);
+    char device[128] = "";
+    if (tool_has_device_memory(t))
+        snprintf(device, sizeof device, ", on %.64s %.0f MB", t->context.device,
+                 (double)eqat_context_device_bytes_peak(t->ctx) / 1e6);
+    tool_say(t,
+             "%s: %.2f bits per parameter of the linears, %.1f MB in all, %.0f s, peak memory "
+             "%.0f MB%s",
+             out->path, info->linear_bits, (double)info->bytes / 1e6, tool_seconds() - t->started,
+             (double)tool_peak_rss() / 1e6, device);
 }
 
 /* Of the files with weights that are there: a folder's, or the one. */
@@ -396,11 +400,12 @@ static eqat_status save(tool *t, const output *to, eqat_model *model,
     if (!strcmp(options->format, "fp16")) info->linear_bits = 16;
     if (st == EQAT_OK) {
         tool_event(t,
-                   json_pack("{s:s,s:o,s:I,s:I,s:f,s:f,s:I}", "event", "saved", "path",
-                             tool_text(to->path), "bytes", (json_int_t)info->bytes, "input_bytes",
-                             (json_int_t)t->input_bytes, "bits_per_linear_parameter",
-                             info->linear_bits, "seconds", tool_seconds() - t->started,
-                             "peak_rss_bytes", (json_int_t)tool_peak_rss()));
+                   tool_with_peaks(t,
+                                   json_pack("{s:s,s:o,s:I,s:I,s:f,s:f}", "event", "saved", "path",
+                                             tool_text(to->path), "bytes", (json_int_t)info->bytes,
+                                             "input_bytes", (json_int_t)t->input_bytes,
+                                             "bits_per_linear_parameter", info->linear_bits,
+                                             "seconds", tool_seconds() - t->started)));
         if (!is_file(options)) st = write_config(t, partial);
     }
     if (st == EQAT_OK && !is_file(options)) st = write_log(t, partial);

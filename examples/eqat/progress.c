@@ -237,9 +237,9 @@ int32_t tool_progress(void *user, const eqat_progress *p)
 void tool_end_phase(tool *t)
 {
     tool_event(t,
-               json_pack("{s:s,s:s,s:f,s:I}", "event", "phase", "phase", t->phase, "seconds",
-                         tool_seconds() - t->phase_started, "peak_rss_bytes",
-                         (json_int_t)tool_peak_rss()));
+               tool_with_peaks(t,
+                               json_pack("{s:s,s:s,s:f}", "event", "phase", "phase", t->phase,
+                                         "seconds", tool_seconds() - t->phase_started)));
 }
 
 eqat_rtn_options tool_rtn_options(tool *t)

@@ -76,6 +76,20 @@ int64_t tool_peak_rss(void)
     return (int64_t)u.ru_maxrss * 1024;
 }
 
+bool tool_has_device_memory(const tool *t)
+{
+    return eqat_context_device_bytes_left(t->ctx) != SIZE_MAX;
+}
+
+json_t *tool_with_peaks(tool *t, json_t *object)
+{
+    json_object_set_new(object, "peak_rss_bytes", json_integer(tool_peak_rss()));
+    if (tool_has_device_memory(t))
+        json_object_set_new(object, "peak_device_bytes",
+                            json_integer((json_int_t)eqat_context_device_bytes_peak(t->ctx)));
+    return object;
+}
+
 void tool_close_bar(tool *t)
 {
     if (t->bar_open) fputc('\n', stderr);
@@ -184,7 +198,7 @@ int tool_close(tool *t, eqat_status status)
                                    : 1;
     if (status == EQAT_OK) {
         tool_set(t, "seconds", json_real(seconds));
-        tool_set(t, "peak_rss_bytes", json_integer(tool_peak_rss()));
+        tool_with_peaks(t, t->report);
         if (t->json) {
             json_dumpf(t->report, stdout,
                        JSON_INDENT(2) | JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(10));
@@ -201,9 +215,10 @@ int tool_close(tool *t, eqat_status status)
         : t->error[0]                       ? t->error
                                             : eqat_context_error(t->ctx);
     tool_event(t,
-               json_pack("{s:s,s:s,s:o*,s:f,s:I}", "event", "end", "status",
-                         eqat_status_name(status), "message", message ? tool_text(message) : NULL,
-                         "seconds", seconds, "peak_rss_bytes", (json_int_t)tool_peak_rss()));
+               tool_with_peaks(t,
+                               json_pack("{s:s,s:s,s:o*,s:f}", "event", "end", "status",
+                                         eqat_status_name(status), "message",
+                                         message ? tool_text(message) : NULL, "seconds", seconds)));
     interrupted_context = NULL;
     eqat_context_free(t->ctx);
     bool lost = t->log && ferror(t->log);

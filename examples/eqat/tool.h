@@ -74,6 +74,9 @@ double tool_costs_block(const tool_costs *costs);
 void tool_duration(double seconds, char *out, size_t size); /* "1:02:03" */
 double tool_seconds(void);                                  /* monotonic */
 int64_t tool_peak_rss(void);                                /* bytes */
+bool tool_has_device_memory(const tool *t); /* tensors are not in the host's memory */
+/* Adds what was held at most so far, of the device too; returns the object. */
+json_t *tool_with_peaks(tool *t, json_t *object);
 /* An eqat_progress_fn; user is the tool. Standard error hears of it from EQAT_LOG_INFO on. */
 int32_t tool_progress(void *user, const eqat_progress *progress);
 /* The same for what comes between steps, which the log does not hear of. */

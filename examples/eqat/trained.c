@@ -41,11 +41,10 @@ void trained_blocks(tool *t, const eqat_block_ap *ap, int64_t epochs_of_stage)
 
 void trained_block(tool *t, const eqat_block_ap *ap, int64_t block, int64_t blocks, double seconds)
 {
-    json_t *event = json_pack("{s:s,s:I,s:I,s:f,s:I}", "event", "block", "block", (json_int_t)block,
-                              "blocks", (json_int_t)blocks, "seconds", seconds, "peak_rss_bytes",
-                              (json_int_t)tool_peak_rss());
+    json_t *event = json_pack("{s:s,s:I,s:I,s:f}", "event", "block", "block", (json_int_t)block,
+                              "blocks", (json_int_t)blocks, "seconds", seconds);
     json_object_update_new(event, trained_kept(ap, block));
-    tool_event(t, event);
+    tool_event(t, tool_with_peaks(t, event));
 }
 
 void trained_epoch(tool *t, const eqat_block_ap *ap, const eqat_progress *p, double seconds)

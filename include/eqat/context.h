@@ -136,6 +136,9 @@ EQAT_API size_t eqat_context_bytes_peak(const eqat_context *context);
 EQAT_API size_t eqat_context_device_bytes(const eqat_context *context);
 /** The most that eqat_context_device_bytes() has been since creation or the last reset. */
 EQAT_API size_t eqat_context_device_bytes_peak(const eqat_context *context);
+/** Bytes that the device, or the option device_memory, has left for the context, cached tensors not
+ * among them.  SIZE_MAX: not known, as where tensors are in the host's memory. */
+EQAT_API size_t eqat_context_device_bytes_left(const eqat_context *context);
 /** Makes what is given out now the peak, on the host and on the device. */
 EQAT_API void eqat_context_reset_peak(eqat_context *context);
 

@@ -94,6 +94,12 @@ static eqi_memory device_memory(const eqat_context *ctx)
 size_t eqat_context_device_bytes(const eqat_context *ctx) { return device_memory(ctx).used; }
 size_t eqat_context_device_bytes_peak(const eqat_context *ctx) { return device_memory(ctx).peak; }
 
+size_t eqat_context_device_bytes_left(const eqat_context *ctx)
+{
+    eqi_memory memory = device_memory(ctx);
+    return memory.total ? memory.free : SIZE_MAX;
+}
+
 void eqat_context_reset_peak(eqat_context *ctx)
 {
     if (!ctx) return;

@@ -221,6 +221,8 @@ START_TEST(bytes_of_the_device_are_the_hosts)
     ck_assert_uint_eq(eqat_context_device_bytes_peak(ctx), eqat_context_bytes(ctx));
     ck_assert_uint_eq(eqat_context_device_bytes(NULL), 0);
     ck_assert_uint_eq(eqat_context_device_bytes_peak(NULL), 0);
+    ck_assert_uint_eq(eqat_context_device_bytes_left(ctx), SIZE_MAX);
+    ck_assert_uint_eq(eqat_context_device_bytes_left(NULL), SIZE_MAX);
     eqat_context_free(ctx);
 }
 END_TEST

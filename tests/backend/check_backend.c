@@ -128,9 +128,13 @@ START_TEST(stream_and_limit_reach_the_backend)
     ck_assert_uint_eq(journal()->device_memory, 0);
     o.stream = &stream;
     o.device_memory = 5000000000;
-    eqat_context_free(opened(&o));
+    eqat_context *ctx = opened(&o);
+    eqat_tensor *t = vector(ctx, 100, NULL);
     ck_assert_ptr_eq(journal()->stream, &stream);
     ck_assert_uint_eq(journal()->device_memory, 5000000000);
+    ck_assert_uint_eq(eqat_context_device_bytes_left(ctx), 5000000000 - 400);
+    eqat_tensor_free(t);
+    eqat_context_free(ctx);
 }
 END_TEST
 

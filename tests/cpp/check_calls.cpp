@@ -540,6 +540,7 @@ START_TEST(a_context_calls_back)
         s.context.reset_peak();
         ck_assert_uint_eq(s.context.device_bytes(), s.context.bytes());
         ck_assert_uint_eq(s.context.device_bytes_peak(), s.context.bytes());
+        ck_assert_uint_eq(s.context.device_bytes_left(), SIZE_MAX);
         ck_assert_int_eq(s.context.threads(), 2);
         auto few = few_samples();
         few.train_size = 1000; /* fewer are taken, which the log says */

@@ -47,6 +47,7 @@ class context
     /** Of the device: eqat_context_device_bytes. */
     std::size_t device_bytes() const noexcept { return eqat_context_device_bytes(get()); }
     std::size_t device_bytes_peak() const noexcept { return eqat_context_device_bytes_peak(get()); }
+    std::size_t device_bytes_left() const noexcept { return eqat_context_device_bytes_left(get()); }
     void reset_peak() noexcept { eqat_context_reset_peak(get()); }
     void trim() noexcept { eqat_context_trim(get()); }
     std::int32_t threads() const noexcept { return eqat_context_threads(get()); }

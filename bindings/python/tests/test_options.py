@@ -73,6 +73,7 @@ def test_streams_and_limits_are_of_cuda():
     with eqat.Context(threads=1, stream=0, device_memory=0) as context:  # the defaults
         assert context.device_bytes == context.bytes
         assert context.device_bytes_peak == context.bytes_peak
+        assert context.device_bytes_left is None
     with pytest.raises(eqat.InvalidArgument, match="stream: found one for device cpu"):
         eqat.Context(threads=1, stream=64)
     with pytest.raises(eqat.InvalidArgument, match="device_memory: found 9 for device ref"):

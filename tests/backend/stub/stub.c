@@ -117,7 +117,8 @@ static eqat_status stub_synchronize(eqi_ctx *ctx)
 static eqat_status stub_memory(eqi_ctx *ctx, eqi_memory *out)
 {
     const state *s = state_of(ctx);
-    *out = (eqi_memory){.used = s->used, .peak = s->peak};
+    *out = (eqi_memory){.used = s->used, .peak = s->peak, .total = journal.device_memory};
+    if (out->total) out->free = out->total - s->used;
     return EQAT_OK;
 }
 

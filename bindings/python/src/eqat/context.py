@@ -94,6 +94,12 @@ class Context(Handle):
         """At most since creation or the last `reset_peak`."""
         return lib.eqat_context_device_bytes_peak(self._reference)
 
+    @property
+    def device_bytes_left(self) -> Optional[int]:
+        """What the device has left for the context; None where its memory is the host's."""
+        free = lib.eqat_context_device_bytes_left(self._reference)
+        return None if free == ctypes.c_size_t(-1).value else free
+
     def reset_peak(self) -> None:
         lib.eqat_context_reset_peak(self._reference)
 

@@ -65,6 +65,7 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "eqat_context_bytes_peak": (size, [context]),
     "eqat_context_device_bytes": (size, [context]),
     "eqat_context_device_bytes_peak": (size, [context]),
+    "eqat_context_device_bytes_left": (size, [context]),
     "eqat_context_reset_peak": (None, [context]),
     "eqat_context_trim": (None, [context]),
     "eqat_context_threads": (i32, [context]),

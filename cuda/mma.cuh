@@ -95,6 +95,14 @@ static __device__ __forceinline__ uint32_t bf16_pair(float first, float second)
     return pair;
 }
 
+/* Bytes of high:low, one for each of the four lowest nibbles of `picks`, which are below 8. */
+static __device__ __forceinline__ uint32_t pick_bytes(uint32_t low, uint32_t high, uint32_t picks)
+{
+    uint32_t picked;
+    asm("prmt.b32 %0, %1, %2, %3;" : "=r"(picked) : "r"(low), "r"(high), "r"(picks));
+    return picked;
+}
+
 /* Begins to copy 16 aligned bytes to shared memory; zeros when not `present`, and `from` is then
  * not read. */
 static __device__ __forceinline__ void copy_async(async_copies &, shared_place to, const void *from,
@@ -173,6 +181,15 @@ static __forceinline__ uint32_t bf16_pair(float first, float second)
 {
     return __bfloat16_as_ushort(__float2bfloat16_rn(first)) |
         static_cast<uint32_t>(__bfloat16_as_ushort(__float2bfloat16_rn(second))) << 16;
+}
+
+static __forceinline__ uint32_t pick_bytes(uint32_t low, uint32_t high, uint32_t picks)
+{
+    uint64_t bytes = static_cast<uint64_t>(high) << 32 | low;
+    uint32_t picked = 0;
+    for (int i = 0; i < 4; i++)
+        picked |= static_cast<uint32_t>(bytes >> (picks >> 4 * i & 7) * 8 & 255) << 8 * i;
+    return picked;
 }
 
 /* Until it is waited for, the destination holds NaN. */

@@ -11,4 +11,11 @@ eqat_status eqi_cuda_packed_matvec(eqi_ctx *ctx, const eqi_view *y, const eqi_vi
                                    const eqi_view *codes, const eqi_view *s, const eqi_view *z,
                                    const eqi_view *bias, const eqi_quant_desc *q);
 
+/* The same on mma.sync (ops/packed_mma.cu), for what fits above. */
+bool eqi_cuda_packed_mma_fits(eqi_ctx *ctx, const eqi_view *x, const eqi_view *codes,
+                              const eqi_view *z, const eqi_quant_desc *q);
+eqat_status eqi_cuda_packed_mma(eqi_ctx *ctx, const eqi_view *y, const eqi_view *x,
+                                const eqi_view *codes, const eqi_view *s, const eqi_view *z,
+                                const eqi_view *bias, const eqi_quant_desc *q);
+
 #endif

@@ -178,6 +178,8 @@ eqat_status eqi_cuda_packed_matvec(eqi_ctx *ctx, const eqi_view *y, const eqi_vi
                                    const eqi_view *codes, const eqi_view *s, const eqi_view *z,
                                    const eqi_view *bias, const eqi_quant_desc *q)
 {
+    if (eqi_cuda_packed_mma_fits(ctx, x, codes, z, q))
+        return eqi_cuda_packed_mma(ctx, y, x, codes, s, z, bias, q);
     const int64_t count = eqi_cuda_rows(x), blocks = eqi_cuda_width(x) / 32;
     const int r = count > 8 ? 16
         : count > 4         ? 8

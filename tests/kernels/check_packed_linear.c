@@ -90,17 +90,25 @@ static void packed_linear(suite *s) { forward_cases(s, &packed, call); }
 /* The widths of models: long rows, and many. */
 static void packed_linear_known(suite *s)
 {
-    static const linear_case sizes[] = {
-        {.rows = 1, .out = 64, .in = 4096, .q = {2, 64, false}, .dtype = EQI_BF16},
-        {.rows = 2, .out = 1024, .in = 128, .q = {3, 128, false}, .dtype = EQI_F32},
-        {.rows = 7, .out = 4096, .in = 64, .q = {4, 32, false}, .dtype = EQI_BF16},
-        {.rows = 16, .out = 64, .in = 4096, .q = {2, 128, false}, .dtype = EQI_BF16},
+    static const struct {
+        int rows, out, in, bits, group;
+        eqi_dtype dtype, zeros;
+    } sizes[] = {
+        {1, 64, 4096, 2, 64, EQI_BF16, EQI_U8},    {2, 1024, 128, 3, 128, EQI_F32, EQI_F32},
+        {7, 4096, 64, 4, 32, EQI_BF16, EQI_U8},    {16, 64, 4096, 2, 128, EQI_BF16, EQI_F32},
+        {16, 40, 4160, 4, 4160, EQI_BF16, EQI_U8}, {5, 50, 2112, 3, 192, EQI_BF16, EQI_U8},
+        {1, 16400, 64, 2, 64, EQI_BF16, EQI_U8},   {9, 8200, 64, 3, 64, EQI_BF16, EQI_U8},
     };
     for (size_t i = 0; i < EQI_COUNT(sizes); i++) {
-        linear_case p = sizes[i];
-        p.form = &packed;
-        p.zeros = i % 2 ? EQI_F32 : EQI_U8;
-        p.present = i % 2;
+        linear_case p = {.rows = sizes[i].rows,
+                         .out = sizes[i].out,
+                         .in = sizes[i].in,
+                         .q = {sizes[i].bits, sizes[i].group, false},
+                         .dtype = sizes[i].dtype,
+                         .zeros = sizes[i].zeros,
+                         .form = &packed,
+                         .aligned = true,
+                         .present = i % 2};
         forward_case(s, &p, call);
     }
 }

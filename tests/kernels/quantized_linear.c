@@ -18,6 +18,7 @@ void begin_case(suite *s, const linear_case *p, const char *more)
                 (long long)p->out, (long long)p->in, p->q.bits, (long long)p->q.group,
                 eqi_dtype_name(p->dtype), p->q.clamp ? " clamp" : "",
                 p->zeros == EQI_U8 ? " z u8" : "", *more ? " " : "", more);
+    s->aligned |= p->aligned;
 }
 
 void gradient_argument(suite *s, const linear_case *p, const char *name, bool present,

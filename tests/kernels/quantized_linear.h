@@ -10,7 +10,7 @@ typedef struct weight_form weight_form;
 typedef struct linear_case {
     int64_t rows, out, in;
     eqi_quant_desc q;
-    bool acc;
+    bool acc, aligned; /* as in suite, where the run does not say so */
     eqi_dtype dtype, zeros;
     flavour flavour;  /* of x, or of dy */
     unsigned present; /* bits: which of the optional arguments there are */

@@ -103,7 +103,8 @@ static double expect(const tool *t, const eqat_progress *p, double elapsed, doub
     *left = 0;
     if (!(known > 0) || is_work(p, "resume")) return 0;
     double total = all * (elapsed + weight * seconds) / known;
-    *left = p->step == p->steps ? 0 : fmax(0, total * (1 - done / all));
+    bool over = p->steps && p->step == p->steps;
+    *left = over ? 0 : fmax(0, total * (1 - done / all));
     return total;
 }
 
@@ -134,6 +135,8 @@ static void position_text(const tool *t, const eqat_progress *p, char text[96])
     if (!strcmp(p->phase, "eval") && t->blocks)
         snprintf(text, 96, "window %lld of %lld", (long long)(p->step / passes),
                  (long long)(p->steps / passes));
+    else if (p->blocks && !p->steps) /* a start without training */
+        snprintf(text, 96, "block %lld of %lld", (long long)p->block + 1, (long long)p->blocks);
     else if (p->blocks)
         snprintf(text, 96, "%s %lld of %lld, block %lld of %lld", one, (long long)p->step,
                  (long long)p->steps, (long long)p->block + 1, (long long)p->blocks);

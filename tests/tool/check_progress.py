@@ -88,6 +88,16 @@ class Progress(unittest.TestCase):
         )
         self.assertIn("linear 14 of 14, block 2 of 2", rounding[-1])
 
+    def test_start_alone(self):
+        """Without steps the blocks tell how far it is, and how long it takes on."""
+        args = ["--calib", self.tokens, *SLOW, *FEW, "--epochs", "0"]
+        lines = on_terminal("quantize", self.model, "--out", self.out, *args)
+        shown = [line for line in lines if line.startswith("block-ap ")]
+        for line in shown:
+            self.assertRegex(line, r"^block-ap \[[#.]{20}\] block \d of 2, ")
+        left = [int(m[1]) for line in shown if (m := re.search(r"ETA 0:(\d\d)$", line))]
+        self.assertGreater(max(left), 0)
+
     def test_starts_of_a_block(self):
         args = ["--calib", self.tokens, "--weight-lr", "9", *SLOW, *FEW]  # ends worse than it began
         lines = on_terminal("quantize", self.model, "--out", self.out, *args)

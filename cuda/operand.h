@@ -5,8 +5,12 @@
 
 #include "backend.h"
 
-/* What an op keeps at once of a result that goes on in chunks of rows. */
-#define EQI_CUDA_CHUNK_BYTES (static_cast<int64_t>(64) << 20)
+/* What an op keeps at once of a result that goes on in chunks of rows; of logits and their
+ * gradient. */
+#ifndef EQI_CUDA_CHUNK_BYTES
+#define EQI_CUDA_CHUNK_BYTES (INT64_C(64) << 20)
+#define EQI_CUDA_LOGITS_BYTES (INT64_C(256) << 20)
+#endif
 
 /* A contiguous matrix. */
 inline eqi_view eqi_cuda_dense(void *data, eqi_dtype dtype, int64_t rows, int64_t columns)

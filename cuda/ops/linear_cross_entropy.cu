@@ -7,9 +7,6 @@
 #include "../loss.cuh"
 #include "../operand.h"
 
-/* What a chunk of rows keeps: logits and their gradient. */
-#define CHUNK_LIMIT (static_cast<int64_t>(256) << 20)
-
 /* ---- rows ---- */
 
 /* What is not counted has no gradient. */
@@ -141,7 +138,7 @@ static eqat_status take_scratch(eqi_ctx *ctx, call *c, const eqi_view *x, int64_
     const bool backward = c->dx || c->dw, of_its_own = backward && x->dtype != EQI_F32;
     const int64_t of_logits = vocab * 4 * (c->teacher.data ? 2 : 1),
                   of_grad = of_its_own ? vocab * static_cast<int64_t>(eqi_cuda_size(x->dtype)) : 0;
-    *chunk = eqi_cuda_chunk(n, of_logits + of_grad, CHUNK_LIMIT);
+    *chunk = eqi_cuda_chunk(n, of_logits + of_grad, EQI_CUDA_LOGITS_BYTES);
     EQI_CUDA_TRY(
         eqi_cuda_scratch(ctx, EQI_CUDA_RESULT, static_cast<size_t>(*chunk * of_logits), &c->q));
     if (c->teacher.data) c->p = static_cast<float *>(c->q) + *chunk * vocab;

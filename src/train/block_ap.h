@@ -7,6 +7,9 @@
 #include "train/samples.h"
 #include "train/streams.h"
 
+/* Of a stage whose numbers are not finite; rates of the last try: an eighth. */
+#define EQI_RETRIES 3
+
 typedef struct eqi_epoch {
     double train_loss, val_loss; /* train_loss NaN: there is no report */
 } eqi_epoch;

@@ -7,9 +7,6 @@
 
 /* Which state of a stage is kept, and what happens when its numbers stop being finite. */
 
-/* Rates of the last try: an eighth. */
-#define RETRIES 3
-
 /* All that trains, from or to the best state. */
 static eqat_status copy_best(eqat_block_ap *job, bool back)
 {
@@ -89,7 +86,7 @@ eqat_status eqi_block_ap_try_again(eqat_block_ap *job, bool *again)
 {
     eqi_outcome *o = eqi_block_ap_outcome(job);
     char why[sizeof job->ctx->error];
-    *again = o->retries < RETRIES;
+    *again = o->retries < EQI_RETRIES;
     snprintf(why, sizeof why, "%s", job->ctx->error);
     job->ctx->error[0] = 0; /* mended */
     if (!*again) return go_back(job, why);
@@ -97,7 +94,7 @@ eqat_status eqi_block_ap_try_again(eqat_block_ap *job, bool *again)
     o->retries++;
     eqi_log(job->ctx, EQI_LOG_WARN,
             "%s; block %lld goes back to its %s, at half the rates (%d of %d)", why,
-            (long long)job->block, has_best ? "best state" : "start", (int)o->retries, RETRIES);
+            (long long)job->block, has_best ? "best state" : "start", (int)o->retries, EQI_RETRIES);
     eqi_block_ap_forget_epochs(job);
     job->taken = job->stage * job->options.epochs * eqat_block_ap_steps(job);
     EQI_RETURN_IF(eqi_block_ap_restart_stage(job));

@@ -1,3 +1,4 @@
+#include <math.h>
 #include <stdio.h>
 
 #include "model/weights.h"
@@ -6,6 +7,7 @@
 #include "train/optimizer.h"
 
 #define KIND "block-ap"
+#define MOST (INT64_C(1) << 53) /* steps or epochs: what F64 counts exactly */
 
 /* How far a job is. */
 typedef struct place {
@@ -50,10 +52,10 @@ static eqat_status agree_place(const eqat_block_ap *job, eqi_state *state, place
     EQI_RETURN_IF(eqi_state_number(state, "block_in_work", p->done < blocks, &p->working));
     int64_t stages = p->working ? eqat_block_ap_stages(job, p->done) : 1;
     EQI_RETURN_IF(eqi_state_number(state, "stage", stages - 1, &p->stage));
-    EQI_RETURN_IF(eqi_state_number(state, "steps_taken", INT64_MAX, &p->taken));
-    EQI_RETURN_IF(eqi_state_number(state, "retries", 64, &p->retries));
+    EQI_RETURN_IF(eqi_state_number(state, "steps_taken", MOST, &p->taken));
+    EQI_RETURN_IF(eqi_state_number(state, "retries", EQI_RETRIES, &p->retries));
     EQI_RETURN_IF(eqi_state_number(state, "best", p->working, &p->best));
-    return eqi_state_number(state, "best_epoch", INT64_MAX, &p->epoch);
+    return eqi_state_number(state, "best_epoch", MOST, &p->epoch);
 }
 
 /* ---- tensors ---- */
@@ -118,7 +120,22 @@ static eqat_status list_work(eqat_block_ap *job, eqi_state *state)
         if (stage == job->stage) EQI_RETURN_IF(list_masters(state, l));
     }
     EQI_RETURN_IF(list_norms(state, b));
-    return eqi_optimizer_state(job->optimizer, state);
+    return eqi_optimizer_state(job->optimizer, state, MOST);
+}
+
+static bool is_count(double x, double least, double most)
+{
+    return x >= least && x <= most && floor(x) == x;
+}
+
+static bool are_outcomes(const void *values, int64_t n, int64_t most)
+{
+    const eqi_outcome *o = values;
+    for (int64_t i = 0; i < n / 4; i++)
+        if (!is_count(o[i].retries, 0, EQI_RETRIES) ||
+            !(isnan(o[i].epoch) || is_count(o[i].epoch, -1, (double)most)))
+            return false;
+    return true;
 }
 
 /* done: the finished blocks. */
@@ -128,8 +145,8 @@ static eqat_status list_all(eqat_block_ap *job, eqi_state *state, const eqi_bloc
     int64_t reports = eqi_block_ap_first_epoch(job, job->model->config.blocks);
     if (reports)
         EQI_RETURN_IF(eqi_state_values(state, "epochs", EQI_STORED_F64, job->epochs, 2 * reports));
-    EQI_RETURN_IF(eqi_state_values(state, "outcomes", EQI_STORED_F64, job->outcomes,
-                                   4 * eqi_block_ap_outcomes(job)));
+    EQI_RETURN_IF(eqi_state_fitting(state, "outcomes", EQI_STORED_F64, job->outcomes,
+                                    4 * eqi_block_ap_outcomes(job), are_outcomes, MOST));
     EQI_RETURN_IF(eqi_state_tensor(state, "losses", job->losses));
     for (int64_t i = 0; i < p->done; i++) EQI_RETURN_IF(list_done(state, &done[i]));
     if (p->best) EQI_RETURN_IF(list_best(job, state));

@@ -29,10 +29,11 @@ static eqat_status list_best(eqat_e2e_qp *job, eqi_state *state)
 {
     int64_t best = job->best_loss < (double)INFINITY;
     EQI_RETURN_IF(eqi_state_number(state, "best", 1, &best));
-    if (best) EQI_RETURN_IF(eqi_e2e_qp_make_best(job)); /* room */
+    if (!best) return EQAT_OK;
+    EQI_RETURN_IF(eqi_e2e_qp_make_best(job)); /* room */
     EQI_RETURN_IF(eqi_state_values(state, "best.loss", EQI_STORED_F64, &job->best_loss, 1));
-    EQI_RETURN_IF(eqi_state_values(state, "best.step", EQI_STORED_I64, &job->best_step, 1));
-    for (size_t i = 0; i < job->count && best; i++) {
+    EQI_RETURN_IF(eqi_state_counts(state, "best.step", &job->best_step, 1, eqat_e2e_qp_steps(job)));
+    for (size_t i = 0; i < job->count; i++) {
         char name[64];
         snprintf(name, sizeof name, "best.%zu", i);
         EQI_RETURN_IF(eqi_state_tensor(state, name, job->trained[i].best));
@@ -74,7 +75,7 @@ static eqat_status list_all(eqat_e2e_qp *job, eqi_state *state)
     EQI_RETURN_IF(eqi_state_tensor(state, "losses", job->losses));
     EQI_RETURN_IF(
         eqi_state_values(state, "reports", EQI_STORED_F64, job->reports, eqat_e2e_qp_steps(job)));
-    return eqi_optimizer_state(job->optimizer, state);
+    return eqi_optimizer_state(job->optimizer, state, eqat_e2e_qp_steps(job));
 }
 
 /* Takes over the state, which was created or opened with status st. */

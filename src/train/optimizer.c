@@ -409,16 +409,16 @@ eqat_status eqat_optimizer_grad_norm(eqat_optimizer *o, double *norm)
     return EQAT_OK;
 }
 
-eqat_status eqi_optimizer_state(eqat_optimizer *o, eqi_state *state)
+eqat_status eqi_optimizer_state(eqat_optimizer *o, eqi_state *state, int64_t most)
 {
-    EQI_RETURN_IF(eqi_state_values(state, "optimizer.steps", EQI_STORED_I64, &o->steps, 1));
+    EQI_RETURN_IF(eqi_state_counts(state, "optimizer.steps", &o->steps, 1, most));
     /* Relative ones are of what the parameters were when they began to train. */
     EQI_RETURN_IF(eqi_state_values(state, "optimizer.rates", EQI_STORED_F64, o->rates, o->groups));
     for (size_t i = 0; i < o->count; i++) {
         moments *both = &o->moments[i];
         char name[64];
         snprintf(name, sizeof name, "optimizer.%zu.steps", i);
-        EQI_RETURN_IF(eqi_state_values(state, name, EQI_STORED_I64, &both->steps, 1));
+        EQI_RETURN_IF(eqi_state_counts(state, name, &both->steps, 1, most));
         snprintf(name, sizeof name, "optimizer.%zu.m", i);
         EQI_RETURN_IF(eqi_state_tensor(state, name, both->m));
         snprintf(name, sizeof name, "optimizer.%zu.v", i);

@@ -5,8 +5,9 @@
 #include "eqat/optimizer.h"
 #include "train/state.h"
 
-/* Lists rates, moments and steps; parameters are their owner's to list. */
-eqat_status eqi_optimizer_state(eqat_optimizer *optimizer, eqi_state *state);
+/* Lists rates, moments and steps, of which there are at most so many; parameters are their owner's
+ * to list. */
+eqat_status eqi_optimizer_state(eqat_optimizer *optimizer, eqi_state *state, int64_t most);
 /* To be called first. With true the moments wait on the host (tensor/tensor.h) between steps. */
 void eqi_optimizer_set_offload(eqat_optimizer *optimizer, bool on);
 /* What trains, in the order it was added. */

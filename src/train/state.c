@@ -18,6 +18,8 @@ typedef struct item {
     size_t bytes;
     eqi_tensor *tensor; /* or else */
     char *values;
+    eqi_state_fits *fits; /* NULL: all do */
+    int64_t most;         /* handed to it */
 } item;
 
 struct eqi_state {
@@ -203,9 +205,30 @@ eqat_status eqi_state_tensor(eqi_state *s, const char *name, eqi_tensor *t)
 eqat_status eqi_state_values(eqi_state *s, const char *name, eqi_stored stored, void *values,
                              int64_t n)
 {
-    item i = {.stored = stored, .ndim = 1, .shape = {n}, .values = values};
+    return eqi_state_fitting(s, name, stored, values, n, NULL, 0);
+}
+
+eqat_status eqi_state_fitting(eqi_state *s, const char *name, eqi_stored stored, void *values,
+                              int64_t n, eqi_state_fits *fits, int64_t most)
+{
+    item i = {
+        .stored = stored, .ndim = 1, .shape = {n}, .values = values, .fits = fits, .most = most};
     i.bytes = (size_t)eqi_stored_bytes(stored, n);
     return add(s, &i, name);
+}
+
+static bool are_counts(const void *values, int64_t n, int64_t most)
+{
+    const int64_t *counts = values;
+    for (int64_t i = 0; i < n; i++)
+        if (counts[i] < 0 || counts[i] > most) return false;
+    return true;
+}
+
+eqat_status eqi_state_counts(eqi_state *s, const char *name, int64_t *counts, int64_t n,
+                             int64_t most)
+{
+    return eqi_state_fitting(s, name, EQI_STORED_I64, counts, n, are_counts, most);
 }
 
 /* A safetensors file has no gaps, so that wider values come first. */
@@ -304,6 +327,21 @@ static eqat_status check_entry(eqi_state *s, const item *i)
                     eqi_stored_name(i->stored), i->bytes);
 }
 
+/* A checksum is no proof: whoever changes a number can change the sum. */
+static eqat_status check_fit(eqi_state *s, const item *i)
+{
+    if (!i->fits) return EQAT_OK;
+    char *values = eqi_alloc(s->ctx, i->bytes, "a piece of a job's state");
+    if (!values) return EQAT_OUT_OF_MEMORY;
+    eqat_status st = read_chunk(s, i, 0, i->bytes, values);
+    if (st == EQAT_OK && !i->fits(values, i->shape[0], i->most))
+        st = eqi_fail(s->ctx, EQAT_FORMAT,
+                      "%s: tensor %s: found a number out of range, expected those of such a job",
+                      s->path, i->name);
+    eqi_free(s->ctx, values);
+    return st;
+}
+
 static eqat_status check_all(eqi_state *s)
 {
     const item checksum = {
@@ -316,10 +354,12 @@ static eqat_status check_all(eqi_state *s)
                         eqi_source_count(s->source), s->count + 1);
     EQI_RETURN_IF(each_chunk(s, check_chunk));
     EQI_RETURN_IF(read_chunk(s, &checksum, 0, sizeof expected, (char *)&expected));
-    if (s->hash == expected) return EQAT_OK;
-    return eqi_fail(s->ctx, EQAT_FORMAT,
-                    "%s: checksum: found %016" PRIx64 ", expected %016" PRIx64 ": damaged?",
-                    s->path, s->hash, expected);
+    if (s->hash != expected)
+        return eqi_fail(s->ctx, EQAT_FORMAT,
+                        "%s: checksum: found %016" PRIx64 ", expected %016" PRIx64 ": damaged?",
+                        s->path, s->hash, expected);
+    for (size_t k = 0; k < s->count; k++) EQI_RETURN_IF(check_fit(s, &s->items[k]));
+    return EQAT_OK;
 }
 
 eqat_status eqi_state_end(eqi_state *s)

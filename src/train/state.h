@@ -30,6 +30,13 @@ eqat_status eqi_state_number(eqi_state *state, const char *key, int64_t most, in
 eqat_status eqi_state_tensor(eqi_state *state, const char *name, eqi_tensor *t);
 eqat_status eqi_state_values(eqi_state *state, const char *name, eqi_stored stored, void *values,
                              int64_t n);
+/* The same; EQAT_FORMAT unless what is read fits. */
+typedef bool eqi_state_fits(const void *values, int64_t n, int64_t most);
+eqat_status eqi_state_fitting(eqi_state *state, const char *name, eqi_stored stored, void *values,
+                              int64_t n, eqi_state_fits *fits, int64_t most);
+/* n counts from 0 to most. */
+eqat_status eqi_state_counts(eqi_state *state, const char *name, int64_t *counts, int64_t n,
+                             int64_t most);
 
 /* Writes all that is listed; or checks the file as a whole, and only then fills what is listed.
  * EQAT_FORMAT names the first tensor that is missing or differs, or a checksum that is wrong. Frees

@@ -89,7 +89,7 @@ class Training(unittest.TestCase):
             self.refused("cuda:0: .*illegal memory access", FAULT_AT=launch)
 
     def test_memory(self):
-        self.refused(r"out of memory on cuda:0: \d+ bytes for .*", MEMORY=1 << 21)
+        self.refused(r"memory of cuda:0: needs \d+ MB, found 2 MB available", MEMORY=1 << 21)
         for n in range(1, 400, 37):
             run, out = self.quantize("cuda:0", FAIL_ALLOC=n)
             if run.returncode:  # what is asked for twice may be had the second time

@@ -467,6 +467,85 @@ START_TEST(e2e_qp_refuses_what_does_not_fit)
 }
 END_TEST
 
+/* ---- numbers that nobody saved, under the right checksum ---- */
+
+/* Number `index` of a tensor whose numbers have 8 bytes. */
+static char *number_of(char *bytes, const char *tensor, size_t index)
+{
+    char key[64];
+    uint64_t header;
+    size_t offset;
+    memcpy(&header, bytes, sizeof header);
+    snprintf(key, sizeof key, "\"%s\":", tensor);
+    const char *offsets = strstr(strstr(bytes + 8, key), "\"data_offsets\":[");
+    ck_assert_int_eq(sscanf(offsets, "\"data_offsets\":[%zu", &offset), 1);
+    return bytes + 8 + header + offset + 8 * index;
+}
+
+typedef eqat_status load_fn(void *job, const char *path);
+static eqat_status load_block_ap(void *job, const char *path)
+{
+    return eqat_block_ap_load(job, path);
+}
+static eqat_status load_e2e_qp(void *job, const char *path) { return eqat_e2e_qp_load(job, path); }
+
+/* The refusal of a wrong checksum tells the right one. */
+static void refuse_forged(eqat_context *ctx, load_fn *load, void *job, const char *path,
+                          const char *tensor, size_t index, const void *value)
+{
+    size_t n;
+    char says_so[96], *bytes = read_file(path, &n);
+    const char *bad = scratch("forged.state");
+    memcpy(number_of(bytes, tensor, index), value, 8);
+    write_file(bad, bytes, n);
+    says(ctx, load(job, bad), EQAT_FORMAT, "checksum: found");
+    const char *found = strstr(eqat_context_error(ctx), "checksum: found ");
+    const uint64_t sum = strtoull(found + strlen("checksum: found "), NULL, 16);
+    memcpy(bytes + n - sizeof sum, &sum, sizeof sum);
+    write_file(bad, bytes, n);
+    snprintf(says_so, sizeof says_so, "tensor %s: found a number out of range", tensor);
+    says(ctx, load(job, bad), EQAT_FORMAT, says_so);
+    free(bytes);
+}
+
+START_TEST(numbers_out_of_range_are_refused)
+{
+    static const int64_t wrong[] = {-1, 7, INT64_MIN, INT64_MAX}; /* of 6 steps */
+    static const double no_count[] = {-2.0, 0.5, 1e300, -INFINITY};
+    make_packed_model();
+    eqat_e2e_qp_options o = e2e_options();
+    double losses[6];
+    const char *path = scratch("e2e.state");
+    run_e2e(&o, NULL, 2, NULL, losses);
+    bench b = open_packed();
+    eqat_e2e_qp *e2e;
+    OK(b.ctx, eqat_e2e_qp_create(b.model, &e2e, b.data, &o));
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        refuse_forged(b.ctx, load_e2e_qp, e2e, path, "optimizer.steps", 0, &wrong[i]);
+        refuse_forged(b.ctx, load_e2e_qp, e2e, path, "optimizer.1.steps", 0, &wrong[i]);
+    }
+    OK(b.ctx, eqat_e2e_qp_load(e2e, path));
+    eqat_e2e_qp_free(e2e);
+    tear_down(&b);
+
+    variant v = {.s = usual};
+    path = scratch("good.state");
+    interrupt(&v, 19, path);
+    b = set_up_variant(&v);
+    eqat_block_ap_options options = options_of(&v);
+    eqat_block_ap *job;
+    OK(b.ctx, eqat_block_ap_create(b.model, &job, b.quantizer, b.data, &options));
+    for (size_t i = 0; i < sizeof no_count / sizeof *no_count; i++) {
+        refuse_forged(b.ctx, load_block_ap, job, path, "outcomes", 2, &no_count[i]);
+        refuse_forged(b.ctx, load_block_ap, job, path, "outcomes", 3, &no_count[i]);
+    }
+    refuse_forged(b.ctx, load_block_ap, job, path, "optimizer.steps", 0, &wrong[0]);
+    OK(b.ctx, eqat_block_ap_load(job, path));
+    eqat_block_ap_free(job);
+    tear_down(&b);
+}
+END_TEST
+
 /* ---- without memory ---- */
 
 START_TEST(every_request_may_be_refused)
@@ -524,6 +603,7 @@ int main(void)
     tcase_add_test(tc, what_does_not_fit_is_refused_and_changes_nothing);
     tcase_add_test(tc, e2e_qp_goes_on);
     tcase_add_test(tc, e2e_qp_refuses_what_does_not_fit);
+    tcase_add_test(tc, numbers_out_of_range_are_refused);
     tcase_add_loop_test(tc, every_request_may_be_refused, 0, 2);
     return run_case("the state of a job", tc, CK_NOFORK);
 }

@@ -181,14 +181,17 @@ static double e2e_bytes(const shapes *s)
 /* Without training, the packed model grows beside a block at full precision. */
 static double rtn_bytes(const shapes *s) { return 4 * s->largest.weights + s->all.packed; }
 
-static need_phases phases(const shapes *s)
+typedef double size_fn(const shapes *s);
+
+/* Of those phases that there are. */
+static need_phases phases(const shapes *s, size_fn *block_ap, size_fn *e2e)
 {
     const need *n = s->n;
     return (need_phases){
-        .block_ap = n->data ? block_ap_bytes(s)
+        .block_ap = n->data ? block_ap(s)
             : n->quantizer  ? rtn_bytes(s)
                             : 0,
-        .e2e = n->e2e_data ? e2e_bytes(s) : 0,
+        .e2e = n->e2e_data ? e2e(s) : 0,
     };
 }
 
@@ -228,17 +231,6 @@ static double e2e_device(const shapes *s)
     return s->all.packed + (o->host_state ? 4 * trained_groups(s) : trained_bytes(s)) +
         ends_and_teacher(s) + here * inputs_bytes(s) + kept * activations(s, rows) +
         on_the_way_back(s, rows) + scratch(s, rows, true);
-}
-
-static need_phases phases_device(const shapes *s)
-{
-    const need *n = s->n;
-    return (need_phases){
-        .block_ap = n->data ? block_ap_device(s)
-            : n->quantizer  ? rtn_bytes(s)
-                            : 0,
-        .e2e = n->e2e_data ? e2e_device(s) : 0,
-    };
 }
 
 /* Finished blocks and the best state of the one in work; what host_state keeps off the device. */
@@ -298,8 +290,8 @@ eqat_status need_sizes_of(const need *n, need_sizes *out)
     if (n->data)
         out->streams = 2 * (double)(n->train + n->val) * (double)n->data->seq_len *
             (double)s.m.hidden_size * s.element;
-    out->host = n->on_device ? phases_beside(&s) : phases(&s);
-    if (n->on_device) out->device = phases_device(&s);
+    out->host = n->on_device ? phases_beside(&s) : phases(&s, block_ap_bytes, e2e_bytes);
+    if (n->on_device) out->device = phases(&s, block_ap_device, e2e_device);
     if (n->checkpoint_dir) out->checkpoints = checkpoint_bytes(&s);
     return EQAT_OK;
 }

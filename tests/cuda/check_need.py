@@ -6,39 +6,27 @@ helps.
     check_need.py            $EQAT_TOOL, $EQAT_CUDA_FOLDER
 """
 
-import json
 import os
 import pathlib
 import subprocess
 import sys
-import tempfile
 import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "memory"))
 import check_memory as models
+from need_case import NeedCase
 
 EQAT = os.environ["EQAT_TOOL"]
 models.HIDDEN, models.INTERMEDIATE, models.HEADS, models.KV_HEADS = 256, 768, 4, 2
-LAYERS, VOCAB, TIME = 2, 2048, 64
-models.TIME = TIME
+models.TIME = TIME = 64
 BLOCK_AP = ["--seq-len", TIME, "--val-size", 0, "--epochs", 1, "--sampling", "consecutive"]
 BLOCK_AP += ["--batch-size", 2, "--train-size", 2]
 E2E = ["--seq-len", TIME, "--train-size", 2, "--batch-size", 2, "--micro-batch-size", 1]
 WORKSPACE = 32 << 20  # for products, whatever the model
 
 
-class Need(unittest.TestCase):
-    @classmethod
-    def setUpClass(cls):
-        cls.folder = tempfile.TemporaryDirectory(prefix="eqat-need-")
-        cls.model, cls.tokens = (os.path.join(cls.folder.name, n) for n in ("model", "t.u32"))
-        models.write_model(cls.model, LAYERS, VOCAB)
-        models.write_tokens(cls.tokens, 16, VOCAB)
-        cls.runs = 0
-
-    @classmethod
-    def tearDownClass(cls):
-        cls.folder.cleanup()
+class Need(NeedCase):
+    runs = 0
 
     def run_tool(self, *args):
         type(self).runs += 1
@@ -50,8 +38,7 @@ class Need(unittest.TestCase):
     def held(self, what, *args):
         run, out = self.run_tool(*args)
         self.assertEqual(run.returncode, 0, run.stderr)
-        events = [json.loads(line) for line in (out / "eqat_log.jsonl").read_text().splitlines()]
-        need, saved = ([e for e in events if e["event"] == k][-1] for k in ("need", "saved"))
+        need, saved = self.told_and_taken(out)
         told, peak = need["device_bytes"], saved["peak_device_bytes"]
         print(f"{what}: told {told / 1e6:.1f} MB, peak {peak / 1e6:.1f} MB", file=sys.stderr)
         self.assertAlmostEqual((told - WORKSPACE) / (peak - WORKSPACE), 1, delta=0.15, msg=what)

@@ -1,15 +1,15 @@
 """What the tool says that a run needs, against what it takes: peak memory within 15%, and the bytes
 of the saved folder within 10%. A refusal names the option that helps."""
 
-import json, os, subprocess, sys, tempfile, unittest
+import os, subprocess, sys, unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "memory"))
 import check_memory as models
+from need_case import NeedCase
 
 EQAT = os.environ["EQAT_TOOL"]
 models.HIDDEN, models.INTERMEDIATE, models.HEADS, models.KV_HEADS = 1024, 2816, 16, 4
-LAYERS, VOCAB, TIME = 2, 16384, 256
-models.TIME = TIME
+models.TIME = TIME = 256
 BLOCK_AP = ["--seq-len", TIME, "--val-size", 0, "--epochs", 1, "--sampling", "consecutive"]
 
 
@@ -17,24 +17,13 @@ def eqat(*args):
     return subprocess.run([EQAT, *map(str, args)], capture_output=True, text=True)
 
 
-class Need(unittest.TestCase):
-    @classmethod
-    def setUpClass(cls):
-        cls.folder = tempfile.TemporaryDirectory(prefix="eqat-need-")
-        cls.model, cls.tokens = (os.path.join(cls.folder.name, n) for n in ("model", "t.u32"))
-        models.write_model(cls.model, LAYERS, VOCAB)
-        models.write_tokens(cls.tokens, 64, VOCAB)
-
-    @classmethod
-    def tearDownClass(cls):
-        cls.folder.cleanup()
+class Need(NeedCase):
+    VOCAB, SAMPLES = 16384, 64
 
     def held(self, what, out, *args):
         r = eqat(*args, "--out", out)
         self.assertEqual(r.returncode, 0, r.stderr)
-        with open(os.path.join(out, "eqat_log.jsonl")) as f:
-            events = [json.loads(line) for line in f]
-        need, saved = ([e for e in events if e["event"] == k][-1] for k in ("need", "saved"))
+        need, saved = self.told_and_taken(out)
         told, peak = need["memory_bytes"], saved["peak_rss_bytes"]
         print(f"{what}: told {told / 1e6:.0f} MB, peak {peak / 1e6:.0f} MB", file=sys.stderr)
         self.assertAlmostEqual(told / peak, 1, delta=0.15, msg=what)

@@ -16,6 +16,7 @@ import pathlib
 import random
 import sys
 import tempfile
+from unittest import mock
 
 os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
 here = pathlib.Path(__file__).resolve().parent
@@ -32,6 +33,7 @@ except ImportError as error:
 
 import tiny
 
+import eqat
 from eqat.integrations.lm_eval import EqatLM, local_tasks
 
 
@@ -77,6 +79,30 @@ def check_loglikelihood(ours, theirs, rng):
     assert len({round(a) for a, _ in got}) > 5
 
 
+def check_shared_prefixes(ours, theirs, rng):
+    """As few-shot tasks are: texts that begin with the same 55 words and go on by a question of
+    which some have several answers; another such kind, and texts of their own."""
+    pairs = [("alone", " then"), (words(rng, 20), " the cat")]
+    for _ in range(2):
+        shots = words(rng, 55)
+        for i in range(4):
+            question = shots + " " + words(rng, 3 + i)
+            pairs += [(question, " " + words(rng, 1 + i)), (question, " " + words(rng, 2))]
+    asked = requests("loglikelihood", *pairs)
+    fed, feed = [], eqat.Generation.feed
+    with mock.patch.object(
+        eqat.Generation, "feed", lambda g, ids, n: fed.append(len(ids)) or feed(g, ids, n)
+    ):
+        got = ours.loglikelihood(asked)
+    assert sorted(fed)[-2] > 200 and sorted(fed)[-3] < 30 and len(fed) == 16, fed
+    ours.share_prefixes = False
+    want = ours.loglikelihood(asked)
+    ours.share_prefixes = True
+    for others in (want, theirs.loglikelihood(asked)):
+        for pair, (a, greedy_a), (b, greedy_b) in zip(pairs, got, others):
+            assert abs(a - b) < 1e-3 and greedy_a == greedy_b, (pair, a, b, greedy_a, greedy_b)
+
+
 def check_rolling(ours, theirs, rng):
     texts = [(words(rng, n),) for n in (1, 20, 150)]  # the last is several windows
     got, want = (
@@ -101,7 +127,12 @@ def check_tiny():
     with tempfile.TemporaryDirectory() as scratch:
         ours, theirs = both(tiny_folder(os.path.join(scratch, "model")), batch_size=4)
         assert ours.max_length == theirs.max_length == 256
-        for check in (check_loglikelihood, check_rolling, check_generation):
+        for check in (
+            check_loglikelihood,
+            check_shared_prefixes,
+            check_rolling,
+            check_generation,
+        ):
             check(ours, theirs, rng)
             print("ok", check.__name__)
 

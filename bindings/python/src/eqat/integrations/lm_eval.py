@@ -29,6 +29,31 @@ from tqdm import tqdm
 import eqat
 
 Row = tuple[list[int], int]  # ids, and how many of the last positions are asked for
+Chain = list[tuple[int, int]]  # indices of rows, and how many tokens each has from the one before
+
+# A shared beginning of fewer tokens saves less than rows one by one cost.
+SHARED_AT_LEAST = 128
+
+
+def _common(a: list[int], b: list[int]) -> int:
+    """Tokens with which both begin."""
+    return next((i for i, (x, y) in enumerate(zip(a, b)) if x != y), min(len(a), len(b)))
+
+
+def _chains(rows: Sequence[Row]) -> list[Chain]:
+    """All rows, in chains: each but a chain's first has at least half of its tokens from the one
+    before it, and those asked for are not among them."""
+    chains: list[Chain] = []
+    before: list[int] = []
+    for i in sorted(range(len(rows)), key=lambda i: rows[i][0]):
+        ids, last = rows[i]
+        kept = min(_common(before, ids), len(ids) - last)
+        if kept >= max(SHARED_AT_LEAST, len(ids) / 2):
+            chains[-1].append((i, kept))
+        else:
+            chains.append([(i, 0)])
+        before = ids
+    return chains
 
 
 def _log_softmax(logits: np.ndarray) -> np.ndarray:
@@ -40,7 +65,9 @@ def _log_softmax(logits: np.ndarray) -> np.ndarray:
 class EqatLM(TemplateLM):
     """path: what eqat.open takes.  max_length: of context and continuation together, at most what
     the model was trained for (the default).  add_bos_token: whether texts begin as the tokenizer's
-    rule says; the default leaves that to the rule.  Other arguments are eqat.open's
+    rule says; the default leaves that to the rule.  share_prefixes: what several texts begin with
+    (the examples of few-shot tasks) is computed once, for which the model's weights stay in memory;
+    False takes one block into memory at a time.  Other arguments are eqat.open's
     (compute_dtype=f32, threads=4, ...)."""
 
     def __init__(
@@ -52,6 +79,7 @@ class EqatLM(TemplateLM):
         max_gen_toks: int = 256,
         add_bos_token: bool = True,
         prefix_token_id: Optional[int] = None,
+        share_prefixes: bool = True,
         device: Optional[str] = None,
         max_batch_size: Optional[int] = None,
         trust_remote_code: Optional[bool] = None,
@@ -72,6 +100,7 @@ class EqatLM(TemplateLM):
         self.max_gen_toks = int(max_gen_toks)
         self.add_bos_token = add_bos_token
         self._prefix = prefix_token_id
+        self.share_prefixes = share_prefixes
         self.batch_size = 8 if batch_size in (None, "auto") else int(str(batch_size))
         self._tape = eqat.Tape(self.model.context)
         self._tape.set_recording(False)
@@ -123,15 +152,35 @@ class EqatLM(TemplateLM):
             x = self.model.block(self._tape, block, x, batch)
         return self.model.logits(self._tape, x, last).numpy()
 
-    def _batches(self, rows: Sequence[Row], title: str, quiet: bool) -> Iterator[tuple[list, Any]]:
-        """Indices of rows of about equal length, longest first, with their logits."""
-        order = sorted(range(len(rows)), key=lambda i: (-len(rows[i][0]), rows[i][0]))
+    def _passes(self, rows: Sequence[Row], title: str, quiet: bool) -> Iterator[tuple[list, Any]]:
+        """Indices of rows with their logits, every row once."""
+        chains = _chains(rows) if self.share_prefixes else [[(i, 0)] for i in range(len(rows))]
+        alone = [chain[0][0] for chain in chains if len(chain) == 1]
         with tqdm(total=len(rows), desc=title, disable=quiet) as bar:
-            for at in range(0, len(order), self.batch_size):
-                chosen = order[at : at + self.batch_size]
-                last = max(rows[i][1] for i in chosen)
-                yield chosen, self._logits([rows[i][0] for i in chosen], last)
-                bar.update(len(chosen))
+            for work in (
+                self._batches(rows, alone),
+                self._shared(rows, [chain for chain in chains if len(chain) > 1]),
+            ):
+                for chosen, logits in work:
+                    yield chosen, logits
+                    bar.update(len(chosen))
+
+    def _batches(self, rows: Sequence[Row], indices: list[int]) -> Iterator[tuple[list, Any]]:
+        """By rows of about equal length, longest first."""
+        order = sorted(indices, key=lambda i: (-len(rows[i][0]), rows[i][0]))
+        for at in range(0, len(order), self.batch_size):
+            chosen = order[at : at + self.batch_size]
+            last = max(rows[i][1] for i in chosen)
+            yield chosen, self._logits([rows[i][0] for i in chosen], last)
+
+    def _shared(self, rows: Sequence[Row], chains: list[Chain]) -> Iterator[tuple[list, Any]]:
+        """One by one, without the tokens that are there from the row before."""
+        if chains:
+            with eqat.Generation(self.model) as generation:
+                for i, kept in (link for chain in chains for link in chain):
+                    ids, last = rows[i]
+                    generation.rewind(kept)
+                    yield [i], generation.feed(ids[kept:], last).numpy()
 
     # ---- log-likelihoods ----
 
@@ -151,7 +200,7 @@ class EqatLM(TemplateLM):
         rows = [(list(ids), max(len(requests[i][2]) for i in by)) for ids, by in asked.items()]
         owners = list(asked.values())
         found: list[tuple[float, bool]] = [(0.0, False)] * len(requests)
-        for chosen, logits in self._batches(rows, "Log-likelihoods", disable_tqdm):
+        for chosen, logits in self._passes(rows, "Log-likelihoods", disable_tqdm):
             for i, row in ((i, row) for k, row in zip(chosen, logits) for i in owners[k]):
                 texts, _context, continuation = requests[i]
                 scores = _log_softmax(row[-len(continuation) :])

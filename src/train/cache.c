@@ -10,12 +10,13 @@
 #include <unistd.h>
 
 #define MAX_STREAMS 2
-/* A batch that is read and one that is written, or one of each stream. */
-#define BUFFERS 2
+/* A batch that is read and one that is written, or one of each stream; of a device with memory of
+ * its own one more, on its way. */
+#define MAX_BUFFERS 3
 
 typedef enum buffer_state {
     BUFFER_FREE,
-    BUFFER_TAKEN,   /* by a call that fills it */
+    BUFFER_TAKEN,   /* by a call that fills it, or by c->late */
     BUFFER_READING, /* queued or in work */
     BUFFER_READY,   /* holds a batch that was read */
     BUFFER_WRITING  /* queued or in work */
@@ -33,20 +34,16 @@ typedef struct buffer {
 struct eqi_cache {
     eqi_ctx *ctx;
     eqi_cache_shape shape;
-    char *memory; /* all streams; NULL: files */
-    /* In memory, of a device with memory of its own: the last batch that was written comes to
-     * `pinned` while the device goes on, and from there to its place with what is written next. */
-    char *pinned; /* of a batch; NULL: none yet */
-    struct {
-        bool is; /* on its way */
-        uint64_t ticket;
-        int stream;
-        int64_t first, n; /* samples */
-    } late;
-    char *dir;
+    char *memory; /* samples below shape.resident of all streams */
+    char *dir;    /* of the others; NULL: there are none */
     int fds[MAX_STREAMS];
     int64_t *samples; /* of all buffers */
     char *data;       /* of all buffers */
+    int count;        /* of buffers; in memory 1 or, without a device, none */
+    /* Of a device with memory of its own: the batch that was written last comes to a buffer while
+     * the device goes on, and from there to its place with what is written next. NULL: none. */
+    struct buffer *late;
+    uint64_t ticket;
     /* The rest belongs to the thread and is guarded by lock. Requests are served in order, so that
      * a read sees the writes before it. */
     bool running;
@@ -59,16 +56,23 @@ struct eqi_cache {
     bool failed_write;
     uint64_t age;
     int queued, next;
-    buffer *queue[BUFFERS]; /* a ring */
-    buffer buffers[BUFFERS];
+    buffer *queue[MAX_BUFFERS]; /* a ring */
+    buffer buffers[MAX_BUFFERS];
 };
 
-/* How many of the samples from the i-th on lie one behind the other. */
-static int64_t run_length(const int64_t *samples, int64_t i, int64_t n)
+/* How many of the samples from the i-th on lie one behind the other, in one place. */
+static int64_t run_length(const eqi_cache *c, const int64_t *samples, int64_t i, int64_t n)
 {
     int64_t length = 1;
-    while (i + length < n && samples[i + length] == samples[i] + length) length++;
+    while (i + length < n && samples[i + length] == samples[i] + length &&
+           samples[i + length] != c->shape.resident)
+        length++;
     return length;
+}
+
+static char *in_memory(const eqi_cache *c, int stream, int64_t sample)
+{
+    return c->memory + (size_t)(stream * c->shape.resident + sample) * c->shape.bytes;
 }
 
 static int move_bytes(int fd, bool write, char *p, size_t left, off_t at)
@@ -84,14 +88,26 @@ static int move_bytes(int fd, bool write, char *p, size_t left, off_t at)
     return 0;
 }
 
-static int transfer(const eqi_cache *c, const buffer *b)
+/* A run between a buffer and its place. */
+static int move_run(const eqi_cache *c, int stream, int64_t sample, bool write, char *p, size_t n)
+{
+    if (sample >= c->shape.resident) {
+        uint64_t at = (uint64_t)(sample - c->shape.resident) * c->shape.bytes;
+        return move_bytes(c->fds[stream], write, p, n, (off_t)at);
+    }
+    char *place = in_memory(c, stream, sample);
+    memcpy(write ? place : p, write ? p : place, n);
+    return 0;
+}
+
+static int transfer(const eqi_cache *c, const buffer *b, bool write)
 {
     size_t bytes = c->shape.bytes;
     int err = 0;
     for (int64_t i = 0, run; i < b->n && !err; i += run) {
-        run = run_length(b->samples, i, b->n);
-        err = move_bytes(c->fds[b->stream], b->state == BUFFER_WRITING, b->data + (size_t)i * bytes,
-                         (size_t)run * bytes, (off_t)((uint64_t)b->samples[i] * bytes));
+        run = run_length(c, b->samples, i, b->n);
+        err = move_run(c, b->stream, b->samples[i], write, b->data + (size_t)i * bytes,
+                       (size_t)run * bytes);
     }
     return err;
 }
@@ -104,10 +120,10 @@ static void *serve(void *arg)
         while (!c->queued && !c->stop) pthread_cond_wait(&c->asked, &c->lock);
         if (!c->queued) break;
         buffer *b = c->queue[c->next];
-        c->next = (c->next + 1) % BUFFERS;
+        c->next = (c->next + 1) % MAX_BUFFERS;
         c->queued--;
         pthread_mutex_unlock(&c->lock);
-        int err = transfer(c, b);
+        int err = transfer(c, b, b->state == BUFFER_WRITING);
         pthread_mutex_lock(&c->lock);
         if (err && !c->failed) {
             c->failed = err;
@@ -135,7 +151,7 @@ static eqat_status open_file(eqi_cache *c, int stream)
         return eqi_fail(c->ctx, EQAT_IO, "offload_dir %s: cannot create a file: %s", c->dir,
                         strerror(errno));
     c->fds[stream] = fd;
-    uint64_t size = (uint64_t)c->shape.samples * c->shape.bytes;
+    uint64_t size = (uint64_t)(c->shape.samples - c->shape.resident) * c->shape.bytes;
     int failed;
     do failed = size && fallocate(fd, 0, 0, (off_t)size) != 0;
     while (failed && errno == EINTR);
@@ -166,18 +182,27 @@ static eqat_status start_thread(eqi_cache *c)
                     strerror(err));
 }
 
+static eqat_status make_buffers(eqi_cache *c, int count)
+{
+    const eqi_backend *b = c->ctx->backend;
+    size_t all = (size_t)count * (size_t)c->shape.batch, bytes = c->shape.bytes;
+    c->samples = eqi_calloc(c->ctx, all, sizeof *c->samples, "the activation cache's buffers");
+    if (!c->samples) return EQAT_OUT_OF_MEMORY;
+    c->data = b->pin(c->ctx, all * bytes);
+    if (!c->data) return EQAT_OUT_OF_MEMORY;
+    c->count = count;
+    for (int i = 0; i < count; i++) {
+        c->buffers[i].samples = c->samples + i * c->shape.batch;
+        c->buffers[i].data = c->data + (size_t)(i * c->shape.batch) * bytes;
+    }
+    return EQAT_OK;
+}
+
 static eqat_status use_files(eqi_cache *c, const char *dir)
 {
-    size_t batch = (size_t)c->shape.batch;
     c->dir = eqi_strdup(c->ctx, dir);
-    c->samples =
-        eqi_calloc(c->ctx, BUFFERS * batch, sizeof *c->samples, "the activation cache's buffers");
-    c->data = eqi_calloc(c->ctx, BUFFERS * batch, c->shape.bytes, "the activation cache's buffers");
-    if (!c->dir || !c->samples || !c->data) return EQAT_OUT_OF_MEMORY;
-    for (size_t i = 0; i < BUFFERS; i++) {
-        c->buffers[i].samples = c->samples + i * batch;
-        c->buffers[i].data = c->data + i * batch * c->shape.bytes;
-    }
+    if (!c->dir) return EQAT_OUT_OF_MEMORY;
+    EQI_RETURN_IF(make_buffers(c, c->ctx->backend->host ? 2 : 3));
     for (int i = 0; i < c->shape.streams; i++) EQI_RETURN_IF(open_file(c, i));
     return start_thread(c);
 }
@@ -185,9 +210,11 @@ static eqat_status use_files(eqi_cache *c, const char *dir)
 static eqat_status use_memory(eqi_cache *c)
 {
     const eqi_cache_shape *s = &c->shape;
-    c->memory = eqi_alloc(c->ctx, (size_t)s->streams * (size_t)s->samples * s->bytes,
+    if (!s->resident) return EQAT_OK;
+    c->memory = eqi_alloc(c->ctx, (size_t)s->streams * (size_t)s->resident * s->bytes,
                           "the activation cache");
-    return c->memory ? EQAT_OK : EQAT_OUT_OF_MEMORY;
+    if (!c->memory) return EQAT_OUT_OF_MEMORY;
+    return c->ctx->backend->host || s->resident < s->samples ? EQAT_OK : make_buffers(c, 1);
 }
 
 eqat_status eqi_cache_create(eqi_ctx *ctx, eqi_cache **out, const eqi_cache_shape *shape,
@@ -204,8 +231,10 @@ eqat_status eqi_cache_create(eqi_ctx *ctx, eqi_cache **out, const eqi_cache_shap
     if (!c) return EQAT_OUT_OF_MEMORY;
     c->ctx = eqi_ctx_ref(ctx);
     c->shape = *shape;
+    if (!dir || shape->resident > shape->samples) c->shape.resident = shape->samples;
     for (int i = 0; i < MAX_STREAMS; i++) c->fds[i] = -1;
-    eqat_status st = dir ? use_files(c, dir) : use_memory(c);
+    eqat_status st = use_memory(c);
+    if (st == EQAT_OK && c->shape.resident < shape->samples) st = use_files(c, dir);
     if (st != EQAT_OK) {
         eqi_cache_free(c);
         return st;
@@ -231,26 +260,30 @@ void eqi_cache_free(eqi_cache *c)
     }
     for (int i = 0; i < MAX_STREAMS; i++)
         if (c->fds[i] >= 0) close(c->fds[i]);
-    if (c->pinned) ctx->backend->unpin(ctx, c->pinned);
     eqi_free(ctx, c->memory);
     eqi_free(ctx, c->dir);
     eqi_free(ctx, c->samples);
-    eqi_free(ctx, c->data);
+    if (c->data) ctx->backend->unpin(ctx, c->data);
     eqi_free(ctx, c);
     eqi_ctx_unref(ctx);
 }
 
-/* ---- requests: these functions are called with the lock held ---- */
-
-static void ask(eqi_cache *c, buffer *b, buffer_state state, int stream, const int64_t *samples,
-                int64_t n)
+static void take(buffer *b, int stream, const int64_t *samples, int64_t n)
 {
-    b->state = state;
+    b->state = BUFFER_TAKEN;
     b->stream = stream;
     b->n = n;
     memcpy(b->samples, samples, (size_t)n * sizeof *samples);
+}
+
+/* ---- requests: these functions are called with the lock held ---- */
+
+/* Of a buffer that is taken. */
+static void ask(eqi_cache *c, buffer *b, buffer_state state)
+{
+    b->state = state;
     b->age = c->age++;
-    c->queue[(c->next + c->queued) % BUFFERS] = b;
+    c->queue[(c->next + c->queued) % MAX_BUFFERS] = b;
     c->queued++;
     pthread_cond_signal(&c->asked);
 }
@@ -263,7 +296,7 @@ static bool was_read(const buffer *b, int stream)
 /* The buffer that holds, or will hold, exactly these samples. */
 static buffer *find_read(eqi_cache *c, int stream, const int64_t *samples, int64_t n)
 {
-    for (buffer *b = c->buffers; b < c->buffers + BUFFERS; b++)
+    for (buffer *b = c->buffers; b < c->buffers + c->count; b++)
         if (was_read(b, stream) && b->n == n &&
             !memcmp(b->samples, samples, (size_t)n * sizeof *samples))
             return b;
@@ -274,7 +307,7 @@ static buffer *find_read(eqi_cache *c, int stream, const int64_t *samples, int64
 static buffer *find_free(eqi_cache *c)
 {
     buffer *oldest = NULL;
-    for (buffer *b = c->buffers; b < c->buffers + BUFFERS; b++) {
+    for (buffer *b = c->buffers; b < c->buffers + c->count; b++) {
         if (b->state == BUFFER_FREE) return b;
         if (b->state == BUFFER_READY && (!oldest || b->age < oldest->age)) oldest = b;
     }
@@ -290,7 +323,7 @@ static buffer *wait_free(eqi_cache *c)
 
 static bool any_writing(const eqi_cache *c)
 {
-    for (int i = 0; i < BUFFERS; i++)
+    for (int i = 0; i < c->count; i++)
         if (c->buffers[i].state == BUFFER_WRITING) return true;
     return false;
 }
@@ -316,7 +349,7 @@ static bool holds_any(const buffer *b, const int64_t *samples, int64_t n)
 /* Hints that nobody took are out of date once these samples are written. */
 static void drop_hints(eqi_cache *c, int stream, const int64_t *samples, int64_t n)
 {
-    for (buffer *b = c->buffers; b < c->buffers + BUFFERS; b++) {
+    for (buffer *b = c->buffers; b < c->buffers + c->count; b++) {
         if (!was_read(b, stream) || !holds_any(b, samples, n)) continue;
         while (b->state != BUFFER_READY) pthread_cond_wait(&c->served, &c->lock);
         b->state = BUFFER_FREE;
@@ -332,42 +365,34 @@ static eqat_status check_failed(eqi_cache *c)
 
 /* ---- batches ---- */
 
-static char *in_memory(const eqi_cache *c, int stream, int64_t sample)
-{
-    return c->memory + (size_t)(stream * c->shape.samples + sample) * c->shape.bytes;
-}
-
 /* What is on its way, to its place. */
 static eqat_status settle(eqi_cache *c)
 {
-    if (!c->late.is) return EQAT_OK;
-    EQI_RETURN_IF(eqi_tensor_arrive(c->ctx, c->late.ticket));
-    memcpy(in_memory(c, c->late.stream, c->late.first), c->pinned,
-           (size_t)c->late.n * c->shape.bytes);
-    c->late.is = false;
+    buffer *b = c->late;
+    if (!b) return EQAT_OK;
+    EQI_RETURN_IF(eqi_tensor_arrive(c->ctx, c->ticket));
+    c->late = NULL;
+    if (!c->dir) {
+        transfer(c, b, true);
+        return EQAT_OK;
+    }
+    pthread_mutex_lock(&c->lock);
+    ask(c, b, BUFFER_WRITING);
+    pthread_mutex_unlock(&c->lock);
     return EQAT_OK;
 }
 
 static bool is_late(const eqi_cache *c, int stream, const int64_t *samples, int64_t n)
 {
-    for (int64_t i = 0; i < n && c->late.is && c->late.stream == stream; i++)
-        if (samples[i] >= c->late.first && samples[i] - c->late.first < c->late.n) return true;
-    return false;
+    return c->late && c->late->stream == stream && holds_any(c->late, samples, n);
 }
 
-/* One piece in memory, from a device that can go on meanwhile. */
-static eqat_status write_late(eqi_cache *c, int stream, int64_t first, int64_t n,
-                              const eqi_tensor *batch)
+/* From a device that can go on meanwhile. */
+static eqat_status send(eqi_cache *c, buffer *b, const eqi_tensor *batch)
 {
-    const eqi_backend *b = c->ctx->backend;
-    size_t size = (size_t)n * c->shape.bytes;
-    if (!c->pinned) c->pinned = b->pin(c->ctx, (size_t)c->shape.batch * c->shape.bytes);
-    if (!c->pinned) return EQAT_OUT_OF_MEMORY;
-    EQI_RETURN_IF(b->download_late(c->ctx, c->pinned, batch->v.data, size, &c->late.ticket));
-    c->late.is = true;
-    c->late.stream = stream;
-    c->late.first = first;
-    c->late.n = n;
+    EQI_RETURN_IF(c->ctx->backend->download_late(
+        c->ctx, b->data, batch->v.data, (size_t)b->n * c->shape.bytes, &c->ticket));
+    c->late = b;
     return EQAT_OK;
 }
 
@@ -375,9 +400,8 @@ static eqat_status read_memory(eqi_cache *c, int stream, const int64_t *samples,
                                eqi_tensor *batch)
 {
     size_t bytes = c->shape.bytes;
-    if (is_late(c, stream, samples, n)) EQI_RETURN_IF(settle(c));
     for (int64_t i = 0, run; i < n; i += run) {
-        run = run_length(samples, i, n);
+        run = run_length(c, samples, i, n);
         EQI_RETURN_IF(eqi_tensor_upload_part(
             batch, (size_t)i * bytes, in_memory(c, stream, samples[i]), (size_t)run * bytes));
     }
@@ -388,11 +412,12 @@ static eqat_status write_memory(eqi_cache *c, int stream, const int64_t *samples
                                 const eqi_tensor *batch)
 {
     size_t bytes = c->shape.bytes;
-    EQI_RETURN_IF(settle(c));
-    if (!c->ctx->backend->host && n && run_length(samples, 0, n) == n)
-        return write_late(c, stream, samples[0], n, batch);
+    if (c->count) {
+        take(c->buffers, stream, samples, n);
+        return send(c, c->buffers, batch);
+    }
     for (int64_t i = 0, run; i < n; i += run) {
-        run = run_length(samples, i, n);
+        run = run_length(c, samples, i, n);
         EQI_RETURN_IF(eqi_tensor_download_part(
             batch, (size_t)i * bytes, in_memory(c, stream, samples[i]), (size_t)run * bytes));
     }
@@ -401,20 +426,28 @@ static eqat_status write_memory(eqi_cache *c, int stream, const int64_t *samples
 
 void eqi_cache_ahead(eqi_cache *c, int stream, const int64_t *samples, int64_t n)
 {
-    if (c->memory || !n) return;
+    if (!c->dir || !n || is_late(c, stream, samples, n)) return;
     pthread_mutex_lock(&c->lock);
     buffer *b = find_read(c, stream, samples, n) ? NULL : find_free(c);
-    if (b) ask(c, b, BUFFER_READING, stream, samples, n);
+    if (b) {
+        take(b, stream, samples, n);
+        ask(c, b, BUFFER_READING);
+    }
     pthread_mutex_unlock(&c->lock);
 }
 
 eqat_status eqi_cache_read(eqi_cache *c, int stream, const int64_t *samples, int64_t n,
                            eqi_tensor *batch)
 {
-    if (c->memory) return read_memory(c, stream, samples, n, batch);
+    if (is_late(c, stream, samples, n)) EQI_RETURN_IF(settle(c));
+    if (!c->dir) return read_memory(c, stream, samples, n, batch);
     pthread_mutex_lock(&c->lock);
     buffer *b = find_read(c, stream, samples, n);
-    if (!b) ask(c, b = wait_free(c), BUFFER_READING, stream, samples, n);
+    if (!b) {
+        b = wait_free(c);
+        take(b, stream, samples, n);
+        ask(c, b, BUFFER_READING);
+    }
     while (b->state != BUFFER_READY) pthread_cond_wait(&c->served, &c->lock);
     eqat_status st = check_failed(c);
     pthread_mutex_unlock(&c->lock);
@@ -429,26 +462,31 @@ eqat_status eqi_cache_read(eqi_cache *c, int stream, const int64_t *samples, int
 eqat_status eqi_cache_write(eqi_cache *c, int stream, const int64_t *samples, int64_t n,
                             const eqi_tensor *batch)
 {
-    if (c->memory) return write_memory(c, stream, samples, n, batch);
+    EQI_RETURN_IF(settle(c));
+    if (!c->dir) return write_memory(c, stream, samples, n, batch);
     pthread_mutex_lock(&c->lock);
     drop_hints(c, stream, samples, n);
     buffer *b = wait_free_for_write(c);
-    b->state = BUFFER_TAKEN;
+    take(b, stream, samples, n);
     eqat_status st = check_failed(c);
     pthread_mutex_unlock(&c->lock);
-    if (st == EQAT_OK) st = eqi_tensor_download(batch, b->data, (size_t)n * c->shape.bytes);
+    bool late = !c->ctx->backend->host;
+    if (st == EQAT_OK && late) st = send(c, b, batch);
+    if (st == EQAT_OK && !late)
+        st = eqi_tensor_download(batch, b->data, (size_t)n * c->shape.bytes);
     pthread_mutex_lock(&c->lock);
-    if (st == EQAT_OK)
-        ask(c, b, BUFFER_WRITING, stream, samples, n);
-    else
+    if (st != EQAT_OK)
         b->state = BUFFER_FREE;
+    else if (!late)
+        ask(c, b, BUFFER_WRITING);
     pthread_mutex_unlock(&c->lock);
     return st;
 }
 
 eqat_status eqi_cache_flush(eqi_cache *c)
 {
-    if (c->memory) return settle(c);
+    EQI_RETURN_IF(settle(c));
+    if (!c->dir) return EQAT_OK;
     pthread_mutex_lock(&c->lock);
     while (any_writing(c)) pthread_cond_wait(&c->served, &c->lock);
     eqat_status st = check_failed(c);

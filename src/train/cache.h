@@ -1,5 +1,6 @@
-/* Activations of samples on the host: equally many bytes for each, in memory or in unlinked files
- * of a folder. They come and go by batches, tensors [n, ..] whose rows are samples. */
+/* Activations of samples on the host: equally many bytes for each, the first of them in memory and
+ * the others in unlinked files of a folder. They come and go by batches, tensors [n, ..] whose rows
+ * are samples. */
 #ifndef EQI_TRAIN_CACHE_H
 #define EQI_TRAIN_CACHE_H
 
@@ -8,15 +9,17 @@
 typedef struct eqi_cache_shape {
     int streams; /* 1 or 2: each holds every sample once */
     int64_t samples;
-    size_t bytes;  /* of a sample */
-    int64_t batch; /* samples of a batch, at most */
+    int64_t resident; /* those below it are in memory, if there is a folder */
+    size_t bytes;     /* of a sample */
+    int64_t batch;    /* samples of a batch, at most */
 } eqi_cache_shape;
 
 typedef struct eqi_cache eqi_cache;
 
-/* dir NULL: in memory. Otherwise a file for each stream, whose space is reserved here and which
+/* dir NULL: all in memory. Otherwise a file for each stream, whose space is reserved here and which
  * vanishes with the cache or the process; a thread of the cache's own moves batches between them
- * and two buffers of a batch that are allocated here, too. EQAT_IO names dir. */
+ * and two buffers of a batch that are allocated here, too. A device has one buffer more, pinned, in
+ * memory as well: what is written comes to it while the device goes on. EQAT_IO names dir. */
 eqat_status eqi_cache_create(eqi_ctx *ctx, eqi_cache **out, const eqi_cache_shape *shape,
                              const char *dir);
 void eqi_cache_free(eqi_cache *cache); /* NULL is fine */

@@ -202,11 +202,13 @@ static int32_t watch_pass(void *user, const eqat_progress *p)
     return 0;
 }
 
+/* _i: whether activations are in files. */
 START_TEST(passes_leave_the_device_at_work)
 {
     watched_pass w = {0};
     bench b = set_up(&usual);
     eqat_block_ap_options o = fast_options();
+    if (_i) o.offload_dir = scratch_dir();
     o.between = watch_pass;
     o.between_user = &w;
     OK(b.ctx, eqat_block_ap_quantize(b.model, b.quantizer, b.data, &o));
@@ -224,6 +226,6 @@ int main(void)
     tcase_add_loop_test(c, a_micro_batch_of_e2e_qp_waits_for_its_loss_alone, 0, 2);
     tcase_add_test(c, reports_of_block_ap_leave_the_device_at_work);
     tcase_add_loop_test(c, reports_of_e2e_qp_leave_the_device_at_work, 0, 2);
-    tcase_add_test(c, passes_leave_the_device_at_work);
+    tcase_add_loop_test(c, passes_leave_the_device_at_work, 0, 2);
     return run_case("waits", c, CK_NOFORK);
 }

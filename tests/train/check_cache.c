@@ -14,10 +14,10 @@
 
 enum { SAMPLES = 23, FLOATS = 300, BYTES = FLOATS * 4, BATCH = 5 };
 
-static eqi_cache *make_cache(eqat_context *ctx, const char *dir)
+static eqi_cache *make_cache(eqat_context *ctx, const char *dir, int64_t resident)
 {
     eqi_cache *c;
-    OK(ctx, eqi_cache_create(ctx, &c, &(eqi_cache_shape){2, SAMPLES, BYTES, BATCH}, dir));
+    OK(ctx, eqi_cache_create(ctx, &c, &(eqi_cache_shape){2, SAMPLES, resident, BYTES, BATCH}, dir));
     return c;
 }
 
@@ -76,10 +76,10 @@ static void expect(eqat_context *ctx, eqi_cache *c, int stream, const int64_t *s
 }
 
 /* Random writes, reads and hints, timely and useless ones, against what must be there. */
-static void exercise(const char *dir)
+static void exercise(const char *dir, int64_t resident)
 {
     eqat_context *ctx = make_context(1, 0);
-    eqi_cache *c = make_cache(ctx, dir);
+    eqi_cache *c = make_cache(ctx, dir, resident);
     int version[2][SAMPLES] = {{0}};
     int64_t samples[BATCH], hinted[BATCH], n_hinted = 0;
     for (int s = 0; s < 2; s++)
@@ -102,10 +102,36 @@ static void exercise(const char *dir)
     eqat_context_free(ctx);
 }
 
-START_TEST(in_memory) { exercise(NULL); }
+START_TEST(in_memory) { exercise(NULL, 0); }
 END_TEST
 
-START_TEST(in_files) { exercise(scratch_dir()); }
+START_TEST(in_files) { exercise(scratch_dir(), 0); }
+END_TEST
+
+START_TEST(in_both)
+{
+    exercise(scratch_dir(), 1);
+    exercise(scratch_dir(), SAMPLES / 2);
+    exercise(scratch_dir(), SAMPLES - 1);
+}
+END_TEST
+
+/* Bytes in files and in memory are what the shape says. */
+START_TEST(each_sample_is_in_one_place)
+{
+    eqat_context *ctx = make_context(1, 0);
+    size_t used[4];
+    for (int64_t i = 0; i < 4; i++) {
+        size_t before = eqat_context_bytes(ctx);
+        eqi_cache *c = make_cache(ctx, scratch_dir(), (int64_t[]){0, 9, SAMPLES, 1000}[i]);
+        used[i] = eqat_context_bytes(ctx) - before;
+        eqi_cache_free(c);
+    }
+    ck_assert_uint_eq(used[1] - used[0], 2 * 9 * BYTES);
+    ck_assert_uint_lt(used[2], 2 * SAMPLES * BYTES + 4096); /* no buffers */
+    ck_assert_uint_eq(used[2], used[3]);
+    eqat_context_free(ctx);
+}
 END_TEST
 
 START_TEST(files_have_no_name_and_memory_does_not_grow)
@@ -116,7 +142,7 @@ START_TEST(files_have_no_name_and_memory_does_not_grow)
         eqi_cache *c;
         size_t before = eqat_context_bytes(ctx);
         OK(ctx,
-           eqi_cache_create(ctx, &c, &(eqi_cache_shape){2, i ? 20000 : 20, BYTES, 2},
+           eqi_cache_create(ctx, &c, &(eqi_cache_shape){2, i ? 20000 : 20, 0, BYTES, 2},
                             scratch_dir()));
         used[i] = eqat_context_bytes(ctx) - before;
         DIR *d = opendir(scratch_dir());
@@ -136,12 +162,12 @@ START_TEST(a_folder_that_is_none)
 {
     eqat_context *ctx = make_context(1, 0);
     eqi_cache *c;
-    eqi_cache_shape s = {2, SAMPLES, BYTES, BATCH};
+    eqi_cache_shape s = {2, SAMPLES, 0, BYTES, BATCH};
     says(ctx, eqi_cache_create(ctx, &c, &s, scratch("missing")), EQAT_IO,
          "missing: cannot create a file");
     ck_assert_ptr_null(c);
     /* more than any disk: told at once, not after an hour of training */
-    s = (eqi_cache_shape){2, (int64_t)1 << 40, 1 << 20, 1};
+    s = (eqi_cache_shape){2, (int64_t)1 << 40, 0, 1 << 20, 1};
     says(ctx, eqi_cache_create(ctx, &c, &s, scratch_dir()), EQAT_IO, "cannot reserve");
     eqat_context_free(ctx);
 }
@@ -151,7 +177,7 @@ END_TEST
 START_TEST(flush_tells_of_a_write_that_failed)
 {
     eqat_context *ctx = make_context(1, 0);
-    eqi_cache *c = make_cache(ctx, scratch_dir());
+    eqi_cache *c = make_cache(ctx, scratch_dir(), 0);
     int version[SAMPLES] = {0};
     struct rlimit old, none;
     ck_assert_int_eq(getrlimit(RLIMIT_FSIZE, &old), 0);
@@ -172,7 +198,7 @@ END_TEST
 START_TEST(the_child_of_a_fork_can_free_it)
 {
     eqat_context *ctx = make_context(1, 0);
-    eqi_cache *c = make_cache(ctx, scratch_dir());
+    eqi_cache *c = make_cache(ctx, scratch_dir(), 0);
     pid_t child = fork();
     if (child == 0) {
         alarm(60);
@@ -194,6 +220,8 @@ int main(void)
     tcase_add_unchecked_fixture(tc, NULL, scratch_clean);
     tcase_add_test(tc, in_memory);
     tcase_add_test(tc, in_files);
+    tcase_add_test(tc, in_both);
+    tcase_add_test(tc, each_sample_is_in_one_place);
     tcase_add_test(tc, files_have_no_name_and_memory_does_not_grow);
     tcase_add_test(tc, a_folder_that_is_none);
     tcase_add_test(tc, flush_tells_of_a_write_that_failed);

@@ -93,6 +93,7 @@ static json_t *options_of(const json_t *run)
     json_object_del(context, "log_level");
     json_object_del(context, "device_memory");
     json_object_del(json_object_get(options, "block_ap"), "offload_dir");
+    json_object_del(json_object_get(options, "block_ap"), "offload_memory");
     json_object_del(json_object_get(options, "e2e_qp"), "host_state");
     return options;
 }

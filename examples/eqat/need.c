@@ -132,14 +132,20 @@ static const char *smaller(const need *n, const need_phases *p)
     return "a machine with more of it is needed";
 }
 
+static const char *smaller_on_host(const need *n, const need_sizes *s, const amounts *a)
+{
+    bool many = n->data && s->streams - a->offload > a->memory / 4;
+    if (many && n->block_ap->offload_dir) return "a smaller --offload-memory helps";
+    if (many)
+        return "--offload-dir keeps activations on disk, a smaller --train-size or --seq-len makes "
+               "fewer of them";
+    return smaller(n, &s->host);
+}
+
 static eqat_status judge(tool *t, const need *n, const need_sizes *s, const amounts *a)
 {
-    bool in_memory = n->data && !n->block_ap->offload_dir;
-    const char *help = in_memory && s->streams > a->memory / 4
-        ? "--offload-dir keeps activations on disk, a smaller --train-size or --seq-len makes "
-          "fewer of them"
-        : smaller(n, &s->host);
-    if (a->memory > a->memory_there) return refuse(t, "memory", a->memory, a->memory_there, help);
+    if (a->memory > a->memory_there)
+        return refuse(t, "memory", a->memory, a->memory_there, smaller_on_host(n, s, a));
     if (a->device > a->device_there) {
         char what[80];
         snprintf(what, sizeof what, "memory of %.64s", t->context.device);
@@ -187,6 +193,7 @@ static void warn(tool *t, const need *n, const need_sizes *s)
 }
 
 static double larger(double a, double b) { return a > b ? a : b; }
+static double smaller_of(double a, double b) { return a < b ? a : b; }
 
 static bool on_one_disk(const char *a, const char *b)
 {
@@ -211,11 +218,12 @@ eqat_status need_check(tool *t, const need *n)
     eqat_status st = need_sizes_of(n, &s);
     if (st != EQAT_OK) return st;
     bool offloads = n->data && n->block_ap->offload_dir;
-    a.offload = offloads ? s.streams : 0;
+    double stays = offloads ? smaller_of(s.streams, (double)n->block_ap->offload_memory) : s.streams;
+    a.offload = s.streams - stays;
     a.device = larger(s.device.block_ap, s.device.e2e);
     a.device_there =
         (double)eqat_context_device_bytes(t->ctx) + (double)eqat_context_device_bytes_left(t->ctx);
-    a.memory = larger(s.host.block_ap + (offloads ? 0 : s.streams), s.host.e2e) +
+    a.memory = larger(s.host.block_ap + stays, s.host.e2e) +
         1024 * read_number("/proc/self/status", "VmRSS:");
     a.out = s.out;
     a.out_peak = n->stages ? 2 * s.out : s.out;

@@ -113,6 +113,8 @@ typedef struct eqat_block_ap_options {
     int32_t last_loss;         /**< eqat_last_loss; default EQAT_LAST_LOSS_SQUARES.  A `loss` of the
                                   caller's takes the place of either */
     int32_t reserved;          /**< 0 */
+    uint64_t offload_memory; /**< with offload_dir: so many bytes of the activations stay in memory
+                                all the same; the same result.  Default 0 */
 } eqat_block_ap_options;
 
 /** Writes defaults into the first `struct_size` bytes of *options, and no further. */
@@ -149,14 +151,14 @@ typedef struct eqat_stage_report {
 typedef struct eqat_block_ap eqat_block_ap;
 
 /** Reads the samples, computes the embedding streams, starts before block 0.  model, quantizer and
- * data are referenced; strings in options are copied or used during the call.  Memory or
- * offload_dir: 2 * samples * seq_len * hidden_size values of the compute dtype; memory besides for
- * positions and segments of records.  Labels do not matter here.  options may be NULL.  Errors:
- * EQAT_INVALID_ARGUMENT (an option, a group that does not divide a row, a linear that is quantized
- * already, an id or position beyond the model's, embeddings of another width, early_stop without
- * validation samples), EQAT_NUMERIC (a value in the model's files is not finite, in whichever
- * block), EQAT_IO (offload_dir), those of eqat_data_sample and of reading weights
- * (eqat_model), EQAT_CANCELLED. */
+ * data are referenced; strings in options are copied or used during the call.  Memory, or
+ * offload_memory and offload_dir together: 2 * samples * seq_len * hidden_size values of the
+ * compute dtype; memory besides for positions and segments of records.  Labels do not matter here.
+ * options may be NULL.  Errors: EQAT_INVALID_ARGUMENT (an option, a group that does not divide a
+ * row, a linear that is quantized already, an id or position beyond the model's, embeddings of
+ * another width, early_stop without validation samples), EQAT_NUMERIC (a value in the model's files
+ * is not finite, in whichever block), EQAT_IO (offload_dir), those of eqat_data_sample and of
+ * reading weights (eqat_model), EQAT_CANCELLED. */
 EQAT_API eqat_status eqat_block_ap_create(eqat_model *model, eqat_block_ap **out,
                                           const eqat_quantizer *quantizer, eqat_data *data,
                                           const eqat_block_ap_options *options);
@@ -248,13 +250,13 @@ EQAT_API eqat_status eqat_block_ap_save(eqat_block_ap *job, const char *path);
  * process: run goes on from there, and so may a driver, in the stage of the block in work that
  * eqat_block_ap_stage tells, with the step behind those of it that eqat_optimizer_steps tells.
  * Model files, compute dtype, quantizer, data (as far as two epochs' order and 64 samples tell),
- * seed and options must be those of the other job, weights unchanged by anybody else; offload_dir
- * and callbacks may differ.  The streams move through all blocks that are done, which costs a
- * forward pass of each, full precision and packed, over all samples.  Errors: EQAT_INVALID_ARGUMENT
- * (the job has begun, or what differs by name), EQAT_FORMAT (no state of Block-AP, truncated,
- * damaged), EQAT_NOT_FOUND, EQAT_IO: the job stays as it was.  After EQAT_CANCELLED, or a failure
- * of the streams on their way, the state is there (eqat_block_ap_block tells), and whatever is
- * called next goes on with the streams. */
+ * seed and options must be those of the other job, weights unchanged by anybody else; offload_dir,
+ * offload_memory and callbacks may differ.  The streams move through all blocks that are done,
+ * which costs a forward pass of each, full precision and packed, over all samples.  Errors:
+ * EQAT_INVALID_ARGUMENT (the job has begun, or what differs by name), EQAT_FORMAT (no state of
+ * Block-AP, truncated, damaged), EQAT_NOT_FOUND, EQAT_IO: the job stays as it was.  After
+ * EQAT_CANCELLED, or a failure of the streams on their way, the state is there (eqat_block_ap_block
+ * tells), and whatever is called next goes on with the streams. */
 EQAT_API eqat_status eqat_block_ap_load(eqat_block_ap *job, const char *path);
 
 /* ---- E2E-QP (paper section 3.3): train scales end to end ---- */

@@ -8,7 +8,7 @@
 TAIL(eqat_allocate_options, progress_user);
 TAIL(eqat_attention_options, reserved);
 TAIL(eqat_batch, reserved);
-TAIL(eqat_block_ap_options, reserved);
+TAIL(eqat_block_ap_options, offload_memory);
 TAIL(eqat_context_options, device_memory);
 TAIL(eqat_data_options, text_key);
 TAIL(eqat_e2e_qp_options, lr_unit);

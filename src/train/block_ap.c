@@ -52,6 +52,8 @@ static const eqat_field fields[] = {
     EQI_FIELD_ENUM(eqat_block_ap_options, last_loss, EQAT_LAST_LOSS_SQUARES, last_loss_names,
                    "what the last block is held to: squares (of its output, as the others), or "
                    "logits (what the head makes of it; takes the head's memory and time)"),
+    EQI_FIELD_U64(eqat_block_ap_options, offload_memory, 0,
+                  "bytes of the activations that stay in memory beside offload_dir"),
 };
 
 const eqi_struct eqi_struct_block_ap = EQI_STRUCT(eqat_block_ap_options, "block_ap", fields);
@@ -113,6 +115,7 @@ static eqat_status make_streams(eqat_block_ap *job)
                                      .time = job->time,
                                      .hidden = job->model->config.hidden,
                                      .batch = job->options.batch_size,
+                                     .memory = job->options.offload_memory,
                                      .dtype = job->model->compute};
     eqi_tape_set_recording(job->tape, false);
     eqat_status st =
@@ -152,6 +155,11 @@ static eqat_status set_up(eqat_block_ap *job)
             "early_stop: found %lld without validation samples, expected 0 or some of them",
             (long long)o->early_stop);
     if (o->keep == EQAT_KEEP_BEST && !job->val) return eqi_keep_refuse_best(job->ctx);
+    if (o->offload_memory && !o->offload_dir)
+        return eqi_fail(job->ctx, EQAT_INVALID_ARGUMENT,
+                        "offload_memory: found %llu without offload_dir, expected 0: all "
+                        "activations are in memory",
+                        (unsigned long long)o->offload_memory);
     EQI_RETURN_IF(eqi_model_check_finite(job->model));
     int64_t epochs = eqi_block_ap_first_epoch(job, c->blocks);
     job->epochs =

@@ -42,7 +42,9 @@ static eqat_status agree(const eqat_block_ap *job, eqi_state *state)
     EQI_RETURN_IF(eqi_state_agree_hash(state, "quantizer", hash));
     EQI_RETURN_IF(eqi_fingerprint_data(job->ctx, job->data, &hash));
     EQI_RETURN_IF(eqi_state_agree_hash(state, "data", hash));
-    return eqi_state_agree_options(state, &eqi_struct_block_ap, &job->options);
+    eqat_block_ap_options same = job->options;
+    same.offload_memory = 0; /* a run may go on with more or less memory */
+    return eqi_state_agree_options(state, &eqi_struct_block_ap, &same);
 }
 
 static eqat_status agree_place(const eqat_block_ap *job, eqi_state *state, place *p)

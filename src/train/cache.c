@@ -231,7 +231,7 @@ eqat_status eqi_cache_create(eqi_ctx *ctx, eqi_cache **out, const eqi_cache_shap
     if (!c) return EQAT_OUT_OF_MEMORY;
     c->ctx = eqi_ctx_ref(ctx);
     c->shape = *shape;
-    if (!dir || shape->resident > shape->samples) c->shape.resident = shape->samples;
+    if (!dir) c->shape.resident = shape->samples;
     for (int i = 0; i < MAX_STREAMS; i++) c->fds[i] = -1;
     eqat_status st = use_memory(c);
     if (st == EQAT_OK && c->shape.resident < shape->samples) st = use_files(c, dir);

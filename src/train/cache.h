@@ -9,7 +9,7 @@
 typedef struct eqi_cache_shape {
     int streams; /* 1 or 2: each holds every sample once */
     int64_t samples;
-    int64_t resident; /* those below it are in memory, if there is a folder */
+    int64_t resident; /* those below it are in memory if there is a folder; at most samples */
     size_t bytes;     /* of a sample */
     int64_t batch;    /* samples of a batch, at most */
 } eqi_cache_shape;

@@ -106,11 +106,13 @@ int64_t eqi_streams_blocks(const eqi_streams *s, eqi_stream stream)
 static eqat_status set_up(eqi_streams *s, const char *offload_dir)
 {
     const eqi_streams_shape *shape = &s->shape;
-    const eqi_cache_shape cache = {.streams = EQI_STREAM_COUNT,
-                                   .samples = shape->samples,
-                                   .bytes = (size_t)(shape->time * shape->hidden) *
-                                       eqi_dtype_size(shape->dtype),
-                                   .batch = shape->batch};
+    eqi_cache_shape cache = {.streams = EQI_STREAM_COUNT,
+                             .samples = shape->samples,
+                             .bytes = (size_t)(shape->time * shape->hidden) *
+                                 eqi_dtype_size(shape->dtype),
+                             .batch = shape->batch};
+    uint64_t resident = shape->memory / (EQI_STREAM_COUNT * cache.bytes);
+    cache.resident = resident < (uint64_t)shape->samples ? (int64_t)resident : shape->samples;
     s->numbers = eqi_calloc(s->ctx, (size_t)shape->batch, sizeof *s->numbers, "sample numbers");
     if (!s->numbers) return EQAT_OUT_OF_MEMORY;
     return eqi_cache_create(s->ctx, &s->cache, &cache, offload_dir);

@@ -10,7 +10,8 @@ typedef enum eqi_stream { EQI_STREAM_FULL, EQI_STREAM_QUANTIZED, EQI_STREAM_COUN
 
 typedef struct eqi_streams_shape {
     int64_t samples, time, hidden; /* each at least 1 */
-    int64_t batch; /* samples of a fetch and of a pass's step, at most; may exceed `samples` */
+    int64_t batch;   /* samples of a fetch and of a pass's step, at most; may exceed `samples` */
+    uint64_t memory; /* bytes that stay in memory if there is a folder, of whole samples */
     eqi_dtype dtype;
 } eqi_streams_shape;
 

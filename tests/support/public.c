@@ -427,6 +427,7 @@ const char *one_call(const setting *s, const char *name)
     bench b = set_up(s);
     eqat_block_ap_options o = fast_options();
     o.offload_dir = s->offload_dir;
+    o.offload_memory = s->offload_memory;
     OK(b.ctx, eqat_block_ap_quantize(b.model, b.quantizer, b.data, &o));
     eqat_e2e_qp_options e = fast_e2e_options();
     OK(b.ctx, eqat_e2e_qp_train(b.model, b.data, &e));

@@ -77,6 +77,7 @@ typedef struct setting {
     int threads;
     uint64_t seed;
     const char *offload_dir;
+    uint64_t offload_memory;
     bool shuffle;
     eqat_dtype compute;
     int bits;

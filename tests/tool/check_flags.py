@@ -116,6 +116,7 @@ class Flags(Case):
             ("shuffle", "off"),
             ("epochs", 1),
             ("offload-dir", self.tmp),
+            ("offload-memory", 1000),
         ):
             self.refused(
                 *quantize,

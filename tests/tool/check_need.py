@@ -42,7 +42,12 @@ class Need(NeedCase):
         self.held("batches of 8", self.path("b"), *quantize, *few, 8, "--batch-size", 8)
         self.held("f32", self.path("c"), *quantize, *few, 4, "--compute-dtype", "f32")
         n = self.held("files", self.path("d"), *quantize, *few, 12, "--offload-dir", self.path("."))
-        self.assertEqual(n["disk_bytes"], 2 * 12 * TIME * models.HIDDEN * 2)
+        streams = 2 * 12 * TIME * models.HIDDEN * 2
+        self.assertEqual(n["disk_bytes"], streams)
+        few = [*few, 12, "--offload-dir", self.path("."), "--offload-memory", streams // 3]
+        m = self.held("files and memory", self.path("m"), *quantize, *few)
+        self.assertEqual(m["disk_bytes"], streams - streams // 3)
+        self.assertAlmostEqual(m["memory_bytes"] - n["memory_bytes"], streams / 3, delta=2e6)
         for options in ([], ["--keep-activations", "on"]):
             e2e = ["e2e-qp", self.path("rtn"), "--data", self.tokens, "--seq-len", TIME]
             few = ["--train-size", 4, "--batch-size", 4, "--micro-batch-size", 4, *options]
@@ -61,7 +66,9 @@ class Need(NeedCase):
     def test_too_much_is_refused(self):
         many = ["--seq-len", TIME, "--train-size", 10**9, "--val-size", 0]
         self.refused(["memory: needs", "--offload-dir", "--train-size"], *many)
-        self.refused([".: needs", "--train-size"], *many, "--offload-dir", ".")
+        many += ["--offload-dir", "."]
+        self.refused([".: needs", "--train-size"], *many)
+        self.refused(["memory: needs", "--offload-memory"], *many, "--offload-memory", 10**14)
 
 
 if __name__ == "__main__":

@@ -102,6 +102,13 @@ START_TEST(threads_and_offload_change_nothing_and_the_seed_does)
     s = usual;
     s.offload_dir = scratch_dir();
     ck_assert(same_folders(one_call(&s, "offload"), reference_folder()));
+    const uint64_t memory[] = {1, 7 * 2 * TIME * HIDDEN * 4, 1 << 30}; /* none, 7 samples, all */
+    for (size_t i = 0; i < EQI_COUNT(memory); i++) {
+        char name[32];
+        snprintf(name, sizeof name, "offload-%zu", i);
+        s.offload_memory = memory[i];
+        ck_assert(same_folders(one_call(&s, name), reference_folder()));
+    }
     s = usual;
     s.seed++; /* shuffles otherwise */
     ck_assert(!same_folders(one_call(&s, "seed"), reference_folder()));
@@ -351,6 +358,10 @@ START_TEST(early_stop_counts_epochs_without_improvement)
     eqat_data *none = make_data(b.ctx, 4, 0, false);
     says(b.ctx, eqat_block_ap_create(b.model, &job, b.quantizer, none, &o), EQAT_INVALID_ARGUMENT,
          "early_stop");
+    o.early_stop = 0;
+    o.offload_memory = 5000;
+    says(b.ctx, eqat_block_ap_quantize(b.model, b.quantizer, b.data, &o), EQAT_INVALID_ARGUMENT,
+         "offload_memory: found 5000 without offload_dir");
     eqat_data_free(none);
     tear_down(&b);
 }

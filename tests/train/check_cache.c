@@ -120,16 +120,15 @@ END_TEST
 START_TEST(each_sample_is_in_one_place)
 {
     eqat_context *ctx = make_context(1, 0);
-    size_t used[4];
-    for (int64_t i = 0; i < 4; i++) {
+    size_t used[3];
+    for (int64_t i = 0; i < 3; i++) {
         size_t before = eqat_context_bytes(ctx);
-        eqi_cache *c = make_cache(ctx, scratch_dir(), (int64_t[]){0, 9, SAMPLES, 1000}[i]);
+        eqi_cache *c = make_cache(ctx, scratch_dir(), (int64_t[]){0, 9, SAMPLES}[i]);
         used[i] = eqat_context_bytes(ctx) - before;
         eqi_cache_free(c);
     }
     ck_assert_uint_eq(used[1] - used[0], 2 * 9 * BYTES);
     ck_assert_uint_lt(used[2], 2 * SAMPLES * BYTES + 4096); /* no buffers */
-    ck_assert_uint_eq(used[2], used[3]);
     eqat_context_free(ctx);
 }
 END_TEST

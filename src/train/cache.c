@@ -390,8 +390,8 @@ static bool is_late(const eqi_cache *c, int stream, const int64_t *samples, int6
 /* From a device that can go on meanwhile. */
 static eqat_status send(eqi_cache *c, buffer *b, const eqi_tensor *batch)
 {
-    EQI_RETURN_IF(c->ctx->backend->download_late(
-        c->ctx, b->data, batch->v.data, (size_t)b->n * c->shape.bytes, &c->ticket));
+    EQI_RETURN_IF(c->ctx->backend->download_late(c->ctx, b->data, batch->v.data,
+                                                 (size_t)b->n * c->shape.bytes, &c->ticket));
     c->late = b;
     return EQAT_OK;
 }

@@ -471,9 +471,9 @@ eqat_status eqi_cache_write(eqi_cache *c, int stream, const int64_t *samples, in
     eqat_status st = check_failed(c);
     pthread_mutex_unlock(&c->lock);
     bool late = !c->ctx->backend->host;
-    if (st == EQAT_OK && late) st = send(c, b, batch);
-    if (st == EQAT_OK && !late)
-        st = eqi_tensor_download(batch, b->data, (size_t)n * c->shape.bytes);
+    if (st == EQAT_OK)
+        st = late ? send(c, b, batch)
+                  : eqi_tensor_download(batch, b->data, (size_t)n * c->shape.bytes);
     pthread_mutex_lock(&c->lock);
     if (st != EQAT_OK)
         b->state = BUFFER_FREE;

@@ -60,9 +60,10 @@ static double read_number(const eqat_field *f, const void *member)
     case EQAT_FIELD_I32:
     case EQAT_FIELD_ENUM: return *(const int32_t *)member;
     case EQAT_FIELD_I64: return (double)*(const int64_t *)member;
+    case EQAT_FIELD_U64: return (double)*(const uint64_t *)member;
     case EQAT_FIELD_F64: return *(const double *)member;
     case EQAT_FIELD_BOOL: return *(const bool *)member;
-    default: return 0; /* a u64 is always within its bounds */
+    default: return 0; /* text and pointers */
     }
 }
 

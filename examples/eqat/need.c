@@ -193,7 +193,6 @@ static void warn(tool *t, const need *n, const need_sizes *s)
 }
 
 static double larger(double a, double b) { return a > b ? a : b; }
-static double smaller_of(double a, double b) { return a < b ? a : b; }
 
 static bool on_one_disk(const char *a, const char *b)
 {
@@ -218,8 +217,7 @@ eqat_status need_check(tool *t, const need *n)
     eqat_status st = need_sizes_of(n, &s);
     if (st != EQAT_OK) return st;
     bool offloads = n->data && n->block_ap->offload_dir;
-    double stays =
-        offloads ? smaller_of(s.streams, (double)n->block_ap->offload_memory) : s.streams;
+    double stays = offloads ? fmin(s.streams, (double)n->block_ap->offload_memory) : s.streams;
     a.offload = s.streams - stays;
     a.device = larger(s.device.block_ap, s.device.e2e);
     a.device_there =

@@ -119,6 +119,17 @@ START_TEST(threads_and_offload_change_nothing_and_the_seed_does)
 }
 END_TEST
 
+START_TEST(memory_beside_no_files_is_refused)
+{
+    bench b = set_up(&usual);
+    eqat_block_ap_options o = fast_options();
+    o.offload_memory = 5000;
+    says(b.ctx, eqat_block_ap_quantize(b.model, b.quantizer, b.data, &o), EQAT_INVALID_ARGUMENT,
+         "offload_memory: found 5000 without offload_dir");
+    tear_down(&b);
+}
+END_TEST
+
 START_TEST(bf16_too)
 {
     setting s = usual;
@@ -358,10 +369,6 @@ START_TEST(early_stop_counts_epochs_without_improvement)
     eqat_data *none = make_data(b.ctx, 4, 0, false);
     says(b.ctx, eqat_block_ap_create(b.model, &job, b.quantizer, none, &o), EQAT_INVALID_ARGUMENT,
          "early_stop");
-    o.early_stop = 0;
-    o.offload_memory = 5000;
-    says(b.ctx, eqat_block_ap_quantize(b.model, b.quantizer, b.data, &o), EQAT_INVALID_ARGUMENT,
-         "offload_memory: found 5000 without offload_dir");
     eqat_data_free(none);
     tear_down(&b);
 }
@@ -508,6 +515,7 @@ int main(void)
     tcase_add_test(tc, a_driver_made_of_steps_gives_the_same_bytes);
     tcase_add_test(tc, a_gradient_that_is_there_already_counts_once);
     tcase_add_test(tc, threads_and_offload_change_nothing_and_the_seed_does);
+    tcase_add_test(tc, memory_beside_no_files_is_refused);
     tcase_add_test(tc, bf16_too);
     tcase_add_test(tc, no_epochs_give_round_to_nearest);
     tcase_add_test(tc, every_block_sees_both_streams_in_order);

@@ -116,8 +116,8 @@ START_TEST(in_both)
 }
 END_TEST
 
-/* Bytes in files and in memory are what the shape says. */
-START_TEST(each_sample_is_in_one_place)
+/* Samples in memory take their bytes there, and no buffers once all of them are. */
+START_TEST(memory_is_that_of_the_resident_samples)
 {
     eqat_context *ctx = make_context(1, 0);
     size_t used[3];
@@ -220,7 +220,7 @@ int main(void)
     tcase_add_test(tc, in_memory);
     tcase_add_test(tc, in_files);
     tcase_add_test(tc, in_both);
-    tcase_add_test(tc, each_sample_is_in_one_place);
+    tcase_add_test(tc, memory_is_that_of_the_resident_samples);
     tcase_add_test(tc, files_have_no_name_and_memory_does_not_grow);
     tcase_add_test(tc, a_folder_that_is_none);
     tcase_add_test(tc, flush_tells_of_a_write_that_failed);

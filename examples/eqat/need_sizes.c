@@ -10,7 +10,7 @@ typedef struct block_size {
     double packed;    /* bytes of codes, scales F32 and zero points in memory */
     double stored;    /* bytes of the linears in a file */
     double moments;   /* bytes of those of the inputs, each once, for error feedback */
-    double factor;    /* bytes of what it makes of the largest */
+    double factor;    /* bytes of what it makes of the largest, and of its linear */
     int64_t measured; /* number of the last input that is counted; -1: none is */
 } block_size;
 
@@ -48,13 +48,15 @@ static void add_linear(const need *n, const eqat_linear_info *l, block_size *b)
         b->stored += 2 * weights;
         return;
     }
-    double groups = weights / (double)(o.group_size > 0 ? o.group_size : (int32_t)l->in_features);
+    double group = (double)(o.group_size > 0 ? o.group_size : (int32_t)l->in_features);
+    double groups = weights / group;
     b->groups += groups;
-    if (o.init == EQAT_INIT_GPTQ) {
+    if (o.init == EQAT_INIT_GPTQ || o.init == EQAT_INIT_DESCENT) {
         double square = (double)l->in_features * (double)l->in_features;
         b->moments += l->input == b->measured ? 0 : 4 * square;
         b->measured = l->input;
-        b->factor = larger(b->factor, larger(4 * square, 8 * weights));
+        b->factor =
+            larger(b->factor, 4 * square + 12 * weights + 20 * (double)l->out_features * group);
     }
     b->packed += weights * o.bits / 8 + groups * 5;
     b->stored += is_gguf(n)
@@ -119,7 +121,7 @@ static double panels(const shapes *s, double rows)
 }
 
 /* At the start of a block: its weights, the second moments of its inputs, and the pass that takes
- * them or one linear's error feedback, during which its own moments are gone. */
+ * them or one linear's error feedback. */
 static double block_ap_start(const shapes *s)
 {
     return 4 * s->largest.weights + s->largest.moments +

@@ -72,7 +72,7 @@ EQAT_API eqat_status eqat_options_set(eqat_context *context, const char *struct_
  * the letter, the defaults of options structs but for the samples of E2E-QP; "best", which the tool
  * and the bindings' one-call functions take when nothing is said, is what ended at the least
  * perplexity where we have measured (docs/results.md); it starts from
- * EQAT_INIT_GPTQ.  The options of a recipe stand in groups, each of which is an options struct:
+ * EQAT_INIT_DESCENT.  The options of a recipe stand in groups, each of which is an options struct:
  * "quantizer", "data", "block_ap", "e2e_data" (an eqat_data_options, of the samples of E2E-QP) and
  * "e2e_qp".  The group "run" is no struct: its option "teacher" is "source" where E2E-QP is to
  * learn from the model before quantization. */

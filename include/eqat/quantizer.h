@@ -21,10 +21,13 @@ typedef enum eqat_init {
     EQAT_INIT_WMSE = 2,   /**< the same, each weight's error weighted by the second moment of its
                              input over the calibration samples; as MSE where there are none, in
                              rounding to nearest */
-    EQAT_INIT_GPTQ = 3    /**< the same, and Block-AP's weights start from GPTQ's error feedback:
+    EQAT_INIT_GPTQ = 3,   /**< the same, and Block-AP's weights start from GPTQ's error feedback:
                              each one's rounding error is made up for by the weights that follow.
                              Without epochs that is GPTQ, with 40% of each input's square, and 1%
                              of their mean, added to the diagonal of X^T X */
+    EQAT_INIT_DESCENT = 4 /**< the same, and then coordinate descent (QuantEase): each weight's code
+                             goes to its best value beside all others, and each group's scale too.
+                             Added to the diagonal: twice each input's square */
 } eqat_init;
 
 /** A fixed zero point costs nothing in storage or speed and makes the code symmetric, which more
@@ -71,8 +74,8 @@ EQAT_API bool eqat_quantizer_lookup(const eqat_quantizer *quantizer, const char 
  * no multiple of 32 where there are codes, scales or zero points that are not [N, G]. */
 /** Initial scales s and zero points z, F32 [N, G], for w F32 [N, K]; scales are rounded to what a
  * file stores (fp16) when round_s.  moments: sums or means of the squares of the K inputs, F32 [K],
- * or of their products [K, K], finite, the squares not negative, which EQAT_INIT_WMSE and _GPTQ
- * alone read; NULL: 1 each.  Errors:
+ * or of their products [K, K], finite, the squares not negative, which EQAT_INIT_WMSE and those
+ * behind it read; NULL: 1 each.  Errors:
  * EQAT_INVALID_ARGUMENT (shapes that do not fit, a dtype). */
 EQAT_API eqat_status eqat_quantizer_init(const eqat_quantizer *quantizer, eqat_tensor *w,
                                          eqat_tensor *moments, bool round_s, eqat_tensor **s,

@@ -40,7 +40,7 @@ typedef eqat_status (*eqat_reduce_fn)(void *user, double *sums, size_t count);
  *             follow, so that all ranks decide alike, and what a micro-batch of E2E-QP weighs, so
  *             that every label counts the same whichever rank has it; and second moments of inputs,
  *             as many as a linear has, where scales start from them (EQAT_INIT_WMSE; of
- *             EQAT_INIT_GPTQ the square of it).
+ *             EQAT_INIT_GPTQ and _DESCENT the square of it).
  * Model file, seed and options must be the same on all ranks, and progress callbacks cancel on all
  * or on none.  All ranks then end with the same bytes.  The loss of a single step that a progress
  * callback of Block-AP sees stays this rank's. */

@@ -4,14 +4,19 @@
 #include <stdlib.h>
 
 #include "base/threads.h"
+#include "quant/descent.h"
 #include "quant/factor.h"
+#include "quant/nearest.h"
 #include "quant/start.h"
 
 #define BLOCK EQI_FACTOR_BLOCK
 #define ROWS 16 /* of a task */
+/* Of the squares of inputs, added to the diagonal of moments. What descent still gains where it
+ * trusts correlations as much as feedback does is learned by heart. */
 #define SHRINKAGE 0.4
+#define SHRINKAGE_OF_DESCENT 2.0
 #define DAMPING 0.01
-#define PIECE 48 /* rows of moments on the host at a time */
+#define PIECE 48 /* rows of moments or errors on the host at a time */
 
 /* ---- the factor ---- */
 
@@ -56,8 +61,7 @@ static eqat_status sort(const eqi_tensor *moments, int64_t k, int64_t *order, do
 
 /* Pieces of rows: at many inputs the host has no room for all moments twice, and a device that is
  * asked row by row waits for the host most of the time. */
-static eqat_status damped(const eqi_tensor *moments, const int64_t *order, double mean,
-                          eqi_tensor *to)
+static eqat_status damp(eqi_tensor *moments, const int64_t *order, double mean, eqi_tensor *to)
 {
     eqi_ctx *ctx = eqi_tensor_ctx(to);
     const int64_t k = to->v.shape[1];
@@ -74,8 +78,13 @@ static eqat_status damped(const eqi_tensor *moments, const int64_t *order, doubl
         for (int64_t r = 0; r < n && st == EQAT_OK; r++) {
             const int64_t i = place[first + r];
             for (int64_t j = 0; j < k; j++) put[j] = from[r * k + order[j]];
-            put[i] = (float)((double)put[i] * (1.0 + SHRINKAGE) + DAMPING * mean);
+            const double added = DAMPING * mean, square = (double)put[i];
+            const float diagonal = (float)(square * (1.0 + SHRINKAGE_OF_DESCENT) + added);
+            put[i] = (float)(square * (1.0 + SHRINKAGE) + added);
             st = eqi_tensor_upload_part(to, (size_t)i * row, put, row);
+            if (st == EQAT_OK)
+                st = eqi_tensor_upload_part(moments, (size_t)(first + r) * (row + sizeof(float)),
+                                            &diagonal, sizeof diagonal);
         }
     }
     eqi_free(ctx, place);
@@ -83,7 +92,7 @@ static eqat_status damped(const eqi_tensor *moments, const int64_t *order, doubl
     return st;
 }
 
-static eqat_status make(const eqi_tensor *moments, eqi_feedback *out)
+static eqat_status make(eqi_tensor *moments, eqi_feedback *out)
 {
     eqi_ctx *ctx = eqi_tensor_ctx(moments);
     const int64_t k = moments->v.shape[1];
@@ -93,13 +102,13 @@ static eqat_status make(const eqi_tensor *moments, eqi_feedback *out)
     EQI_RETURN_IF(sort(moments, k, out->order, &mean));
     if (!(mean > 0.0)) return EQAT_OK;
     EQI_RETURN_IF(eqi_tensor_create(ctx, &out->factor, EQI_F32, 2, moments->v.shape));
-    EQI_RETURN_IF(damped(moments, out->order, mean, out->factor));
+    EQI_RETURN_IF(damp(moments, out->order, mean, out->factor));
     return eqi_factor(out->factor);
 }
 
-eqat_status eqi_feedback_make(const eqi_tensor *moments, eqi_feedback *out)
+eqat_status eqi_feedback_make(eqi_tensor *moments, eqi_feedback *out)
 {
-    *out = (eqi_feedback){0};
+    *out = (eqi_feedback){.moments = eqi_tensor_ref(moments)};
     eqat_status st = make(moments, out);
     if (st != EQAT_OK) eqi_feedback_release(eqi_tensor_ctx(moments), out);
     return st;
@@ -107,6 +116,7 @@ eqat_status eqi_feedback_make(const eqi_tensor *moments, eqi_feedback *out)
 
 void eqi_feedback_release(eqi_ctx *ctx, eqi_feedback *f)
 {
+    eqi_tensor_unref(f->moments);
     eqi_tensor_unref(f->factor);
     eqi_free(ctx, f->order);
     *f = (eqi_feedback){0};
@@ -118,7 +128,8 @@ typedef struct work {
     const eqi_feedback *f;
     eqi_ctx *ctx;
     float *w; /* [n][k]: weights, then masters */
-    const float *s, *z;
+    float *s;
+    const float *z;
     int64_t n, k;
     eqi_quant_desc q;
     eqi_tensor *errors;         /* [n, k]: weights less what they were rounded to, in order */
@@ -132,9 +143,7 @@ typedef struct work {
 static float rounded(const work *f, int64_t r, int64_t j, float w)
 {
     const int64_t g = r * (f->k / f->q.group) + j / f->q.group;
-    const float top = (float)((1 << f->q.bits) - 1), s = f->s[g],
-                z = fminf(fmaxf(rintf(f->z[g]), 0.0f), top);
-    return (fminf(fmaxf(rintf(w / s) + z, 0.0f), top) - z) * s;
+    return eqi_nearest(&f->q, f->s[g], f->z[g], w) * f->s[g];
 }
 
 static void round_row(const work *f, int64_t r)
@@ -180,7 +189,7 @@ static eqat_status block(work *f, int64_t first, int64_t columns)
     return b->copy(f->ctx, &to, &block);
 }
 
-static eqat_status all_blocks(work *f)
+static eqat_status make_room(work *f)
 {
     static const int64_t side[2] = {BLOCK, BLOCK};
     const int64_t all[2] = {f->n, f->k}, some[2] = {f->n, BLOCK};
@@ -188,14 +197,47 @@ static eqat_status all_blocks(work *f)
     EQI_RETURN_IF(eqi_tensor_create(f->ctx, &f->block, EQI_F32, 2, some));
     EQI_RETURN_IF(eqi_tensor_create(f->ctx, &f->square, EQI_F32, 2, side));
     f->host = eqi_alloc(f->ctx, (size_t)(f->n * BLOCK) * sizeof *f->host, "error feedback");
-    if (!f->host) return EQAT_OUT_OF_MEMORY;
+    return f->host ? EQAT_OK : EQAT_OUT_OF_MEMORY;
+}
+
+static eqat_status all_blocks(work *f)
+{
     for (int64_t first = 0; first < f->k; first += BLOCK)
         EQI_RETURN_IF(block(f, first, f->k - first < BLOCK ? f->k - first : BLOCK));
     return EQAT_OK;
 }
 
-eqat_status eqi_feedback_start(const eqi_feedback *feedback, eqi_tensor *w, const eqi_tensor *s,
-                               const eqi_tensor *z, const eqi_quant_desc *desc)
+/* ---- descent ---- */
+
+/* Back from the order of the inputs' moments. */
+static eqat_status sort_errors(const work *f)
+{
+    const int64_t piece = f->n < PIECE ? f->n : PIECE;
+    const size_t row = (size_t)f->k * sizeof(float);
+    float *from = eqi_alloc(f->ctx, 2 * (size_t)piece * row, "error feedback");
+    if (!from) return EQAT_OUT_OF_MEMORY;
+    float *to = from + piece * f->k;
+    eqat_status st = EQAT_OK;
+    for (int64_t first = 0; first < f->n && st == EQAT_OK; first += piece) {
+        const int64_t n = f->n - first < piece ? f->n - first : piece;
+        st = eqi_tensor_download_part(f->errors, (size_t)first * row, from, (size_t)n * row);
+        for (int64_t i = 0; i < n * f->k; i++)
+            to[i / f->k * f->k + f->f->order[i % f->k]] = from[i];
+        if (st == EQAT_OK)
+            st = eqi_tensor_upload_part(f->errors, (size_t)first * row, to, (size_t)n * row);
+    }
+    eqi_free(f->ctx, from);
+    return st;
+}
+
+static eqat_status descend(work *f)
+{
+    EQI_RETURN_IF(sort_errors(f));
+    return eqi_descend(f->f->moments, f->errors, f->w, f->s, f->z, &f->q);
+}
+
+eqat_status eqi_feedback_start(const eqi_feedback *feedback, eqi_tensor *w, eqi_tensor *s,
+                               const eqi_tensor *z, const eqi_quant_desc *desc, bool descent)
 {
     enum { W, S, Z, COUNT };
     eqi_ctx *ctx = eqi_tensor_ctx(w);
@@ -208,8 +250,11 @@ eqat_status eqi_feedback_start(const eqi_feedback *feedback, eqi_tensor *w, cons
     f.w = host[W];
     f.s = host[S];
     f.z = host[Z];
+    EQI_GOTO(done, make_room(&f));
     EQI_GOTO(done, all_blocks(&f));
-    st = eqi_tensor_upload(w, host[W], (size_t)(f.n * f.k) * sizeof(float));
+    if (descent) EQI_GOTO(done, descend(&f));
+    EQI_GOTO(done, eqi_tensor_upload(w, f.w, (size_t)(f.n * f.k) * sizeof(float)));
+    st = eqi_tensor_upload(s, f.s, (size_t)(f.n * (f.k / f.q.group)) * sizeof(float));
 done:
     for (int i = 0; i < COUNT; i++) eqi_free(ctx, host[i]);
     eqi_tensor_unref(f.errors);

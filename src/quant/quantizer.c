@@ -22,7 +22,7 @@ struct eqat_quantizer {
     size_t n_rules;
 };
 
-static const char *const init_names[] = {"minmax", "mse", "wmse", "gptq", NULL};
+static const char *const init_names[] = {"minmax", "mse", "wmse", "gptq", "descent", NULL};
 static const char *const zero_point_names[] = {"trained", "fixed", NULL};
 
 static const eqat_field fields[] = {
@@ -32,8 +32,9 @@ static const eqat_field fields[] = {
     EQI_FIELD_ENUM(
         eqat_quantizer_options, init, EQAT_INIT_MINMAX, init_names,
         "initial scales: minmax, mse (least squared error of weights), wmse (the same, each "
-        "weight's error weighted by the mean square of its input), or gptq (of wmse, and weights "
-        "that start from error feedback)"),
+        "weight's error weighted by the mean square of its input), gptq (of wmse, and weights "
+        "that start from error feedback), or descent (of gptq, and then scales and weights of "
+        "coordinate descent)"),
     EQI_FIELD_ENUM(eqat_quantizer_options, zero_point, EQAT_ZERO_POINT_TRAINED, zero_point_names,
                    "zero points: trained, or fixed in the middle (2 bits: 1 or 2, 3: 3 or 4, 4: 7 "
                    "or 8), from a start of least squared error"),

@@ -11,6 +11,11 @@ const eqi_start eqi_starts[] = {
                         .search = true,
                         .moments = EQI_MOMENTS_FULL,
                         .feedback = true},
+    [EQAT_INIT_DESCENT] = {.name = "descent",
+                           .search = true,
+                           .moments = EQI_MOMENTS_FULL,
+                           .feedback = true,
+                           .descent = true},
 };
 
 eqat_status eqi_moments_diagonal(const eqi_tensor *moments, eqi_tensor **out)

@@ -16,6 +16,7 @@ typedef struct eqi_start {
     bool search;         /* for the least squared error, not the range */
     eqi_moments moments; /* that errors are weighted by */
     bool feedback;       /* masters start from error feedback */
+    bool descent;        /* and with their scales from coordinate descent behind it */
 } eqi_start;
 
 /* By enum eqat_init. */

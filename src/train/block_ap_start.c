@@ -57,8 +57,8 @@ static eqat_status start_tensors(eqat_block_ap *job, eqi_linear *l, bool values)
 
 static bool feeds_back(const eqi_linear *l) { return l->quant.kind && l->quant.init->feedback; }
 
-/* Masters of linears [first, end) of the same inputs, of one factor. Moments go before the masters
- * come: those of wide inputs are as large as the block. */
+/* Masters of linears [first, end) of the same inputs, of one factor. Their moments go behind them:
+ * those of wide inputs are as large as the block. */
 static eqat_status start_masters(eqat_block_ap *job, int first, int end)
 {
     eqi_linear *linears = job->work.linears;
@@ -67,14 +67,15 @@ static eqat_status start_masters(eqat_block_ap *job, int first, int end)
     if (first == end) return EQAT_OK;
     eqat_status st = eqi_feedback_make(linears[first].moments, &f);
     if (st != EQAT_OK) return eqi_fail_in(job->ctx, st, "%s", linears[first].name);
-    eqi_block_ap_drop_moments(job, first, end);
     for (int i = first; i < end && st == EQAT_OK; i++) {
         const eqi_linear *l = &linears[i];
         if (!feeds_back(l)) continue;
-        st = eqi_feedback_start(&f, l->weight.w, l->beside[0], l->beside[1], &l->quant.desc);
+        st = eqi_feedback_start(&f, l->weight.w, l->beside[0], l->beside[1], &l->quant.desc,
+                                l->quant.init->descent);
         if (st != EQAT_OK) st = eqi_fail_in(job->ctx, st, "%s", l->name);
     }
     eqi_feedback_release(job->ctx, &f);
+    eqi_block_ap_drop_moments(job, first, end);
     return st;
 }
 

@@ -264,7 +264,7 @@ static void *trains_bf16(void *user)
     setting s = usual;
     (void)user;
     s.compute = EQAT_BF16;
-    s.init = EQAT_INIT_GPTQ;
+    s.init = EQAT_INIT_DESCENT;
     s.offload_dir = scratch_dir();
     return trains(&s);
 }

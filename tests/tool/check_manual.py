@@ -21,6 +21,8 @@ def flags(command):
     }
 
 
+INITS = ["descent", "gptq", "minmax", "mse", "wmse"]
+
 class Manual(unittest.TestCase):
     page = tool("man")
 
@@ -97,7 +99,7 @@ class Bash(Folder):
         )
 
     def test_words(self):
-        self.assertEqual(self.complete("quantize", "--init", ""), ["gptq", "minmax", "mse", "wmse"])
+        self.assertEqual(self.complete("quantize", "--init", ""), INITS)
         self.assertEqual(self.complete("quantize", "--init", "ms"), ["mse"])
         self.assertEqual(self.complete("quantize", "--shuffle", ""), ["off", "on"])
         self.assertEqual(self.complete("quantize", "--method", "b"), ["block-ap"])
@@ -106,7 +108,7 @@ class Bash(Folder):
         self.assertEqual(self.complete("man", ""), [])
 
     def test_equals(self):
-        self.assertEqual(self.complete("quantize", "--init="), ["gptq", "minmax", "mse", "wmse"])
+        self.assertEqual(self.complete("quantize", "--init="), INITS)
         self.assertEqual(self.complete("quantize", "--init=mi"), ["minmax"])
         whole = self.complete("quantize", "--init=mi", breaks=False)
         self.assertEqual(whole, ["--init=minmax"])
@@ -142,7 +144,7 @@ class Fish(Folder):
         self.assertEqual(self.complete("eqat "), sorted(COMMANDS))
         self.assertEqual(self.complete("eqat --v"), ["--version"])
         self.assertEqual(self.complete("eqat quantize --"), sorted(flags("quantize")))
-        self.assertEqual(self.complete("eqat quantize --init "), ["gptq", "minmax", "mse", "wmse"])
+        self.assertEqual(self.complete("eqat quantize --init "), INITS)
         self.assertEqual(self.complete("eqat quantize --out m"), ["model/"])
         self.assertIn(
             "my text.txt", " ".join(self.complete("eqat eval --text my")).replace("\\", "")

@@ -177,7 +177,7 @@ class Quantize(Case):
         run = log_of(self.out)[0]
         self.assertEqual((run["recipe"], run["teacher"]), ("best", self.model))
         options = run["options"]
-        self.assertEqual(options["quantizer"]["init"], "gptq")
+        self.assertEqual(options["quantizer"]["init"], "descent")
         self.assertEqual(options["block_ap"]["lr_unit"], "relative")
         self.assertEqual(options["e2e_qp"]["lr_unit"], "absolute")
         self.assertIs(options["e2e_qp"]["train_norms"], True)

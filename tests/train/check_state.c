@@ -185,7 +185,7 @@ START_TEST(block_ap_in_every_variant)
     v.s.init = EQAT_INIT_WMSE;
     resumes(&v, at, EQI_COUNT(at));
     v = (variant){.s = usual, .relative = true};
-    v.s.init = EQAT_INIT_GPTQ;
+    v.s.init = EQAT_INIT_DESCENT;
     resumes(&v, at, EQI_COUNT(at));
 }
 END_TEST

@@ -59,7 +59,7 @@ static work start(counter *c, bool records)
     eqat_quantizer_options o;
     eqat_quantizer_options_init(&o, sizeof o);
     o.group_size = 32;
-    if (records) o.init = EQAT_INIT_GPTQ; /* with second moments and a factor on the way */
+    if (records) o.init = EQAT_INIT_DESCENT; /* with second moments and a factor on the way */
     OK(w.ctx, eqat_quantizer_create(w.ctx, &w.quantizer, &o));
     w.data = records ? make_records(w.ctx) : make_data(w.ctx, 2, 1, true);
     return w;

@@ -50,7 +50,7 @@ def test_unknown_names_are_refused_with_a_hint(model):
         ({"bits": 2**40}, "bits: found"),
         ({"bits": True}, "bits: found"),
         ({"group_size": 48}, "group_size: found 48"),
-        ({"init": "median"}, "init: found .*median.*minmax, mse, wmse or gptq"),
+        ({"init": "median"}, "init: found .*median.*minmax, mse, wmse, gptq or descent"),
     ],
 )
 def test_values_out_of_range_are_refused(context, values, words):

@@ -64,7 +64,7 @@ class Quantizer(Handle):
         self, w: Tensor, round_s: bool = False, moments: Tensor | None = None
     ) -> tuple[Tensor, ...]:
         """Initial scales s and zero points z, F32 [N, G], of w F32 [N, K]; moments F32 [K], of the
-        squares of its inputs, for init="wmse"."""
+        squares of its inputs, or of their products, for init="wmse" and those behind it."""
         return self._tensors(lib.eqat_quantizer_init, 2, w, moments, round_s)
 
     def freeze(self, w: Tensor, s: Tensor, z: Tensor) -> tuple[Tensor, ...]:

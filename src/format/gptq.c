@@ -85,13 +85,24 @@ static eqat_status read_codes(eqi_source *source, const eqi_layout_linear *l, eq
     return EQAT_OK;
 }
 
-eqat_status eqi_gptq_read_zeros(eqi_source *source, const eqi_layout_linear *l, bool less_one,
-                                eqi_packed *out)
+/* What GPTQModel took from each word. At 3 bits these are not ones of its fields, but versions
+ * before 7 took and added them all the same. */
+static void add_to_words(uint32_t *words, int64_t n, int bits)
+{
+    static const uint32_t of_3_bits[] = {0x24924924, 0x92492492, 0x49249249};
+    for (int64_t i = 0; i < n; i++)
+        words[i] += bits == 3 ? of_3_bits[i % 3] : UINT32_MAX / ((1u << bits) - 1);
+}
+
+eqat_status eqi_gptq_read_zeros(const eqi_packing *packing, eqi_source *source,
+                                const eqi_layout_linear *l, eqi_packed *out)
 {
     int64_t groups = eqi_packed_groups(l), columns = zero_columns(l);
     uint8_t top = (uint8_t)((1u << l->q.bits) - 1);
+    bool borrows = packing->borrows >> l->q.bits & 1, less_one = packing->less_one && !borrows;
     uint32_t *raw;
     EQI_RETURN_IF(eqi_layout_words(source, l, "qzeros", &raw));
+    if (borrows) add_to_words(raw, groups * columns, l->q.bits);
     uint8_t *row = eqi_alloc(source->ctx, (size_t)l->out, "zero points");
     for (int64_t g = 0; row && g < groups; g++) {
         eqi_bits_unpack(raw + g * columns, l->q.bits, l->out, row);
@@ -143,7 +154,7 @@ eqat_status eqi_gptq_read(const eqi_packing *packing, eqi_source *source,
 {
     EQI_RETURN_IF(eqi_layout_check_g_idx(source, l, "g_idx"));
     EQI_RETURN_IF(read_codes(source, l, out));
-    EQI_RETURN_IF(eqi_gptq_read_zeros(source, l, packing->less_one, out));
+    EQI_RETURN_IF(eqi_gptq_read_zeros(packing, source, l, out));
     return eqi_gptq_read_scales(source, l, out);
 }
 

@@ -33,8 +33,8 @@ json_t *eqi_gptq_config_v2(const eqi_layout_linear *linears, size_t n);
 void eqi_gptq_warn(eqi_ctx *ctx, const eqi_layout_linear *linears, size_t n);
 
 /* Parts of read and write; scales are [groups, out] in the file. */
-eqat_status eqi_gptq_read_zeros(eqi_source *source, const eqi_layout_linear *linear, bool less_one,
-                                eqi_packed *out);
+eqat_status eqi_gptq_read_zeros(const eqi_packing *packing, eqi_source *source,
+                                const eqi_layout_linear *linear, eqi_packed *out);
 eqat_status eqi_gptq_read_scales(eqi_source *source, const eqi_layout_linear *linear,
                                  eqi_packed *out);
 eqat_status eqi_gptq_write_scales(eqi_ctx *ctx, eqi_shards *out, const eqi_layout_linear *linear,

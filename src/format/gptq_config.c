@@ -1,4 +1,5 @@
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "eqat/context.h"
@@ -27,9 +28,25 @@ eqat_status eqi_gptq_parse_v2(eqi_ctx *ctx, const json_t *q, const char *path, e
     return EQAT_OK;
 }
 
+/* The major version of the GPTQModel that wrote the file; -1: another program did. */
+static long gptqmodel_version(const json_t *q)
+{
+    static const char name[] = "gptqmodel:";
+    const json_t *list = json_object_get(json_object_get(q, "meta"), "quantizer");
+    for (size_t i = 0; i == 0 || i < json_array_size(list); i++) {
+        const char *text = json_string_value(json_is_array(list) ? json_array_get(list, i) : list);
+        if (text && !strncmp(text, name, strlen(name)))
+            return strtol(text + strlen(name), NULL, 10);
+    }
+    return -1;
+}
+
 eqat_status eqi_gptq_parse(eqi_ctx *ctx, const json_t *q, const char *path, eqi_packing *out)
 {
+    long version = gptqmodel_version(q);
     out->less_one = true;
+    if (version >= 0) out->borrows = 1u << 2 | 1u << 4 | 1u << 8;
+    if (version >= 0 && version < 7) out->borrows |= 1u << 3;
     return eqi_gptq_parse_v2(ctx, q, path, out);
 }
 

@@ -38,6 +38,8 @@ typedef struct eqi_packing {
     int64_t group; /* -1: the whole row */
     bool varies;   /* linears may differ from bits and group */
     bool less_one; /* zero points are stored less one, mod 2^bits */
+    /* Bit b: at b bits the ones were taken from whole words instead, zero points of 0 borrowing. */
+    unsigned borrows;
 } eqi_packing;
 
 typedef struct eqi_layout {

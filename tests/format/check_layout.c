@@ -206,6 +206,93 @@ START_TEST(rows_are_told_apart)
 }
 END_TEST
 
+/* ---- zero points less one ---- */
+
+enum { OUT = 32, GROUPS = 2, IN = 32 * GROUPS, WORDS = OUT / 32 * 8 };
+
+static uint8_t zero_of(int n, int g, int bits) { return (uint8_t)((n * 5 + g) % 7 % (1 << bits)); }
+
+/* The stream of zero points of one group less one, which is taken from each of them alone or, with
+ * `ones`, from the words. */
+static void classic_zeros(uint32_t words[WORDS], int g, int bits, const uint32_t ones[3])
+{
+    memset(words, 0, WORDS * sizeof *words);
+    for (int n = 0; n < OUT; n++)
+        for (int b = 0; b < bits; b++) {
+            unsigned z = zero_of(n, g, bits) - (ones ? 0u : 1u);
+            words[(n * bits + b) / 32] |= (z >> b & 1u) << (n * bits + b) % 32;
+        }
+    for (int i = 0; ones && i < bits; i++) words[i] -= ones[i % 3];
+}
+
+static void write_classic(const char *folder, int bits, const uint32_t ones[3])
+{
+    static const uint32_t codes[WORDS * GROUPS * OUT];
+    uint16_t scales[GROUPS * OUT];
+    uint32_t words[WORDS];
+    eqi_shards *out;
+    for (int i = 0; i < GROUPS * OUT; i++) scales[i] = 0x3c00;
+    OK(ctx, eqi_shards_create(ctx, &out, folder, 0, "pt"));
+    OK(ctx,
+       eqi_shards_declare(out, "l.qweight", EQI_STORED_I32, 2, (int64_t[]){IN / 32 * bits, OUT}));
+    OK(ctx, eqi_shards_declare(out, "l.qzeros", EQI_STORED_I32, 2, (int64_t[]){GROUPS, bits}));
+    OK(ctx, eqi_shards_declare(out, "l.scales", EQI_STORED_F16, 2, (int64_t[]){GROUPS, OUT}));
+    OK(ctx, eqi_shards_write(out, codes, (size_t)(IN / 32 * bits * OUT) * sizeof *codes));
+    for (int g = 0; g < GROUPS; g++) {
+        classic_zeros(words, g, bits, ones);
+        OK(ctx, eqi_shards_write(out, words, (size_t)bits * sizeof *words));
+    }
+    OK(ctx, eqi_shards_write(out, scales, sizeof scales));
+    OK(ctx, eqi_shards_close(out));
+}
+
+static void read_classic(const char *folder, int bits, json_t *quantizer)
+{
+    json_t *json = json_pack("{s:{s:s, s:s, s:i, s:i, s:{s:o}}}", "quantization_config",
+                             "quant_method", "gptq", "checkpoint_format", "gptq", "bits", bits,
+                             "group_size", IN / GROUPS, "meta", "quantizer", quantizer);
+    eqi_packing packing;
+    OK(ctx, eqi_packing_parse(ctx, &packing, json, "config.json"));
+    eqi_source *source;
+    OK(ctx, eqi_source_open_safetensors(ctx, &source, folder));
+    eqi_layout_linear l = {.name = "l", .out = OUT, .in = IN};
+    OK(ctx, eqi_packing_expect(&packing, source, "here", &l));
+    eqi_weight w = {0};
+    OK(ctx, eqi_packing_read(&packing, source, &l, &w));
+    uint8_t expected[OUT * GROUPS];
+    for (int i = 0; i < OUT * GROUPS; i++) expected[i] = zero_of(i / GROUPS, i % GROUPS, bits);
+    same(w.z, expected);
+    eqi_weight_release(&w);
+    eqi_source_close(source);
+    json_decref(json);
+}
+
+/* GPTQModel takes the one from whole words, a zero point of 0 borrowing from the next: at 3 bits
+ * before version 7 alone, by numbers that are not ones there. */
+START_TEST(zeros_less_one_by_writer)
+{
+    static const struct {
+        int bits;
+        uint32_t ones[3];
+    } by_words[] = {{2, {0x55555555, 0x55555555, 0x55555555}},
+                    {4, {0x11111111, 0x11111111, 0x11111111}},
+                    {8, {0x01010101, 0x01010101, 0x01010101}},
+                    {3, {0x24924924, 0x92492492, 0x49249249}}};
+    int bits = by_words[_i].bits;
+    const uint32_t *ones = by_words[_i].ones;
+    const char *folder = fresh_dir();
+    write_classic(folder, bits, NULL);
+    read_classic(folder, bits, json_pack("[s]", "libeqat:0.1.0"));
+    read_classic(folder, bits, json_null());
+    if (bits == 3) read_classic(folder, bits, json_pack("[s]", "gptqmodel:7.7.0"));
+    folder = fresh_dir();
+    write_classic(folder, bits, ones);
+    read_classic(folder, bits, json_string("gptqmodel:0.9.0"));
+    read_classic(folder, bits, json_pack("[s, s]", "optimum:1.24.0", "gptqmodel:6.0.3"));
+    if (bits != 3) read_classic(folder, bits, json_pack("[s]", "gptqmodel:7.7.0"));
+}
+END_TEST
+
 /* A linear of one group a row is said to have groups where others of that length have several: the
  * engines take the scales of all linears of one entry in the same way. */
 START_TEST(rows_that_are_one_group)
@@ -405,6 +492,7 @@ int main(void)
     tcase_add_test(c, what_is_written_is_read);
     tcase_add_test(c, nothing_packed_without_a_config);
     tcase_add_test(c, rows_are_told_apart);
+    tcase_add_loop_test(c, zeros_less_one_by_writer, 0, 4);
     tcase_add_test(c, rows_that_are_one_group);
     tcase_add_test(c, awq_names_dense_linears_twice);
     tcase_add_loop_test(c, moves_change_no_value, 0, 7);

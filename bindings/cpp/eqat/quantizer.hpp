@@ -51,7 +51,7 @@ class quantizer : public detail::handle<eqat_quantizer, eqat_quantizer_free>
         return options;
     }
 
-    /** moments: of the squares of w's inputs, for EQAT_INIT_WMSE. */
+    /** moments: of the squares of w's inputs, or of their products, for EQAT_INIT_WMSE and on. */
     outcome<initial> init(const tensor &w, bool round_s = false,
                           const tensor *moments = nullptr) const
     {

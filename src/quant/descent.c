@@ -8,7 +8,8 @@
 #define ROWS 16  /* of a task */
 #define SWEEPS 2 /* over all codes and scales */
 
-typedef struct work {
+typedef struct work work;
+struct work {
     eqi_ctx *ctx;
     const eqi_tensor *moments;
     eqi_tensor *slope;             /* [N, K]: errors times moments */
@@ -22,11 +23,10 @@ typedef struct work {
     const float *z;
     int64_t n, k, first, width;
     eqi_quant_desc q;
-} work;
+    void (*row)(const work *f, int64_t r);
+};
 
 static size_t bytes(const work *f) { return (size_t)(f->n * f->width) * sizeof(float); }
-
-static size_t tasks(const work *f) { return (size_t)((f->n + ROWS - 1) / ROWS); }
 
 static int64_t group_of(const work *f, int64_t row, int64_t column)
 {
@@ -52,6 +52,20 @@ static eqat_status apply_change(work *f)
     return f->ctx->backend->linear_bwd_x(f->ctx, &f->slope->v, &change, &rows, true);
 }
 
+static void some_rows(void *arg, size_t index, int worker)
+{
+    const work *f = arg;
+    const int64_t first = (int64_t)index * ROWS;
+    (void)worker;
+    for (int64_t r = first; r < f->n && r < first + ROWS; r++) f->row(f, r);
+}
+
+static void all_rows(work *f, void (*row)(const work *f, int64_t r))
+{
+    f->row = row;
+    eqi_parallel(f->ctx, (size_t)((f->n + ROWS - 1) / ROWS), some_rows, f);
+}
+
 /* ---- codes ---- */
 
 static void recode_row(const work *f, int64_t r)
@@ -69,35 +83,21 @@ static void recode_row(const work *f, int64_t r)
     }
 }
 
-static void recode_rows(void *arg, size_t index, int worker)
-{
-    const work *f = arg;
-    const int64_t first = (int64_t)index * ROWS;
-    (void)worker;
-    for (int64_t r = first; r < f->n && r < first + ROWS; r++) recode_row(f, r);
-}
-
 static eqat_status recode(work *f, int64_t first, int64_t width)
 {
     EQI_RETURN_IF(take_columns(f, first, width));
     EQI_RETURN_IF(eqi_factor_square(f->moments, first, width, f->square, f->h));
-    eqi_parallel(f->ctx, tasks(f), recode_rows, f);
+    all_rows(f, recode_row);
     return apply_change(f);
 }
 
 /* ---- scales ---- */
 
-static void take_codes(void *arg, size_t index, int worker)
+static void take_codes(const work *f, int64_t r)
 {
-    const work *f = arg;
-    const int64_t n = f->width, first = (int64_t)index * ROWS;
-    (void)worker;
-    for (int64_t r = first; r < f->n && r < first + ROWS; r++) {
-        const int64_t g = group_of(f, r, f->first);
-        for (int64_t j = 0; j < n; j++)
-            f->change[r * n + j] =
-                eqi_nearest(&f->q, f->s[g], f->z[g], f->w[r * f->k + f->first + j]);
-    }
+    const int64_t n = f->width, g = group_of(f, r, f->first);
+    for (int64_t j = 0; j < n; j++)
+        f->change[r * n + j] = eqi_nearest(&f->q, f->s[g], f->z[g], f->w[r * f->k + f->first + j]);
 }
 
 /* Masters go with their scale, so that codes stay. */
@@ -121,25 +121,17 @@ static void fit_row(const work *f, int64_t r)
     }
 }
 
-static void fit_rows(void *arg, size_t index, int worker)
-{
-    const work *f = arg;
-    const int64_t first = (int64_t)index * ROWS;
-    (void)worker;
-    for (int64_t r = first; r < f->n && r < first + ROWS; r++) fit_row(f, r);
-}
-
 static eqat_status fit(work *f, int64_t first, int64_t width)
 {
     EQI_RETURN_IF(take_columns(f, first, width));
     const eqi_view codes = eqi_matrix_in(f->columns, f->n, width),
                    to = eqi_matrix_in(f->product, f->n, width),
                    square = eqi_part_of(f->moments, first, width, first, width);
-    eqi_parallel(f->ctx, tasks(f), take_codes, f);
+    all_rows(f, take_codes);
     EQI_RETURN_IF(eqi_tensor_upload_part(f->columns, 0, f->change, bytes(f)));
     EQI_RETURN_IF(f->ctx->backend->linear_bwd_x(f->ctx, &to, &codes, &square, false));
     EQI_RETURN_IF(eqi_tensor_download_part(f->product, 0, f->weighed, bytes(f)));
-    eqi_parallel(f->ctx, tasks(f), fit_rows, f);
+    all_rows(f, fit_row);
     return apply_change(f);
 }
 

@@ -10,10 +10,10 @@ extern "C" {
 #endif
 
 /** AdamW (Loshchilov and Hutter) over groups of trainable tensors, each group with a rate of its
- * own, all under one schedule: factor(k) = k / warmup_steps for k < warmup_steps = min_lr_factor +
- * (1 - min_lr_factor) (1 + cos(pi (k - w) / (total_steps - w))) / 2   after that, and min_lr_factor
- * from total_steps on; k counts steps from 0 and w = warmup_steps.  total_steps 0: constant after
- * the warm-up. Threads: as the context. */
+ * own, all under one schedule.  Its factor at step k (from 0) is k / warmup_steps for
+ * k < warmup_steps, then 1, and in the last d = decay_ratio (total_steps - warmup_steps) steps
+ * min_lr_factor + (1 - min_lr_factor) (1 + cos(pi (k - total_steps + d) / d)) / 2; min_lr_factor
+ * from total_steps on.  total_steps 0: constant after the warm-up.  Threads: as the context. */
 typedef struct eqat_optimizer eqat_optimizer;
 
 /** AdamW and its schedule. */
@@ -27,6 +27,8 @@ typedef struct eqat_optimizer_options {
     int64_t total_steps;  /**< default 0 */
     int64_t warmup_steps; /**< default 0 */
     double min_lr_factor; /**< floor of the cosine as a share of the rate; default 0 */
+    double decay_ratio;   /**< share of the steps behind the warm-up, the last of them, in which the
+                             rate falls; default 1: the cosine of the paper's code */
 } eqat_optimizer_options;
 
 /** Writes defaults into the first `struct_size` bytes of *options, and no further. */

@@ -115,6 +115,8 @@ typedef struct eqat_block_ap_options {
     int32_t reserved;          /**< 0 */
     uint64_t offload_memory; /**< with offload_dir: so many bytes of the activations stay in memory
                                 all the same; the same result.  Default 0 */
+    double decay_ratio; /**< share of a block's steps, the last of them, in which rates fall (see
+                           eqat_optimizer); default 1: in all, as in the paper's code */
 } eqat_block_ap_options;
 
 /** Writes defaults into the first `struct_size` bytes of *options, and no further. */

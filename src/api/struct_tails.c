@@ -8,7 +8,7 @@
 TAIL(eqat_allocate_options, progress_user);
 TAIL(eqat_attention_options, reserved);
 TAIL(eqat_batch, reserved);
-TAIL(eqat_block_ap_options, offload_memory);
+TAIL(eqat_block_ap_options, decay_ratio);
 TAIL(eqat_context_options, device_memory);
 TAIL(eqat_data_options, text_key);
 TAIL(eqat_e2e_qp_options, lr_unit);
@@ -18,7 +18,7 @@ TAIL(eqat_field, default_string);
 TAIL(eqat_linear_info, input);
 TAIL(eqat_model_info, reserved);
 TAIL(eqat_model_options, reserved);
-TAIL(eqat_optimizer_options, min_lr_factor);
+TAIL(eqat_optimizer_options, decay_ratio);
 TAIL(eqat_perplexity, windows);
 TAIL(eqat_progress, batches);
 TAIL(eqat_quantizer_options, zero_point);

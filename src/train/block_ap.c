@@ -54,6 +54,8 @@ static const eqat_field fields[] = {
                    "logits (what the head makes of it; takes the head's memory and time)"),
     EQI_FIELD_U64(eqat_block_ap_options, offload_memory, 0,
                   "bytes of the activations that stay in memory beside offload_dir"),
+    EQI_FIELD_F64(eqat_block_ap_options, decay_ratio, 1, 0, 1,
+                  "share of a block's steps, the last of them, in which the rates fall"),
 };
 
 const eqi_struct eqi_struct_block_ap = EQI_STRUCT(eqat_block_ap_options, "block_ap", fields);

@@ -99,6 +99,7 @@ static eqat_status make_optimizer(eqat_block_ap *job)
     eqat_optimizer_options_init(&options, sizeof options);
     options.total_steps = o->epochs * eqat_block_ap_steps(job);
     options.min_lr_factor = o->min_lr_factor;
+    options.decay_ratio = o->decay_ratio;
     EQI_RETURN_IF(eqat_optimizer_create(job->ctx, &job->optimizer, &options));
     eqat_optimizer_set_grad_callback(job->optimizer, o->gradient, o->gradient_user);
     eqat_status st = add_parameters(job);

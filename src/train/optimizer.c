@@ -48,6 +48,9 @@ static const eqat_field fields[] = {
     EQI_FIELD_I64(eqat_optimizer_options, warmup_steps, 0, 0, 1e15, "steps of linear warm-up"),
     EQI_FIELD_F64(eqat_optimizer_options, min_lr_factor, 0, 0, 1,
                   "floor of the cosine, as a share of the rate"),
+    EQI_FIELD_F64(
+        eqat_optimizer_options, decay_ratio, 1, 0, 1,
+        "share of the steps behind the warm-up, the last of them, in which the rate falls"),
 };
 
 const eqi_struct eqi_struct_optimizer = EQI_STRUCT(eqat_optimizer_options, "optimizer", fields);
@@ -383,8 +386,12 @@ double eqat_optimizer_lr_factor(const eqat_optimizer *o, int64_t k)
 {
     if (!o) return (double)NAN;
     EQI_FPENV_GUARD();
-    return eqi_schedule_factor(k, o->options.warmup_steps, o->options.total_steps,
-                               o->options.min_lr_factor);
+    const eqat_optimizer_options *opt = &o->options;
+    return eqi_schedule_factor(&(eqi_schedule){.warmup = opt->warmup_steps,
+                                               .total = opt->total_steps,
+                                               .decay = opt->decay_ratio,
+                                               .floor = opt->min_lr_factor},
+                               k);
 }
 
 int64_t eqat_optimizer_steps(const eqat_optimizer *o)

@@ -4,8 +4,13 @@
 
 #include <stdint.h>
 
-/* Factor of the rate at step k (from 0): linear warm-up, then a cosine down to `floor`; total 0:
- * constant after the warm-up. */
-double eqi_schedule_factor(int64_t k, int64_t warmup, int64_t total, double floor);
+typedef struct eqi_schedule {
+    int64_t warmup, total; /* steps; total 0: constant after the warm-up */
+    double decay;          /* share of the steps after the warm-up, the last of them, that decay */
+    double floor;          /* where the decay ends */
+} eqi_schedule;
+
+/* Factor of the rate at step k (from 0): linear warm-up, 1, then a cosine down to the floor. */
+double eqi_schedule_factor(const eqi_schedule *s, int64_t k);
 
 #endif

@@ -242,6 +242,7 @@ START_TEST(recipes_are_options)
     ck_assert_mem_eq(&o, &before, sizeof o);
     OK(eqat_recipe_take(NULL, "best", "block_ap", &o));
     ck_assert_int_eq(o.lr_unit, EQAT_LR_RELATIVE);
+    ck_assert_double_eq(o.decay_ratio, 0.5);
     for (size_t r = 0; eqat_recipe_name(r); r++) {
         eqat_data_options_init(&d, sizeof d);
         OK(eqat_recipe_take(ctx, eqat_recipe_name(r), "e2e_data", &d));

@@ -7,29 +7,44 @@
 
 /* ---- schedule ---- */
 
+static double factor(int64_t k, int64_t warmup, int64_t total, double decay, double floor)
+{
+    return eqi_schedule_factor(
+        &(eqi_schedule){.warmup = warmup, .total = total, .decay = decay, .floor = floor}, k);
+}
+
 START_TEST(schedule_values)
 {
     const double close = 1e-15;
     /* no warm-up: from 1 along the cosine to the floor */
-    ck_assert_double_eq_tol(eqi_schedule_factor(0, 0, 100, 0.05), 1.0, close);
-    ck_assert_double_eq_tol(eqi_schedule_factor(50, 0, 100, 0.05), 0.05 + 0.95 / 2, close);
-    ck_assert_double_eq_tol(eqi_schedule_factor(25, 0, 100, 0.0), (1 + sqrt(0.5)) / 2, close);
-    ck_assert_double_eq_tol(eqi_schedule_factor(99, 0, 100, 0.0),
+    ck_assert_double_eq_tol(factor(0, 0, 100, 1, 0.05), 1.0, close);
+    ck_assert_double_eq_tol(factor(50, 0, 100, 1, 0.05), 0.05 + 0.95 / 2, close);
+    ck_assert_double_eq_tol(factor(25, 0, 100, 1, 0.0), (1 + sqrt(0.5)) / 2, close);
+    ck_assert_double_eq_tol(factor(99, 0, 100, 1, 0.0),
                             (1 + cos(0.99 * 3.14159265358979323846)) / 2, close);
-    ck_assert_double_eq_tol(eqi_schedule_factor(100, 0, 100, 0.05), 0.05, close);
-    ck_assert_double_eq_tol(eqi_schedule_factor(1000, 0, 100, 0.05), 0.05, close);
+    ck_assert_double_eq_tol(factor(100, 0, 100, 1, 0.05), 0.05, close);
+    ck_assert_double_eq_tol(factor(1000, 0, 100, 1, 0.05), 0.05, close);
     /* warm-up: linear from 0, the cosine over the rest */
-    ck_assert_double_eq_tol(eqi_schedule_factor(0, 4, 20, 0.0), 0.0, close);
-    ck_assert_double_eq_tol(eqi_schedule_factor(3, 4, 20, 0.0), 0.75, close);
-    ck_assert_double_eq_tol(eqi_schedule_factor(4, 4, 20, 0.0), 1.0, close);
-    ck_assert_double_eq_tol(eqi_schedule_factor(12, 4, 20, 0.0), 0.5, close);
+    ck_assert_double_eq_tol(factor(0, 4, 20, 1, 0.0), 0.0, close);
+    ck_assert_double_eq_tol(factor(3, 4, 20, 1, 0.0), 0.75, close);
+    ck_assert_double_eq_tol(factor(4, 4, 20, 1, 0.0), 1.0, close);
+    ck_assert_double_eq_tol(factor(12, 4, 20, 1, 0.0), 0.5, close);
+    /* the last half or all but nothing of what is left decays */
+    ck_assert_double_eq_tol(factor(4, 4, 20, 0.5, 0.1), 1.0, close);
+    ck_assert_double_eq_tol(factor(12, 4, 20, 0.5, 0.1), 1.0, close);
+    ck_assert_double_eq_tol(factor(14, 4, 20, 0.5, 0.1), 0.1 + 0.45 * (1 + sqrt(0.5)), close);
+    ck_assert_double_eq_tol(factor(16, 4, 20, 0.5, 0.1), 0.55, close);
+    ck_assert_double_eq_tol(factor(20, 4, 20, 0.5, 0.1), 0.1, close);
+    ck_assert_double_eq_tol(factor(19, 4, 20, 0, 0.1), 1.0, close);
+    ck_assert_double_eq_tol(factor(20, 4, 20, 0, 0.1), 0.1, close);
+    ck_assert_double_eq_tol(factor(0, 0, 5, 0.9, 0.1), 1.0, close);
     /* no end: constant */
-    ck_assert_double_eq_tol(eqi_schedule_factor(1, 2, 0, 0.3), 0.5, close);
-    ck_assert_double_eq_tol(eqi_schedule_factor(1000000, 2, 0, 0.3), 1.0, close);
+    ck_assert_double_eq_tol(factor(1, 2, 0, 1, 0.3), 0.5, close);
+    ck_assert_double_eq_tol(factor(1000000, 2, 0, 1, 0.3), 1.0, close);
     /* a warm-up longer than everything */
-    ck_assert_double_eq_tol(eqi_schedule_factor(5, 10, 5, 0.3), 0.5, close);
-    ck_assert_double_eq_tol(eqi_schedule_factor(10, 10, 5, 0.3), 0.3, close);
-    ck_assert_double_eq_tol(eqi_schedule_factor(10, 10, 10, 0.3), 0.3, close);
+    ck_assert_double_eq_tol(factor(5, 10, 5, 1, 0.3), 0.5, close);
+    ck_assert_double_eq_tol(factor(10, 10, 5, 1, 0.3), 0.3, close);
+    ck_assert_double_eq_tol(factor(10, 10, 10, 1, 0.3), 0.3, close);
 }
 END_TEST
 
@@ -80,9 +95,9 @@ static double plain_step(plain *p, const eqat_optimizer_options *o, int k, doubl
     }
     norm = sqrt(sum);
     if (o->max_grad_norm > 0 && norm > o->max_grad_norm) clip = o->max_grad_norm / (norm + 1e-6);
-    double factor = eqi_schedule_factor(k, o->warmup_steps, o->total_steps, o->min_lr_factor);
+    double share = factor(k, o->warmup_steps, o->total_steps, o->decay_ratio, o->min_lr_factor);
     for (int i = 0; i < N + M; i++) {
-        double lr = (i < N ? lr_a : lr_b) * factor, gi = g[i] * clip;
+        double lr = (i < N ? lr_a : lr_b) * share, gi = g[i] * clip;
         p->m[i] = o->beta1 * p->m[i] + (1 - o->beta1) * gi;
         p->v[i] = o->beta2 * p->v[i] + (1 - o->beta2) * gi * gi;
         double mh = p->m[i] / (1 - pow(o->beta1, k + 1)), vh = p->v[i] / (1 - pow(o->beta2, k + 1));
@@ -154,6 +169,7 @@ START_TEST(adamw_takes_its_constants_from_the_options)
     o.beta1 = 0.6;
     o.beta2 = 0.9;
     o.eps = 0.01;
+    o.decay_ratio = 0.5;
     follow(o, 1);
 }
 END_TEST

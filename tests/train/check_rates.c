@@ -63,6 +63,34 @@ START_TEST(relative_rates_of_block_ap)
 }
 END_TEST
 
+/* The rate stays, then falls along half a cosine. */
+START_TEST(decay_ratio_of_block_ap)
+{
+    const double ratios[] = {0, 0.5, 1};
+    for (size_t i = 0; i < EQI_COUNT(ratios); i++) {
+        bench b = set_up(&usual);
+        eqat_block_ap_options o = fast_options();
+        eqat_block_ap *job;
+        o.epochs = 10;
+        o.min_lr_factor = 0.2;
+        o.decay_ratio = ratios[i];
+        OK(b.ctx, eqat_block_ap_create(b.model, &job, b.quantizer, b.data, &o));
+        OK(b.ctx, eqat_block_ap_begin(job));
+        const int64_t n = o.epochs * eqat_block_ap_steps(job);
+        const double falls = ratios[i] * (double)n;
+        for (int64_t k = 0; k <= n; k++) {
+            const double left = (double)(n - k),
+                         expected =
+                             k < n && left >= falls ? 1 : 0.6 - 0.4 * cos(M_PI * left / falls);
+            ck_assert_double_eq_tol(eqat_optimizer_lr_factor(eqat_block_ap_optimizer(job), k),
+                                    k < n ? expected : 0.2, 1e-12);
+        }
+        eqat_block_ap_free(job);
+        tear_down(&b);
+    }
+}
+END_TEST
+
 static eqat_tensor *parameter(bench *b, const char *name)
 {
     eqat_tensor *t;
@@ -195,6 +223,7 @@ int main(void)
     TCase *tc = tcase_create("all");
     tcase_add_unchecked_fixture(tc, write_small_model, scratch_clean);
     tcase_add_test(tc, relative_rates_of_block_ap);
+    tcase_add_test(tc, decay_ratio_of_block_ap);
     tcase_add_test(tc, relative_rates_of_e2e_qp);
     tcase_add_test(tc, a_rate_of_the_other_unit_is_told);
     return run_case("rates", tc, CK_NOFORK);

@@ -92,7 +92,7 @@ fi
 
 rm -rf "$work"/rtn "$work"/w4 "$work"/w3 "$work"/w2
 groups="--group-size 64"
-windows="--seq-len 512 --val-size 2 --sampling consecutive"
+samples="--seq-len 256 --val-size 4 --sampling consecutive"
 prompt="The first step in securing a server is"
 
 # NAME BITS FLAGS...: the model as $work/NAME
@@ -107,11 +107,11 @@ quantize() {
 quantize rtn 2 --method rtn
 # shellcheck disable=SC2086
 {
-    calib="--calib $work/train.txt $windows"
-    e2e="--e2e $work/train.txt --e2e-seq-len 512 --e2e-train-size 48"
-    quantize w4 4 $calib --train-size 16 --epochs 0
-    quantize w3 3 $calib --train-size 64 --epochs 2 $e2e
-    quantize w2 2 $calib --train-size 64 --epochs 2 $e2e
+    calib="--calib $work/train.txt $samples"
+    e2e="--e2e $work/train.txt --e2e-seq-len 256 --e2e-train-size 96"
+    quantize w4 4 $calib --train-size 32 --epochs 0
+    quantize w3 3 $calib --train-size 128 --epochs 2 $e2e
+    quantize w2 2 $calib --train-size 128 --epochs 2 $e2e
 }
 for name in full rtn w4 w3 w2; do
     path=$work/$name

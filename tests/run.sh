@@ -57,7 +57,7 @@ ASAN_OPTIONS=detect_leaks=1:abort_on_error=0 UBSAN_OPTIONS=print_stacktrace=1:ha
         --buildtype=debugoptimized -Db_sanitize=address,undefined -Db_lundef=false -Dcuda=disabled
 # Products of our own in place of oneDNN's, in a library that programs link statically.
 suite portable \
-    "--suite conformance --suite kernels --suite unit --suite golden --suite install" -- \
+    "--suite conformance --suite unit --suite golden --suite install" -- \
         --buildtype=release --default-library=static -Ddnnl=disabled -Dcuda=disabled
 
 python3 - "$work" <<'PYTHON'

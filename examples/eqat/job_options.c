@@ -4,6 +4,7 @@
 
 const char *job_recipes[8];
 const char *const job_methods[] = {"rtn", "block-ap", "efficientqat", NULL};
+#define MOST_SKIPPED 1e17 /* more than any text has */
 const char *const job_e2e_data_fields[] = {"train_size", "val_size", "seq_len", NULL};
 
 /* The last one given, wherever it stands: what a recipe says comes before all other flags. */
@@ -45,9 +46,22 @@ void job_init(job *j, int argc, char **argv)
     take_recipe(j, recipe_of(argc, argv));
 }
 
+/* Where E2E-QP reads the text of Block-AP, it begins with what that leaves: of what blocks have
+ * learned by heart, scales learn less. */
+static int64_t skipped(const job *j)
+{
+    const eqat_data_options *d = &j->data;
+    const double taken = (double)(d->train_size + d->val_size) * (double)d->seq_len;
+    if (!j->calib_file) return d->skip_tokens;
+    if (j->e2e_file && strcmp(j->e2e_file, j->calib_file)) return 0;
+    if (!d->train_size || taken > MOST_SKIPPED) return d->skip_tokens;
+    return d->skip_tokens + (d->train_size + d->val_size) * d->seq_len;
+}
+
 /* The windows of E2E-QP are drawn like those of the calibration. */
 void job_share_sampling(job *j)
 {
+    j->e2e_data.skip_tokens = skipped(j);
     j->e2e_data.sampling = j->data.sampling;
     j->e2e_data.shuffle = j->data.shuffle;
     j->e2e_data.rank = j->data.rank;

@@ -1,8 +1,9 @@
 #include "job.h"
 #include "rules.h"
 
-static const char *const data_fields[] = {
-    "train_size", "val_size", "seq_len", "sampling", "shuffle", "rank", "world", "text_key", NULL};
+static const char *const data_fields[] = {"train_size",  "val_size", "seq_len", "sampling",
+                                          "shuffle",     "rank",     "world",   "text_key",
+                                          "skip_tokens", NULL};
 
 int command_quantize(int argc, char **argv)
 {

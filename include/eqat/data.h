@@ -13,10 +13,11 @@ extern "C" {
 /** Samples of seq_len tokens: windows cut from one long stream of tokens, or records of the
  * caller's. Training and validation windows never overlap.
  *
- * Consecutive sampling: window i is tokens [i * seq_len, (i + 1) * seq_len); training windows
- * first, validation windows next. Random sampling: starts are a pure function of (seed, sample);
- * the stream's last val_size * seq_len tokens (at most a tenth of the stream) are kept for
- * validation and training windows start before them. Threads: as the context. */
+ * Consecutive sampling: window i is tokens [i * seq_len, (i + 1) * seq_len), behind those of
+ * skip_tokens; training windows first, validation windows next. Random sampling: starts are a pure
+ * function of (seed, sample); the stream's last val_size * seq_len tokens (at most a tenth of the
+ * stream) are kept for validation and training windows start before them. Threads: as the
+ * context. */
 typedef struct eqat_data eqat_data;
 
 /** Where the windows of a stream begin. */
@@ -39,6 +40,10 @@ typedef struct eqat_data_options {
                              rank on; default 1. All have equally many: up to world - 1 training and
                              validation samples are left out, which the log says */
     const char *text_key; /**< of a .jsonl record's text; default "text" (also of NULL) */
+    int64_t skip_tokens;  /**< tokens that another job takes from the same stream with the same
+                             sampling: consecutive windows begin behind them and, where the stream
+                             ends, go on at its front; random windows are those behind the first
+                             skip_tokens / seq_len, rounded up.  0 of records; default 0 */
 } eqat_data_options;
 
 /** Writes defaults into the first `struct_size` bytes of *options, and no further. */

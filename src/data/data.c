@@ -24,11 +24,12 @@ struct eqat_data {
     void *user;
     int32_t fields; /* of what tokens or fill give */
     int64_t vocab, hidden;
-    eqat_sample scratch;           /* one sample, for fields that nobody asked for */
-    int64_t train_span, val_start; /* tokens for training windows, and where validation begins */
-    int64_t train, val;            /* of all ranks */
-    int64_t train_here, val_here;  /* of this rank */
-    permutation *order;            /* NULL without shuffle */
+    eqat_sample scratch;          /* one sample, for fields that nobody asked for */
+    int64_t train_span;           /* random sampling: tokens for training windows */
+    int64_t skipped;              /* of skip_tokens, those that the stream has */
+    int64_t train, val;           /* of all ranks */
+    int64_t train_here, val_here; /* of this rank */
+    permutation *order;           /* NULL without shuffle */
 };
 
 static const char *const sampling_names[] = {"random", "consecutive", NULL};
@@ -45,6 +46,10 @@ static const eqat_field option_fields[] = {
     EQI_FIELD_I32(eqat_data_options, rank, 0, 0, 65535, "this process, of world"),
     EQI_FIELD_I32(eqat_data_options, world, 1, 1, 65536, "processes that share the samples"),
     EQI_FIELD_STRING(eqat_data_options, text_key, "text", "key of the text in .jsonl records"),
+    EQI_FIELD_I64(
+        eqat_data_options, skip_tokens, 0, 0, 1e18,
+        "tokens that were trained on before: consecutive windows begin behind them, random "
+        "ones are others"),
 };
 
 const eqi_struct eqi_struct_data = EQI_STRUCT(eqat_data_options, "data", option_fields);
@@ -111,24 +116,47 @@ static void tell_overlap(const eqat_data *d)
             (long long)d->train, (double)d->train * (double)time / (double)d->train_span);
 }
 
+/* ---- consecutive windows: those behind what is skipped, then those within ---- */
+
+static int64_t windows_behind(const eqat_data *d)
+{
+    return (d->tokens->count - d->skipped) / d->options.seq_len;
+}
+
+static int64_t window_start(const eqat_data *d, int64_t window)
+{
+    const int64_t behind = windows_behind(d), time = d->options.seq_len;
+    return window < behind ? d->skipped + window * time : (window - behind) * time;
+}
+
+static void tell_skipped(const eqat_data *d)
+{
+    const int64_t again = d->train + d->val - windows_behind(d);
+    if (!d->skipped || d->options.sampling != EQAT_SAMPLING_CONSECUTIVE) return;
+    eqi_log(d->ctx, EQI_LOG_INFO, "%s: windows begin behind %lld tokens; %lld of %lld are of these",
+            d->tokens->name, (long long)d->skipped, (long long)(again > 0 ? again : 0),
+            (long long)(d->train + d->val));
+}
+
 /* Cuts the stream into what trains and what validates. */
 static eqat_status plan_windows(eqat_data *d)
 {
     const eqat_data_options *o = &d->options;
     const char *name = d->tokens->name;
-    int64_t time = o->seq_len, tokens = d->tokens->count, windows = tokens / time;
+    int64_t time = o->seq_len, tokens = d->tokens->count;
+    d->skipped = least(o->skip_tokens, tokens);
     if (o->sampling == EQAT_SAMPLING_CONSECUTIVE) {
+        const int64_t windows = windows_behind(d) + d->skipped / time;
         int64_t wanted = o->train_size;
         if (!wanted && windows) wanted = windows - least(o->val_size, windows - 1);
         d->train = least(wanted, windows);
         d->val = least(o->val_size, windows - d->train);
-        d->train_span = d->val_start = d->train * time;
     } else {
         if (!o->train_size)
             return eqi_fail(d->ctx, EQAT_INVALID_ARGUMENT,
                             "train_size: found 0, expected at least 1 with random sampling");
         d->val = least(o->val_size, tokens / 10 / time);
-        d->train_span = d->val_start = tokens - d->val * time;
+        d->train_span = tokens - d->val * time;
         d->train = d->train_span >= time ? o->train_size : 0;
     }
     if (d->train == 0)
@@ -136,6 +164,7 @@ static eqat_status plan_windows(eqat_data *d)
                         "%s: found %lld tokens, expected at least %lld for a training window", name,
                         (long long)tokens, (long long)time);
     if (o->sampling == EQAT_SAMPLING_RANDOM) tell_overlap(d);
+    tell_skipped(d);
     if (d->train < o->train_size)
         eqi_log(d->ctx, EQI_LOG_WARN,
                 "%s: found %lld training windows of %lld tokens, expected %lld", name,
@@ -153,6 +182,10 @@ static eqat_status plan_records(eqat_data *d)
     if (!o->train_size)
         return eqi_fail(d->ctx, EQAT_INVALID_ARGUMENT,
                         "train_size: found 0, expected at least 1 with a callback");
+    if (o->skip_tokens)
+        return eqi_fail(d->ctx, EQAT_INVALID_ARGUMENT,
+                        "skip_tokens: found %lld, expected 0 with a callback",
+                        (long long)o->skip_tokens);
     d->train = o->train_size;
     d->val = o->val_size;
     return EQAT_OK;
@@ -304,14 +337,15 @@ static eqat_status call_back(eqat_data *d, bool validation, int64_t index, const
 static eqat_status read_window(eqat_data *d, bool validation, int64_t index, int32_t *ids)
 {
     const eqat_data_options *o = &d->options;
+    const int64_t time = o->seq_len, skipped = o->skip_tokens / time + (o->skip_tokens % time > 0);
     int64_t first;
-    if (validation)
-        first = d->val_start + index * o->seq_len;
-    else if (o->sampling == EQAT_SAMPLING_CONSECUTIVE)
-        first = index * o->seq_len;
+    if (o->sampling == EQAT_SAMPLING_CONSECUTIVE)
+        first = window_start(d, validation ? d->train + index : index);
+    else if (validation)
+        first = d->train_span + index * time;
     else
-        first = (int64_t)eqi_rng_below(d->ctx->seed, EQI_RNG_WINDOW, (uint64_t)index,
-                                       (uint64_t)(d->train_span - o->seq_len + 1));
+        first = (int64_t)eqi_rng_below(d->ctx->seed, EQI_RNG_WINDOW, (uint64_t)(skipped + index),
+                                       (uint64_t)(d->train_span - time + 1));
     return eqi_tokens_read(d->tokens, first, o->seq_len, ids);
 }
 

@@ -41,6 +41,66 @@ START_TEST(consecutive_windows)
 }
 END_TEST
 
+/* 10 of 35 tokens: six windows behind them, two of them. */
+START_TEST(skipped_tokens_come_last)
+{
+    static const int32_t expected[] = {10, 14, 18, 22, 26, 30, 0, 4};
+    for (int64_t train = 1; train <= 8; train++) {
+        eqat_data_options o = options(train, 8 - train, 4, EQAT_SAMPLING_CONSECUTIVE);
+        o.skip_tokens = 10;
+        eqat_data *d = ascending(ctx, 35, &o);
+        ck_assert_int_eq(eqat_data_train_size(d), train);
+        ck_assert_int_eq(eqat_data_val_size(d), 8 - train);
+        for (int64_t i = 0; i < 8; i++)
+            ck_assert_int_eq(first_id(ctx, d, i >= train, i < train ? i : i - train), expected[i]);
+        ck_assert_str_eq(logged, "");
+        eqat_data_free(d);
+    }
+    /* all of them: as if none were; more than there are, too */
+    for (int64_t more = 0; more < 2; more++) {
+        eqat_data_options o = options(0, 0, 4, EQAT_SAMPLING_CONSECUTIVE);
+        o.skip_tokens = 35 + more * (int64_t)1000000000000;
+        eqat_data *d = ascending(ctx, 35, &o);
+        ck_assert_int_eq(eqat_data_train_size(d), 8);
+        for (int64_t i = 0; i < 8; i++) ck_assert_int_eq(first_id(ctx, d, false, i), 4 * i);
+        eqat_data_free(d);
+    }
+}
+END_TEST
+
+START_TEST(skipped_tokens_are_told)
+{
+    ctx->log_level = EQAT_LOG_INFO;
+    for (int64_t train = 6; train < 8; train++) {
+        eqat_data_options o = options(train, 0, 4, EQAT_SAMPLING_CONSECUTIVE);
+        char expected[128];
+        o.skip_tokens = 10;
+        eqat_data_free(ascending(ctx, 35, &o));
+        snprintf(expected, sizeof expected,
+                 "tokens: windows begin behind 10 tokens; %d of %d are of these", (int)train - 6,
+                 (int)train);
+        ck_assert_str_eq(logged, expected);
+    }
+}
+END_TEST
+
+/* Ten windows of 16 tokens were drawn, and a bit of one. */
+START_TEST(skipped_draws_are_others)
+{
+    eqat_data_options o = options(40, 3, 16, EQAT_SAMPLING_RANDOM);
+    eqat_data *all = ascending(ctx, 4001, &o);
+    o.train_size = 29;
+    o.skip_tokens = 10 * 16 + 1;
+    eqat_data *rest = ascending(ctx, 4001, &o);
+    for (int64_t i = 0; i < 29; i++)
+        ck_assert_int_eq(first_id(ctx, rest, false, i), first_id(ctx, all, false, 11 + i));
+    for (int64_t i = 0; i < 3; i++)
+        ck_assert_int_eq(first_id(ctx, rest, true, i), first_id(ctx, all, true, i));
+    eqat_data_free(all);
+    eqat_data_free(rest);
+}
+END_TEST
+
 START_TEST(random_windows)
 {
     enum { TOKENS = 4001, WINDOW = 16, TRAIN = 300, VAL = 5 };
@@ -142,6 +202,9 @@ int main(void)
     tcase_add_checked_fixture(tc, setup, teardown);
     tcase_add_checked_fixture(tc, listen, NULL);
     tcase_add_test(tc, consecutive_windows);
+    tcase_add_test(tc, skipped_tokens_come_last);
+    tcase_add_test(tc, skipped_tokens_are_told);
+    tcase_add_test(tc, skipped_draws_are_others);
     tcase_add_test(tc, random_windows);
     tcase_add_test(tc, windows_that_overlap_are_told);
     tcase_add_test(tc, too_few_tokens);

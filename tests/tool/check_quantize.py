@@ -1,6 +1,6 @@
 """Quantize, train and evaluate: results, and what they depend on."""
 
-import json, os, signal, subprocess, sys, time, unittest
+import json, os, shutil, signal, subprocess, sys, time, unittest
 
 from case import (
     Case,
@@ -45,27 +45,18 @@ class Quantize(Case):
             self.assertGreater(report["seconds"], 0)
 
     def test_e2e_command_equals_the_one_of_quantize(self):
-        a, b, c = (os.path.join(self.tmp, n) for n in "abc")
-        self.quantize(
-            a, "--calib", self.train, "--e2e", self.train, *FEW, *E2E, "--e2e-train-size", 16
-        )
-        self.quantize(b, "--calib", self.train, *FEW)
-        self.ok(
-            "e2e-qp",
-            b,
-            "--out",
-            c,
-            "--data",
-            self.train,
-            "--sampling",
-            "consecutive",
-            "--shuffle",
-            "off",
-            *E2E,
-            "--e2e-train-size",
-            16,
-        )
-        self.assertEqual(files_of(a), files_of(c))
+        """Of one text Block-AP takes 24 windows of 64 tokens, and E2E-QP begins behind them."""
+        copy = os.path.join(self.tmp, "copy" + os.path.splitext(self.train)[1])
+        shutil.copyfile(self.train, copy)
+        both, blocks, apart = (os.path.join(self.tmp, n) for n in ("both", "blocks", "apart"))
+        self.quantize(blocks, "--calib", self.train, *FEW)
+        e2e = [*E2E, "--e2e-train-size", 16]
+        drawn = ["--sampling", "consecutive", "--shuffle", "off"]
+        for text, skipped in (self.train, 24 * 64), (copy, 0):
+            self.quantize(both, "--calib", self.train, "--e2e", text, *FEW, *e2e, "--force")
+            skip = ["--skip-tokens", skipped, "--force"]
+            self.ok("e2e-qp", blocks, "--out", apart, "--data", self.train, *drawn, *e2e, *skip)
+            self.assertEqual(files_of(both), files_of(apart))
 
     def test_a_phase_that_changes_nothing_says_so(self):
         packed = os.path.join(self.tmp, "packed")

@@ -163,7 +163,7 @@ def test_e2e_qp_keeps_what_validates_best(folder, text):
 def test_recipes_give_what_is_not_said(folder, text):
     few = {**SIZE, "bits": 2, "group_size": 32, "epochs": 1, "e2e_seq_len": 32}
     few.update(e2e_train_size=6, e2e_batch_size=2)
-    said = {"init": "descent", "batch_size": 1, "lr_unit": "relative"}
+    said = {"init": "descent", "batch_size": 1, "lr_unit": "relative", "decay_ratio": 0.5}
     said.update(e2e_train_norms=True, e2e_lr_unit="relative")
 
     def trained(**keywords):
@@ -181,6 +181,36 @@ def test_recipes_give_what_is_not_said(folder, text):
     assert np.array_equal(trained(recipe="paper", **said), trained(e2e_teacher=None))
     with pytest.raises(ValueError, match="recipe: found 'worst', expected paper or best"):
         trained(recipe="worst")
+
+
+def test_e2e_qp_begins_with_what_block_ap_leaves(folder, text):
+    drawn = {"sampling": "consecutive", "shuffle": False}
+    few = {**SIZE, **drawn}
+    later = {"train_size": 7, "val_size": 0, "seq_len": 24, "batch_size": 1, "lr": 0.01}
+    said = {"e2e_" + name: value for name, value in later.items()}
+    quantizer = {"bits": 2, "group_size": 32, "recipe": "paper"}
+
+    def open_model():
+        return eqat.open(folder, threads=1, compute_dtype="f32")
+
+    def both(**keywords):
+        model = open_model()
+        eqat.efficientqat(model, text, **{**quantizer, **few, **said, **keywords})
+        return scales(model)
+
+    def apart(skipped, taken=0):
+        model = open_model()
+        eqat.block_ap(model, text, skip_tokens=taken, **quantizer, **few)
+        eqat.e2e_qp(model, text, recipe="paper", skip_tokens=skipped, **drawn, **later)
+        return scales(model)
+
+    copy = text.parent / "copy.txt"
+    copy.write_bytes(text.read_bytes())
+    assert np.array_equal(both(), apart(8 * 32))
+    assert np.array_equal(both(e2e=text), apart(8 * 32))
+    assert np.array_equal(both(e2e=copy), apart(0))
+    assert np.array_equal(both(skip_tokens=5), apart(5 + 8 * 32, 5))
+    assert not np.array_equal(both(), both(e2e=copy))
 
 
 def test_a_loss_of_e2e_qp_sees_its_batch(folder, text):

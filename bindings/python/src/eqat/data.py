@@ -27,8 +27,8 @@ Fill = Callable[[bool, int], Mapping[str, Any]]
 def _enough(values: Mapping[str, Any]) -> int:
     """Tokens from which all windows can be cut apart from one another: validation windows take a
     tenth of a stream at most.  0: all there are."""
-    train, val = values["train_size"], values["val_size"]
-    return max(train + val, 10 * val) * values["seq_len"] if train else 0
+    train, val, skipped = values["train_size"], values["val_size"], values["skip_tokens"]
+    return skipped + max(train + val, 10 * val) * values["seq_len"] if train else 0
 
 
 class CalibrationData(Handle):

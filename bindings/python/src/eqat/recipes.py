@@ -1,6 +1,7 @@
 """Whole recipes in one call: Block-AP, E2E-QP, and EfficientQAT, which is both."""
 
 import ctypes
+import os
 from collections.abc import Iterator
 from typing import Any, Optional
 
@@ -137,6 +138,13 @@ def efficientqat(
     return _both(model, calib, e2e, quantizer, rules, keywords)
 
 
+def _taken(data: CalibrationData, keywords: Any) -> int:
+    """Tokens of its stream that data takes, and those that it skips."""
+    windows = (data.train_size + data.val_size) * keywords.get("world", 1)
+    skipped: int = keywords.get("skip_tokens", 0)
+    return skipped + windows * data.seq_len if data.token_count else 0
+
+
 def _both(
     model: Model, calib: Any, e2e: Any, quantizer: Optional[Quantizer], rules: Any, keywords: Any
 ) -> Model:
@@ -144,6 +152,8 @@ def _both(
     shared = {name: keywords[name] for name in SHARED + CALLBACKS if name in keywords}
     later = {**shared, **E2E_DATA_TOO.take(keywords), **E2E_QP_TOO.take(keywords)}
     data = _data(calib, model, DATA, keywords)
+    if e2e is None or isinstance(e2e, (str, os.PathLike)) and e2e == calib:
+        later["skip_tokens"] = _taken(data, keywords)
     samples = _data(calib if e2e is None else e2e, model, E2E_DATA, later)
     _allocate(own, model, data, keywords)
     E2EQP.check(model, samples, own, **E2E_QP.take(later))

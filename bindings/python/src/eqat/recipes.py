@@ -125,7 +125,8 @@ def efficientqat(
     """EfficientQAT: Block-AP, then E2E-QP; quantizes the model in place and returns it.
 
     calib is CalibrationData or whatever that takes; e2e is the same for E2E-QP (default: calib
-    again, which must not be a generator then); recipe as in block_ap: with "best" E2E-QP learns
+    again, which must not be a generator then; of the same text E2E-QP begins with what Block-AP
+    leaves); recipe as in block_ap: with "best" E2E-QP learns
     from the model as its file has it, unless e2e_teacher says otherwise.  What E2E-QP would refuse
     is refused before Block-AP begins."""
     groups = {"quantizer": QUANTIZER, "data": DATA, "block_ap": BLOCK_AP}

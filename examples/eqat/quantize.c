@@ -18,8 +18,9 @@ int command_quantize(int argc, char **argv)
          .text = &j.calib_file},
         {.name = "e2e",
          .value = "FILE",
-         .help = "E2E-QP trains on it (default: the one of --calib); of the same file it begins with "
-                 "what Block-AP leaves",
+         .help =
+             "E2E-QP trains on it (default: the one of --calib); of the same file it begins with "
+             "what Block-AP leaves",
          .text = &j.e2e_file},
         {.name = "method",
          .value = "WORD",

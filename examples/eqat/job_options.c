@@ -2,9 +2,10 @@
 
 #include "job.h"
 
+#define MOST_SKIPPED 1e17 /* more than any text has */
+
 const char *job_recipes[8];
 const char *const job_methods[] = {"rtn", "block-ap", "efficientqat", NULL};
-#define MOST_SKIPPED 1e17 /* more than any text has */
 const char *const job_e2e_data_fields[] = {"train_size", "val_size", "seq_len", NULL};
 
 /* The last one given, wherever it stands: what a recipe says comes before all other flags. */

@@ -129,13 +129,34 @@ static int64_t window_start(const eqat_data *d, int64_t window)
     return window < behind ? d->skipped + window * time : (window - behind) * time;
 }
 
+/* ---- random windows: other draws than those of what is skipped ---- */
+
+static int64_t skipped_draws(const eqat_data *d)
+{
+    const int64_t tokens = d->options.skip_tokens, time = d->options.seq_len;
+    return tokens / time + (tokens % time > 0);
+}
+
+static int64_t drawn_start(const eqat_data *d, int64_t window)
+{
+    return (int64_t)eqi_rng_below(d->ctx->seed, EQI_RNG_WINDOW,
+                                  (uint64_t)(skipped_draws(d) + window),
+                                  (uint64_t)(d->train_span - d->options.seq_len + 1));
+}
+
 static void tell_skipped(const eqat_data *d)
 {
     const int64_t again = d->train + d->val - windows_behind(d);
-    if (!d->skipped || d->options.sampling != EQAT_SAMPLING_CONSECUTIVE) return;
-    eqi_log(d->ctx, EQI_LOG_INFO, "%s: windows begin behind %lld tokens; %lld of %lld are of these",
-            d->tokens->name, (long long)d->skipped, (long long)(again > 0 ? again : 0),
-            (long long)(d->train + d->val));
+    const char *name = d->tokens->name;
+    if (!d->options.skip_tokens) return;
+    if (d->options.sampling == EQAT_SAMPLING_RANDOM)
+        eqi_log(d->ctx, EQI_LOG_INFO, "%s: windows are those behind the first %lld draws", name,
+                (long long)skipped_draws(d));
+    else
+        eqi_log(d->ctx, EQI_LOG_INFO,
+                "%s: windows begin behind %lld tokens; %lld of %lld are of these", name,
+                (long long)d->skipped, (long long)(again > 0 ? again : 0),
+                (long long)(d->train + d->val));
 }
 
 /* Cuts the stream into what trains and what validates. */
@@ -337,15 +358,13 @@ static eqat_status call_back(eqat_data *d, bool validation, int64_t index, const
 static eqat_status read_window(eqat_data *d, bool validation, int64_t index, int32_t *ids)
 {
     const eqat_data_options *o = &d->options;
-    const int64_t time = o->seq_len, skipped = o->skip_tokens / time + (o->skip_tokens % time > 0);
     int64_t first;
     if (o->sampling == EQAT_SAMPLING_CONSECUTIVE)
         first = window_start(d, validation ? d->train + index : index);
     else if (validation)
-        first = d->train_span + index * time;
+        first = d->train_span + index * o->seq_len;
     else
-        first = (int64_t)eqi_rng_below(d->ctx->seed, EQI_RNG_WINDOW, (uint64_t)(skipped + index),
-                                       (uint64_t)(d->train_span - time + 1));
+        first = drawn_start(d, index);
     return eqi_tokens_read(d->tokens, first, o->seq_len, ids);
 }
 

@@ -89,9 +89,11 @@ START_TEST(skipped_draws_are_others)
 {
     eqat_data_options o = options(40, 3, 16, EQAT_SAMPLING_RANDOM);
     eqat_data *all = ascending(ctx, 4001, &o);
+    ctx->log_level = EQAT_LOG_INFO;
     o.train_size = 29;
     o.skip_tokens = 10 * 16 + 1;
     eqat_data *rest = ascending(ctx, 4001, &o);
+    ck_assert_str_eq(logged, "tokens: windows are those behind the first 11 draws");
     for (int64_t i = 0; i < 29; i++)
         ck_assert_int_eq(first_id(ctx, rest, false, i), first_id(ctx, all, false, 11 + i));
     for (int64_t i = 0; i < 3; i++)

@@ -126,9 +126,9 @@ def efficientqat(
 
     calib is CalibrationData or whatever that takes; e2e is the same for E2E-QP (default: calib
     again, which must not be a generator then; of the same text E2E-QP begins with what Block-AP
-    leaves); recipe as in block_ap: with "best" E2E-QP learns
-    from the model as its file has it, unless e2e_teacher says otherwise.  What E2E-QP would refuse
-    is refused before Block-AP begins."""
+    leaves); recipe as in block_ap: with "best" E2E-QP learns from the model as its file has it,
+    unless e2e_teacher says otherwise.  What E2E-QP would refuse is refused before Block-AP
+    begins."""
     groups = {"quantizer": QUANTIZER, "data": DATA, "block_ap": BLOCK_AP}
     groups.update(e2e_data=E2E_DATA_TOO, e2e_qp=E2E_QP_TOO)
     keywords = _of_recipe(recipe, keywords, **groups)
@@ -137,6 +137,11 @@ def efficientqat(
         with Model(path, model.context, **opened) as source:
             return _both(model, calib, e2e, quantizer, rules, {**keywords, "e2e_teacher": source})
     return _both(model, calib, e2e, quantizer, rules, keywords)
+
+
+def _same_text(calib: Any, e2e: Any) -> bool:
+    paths = [s for s in (calib, e2e) if isinstance(s, (str, os.PathLike))]
+    return e2e is None or len(paths) == 2 and os.fspath(calib) == os.fspath(e2e)
 
 
 def _taken(data: CalibrationData, keywords: Any) -> int:
@@ -153,7 +158,7 @@ def _both(
     shared = {name: keywords[name] for name in SHARED + CALLBACKS if name in keywords}
     later = {**shared, **E2E_DATA_TOO.take(keywords), **E2E_QP_TOO.take(keywords)}
     data = _data(calib, model, DATA, keywords)
-    if e2e is None or isinstance(e2e, (str, os.PathLike)) and e2e == calib:
+    if _same_text(calib, e2e):
         later["skip_tokens"] = _taken(data, keywords)
     samples = _data(calib if e2e is None else e2e, model, E2E_DATA, later)
     _allocate(own, model, data, keywords)

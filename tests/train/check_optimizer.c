@@ -7,44 +7,46 @@
 
 /* ---- schedule ---- */
 
-static double factor(int64_t k, int64_t warmup, int64_t total, double decay, double floor)
-{
-    return eqi_schedule_factor(
-        &(eqi_schedule){.warmup = warmup, .total = total, .decay = decay, .floor = floor}, k);
-}
-
 START_TEST(schedule_values)
 {
-    const double close = 1e-15;
-    /* no warm-up: from 1 along the cosine to the floor */
-    ck_assert_double_eq_tol(factor(0, 0, 100, 1, 0.05), 1.0, close);
-    ck_assert_double_eq_tol(factor(50, 0, 100, 1, 0.05), 0.05 + 0.95 / 2, close);
-    ck_assert_double_eq_tol(factor(25, 0, 100, 1, 0.0), (1 + sqrt(0.5)) / 2, close);
-    ck_assert_double_eq_tol(factor(99, 0, 100, 1, 0.0),
-                            (1 + cos(0.99 * 3.14159265358979323846)) / 2, close);
-    ck_assert_double_eq_tol(factor(100, 0, 100, 1, 0.05), 0.05, close);
-    ck_assert_double_eq_tol(factor(1000, 0, 100, 1, 0.05), 0.05, close);
-    /* warm-up: linear from 0, the cosine over the rest */
-    ck_assert_double_eq_tol(factor(0, 4, 20, 1, 0.0), 0.0, close);
-    ck_assert_double_eq_tol(factor(3, 4, 20, 1, 0.0), 0.75, close);
-    ck_assert_double_eq_tol(factor(4, 4, 20, 1, 0.0), 1.0, close);
-    ck_assert_double_eq_tol(factor(12, 4, 20, 1, 0.0), 0.5, close);
-    /* the last half or all but nothing of what is left decays */
-    ck_assert_double_eq_tol(factor(4, 4, 20, 0.5, 0.1), 1.0, close);
-    ck_assert_double_eq_tol(factor(12, 4, 20, 0.5, 0.1), 1.0, close);
-    ck_assert_double_eq_tol(factor(14, 4, 20, 0.5, 0.1), 0.1 + 0.45 * (1 + sqrt(0.5)), close);
-    ck_assert_double_eq_tol(factor(16, 4, 20, 0.5, 0.1), 0.55, close);
-    ck_assert_double_eq_tol(factor(20, 4, 20, 0.5, 0.1), 0.1, close);
-    ck_assert_double_eq_tol(factor(19, 4, 20, 0, 0.1), 1.0, close);
-    ck_assert_double_eq_tol(factor(20, 4, 20, 0, 0.1), 0.1, close);
-    ck_assert_double_eq_tol(factor(0, 0, 5, 0.9, 0.1), 1.0, close);
-    /* no end: constant */
-    ck_assert_double_eq_tol(factor(1, 2, 0, 1, 0.3), 0.5, close);
-    ck_assert_double_eq_tol(factor(1000000, 2, 0, 1, 0.3), 1.0, close);
-    /* a warm-up longer than everything */
-    ck_assert_double_eq_tol(factor(5, 10, 5, 1, 0.3), 0.5, close);
-    ck_assert_double_eq_tol(factor(10, 10, 5, 1, 0.3), 0.3, close);
-    ck_assert_double_eq_tol(factor(10, 10, 10, 1, 0.3), 0.3, close);
+    static const double half = 0.5, root = 0.70710678118654752440, last = 0.99950656036573155700;
+    const struct {
+        int64_t k;
+        eqi_schedule s;
+        double expected;
+    } cases[] = {
+        /* no warm-up: from 1 along the cosine to the floor */
+        {0, {0, 100, 1, 0.05}, 1},
+        {50, {0, 100, 1, 0.05}, 0.05 + 0.95 * half},
+        {25, {0, 100, 1, 0}, (1 + root) * half},
+        {99, {0, 100, 1, 0}, (1 - last) * half},
+        {100, {0, 100, 1, 0.05}, 0.05},
+        {1000, {0, 100, 1, 0.05}, 0.05},
+        /* warm-up: linear from 0, the cosine over the rest */
+        {0, {4, 20, 1, 0}, 0},
+        {3, {4, 20, 1, 0}, 0.75},
+        {4, {4, 20, 1, 0}, 1},
+        {12, {4, 20, 1, 0}, half},
+        /* the last half of the rest, nothing of it, nine tenths of five steps */
+        {4, {4, 20, 0.5, 0.1}, 1},
+        {12, {4, 20, 0.5, 0.1}, 1},
+        {14, {4, 20, 0.5, 0.1}, 0.1 + 0.9 * (1 + root) * half},
+        {16, {4, 20, 0.5, 0.1}, 0.1 + 0.9 * half},
+        {20, {4, 20, 0.5, 0.1}, 0.1},
+        {19, {4, 20, 0, 0.1}, 1},
+        {20, {4, 20, 0, 0.1}, 0.1},
+        {0, {0, 5, 0.9, 0.1}, 1},
+        /* no end: constant */
+        {1, {2, 0, 1, 0.3}, half},
+        {1000000, {2, 0, 1, 0.3}, 1},
+        /* a warm-up longer than everything */
+        {5, {10, 5, 1, 0.3}, half},
+        {10, {10, 5, 1, 0.3}, 0.3},
+        {10, {10, 10, 1, 0.3}, 0.3},
+    };
+    for (size_t i = 0; i < EQI_COUNT(cases); i++)
+        ck_assert_double_eq_tol(eqi_schedule_factor(&cases[i].s, cases[i].k), cases[i].expected,
+                                1e-15);
 }
 END_TEST
 
@@ -95,7 +97,9 @@ static double plain_step(plain *p, const eqat_optimizer_options *o, int k, doubl
     }
     norm = sqrt(sum);
     if (o->max_grad_norm > 0 && norm > o->max_grad_norm) clip = o->max_grad_norm / (norm + 1e-6);
-    double share = factor(k, o->warmup_steps, o->total_steps, o->decay_ratio, o->min_lr_factor);
+    const eqi_schedule schedule = {o->warmup_steps, o->total_steps, o->decay_ratio,
+                                   o->min_lr_factor};
+    const double share = eqi_schedule_factor(&schedule, k);
     for (int i = 0; i < N + M; i++) {
         double lr = (i < N ? lr_a : lr_b) * share, gi = g[i] * clip;
         p->m[i] = o->beta1 * p->m[i] + (1 - o->beta1) * gi;

@@ -198,9 +198,9 @@ def test_e2e_qp_begins_with_what_block_ap_leaves(folder, text):
         eqat.efficientqat(model, text, **{**quantizer, **few, **said, **keywords})
         return scales(model)
 
-    def apart(skipped, taken=0):
+    def apart(skipped, taken=0, **more):
         model = open_model()
-        eqat.block_ap(model, text, skip_tokens=taken, **quantizer, **few)
+        eqat.block_ap(model, text, skip_tokens=taken, **{**quantizer, **few, **more})
         eqat.e2e_qp(model, text, recipe="paper", skip_tokens=skipped, **drawn, **later)
         return scales(model)
 
@@ -211,6 +211,10 @@ def test_e2e_qp_begins_with_what_block_ap_leaves(folder, text):
     assert np.array_equal(both(e2e=copy), apart(0))
     assert np.array_equal(both(skip_tokens=5), apart(5 + 8 * 32, 5))
     assert not np.array_equal(both(), both(e2e=copy))
+    # more asked for than there is: all has been taken, the piece that is left over, too
+    more = {"train_size": 40, "seq_len": 500}
+    assert np.array_equal(both(**more), apart(42 * 500, **more))
+    assert not np.array_equal(both(**more), apart(30 * 500, **more))
 
 
 def test_a_loss_of_e2e_qp_sees_its_batch(folder, text):

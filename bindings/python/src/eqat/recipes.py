@@ -144,11 +144,12 @@ def _same_text(calib: Any, e2e: Any) -> bool:
     return e2e is None or len(paths) == 2 and os.fspath(calib) == os.fspath(e2e)
 
 
-def _taken(data: CalibrationData, keywords: Any) -> int:
-    """Tokens of its stream that data takes, and those that it skips."""
-    windows = (data.train_size + data.val_size) * keywords.get("world", 1)
-    skipped: int = keywords.get("skip_tokens", 0)
-    return skipped + windows * data.seq_len if data.token_count else 0
+def _taken(keywords: Any) -> int:
+    """Tokens that Block-AP asks for, and those that it skips; 0 samples are all there are."""
+    asked = {**{f.name: f.default for f in DATA.fields()}, **DATA.take(keywords)}
+    windows = asked["train_size"] + asked["val_size"] if asked["train_size"] else 0
+    taken: int = asked["skip_tokens"] + windows * asked["seq_len"]
+    return taken
 
 
 def _both(
@@ -158,8 +159,8 @@ def _both(
     shared = {name: keywords[name] for name in SHARED + CALLBACKS if name in keywords}
     later = {**shared, **E2E_DATA_TOO.take(keywords), **E2E_QP_TOO.take(keywords)}
     data = _data(calib, model, DATA, keywords)
-    if _same_text(calib, e2e):
-        later["skip_tokens"] = _taken(data, keywords)
+    if data.token_count and _same_text(calib, e2e):
+        later["skip_tokens"] = _taken(keywords)
     samples = _data(calib if e2e is None else e2e, model, E2E_DATA, later)
     _allocate(own, model, data, keywords)
     E2EQP.check(model, samples, own, **E2E_QP.take(later))

@@ -116,6 +116,9 @@ eqat_status eqi_cuda_wait(eqi_ctx *ctx);
 
 /* What a copy of the report says, once. */
 eqat_status eqi_cuda_told(eqi_ctx *ctx, const eqi_trouble *reported);
+/* pinned.cpp: memory of the host for copies that nobody waits for, in the context's account. */
+cudaError_t eqi_cuda_pinned_take(eqi_ctx *ctx, void **out, size_t size);
+void eqi_cuda_pinned_give(eqi_ctx *ctx, void *data, size_t size);
 /* pinned.cpp: gives all of it back, once the stream is done. */
 void eqi_cuda_pinned_close(eqi_ctx *ctx);
 

@@ -89,7 +89,7 @@ static eqat_status open_stream(eqi_ctx *ctx, eqi_cuda *cuda)
                                 cudaDeviceGetDefaultMemPool(&cuda->pool, cuda->device)));
     void *pinned = nullptr, *trouble = nullptr;
     EQI_CUDA_TRY(eqi_cuda_check(ctx, "cudaHostAlloc",
-                                cudaHostAlloc(&pinned, sizeof(eqi_trouble), cudaHostAllocDefault)));
+                                eqi_cuda_pinned_take(ctx, &pinned, sizeof(eqi_trouble))));
     cuda->reported = static_cast<eqi_trouble *>(pinned);
     EQI_CUDA_TRY(eqi_cuda_take(ctx, &trouble, sizeof(eqi_trouble), "the report of kernels"));
     cuda->trouble = static_cast<eqi_trouble *>(trouble);
@@ -144,7 +144,7 @@ void eqi_cuda_close(eqi_ctx *ctx)
             eqi_cuda_pinned_close(ctx);
             if (cuda->own_stream) (void)cudaStreamDestroy(cuda->stream);
         }
-        if (cuda->reported) (void)cudaFreeHost(cuda->reported);
+        eqi_cuda_pinned_give(ctx, cuda->reported, sizeof(eqi_trouble));
         (void)cudaGetLastError();
     }
     eqi_seat_of(ctx)->services->free(ctx, cuda);

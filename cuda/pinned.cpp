@@ -10,16 +10,30 @@
 
 #include "backend.h"
 
+cudaError_t eqi_cuda_pinned_take(eqi_ctx *ctx, void **out, size_t size)
+{
+    cudaError_t error = cudaHostAlloc(out, size, cudaHostAllocDefault);
+    if (error == cudaSuccess) eqi_seat_of(ctx)->services->count(ctx, static_cast<ptrdiff_t>(size));
+    return error;
+}
+
+void eqi_cuda_pinned_give(eqi_ctx *ctx, void *data, size_t size)
+{
+    if (!data) return;
+    if (cudaFreeHost(data) != cudaSuccess) (void)cudaGetLastError();
+    eqi_seat_of(ctx)->services->count(ctx, -static_cast<ptrdiff_t>(size));
+}
+
 /* ---- uploads ---- */
 
-static cudaError_t make_stage(eqi_cuda_stage *stage)
+static cudaError_t make_stage(eqi_ctx *ctx, eqi_cuda_stage *stage)
 {
     void *data = nullptr;
-    cudaError_t error = cudaHostAlloc(&data, EQI_CUDA_STAGE_BYTES, cudaHostAllocDefault);
+    cudaError_t error = eqi_cuda_pinned_take(ctx, &data, EQI_CUDA_STAGE_BYTES);
     if (error != cudaSuccess) return error;
     error = cudaEventCreateWithFlags(&stage->left, cudaEventDisableTiming);
     if (error != cudaSuccess) {
-        (void)cudaFreeHost(data);
+        eqi_cuda_pinned_give(ctx, data, EQI_CUDA_STAGE_BYTES);
         return error;
     }
     stage->data = static_cast<unsigned char *>(data);
@@ -27,12 +41,13 @@ static cudaError_t make_stage(eqi_cuda_stage *stage)
 }
 
 /* A new one in front of the oldest; false: there is no room, or no memory. */
-static bool grow(eqi_cuda *cuda)
+static bool grow(eqi_ctx *ctx)
 {
+    eqi_cuda *cuda = eqi_cuda_of(ctx);
     eqi_cuda_stage made = {};
     int at = cuda->stage_count ? cuda->stage + 1 : 0;
     if (cuda->stage_count == EQI_CUDA_STAGES) return false;
-    if (make_stage(&made) != cudaSuccess) {
+    if (make_stage(ctx, &made) != cudaSuccess) {
         (void)cudaGetLastError();
         return false;
     }
@@ -44,10 +59,11 @@ static bool grow(eqi_cuda *cuda)
 }
 
 /* The stage to fill has room; or there is none at all. */
-static cudaError_t turn(eqi_cuda *cuda)
+static cudaError_t turn(eqi_ctx *ctx)
 {
+    eqi_cuda *cuda = eqi_cuda_of(ctx);
     if (!cuda->stage_count) {
-        (void)grow(cuda);
+        (void)grow(ctx);
         return cudaSuccess;
     }
     if (cuda->filled < EQI_CUDA_STAGE_BYTES) return cudaSuccess;
@@ -57,7 +73,7 @@ static cudaError_t turn(eqi_cuda *cuda)
     error = cudaEventQuery(cuda->stages[oldest].left);
     if (error == cudaErrorNotReady) {
         (void)cudaGetLastError();
-        if (grow(cuda)) return cudaSuccess;
+        if (grow(ctx)) return cudaSuccess;
         error = cudaEventSynchronize(cuda->stages[oldest].left);
     }
     if (error != cudaSuccess) return error;
@@ -80,7 +96,7 @@ eqat_status eqi_cuda_upload(eqi_ctx *ctx, void *dst, const void *src, size_t n)
     const unsigned char *from = static_cast<const unsigned char *>(src);
     EQI_CUDA_TRY(eqi_cuda_ready(ctx));
     while (n) {
-        EQI_CUDA_TRY(eqi_cuda_check(ctx, "a kernel or copy", turn(cuda)));
+        EQI_CUDA_TRY(eqi_cuda_check(ctx, "a kernel or copy", turn(ctx)));
         if (!cuda->stage_count) { /* no pinned memory */
             EQI_CUDA_TRY(send(ctx, to, from, n));
             return eqi_cuda_wait(ctx);
@@ -99,12 +115,13 @@ eqat_status eqi_cuda_upload(eqi_ctx *ctx, void *dst, const void *src, size_t n)
 }
 
 /* ---- late copies ---- */
+static constexpr size_t CARGO_BYTES = EQI_LATE_COUNT * sizeof(eqi_cuda_cargo);
 
 void *eqi_cuda_pin(eqi_ctx *ctx, size_t size)
 {
     void *data = nullptr;
     if (eqi_cuda_ready(ctx) != EQAT_OK) return nullptr;
-    cudaError_t error = cudaHostAlloc(&data, size ? size : 1, cudaHostAllocDefault);
+    cudaError_t error = eqi_cuda_pinned_take(ctx, &data, size ? size : 1);
     if (error == cudaSuccess) return data;
     if (error != cudaErrorMemoryAllocation) {
         (void)eqi_cuda_check(ctx, "cudaHostAlloc", error);
@@ -117,20 +134,18 @@ void *eqi_cuda_pin(eqi_ctx *ctx, size_t size)
     return nullptr;
 }
 
-void eqi_cuda_unpin(eqi_ctx *ctx, void *data)
+void eqi_cuda_unpin(eqi_ctx *ctx, void *data, size_t size)
 {
     eqi_cuda *cuda = eqi_cuda_of(ctx);
     if (!data || cuda->pid != getpid()) return; /* a forked child only forgets */
     (void)cudaSetDevice(cuda->device);
     (void)cudaStreamSynchronize(cuda->stream); /* which may still write there */
-    if (cudaFreeHost(data) != cudaSuccess) (void)cudaGetLastError();
+    eqi_cuda_pinned_give(ctx, data, size ? size : 1);
 }
 
 static eqat_status make_cargo(eqi_ctx *ctx, eqi_cuda *cuda)
 {
-    if (!cuda->cargo)
-        cuda->cargo = static_cast<eqi_cuda_cargo *>(
-            eqi_cuda_pin(ctx, EQI_LATE_COUNT * sizeof(eqi_cuda_cargo)));
+    if (!cuda->cargo) cuda->cargo = static_cast<eqi_cuda_cargo *>(eqi_cuda_pin(ctx, CARGO_BYTES));
     return cuda->cargo ? EQAT_OK : EQAT_OUT_OF_MEMORY;
 }
 
@@ -208,11 +223,11 @@ void eqi_cuda_pinned_close(eqi_ctx *ctx)
     eqi_cuda *cuda = eqi_cuda_of(ctx);
     for (int i = 0; i < cuda->stage_count; i++) {
         (void)cudaEventDestroy(cuda->stages[i].left);
-        (void)cudaFreeHost(cuda->stages[i].data);
+        eqi_cuda_pinned_give(ctx, cuda->stages[i].data, EQI_CUDA_STAGE_BYTES);
     }
     for (eqi_cuda_late &late : cuda->late)
         if (late.arrived) (void)cudaEventDestroy(late.arrived);
-    if (cuda->cargo) (void)cudaFreeHost(cuda->cargo);
+    eqi_cuda_pinned_give(ctx, cuda->cargo, CARGO_BYTES);
     cuda->stage_count = 0;
     cuda->cargo = nullptr;
 }

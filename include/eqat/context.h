@@ -126,8 +126,9 @@ EQAT_API void eqat_context_free(eqat_context *context);
  * until the next call. */
 EQAT_API const char *eqat_context_error(const eqat_context *context);
 
-/** Bytes that the context's allocator has given out and not taken back, cached tensor memory among
- * them: memory of the host. */
+/** Bytes of the host that the context holds: what its allocator has given out and not taken back,
+ * cached tensor memory among it, and with "cuda:N" what is pinned for copies, which does not come
+ * from the allocator. */
 EQAT_API size_t eqat_context_bytes(const eqat_context *context);
 /** The most that eqat_context_bytes() has been since creation or the last reset. */
 EQAT_API size_t eqat_context_bytes_peak(const eqat_context *context);

@@ -26,8 +26,12 @@ static void log_line(eqi_ctx *ctx, int level, const char *format, ...)
 
 static bool reclaim(eqi_ctx *ctx) { return ctx->reclaim && ctx->reclaim(ctx); }
 
-static const eqi_services services = {
-    .fail = eqi_fail, .log = log_line, .alloc = eqi_alloc, .free = eqi_free, .reclaim = reclaim};
+static const eqi_services services = {.fail = eqi_fail,
+                                      .log = log_line,
+                                      .alloc = eqi_alloc,
+                                      .free = eqi_free,
+                                      .count = eqi_count_bytes,
+                                      .reclaim = reclaim};
 
 static const char *missing_entry(const eqi_backend *b)
 {

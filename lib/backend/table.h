@@ -22,7 +22,7 @@
 #include "base/dtype.h"
 #include "eqat/status.h"
 
-#define EQI_BACKEND_VERSION 4u
+#define EQI_BACKEND_VERSION 5u
 
 typedef struct eqat_context eqi_ctx;
 typedef struct eqi_backend eqi_backend;
@@ -33,6 +33,8 @@ typedef struct eqi_services {
     void (*log)(eqi_ctx *ctx, int level, const char *format, ...);
     void *(*alloc)(eqi_ctx *ctx, size_t size, const char *what);
     void (*free)(eqi_ctx *ctx, void *p);
+    void (*count)(eqi_ctx *ctx, ptrdiff_t bytes); /* memory of the host from elsewhere: so many
+                                                     more, or less, for eqat_context_bytes() */
     bool (*reclaim)(eqi_ctx *ctx); /* gives unused tensor memory back to the backend; true when
                                       there was any */
 } eqi_services;
@@ -122,7 +124,7 @@ typedef bool eqi_reaches_fn(eqi_ctx *ctx, const void *p);
 /* Memory of the host that late copies read and fill, which unpin waits for; as alloc and free else.
  */
 typedef void *eqi_pin_fn(eqi_ctx *ctx, size_t size);
-typedef void eqi_unpin_fn(eqi_ctx *ctx, void *data);
+typedef void eqi_unpin_fn(eqi_ctx *ctx, void *data, size_t size);
 /* A download that waits for nothing: of what src is behind all that was asked for before. dst is
  * filled when arrive has returned for the ticket; it waits for no more than that, and tells what
  * failed up to there. A ticket arrives with EQAT_OK at most once. Where dst is not pinned, n is at

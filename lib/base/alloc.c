@@ -32,6 +32,12 @@ static void *raw_alloc(eqi_ctx *ctx, size_t size)
     return posix_memalign(&p, EQI_ALIGN, size) == 0 ? p : NULL;
 }
 
+void eqi_count_bytes(eqi_ctx *ctx, ptrdiff_t bytes)
+{
+    ctx->bytes_now += (size_t)bytes;
+    if (ctx->bytes_now > ctx->bytes_peak) ctx->bytes_peak = ctx->bytes_now;
+}
+
 void *eqi_alloc(eqi_ctx *ctx, size_t size, const char *what)
 {
     /* Of nothing, what is returned would lie behind its block: lost, to leak detectors. */
@@ -43,8 +49,7 @@ void *eqi_alloc(eqi_ctx *ctx, size_t size, const char *what)
         return NULL;
     }
     h->size = size;
-    ctx->bytes_now += size;
-    if (ctx->bytes_now > ctx->bytes_peak) ctx->bytes_peak = ctx->bytes_now;
+    eqi_count_bytes(ctx, (ptrdiff_t)size);
     return h + 1;
 }
 
@@ -85,7 +90,7 @@ void eqi_free(eqi_ctx *ctx, void *p)
     if (!p) return;
     header *h = (header *)p - 1;
     const size_t size = h->size + sizeof *h;
-    ctx->bytes_now -= h->size;
+    eqi_count_bytes(ctx, -(ptrdiff_t)h->size);
     if (ctx->allocator.alloc)
         ctx->allocator.free(ctx->allocator.user, h, size);
     else if (size >= PAGES_FROM)

@@ -118,6 +118,9 @@ void *eqi_realloc(eqi_ctx *ctx, void *p, size_t size,
 void *eqi_grow(eqi_ctx *ctx, void *list, size_t count, size_t *capacity, size_t size,
                const char *what);
 void eqi_free(eqi_ctx *ctx, void *p);
+/* Memory that does not come from here, and is the context's all the same: so many bytes more, or
+ * less, of what it has. */
+void eqi_count_bytes(eqi_ctx *ctx, ptrdiff_t bytes);
 char *eqi_strdup(eqi_ctx *ctx, const char *s);
 char *eqi_asprintf(eqi_ctx *ctx, const char *format, ...) EQI_PRINTF(2, 3);
 

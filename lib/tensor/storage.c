@@ -8,7 +8,7 @@
 static void destroy(eqi_ctx *ctx, eqi_storage *s)
 {
     if (s->pinned)
-        ctx->backend->unpin(ctx, s->data);
+        ctx->backend->unpin(ctx, s->data, s->size);
     else
         ctx->backend->free(ctx, s->data, s->size);
     eqi_free(ctx, s);

@@ -263,7 +263,9 @@ void eqi_cache_free(eqi_cache *c)
     eqi_free(ctx, c->memory);
     eqi_free(ctx, c->dir);
     eqi_free(ctx, c->samples);
-    if (c->data) ctx->backend->unpin(ctx, c->data);
+    if (c->data)
+        ctx->backend->unpin(ctx, c->data,
+                            (size_t)c->count * (size_t)c->shape.batch * c->shape.bytes);
     eqi_free(ctx, c);
     eqi_ctx_unref(ctx);
 }

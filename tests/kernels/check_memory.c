@@ -77,13 +77,16 @@ static void late_and_large(suite *s)
 {
     enum { SIZE = 3 << 20 };
     eqi_ctx *ctx = s->ctx[0];
-    unsigned char *p = s->b->alloc(ctx, SIZE), *pinned = s->b->pin(ctx, SIZE), small;
+    unsigned char *p = s->b->alloc(ctx, SIZE), small;
+    const size_t before = ctx->bytes_now;
+    unsigned char *pinned = s->b->pin(ctx, SIZE);
+    const size_t with = ctx->bytes_now;
     unsigned char *mine = malloc(SIZE);
     uint64_t first, other = 0;
     suite_begin(s, "a late download of %d bytes", (int)SIZE);
     s->run++;
-    s->b->unpin(ctx, s->b->pin(ctx, 0));
-    s->b->unpin(ctx, NULL);
+    s->b->unpin(ctx, s->b->pin(ctx, 0), 0);
+    s->b->unpin(ctx, NULL, SIZE);
     if (!p || !pinned || !mine) {
         suite_fail(s, "no memory");
         return;
@@ -99,7 +102,10 @@ static void late_and_large(suite *s)
     if (s->b->arrive(ctx, other) || small != 2 * EQI_LATE_COUNT - 1)
         suite_fail(s, "the last one differs");
     s->b->free(ctx, p, SIZE);
-    s->b->unpin(ctx, pinned);
+    const size_t last = ctx->bytes_now;
+    s->b->unpin(ctx, pinned, SIZE);
+    if (with - before != SIZE || last - ctx->bytes_now != SIZE)
+        suite_fail(s, "pinned memory is not in the context's account");
     free(mine);
 }
 

@@ -116,11 +116,12 @@ START_TEST(in_both)
 }
 END_TEST
 
-/* Samples in memory take their bytes there, and no buffers once all of them are. */
+/* Samples in memory take their bytes there, and no buffers once all of them are, but for the one
+ * that a device writes through. */
 START_TEST(memory_is_that_of_the_resident_samples)
 {
     eqat_context *ctx = make_context(1, 0);
-    size_t used[3];
+    size_t used[3], through = getenv("EQAT_TEST_DEVICE") ? (size_t)BATCH * BYTES : 0;
     for (int64_t i = 0; i < 3; i++) {
         size_t before = eqat_context_bytes(ctx);
         eqi_cache *c = make_cache(ctx, scratch_dir(), (int64_t[]){0, 9, SAMPLES}[i]);
@@ -128,7 +129,7 @@ START_TEST(memory_is_that_of_the_resident_samples)
         eqi_cache_free(c);
     }
     ck_assert_uint_eq(used[1] - used[0], 2 * 9 * BYTES);
-    ck_assert_uint_lt(used[2], 2 * SAMPLES * BYTES + 4096); /* no buffers */
+    ck_assert_uint_lt(used[2], 2 * SAMPLES * BYTES + through + 4096);
     eqat_context_free(ctx);
 }
 END_TEST

@@ -31,7 +31,11 @@ eqat_status eqi_ref_download(eqi_ctx *ctx, void *dst, const void *src, size_t n)
 
 void *eqi_ref_pin(eqi_ctx *ctx, size_t size) { return eqi_alloc(ctx, size, "memory of the host"); }
 
-void eqi_ref_unpin(eqi_ctx *ctx, void *data) { eqi_free(ctx, data); }
+void eqi_ref_unpin(eqi_ctx *ctx, void *data, size_t size)
+{
+    (void)size;
+    eqi_free(ctx, data);
+}
 
 eqat_status eqi_ref_download_late(eqi_ctx *ctx, void *dst, const void *src, size_t n,
                                   uint64_t *ticket)

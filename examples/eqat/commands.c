@@ -21,7 +21,7 @@ const command commands[] = {
     {"e2e-qp", command_e2e_qp, "train the scales of a quantized model end to end"},
     {"convert", command_convert, "a model to another format, with the same weights"},
     {"eval", command_eval, "perplexity over consecutive windows of a text"},
-    {"generate", command_generate, "continue a text with the likeliest tokens"},
+    {"generate", command_generate, "continue a text"},
     {"inspect", command_inspect, "family, shapes, bits per parameter, bytes"},
     {"tokenize", command_tokenize, "ids of a text, one line per input line"},
     {"report", command_report, "one page of the logs and saved folders of runs"},

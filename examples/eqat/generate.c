@@ -10,9 +10,8 @@ typedef struct text {
     eqat_model *model;
     const eqat_tokenizer *tokenizer;
     eqat_generation *generation;
-    int64_t vocab;
-    float *logits; /* [vocab] */
-    int32_t *ids;  /* of the prompt and of what follows */
+    eqat_choose_options choice;
+    int32_t *ids; /* of the prompt and of what follows */
     size_t n_prompt, n, most;
     size_t shown; /* bytes that are printed */
     double prompt_seconds, seconds;
@@ -45,19 +44,15 @@ static eqat_status show(text *x, bool end)
     return EQAT_OK;
 }
 
-/* The likeliest token behind the last `time` ones; the first of equals. */
+/* A token behind the last `time` ones. */
 static eqat_status next(text *x, size_t time, int32_t *id)
 {
     eqat_tensor *logits;
     eqat_status st =
         eqat_generation_feed(x->generation, x->ids + x->n - time, (int64_t)time, 1, &logits);
     if (st != EQAT_OK) return st;
-    st = eqat_tensor_read(logits, x->logits, (size_t)x->vocab * sizeof *x->logits);
+    st = eqat_generation_choose(x->generation, logits, &x->choice, id);
     eqat_tensor_free(logits);
-    int32_t best = 0;
-    for (int32_t i = 1; i < x->vocab; i++)
-        if (x->logits[i] > x->logits[best]) best = i;
-    *id = best;
     return st;
 }
 
@@ -81,8 +76,7 @@ static eqat_status take_prompt(text *x, const char *prompt, size_t length, int64
         x->most = (size_t)room;
     }
     x->ids = malloc((x->n_prompt + x->most) * sizeof *x->ids);
-    x->logits = malloc((size_t)x->vocab * sizeof *x->logits);
-    if (!x->ids || !x->logits) return tool_fail(x->t, EQAT_OUT_OF_MEMORY, "out of memory: logits");
+    if (!x->ids) return tool_fail(x->t, EQAT_OUT_OF_MEMORY, "out of memory: tokens");
     memcpy(x->ids, ids, x->n_prompt * sizeof *ids);
     x->n = x->n_prompt;
     return EQAT_OK;
@@ -168,6 +162,8 @@ int command_generate(int argc, char **argv)
     eqat_model_options model_options;
     eqat_context_options_init(&t.context, sizeof t.context);
     eqat_model_options_init(&model_options, sizeof model_options);
+    text x = {.t = &t};
+    eqat_choose_options_init(&x.choice, sizeof x.choice);
     const flag_own own[] = {
         {.name = "prompt",
          .value = "TEXT",
@@ -176,24 +172,25 @@ int command_generate(int argc, char **argv)
         {.name = "tokens", .value = "N", .help = "at most so many; default 64", .text = &tokens},
         TOOL_FLAGS(&t),
     };
-    const flag_group groups[] = {{"Computing", "model", "", &model_options, NULL},
+    const flag_group groups[] = {{"Choosing tokens", "choose", "", &x.choice, NULL},
+                                 {"Computing", "model", "", &model_options, NULL},
                                  {"Context", "context", "", &t.context, tool_context_fields}};
     const flag_set set = {"generate MODEL --prompt TEXT [--tokens N]",
-                          "Continues a text with the likeliest token each time, until the model "
-                          "ends it.",
+                          "Continues a text with the likeliest token each time, or with one that "
+                          "is drawn, until the model ends it.",
                           own,
                           sizeof own / sizeof *own,
                           groups,
                           sizeof groups / sizeof *groups};
     int code = flags_parse(&set, argc, argv, &path);
     if (code >= 0) return code;
-    text x = {.t = &t};
     if (!path || !prompt) return flags_refuse("generate: expected a MODEL and --prompt TEXT");
     if (!parse_count(tokens, &x.most))
         return flags_refuse("generate: --tokens: found \"%s\", expected a number from 1", tokens);
     t.run = record_new("generate", argc, argv);
     json_object_set_new(t.run, "model", tool_text(path));
     record_options(t.run, "model", "model", &model_options);
+    record_options(t.run, "choose", "choose", &x.choice);
     code = tool_open(&t);
     if (code) return code;
     eqat_model_info info = {.struct_size = sizeof info};
@@ -207,7 +204,6 @@ int command_generate(int argc, char **argv)
     if (st == EQAT_OK) st = eqat_model_open(t.ctx, &x.model, path, &model_options);
     if (st == EQAT_OK) st = eqat_model_inspect(x.model, &info);
     if (st == EQAT_OK) {
-        x.vocab = info.vocab_size;
         x.tokenizer = eqat_model_tokenizer(x.model);
         if (!x.tokenizer)
             st = tool_fail(&t, EQAT_NOT_FOUND,
@@ -219,7 +215,6 @@ int command_generate(int argc, char **argv)
     eqat_generation_free(x.generation);
     eqat_model_free(x.model);
     free(x.ids);
-    free(x.logits);
     free(input);
     return tool_close(&t, st);
 }

@@ -35,6 +35,31 @@ EQAT_API void eqat_generation_free(eqat_generation *generation); /**< NULL is fi
 EQAT_API eqat_status eqat_generation_feed(eqat_generation *generation, const int32_t *ids,
                                           int64_t time, int64_t last_n, eqat_tensor **logits);
 
+/** How the next token of a sequence is chosen. */
+typedef struct eqat_choose_options {
+    size_t struct_size; /**< set by eqat_choose_options_init */
+    double temperature; /**< logits are divided by it, then a token is drawn from their softmax;
+                           default 0: the likeliest token, the first of equals */
+    int64_t top_k;      /**< > 0: drawn among so many likeliest tokens; default 0: among all */
+    double top_p;       /**< of these, among the fewest likeliest whose probabilities add up to at
+                           least so much, and at least one; default 1: among all */
+} eqat_choose_options;
+
+/** Writes defaults into the first `struct_size` bytes of *options, and no further. */
+EQAT_API void eqat_choose_options_init(eqat_choose_options *options, size_t struct_size);
+
+/** ids[batch_size] receives a next token for each sequence, which it does not feed, from logits of
+ * the last position: F32 [batch_size, n, V] of the caller's or of eqat_generation_feed, of which
+ * the last of n counts; -infinity rules a token out.  What is drawn depends on the logits, the
+ * context's seed, the number of the sequence in the batch and its length, on nothing else: another
+ * call gives the same, another seed another text.  options may be NULL: all defaults.  Waits for
+ * the device.  Errors: EQAT_INVALID_ARGUMENT (an option, the logits' shape or dtype, a tensor of
+ * another context), EQAT_NUMERIC (a logit is nan or infinite, or all are -infinite),
+ * EQAT_OUT_OF_MEMORY. */
+EQAT_API eqat_status eqat_generation_choose(const eqat_generation *generation,
+                                            const eqat_tensor *logits,
+                                            const eqat_choose_options *options, int32_t *ids);
+
 /** Tokens of each sequence so far. */
 EQAT_API int64_t eqat_generation_length(const eqat_generation *generation);
 

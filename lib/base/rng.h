@@ -8,7 +8,8 @@ typedef enum eqi_rng_purpose {
     EQI_RNG_WINDOW = 1,
     EQI_RNG_SHUFFLE = 2,
     EQI_RNG_INIT = 3,
-    EQI_RNG_USER = 4
+    EQI_RNG_USER = 4,
+    EQI_RNG_TOKEN = 5
 } eqi_rng_purpose;
 
 /* 64 uniform bits. */

@@ -78,8 +78,9 @@ typedef struct eqi_struct {
 extern const eqi_struct eqi_struct_attention, eqi_struct_context, eqi_struct_model,
     eqi_struct_quantizer, eqi_struct_optimizer, eqi_struct_data, eqi_struct_block_ap,
     eqi_struct_e2e_qp, eqi_struct_eval, eqi_struct_rtn, eqi_struct_allocate, eqi_struct_save,
-    eqi_struct_batch, eqi_struct_sample, eqi_struct_model_info, eqi_struct_linear_info,
-    eqi_struct_progress, eqi_struct_epoch_report, eqi_struct_stage_report, eqi_struct_perplexity;
+    eqi_struct_choose, eqi_struct_batch, eqi_struct_sample, eqi_struct_model_info,
+    eqi_struct_linear_info, eqi_struct_progress, eqi_struct_epoch_report, eqi_struct_stage_report,
+    eqi_struct_perplexity;
 
 /* Body of every eqat_..._options_init: defaults and struct_size into at most struct_size bytes. */
 void eqi_options_defaults(const eqi_struct *table, void *options, size_t struct_size);

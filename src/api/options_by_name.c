@@ -17,7 +17,7 @@ static const eqi_struct *const structs[] = {
     &eqi_struct_allocate,     &eqi_struct_save,       &eqi_struct_optimizer,
     &eqi_struct_batch,        &eqi_struct_sample,     &eqi_struct_model_info,
     &eqi_struct_linear_info,  &eqi_struct_progress,   &eqi_struct_epoch_report,
-    &eqi_struct_stage_report, &eqi_struct_perplexity,
+    &eqi_struct_stage_report, &eqi_struct_perplexity, &eqi_struct_choose,
 };
 
 static const eqi_struct *find_struct(const char *name)

@@ -1,19 +1,8 @@
+#include "model/generate.h"
+
 #include "eqat/generate.h"
 
-#include "base/entry.h"
-#include "model/weights.h"
-
 #define FIRST_CAPACITY 16 /* tokens; doubles */
-
-struct eqat_generation {
-    eqi_ctx *ctx;
-    eqi_handle handle;
-    eqat_model *model;
-    eqi_tape *tape; /* records nothing */
-    int64_t batch, length, capacity;
-    eqi_kv *kv;   /* one for each block */
-    int64_t held; /* blocks whose weights stay in memory */
-};
 
 static void unref(void *owner)
 {

@@ -322,6 +322,16 @@ START_TEST(a_text_grows)
     for (std::size_t i = 0; i < last.size(); i++)
         ck_assert_float_eq_tol(last[i], all[all.size() - last.size() + i], 1e-4f);
     ck_assert_int_eq(g.length(), 16);
+    auto logits = MUST(s.model.forward({ids, 1}));
+    auto likeliest = MUST(g.choose(logits));
+    ck_assert_uint_eq(likeliest.size(), 1);
+    auto end = all.end(), begin = end - logits.size(2);
+    ck_assert_int_eq(likeliest[0], std::max_element(begin, end) - begin);
+    eqat::choose_options drawn(2);
+    drawn.top_k = 1;
+    ck_assert(MUST(g.choose(logits, drawn)) == likeliest);
+    drawn.top_p = 2;
+    FAILS(EQAT_INVALID_ARGUMENT, "top_p: found 2, expected 0 to 1", g.choose(logits, drawn));
     MUST(g.rewind(4));
     ck_assert_int_eq(g.length(), 4);
     FAILS(EQAT_INVALID_ARGUMENT, "length: found 5, expected 0 to 4", g.rewind(5));

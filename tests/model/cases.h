@@ -17,6 +17,7 @@ TCase *case_save_gguf(void);
 TCase *case_layout(void);
 TCase *case_gguf(void);
 TCase *case_families(void);
+TCase *case_choose(void);
 TCase *case_generate(void);
 TCase *case_memory(void);
 TCase *case_quantizer(void);

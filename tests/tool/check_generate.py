@@ -1,4 +1,4 @@
-"""eqat generate: the likeliest continuation."""
+"""eqat generate: the likeliest continuation, and drawn ones."""
 
 import json, os, subprocess, unittest
 
@@ -31,6 +31,17 @@ class Generate(Case):
         flags += ["-", "--log-level", 0]
         r = subprocess.run([EQAT, *map(str, flags)], input=PROMPT.encode(), capture_output=True)
         self.assertEqual((r.stdout, r.stderr), (whole, b""))
+
+    def test_draws_follow_from_the_seed(self):
+        model = self.with_tokenizer()
+        flags = "--temperature 5 --seed".split()
+        drawn = [self.generate(model, PROMPT, 30, *flags, seed)["ids"] for seed in (1, 1, 2)]
+        self.assertEqual(drawn[0], drawn[1])
+        self.assertNotEqual(drawn[0], drawn[2])
+        likeliest = self.generate(model, PROMPT, 30)["ids"]
+        self.assertNotEqual(drawn[0], likeliest)
+        for narrow in ("--top-k=1", "--top-p=0"):
+            self.assertEqual(self.generate(model, PROMPT, 30, *flags, 1, narrow)["ids"], likeliest)
 
     def test_a_quantized_model_continues(self):
         model = self.with_tokenizer()

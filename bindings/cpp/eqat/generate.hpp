@@ -11,6 +11,11 @@ namespace eqat
 inline namespace EQAT_CPP_MODE
 {
 
+struct choose_options : eqat_choose_options {
+    choose_options() { eqat_choose_options_init(this, sizeof(eqat_choose_options)); }
+    explicit choose_options(double degrees) : choose_options() { temperature = degrees; }
+};
+
 /** Sequences of one length that grow, with their keys and values: eqat_generation. */
 class generation : public detail::handle<eqat_generation, eqat_generation_free>
 {
@@ -33,6 +38,13 @@ class generation : public detail::handle<eqat_generation, eqat_generation_free>
     outcome<tensor> feed(const std::vector<std::int32_t> &ids, std::int64_t last_n = 1)
     {
         return feed(ids.data(), static_cast<std::int64_t>(ids.size()), last_n);
+    }
+    /** A next token for each sequence, from logits [batch_size, n, V] of its last positions. */
+    outcome<std::vector<std::int32_t>> choose(const tensor &logits,
+                                              const choose_options &options = {}) const
+    {
+        std::vector<std::int32_t> ids(logits ? static_cast<std::size_t>(logits.size(0)) : 0);
+        return value(eqat_generation_choose(get(), logits.get(), &options, ids.data()), ids);
     }
     /** Tokens of each sequence so far. */
     std::int64_t length() const { return eqat_generation_length(get()); }

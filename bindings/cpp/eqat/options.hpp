@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "eqat/allocate.h"
+#include "eqat/generate.h"
 #include "eqat/options.h"
 #include "train.hpp"
 
@@ -24,6 +25,7 @@ inline const char *name_of(const eqat_block_ap_options &) { return "block_ap"; }
 inline const char *name_of(const eqat_e2e_qp_options &) { return "e2e_qp"; }
 inline const char *name_of(const eqat_eval_options &) { return "eval"; }
 inline const char *name_of(const eqat_rtn_options &) { return "rtn"; }
+inline const char *name_of(const eqat_choose_options &) { return "choose"; }
 inline const char *name_of(const eqat_allocate_options &) { return "allocate"; }
 inline const char *name_of(const eqat_save_options &) { return "save"; }
 inline const char *name_of(const eqat_optimizer_options &) { return "optimizer"; }

@@ -90,6 +90,16 @@ def test_a_text_grows(model, ids):
         np.testing.assert_allclose(first, whole[:, 8:9], atol=1e-5)
         later = [generation.feed(ids[:, i : i + 1]).numpy()[:, 0] for i in range(9, 16)]
         np.testing.assert_allclose(np.stack(later, 1), whole[:, 9:], atol=1e-5)
+        logits = eqat.Tensor(whole, model.context)
+        assert np.array_equal(generation.choose(logits), whole[:, -1].argmax(-1))
+        drawn = [generation.choose(logits, temperature=50.0) for _ in range(2)]
+        assert np.array_equal(*drawn) and drawn[0].dtype == np.int32
+        first_of_all = generation.choose(logits, temperature=50.0, top_k=1)
+        assert np.array_equal(first_of_all, whole[:, -1].argmax(-1))
+        with pytest.raises(eqat.InvalidArgument, match='top_k: found "-1", expected a whole'):
+            generation.choose(logits, top_k=-1)
+        with pytest.raises(TypeError, match="did you mean temperature"):
+            generation.choose(logits, temprature=1)
         generation.rewind(3)
         assert len(generation) == 3
         rest = generation.feed(ids[:, 3:], last_n=13).numpy()

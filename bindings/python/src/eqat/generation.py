@@ -5,11 +5,13 @@ from typing import Any
 
 import numpy as np
 
-from . import sources
+from . import options, sources
 from .calls import call, create, interruptible
 from .handle import Handle
 from .library import lib
 from .tensor import Tensor
+
+CHOICE = options.Group("choose")
 
 
 class Generation(Handle):
@@ -41,6 +43,18 @@ class Generation(Handle):
             return Tensor._adopt(self.context, out.value)
 
         return interruptible(self.context, work)
+
+    @options.options(CHOICE)
+    def choose(self, logits: Tensor, **keywords: Any) -> np.ndarray:
+        """A next token for each sequence, int32 [B], which is not fed, from logits [B, n, V] of its
+        last position: the likeliest, or one that is drawn.  The same logits, seed of the context
+        and length of the sequences give the same."""
+        filled = options.fill(self.context, "choose", CHOICE.take(keywords))
+        ids = np.empty(self.batch_size, np.int32)
+        pointer = ids.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
+        struct = ctypes.byref(filled.struct)
+        call(self.context, lib.eqat_generation_choose, self, logits, struct, pointer)
+        return ids
 
     def __len__(self) -> int:
         """Tokens of each sequence so far."""

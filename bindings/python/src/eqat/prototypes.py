@@ -90,6 +90,8 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "eqat_eval_perplexity": (status, [model, data, struct("eval"), struct("perplexity")]),
     "eqat_generation_create": (status, [model, out, i64]),
     "eqat_generation_feed": (status, [generation, i32_array, i64, i64, out]),
+    "eqat_choose_options_init": (None, [struct("choose"), size]),
+    "eqat_generation_choose": (status, [generation, tensor, struct("choose"), i32_array]),
     "eqat_generation_length": (i64, [generation]),
     "eqat_generation_rewind": (status, [generation, i64]),
     "eqat_model_options_init": (None, [struct("model"), size]),

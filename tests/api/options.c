@@ -232,6 +232,7 @@ START_TEST(recipes_are_options)
     eqat_context *ctx = open_context(NULL);
     eqat_block_ap_options o, before;
     eqat_data_options d;
+    eqat_e2e_qp_options e;
     const char *field, *value;
     ck_assert_str_eq(eqat_recipe_name(0), "paper");
     ck_assert_str_eq(eqat_recipe_name(1), "best");
@@ -243,6 +244,9 @@ START_TEST(recipes_are_options)
     OK(eqat_recipe_take(NULL, "best", "block_ap", &o));
     ck_assert_int_eq(o.lr_unit, EQAT_LR_RELATIVE);
     ck_assert_double_eq(o.decay_ratio, 0.5);
+    eqat_e2e_qp_options_init(&e, sizeof e);
+    OK(eqat_recipe_take(ctx, "best", "e2e_qp", &e));
+    ck_assert_double_eq(e.teacher_share, 0.5);
     for (size_t r = 0; eqat_recipe_name(r); r++) {
         eqat_data_options_init(&d, sizeof d);
         OK(eqat_recipe_take(ctx, eqat_recipe_name(r), "e2e_data", &d));

@@ -4,19 +4,25 @@ CPU, the same bytes in whatever order blocks, threads and streams run, and every
 told in one line.
 
     check_training.py            $EQAT_TOOL, $EQAT_TRAIN_TINY, $EQAT_CUDA_FOLDER
+
+EQAT_EVERY_ALLOCATION=1 refuses every allocation of a run in turn, in place of a few: some hundred
+runs.
 """
 
 import hashlib
+import itertools
 import json
 import os
 import pathlib
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 import unittest
 
 EQAT, TRAIN_TINY = os.environ["EQAT_TOOL"], os.environ["EQAT_TRAIN_TINY"]
+EVERY = os.environ.get("EQAT_EVERY_ALLOCATION")
 SMALL = "--bits 2 --group-size 32 --sampling consecutive --seq-len 64 --val-size 2 --train-size 4"
 SMALL = f"{SMALL} --epochs 1 --batch-size 2 --e2e-seq-len 64 --e2e-train-size 4".split()
 ERROR = re.compile("eqat: (?!info|warning|needs)")
@@ -88,25 +94,33 @@ class Training(unittest.TestCase):
         for launch in 1, 40, 1000:
             self.refused("cuda:0: .*illegal memory access", FAULT_AT=launch)
 
-    def test_memory(self):
-        self.refused(r"memory of cuda:0: needs \d+ MB, found 2 MB available", MEMORY=1 << 21)
-        for n in range(1, 400, 37):
-            run, out = self.quantize("cuda:0", FAIL_ALLOC=n)
-            if run.returncode:  # what is asked for twice may be had the second time
-                self.assertRegex(run.stderr, r"eqat: .*out of memory on cuda:0: \d+ bytes")
-                self.assertFalse(out.exists())
-
-    def test_pinned_memory(self):
-        refused = 0
-        for n in range(3, 60, 8):
-            run, out = self.quantize("cuda:0", "--e2e-host-state", "on", FAIL_PIN=n)
-            if not run.returncode:  # uploads do without it, a second try may have it
+    def refuse_one(self, setting, few, says, *args):
+        """Runs of which one allocation fails: how many end by it, in one line that says so."""
+        ended, report = 0, self.dir / "report"
+        for n in itertools.count(1) if EVERY else few:
+            report.write_text("")
+            run, out = self.quantize("cuda:0", *args, REPORT=report, **{setting: n})
+            if "refused" not in report.read_text():  # there are fewer
+                self.assertEqual(run.returncode, 0, run.stderr)
+                break
+            if not run.returncode:  # what is asked for twice may be had the second time
                 continue
-            refused += 1
-            self.assertRegex(run.stderr, r"eqat: .*out of memory: \d+ bytes of the host's, pinned")
+            ended += 1
+            self.assertRegex(run.stderr, says)
             self.assertEqual(len(ERROR.findall(run.stderr)), 1, run.stderr)
             self.assertFalse(out.exists())
-        self.assertGreater(refused, 2)
+        if EVERY:
+            print(f"{setting}: {n - 1} runs, {ended} ended", file=sys.stderr)
+        self.assertGreater(ended, 2)
+
+    def test_memory(self):
+        self.refused(r"memory of cuda:0: needs \d+ MB, found 2 MB available", MEMORY=1 << 21)
+        says = r"eqat: .*out of memory on cuda:0: \d+ bytes"
+        self.refuse_one("FAIL_ALLOC", range(1, 400, 37), says)
+
+    def test_pinned_memory(self):
+        says = r"eqat: .*out of memory: \d+ bytes of the host's, pinned"
+        self.refuse_one("FAIL_PIN", range(3, 60, 8), says, "--e2e-host-state", "on")
 
 
 if __name__ == "__main__":

@@ -28,16 +28,23 @@ cudaError_t result(cudaError_t error)
     return error;
 }
 
+static bool refuses(const char *what, long number, long wanted)
+{
+    if (number != wanted) return false;
+    report_refusal(what, number);
+    return true;
+}
+
 bool allocation_fails()
 {
     static long count;
-    return ++count == asked().fail_alloc;
+    return refuses("allocation", ++count, asked().fail_alloc);
 }
 
 bool pinning_fails()
 {
     static long count;
-    return ++count == asked().fail_pin;
+    return refuses("pinning", ++count, asked().fail_pin);
 }
 
 bool launch_breaks()

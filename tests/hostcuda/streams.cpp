@@ -214,7 +214,7 @@ static bool done(const clock &c)
     return true;
 }
 
-/* ---- the report of waits ---- */
+/* ---- the report ---- */
 static FILE *report_file()
 {
     static FILE *file = asked().report ? fopen(asked().report, "w") : nullptr;
@@ -228,6 +228,14 @@ static size_t queued_behind(const clock &c)
     for (const stream *s : streams)
         for (const work &w : s->queue) n += s->slot >= c.size() || w.number > c[s->slot];
     return n;
+}
+
+void report_refusal(const char *what, long number)
+{
+    FILE *file = report_file();
+    if (!file) return;
+    fprintf(file, "refused %s %ld\n", what, number);
+    fflush(file);
 }
 
 static void report_wait(const clock &c, const char *who)

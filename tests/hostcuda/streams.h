@@ -37,6 +37,8 @@ void wait_for_all(const char *who);
  * report alone has it. */
 void would_wait_for(const stream *s, const char *who);
 void would_wait_for_all(const char *who);
+/* That an allocation was made to fail. */
+void report_refusal(const char *what, long number);
 
 /* ---- the work that runs ---- */
 /* Its name; "host" when none runs. */

@@ -116,7 +116,10 @@ class Training(unittest.TestCase):
     def test_memory(self):
         self.refused(r"memory of cuda:0: needs \d+ MB, found 2 MB available", MEMORY=1 << 21)
         says = r"eqat: .*out of memory on cuda:0: \d+ bytes"
-        self.refuse_one("FAIL_ALLOC", range(1, 400, 37), says)
+        self.refuse_one("FULL_AT", range(1, 400, 37), says)
+        for n in 1, 100, 200:  # asked for again, behind what was given back
+            run, _ = self.quantize("cuda:0", FAIL_ALLOC=n)
+            self.assertEqual(run.returncode, 0, run.stderr)
 
     def test_pinned_memory(self):
         says = r"eqat: .*out of memory: \d+ bytes of the host's, pinned"

@@ -28,23 +28,25 @@ cudaError_t result(cudaError_t error)
     return error;
 }
 
-static bool refuses(const char *what, long number, long wanted)
+static bool refuse(const char *what, long number, bool wanted)
 {
-    if (number != wanted) return false;
-    report_refusal(what, number);
-    return true;
+    if (wanted) report_refusal(what, number);
+    return wanted;
 }
 
 bool allocation_fails()
 {
     static long count;
-    return refuses("allocation", ++count, asked().fail_alloc);
+    count++;
+    bool full = asked().full_at && count >= asked().full_at;
+    return refuse("allocation", count, full || count == asked().fail_alloc);
 }
 
 bool pinning_fails()
 {
     static long count;
-    return refuses("pinning", ++count, asked().fail_pin);
+    count++;
+    return refuse("pinning", count, count == asked().fail_pin);
 }
 
 bool launch_breaks()

@@ -18,6 +18,7 @@ static settings read_settings()
     settings s;
     s.seed = (uint64_t)number("HOSTCUDA_SEED", 1);
     s.fail_alloc = (long)number("HOSTCUDA_FAIL_ALLOC", 0);
+    s.full_at = (long)number("HOSTCUDA_FULL_AT", 0);
     s.fail_pin = (long)number("HOSTCUDA_FAIL_PIN", 0);
     s.memory = (size_t)number("HOSTCUDA_MEMORY", 8ll << 30);
     s.devices = (int)number("HOSTCUDA_DEVICES", 1);

@@ -11,6 +11,7 @@ namespace hostcuda
 struct settings {
     uint64_t seed;      /* HOSTCUDA_SEED: order of threads, blocks and queued work */
     long fail_alloc;    /* HOSTCUDA_FAIL_ALLOC: this device allocation fails, counted from 1 */
+    long full_at;       /* HOSTCUDA_FULL_AT: this one and all behind it fail */
     long fail_pin;      /* HOSTCUDA_FAIL_PIN: the same of pinned memory */
     size_t memory;      /* HOSTCUDA_MEMORY: bytes of a device */
     int devices;        /* HOSTCUDA_DEVICES */

@@ -70,6 +70,13 @@ static int32_t ranked(tokens *t, int64_t i)
 
 /* ---- drawing ---- */
 
+static double sum_of_all(const tokens *t)
+{
+    double sum = 0;
+    for (int64_t i = 0; i < t->count; i++) sum += t->weights[i];
+    return sum;
+}
+
 static double sum_of_likeliest(tokens *t, int64_t n)
 {
     double sum = 0;
@@ -77,31 +84,39 @@ static double sum_of_likeliest(tokens *t, int64_t n)
     return sum;
 }
 
-/* `part` of the sum of the weights of the tokens that remain; the last one where rounding leaves
- * nothing. */
+/* The token at `wanted` of the sum; the last possible one where rounding leaves none. */
+static int32_t among_all(const tokens *t, double wanted)
+{
+    double sum = 0;
+    int32_t last = 0;
+    for (int32_t i = 0; i < t->count; i++) {
+        if (t->weights[i] > 0) last = i;
+        if ((sum += t->weights[i]) > wanted) return i;
+    }
+    return last;
+}
+
+static int32_t among_likeliest(tokens *t, int64_t n, double wanted)
+{
+    double sum = 0;
+    for (int64_t i = 0; i < n; i++)
+        if ((sum += t->weights[ranked(t, i)]) > wanted) return ranked(t, i);
+    return ranked(t, n - 1);
+}
+
+/* At `part`, 0 to less than 1, of the sum of the weights of the tokens that remain. */
 static int32_t draw(const eqat_choose_options *o, tokens *t, double part)
 {
-    int64_t n = o->top_k && o->top_k < t->count ? o->top_k : t->count, kept = 0;
-    double all = 0, sum = 0;
-    if (n == t->count)
-        for (int64_t i = 0; i < n; i++) all += t->weights[i];
-    if (n == t->count && o->top_p >= 1) {
-        int32_t last = 0;
-        for (int32_t i = 0; i < t->count; i++) {
-            if (t->weights[i] > 0) last = i;
-            if ((sum += t->weights[i]) > part * all) return i;
-        }
-        return last;
-    }
+    const bool few = o->top_k && o->top_k < t->count;
+    const int64_t n = few ? o->top_k : t->count;
+    if (!few && o->top_p >= 1) return among_all(t, part * sum_of_all(t));
     make_heap(t);
-    if (n < t->count) all = sum_of_likeliest(t, n);
+    const double enough = o->top_p * (few ? sum_of_likeliest(t, n) : sum_of_all(t));
+    int64_t kept = 0;
+    double sum = 0;
     do sum += t->weights[ranked(t, kept++)];
-    while (kept < n && sum < o->top_p * all);
-    const double wanted = part * sum;
-    sum = 0;
-    for (int64_t i = 0; i < kept; i++)
-        if ((sum += t->weights[ranked(t, i)]) > wanted) return ranked(t, i);
-    return ranked(t, kept - 1);
+    while (kept < n && sum < enough);
+    return among_likeliest(t, kept, part * sum);
 }
 
 static eqat_status find_likeliest(eqi_ctx *ctx, const tokens *t, int32_t *best)

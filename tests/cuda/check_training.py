@@ -94,8 +94,8 @@ class Training(unittest.TestCase):
         for launch in 1, 40, 1000:
             self.refused("cuda:0: .*illegal memory access", FAULT_AT=launch)
 
-    def refuse_one(self, setting, few, says, *args):
-        """Runs of which one allocation fails: how many end by it, in one line that says so."""
+    def refuse_in_turn(self, setting, few, says, *args):
+        """Runs in which `setting` refuses an allocation: what ends by it says so, in one line."""
         ended, report = 0, self.dir / "report"
         for n in itertools.count(1) if EVERY else few:
             report.write_text("")
@@ -116,14 +116,14 @@ class Training(unittest.TestCase):
     def test_memory(self):
         self.refused(r"memory of cuda:0: needs \d+ MB, found 2 MB available", MEMORY=1 << 21)
         says = r"eqat: .*out of memory on cuda:0: \d+ bytes"
-        self.refuse_one("FULL_AT", range(1, 400, 37), says)
+        self.refuse_in_turn("FULL_AT", range(1, 400, 37), says)
         for n in 1, 100, 200:  # asked for again, behind what was given back
             run, _ = self.quantize("cuda:0", FAIL_ALLOC=n)
             self.assertEqual(run.returncode, 0, run.stderr)
 
     def test_pinned_memory(self):
         says = r"eqat: .*out of memory: \d+ bytes of the host's, pinned"
-        self.refuse_one("FAIL_PIN", range(3, 60, 8), says, "--e2e-host-state", "on")
+        self.refuse_in_turn("FAIL_PIN", range(3, 60, 8), says, "--e2e-host-state", "on")
 
 
 if __name__ == "__main__":

@@ -66,35 +66,23 @@ eqat_status eqi_cpu_sum_squares(eqi_ctx *ctx, const eqi_view *sum, const eqi_vie
 }
 
 typedef struct search {
+    const eqi_simd *simd;
     const eqi_view *rows;
     atomic_bool bad;
 } search;
-
-/* The exponent of what is not finite is all ones. */
-static bool is_row_finite(const void *x, eqi_dtype dtype, int64_t n)
-{
-    const uint16_t *half = x;
-    const uint32_t *bits = x;
-    unsigned bad = 0;
-    if (dtype == EQI_BF16)
-        for (int64_t i = 0; i < n; i++) bad |= (half[i] & 0x7f80) == 0x7f80;
-    else
-        for (int64_t i = 0; i < n; i++) bad |= (bits[i] & 0x7f800000) == 0x7f800000;
-    return !bad;
-}
 
 static void look(void *arg, int64_t first, int64_t count)
 {
     search *f = arg;
     const eqi_view *v = f->rows;
     for (int64_t r = first; r < first + count; r++)
-        if (!is_row_finite(eqi_row(v, r), v->dtype, v->shape[1]))
+        if (!f->simd->is_finite(eqi_row(v, r), v->dtype, v->shape[1]))
             atomic_store_explicit(&f->bad, true, memory_order_relaxed);
 }
 
 bool eqi_cpu_is_finite(eqi_ctx *ctx, const eqi_view *rows)
 {
-    search f = {.rows = rows};
+    search f = {.simd = eqi_cpu_of(ctx)->simd, .rows = rows};
     atomic_init(&f.bad, false);
     eqi_pieces(ctx, rows->shape[0], eqi_piece_rows(rows->shape[1]), look, &f);
     return !atomic_load_explicit(&f.bad, memory_order_relaxed);

@@ -9,7 +9,7 @@
 #define TILE_N 256
 /* Columns of a tile are halved until there are so many tiles that no thread waits long for the last
  * one. */
-#define TILES 16
+#define TILES 12
 /* Packed operands beyond this are made and used panel by panel: b in panels that stay in the last
  * cache, unless a would have to be packed anew for each of them. */
 #define PANEL_BYTES ((size_t)16 << 20)

@@ -37,6 +37,14 @@ static int64_t tile_at(const sums *u, int64_t col)
     return u->part_s ? col / group * u->per_group + col % group / u->tile : col / u->tile;
 }
 
+/* What a row of a tile reads and writes. */
+static void fetch(const sums *u, int64_t row, int64_t col, int64_t n)
+{
+    const eqi_view *const all[] = {u->param, u->m, u->v, u->dw};
+    for (size_t i = 0; i < EQI_COUNT(all); i++)
+        if (all[i]) eqi_fetch(at(all[i], row, col), (size_t)n * sizeof(float));
+}
+
 /* A row of a tile of dw, into the parameter. */
 static void update(const sums *u, int64_t row, int64_t col, const float *dw, int64_t n)
 {
@@ -54,6 +62,7 @@ static void store(void *arg, const eqi_tile *t, int worker)
     for (int64_t i = 0; i < t->m; i++) {
         int64_t row = t->m0 + i;
         const float *g = t->c + i * t->ld;
+        if (i + EQI_ROWS_AHEAD < t->m) fetch(u, row + EQI_ROWS_AHEAD, t->n0, t->n);
         if (u->w->kind == EQI_ROWS_PACKED)
             u->simd->packed_grad(u->w, row, t->n0, t->n, g, sum_s, sum_z);
         else if (u->param)

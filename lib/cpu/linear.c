@@ -12,13 +12,20 @@ typedef struct destination {
     bool acc;
 } destination;
 
+static char *row_of(const destination *d, const eqi_tile *t, int64_t i)
+{
+    return eqi_at(d->y, (t->m0 + i) * d->y->stride[0] + t->n0);
+}
+
 static void store(void *arg, const eqi_tile *t, int worker)
 {
     (void)worker;
     const destination *d = arg;
     size_t size = eqi_dtype_size(d->y->dtype);
     for (int64_t i = 0; i < t->m; i++) {
-        char *to = (char *)d->y->data + (size_t)((t->m0 + i) * d->y->stride[0] + t->n0) * size;
+        char *to = row_of(d, t, i);
+        if (i + EQI_ROWS_AHEAD < t->m)
+            eqi_fetch(row_of(d, t, i + EQI_ROWS_AHEAD), (size_t)t->n * size);
         d->simd->finish(to, d->y->dtype, t->c + i * t->ld, d->bias ? d->bias + t->n0 : NULL, t->n,
                         d->acc);
     }

@@ -56,10 +56,9 @@ class Case:
 def cases(group, smoke=False):
     out = []
     for name in ("tiny",) if smoke else ("smollm2", "qwen0.5b", "llama1b", "llama7b"):
-        # A step looks at one block, and behind the last one no stream moves on. It does not look at
-        # the vocabulary; a small one keeps it out of the memory
-        # figures.
-        shape = dict(SHAPES[name], layers=2, vocab=1024)
+        # A step looks at one block (the model has two, see Bench.model), and not at the vocabulary:
+        # a small one keeps it out of the memory figures.
+        shape = dict(SHAPES[name], layers=1, vocab=1024)
         for time in (64,) if smoke else (512, 2048):
             slow = 60 if name == "llama7b" else 20
             out.append(

@@ -64,6 +64,29 @@ double VEC(sum_squares)(const float *g, int64_t n)
     return vd_sum(sum);
 }
 
+/* The exponent of what is not finite is all ones: no other is larger. */
+bool VEC(is_finite)(const void *x, eqi_dtype dtype, int64_t n)
+{
+    const int64_t whole = n / (2 * VL) * (2 * VL);
+    vi high = vi_set1(0), low = vi_set1(0);
+    if (dtype == EQI_BF16)
+        for (int64_t i = 0; i < whole; i += 2 * VL) {
+            const vi two = vi_load((const uint16_t *)x + i);
+            high = vi_max(high, vi_and(two, vi_set1(0x7f800000)));
+            low = vi_max(low, vi_and(two, vi_set1(0x7f80)));
+        }
+    else
+        for (int64_t i = 0; i < whole; i += VL)
+            high = vi_max(high, vi_and(vi_load((const uint32_t *)x + i), vi_set1(0x7f800000)));
+    if (vm_bits(vi_eq(high, vi_set1(0x7f800000))) || vm_bits(vi_eq(low, vi_set1(0x7f80))))
+        return false;
+    bool finite = true;
+    for (int64_t i = whole; i < n; i++)
+        finite &= dtype == EQI_BF16 ? (((const uint16_t *)x)[i] & 0x7f80) != 0x7f80
+                                    : (((const uint32_t *)x)[i] & 0x7f800000) != 0x7f800000;
+    return finite;
+}
+
 double VEC(squared_error)(const void *x, const void *target, eqi_dtype dtype,
                           eqi_dtype target_dtype, int64_t n)
 {

@@ -21,17 +21,34 @@ static void fetch(const eqi_rows *src, int64_t row, int64_t col, int64_t n)
     for (size_t at = 0; at < (size_t)n * size; at += 64) __builtin_prefetch(from + at, 0, 3);
 }
 
-/* `count` rows from `row`, columns col..col+n, into a strip of `pad` rows and `wide` columns. */
-static void strip_fill(char *strip, const eqi_pack *p, int64_t row, int64_t count, int64_t pad,
-                       int64_t col, int64_t n, int64_t wide)
+/* Rows that pass: where they are, or copied to a strip. */
+typedef struct strip {
+    const void *data;
+    int64_t ld;
+} strip;
+
+static bool passes_as_it_is(const eqi_pack *p)
 {
-    size_t size = eqi_elem_size(p->elem), ld = STRIP * size;
+    return p->src->kind == EQI_ROWS_DENSE &&
+        p->src->dtype == (p->elem == EQI_ELEM_BF16 ? EQI_BF16 : EQI_F32) &&
+        p->elem != EQI_ELEM_F32_OF_BF16;
+}
+
+/* `count` rows from `row`, columns col..col+n, as `pad` rows and `wide` columns. */
+static strip strip_of(char *room, const eqi_pack *p, int64_t row, int64_t count, int64_t pad,
+                      int64_t col, int64_t n, int64_t wide)
+{
+    const size_t size = eqi_elem_size(p->elem), ld = STRIP * size;
+    for (int64_t r = 0; r < pad; r++) fetch(p->src, row + r + AHEAD, col, n);
+    if (count == pad && n == wide && passes_as_it_is(p))
+        return (strip){(const char *)p->src->data + (size_t)(row * p->src->ld + col) * size,
+                       p->src->ld};
     for (int64_t r = 0; r < pad; r++) {
-        char *to = strip + (size_t)r * ld;
-        fetch(p->src, row + r + AHEAD, col, n);
+        char *to = room + (size_t)r * ld;
         if (r < count) VEC(rows)(to, p->elem, p->src, row + r, col, n);
         zero_tail(to, r < count ? (size_t)n * size : 0, (size_t)wide * size);
     }
+    return (strip){room, STRIP};
 }
 
 static int64_t rest(int64_t have, int64_t at, int64_t most)
@@ -40,13 +57,15 @@ static int64_t rest(int64_t have, int64_t at, int64_t most)
 }
 
 #if EQI_SIMD_BF16
-/* 32 inner x 32 outer values: strip row = inner index. to: 32 rows of 32 values, ld apart */
-static void turn_pairs(uint16_t *to, int64_t ld, const uint16_t *strip)
+/* 32 inner x 32 outer values from column j: a strip's row = inner index. to: 32 rows of 32 values,
+ * ld apart */
+static void turn_pairs(uint16_t *to, int64_t ld, const strip *s, int64_t j)
 {
+    const uint16_t *from = (const uint16_t *)s->data + j;
     vi left[VL], right[VL];
     for (int i = 0; i < VL; i++) {
         vi both[2];
-        v_pairs(strip + 2 * i * STRIP, strip + (2 * i + 1) * STRIP, both);
+        v_pairs(from + 2 * i * s->ld, from + (2 * i + 1) * s->ld, both);
         left[i] = both[0];
         right[i] = both[1];
     }
@@ -64,15 +83,15 @@ static void pack_a_across_bf16(uint16_t *dst, const eqi_pack *p, void *scratch)
         int64_t have = rest(p->n, n, STRIP), wide = eqi_min_i64(p->pn - n, STRIP),
                 padded = (wide + 31) / 32 * 32;
         for (int64_t k = 0; k < p->pk; k += 32) {
-            strip_fill(scratch, p, p->k0 + k, rest(p->k, k, 32), 32, p->n0 + n, have, padded);
+            const strip s =
+                strip_of(scratch, p, p->k0 + k, rest(p->k, k, 32), 32, p->n0 + n, have, padded);
             for (int64_t j = 0; j < wide; j += 32) {
-                const uint16_t *strip = (const uint16_t *)scratch + j;
                 if (wide - j >= 32) {
-                    turn_pairs(dst + (n + j) * p->pk + k, p->pk, strip);
+                    turn_pairs(dst + (n + j) * p->pk + k, p->pk, &s, j);
                     continue;
                 }
                 uint16_t edge[32 * 32];
-                turn_pairs(edge, 32, strip);
+                turn_pairs(edge, 32, &s, j);
                 for (int64_t i = 0; i < wide - j; i++)
                     memcpy(dst + (n + j + i) * p->pk + k, edge + i * 32, 64);
             }
@@ -82,14 +101,15 @@ static void pack_a_across_bf16(uint16_t *dst, const eqi_pack *p, void *scratch)
 
 static void pack_b_across_bf16(uint16_t *dst, const eqi_pack *p, void *scratch)
 {
-    const uint16_t *strip = scratch;
     for (int64_t n = 0; n < p->pn; n += STRIP) {
         int64_t have = rest(p->n, n, STRIP), wide = eqi_min_i64(p->pn - n, STRIP);
         for (int64_t k = 0; k < p->pk; k += 2) {
-            strip_fill(scratch, p, p->k0 + k, rest(p->k, k, 2), 2, p->n0 + n, have, wide);
+            const strip s =
+                strip_of(scratch, p, p->k0 + k, rest(p->k, k, 2), 2, p->n0 + n, have, wide);
+            const uint16_t *from = s.data;
             for (int64_t j = 0; j < wide; j += 32) {
                 vi both[2];
-                v_pairs(strip + j, strip + STRIP + j, both);
+                v_pairs(from + j, from + s.ld + j, both);
                 int64_t block = (n + j) / p->block, in = (n + j) % p->block;
                 uint16_t *to = dst + (block * p->pk + k) * p->block + in * 2;
                 vi_store(to, both[0]);
@@ -105,12 +125,12 @@ static void pack_b_along_bf16(uint16_t *dst, const eqi_pack *p, void *scratch)
         uint16_t *to = dst + n / p->block * p->block * p->pk + n % p->block * 2;
         for (int64_t k = 0; k < p->pk; k += STRIP) {
             int64_t wide = eqi_min_i64(p->pk - k, STRIP);
-            strip_fill(scratch, p, p->n0 + n, rest(p->n, n, VL), VL, p->k0 + k,
-                       rest(p->k, k, STRIP), wide);
+            const strip s = strip_of(scratch, p, p->n0 + n, rest(p->n, n, VL), VL, p->k0 + k,
+                                     rest(p->k, k, STRIP), wide);
             for (int64_t j = 0; j < wide; j += 32) {
                 vi t[VL];
                 for (int i = 0; i < VL; i++)
-                    t[i] = vi_load((const uint16_t *)scratch + i * STRIP + j);
+                    t[i] = vi_load((const uint16_t *)s.data + i * s.ld + j);
                 vi_transpose(t);
                 for (int i = 0; i < VL; i++) vi_store(to + ((k + j) / 2 + i) * p->block * 2, t[i]);
             }
@@ -119,10 +139,10 @@ static void pack_b_along_bf16(uint16_t *dst, const eqi_pack *p, void *scratch)
 }
 #endif
 
-static void turn(float *to, int64_t ld, const float *strip)
+static void turn(float *to, int64_t ld, const strip *s, int64_t j)
 {
     vi t[VL];
-    for (int i = 0; i < VL; i++) t[i] = vi_load(strip + i * STRIP);
+    for (int i = 0; i < VL; i++) t[i] = vi_load((const float *)s->data + i * s->ld + j);
     vi_transpose(t);
     for (int i = 0; i < VL; i++) vi_store(to + i * ld, t[i]);
 }
@@ -132,9 +152,9 @@ static void pack_a_across_f32(float *dst, const eqi_pack *p, void *scratch)
     for (int64_t n = 0; n < p->pn; n += STRIP) {
         int64_t have = rest(p->n, n, STRIP), wide = eqi_min_i64(p->pn - n, STRIP);
         for (int64_t k = 0; k < p->pk; k += VL) {
-            strip_fill(scratch, p, p->k0 + k, rest(p->k, k, VL), VL, p->n0 + n, have, wide);
-            for (int64_t j = 0; j < wide; j += VL)
-                turn(dst + (n + j) * p->pk + k, p->pk, (const float *)scratch + j);
+            const strip s =
+                strip_of(scratch, p, p->k0 + k, rest(p->k, k, VL), VL, p->n0 + n, have, wide);
+            for (int64_t j = 0; j < wide; j += VL) turn(dst + (n + j) * p->pk + k, p->pk, &s, j);
         }
     }
 }
@@ -156,10 +176,9 @@ static void pack_b_along_f32(float *dst, const eqi_pack *p, void *scratch)
         float *to = dst + n / p->block * p->block * p->pk + n % p->block;
         for (int64_t k = 0; k < p->pk; k += STRIP) {
             int64_t wide = eqi_min_i64(p->pk - k, STRIP);
-            strip_fill(scratch, p, p->n0 + n, rest(p->n, n, VL), VL, p->k0 + k,
-                       rest(p->k, k, STRIP), wide);
-            for (int64_t j = 0; j < wide; j += VL)
-                turn(to + (k + j) * p->block, p->block, (const float *)scratch + j);
+            const strip s = strip_of(scratch, p, p->n0 + n, rest(p->n, n, VL), VL, p->k0 + k,
+                                     rest(p->k, k, STRIP), wide);
+            for (int64_t j = 0; j < wide; j += VL) turn(to + (k + j) * p->block, p->block, &s, j);
         }
     }
 }

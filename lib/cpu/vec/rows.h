@@ -25,6 +25,7 @@ void VEC(convert)(void *y, eqi_dtype ty, const void *x, eqi_dtype tx, int64_t n)
 void VEC(sum_rows)(float *sum, const void *x, eqi_dtype dtype, int64_t n, bool acc);
 double VEC(dot)(const void *a, const void *b, eqi_dtype dtype, int64_t n);
 double VEC(sum_squares)(const float *g, int64_t n);
+bool VEC(is_finite)(const void *x, eqi_dtype dtype, int64_t n);
 double VEC(squared_error)(const void *x, const void *target, eqi_dtype dtype,
                           eqi_dtype target_dtype, int64_t n);
 void VEC(squared_error_bwd)(void *dx, eqi_dtype tdx, const void *x, eqi_dtype tx,

@@ -6,7 +6,7 @@
 const eqi_simd EQI_PASTE(eqi_simd, EQI_SIMD_NAME) = {
     .name = EQI_STRING(EQI_SIMD_NAME),
     .bf16 = EQI_SIMD_BF16,
-    .chunk_k = EQI_SIMD_AMX ? 1152 : 0, /* AMX products of long rows lose half their rate */
+    .chunk_k = EQI_SIMD_AMX ? 1536 : 0, /* AMX products of long rows lose half their rate */
     .rows = VEC(rows),
     .pack_a = VEC(pack_a),
     .pack_b = VEC(pack_b),
@@ -20,6 +20,7 @@ const eqi_simd EQI_PASTE(eqi_simd, EQI_SIMD_NAME) = {
     .sum_rows = VEC(sum_rows),
     .dot = VEC(dot),
     .sum_squares = VEC(sum_squares),
+    .is_finite = VEC(is_finite),
     .squared_error = VEC(squared_error),
     .squared_error_bwd = VEC(squared_error_bwd),
     .adamw = VEC(adamw),

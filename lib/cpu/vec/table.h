@@ -53,6 +53,7 @@ typedef struct eqi_simd {
                      bool acc); /* sum[n] (+)= x[n] */
     double (*dot)(const void *a, const void *b, eqi_dtype dtype, int64_t n);
     double (*sum_squares)(const float *g, int64_t n);
+    bool (*is_finite)(const void *x, eqi_dtype dtype, int64_t n); /* every value; F32 or BF16 */
     double (*squared_error)(const void *x, const void *target, eqi_dtype dtype,
                             eqi_dtype target_dtype, int64_t n);
     void (*squared_error_bwd)(void *dx, eqi_dtype tdx, const void *x, eqi_dtype tx,

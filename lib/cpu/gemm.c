@@ -7,9 +7,11 @@
 /* Tiles of c fit the second-level cache of one core. */
 #define TILE_M 256
 #define TILE_N 256
-/* Columns of a tile are halved until there are so many tiles that no thread waits long for the last
- * one. */
+/* Columns of a tile are halved until a product has so many tiles. Sums depend on them, so that
+ * their number must not depend on that of the threads. */
 #define TILES 12
+/* Tiles of a panel for each thread, so that the last ones do not keep the others waiting. */
+#define TILES_OF_A_THREAD 4
 /* Packed operands beyond this are made and used panel by panel: b in panels that stay in the last
  * cache, unless a would have to be packed anew for each of them. */
 #define PANEL_BYTES ((size_t)16 << 20)
@@ -114,58 +116,54 @@ static size_t tile_b_bytes(const job *j)
     return (size_t)(eqi_round_up(j->n.size, COL_UNIT) * j->pk) * j->size;
 }
 
-static void pack_a_task(job *j, int64_t tile, void *scratch)
+/* A chunk of the inner dimension of a tile; those before it are whole. */
+static void pack_a_task(job *j, int64_t tile, int64_t k, void *scratch)
 {
     int64_t t = j->m_first + tile;
     bool last = t == j->m.count - 1;
     int64_t m = cut_size(&j->m, t), pm = padded_m(j, last);
     if (j->a_direct && m == pm) return;
-    char *to = j->a + (size_t)tile * tile_a_bytes(j);
-    for (int64_t k = 0; k < j->k.count; k++) {
-        eqi_pack p = {.src = j->g->a,
-                      .elem = j->elem,
-                      .across = j->g->a_across,
-                      .n0 = t * j->m.size,
-                      .n = m,
-                      .pn = pm,
-                      .k0 = k * j->k.size,
-                      .k = cut_size(&j->k, k),
-                      .pk = padded_k(j, k == j->k.count - 1)};
-        j->simd->pack_a(to, &p, scratch);
-        to += (size_t)(pm * p.pk) * j->size;
-    }
+    eqi_pack p = {.src = j->g->a,
+                  .elem = j->elem,
+                  .across = j->g->a_across,
+                  .n0 = t * j->m.size,
+                  .n = m,
+                  .pn = pm,
+                  .k0 = k * j->k.size,
+                  .k = cut_size(&j->k, k),
+                  .pk = padded_k(j, k == j->k.count - 1)};
+    j->simd->pack_a(j->a + (size_t)tile * tile_a_bytes(j) + (size_t)(pm * p.k0) * j->size, &p,
+                    scratch);
 }
 
-static void pack_b_task(job *j, int64_t tile, void *scratch)
+static void pack_b_task(job *j, int64_t tile, int64_t k, void *scratch)
 {
     int64_t t = (j->n_first + tile) % j->n.count, period = (j->n_first + tile) / j->n.count;
     int64_t pn = padded_n(j, t == j->n.count - 1);
-    char *to = j->b + (size_t)tile * tile_b_bytes(j);
-    for (int64_t k = 0; k < j->k.count; k++) {
-        eqi_pack p = {.src = j->g->b,
-                      .elem = j->elem,
-                      .across = j->g->b_across,
-                      .n0 = period * j->period + t * j->n.size,
-                      .n = cut_size(&j->n, t),
-                      .pn = pn,
-                      .k0 = k * j->k.size,
-                      .k = cut_size(&j->k, k),
-                      .pk = padded_k(j, k == j->k.count - 1),
-                      .block = eqi_mm_block(j->products, j->elem == EQI_ELEM_BF16, pn)};
-        j->simd->pack_b(to, &p, scratch);
-        to += (size_t)(pn * p.pk) * j->size;
-    }
+    eqi_pack p = {.src = j->g->b,
+                  .elem = j->elem,
+                  .across = j->g->b_across,
+                  .n0 = period * j->period + t * j->n.size,
+                  .n = cut_size(&j->n, t),
+                  .pn = pn,
+                  .k0 = k * j->k.size,
+                  .k = cut_size(&j->k, k),
+                  .pk = padded_k(j, k == j->k.count - 1),
+                  .block = eqi_mm_block(j->products, j->elem == EQI_ELEM_BF16, pn)};
+    j->simd->pack_b(j->b + (size_t)tile * tile_b_bytes(j) + (size_t)(pn * p.k0) * j->size, &p,
+                    scratch);
 }
 
 static void pack_task(void *arg, size_t index, int worker)
 {
     job *j = arg;
     void *scratch = j->workers + (size_t)worker * j->worker_size + j->pack_offset;
-    int64_t i = (int64_t)index, b_tiles = j->pack_b ? j->n_tiles : 0;
+    int64_t i = (int64_t)index / j->k.count, k = (int64_t)index % j->k.count,
+            b_tiles = j->pack_b ? j->n_tiles : 0;
     if (i < b_tiles)
-        pack_b_task(j, i, scratch);
+        pack_b_task(j, i, k, scratch);
     else
-        pack_a_task(j, i - b_tiles, scratch);
+        pack_a_task(j, i - b_tiles, k, scratch);
 }
 
 /* Along a row of tiles first: a thread's share is a range of rows, which the next product and what
@@ -214,11 +212,12 @@ static eqat_status panels(eqi_ctx *ctx, job *j)
         ? eqi_min64(eqi_max64((int64_t)(PANEL_BYTES / tile_a_bytes(j)), 1), j->m.count)
         : j->m.count;
     bool again = m_step < j->m.count;
+    int64_t busy = TILES_OF_A_THREAD * eqi_pool_size(ctx->pool);
     int64_t n_step = eqi_max64((int64_t)(PANEL_BYTES / tile_b_bytes(j)), 1);
     if (!again)
         n_step = eqi_min64(
             n_step,
-            eqi_max64((int64_t)(CACHED_BYTES / tile_b_bytes(j)), eqi_ceil_div(TILES, m_step)));
+            eqi_max64((int64_t)(CACHED_BYTES / tile_b_bytes(j)), eqi_ceil_div(busy, m_step)));
     n_step = eqi_min64(n_step, n_all);
     if (a_needed && !(j->a = eqi_cpu_scratch(ctx, EQI_SCRATCH_A, (size_t)m_step * tile_a_bytes(j))))
         return EQAT_OUT_OF_MEMORY;
@@ -230,7 +229,8 @@ static eqat_status panels(eqi_ctx *ctx, job *j)
             j->m_tiles = eqi_min64(m_step, j->m.count - j->m_first);
             j->pack_b = j->m_first == 0;
             j->pack_a = a_needed && (j->n_first == 0 || again);
-            size_t tasks = (size_t)((j->pack_a ? j->m_tiles : 0) + (j->pack_b ? j->n_tiles : 0));
+            size_t tasks = (size_t)(((j->pack_a ? j->m_tiles : 0) + (j->pack_b ? j->n_tiles : 0)) *
+                                    j->k.count);
             EQI_RETURN_IF(eqi_parallel_or_stop(ctx, &stop, tasks, pack_task, j));
             EQI_RETURN_IF(
                 eqi_parallel_or_stop(ctx, &stop, (size_t)(j->m_tiles * j->n_tiles), tile_task, j));

@@ -49,6 +49,18 @@ def main():
             data = dict(tokens=tokens, dtype=dtype, time=64, samples=4, **steps)
             program("block_ap", "times", "loss", "base", "peak", "advance", model=model, **data)
             program("e2e_qp", "times", "loss", "base", "peak", model=rounded, **data)
+            program(
+                "scaling",
+                "jobs",
+                "tasks",
+                "step",
+                "alone",
+                "threads_1",
+                "threads_64",
+                model=model,
+                rounds=2,
+                **data,
+            )
             program("eval", "times", "loss", "base", "peak", model=model, **data)
             if not os.path.exists(os.path.join(BUILD, "tests", "bench", "bench_matrix_rate")):
                 continue  # a build without oneDNN

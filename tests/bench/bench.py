@@ -35,6 +35,10 @@ def middle(value):
     return statistics.median(value) if isinstance(value, list) else value
 
 
+def least(value):
+    return min(value) if isinstance(value, list) else value
+
+
 class Bench:
     def __init__(self, opt, folder):
         self.opt, self.folder = opt, folder
@@ -170,6 +174,7 @@ class Bench:
             row["sides"][side] = {
                 "seconds": [middle(r[what]) for r in results],
                 "cpu": [middle(r[what + "_cpu"]) for r in results],
+                "least": min(least(r[what]) for r in results),
                 "loss": results[0].get("loss"),
                 "peak": max(r["peak"] for r in results),
                 "base": results[0]["base"],
@@ -184,11 +189,14 @@ class Bench:
                 s[result] = statistics.median(s[key])
                 if eqat and side != "eqat":
                     s[ratio] = statistics.median(b / a for a, b in zip(eqat[key], s[key]))
+            if eqat and side != "eqat":
+                s["ratio_least"] = s["least"] / eqat["least"]
         self.rows.append(row)
         if "flops" in row and eqat:
             clock, cpu = row["matrix_rate"]
             row["fraction"] = row["flops"] / eqat["median"] / clock
             row["fraction_cpu"] = row["flops"] * self.threads / eqat["median_cpu"] / cpu
+            row["fraction_least"] = row["flops"] / eqat["least"] / clock
         self.say(report.line(row))
         self.save()
 
@@ -276,6 +284,7 @@ class Bench:
                 max(self.memory["copy" + key], self.memory["triad" + key]) for key in ("", "_cpu")
             ]
             row["fraction"] = moved / row["sides"]["eqat"]["median"] / row["memory_rate"][0]
+            row["fraction_least"] = moved / row["sides"]["eqat"]["least"] / row["memory_rate"][0]
             row["fraction_cpu"] = (
                 moved * self.threads / row["sides"]["eqat"]["median_cpu"] / row["memory_rate"][1]
             )

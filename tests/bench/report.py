@@ -57,13 +57,16 @@ HEAD = (
     "torch",
     "x",
     "cpu x",
+    "least x",
     "compile",
     "x",
     "cpu x",
+    "least x",
     "GFLOP/s",
     "machine",
     "%",
     "cpu %",
+    "least %",
     "peak MB",
     "torch",
     "x",
@@ -76,9 +79,9 @@ HEAD = (
 LEGEND = """\
 x: how many times faster libeqat is, the median over pairs. machine: the best oneDNN products of the
 same shapes, in GFLOP/s; %: libeqat's share of it, attention counted as work. cpu: the same by the
-processors' time instead of the clock's, which says more when something else was running. peak: of
-the whole process; above base: less what was resident before the model was opened; their x:
-libeqat's share of PyTorch's."""
+processors' time instead of the clock's, which says more when something else was running. least: of
+each side's fastest step, for machines whose own rate moves. peak: of the whole process; above base:
+less what was resident before the model was opened; their x: libeqat's share of PyTorch's."""
 
 
 def cells(row):
@@ -86,7 +89,9 @@ def cells(row):
     number = lambda value, form: format(value, form) if value is not None else "-"
     percent = lambda key: number(100 * row[key] if key in row else None, ".0f")
     rate = lambda s: number(row["tokens"] / s["median"], ".0f") if s and "tokens" in row else "-"
-    times = lambda s: (number(s.get("ratio"), ".2f"), number(s.get("ratio_cpu"), ".2f"))
+    times = lambda s: tuple(
+        number(s.get(key), ".2f") for key in ("ratio", "ratio_cpu", "ratio_least")
+    )
     both = lambda value: (
         *(number(value(s) if s else None, ".0f") for s in (e, t)),
         number(value(e) / value(t) if e and t else None, ".2f"),
@@ -103,6 +108,7 @@ def cells(row):
         number(row["matrix_rate"][0] / 1e9 if "matrix_rate" in row else None, ".0f"),
         percent("fraction"),
         percent("fraction_cpu"),
+        percent("fraction_least"),
         *both(lambda s: s["peak"] / 1e6),
         *both(above_base),
     )
@@ -193,10 +199,15 @@ def plot(result, path):
     speed.xaxis.set_major_formatter("{x:g}")
     speed.minorticks_off()
     speed.invert_yaxis()
-    speed.legend()
     share.barh(list(at), [100 * r.get("fraction", 0) for r in rows], 0.6, color="tab:green")
+    dots = dict(marker="o", color="black", linestyle="none", markersize=4, label="fastest step")
+    speed.plot(
+        [side(r, "torch").get("ratio_least", math.nan) for r in rows], [i - 0.2 for i in at], **dots
+    )
+    share.plot([100 * r.get("fraction_least", math.nan) for r in rows], list(at), **dots)
     share.set(
         xlabel="% of the machine's matrix rate (pack: of its memory bandwidth)", xlim=(0, 100)
     )
+    speed.legend()
     figure.tight_layout()
     figure.savefig(path, dpi=120)

@@ -43,10 +43,6 @@ void *eqi_cpu_scratch(eqi_ctx *ctx, eqi_scratch slot, size_t size);
 /* Rows of a tile that are fetched before their turn. Each is too short for the processor to foresee
  * the next, which lies a whole row of the matrix further. */
 #define EQI_ROWS_AHEAD 4
-static inline void eqi_fetch(const void *p, size_t bytes)
-{
-    for (size_t at = 0; at < bytes; at += 64) __builtin_prefetch((const char *)p + at, 1);
-}
 
 static inline int64_t eqi_min64(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t eqi_max64(int64_t a, int64_t b) { return a > b ? a : b; }

@@ -8,17 +8,8 @@ int main(int argc, char **argv)
     bench_begin(argc, argv);
     bench_setting s;
     bench_open(&s);
-    eqat_quantizer_options q;
-    eqat_quantizer_options_init(&q, sizeof q);
-    q.group_size = (int32_t)bench_int("group", 64);
     eqat_quantizer *quantizer;
-    bench_ok(eqat_quantizer_create(s.context, &quantizer, &q));
-    eqat_block_ap_options o;
-    eqat_block_ap_options_init(&o, sizeof o);
-    o.batch_size = bench_int("batch", 2);
-    eqat_block_ap *job;
-    bench_ok(eqat_block_ap_create(s.model, &job, quantizer, s.data, &o));
-    bench_ok(eqat_block_ap_begin(job));
+    eqat_block_ap *job = bench_block_ap(&s, &quantizer);
 
     bench_times steps = {0};
     double first_loss = 0, loss;

@@ -114,6 +114,21 @@ void bench_close(bench_setting *s)
     eqat_context_free(s->context);
 }
 
+eqat_block_ap *bench_block_ap(const bench_setting *s, eqat_quantizer **quantizer)
+{
+    eqat_quantizer_options q;
+    eqat_quantizer_options_init(&q, sizeof q);
+    q.group_size = (int32_t)bench_int("group", 64);
+    bench_ok(eqat_quantizer_create(s->context, quantizer, &q));
+    eqat_block_ap_options o;
+    eqat_block_ap_options_init(&o, sizeof o);
+    o.batch_size = bench_int("batch", 2);
+    eqat_block_ap *job;
+    bench_ok(eqat_block_ap_create(s->model, &job, *quantizer, s->data, &o));
+    bench_ok(eqat_block_ap_begin(job));
+    return job;
+}
+
 bool bench_more(bench_times *t)
 {
     int64_t warmup = bench_int("warmup", 1), steps = bench_int("steps", 5);

@@ -37,6 +37,9 @@ eqat_context *bench_context(void);
 void bench_open(bench_setting *s);
 void bench_close(bench_setting *s);
 
+/* group=64 batch=2: Block-AP at the first block. The caller frees the job, then *quantizer. */
+eqat_block_ap *bench_block_ap(const bench_setting *s, eqat_quantizer **quantizer);
+
 /* Times of single steps: `warmup` steps are not counted; ends after `steps` of them or `seconds`
  * seconds, but not before one. The processor's time is measured beside the clock's: it tells more
  * on a machine that is busy with something else. */

@@ -137,17 +137,8 @@ int main(int argc, char **argv)
     if (omp_set_num_threads) omp_set_num_threads(1); /* as the pool does */
     bench_setting s;
     bench_open(&s);
-    eqat_quantizer_options q;
-    eqat_quantizer_options_init(&q, sizeof q);
-    q.group_size = (int32_t)bench_int("group", 64);
     eqat_quantizer *quantizer;
-    bench_ok(eqat_quantizer_create(s.context, &quantizer, &q));
-    eqat_block_ap_options o;
-    eqat_block_ap_options_init(&o, sizeof o);
-    o.batch_size = bench_int("batch", 2);
-    eqat_block_ap *training;
-    bench_ok(eqat_block_ap_create(s.model, &training, quantizer, s.data, &o));
-    bench_ok(eqat_block_ap_begin(training));
+    eqat_block_ap *training = bench_block_ap(&s, &quantizer);
     double loss, whole = 0;
     for (int64_t i = -1; i < bench_int("rounds", 8); i++) { /* the first makes the products */
         now.jobs = now.tasks = 0;

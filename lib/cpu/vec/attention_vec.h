@@ -66,21 +66,10 @@ static inline void att_store_pair(eqi_elem elem, void *to, int64_t j, int i, vf 
     v_store((float *)to + (j + 1) * TILE_N + i, odd);
 }
 
-/* Is one of n values of an operand not finite? Adding 1 to an exponent of ones carries into the
- * sign. n is a multiple of 2 VL. */
-static inline bool att_odd(eqi_elem elem, const void *x, int64_t n)
+/* The n values of an operand. */
+static inline bool att_finite(eqi_elem elem, const void *x, int64_t n)
 {
-    const bool pairs = elem == EQI_ELEM_BF16;
-    const vi exponents = vi_set1(pairs ? 0x7f807f80 : 0x7f800000),
-             ones = vi_set1(pairs ? 0x00800080 : 0x00800000),
-             signs = vi_set1((int32_t)(pairs ? 0x80008000u : 0x80000000u));
-    vi odd = vi_set1(0);
-    for (int64_t i = 0; i < n; i += pairs ? 2 * VL : VL) {
-        vi word = vi_load((const char *)x + (size_t)i * eqi_elem_size(elem));
-        odd = vi_or(odd, vi_add(vi_and(word, exponents), ones));
-    }
-    odd = vi_and(odd, signs);
-    return vm_bits(vi_eq(odd, vi_set1(0))) != vm_bits(vi_eq(odd, odd));
+    return VEC(is_finite)(x, elem == EQI_ELEM_BF16 ? EQI_BF16 : EQI_F32, n);
 }
 
 /* c (+)= a b, with weights in one operand. Hidden pairs have weight 0, and `hide` says that there
@@ -89,7 +78,7 @@ static inline void att_gather(float *c, eqi_elem elem, const void *a, int64_t ld
                               int64_t m, int64_t k, bool acc, eqi_weights weights, bool hide)
 {
     bool in_a = weights == EQI_WEIGHTS_A;
-    if (hide && att_odd(elem, in_a ? b : a, in_a ? k * TILE_N : m * lda))
+    if (hide && !att_finite(elem, in_a ? b : a, in_a ? k * TILE_N : m * lda))
         VEC(tile_weighted)(c, elem, a, lda, b, m, k, acc, weights);
     else
         VEC(tile)(c, elem, a, lda, b, m, k, acc);

@@ -41,6 +41,12 @@ typedef struct eqi_pack {
     int64_t block; /* B: outer elements per block, see pack_b */
 } eqi_pack;
 
+/* Asks for memory that is used soon. */
+static inline void eqi_fetch(const void *p, size_t bytes)
+{
+    for (size_t at = 0; at < bytes; at += 64) __builtin_prefetch((const char *)p + at);
+}
+
 #define EQI_PACK_SCRATCH ((size_t)64 << 10)
 
 #endif

@@ -17,8 +17,7 @@ static void fetch(const eqi_rows *src, int64_t row, int64_t col, int64_t n)
 {
     if (row >= src->rows || src->kind == EQI_ROWS_PACKED) return;
     const size_t size = src->dtype == EQI_F32 ? 4 : 2;
-    const char *from = (const char *)src->data + (size_t)(row * src->ld + col) * size;
-    for (size_t at = 0; at < (size_t)n * size; at += 64) __builtin_prefetch(from + at, 0, 3);
+    eqi_fetch((const char *)src->data + (size_t)(row * src->ld + col) * size, (size_t)n * size);
 }
 
 /* Rows that pass: where they are, or copied to a strip. */

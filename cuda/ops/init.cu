@@ -130,16 +130,22 @@ static __device__ __forceinline__ mse_fit fit_zero(const mse_group &g, const gro
     return z <= last ? fit(g, s, static_cast<float>(z), order) : mse_fit{INFINITY, order, s, 0.0f};
 }
 
-/* s times 2^(-i/16), each with its zero points. */
+/* s times 2^(-i/16), each with its zero points; eight of them, then a look whether to go on. */
 static __device__ __forceinline__ mse_fit search_grid(const mse_group &g, const group_start &r)
 {
-    int first = g.least_z > 0.0f ? -16 : -8, zeros = zeros_of(g);
-    mse_fit best = {INFINITY, -1, r.s, r.z};
-    for (int c = lane(); c < (64 - first + 1) * zeros; c += EQI_WARP) {
-        float s = static_cast<float>(static_cast<double>(r.s) * exp2((first + c / zeros) / -16.0));
-        best = better(best, fit_zero(g, r, s, c % zeros, c));
+    int first = g.least_z > 0.0f ? -16 : -8, zeros = zeros_of(g), patience = g.h ? 32 : 16;
+    mse_fit best = {INFINITY, -first * zeros, r.s, r.z};
+    for (int i = first; i <= 64; i += 8) {
+        int end = (i + 8 <= 65 ? i + 8 : 65) - first;
+        for (int c = (i - first) * zeros + lane(); c < end * zeros; c += EQI_WARP) {
+            float s =
+                static_cast<float>(static_cast<double>(r.s) * exp2((first + c / zeros) / -16.0));
+            best = better(best, fit_zero(g, r, s, c % zeros, c));
+        }
+        best = warp_best(best);
+        if (i + 7 - (first + best.order / zeros) >= patience && best.error < g.squares / 4.0) break;
     }
-    return warp_best(best);
+    return best;
 }
 
 /* Neighbour number i of the best: z - 1, z, z + 1, then s (1 + 2^-j), s (1 - 2^-j), j = 4..10. */

@@ -252,6 +252,21 @@ static void mse_optimum(suite *s, bool middle, bool weighted)
         }
 }
 
+/* An outlier that counts next to nothing: from the s of minmax down to an eighth of it all other
+ * codes are 0, and no s is better than the one before. */
+static void mse_plateau(suite *s)
+{
+    const double w = (double)0.02f, h = (double)1e-6f;
+    eqi_quant_desc q = {.bits = 2, .group = 4};
+    suite_begin(s, "a plateau");
+    arguments(s, &q, EQI_F32, 1, 4);
+    counts(s, &q, EQI_F32, 4, false);
+    s->arg[S].match = s->arg[Z].match = EXACT;
+    arg_values(&s->arg[W], (double[]){1, w, -w, w});
+    arg_values(&s->arg[H], (double[]){h, 1, 1, 1});
+    known_run(s, call_mse, &q, (double[]){(double)(float)((2 * h + 3 * w) / (4 * h + 3)), 1});
+}
+
 /* What is not finite, and what is zero, is treated as minmax does. */
 static void mse_known(suite *s)
 {
@@ -270,6 +285,7 @@ static void mse_known(suite *s)
     arg_values(&s->arg[W], (double[]){0, 0, NAN, 1, -INFINITY, 1, -1, 2, 1, -2});
     known_run(s, call_mse, &q, (double[]){(double)1e-4f, NAN, NAN, 1, 1, 1, NAN, NAN, 1, 2});
     for (int i = 0; i < 4; i++) mse_optimum(s, i & 1, i & 2);
+    mse_plateau(s);
 }
 
 static void bench_of(suite *s, suite_call call, int64_t out)

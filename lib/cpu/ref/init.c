@@ -9,6 +9,7 @@ typedef struct group {
     double top, lo, hi;     /* lo <= 0 <= hi */
     double least_z, most_z; /* zero points to choose from */
     double squares;         /* sum h w^2 */
+    int patience;           /* of the grid */
     double s, z, error;     /* the best so far */
 } group;
 
@@ -68,16 +69,23 @@ static void fit(group *g, double s, double z)
 
 /* s times 2^(-i/16), i = -8..64 (few codes between outliers at both ends want a larger s than that
  * of minmax), from -16 on where z stays in the middle; for each, the z from keeping one end of the
- * range to keeping the other, between which the best lies: all, or 16 of them. */
+ * range to keeping the other, between which the best lies: all, or 16 of them. Looked at after
+ * every eighth, the grid ends where `patience` have been tried behind the best in vain: down to
+ * half of its s, or a fourth where squares are weighted and few weights may count. In five million
+ * groups of a trained model none ended elsewhere than by the whole grid. Not while more than a
+ * fourth of the squares is left: codes that are 0 but for an outlier's stay so over many s. */
 static void grid(group *g, double start)
 {
+    int best = 0;
     for (int i = g->least_z > 0.0 ? -16 : -8; i <= 64; i++) {
         double s = ref_f(g->wide, start * exp2(-i / 16.0)), upper = g->top - g->hi / s,
                lower = -g->lo / s;
         double first = ref_clamp(floor(fmin(upper, lower)), g->least_z, g->most_z),
                last = ref_clamp(ceil(fmax(upper, lower)), g->least_z, g->most_z),
-               step = ceil((last - first + 1.0) / 16.0);
+               step = ceil((last - first + 1.0) / 16.0), before = g->error;
         for (double z = first; z <= last; z += step) fit(g, s, z);
+        if (g->error < before) best = i;
+        if ((i + 1) % 8 == 0 && i - best >= g->patience && g->error < g->squares / 4) return;
     }
 }
 
@@ -127,7 +135,8 @@ static eqat_status init(eqi_ctx *ctx, const eqi_view *s, const eqi_view *z, cons
                        .w = weights,
                        .h = counts,
                        .n = q->group,
-                       .top = ref_top(q)};
+                       .top = ref_top(q),
+                       .patience = h ? 32 : 16};
             g.least_z = q->middle ? floor(g.top / 2) : 0.0;
             g.most_z = q->middle ? ceil(g.top / 2) : g.top;
             start(&g);

@@ -90,6 +90,7 @@ void VEC(minmax_stored)(float *s, uint8_t *z, const float *w, int64_t groups, in
 typedef struct groups {
     const float *w, *h; /* [n][EQI_MSE_GROUPS] */
     int64_t n;
+    int patience;
     double top, least_z, most_z, lo[EQI_MSE_GROUPS], hi[EQI_MSE_GROUPS];
     double squares[EQI_MSE_GROUPS];
     float s[EQI_MSE_GROUPS], z[EQI_MSE_GROUPS]; /* the best so far */
@@ -192,12 +193,25 @@ static void fit_zeros(groups *g, candidate *c)
 
 static void grid(groups *g, const float *start)
 {
-    for (int i = g->least_z > 0.0 ? -16 : -8; i <= 64; i++) {
+    int best[EQI_MSE_GROUPS] = {0};
+    bool live[EQI_MSE_GROUPS], any = true;
+    memcpy(live, g->live, sizeof live);
+    for (int i = g->least_z > 0.0 ? -16 : -8; i <= 64 && any; i++) {
+        double before[EQI_MSE_GROUPS];
         candidate c;
+        memcpy(before, g->error, sizeof before);
         for (int l = 0; l < EQI_MSE_GROUPS; l++)
             c.s[l] = (float)((double)start[l] * exp2(-i / 16.0));
         fit_zeros(g, &c);
+        any = false;
+        for (int l = 0; l < EQI_MSE_GROUPS; l++) {
+            if (g->error[l] < before[l]) best[l] = i;
+            if ((i + 1) % 8 == 0 && i - best[l] >= g->patience && g->error[l] < g->squares[l] / 4)
+                g->live[l] = false;
+            any = any || g->live[l];
+        }
     }
+    memcpy(g->live, live, sizeof live);
 }
 
 static void refine(groups *g)
@@ -270,6 +284,7 @@ void VEC(mse)(float *s, float *z, const float *const *from, const float *const *
 {
     float *h = scratch + n * EQI_MSE_GROUPS;
     groups g = {.w = scratch, .h = h, .n = n, .top = (double)((1 << bits) - 1)};
+    g.patience = counts ? 32 : 16;
     g.least_z = middle ? floor(g.top / 2) : 0.0;
     g.most_z = middle ? ceil(g.top / 2) : g.top;
     for (int l = 0; l < EQI_MSE_GROUPS; l++)

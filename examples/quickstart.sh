@@ -3,7 +3,7 @@
 # perplexity, size, the continuation of a sentence, and a page about the training. The model is
 # SmolLM2-135M-Instruct (the GGUF inside a Python package); it is calibrated and evaluated on
 # disjoint chapters of The Debian Administrator's Handbook.
-# Needs about 1 GB of disk and ten to twenty minutes on two cores.
+# Needs about 1 GB of disk and ten minutes on two cores.
 # Usage: examples/quickstart.sh [WORK_DIR]
 set -eu
 here=$(cd "$(dirname "$0")/.." && pwd)
@@ -108,10 +108,10 @@ quantize rtn 2 --method rtn
 # shellcheck disable=SC2086
 {
     calib="--calib $work/train.txt $samples"
-    e2e="--e2e $work/train.txt --e2e-seq-len 256 --e2e-train-size 96"
+    e2e="--e2e $work/train.txt --e2e-seq-len 256"
     quantize w4 4 $calib --train-size 32 --epochs 0
-    quantize w3 3 $calib --train-size 128 --epochs 2 $e2e
-    quantize w2 2 $calib --train-size 128 --epochs 2 $e2e
+    quantize w3 3 $calib --train-size 64 --epochs 2 $e2e --e2e-train-size 48
+    quantize w2 2 $calib --train-size 128 --epochs 2 $e2e --e2e-train-size 96
 }
 for name in full rtn w4 w3 w2; do
     path=$work/$name

@@ -3,7 +3,7 @@
 # perplexity, size, the continuation of a sentence, and a page about the training. The model is
 # SmolLM2-135M-Instruct (the GGUF inside a Python package); it is calibrated and evaluated on
 # disjoint chapters of The Debian Administrator's Handbook.
-# Needs about 1 GB of disk and ten minutes on two cores.
+# Needs about 1 GB of disk and ten to fifteen minutes on two cores.
 # Usage: examples/quickstart.sh [WORK_DIR]
 set -eu
 here=$(cd "$(dirname "$0")/.." && pwd)

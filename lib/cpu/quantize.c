@@ -94,7 +94,7 @@ static void mse_task(void *arg, size_t index, int worker)
         counts[i] = m->h ? m->h + g % per_row * j->q.group : NULL;
     }
     j->simd->mse(s, z, from, m->h ? counts : NULL, j->q.group, j->q.bits, j->q.middle,
-                 (float *)(void *)(m->workers + (size_t)worker * m->worker_size));
+                 (double *)(void *)(m->workers + (size_t)worker * m->worker_size));
     for (int i = 0; i < count; i++) {
         ((float *)eqi_row(j->s, (first + i) / per_row))[(first + i) % per_row] = s[i];
         ((float *)eqi_row(j->z, (first + i) / per_row))[(first + i) % per_row] = z[i];
@@ -107,7 +107,7 @@ eqat_status eqi_cpu_init_mse(eqi_ctx *ctx, const eqi_view *s, const eqi_view *z,
     job j = {.simd = eqi_cpu_of(ctx)->simd, .w = eqi_rows_of(w), .s = s, .z = z, .q = *q};
     mse_job m = {.j = &j,
                  .h = h ? h->data : NULL,
-                 .worker_size = 2 * (size_t)(q->group * EQI_MSE_GROUPS) * sizeof(float)};
+                 .worker_size = 5 * (size_t)(q->group * EQI_MSE_GROUPS) * sizeof(float)};
     m.workers =
         eqi_cpu_scratch(ctx, EQI_SCRATCH_WORKER, m.worker_size * (size_t)eqi_pool_size(ctx->pool));
     if (!m.workers) return EQAT_OUT_OF_MEMORY;

@@ -65,7 +65,11 @@ void eqat_block_ap_options_init(eqat_block_ap_options *options, size_t struct_si
     eqi_options_defaults(&eqi_struct_block_ap, options, struct_size);
 }
 
+/* Few samples of a few tokens wait for weights and second moments, which every batch reads. */
+#define PASS_TOKENS 2048
+
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+static int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 static int64_t batches(int64_t samples, int64_t batch) { return (samples + batch - 1) / batch; }
 
 /* ---- streams ---- */
@@ -100,7 +104,7 @@ static eqat_status embed(void *user, int64_t first, int64_t n, eqi_tensor **x)
 
 static eqat_status make_samples(eqat_block_ap *job)
 {
-    int64_t samples = job->train + job->val, batch = least(job->options.batch_size, samples);
+    int64_t samples = job->train + job->val, batch = least(job->pass, samples);
     int32_t marks = eqi_samples_marks(job->data);
     EQI_RETURN_IF(eqi_samples_check(job->model, job->data, false));
     job->length = marks & EQAT_SAMPLE_POSITIONS ? 1 : job->time;
@@ -116,7 +120,7 @@ static eqat_status make_streams(eqat_block_ap *job)
     const eqi_streams_shape shape = {.samples = job->train + job->val,
                                      .time = job->time,
                                      .hidden = job->model->config.hidden,
-                                     .batch = job->options.batch_size,
+                                     .batch = job->pass,
                                      .memory = job->options.offload_memory,
                                      .dtype = job->model->compute};
     eqi_tape_set_recording(job->tape, false);
@@ -149,6 +153,7 @@ static eqat_status set_up(eqat_block_ap *job)
     job->train = eqat_data_train_size(job->data);
     job->val = eqat_data_val_size(job->data);
     job->time = eqat_data_seq_len(job->data);
+    job->pass = most(o->batch_size, PASS_TOKENS / job->time);
     for (int64_t i = 0; i < c->blocks; i++)
         EQI_RETURN_IF(eqi_block_ap_check_block(job, i)); /* not after hours, in the last of them */
     if (o->early_stop && !job->val)

@@ -116,6 +116,6 @@ eqat_status eqi_block_ap_tell(eqat_block_ap *job, const char *work, int64_t bloc
 eqat_status eqi_block_ap_between(eqat_block_ap *job, const char *work, int64_t block,
                                  int64_t sample, int64_t samples)
 {
-    int64_t size = job->options.batch_size;
+    int64_t size = job->pass;
     return eqi_block_ap_tell(job, work, block, sample / size, (samples + size - 1) / size);
 }

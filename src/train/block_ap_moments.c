@@ -89,7 +89,7 @@ done:
 
 static eqat_status pass(eqat_block_ap *job)
 {
-    int64_t batch = job->options.batch_size;
+    int64_t batch = job->pass;
     EQI_RETURN_IF(eqi_model_prepare(job->model, job->length));
     eqi_tape_set_recording(job->tape, false);
     for (int64_t first = 0; first < job->train; first += batch)

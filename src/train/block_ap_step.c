@@ -278,7 +278,7 @@ eqat_status eqat_block_ap_validate(eqat_block_ap *job, double *loss)
     for (int64_t i = 0; i < count; i++) {
         eqi_tensor *device_loss;
         EQI_RETURN_IF(eqi_check_cancel(job->ctx));
-        EQI_RETURN_IF(eqi_block_ap_between(job, "validate", job->block, i * batch, job->val));
+        EQI_RETURN_IF(eqi_block_ap_tell(job, "validate", job->block, i, count));
         EQI_RETURN_IF(batch_loss(job, -1, job->train + i * batch,
                                  least(batch, job->val - i * batch), job->train + job->val,
                                  slot + i, &device_loss));

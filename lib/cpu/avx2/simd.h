@@ -208,6 +208,10 @@ static inline vd vd_mul(vd a, vd b)
 {
     return (vd){_mm256_mul_pd(a.lo, b.lo), _mm256_mul_pd(a.hi, b.hi)};
 }
+static inline vd vd_load(const double *p)
+{
+    return (vd){_mm256_loadu_pd(p), _mm256_loadu_pd(p + 4)};
+}
 static inline void vd_store(double *p, vd a)
 {
     _mm256_storeu_pd(p, a.lo);

@@ -190,6 +190,10 @@ static inline vd vd_mul(vd a, vd b)
     return (vd){_mm512_mul_pd(a.lo, b.lo), _mm512_mul_pd(a.hi, b.hi)};
 }
 static inline double vd_sum(vd a) { return _mm512_reduce_add_pd(_mm512_add_pd(a.lo, a.hi)); }
+static inline vd vd_load(const double *p)
+{
+    return (vd){_mm512_loadu_pd(p), _mm512_loadu_pd(p + 8)};
+}
 static inline void vd_store(double *p, vd a)
 {
     _mm512_storeu_pd(p, a.lo);

@@ -15,6 +15,7 @@ typedef int32_t vi __attribute__((vector_size(16)));
 typedef uint32_t vu __attribute__((vector_size(16)));
 typedef vi vm; /* lanes of all ones or all zeros */
 typedef double vd __attribute__((vector_size(32)));
+typedef vd vd_anywhere __attribute__((aligned(8), may_alias));
 
 #define V_EACH for (int v_i = 0; v_i < VL; v_i++)
 
@@ -188,6 +189,7 @@ static inline float v_hmax(vf a)
 #define vd_sub(a, b) ((a) - (b))
 #define vd_mul(a, b) ((a) * (b))
 #define vd_sum(a) (((a)[0] + (a)[2]) + ((a)[1] + (a)[3]))
+#define vd_load(p) (*(const vd_anywhere *)(const void *)(p))
 #define vd_store(p, a) memcpy((p), &(a), sizeof(vd))
 
 static inline void vi_transpose(vi r[VL])

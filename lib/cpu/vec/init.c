@@ -88,7 +88,8 @@ void VEC(minmax_stored)(float *s, uint8_t *z, const float *w, int64_t groups, in
 
 /* Groups side by side, one per lane; a lane's numbers are those that the group alone would give. */
 typedef struct groups {
-    const float *w, *h; /* [n][EQI_MSE_GROUPS] */
+    const float *w;       /* [n][EQI_MSE_GROUPS] */
+    const double *h, *hw; /* the same; h w has no rounding */
     int64_t n;
     int patience;
     double top, least_z, most_z, lo[EQI_MSE_GROUPS], hi[EQI_MSE_GROUPS];
@@ -114,7 +115,7 @@ static void errors(const groups *g, const float *s, const float *z, double *sum)
             const vf w = v_load(g->w + i),
                      code = v_min(top, v_max(v_zero(), v_add(v_rint(v_div(w, step)), zero)));
             const vd e = vd_sub(vd_of(w), vd_of(v_mul(v_sub(code, zero), step)));
-            total = vd_add(total, vd_mul(vd_of(v_load(g->h + i)), vd_mul(e, e)));
+            total = vd_add(total, vd_mul(vd_load(g->h + i), vd_mul(e, e)));
         }
         vd_store(sum + l, total);
     }
@@ -142,11 +143,10 @@ static void sums(const groups *g, const candidate *c, double *above, double *bel
         const vf inverse = v_div(v_set1(1.0f), v_load(c->s + l)), zero = v_load(c->z + l),
                  least = v_sub(v_zero(), zero), most = v_sub(top, zero);
         for (int64_t i = l; i < g->n * EQI_MSE_GROUPS; i += EQI_MSE_GROUPS) {
-            const vf w = v_load(g->w + i);
-            const vd code = vd_of(v_min(most, v_max(least, v_rint(v_mul(w, inverse))))),
-                     hc = vd_mul(vd_of(v_load(g->h + i)), code);
-            a = vd_add(a, vd_mul(hc, vd_of(w)));
-            b = vd_add(b, vd_mul(hc, code));
+            const vf ideal = v_mul(v_load(g->w + i), inverse);
+            const vd code = vd_of(v_min(most, v_max(least, v_rint(ideal))));
+            a = vd_add(a, vd_mul(vd_load(g->hw + i), code));
+            b = vd_add(b, vd_mul(vd_mul(vd_load(g->h + i), code), code));
         }
         vd_store(above + l, a);
         vd_store(below + l, b);
@@ -268,7 +268,7 @@ static void begin(groups *g, const float *const *from, int bits)
         vd squares = vd_zero();
         for (int64_t i = l; i < g->n * EQI_MSE_GROUPS; i += EQI_MSE_GROUPS) {
             const vd w = vd_of(v_load(g->w + i));
-            squares = vd_add(squares, vd_mul(vd_of(v_load(g->h + i)), vd_mul(w, w)));
+            squares = vd_add(squares, vd_mul(vd_load(g->h + i), vd_mul(w, w)));
         }
         vd_store(g->squares + l, squares);
     }
@@ -280,17 +280,20 @@ static void begin(groups *g, const float *const *from, int bits)
 }
 
 void VEC(mse)(float *s, float *z, const float *const *from, const float *const *counts, int64_t n,
-              int bits, bool middle, float *scratch)
+              int bits, bool middle, double *scratch)
 {
-    float *h = scratch + n * EQI_MSE_GROUPS;
-    groups g = {.w = scratch, .h = h, .n = n, .top = (double)((1 << bits) - 1)};
+    double *h = scratch, *hw = h + n * EQI_MSE_GROUPS;
+    float *w = (float *)(hw + n * EQI_MSE_GROUPS);
+    groups g = {.w = w, .h = h, .hw = hw, .n = n, .top = (double)((1 << bits) - 1)};
     g.patience = counts ? 32 : 16;
     g.least_z = middle ? floor(g.top / 2) : 0.0;
     g.most_z = middle ? ceil(g.top / 2) : g.top;
     for (int l = 0; l < EQI_MSE_GROUPS; l++)
         for (int64_t i = 0; i < n; i++) {
-            scratch[i * EQI_MSE_GROUPS + l] = from[l][i];
-            h[i * EQI_MSE_GROUPS + l] = counts ? counts[l][i] : 1.0f;
+            const int64_t at = i * EQI_MSE_GROUPS + l;
+            w[at] = from[l][i];
+            h[at] = counts ? (double)counts[l][i] : 1.0;
+            hw[at] = h[at] * (double)w[at];
         }
     begin(&g, from, bits);
     memcpy(s, g.s, sizeof g.s);

@@ -60,6 +60,6 @@ void VEC(quantize)(uint32_t *out, const eqi_rows *w, int64_t row);
 void VEC(minmax)(float *s, float *z, const float *w, int64_t groups, int64_t n, int bits);
 void VEC(minmax_stored)(float *s, uint8_t *z, const float *w, int64_t groups, int64_t n, int bits);
 void VEC(mse)(float *s, float *z, const float *const *from, const float *const *counts, int64_t n,
-              int bits, bool middle, float *scratch);
+              int bits, bool middle, double *scratch);
 
 #endif

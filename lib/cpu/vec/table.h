@@ -101,9 +101,9 @@ typedef struct eqi_simd {
     void (*minmax_stored)(float *s, uint8_t *z, const float *w, int64_t groups, int64_t n,
                           int bits);
     /* Groups of n weights at from[0..EQI_MSE_GROUPS), whose squared errors count as counts[] says
-     * (NULL: 1). scratch: 2 * n * EQI_MSE_GROUPS floats */
+     * (NULL: 1). scratch: 5 * n * EQI_MSE_GROUPS floats */
     void (*mse)(float *s, float *z, const float *const *from, const float *const *counts, int64_t n,
-                int bits, bool middle, float *scratch);
+                int bits, bool middle, double *scratch);
 } eqi_simd;
 
 extern const eqi_simd eqi_simd_generic, eqi_simd_avx2, eqi_simd_avx512, eqi_simd_avx512bf16,

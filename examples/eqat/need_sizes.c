@@ -92,6 +92,13 @@ static double block_ap_rows(const need *n)
         (double)n->data->seq_len;
 }
 
+/* Of a pass that trains nothing, which takes up to four steps' samples of up to 1024 tokens. */
+static double pass_rows(const need *n)
+{
+    double step = block_ap_rows(n), all = (double)(n->train + n->val) * (double)n->data->seq_len;
+    return smaller(larger(step, smaller(4 * step, 1024)), all);
+}
+
 static double e2e_rows(const need *n)
 {
     return (double)n->e2e->micro_batch_size * (double)n->e2e_data->seq_len;
@@ -125,7 +132,7 @@ static double panels(const shapes *s, double rows)
 static double block_ap_start(const shapes *s)
 {
     return 4 * s->largest.weights + s->largest.moments +
-        larger(activations(s, block_ap_rows(s->n)), s->largest.factor);
+        larger(activations(s, pass_rows(s->n)), s->largest.factor);
 }
 
 /* Weights, moments and activations at the begin of backward, with gradients in their place at its

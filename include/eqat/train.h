@@ -81,7 +81,8 @@ typedef enum eqat_last_loss {
 typedef struct eqat_block_ap_options {
     size_t struct_size;   /**< set by eqat_block_ap_options_init */
     int64_t batch_size;   /**< samples of a step; the last one of an epoch takes what is left;
-                             default 2 */
+                             passes that train nothing take up to four times as many at once while
+                             these are at most 1024 tokens; default 2 */
     int64_t epochs;       /**< default 2; 0: initial scales and zero points only */
     double quant_lr;      /**< of scales and zero points, in units of lr_unit; default 0: see there;
                              negative: they do not train */

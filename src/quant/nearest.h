@@ -6,11 +6,17 @@
 
 #include "backend/table.h"
 
+/* NaN: 0. fminf and fmaxf are calls where the compiler may not forget about NaN. */
+static inline float eqi_clamp_code(float code, float top)
+{
+    return code > 0.0f ? code < top ? code : top : 0.0f;
+}
+
 /* The code of w less the zero point, a whole number. */
 static inline float eqi_nearest(const eqi_quant_desc *q, float s, float z, float w)
 {
-    const float top = (float)((1 << q->bits) - 1), zero = fminf(fmaxf(rintf(z), 0.0f), top);
-    return fminf(fmaxf(rintf(w / s) + zero, 0.0f), top) - zero;
+    const float top = (float)((1 << q->bits) - 1), zero = eqi_clamp_code(rintf(z), top);
+    return eqi_clamp_code(rintf(w / s) + zero, top) - zero;
 }
 
 #endif

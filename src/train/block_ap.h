@@ -39,7 +39,7 @@ struct eqat_block_ap {
     int64_t train, val; /* samples of each kind, the training ones first in the streams */
     int64_t time;       /* tokens of one */
     eqi_streams *streams;
-    int64_t pass;      /* samples of a batch of a pass that trains nothing; batch_size or more */
+    int64_t pass;      /* samples that a pass which trains nothing takes at once */
     int64_t *numbers;  /* of the samples of a batch */
     eqi_samples input; /* of a batch, until the streams are there */
     eqi_samples marks; /* of all samples */

@@ -9,7 +9,9 @@
 
 enum { BATCH = 2, TRAIN = 7, VALIDATION = 3, EPOCHS = 2 };
 enum { LINEARS = 7 };
-enum { STEPS = (TRAIN + BATCH - 1) / BATCH, PASS = (TRAIN + VALIDATION + BATCH - 1) / BATCH };
+enum { STEPS = (TRAIN + BATCH - 1) / BATCH };
+/* Batches of a pass: it takes four steps' samples at once. */
+enum { AT_ONCE = 4 * BATCH, PASS = (TRAIN + VALIDATION + AT_ONCE - 1) / AT_ONCE };
 
 typedef struct call {
     const char *work;

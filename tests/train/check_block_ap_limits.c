@@ -475,7 +475,7 @@ START_TEST(offloaded_memory_does_not_grow_with_samples)
         eqat_context *ctx = make_context(2, 0);
         eqat_model *model = open_model(ctx, "model", EQAT_F32);
         eqat_quantizer *quantizer = make_quantizer(ctx, 2, 32);
-        eqat_data *data = make_data(ctx, i == 1 ? 60 : 6, i == 2 ? 60 : 2, false);
+        eqat_data *data = make_data(ctx, i == 1 ? 62 : 14, i == 2 ? 66 : 2, false);
         eqat_block_ap_options o = fast_options();
         o.offload_dir = scratch_dir();
         o.epochs = 1;

@@ -136,7 +136,7 @@ START_TEST(measuring_can_be_cancelled)
 {
     const setting s = start_of(_i ? EQAT_INIT_GPTQ : EQAT_INIT_WMSE);
     const char *expected = one_call(&s, "expected");
-    for (int64_t at = 0; at < 8; at += 3) {
+    for (int64_t at = 0; at < BLOCKS; at++) { /* all samples of a block at once */
         bench b = set_up(&s);
         cancelling c = {.at = at};
         eqat_block_ap_options o = fast_options();

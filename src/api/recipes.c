@@ -7,13 +7,12 @@
 static const struct {
     const char *recipe, *group, *field, *value;
 } rows[] = {
-    {"paper", "e2e_data", "seq_len", "4096"},    {"paper", "e2e_data", "val_size", "0"},
-    {"best", "quantizer", "init", "descent"},    {"best", "block_ap", "batch_size", "1"},
-    {"best", "block_ap", "lr_unit", "relative"}, {"best", "block_ap", "decay_ratio", "0.5"},
-    {"best", "e2e_data", "seq_len", "4096"},     {"best", "e2e_data", "val_size", "0"},
-    {"best", "e2e_qp", "batch_size", "1"},       {"best", "e2e_qp", "train_norms", "on"},
-    {"best", "e2e_qp", "lr_unit", "relative"},   {"best", "e2e_qp", "teacher_share", "0.5"},
-    {"best", "run", "teacher", "source"},
+    {"paper", "e2e_data", "seq_len", "4096"},   {"paper", "e2e_data", "val_size", "0"},
+    {"best", "quantizer", "init", "descent"},   {"best", "block_ap", "lr_unit", "relative"},
+    {"best", "block_ap", "decay_ratio", "0.5"}, {"best", "e2e_data", "seq_len", "4096"},
+    {"best", "e2e_data", "val_size", "0"},      {"best", "e2e_qp", "batch_size", "1"},
+    {"best", "e2e_qp", "train_norms", "on"},    {"best", "e2e_qp", "lr_unit", "relative"},
+    {"best", "e2e_qp", "teacher_share", "0.5"}, {"best", "run", "teacher", "source"},
 };
 
 static const char *const names[] = {"paper", "best", NULL};

@@ -208,11 +208,13 @@ START_TEST(passes_leave_the_device_at_work)
     watched_pass w = {0};
     bench b = set_up(&usual);
     eqat_block_ap_options o = fast_options();
+    eqat_data *data = make_data(b.ctx, 26, 6, true); /* four batches of a pass */
     if (_i) o.offload_dir = scratch_dir();
     o.between = watch_pass;
     o.between_user = &w;
-    OK(b.ctx, eqat_block_ap_quantize(b.model, b.quantizer, b.data, &o));
-    ck_assert_int_ge(w.batches, BLOCKS * 2); /* of 10 samples in twos */
+    OK(b.ctx, eqat_block_ap_quantize(b.model, b.quantizer, data, &o));
+    ck_assert_int_ge(w.batches, (BLOCKS + BLOCKS - 1) * 2);
+    eqat_data_free(data);
     tear_down(&b);
 }
 END_TEST

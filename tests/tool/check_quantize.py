@@ -178,7 +178,7 @@ class Quantize(Case):
         paper = os.path.join(self.tmp, "paper")
         self.quantize(paper, *few, "--recipe", "paper")
         run = log_of(paper)[0]
-        self.assertEqual((run["recipe"], run["options"]["block_ap"]["batch_size"]), ("paper", 2))
+        self.assertEqual((run["recipe"], run["options"]["block_ap"]["decay_ratio"]), ("paper", 1))
         self.assertNotIn("teacher", run)
         quantize = ["quantize", self.model, "--out", self.tmp + "/no", "--calib", self.train]
         says = ['--recipe: found "worst", expected paper or best']

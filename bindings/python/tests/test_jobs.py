@@ -163,7 +163,7 @@ def test_e2e_qp_keeps_what_validates_best(folder, text):
 def test_recipes_give_what_is_not_said(folder, text):
     few = {**SIZE, "bits": 2, "group_size": 32, "epochs": 1, "e2e_seq_len": 32}
     few.update(e2e_train_size=6, e2e_batch_size=2)
-    said = {"init": "descent", "batch_size": 1, "lr_unit": "relative", "decay_ratio": 0.5}
+    said = {"init": "descent", "lr_unit": "relative", "decay_ratio": 0.5}
     said.update(e2e_train_norms=True, e2e_lr_unit="relative")
 
     def trained(**keywords):

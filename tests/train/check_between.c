@@ -92,6 +92,32 @@ START_TEST(every_batch_of_block_ap)
 }
 END_TEST
 
+/* Four steps' samples, but no more than 1024 tokens; at least those of a step. */
+START_TEST(samples_of_a_pass)
+{
+    enum { MANY = 21, ALL = MANY + VALIDATION, LONGEST = 800 };
+    static const int64_t times[] = {TIME, 128, 129, 256, 257, LONGEST};
+    static const int64_t at_once[] = {AT_ONCE, AT_ONCE, 3 * BATCH, 2 * BATCH, BATCH, BATCH};
+    static int32_t ids[ALL * LONGEST];
+    for (size_t i = 0; i < sizeof times / sizeof *times; i++) {
+        const eqat_data_options d = consecutive(MANY, VALIDATION, times[i]);
+        bench b = set_up(&usual);
+        told t = {0};
+        eqat_block_ap_options o = told_options(&t);
+        eqat_block_ap *job;
+        eqat_data *data;
+        int64_t at = 0, batches = (ALL + at_once[i] - 1) / at_once[i];
+        OK(b.ctx, eqat_data_from_tokens(b.ctx, &data, ids, (size_t)(ALL * times[i]), VOCAB, &d));
+        OK(b.ctx, eqat_block_ap_create(b.model, &job, b.quantizer, data, &o));
+        expect_pass(&t, &at, (call){"embed", 0, 0, 0, 0, batches});
+        ck_assert_int_eq(at, t.count);
+        eqat_block_ap_free(job);
+        eqat_data_free(data);
+        tear_down(&b);
+    }
+}
+END_TEST
+
 /* Cancelled in one call after the other, of a job that is there. */
 START_TEST(cancelled_anywhere_it_goes_on_to_the_same_bytes)
 {
@@ -301,6 +327,7 @@ int main(void)
     TCase *tc = tcase_create("all");
     tcase_add_unchecked_fixture(tc, write_small_model, scratch_clean);
     tcase_add_test(tc, every_batch_of_block_ap);
+    tcase_add_test(tc, samples_of_a_pass);
     tcase_add_test(tc, cancelled_anywhere_it_goes_on_to_the_same_bytes);
     tcase_add_test(tc, streams_behind_a_load);
     tcase_add_test(tc, micro_batches_of_e2e_qp);

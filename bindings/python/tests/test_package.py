@@ -98,7 +98,7 @@ def test_progress_bars(model, text, quick, bars):
     assert training.closed and training.postfix["block"] == "2/2"
     assert float(training.postfix["loss"]) > 0 and float(training.postfix["val"]) > 0
     passed = [what for n, what in training.between if n == 0]
-    assert passed[:2] == ["embed 0/5", "embed 1/5"] and "targets 4/5" in passed
+    assert passed[:2] == ["embed 0/2", "embed 1/2"] and "targets 1/2" in passed
     assert "load 0/7" in passed and "start 6/7" in passed
     assert "now" not in training.postfix and not evaluation.between
     assert evaluation.desc == "eval" and evaluation.n == evaluation.total and evaluation.closed

@@ -470,7 +470,7 @@ END_TEST
 
 START_TEST(offloaded_memory_does_not_grow_with_samples)
 {
-    size_t peak[3];
+    size_t peak[3]; /* of two batches of a pass, eight, and ten */
     for (int i = 0; i < 3; i++) {
         eqat_context *ctx = make_context(2, 0);
         eqat_model *model = open_model(ctx, "model", EQAT_F32);

@@ -92,11 +92,13 @@ static double block_ap_rows(const need *n)
         (double)n->data->seq_len;
 }
 
-/* Of a pass that trains nothing, which takes up to four steps' samples of up to 1024 tokens. */
-static double pass_rows(const need *n)
+/* Of a pass that trains nothing, which takes up to four steps' rows, 1024 at most. */
+static double pass_rows(double step) { return larger(step, smaller(4 * step, 1024)); }
+
+static double block_ap_pass_rows(const need *n)
 {
-    double step = block_ap_rows(n), all = (double)(n->train + n->val) * (double)n->data->seq_len;
-    return smaller(larger(step, smaller(4 * step, 1024)), all);
+    double all = (double)(n->train + n->val) * (double)n->data->seq_len;
+    return smaller(pass_rows(block_ap_rows(n)), all);
 }
 
 static double e2e_rows(const need *n)
@@ -132,7 +134,7 @@ static double panels(const shapes *s, double rows)
 static double block_ap_start(const shapes *s)
 {
     return 4 * s->largest.weights + s->largest.moments +
-        larger(activations(s, pass_rows(s->n)), s->largest.factor);
+        larger(activations(s, block_ap_pass_rows(s->n)), s->largest.factor);
 }
 
 /* Weights, moments and activations at the begin of backward, with gradients in their place at its
@@ -145,12 +147,12 @@ static double block_ap_bytes(const shapes *s)
     return larger(larger(training, block_ap_start(s)) + s->all.packed, embedding(s));
 }
 
-/* Streams of a step, and one block. */
+/* Streams of a step or of 4096 tokens, and one block. */
 static double teacher_bytes(const shapes *s)
 {
     const need *n = s->n;
-    double token = (double)s->m.hidden_size * s->element;
-    double streams = (double)n->e2e->batch_size * (double)n->e2e_data->seq_len * token;
+    double token = (double)s->m.hidden_size * s->element, time = (double)n->e2e_data->seq_len;
+    double streams = larger((double)n->e2e->batch_size * time, 4096) * token;
     return larger(e2e_rows(n) * token, smaller(streams, 256e6)) +
         s->all.weights / (double)s->m.blocks * s->element;
 }

@@ -65,12 +65,6 @@ void eqat_block_ap_options_init(eqat_block_ap_options *options, size_t struct_si
     eqi_options_defaults(&eqi_struct_block_ap, options, struct_size);
 }
 
-/* A pass that trains nothing takes up to so many steps' samples at once, of up to so many tokens:
- * few tokens wait for weights and second moments, which every batch reads, and what so many need
- * without a way back is about what a step needs with one. */
-#define PASS_STEPS 4
-#define PASS_TOKENS 1024
-
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 static int64_t batches(int64_t samples, int64_t batch) { return (samples + batch - 1) / batch; }
 
@@ -148,12 +142,6 @@ static void warn_of_rates(const eqat_block_ap *job)
                   eqi_block_ap_rate(0, o->lr_unit, EQI_QUANT, steps, 0));
 }
 
-static int64_t samples_of_pass(int64_t batch, int64_t time)
-{
-    int64_t steps = least(PASS_STEPS, PASS_TOKENS / time / batch);
-    return steps > 1 ? steps * batch : batch;
-}
-
 static eqat_status set_up(eqat_block_ap *job)
 {
     const eqat_block_ap_options *o = &job->options;
@@ -161,7 +149,7 @@ static eqat_status set_up(eqat_block_ap *job)
     job->train = eqat_data_train_size(job->data);
     job->val = eqat_data_val_size(job->data);
     job->time = eqat_data_seq_len(job->data);
-    job->pass = samples_of_pass(o->batch_size, job->time);
+    job->pass = eqi_samples_of_pass(o->batch_size, job->time);
     for (int64_t i = 0; i < c->blocks; i++)
         EQI_RETURN_IF(eqi_block_ap_check_block(job, i)); /* not after hours, in the last of them */
     if (o->early_stop && !job->val)

@@ -38,6 +38,7 @@ struct eqat_e2e_qp {
     eqat_data *data;
     eqat_e2e_qp_options options;
     int64_t sequences, time, steps_per_epoch, micro_per_step;
+    int64_t ahead; /* samples that a teacher may be asked for at once */
     eqi_trained *trained;
     size_t count, capacity;
     eqat_optimizer *optimizer;
@@ -47,7 +48,7 @@ struct eqat_e2e_qp {
     float *row;  /* losses of a step's micro-batches, under `ticket` on their way from there */
     uint64_t ticket;
     eqi_samples input;   /* of one micro-batch */
-    int64_t *numbers;    /* of a micro-batch's samples and those behind them in their step */
+    int64_t *numbers;    /* [ahead] of a micro-batch's samples and those behind them */
     eqat_model *teacher; /* or NULL: none, or it has no share */
     eqi_hidden lesson;   /* of the teacher, for samples `taught` */
     int64_t *taught;
@@ -87,7 +88,7 @@ void eqi_e2e_qp_size(eqat_e2e_qp *job);
 /* Room for the samples of a micro-batch, and the labels of each where they differ: job->labels and,
  * with other ranks, job->shares. */
 eqat_status eqi_e2e_qp_make_samples(eqat_e2e_qp *job);
-/* Puts the numbers of a micro-batch's samples and of those behind them in the step, *left in all,
+/* Puts the numbers of a micro-batch's samples and of those behind them in the epoch, *left in all,
  * into job->numbers. Returns how many of them are the micro-batch's. */
 int64_t eqi_e2e_qp_number(eqat_e2e_qp *job, int64_t step, int64_t micro, int64_t *left);
 /* Labels that count, of a micro-batch and of a step. */
@@ -146,8 +147,8 @@ eqat_status eqi_e2e_qp_check_teacher(const eqat_model *model, eqat_data *data,
                                      const eqat_e2e_qp_options *options);
 eqat_status eqi_e2e_qp_make_teacher(eqat_e2e_qp *job);
 void eqi_e2e_qp_drop_teacher(eqat_e2e_qp *job);
-/* What the n samples of a micro-batch are taught, and soon the `left` that their step has from them
- * on; out->x is the caller's. */
+/* What the n samples of a micro-batch are taught, and soon the `left` from them on; out->x is the
+ * caller's. */
 eqat_status eqi_e2e_qp_lesson(eqat_e2e_qp *job, const int64_t *samples, int64_t n, int64_t left,
                               eqi_distill *out);
 /* EQAT_INVALID_ARGUMENT when it is finished or there is no such step. */

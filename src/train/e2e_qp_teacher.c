@@ -3,8 +3,8 @@
 #include "base/entry.h"
 #include "train/e2e_qp.h"
 
-/* The teacher's hidden states for the micro-batches of a step: made together, as many as there is
- * room for, so that its blocks are read once for all of them. */
+/* The teacher's hidden states for micro-batches that follow each other: made together, as many as
+ * there is room for, so that its blocks are read once for all of them. */
 
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
@@ -36,10 +36,11 @@ eqat_status eqi_e2e_qp_make_teacher(eqat_e2e_qp *job)
 {
     const eqat_e2e_qp_options *o = &job->options;
     if (!o->teacher || o->teacher_share == 0) return EQAT_OK;
-    int64_t step = least(o->batch_size, job->sequences), micro = o->micro_batch_size;
+    const int64_t pass = eqi_samples_of_pass(o->micro_batch_size, job->time);
     job->teacher = eqi_model_ref(o->teacher);
-    EQI_RETURN_IF(eqi_hidden_create(&job->lesson, job->teacher, job->data, false, step, micro));
-    job->taught = eqi_alloc(job->ctx, (size_t)step * sizeof *job->taught, "sample numbers");
+    EQI_RETURN_IF(
+        eqi_hidden_create(&job->lesson, job->teacher, job->data, false, job->ahead, pass));
+    job->taught = eqi_alloc(job->ctx, (size_t)job->ahead * sizeof *job->taught, "sample numbers");
     return job->taught ? EQAT_OK : EQAT_OUT_OF_MEMORY;
 }
 

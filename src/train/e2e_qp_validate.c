@@ -56,7 +56,7 @@ static eqat_status keep_loss(const pass *p, int64_t i, const eqi_tensor *loss)
 static eqat_status take_batch(eqat_e2e_qp *job, pass *p, int64_t i)
 {
     int64_t first = i * p->batch, n = least(p->batch, job->val - first), labels = 0;
-    int64_t left = least(job->options.batch_size, job->val - first);
+    int64_t left = least(job->ahead, job->val - first);
     eqi_tensor *loss = NULL;
     for (int64_t k = 0; k < left; k++) job->numbers[k] = first + k;
     eqat_status st = eqi_e2e_qp_forward(job, n, left, &loss);

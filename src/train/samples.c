@@ -1,5 +1,17 @@
 #include "train/samples.h"
 
+/* A pass that trains nothing takes up to so many steps' samples at once, of up to so many tokens:
+ * few tokens wait for weights and second moments, which every batch reads, and what so many need
+ * without a way back is about what a step needs with one. */
+#define PASS_STEPS 4
+#define PASS_TOKENS 1024
+
+int64_t eqi_samples_of_pass(int64_t batch, int64_t time)
+{
+    const int64_t few = PASS_TOKENS / time / batch, steps = few < PASS_STEPS ? few : PASS_STEPS;
+    return steps > 1 ? steps * batch : batch;
+}
+
 int32_t eqi_samples_input(const eqat_data *data)
 {
     return eqat_data_fields(data) & EQAT_SAMPLE_EMBEDDINGS ? EQAT_SAMPLE_EMBEDDINGS

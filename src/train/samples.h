@@ -39,6 +39,9 @@ eqat_status eqi_samples_gather(const eqi_samples *samples, const int64_t *number
                                eqi_marks *out);
 void eqi_marks_release(eqi_marks *marks);
 
+/* Samples that a pass takes at once which trains nothing, where a step takes `batch`. */
+int64_t eqi_samples_of_pass(int64_t batch, int64_t time);
+
 /* Labels that are not masked. */
 int64_t eqi_samples_labels(const eqi_samples *samples, int64_t i);
 

@@ -132,6 +132,49 @@ START_TEST(lessons_follow_the_micro_batch)
 }
 END_TEST
 
+static eqat_status count_and_fill(void *user, bool validation, int64_t index,
+                                  const eqat_sample *sample)
+{
+    const int64_t time = *(const int64_t *)user;
+    (void)validation;
+    ((int64_t *)user)[1]++;
+    for (int64_t t = 0; t < time; t++) sample->ids[t] = (int32_t)((index * 5 + t * 7) % VOCAB);
+    return EQAT_OK;
+}
+
+/* So that blocks of a teacher are read once for several steps: samples of up to 4096 tokens, or of
+ * a step, or of an epoch. Steps are of micro-batches of one sample, which is read for the model,
+ * too. */
+START_TEST(lessons_are_taken_together)
+{
+    static const int64_t cases[][3] = {{1024, 1, 4}, {16, 1, 6}, {2048, 3, 3}, {5000, 1, 1}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        lesson l = set_up_lesson();
+        int64_t asked[2] = {cases[i][0], 0}, together = cases[i][2];
+        const eqat_data_options d = consecutive(6, 0, asked[0]);
+        eqat_e2e_qp_options o = own_options();
+        eqat_data *data;
+        eqat_e2e_qp *job;
+        OK(l.b.ctx,
+           eqat_data_from_records(l.b.ctx, &data, count_and_fill, asked, EQAT_SAMPLE_IDS, VOCAB, 0,
+                                  &d));
+        o.teacher = l.teacher;
+        o.batch_size = cases[i][1];
+        o.micro_batch_size = 1;
+        OK(l.b.ctx, eqat_e2e_qp_create(l.b.model, &job, data, &o));
+        asked[1] = 0;
+        for (int64_t k = 0; k < 6; k++) {
+            const int64_t lessons = k / together + 1, taught = lessons * together;
+            OK(l.b.ctx, eqat_e2e_qp_accumulate(job, k / o.batch_size, k % o.batch_size, NULL));
+            ck_assert_int_eq(asked[1], k + 1 + (taught < 6 ? taught : 6));
+        }
+        eqat_e2e_qp_free(job);
+        eqat_data_free(data);
+        tear_down_lesson(&l);
+    }
+}
+END_TEST
+
 /* Block-AP drops embeddings and head of its model. */
 START_TEST(a_teacher_may_be_used_in_between)
 {
@@ -246,6 +289,7 @@ int main(void)
     tcase_add_test(tc, a_teacher_is_the_divergence_of_its_logits);
     tcase_add_test(tc, a_share_mixes_the_two_losses);
     tcase_add_test(tc, lessons_follow_the_micro_batch);
+    tcase_add_test(tc, lessons_are_taken_together);
     tcase_add_test(tc, a_teacher_may_be_used_in_between);
     tcase_add_test(tc, a_teacher_fits_or_is_refused);
     tcase_add_test(tc, a_state_goes_on_with_the_same_teacher_alone);

@@ -2,21 +2,6 @@
 
 #include <math.h>
 
-/* Without branches, so that compilers vectorize it: every weight of a GGUF file passes here. */
-void eqi_round_f16(float *x, int64_t n)
-{
-    for (int64_t i = 0; i < n; i++) {
-        uint32_t u = eqi_f32_bits(x[i]);
-        int32_t a = (int32_t)(u & 0x7fffffffu);
-        int32_t normal = (int32_t)(((uint32_t)a + 0xfffu + ((u >> 13) & 1u)) & ~0x1fffu);
-        /* Below 2^-14 the step is 2^-24, which is that of floats from 0.5 on. */
-        int32_t small = (int32_t)eqi_f32_bits((eqi_f32_from_bits((uint32_t)a) + 0.5f) - 0.5f);
-        int32_t kept = a < 0x38800000 ? small : normal;
-        kept = kept >= 0x47800000 ? 0x7f800000 : kept;
-        x[i] = eqi_f32_from_bits((u & 0x80000000u) | (uint32_t)(a > 0x7f800000 ? a : kept));
-    }
-}
-
 void eqi_narrow(const float *restrict x, int64_t n, eqi_dtype dtype, uint16_t *restrict y)
 {
     if (dtype == EQI_BF16)
@@ -44,5 +29,15 @@ int64_t eqi_first_bad(const void *buffer, int64_t n, eqi_dtype dtype)
     if (!bad) return n;
     int64_t i = 0;
     while (isfinite(eqi_element(buffer, i, dtype))) i++;
+    return i;
+}
+
+int64_t eqi_first_from(const float *values, int64_t n, float end)
+{
+    int64_t bad = 0;
+    for (int64_t i = 0; i < n; i++) bad += !(fabsf(values[i]) < end);
+    if (!bad) return n;
+    int64_t i = 0;
+    while (fabsf(values[i]) < end) i++;
     return i;
 }

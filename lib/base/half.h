@@ -58,12 +58,12 @@ static inline uint16_t eqi_f32_to_f16(float f)
 }
 
 /* ---- arrays; dtypes F32, BF16, F16 ---- */
-/* Every value to F16 and back. */
-void eqi_round_f16(float *x, int64_t n);
 /* y is BF16 or F16. */
 void eqi_narrow(const float *restrict x, int64_t n, eqi_dtype dtype, uint16_t *restrict y);
 float eqi_element(const void *values, int64_t i, eqi_dtype dtype);
 /* Index of the first value that is not finite, or n. */
 int64_t eqi_first_bad(const void *values, int64_t n, eqi_dtype dtype);
+/* Index of the first value that is `end` or more from 0, or NaN, or n. */
+int64_t eqi_first_from(const float *values, int64_t n, float end);
 
 #endif

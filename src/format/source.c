@@ -270,10 +270,11 @@ eqat_status eqi_source_read_raw(eqi_source *s, const eqi_source_entry *e, uint64
     return read_bytes(s, e, first, n, dst);
 }
 
-static void widen(eqi_stored stored, const unsigned char *src, size_t n, float *dst)
+void eqi_stored_widen(eqi_stored stored, const unsigned char *src, int64_t count, float *dst)
 {
     /* Through small buffers, because src and dst share memory: see eqi_source_read_f32. */
     enum { CHUNK = 512 };
+    const size_t n = (size_t)count;
     uint16_t half[CHUNK];
     unsigned char block[EQI_GGUF_BLOCK_MAX];
     const size_t step = stored_table[stored].block, bytes = stored_table[stored].bytes;
@@ -330,6 +331,6 @@ eqat_status eqi_source_read_f32(eqi_source *s, const eqi_source_entry *e, int64_
     const size_t bytes = (size_t)eqi_stored_bytes(e->stored, n), total = (size_t)n * sizeof *dst;
     unsigned char *tail = (unsigned char *)dst + (total - bytes);
     EQI_RETURN_IF(read_bytes(s, e, eqi_stored_bytes(e->stored, first), bytes, tail));
-    if (e->stored != EQI_STORED_F32) widen(e->stored, tail, (size_t)n, dst);
+    if (e->stored != EQI_STORED_F32) eqi_stored_widen(e->stored, tail, n, dst);
     return EQAT_OK;
 }

@@ -96,6 +96,9 @@ const char *eqi_source_metadata(const eqi_source *source, const char *key);
  * is EQAT_FORMAT. Allocates nothing; values are not checked for NaN. */
 eqat_status eqi_source_read_f32(eqi_source *source, const eqi_source_entry *entry, int64_t first,
                                 int64_t n, float *dst);
+/* Of a type of 16-bit floats or of blocks: n elements from bytes that lie apart from dst, or in its
+ * end, so that these are read before dst reaches them. */
+void eqi_stored_widen(eqi_stored stored, const unsigned char *src, int64_t n, float *dst);
 /* The stored bytes as they are: [first, first+n) bytes of the tensor, little endian. */
 eqat_status eqi_source_read_raw(eqi_source *source, const eqi_source_entry *entry, uint64_t first,
                                 size_t n, void *dst);

@@ -4,20 +4,19 @@
 
 static eqat_status check_tensor(eqat_model *m, const eqi_source_entry *e)
 {
-    eqi_dtype kept = eqi_kept_dtype(e->stored);
-    eqi_dtype dtype = e->stored == eqi_stored_as(kept) ? kept : EQI_F32; /* nothing to convert */
     int64_t rows, width, step = eqi_chunk_rows(e, &rows, &width);
-    const void *data;
-    eqat_status st = EQAT_OK;
-    float *buffer = eqi_alloc(m->ctx, (size_t)(step * width) * sizeof *buffer, e->name);
-    if (!buffer) return EQAT_OUT_OF_MEMORY;
+    float *wide = eqi_alloc(m->ctx, (size_t)(step * width) * sizeof *wide, e->name);
+    uint16_t *narrow =
+        wide ? eqi_alloc(m->ctx, (size_t)(step * width) * sizeof *narrow, e->name) : NULL;
+    eqat_status st = narrow ? EQAT_OK : EQAT_OUT_OF_MEMORY;
     for (int64_t row = 0; row < rows && st == EQAT_OK; row += step) {
         int64_t count = rows - row < step ? rows - row : step;
         st = eqi_check_cancel(m->ctx);
         if (st == EQAT_OK)
-            st = eqi_read_chunk(m, e, row * width, count * width, dtype, true, buffer, NULL, &data);
+            st = eqi_read_chunk(m, e, row * width, count * width, true, wide, narrow);
     }
-    eqi_free(m->ctx, buffer);
+    eqi_free(m->ctx, wide);
+    eqi_free(m->ctx, narrow);
     return st;
 }
 

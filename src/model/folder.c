@@ -79,8 +79,8 @@ static eqat_status write_source(emitter *e, const eqi_source_entry *entry, eqi_s
         int64_t count = (rows - row < step ? rows - row : step) * width;
         const void *data;
         EQI_GOTO(done,
-                 eqi_read_chunk(e->m, entry, row * width, count, eqi_kept_dtype(stored), false,
-                                wide, narrow, &data));
+                 eqi_read_kept(e->m, entry, row * width, count, eqi_kept_dtype(stored), wide,
+                               narrow, &data));
         EQI_GOTO(done, eqi_shards_write(e->out, data, (size_t)count * size));
     }
 done:

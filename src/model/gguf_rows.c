@@ -44,8 +44,8 @@ eqat_status eqi_gguf_rows_read(eqi_gguf_rows *r, int64_t row, const void **data)
     if (eqi_stored_block(r->stored) > 1)
         return eqi_source_read_raw(r->m->source, r->entry, (uint64_t)row * r->bytes, r->bytes,
                                    r->wide);
-    return eqi_read_chunk(r->m, r->entry, row * r->width, r->width, eqi_kept_dtype(r->stored),
-                          false, r->wide, r->narrow, data);
+    return eqi_read_kept(r->m, r->entry, row * r->width, r->width, eqi_kept_dtype(r->stored),
+                         r->wide, r->narrow, data);
 }
 
 void eqi_gguf_rows_close(eqi_gguf_rows *r)

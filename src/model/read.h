@@ -7,12 +7,16 @@
 eqi_stored eqi_stored_as(eqi_dtype dtype);
 /* Rows to read at once of an entry seen as [rows, width]. */
 int64_t eqi_chunk_rows(const eqi_source_entry *entry, int64_t *rows, int64_t *width);
-/* Elements [first, first + n) as `dtype`, values as they are kept; *out is one of the two buffers
- * of n elements. */
+/* What chunks are read as: as they are stored, or F32 where no tensor is stored like that. */
+eqi_dtype eqi_read_dtype(eqi_stored stored);
+/* Elements [first, first + n) as that, in `wide`; both buffers have room for n elements. */
 eqat_status eqi_read_chunk(eqat_model *model, const eqi_source_entry *entry, int64_t first,
-                           int64_t n, eqi_dtype dtype, bool check_finite, float *wide,
-                           uint16_t *narrow, const void **out);
-/* A whole float tensor of the source, the same way. */
+                           int64_t n, bool check_finite, float *wide, uint16_t *narrow);
+/* The same as `kept`; *out is one of the two buffers. */
+eqat_status eqi_read_kept(eqat_model *model, const eqi_source_entry *entry, int64_t first,
+                          int64_t n, eqi_dtype kept, float *wide, uint16_t *narrow,
+                          const void **out);
+/* A whole float tensor of the source as `dtype`, of values as they are kept. */
 eqat_status eqi_read_tensor(eqat_model *model, const char *name, eqi_dtype dtype, bool check_finite,
                             eqi_tensor **out);
 /* Of tied embeddings: a head in the file that is another tensor is told and used,

@@ -4,7 +4,8 @@
 #include "cases.h"
 #include "each_test.h"
 
-enum { WIDTH = 64, MLP = 96, KEYS = 32, TOKENS = 50, LAYERS = 2, ALIGN = 32 };
+/* Embeddings are more than what is read at once. */
+enum { WIDTH = 64, MLP = 96, KEYS = 32, TOKENS = 1100, LAYERS = 2, ALIGN = 32 };
 enum { TYPE_U32 = 4, TYPE_F32 = 6, TYPE_STRING = 8, FLOATS = 0, Q8_0 = 8 };
 
 static void bytes(FILE *f, const void *p, size_t n) { ck_assert_uint_eq(fwrite(p, 1, n, f), n); }
@@ -54,24 +55,28 @@ static uint64_t size_of(const item *t)
     return t->rows ? t->rows * t->width / 32 * 34 : t->width * 4;
 }
 
-static void data(FILE *f, const item *t, uint32_t stream)
+/* large: its first block holds 100000 at element 3 and zeros. */
+static void data(FILE *f, const item *t, uint32_t stream, bool large)
 {
     for (uint64_t i = 0; !t->rows && i < t->width; i++) {
         float x = (float)(1 + 0.2 * eqi_rng_normal(5, stream, i));
         bytes(f, &x, 4);
     }
     for (uint64_t block = 0; block < t->rows * t->width / 32; block++) {
-        uint16_t d = eqi_f32_to_f16(
-            (float)(0.001 * (1 + (double)(eqi_rng_bits(6, stream, block) % 64) / 64)));
+        const bool one = large && block == 0;
+        const double step = 0.001 * (1 + (double)(eqi_rng_bits(6, stream, block) % 64) / 64);
+        uint16_t d = eqi_f32_to_f16((float)(one ? 1000 : step));
         bytes(f, &d, 2);
         for (uint64_t i = 0; i < 32; i++) {
             int8_t q = (int8_t)eqi_rng_bits(7, stream, block * 32 + i);
+            if (one) q = i == 3 ? 100 : 0;
             bytes(f, &q, 1);
         }
     }
 }
 
-static const char *write_gguf(void)
+/* large: the tensor with a value that fp16 does not hold, or NULL. */
+static const char *write_gguf(const char *large)
 {
     item items[64];
     size_t n = list(items);
@@ -107,7 +112,7 @@ static const char *write_gguf(void)
     }
     for (size_t i = 0; i < n; i++) {
         while (ftell(f) % ALIGN) fputc(0, f);
-        data(f, &items[i], (uint32_t)(100 + i));
+        data(f, &items[i], (uint32_t)(100 + i), large && !strcmp(large, items[i].name));
     }
     fclose(f);
     return path;
@@ -116,7 +121,7 @@ static const char *write_gguf(void)
 START_TEST(gguf_round_trip)
 {
     eqat_dtype compute = _i % 2 ? EQAT_F32 : EQAT_BF16;
-    const char *path = write_gguf(), *out = in_dir(dir, "out");
+    const char *path = write_gguf(NULL), *out = in_dir(dir, "out");
     eqat_model *m = open_model(ctx, path, compute);
     eqat_model_info info = {.struct_size = sizeof info};
     OK(ctx, eqat_model_inspect(m, &info));
@@ -139,10 +144,28 @@ START_TEST(gguf_round_trip)
 }
 END_TEST
 
+/* Weights become fp16, embeddings too. */
+START_TEST(what_fp16_does_not_hold)
+{
+    eqat_model *m = open_model(ctx, write_gguf("blk.1.ffn_up.weight"), EQAT_BF16);
+    eqat_quantizer *q = make_quantizer(ctx, 2, 32);
+    says(ctx, eqat_model_quantize_rtn(m, q, NULL), EQAT_NUMERIC,
+         "tiny.gguf: tensor model.layers.1.mlp.up_proj.weight: found 100000 at element 3, expected "
+         "what fp16 holds");
+    eqat_quantizer_free(q);
+    eqat_model_free(m);
+    m = open_model(ctx, write_gguf("token_embd.weight"), EQAT_BF16);
+    says(ctx, eqi_model_load_ends(m), EQAT_NUMERIC,
+         "model.embed_tokens.weight: found 100000 at element 3");
+    eqat_model_free(m);
+}
+END_TEST
+
 TCase *case_gguf(void)
 {
     TCase *tc = tcase_create("gguf");
     tcase_add_checked_fixture(tc, setup, teardown);
     tcase_add_loop_test(tc, gguf_round_trip, 0, 4);
+    tcase_add_test(tc, what_fp16_does_not_hold);
     return tc;
 }

@@ -243,12 +243,17 @@ static eqat_status panels(eqi_ctx *ctx, job *j)
 
 static size_t align_up(size_t n) { return (n + 63) / 64 * 64; }
 
+eqi_elem eqi_gemm_elem(const eqi_cpu *cpu, eqi_dtype dtype)
+{
+    return dtype == EQI_F32 ? EQI_ELEM_F32 : cpu->bf16 ? EQI_ELEM_BF16 : EQI_ELEM_F32_OF_BF16;
+}
+
 eqat_status eqi_gemm_run(eqi_ctx *ctx, const eqi_gemm *g)
 {
     if (g->m == 0 || g->n == 0) return EQAT_OK;
     const eqi_cpu *cpu = eqi_cpu_of(ctx);
     job j = {.g = g, .simd = cpu->simd, .products = cpu->products};
-    j.elem = g->dtype == EQI_F32 ? EQI_ELEM_F32 : cpu->bf16 ? EQI_ELEM_BF16 : EQI_ELEM_F32_OF_BF16;
+    j.elem = eqi_gemm_elem(cpu, g->dtype);
     j.size = eqi_elem_size(j.elem);
     j.period = g->period ? g->period : g->n;
     j.periods = g->n / j.period;

@@ -28,6 +28,8 @@ typedef struct eqi_gemm {
     void *arg;
 } eqi_gemm;
 
+/* What operands of this dtype are held in. */
+eqi_elem eqi_gemm_elem(const eqi_cpu *cpu, eqi_dtype dtype);
 eqat_status eqi_gemm_run(eqi_ctx *ctx, const eqi_gemm *g);
 int64_t eqi_gemm_tile_n(const eqi_gemm *g);
 

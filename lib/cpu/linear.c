@@ -43,6 +43,7 @@ static eqat_status run(eqi_ctx *ctx, eqi_gemm *g, const eqi_view *y, const eqi_v
 eqat_status eqi_cpu_product(eqi_ctx *ctx, const eqi_view *y, const eqi_view *x, const eqi_rows *w,
                             const eqi_view *bias)
 {
+    if (x->shape[0] <= EQI_FEW_ROWS) return eqi_cpu_few_rows(ctx, y, x, w, bias);
     eqi_rows a = eqi_rows_of(x);
     eqi_gemm g = {.m = x->shape[0], .n = w->rows, .k = w->cols, .dtype = x->dtype, .a = &a, .b = w};
     return run(ctx, &g, y, bias, false);

@@ -7,6 +7,11 @@
 /* y[R, N] = x[R, K] w[N, K]^T + bias */
 eqat_status eqi_cpu_product(eqi_ctx *ctx, const eqi_view *y, const eqi_view *x, const eqi_rows *w,
                             const eqi_view *bias);
+/* The same for so few rows that to pack the weight for tiles would take longer than to multiply it.
+ */
+#define EQI_FEW_ROWS 8
+eqat_status eqi_cpu_few_rows(eqi_ctx *ctx, const eqi_view *y, const eqi_view *x, const eqi_rows *w,
+                             const eqi_view *bias);
 /* dx[R, K] = dy[R, N] w[N, K] */
 eqat_status eqi_cpu_product_bwd_x(eqi_ctx *ctx, const eqi_view *dx, const eqi_view *dy,
                                   const eqi_rows *w, bool acc);

@@ -23,6 +23,7 @@ void VEC(mul)(void *y, eqi_dtype ty, const void *a, eqi_dtype ta, const void *b,
               int64_t n, bool acc);
 void VEC(convert)(void *y, eqi_dtype ty, const void *x, eqi_dtype tx, int64_t n);
 void VEC(sum_rows)(float *sum, const void *x, eqi_dtype dtype, int64_t n, bool acc);
+void VEC(dots)(float *sums, eqi_elem elem, const void *w, const void *x, int64_t m, int64_t n);
 double VEC(dot)(const void *a, const void *b, eqi_dtype dtype, int64_t n);
 double VEC(sum_squares)(const float *g, int64_t n);
 bool VEC(is_finite)(const void *x, eqi_dtype dtype, int64_t n);

@@ -19,6 +19,7 @@ const eqi_simd EQI_PASTE(eqi_simd, EQI_SIMD_NAME) = {
     .convert = VEC(convert),
     .sum_rows = VEC(sum_rows),
     .dot = VEC(dot),
+    .dots = VEC(dots),
     .sum_squares = VEC(sum_squares),
     .is_finite = VEC(is_finite),
     .squared_error = VEC(squared_error),

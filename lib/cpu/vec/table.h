@@ -51,6 +51,8 @@ typedef struct eqi_simd {
     void (*convert)(void *y, eqi_dtype ty, const void *x, eqi_dtype tx, int64_t n);
     void (*sum_rows)(float *sum, const void *x, eqi_dtype dtype, int64_t n,
                      bool acc); /* sum[n] (+)= x[n] */
+    /* sums[m]: of w[n] with each of x[m][n], in operands whose n is a multiple of 64 */
+    void (*dots)(float *sums, eqi_elem elem, const void *w, const void *x, int64_t m, int64_t n);
     double (*dot)(const void *a, const void *b, eqi_dtype dtype, int64_t n);
     double (*sum_squares)(const float *g, int64_t n);
     bool (*is_finite)(const void *x, eqi_dtype dtype, int64_t n); /* every value; F32 or BF16 */

@@ -9,7 +9,7 @@ eqat_status eqi_cpu_product(eqi_ctx *ctx, const eqi_view *y, const eqi_view *x, 
                             const eqi_view *bias);
 /* The same for so few rows that to pack the weight for tiles would take longer than to multiply it.
  */
-#define EQI_FEW_ROWS 8
+#define EQI_FEW_ROWS 4
 eqat_status eqi_cpu_few_rows(eqi_ctx *ctx, const eqi_view *y, const eqi_view *x, const eqi_rows *w,
                              const eqi_view *bias);
 /* dx[R, K] = dy[R, N] w[N, K] */

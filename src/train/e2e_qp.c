@@ -58,8 +58,8 @@ static eqat_status set_up(eqat_e2e_qp *job)
     if (!job->reports) return EQAT_OUT_OF_MEMORY;
     for (int64_t i = 0; i < shape[0]; i++) job->reports[i] = NAN;
     EQI_RETURN_IF(eqi_e2e_qp_make_validation(job, shape[0]));
+    EQI_RETURN_IF(eqi_e2e_qp_make_teacher(job)); /* which sets the size of groups */
     EQI_RETURN_IF(eqi_e2e_qp_make_samples(job));
-    EQI_RETURN_IF(eqi_e2e_qp_make_teacher(job));
     int bits;
     EQI_RETURN_IF(eqi_e2e_qp_add_trained(job, &bits));
     return make_optimizer(job, bits);
@@ -137,24 +137,23 @@ eqat_status eqi_e2e_qp_check_step(const eqat_e2e_qp *job, int64_t step)
 /* 0 of no labels. */
 static double mean(double sum, double labels) { return labels > 0 ? sum / labels : sum; }
 
-static eqat_status distilled_loss(eqat_e2e_qp *job, int64_t left, const eqat_batch *batch,
+static eqat_status distilled_loss(eqat_e2e_qp *job, const eqi_group *group, const eqat_batch *batch,
                                   eqi_tensor **loss)
 {
     eqi_distill from;
-    EQI_RETURN_IF(eqi_e2e_qp_lesson(job, job->numbers, batch->batch, left, &from));
+    EQI_RETURN_IF(eqi_e2e_qp_lesson(job, group, &from));
     eqat_status st = eqi_model_loss(job->tape, job->model, batch, &from, loss);
     eqi_tensor_unref(from.x);
     return st;
 }
 
-/* `left`: samples from the batch on, whose numbers the job holds. */
-static eqat_status loss_of(eqat_e2e_qp *job, int64_t left, const eqat_batch *batch,
+static eqat_status loss_of(eqat_e2e_qp *job, const eqi_group *group, const eqat_batch *batch,
                            eqi_tensor **loss)
 {
     const eqat_e2e_qp_options *o = &job->options;
     eqi_tensor *logits;
     *loss = NULL;
-    if (job->teacher) return distilled_loss(job, left, batch, loss);
+    if (job->teacher) return distilled_loss(job, group, batch, loss);
     if (!o->loss) return eqi_model_loss(job->tape, job->model, batch, NULL, loss);
     EQI_RETURN_IF(eqat_model_forward(job->model, job->tape, batch, &logits));
     job->ctx->error[0] = 0;
@@ -163,24 +162,25 @@ static eqat_status loss_of(eqat_e2e_qp *job, int64_t left, const eqat_batch *bat
     return eqi_report_loss(job->ctx, st, loss);
 }
 
-eqat_status eqi_e2e_qp_forward(eqat_e2e_qp *job, int64_t n, int64_t left, eqi_tensor **loss)
+eqat_status eqi_e2e_qp_forward(eqat_e2e_qp *job, const eqi_group *group, eqi_tensor **loss)
 {
-    for (int64_t i = 0; i < n; i++) {
+    const int64_t *numbers = job->numbers + group->at;
+    for (int64_t i = 0; i < group->n; i++) {
         const eqat_sample sample = eqi_samples_at(&job->input, i);
-        EQI_RETURN_IF(eqat_data_sample(job->data, job->validating, job->numbers[i], &sample));
+        EQI_RETURN_IF(eqat_data_sample(job->data, job->validating, numbers[i], &sample));
     }
     eqat_batch batch;
-    EQI_RETURN_IF(eqi_samples_batch(&job->input, n, job->model, &batch));
+    EQI_RETURN_IF(eqi_samples_batch(&job->input, group->n, job->model, &batch));
     batch.keep_activations = job->options.keep_activations;
-    eqat_status st = loss_of(job, left, &batch, loss);
+    eqat_status st = loss_of(job, group, &batch, loss);
     eqi_tensor_unref(batch.embeddings);
     return st;
 }
 
 static eqat_status forward(eqat_e2e_qp *job, int64_t step, int64_t micro, eqi_tensor **loss)
 {
-    int64_t left, n = eqi_e2e_qp_number(job, step, micro, &left);
-    return eqi_e2e_qp_forward(job, n, left, loss);
+    const eqi_group group = eqi_e2e_qp_group(job, step, micro);
+    return eqi_e2e_qp_forward(job, &group, loss);
 }
 
 static eqat_status keep_loss(eqat_e2e_qp *job, int64_t step, int64_t micro, eqi_tensor *loss)

@@ -38,7 +38,7 @@ struct eqat_e2e_qp {
     eqat_data *data;
     eqat_e2e_qp_options options;
     int64_t sequences, time, steps_per_epoch, micro_per_step;
-    int64_t ahead; /* samples that a teacher may be asked for at once */
+    int64_t together; /* samples of a group, see eqi_group */
     eqi_trained *trained;
     size_t count, capacity;
     eqat_optimizer *optimizer;
@@ -48,7 +48,7 @@ struct eqat_e2e_qp {
     float *row;  /* losses of a step's micro-batches, under `ticket` on their way from there */
     uint64_t ticket;
     eqi_samples input;   /* of one micro-batch */
-    int64_t *numbers;    /* [ahead] of a micro-batch's samples and those behind them */
+    int64_t *numbers;    /* [together] of a group's samples */
     eqat_model *teacher; /* or NULL: none, or it has no share */
     eqi_hidden lesson;   /* of the teacher, for samples `taught` */
     int64_t *taught;
@@ -88,17 +88,23 @@ void eqi_e2e_qp_size(eqat_e2e_qp *job);
 /* Room for the samples of a micro-batch, and the labels of each where they differ: job->labels and,
  * with other ranks, job->shares. */
 eqat_status eqi_e2e_qp_make_samples(eqat_e2e_qp *job);
-/* Puts the numbers of a micro-batch's samples and of those behind them in the epoch, *left in all,
- * into job->numbers. Returns how many of them are the micro-batch's. */
-int64_t eqi_e2e_qp_number(eqat_e2e_qp *job, int64_t step, int64_t micro, int64_t *left);
+/* A micro-batch in its group: samples that a teacher is asked for together. Groups lie at fixed
+ * places of an epoch, so that what a sample is taught does not depend on where a job goes on. */
+typedef struct eqi_group {
+    int64_t count, at, n; /* samples; the first of the micro-batch, and how many it has */
+} eqi_group;
+/* Puts the numbers of its samples into job->numbers. */
+eqi_group eqi_e2e_qp_group(eqat_e2e_qp *job, int64_t step, int64_t micro);
+/* The same of n validation samples from `first` on. */
+eqi_group eqi_e2e_qp_validation_group(eqat_e2e_qp *job, int64_t first, int64_t n);
 /* Labels that count, of a micro-batch and of a step. */
 int64_t eqi_e2e_qp_labels_of(const eqat_e2e_qp *job, int64_t step, int64_t micro);
 int64_t eqi_e2e_qp_labels_of_step(const eqat_e2e_qp *job, int64_t step);
 
 /* ---- losses and gradients (e2e_qp.c) ---- */
-/* Loss of the n samples whose numbers the job holds, with the numbers of those behind them, `left`
- * in all; of validation samples while job->validating. */
-eqat_status eqi_e2e_qp_forward(eqat_e2e_qp *job, int64_t n, int64_t left, eqi_tensor **loss);
+/* Loss of a micro-batch, whose group's numbers the job holds; of validation samples while
+ * job->validating. */
+eqat_status eqi_e2e_qp_forward(eqat_e2e_qp *job, const eqi_group *group, eqi_tensor **loss);
 /* EQAT_NUMERIC unless it is finite; of a step, in job->reports, over all ranks. */
 eqat_status eqi_e2e_qp_check_loss(const eqat_e2e_qp *job, int64_t step, double loss);
 eqat_status eqi_e2e_qp_report_loss(eqat_e2e_qp *job, int64_t step);
@@ -147,10 +153,8 @@ eqat_status eqi_e2e_qp_check_teacher(const eqat_model *model, eqat_data *data,
                                      const eqat_e2e_qp_options *options);
 eqat_status eqi_e2e_qp_make_teacher(eqat_e2e_qp *job);
 void eqi_e2e_qp_drop_teacher(eqat_e2e_qp *job);
-/* What the n samples of a micro-batch are taught, and soon the `left` from them on; out->x is the
- * caller's. */
-eqat_status eqi_e2e_qp_lesson(eqat_e2e_qp *job, const int64_t *samples, int64_t n, int64_t left,
-                              eqi_distill *out);
+/* What the samples of a micro-batch are taught; out->x is the caller's. */
+eqat_status eqi_e2e_qp_lesson(eqat_e2e_qp *job, const eqi_group *group, eqi_distill *out);
 /* EQAT_INVALID_ARGUMENT when it is finished or there is no such step. */
 eqat_status eqi_e2e_qp_check_step(const eqat_e2e_qp *job, int64_t step);
 

@@ -4,11 +4,7 @@
 
 /* Which samples the steps of E2E-QP have, and how many labels. */
 
-/* A teacher may read its blocks once for so many tokens, whatever steps they belong to. */
-#define LESSON_TOKENS 4096
-
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 static int64_t pieces(int64_t n, int64_t size) { return (n + size - 1) / size; }
 
 void eqi_e2e_qp_size(eqat_e2e_qp *job)
@@ -18,7 +14,7 @@ void eqi_e2e_qp_size(eqat_e2e_qp *job)
     job->time = eqat_data_seq_len(job->data);
     job->steps_per_epoch = pieces(job->sequences, o->batch_size);
     job->micro_per_step = o->batch_size / o->micro_batch_size;
-    job->ahead = least(job->sequences, larger(o->batch_size, LESSON_TOKENS / job->time));
+    job->together = least(o->micro_batch_size, job->sequences);
 }
 
 int64_t eqat_e2e_qp_steps(const eqat_e2e_qp *job)
@@ -59,12 +55,26 @@ static int64_t sequence_at(const eqat_e2e_qp *job, int64_t step, int64_t place)
     return eqat_data_order(job->data, step / job->steps_per_epoch, place);
 }
 
-int64_t eqi_e2e_qp_number(eqat_e2e_qp *job, int64_t step, int64_t micro, int64_t *left)
+static eqi_group group_at(const eqat_e2e_qp *job, int64_t place, int64_t n, int64_t all)
 {
-    int64_t first = micro_first(job, step, micro);
-    *left = least(job->ahead, job->sequences - first);
-    for (int64_t i = 0; i < *left; i++) job->numbers[i] = sequence_at(job, step, first + i);
-    return micro_size(job, step, micro);
+    const int64_t at = place % job->together;
+    return (eqi_group){.count = least(job->together, all - (place - at)), .at = at, .n = n};
+}
+
+eqi_group eqi_e2e_qp_group(eqat_e2e_qp *job, int64_t step, int64_t micro)
+{
+    const int64_t place = micro_first(job, step, micro);
+    const eqi_group g = group_at(job, place, micro_size(job, step, micro), job->sequences);
+    for (int64_t i = 0; i < g.count; i++)
+        job->numbers[i] = sequence_at(job, step, place - g.at + i);
+    return g;
+}
+
+eqi_group eqi_e2e_qp_validation_group(eqat_e2e_qp *job, int64_t first, int64_t n)
+{
+    const eqi_group g = group_at(job, first, n, job->val);
+    for (int64_t i = 0; i < g.count; i++) job->numbers[i] = first - g.at + i;
+    return g;
 }
 
 int64_t eqi_e2e_qp_labels_of(const eqat_e2e_qp *job, int64_t step, int64_t micro)
@@ -121,7 +131,8 @@ eqat_status eqi_e2e_qp_make_samples(eqat_e2e_qp *job)
     EQI_RETURN_IF(eqi_samples_create(job->ctx, &job->input, job->data,
                                      eqi_samples_input(job->data) | marks | EQAT_SAMPLE_LABELS,
                                      least(job->options.micro_batch_size, job->sequences)));
-    job->numbers = eqi_alloc(job->ctx, (size_t)job->ahead * sizeof *job->numbers, "sample numbers");
+    job->numbers =
+        eqi_alloc(job->ctx, (size_t)job->together * sizeof *job->numbers, "sample numbers");
     if (!job->numbers) return EQAT_OUT_OF_MEMORY;
     bool equal = !(eqat_data_fields(job->data) & (EQAT_SAMPLE_LABELS | EQAT_SAMPLE_SEGMENTS));
     if (equal) return EQAT_OK;

@@ -3,10 +3,14 @@
 #include "base/entry.h"
 #include "train/e2e_qp.h"
 
-/* The teacher's hidden states for micro-batches that follow each other: made together, as many as
- * there is room for, so that its blocks are read once for all of them. */
+/* The teacher's hidden states for the micro-batches of a group, made together, so that its blocks
+ * are read once for all of them. */
+
+/* Tokens of a group, where a step has fewer. */
+#define TOKENS 4096
 
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
 eqat_status eqi_e2e_qp_check_teacher(const eqat_model *m, eqat_data *data,
                                      const eqat_e2e_qp_options *o)
@@ -36,11 +40,13 @@ eqat_status eqi_e2e_qp_make_teacher(eqat_e2e_qp *job)
 {
     const eqat_e2e_qp_options *o = &job->options;
     if (!o->teacher || o->teacher_share == 0) return EQAT_OK;
+    const int64_t most = least(job->sequences, larger(o->batch_size, TOKENS / job->time));
     const int64_t pass = eqi_samples_of_pass(o->micro_batch_size, job->time);
     job->teacher = eqi_model_ref(o->teacher);
-    EQI_RETURN_IF(
-        eqi_hidden_create(&job->lesson, job->teacher, job->data, false, job->ahead, pass));
-    job->taught = eqi_alloc(job->ctx, (size_t)job->ahead * sizeof *job->taught, "sample numbers");
+    EQI_RETURN_IF(eqi_hidden_create(&job->lesson, job->teacher, job->data, false, most, pass));
+    job->together = job->lesson.room / job->together * job->together; /* whole micro-batches */
+    job->taught =
+        eqi_alloc(job->ctx, (size_t)job->together * sizeof *job->taught, "sample numbers");
     return job->taught ? EQAT_OK : EQAT_OUT_OF_MEMORY;
 }
 
@@ -53,45 +59,31 @@ void eqi_e2e_qp_drop_teacher(eqat_e2e_qp *job)
     job->teacher = NULL;
 }
 
-/* Where the samples lie among those in hand, or -1. */
-static int64_t place(const eqat_e2e_qp *job, const int64_t *samples, int64_t n)
+static bool in_hand(const eqat_e2e_qp *job, int64_t count)
 {
-    for (int64_t i = 0; i + n <= job->lesson.count; i++) {
-        int64_t k = 0;
-        while (k < n && job->taught[i + k] == samples[k]) k++;
-        if (k == n) return i;
-    }
-    return -1;
+    const eqi_hidden *h = &job->lesson;
+    return h->validation == job->validating && h->count == count &&
+        !memcmp(job->taught, job->numbers, (size_t)count * sizeof *job->taught);
 }
 
-/* Nothing of the other kind is in hand. */
-static void choose_kind(eqi_hidden *h, bool validation)
-{
-    if (h->validation != validation) h->count = 0;
-    h->validation = validation;
-}
-
-static eqat_status teach(eqat_e2e_qp *job, const int64_t *samples, int64_t count)
+static eqat_status teach(eqat_e2e_qp *job, int64_t count)
 {
     eqi_hidden *h = &job->lesson;
-    count = least(count, h->room);
-    h->count = 0; /* after a failure nothing is in hand */
-    memcpy(job->taught, samples, (size_t)count * sizeof *samples);
-    eqat_status st = eqi_hidden_run(h, job->taught, count);
-    if (st != EQAT_OK) h->count = 0;
+    if (in_hand(job, count)) return EQAT_OK;
+    h->validation = job->validating;
+    memcpy(job->taught, job->numbers, (size_t)count * sizeof *job->taught);
+    const eqat_status st = eqi_hidden_run(h, job->taught, count);
+    if (st != EQAT_OK) h->count = 0; /* nothing is in hand */
     return st;
 }
 
-eqat_status eqi_e2e_qp_lesson(eqat_e2e_qp *job, const int64_t *samples, int64_t n, int64_t left,
-                              eqi_distill *out)
+eqat_status eqi_e2e_qp_lesson(eqat_e2e_qp *job, const eqi_group *group, eqi_distill *out)
 {
     eqi_hidden *h = &job->lesson;
     eqi_tensor *x;
-    choose_kind(h, job->validating);
-    int64_t at = place(job, samples, n);
     *out = (eqi_distill){.share = job->options.teacher_share};
-    if (at < 0) EQI_RETURN_IF(teach(job, samples, left));
-    EQI_RETURN_IF(eqi_tensor_slice(h->streams, &x, 0, at < 0 ? 0 : at, n));
+    EQI_RETURN_IF(teach(job, group->count));
+    EQI_RETURN_IF(eqi_tensor_slice(h->streams, &x, 0, group->at, group->n));
     eqat_status st = eqi_model_final_norm(h->tape, job->teacher, x, &out->x);
     eqi_tensor_unref(x);
     out->w = job->teacher->head; /* which the norm has read again where a job had dropped it */

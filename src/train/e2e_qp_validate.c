@@ -56,10 +56,9 @@ static eqat_status keep_loss(const pass *p, int64_t i, const eqi_tensor *loss)
 static eqat_status take_batch(eqat_e2e_qp *job, pass *p, int64_t i)
 {
     int64_t first = i * p->batch, n = least(p->batch, job->val - first), labels = 0;
-    int64_t left = least(job->ahead, job->val - first);
+    const eqi_group group = eqi_e2e_qp_validation_group(job, first, n);
     eqi_tensor *loss = NULL;
-    for (int64_t k = 0; k < left; k++) job->numbers[k] = first + k;
-    eqat_status st = eqi_e2e_qp_forward(job, n, left, &loss);
+    eqat_status st = eqi_e2e_qp_forward(job, &group, &loss);
     if (st == EQAT_OK) st = keep_loss(p, i, loss);
     eqi_tensor_unref(loss);
     for (int64_t k = 0; k < n && st == EQAT_OK; k++) labels += eqi_samples_labels(&job->input, k);

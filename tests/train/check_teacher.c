@@ -168,6 +168,12 @@ START_TEST(lessons_are_taken_together)
             OK(l.b.ctx, eqat_e2e_qp_accumulate(job, k / o.batch_size, k % o.batch_size, NULL));
             ck_assert_int_eq(asked[1], k + 1 + (taught < 6 ? taught : 6));
         }
+        /* Groups lie where they lie, wherever a job begins. */
+        asked[1] = 0;
+        OK(l.b.ctx, eqat_e2e_qp_accumulate(job, 0, 0, NULL));
+        OK(l.b.ctx, eqat_e2e_qp_accumulate(job, 5 / o.batch_size, 5 % o.batch_size, NULL));
+        const int64_t last = 6 - 5 / together * together;
+        ck_assert_int_eq(asked[1], together == 6 ? 2 : 2 + together + last);
         eqat_e2e_qp_free(job);
         eqat_data_free(data);
         tear_down_lesson(&l);

@@ -83,6 +83,8 @@ eqat_status job_run_e2e(job *j, eqat_model *model);
 /* ---- how linears are quantized (job_quantizer.c) ---- */
 /* With the rules of the flags and of the allocation, if there was one; user: the job. */
 eqat_status job_make_quantizer(void *user, eqat_model *model, eqat_quantizer **out);
+/* From then on job_make_quantizer gives linears the bits that they have in the result. */
+eqat_status job_take_allocated(job *j, eqat_model *result);
 /* Replaces the quantizer by one with bits by sensitivity, when they are asked for. */
 eqat_status job_allocate(job *j, eqat_model *model, eqat_data *data, eqat_quantizer **quantizer);
 

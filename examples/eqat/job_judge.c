@@ -30,8 +30,13 @@ eqat_status job_find_result(job *j)
     if (st == EQAT_OK) st = job_take_windows(j, data);
     eqat_data_free(data);
     eqat_model_free(model);
+    model = NULL;
     if (st != EQAT_OK || !j->judge.ids) return st;
     st = eqat_model_open(j->t.ctx, &model, j->out.path, &j->model);
-    if (st == EQAT_OK) job_judge(j, model, log_bytes);
+    if (st == EQAT_OK) st = job_take_allocated(j, model);
+    if (st == EQAT_OK)
+        job_judge(j, model, log_bytes);
+    else
+        eqat_model_free(model);
     return st;
 }

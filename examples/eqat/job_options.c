@@ -1,6 +1,7 @@
 #include <string.h>
 
 #include "job.h"
+#include "rules.h"
 
 #define MOST_SKIPPED 1e17 /* more than any text has */
 
@@ -102,5 +103,6 @@ int job_choose_method(job *j)
         return flags_refuse("--calib: expected a file of calibration text or tokens");
     if (j->method == RTN && j->allocate.bits_per_weight > 0)
         return unused_flag(j, "bits-per-weight", "block-ap or efficientqat");
+    if (j->allocate.bits_per_weight > 0) return rules_check_skips(&j->rules);
     return -1;
 }

@@ -53,6 +53,16 @@ int rules_check(const flag_values *given)
     return -1;
 }
 
+int rules_check_skips(const flag_values *given)
+{
+    for (size_t i = 0; i < given->count; i++)
+        if (!is_skip(given, i))
+            return flags_refuse("--rule: found \"%s\" with --bits-per-weight, which chooses the "
+                                "bits of all linears, expected --skip alone",
+                                given->items[i].value);
+    return -1;
+}
+
 /* Whether any linear matches, by the library's own matching. */
 static eqat_status count_matches(tool *t, const rule *r, eqat_model *model, int64_t *count)
 {

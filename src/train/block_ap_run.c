@@ -116,6 +116,7 @@ static eqat_status run_stage(eqat_block_ap *job, int64_t stage)
 static eqat_status run_block(eqat_block_ap *job)
 {
     int64_t stages = eqat_block_ap_stages(job, job->block);
+    EQI_RETURN_IF(eqi_block_ap_catch_up(job)); /* behind a load that was cancelled */
     for (int64_t stage = job->stage; stage < stages; stage++) EQI_RETURN_IF(run_stage(job, stage));
     return EQAT_OK;
 }

@@ -79,14 +79,16 @@ static eqat_status start_masters(eqat_block_ap *job, int first, int end)
     return st;
 }
 
-/* Linears of the same inputs stand side by side. */
+/* Linears of the same inputs stand side by side, and between them those that need no moments. */
 static int end_of_input(const eqat_block_ap *job, int first)
 {
     const eqi_linear *linears = job->work.linears;
+    const eqi_tensor *moments = linears[first].moments;
     int end = first + 1;
-    while (linears[first].moments && end < job->work.n_linears &&
-           linears[end].moments == linears[first].moments)
-        end++;
+    for (int i = end; moments && i < job->work.n_linears; i++) {
+        if (linears[i].moments && linears[i].moments != moments) break;
+        if (linears[i].moments) end = i + 1;
+    }
     return end;
 }
 

@@ -62,6 +62,7 @@ struct eqat_e2e_qp {
     double best_loss;    /* infinite: there is no best state */
     double kept_loss;
     int64_t best_step, kept_step; /* steps that had been taken then; kept -1: there is no report */
+    bool fallen;                  /* a loss was not finite: there is nothing left to train */
     bool finished;
 };
 

@@ -69,39 +69,56 @@ static eqat_status measure_good(eqat_e2e_qp *job, double *loss)
     return EQAT_OK;
 }
 
+static int64_t good_steps(const eqat_e2e_qp *job)
+{
+    return eqat_optimizer_steps(job->optimizer) - 1;
+}
+
 /* The context's error was the reason. */
 static eqat_status fall_back(eqat_e2e_qp *job)
 {
-    int64_t good = eqat_optimizer_steps(job->optimizer) - 1;
-    double loss = NAN;
     char why[sizeof job->ctx->error];
     snprintf(why, sizeof why, "%s", job->ctx->error);
     job->ctx->error[0] = 0; /* mended */
     if (job->best_loss < INFINITY) {
         eqi_log(job->ctx, EQI_LOG_WARN, "E2E-QP: %s; kept: the state behind %lld steps (%.4g)", why,
                 (long long)job->best_step, job->best_loss);
-        return eqi_e2e_qp_back_to_best(job);
+    } else {
+        eqi_log(job->ctx, EQI_LOG_WARN, "E2E-QP: %s; kept: the state behind %lld of %lld steps",
+                why, (long long)good_steps(job), (long long)eqat_e2e_qp_steps(job));
+        EQI_RETURN_IF(eqi_e2e_qp_back_to_good(job));
     }
-    eqi_log(job->ctx, EQI_LOG_WARN, "E2E-QP: %s; kept: the state behind %lld of %lld steps", why,
-            (long long)good, (long long)eqat_e2e_qp_steps(job));
-    EQI_RETURN_IF(eqi_e2e_qp_back_to_good(job));
+    job->fallen = true;
+    return EQAT_OK;
+}
+
+/* Again when it was cancelled, to the same end. */
+static eqat_status keep_fallen(eqat_e2e_qp *job)
+{
+    double loss = NAN;
+    if (job->best_loss < INFINITY) return eqi_e2e_qp_back_to_best(job);
     if (!isnan(job->start_loss)) EQI_RETURN_IF(measure_good(job, &loss));
-    return eqi_e2e_qp_keep(job, good, loss);
+    return eqi_e2e_qp_keep(job, good_steps(job), loss);
+}
+
+static eqat_status train(eqat_e2e_qp *job)
+{
+    bool sound;
+    int64_t steps = eqat_e2e_qp_steps(job);
+    eqat_status st = take_steps(job, &sound);
+    if (st == EQAT_OK) return eqi_e2e_qp_keep(job, steps, job->validations[steps - 1]);
+    if (sound || !eqi_e2e_qp_has_good(job)) return st;
+    EQI_RETURN_IF(fall_back(job));
+    return keep_fallen(job);
 }
 
 eqat_status eqat_e2e_qp_run(eqat_e2e_qp *job)
 {
     EQI_ENTER_OF(job);
-    bool sound;
-    int64_t steps = eqat_e2e_qp_steps(job);
     if (job->finished) return eqi_e2e_qp_check_step(job, 0);
     EQI_RETURN_IF(eqi_e2e_qp_measure_start(job));
-    eqat_status st = take_steps(job, &sound);
-    if (st == EQAT_OK)
-        st = eqi_e2e_qp_keep(job, steps, job->validations[steps - 1]);
-    else if (!sound && eqi_e2e_qp_has_good(job))
-        st = fall_back(job);
-    return st == EQAT_OK ? eqat_e2e_qp_finish(job) : st;
+    EQI_RETURN_IF(job->fallen ? keep_fallen(job) : train(job));
+    return eqat_e2e_qp_finish(job);
 }
 
 eqat_status eqat_e2e_qp_train(eqat_model *model, eqat_data *data,

@@ -52,8 +52,10 @@ static eqat_status list_validations(eqat_e2e_qp *job, eqi_state *state)
 /* Of a run that may have to go back. */
 static eqat_status list_good(eqat_e2e_qp *job, eqi_state *state)
 {
-    int64_t good = eqi_e2e_qp_has_good(job);
+    int64_t good = eqi_e2e_qp_has_good(job), fallen = job->fallen;
     EQI_RETURN_IF(eqi_state_number(state, "good", 1, &good));
+    EQI_RETURN_IF(eqi_state_number(state, "fallen", 1, &fallen));
+    job->fallen = fallen;
     if (good && !eqi_e2e_qp_has_good(job)) EQI_RETURN_IF(eqi_e2e_qp_keep_good(job)); /* room */
     for (size_t i = 0; i < job->count && good; i++) {
         char name[64];
@@ -98,6 +100,20 @@ eqat_status eqat_e2e_qp_save(eqat_e2e_qp *job, const char *path)
     return transfer(job, state, st);
 }
 
+/* A new job has none. */
+static void drop_copies(eqat_e2e_qp *job)
+{
+    for (size_t i = 0; i < job->count; i++) {
+        eqi_tensor **const copies[] = {&job->trained[i].good, &job->trained[i].best};
+        for (size_t k = 0; k < EQI_COUNT(copies); k++) {
+            eqi_tensor_unref(*copies[k]);
+            *copies[k] = NULL;
+        }
+    }
+    job->best_loss = INFINITY;
+    job->fallen = false;
+}
+
 eqat_status eqat_e2e_qp_load(eqat_e2e_qp *job, const char *path)
 {
     EQI_ENTER_OF(job);
@@ -109,7 +125,9 @@ eqat_status eqat_e2e_qp_load(eqat_e2e_qp *job, const char *path)
                         "E2E-QP: found %lld steps taken, expected a new job",
                         (long long)eqat_optimizer_steps(job->optimizer));
     eqat_status st = eqi_state_open(job->ctx, &state, path, KIND);
-    EQI_RETURN_IF(transfer(job, state, st));
+    st = transfer(job, state, st);
+    if (st != EQAT_OK) drop_copies(job);
+    EQI_RETURN_IF(st);
     eqi_e2e_qp_drop_gradients(job);
     return EQAT_OK;
 }

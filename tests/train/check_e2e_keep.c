@@ -296,9 +296,29 @@ END_TEST
 
 /* ---- losses that are not finite ---- */
 
-/* Behind the first epoch; what trains then becomes NaN. */
+static int32_t stop_freeze(void *user, const eqat_progress *p)
+{
+    stopper *s = user;
+    return !strcmp(p->work, "freeze") && s->calls++ == s->at;
+}
+
+/* What went back is saved where it freezes, and another job finishes it. */
+static eqat_e2e_qp *in_another(bench *b, eqat_e2e_qp *job, const eqat_e2e_qp_options *o)
+{
+    says(b->ctx, eqat_e2e_qp_run(job), EQAT_CANCELLED, "cancelled");
+    OK(b->ctx, eqat_e2e_qp_save(job, scratch("fallen")));
+    eqat_e2e_qp_free(job);
+    tear_down(b);
+    *b = packed();
+    OK(b->ctx, eqat_e2e_qp_create(b->model, &job, b->data, o));
+    OK(b->ctx, eqat_e2e_qp_load(job, scratch("fallen")));
+    return job;
+}
+
+/* Behind the first epoch; what trains then becomes NaN. With between, it is cut as it freezes. */
 static outcome broken(const char *name, eqat_e2e_qp_options o)
 {
+    const bool cut = o.between != NULL;
     bench b = packed();
     saver s = {.ctx = b.ctx, .path = scratch("state"), .at = EPOCH};
     outcome out = {0};
@@ -309,6 +329,7 @@ static outcome broken(const char *name, eqat_e2e_qp_options o)
     says(b.ctx, eqat_e2e_qp_run(s.e2e_qp), EQAT_CANCELLED, "cancelled");
     OK(b.ctx, eqat_model_parameter(b.model, "model.layers.0.mlp.up_proj.scales", &scales));
     OK(b.ctx, eqat_tensor_fill(scales, NAN));
+    if (cut) s.e2e_qp = in_another(&b, s.e2e_qp, &o);
     OK(b.ctx, eqat_e2e_qp_run(s.e2e_qp));
     tell(b.ctx, s.e2e_qp, &out);
     eqat_e2e_qp_free(s.e2e_qp);
@@ -335,6 +356,50 @@ START_TEST(a_run_that_breaks_keeps_what_was_best)
     o.lr = 0.02;
     out = broken("broken-uphill", o);
     ck_assert(out.report.step == 0 && same_folders(out.path, rounded("rounded")));
+}
+END_TEST
+
+START_TEST(what_went_back_trains_no_further)
+{
+    static const int32_t keeps[] = {EQAT_KEEP_BEST, EQAT_KEEP_START_OR_LAST};
+    for (size_t i = 0; i < EQI_COUNT(keeps); i++) {
+        eqat_e2e_qp_options o = own_options();
+        stopper s = {.at = 1};
+        o.keep = keeps[i];
+        outcome whole = broken("fallen-whole", o);
+        o.between = stop_freeze;
+        o.between_user = &s;
+        outcome cut = broken("fallen-cut", o);
+        ck_assert(s.calls > s.at && same_folders(cut.path, whole.path));
+        ck_assert_int_eq(cut.report.step, whole.report.step);
+        remove_dir(whole.path);
+        remove_dir(cut.path);
+    }
+}
+END_TEST
+
+/* There is nothing to go back to. */
+START_TEST(a_load_that_fails_leaves_nothing)
+{
+    eqat_e2e_qp_options o = own_options();
+    remove_dir(interrupted(o, EPOCH).path);
+    bench b = packed();
+    eqat_e2e_qp *job;
+    eqat_tensor *scales;
+    size_t n;
+    char *state = read_file(scratch("state"), &n);
+    state[n - 1] ^= 1;
+    write_file(scratch("damaged"), state, n);
+    free(state);
+    OK(b.ctx, eqat_e2e_qp_create(b.model, &job, b.data, &o));
+    says(b.ctx, eqat_e2e_qp_load(job, scratch("damaged")), EQAT_FORMAT, "damaged");
+    OK(b.ctx, eqat_model_parameter(b.model, "model.layers.0.mlp.up_proj.scales", &scales));
+    OK(b.ctx, eqat_tensor_fill(scales, NAN));
+    says(b.ctx, eqat_e2e_qp_run(job), EQAT_NUMERIC, "loss is nan");
+    says(b.ctx, eqat_e2e_qp_stage_report(job, &(eqat_stage_report){.struct_size = 8}),
+         EQAT_NOT_FOUND, "no report");
+    eqat_e2e_qp_free(job);
+    tear_down(&b);
 }
 END_TEST
 
@@ -438,6 +503,8 @@ int main(void)
     tcase_add_test(tc, a_state_knows_validations_and_the_best);
     tcase_add_test(tc, a_cancelled_validation_is_taken_anew);
     tcase_add_test(tc, a_run_that_breaks_keeps_what_was_best);
+    tcase_add_test(tc, what_went_back_trains_no_further);
+    tcase_add_test(tc, a_load_that_fails_leaves_nothing);
     tcase_add_test(tc, a_validation_has_the_loss_that_trains);
     tcase_add_test(tc, what_cannot_be_judged_is_refused);
     return run_case("what E2E-QP keeps", tc, CK_NOFORK);

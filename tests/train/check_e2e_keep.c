@@ -382,6 +382,7 @@ END_TEST
 START_TEST(a_load_that_fails_leaves_nothing)
 {
     eqat_e2e_qp_options o = own_options();
+    o.keep = EQAT_KEEP_LAST;
     remove_dir(interrupted(o, EPOCH).path);
     bench b = packed();
     eqat_e2e_qp *job;

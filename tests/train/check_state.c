@@ -223,6 +223,18 @@ START_TEST(stages_go_on)
 }
 END_TEST
 
+/* At the end of a stage of the second block: the next one starts from moments of streams which a
+ * load that was cancelled has not brought there. */
+START_TEST(a_stage_behind_a_cancelled_load)
+{
+    const int64_t at[] = {60, 60};
+    variant v = {.s = usual, .experts_at_a_time = 1};
+    v.s.model = make_family(EQI_STORED_BF16, "moe", "qwen3_moe", "{", "{");
+    v.s.init = EQAT_INIT_WMSE;
+    resumes(&v, at, EQI_COUNT(at));
+}
+END_TEST
+
 /* Takes n steps, backward and update outside of the job, from where the job says that it is; the
  * last one without its update when `cut`. */
 static void drive(bench *b, eqat_block_ap *job, int64_t n, bool cut)
@@ -602,6 +614,7 @@ int main(void)
     tcase_add_test(tc, block_ap_in_every_variant);
     tcase_add_test(tc, early_stop_counts_on);
     tcase_add_test(tc, stages_go_on);
+    tcase_add_test(tc, a_stage_behind_a_cancelled_load);
     tcase_add_test(tc, a_driver_goes_on_in_its_stage);
     tcase_add_test(tc, what_does_not_fit_is_refused_and_changes_nothing);
     tcase_add_test(tc, e2e_qp_goes_on);

@@ -221,6 +221,16 @@ class Quantize(Case):
         self.assertEqual(run["options"]["allocate"]["bits_per_weight"], 3.1)
         self.assertTrue(2.8 < saved["bits_per_linear_parameter"] <= 3.1)
         self.assertLess(judged["result"], judged["rtn"])
+        # Judged by another run, as when one was ended before it had.
+        log = os.path.join(self.out, "eqat_log.jsonl")
+        lines = [line for line in open(log) if '"judged"' not in line]
+        open(log, "w").writelines(lines)
+        self.quantize(self.out, *few, 3.1)
+        again = log_of(self.out)[-1]
+        self.assertEqual([again[k] for k in ("event", "rtn")], ["judged", judged["rtn"]])
+        r = eqat("quantize", self.model, "--out", self.out + "x", *few, 3, "--rule", "*.down_proj=4")
+        self.assertEqual(r.returncode, 2)
+        self.assertIn('--rule: found "*.down_proj=4" with --bits-per-weight', r.stderr)
         r = eqat("quantize", self.model, "--out", self.out + "x", *few, 2.5)
         self.assertEqual(r.returncode, 1)
         self.assertIn("bits_per_weight: found 2.5, expected at least 2.563", r.stderr)

@@ -207,6 +207,7 @@ class Refusals(Case):
         quantize = ["quantize", self.model, "--out", self.out, "--group-size", 32]
         quantize += ["--calib", self.train, *FEW]
         e2e = ["--e2e", self.train, *E2E]
+        gguf = ["--format", "gguf", "--bits", 8, "--zero-point", "fixed"]
         for says, *more in (
             (["none.u16"], "--e2e", os.path.join(self.tmp, "none.u16"), *E2E),
             ([self.tmp], "--e2e", self.tmp, *E2E),
@@ -221,6 +222,7 @@ class Refusals(Case):
             (["seq_len", "found 1"], *e2e, "--e2e-seq-len", 1),
             (["train_size", "found 0"], *e2e, "--e2e-train-size", 0, "--sampling", "random"),
             (["quantized"], *e2e, "--skip", "*"),
+            (["zero points that train"], *e2e, *gguf, "--e2e-params", "sz"),
         ):
             self.refused(*quantize, *more, says=says)
             self.assertNotIn("step", self.last_stderr)

@@ -228,7 +228,8 @@ class Quantize(Case):
         self.quantize(self.out, *few, 3.1)
         again = log_of(self.out)[-1]
         self.assertEqual([again[k] for k in ("event", "rtn")], ["judged", judged["rtn"]])
-        r = eqat("quantize", self.model, "--out", self.out + "x", *few, 3, "--rule", "*.down_proj=4")
+        rule = ["--rule", "*.down_proj=4"]
+        r = eqat("quantize", self.model, "--out", self.out + "x", *few, 3, *rule)
         self.assertEqual(r.returncode, 2)
         self.assertIn('--rule: found "*.down_proj=4" with --bits-per-weight', r.stderr)
         r = eqat("quantize", self.model, "--out", self.out + "x", *few, 2.5)

@@ -42,7 +42,8 @@ EQAT_API void eqat_allocate_options_init(eqat_allocate_options *options, size_t 
  *
  * The model does not change.  Threads: as the context.  Errors: EQAT_INVALID_ARGUMENT (a budget
  * below what 2 bits take, a linear that is quantized already, a group that does not fit, no linear
- * selected, a job that has the model, a model of another context), EQAT_NUMERIC (a weight is not
+ * selected, a job that has the model, a model of another context, samples of one of several ranks:
+ * all must choose the same bits, from the same samples), EQAT_NUMERIC (a weight is not
  * finite), those of eqat_data_sample and of reading weights, EQAT_CANCELLED; the quantizer is then
  * as before. */
 EQAT_API eqat_status eqat_quantizer_allocate(eqat_quantizer *quantizer, eqat_model *model,

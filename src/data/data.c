@@ -85,6 +85,8 @@ eqat_data *eqi_data_ref(eqat_data *d)
     return d;
 }
 
+int32_t eqi_data_world(const eqat_data *d) { return d->options.world; }
+
 static void unref(void *data)
 {
     eqat_data *d = data;

@@ -425,6 +425,10 @@ eqat_status eqat_quantizer_allocate(eqat_quantizer *quantizer, eqat_model *model
     EQI_RETURN_IF(eqi_options_take(w.ctx, &eqi_struct_allocate, &w.options, options));
     EQI_RETURN_IF(eqi_model_check_idle(model));
     EQI_RETURN_IF(eqi_samples_check(model, data, false));
+    if (eqi_data_world(data) > 1) /* whose own samples give every rank bits of its own */
+        return eqi_fail(ctx, EQAT_INVALID_ARGUMENT,
+                        "allocate: found samples of one of %d ranks, expected the same of all",
+                        eqi_data_world(data));
     eqat_status st = allocate(&w);
     release(&w);
     return st;

@@ -193,6 +193,14 @@ START_TEST(what_cannot_be_allocated_is_refused)
     says(b.ctx, eqat_quantizer_allocate(b.quantizer, other.model, b.data, &o),
          EQAT_INVALID_ARGUMENT, "found a model of another context");
     tear_down(&other);
+    const int32_t ids[8 * TIME] = {1};
+    eqat_data_options half = consecutive(8, 0, TIME);
+    eqat_data *data;
+    half.world = 2;
+    OK(b.ctx, eqat_data_from_tokens(b.ctx, &data, ids, EQI_COUNT(ids), VOCAB, &half));
+    says(b.ctx, eqat_quantizer_allocate(b.quantizer, b.model, data, &o), EQAT_INVALID_ARGUMENT,
+         "found samples of one of 2 ranks, expected the same of all");
+    eqat_data_free(data);
     OK(b.ctx, eqat_model_quantize_rtn(b.model, b.quantizer, NULL));
     says(b.ctx, eqat_quantizer_allocate(b.quantizer, b.model, b.data, &o), EQAT_INVALID_ARGUMENT,
          "already quantized");

@@ -292,3 +292,11 @@ def test_bits_by_sensitivity(folder, text):
     few = {**SIZE, "group_size": 32, "epochs": 1, "bits_per_weight": 3.0}
     eqat.block_ap(model, text, **few)
     assert 2.9 < model.info.linear_bits <= 3
+    # Ranks train on samples of their own, and choose bits from the same.
+    ranks = []
+    for rank in range(2):
+        part = eqat.open(folder, threads=1, compute_dtype="f32", seed=3)
+        eqat.block_ap(part, text, **few, rank=rank, world=2)
+        rows = [part.linears(block) for block in range(part.info.blocks)]
+        ranks.append([(one.name, one.bits) for row in rows for one in row])
+    assert ranks[0] == ranks[1]

@@ -63,9 +63,14 @@ E2E_QP_TOO = options.Group("e2e_qp", {}, "e2e_", None, CALLBACKS)
 ALLOCATE = options.Group("allocate", without=["progress"])
 
 
-def _allocate(quantizer: Quantizer, model: Model, data: CalibrationData, keywords: Any) -> None:
-    if keywords.get("bits_per_weight"):
-        quantizer.allocate(model, data, **ALLOCATE.take(keywords))
+def _allocate(
+    quantizer: Quantizer, model: Model, calib: Any, data: CalibrationData, keywords: Any
+) -> None:
+    if not keywords.get("bits_per_weight"):
+        return
+    if keywords.get("world", 1) > 1:  # every rank from the same samples
+        data = _data(calib, model, DATA, {**keywords, "rank": 0, "world": 1})
+    quantizer.allocate(model, data, **ALLOCATE.take(keywords))
 
 
 def _data(source: Any, model: Model, group: options.Group, keywords: Any) -> CalibrationData:
@@ -92,7 +97,7 @@ def block_ap(
     keywords = _of_recipe(recipe, keywords, quantizer=QUANTIZER, data=DATA, block_ap=BLOCK_AP)
     own = quantizer or Quantizer(model.context, rules, **QUANTIZER.take(keywords))
     data = _data(calib, model, DATA, keywords)
-    _allocate(own, model, data, keywords)
+    _allocate(own, model, calib, data, keywords)
     with BlockAP(model, own, data, **BLOCK_AP.take(keywords)) as job:
         job.run()
     return model
@@ -162,7 +167,7 @@ def _both(
     if data.token_count and _same_text(calib, e2e):
         later["skip_tokens"] = _taken(keywords)
     samples = _data(calib if e2e is None else e2e, model, E2E_DATA, later)
-    _allocate(own, model, data, keywords)
+    _allocate(own, model, calib, data, keywords)
     E2EQP.check(model, samples, own, **E2E_QP.take(later))
     for phase, source, group, taken in (
         (BlockAP, (own, data), BLOCK_AP, keywords),

@@ -142,7 +142,8 @@ static double block_ap_start(const shapes *s)
 static double block_ap_bytes(const shapes *s)
 {
     double rows = block_ap_rows(s->n), weights = 4 * s->largest.weights;
-    double training = (has_logits(s->n) ? embedding(s) : 0) + 3 * weights +
+    double best = s->n->block_ap->keep == EQAT_KEEP_BEST ? weights : 0;
+    double training = (has_logits(s->n) ? embedding(s) : 0) + 3 * weights + best +
         larger(weights, 2 * activations(s, rows)) + 32 * s->largest.groups + panels(s, rows);
     return larger(larger(training, block_ap_start(s)) + s->all.packed, embedding(s));
 }
@@ -267,6 +268,16 @@ static double checkpoint_bytes(const shapes *s)
     return larger(2 * blocks, blocks + 2 * scales);
 }
 
+/* Blocks need not be alike, least of all those that are left out. */
+static void take_larger(block_size *to, const block_size *b)
+{
+    to->weights = larger(to->weights, b->weights);
+    to->groups = larger(to->groups, b->groups);
+    to->linear = larger(to->linear, b->linear);
+    to->moments = larger(to->moments, b->moments);
+    to->factor = larger(to->factor, b->factor);
+}
+
 static eqat_status add_blocks(shapes *s, need_sizes *out)
 {
     for (int64_t i = 0; i < s->m.blocks; i++) {
@@ -274,7 +285,7 @@ static eqat_status add_blocks(shapes *s, need_sizes *out)
         eqat_status st = block_of(s->n, i, &b);
         if (st != EQAT_OK) return st;
         if (i == 0) out->first = b.weights;
-        if (b.weights > s->largest.weights) s->largest = b;
+        take_larger(&s->largest, &b);
         s->all.weights += b.weights;
         s->all.groups += b.groups;
         s->all.packed += b.packed;

@@ -37,6 +37,7 @@ static eqat_status time_steps(eqat_block_ap *ap, tool_costs *c)
     double loss, at[5] = {tool_seconds()};
     eqat_status st = eqat_block_ap_begin(ap);
     at[1] = tool_seconds();
+    c->epochs *= eqat_block_ap_stages(ap, 0);
     if (st == EQAT_OK) st = eqat_block_ap_step(ap, 0, 0, &loss);
     at[2] = tool_seconds();
     if (st == EQAT_OK) st = eqat_block_ap_step(ap, 0, 0, &loss);
@@ -57,6 +58,7 @@ static eqat_status measure_block(tool *t, const need *n, tool_costs *c)
     eqat_block_ap *ap = NULL;
     eqat_block_ap_options_init(&o, sizeof o);
     o.batch_size = n->block_ap->batch_size;
+    o.experts_at_a_time = n->block_ap->experts_at_a_time;
     o.epochs = 1;
     eqat_status st = make_data(t, n, n->data, o.batch_size, o.batch_size, &data);
     if (st == EQAT_OK) st = eqat_block_ap_create(n->model, &ap, n->quantizer, data, &o);
@@ -83,6 +85,8 @@ static eqat_status measure_e2e(tool *t, const need *n, double *micro)
     double loss, before = 0;
     o.batch_size = o.micro_batch_size;
     o.epochs = 1;
+    o.keep = EQAT_KEEP_LAST; /* nothing is validated */
+    o.validate_steps = 0;
     eqat_status st = make_data(t, n, n->e2e_data, o.micro_batch_size, 0, &data);
     if (st == EQAT_OK) st = eqat_e2e_qp_create(n->model, &e2e, data, &o);
     for (int i = 0; i < 2 && st == EQAT_OK; i++) {

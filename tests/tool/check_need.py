@@ -42,6 +42,8 @@ class Need(NeedCase):
         self.held("batches of 8", self.path("b"), *quantize, *few, 8, "--batch-size", 8)
         self.held("f32", self.path("c"), *quantize, *few, 4, "--compute-dtype", "f32")
         n = self.held("files", self.path("d"), *quantize, *few, 12, "--offload-dir", self.path("."))
+        best = ["--val-size", 1, "--keep", "best"]
+        self.held("the best state", self.path("k"), *quantize, *few, 4, *best)
         streams = 2 * 12 * TIME * models.HIDDEN * 2
         self.assertEqual(n["disk_bytes"], streams)
         few = [*few, 12, "--offload-dir", self.path("."), "--offload-memory", streams // 3]

@@ -240,6 +240,16 @@ class Quantize(Case):
         rtn = ["--method", "rtn", "--bits-per-weight", 3]
         self.assertEqual(eqat("quantize", self.model, "--out", self.out, *rtn).returncode, 2)
 
+    def test_e2e_that_is_measured_first(self):
+        self.quantize(self.out, "--method", "rtn", "--group-size", 32)
+        many = ["--train-size", 256, "--val-size", 4, "--seq-len", 16, "--teacher", "none"]
+        for i, options in enumerate((["--keep", "best"], ["--validate-steps", 100])):
+            out = f"{self.out}{i}"
+            r = eqat("e2e-qp", self.out, "--out", out, "--data", self.train, *many, *options)
+            self.assertEqual(r.returncode, 0, r.stderr)
+            needs = [e for e in log_of(out) if e["event"] == "need"]
+            self.assertGreater(needs[-1]["seconds"], 0)
+
     def test_rules_and_skips(self):
         self.quantize(
             self.out,

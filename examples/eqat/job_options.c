@@ -60,10 +60,22 @@ static int64_t skipped(const job *j)
     return d->skip_tokens + (d->train_size + d->val_size) * d->seq_len;
 }
 
+/* What a text is validated on is in no window of E2E-QP: the result is judged there. */
+static int64_t held(const job *j)
+{
+    const eqat_data_options *d = &j->data;
+    const double asked = (double)d->val_size * (double)d->seq_len;
+    if (!j->calib_file || (j->e2e_file && strcmp(j->e2e_file, j->calib_file)))
+        return d->held_tokens;
+    if (asked > MOST_SKIPPED) return 0; /* more than there is: all has been taken */
+    return d->val_size * d->seq_len + (d->train_size ? 0 : d->seq_len - 1);
+}
+
 /* The windows of E2E-QP are drawn like those of the calibration. */
 void job_share_sampling(job *j)
 {
     j->e2e_data.skip_tokens = skipped(j);
+    j->e2e_data.held_tokens = held(j);
     j->e2e_data.sampling = j->data.sampling;
     j->e2e_data.shuffle = j->data.shuffle;
     j->e2e_data.rank = j->data.rank;

@@ -44,6 +44,10 @@ typedef struct eqat_data_options {
                              sampling: consecutive windows begin behind them and, where the stream
                              ends, go on at its front; random windows are those behind the first
                              skip_tokens / seq_len, rounded up.  0 of records; default 0 */
+    int64_t held_tokens;  /**< of no window, for another job of the same stream validates on them:
+                             with consecutive sampling the last of skip_tokens, or where that is 0
+                             of the stream; with random sampling the last of the stream, at most a
+                             tenth of it.  0 of records; default 0 */
 } eqat_data_options;
 
 /** Writes defaults into the first `struct_size` bytes of *options, and no further. */

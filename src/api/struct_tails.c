@@ -11,7 +11,7 @@ TAIL(eqat_batch, reserved);
 TAIL(eqat_block_ap_options, decay_ratio);
 TAIL(eqat_choose_options, top_p);
 TAIL(eqat_context_options, device_memory);
-TAIL(eqat_data_options, skip_tokens);
+TAIL(eqat_data_options, held_tokens);
 TAIL(eqat_e2e_qp_options, lr_unit);
 TAIL(eqat_epoch_report, val_loss);
 TAIL(eqat_eval_options, progress_user);

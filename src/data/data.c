@@ -27,6 +27,7 @@ struct eqat_data {
     eqat_sample scratch;          /* one sample, for fields that nobody asked for */
     int64_t train_span;           /* random sampling: tokens for training windows */
     int64_t skipped;              /* of skip_tokens, those that the stream has */
+    int64_t within, end;          /* where windows within these end, and those behind them */
     int64_t train, val;           /* of all ranks */
     int64_t train_here, val_here; /* of this rank */
     permutation *order;           /* NULL without shuffle */
@@ -50,6 +51,10 @@ static const eqat_field option_fields[] = {
         eqat_data_options, skip_tokens, 0, 0, 1e18,
         "tokens that were trained on before: consecutive windows begin behind them, random "
         "ones are others"),
+    EQI_FIELD_I64(
+        eqat_data_options, held_tokens, 0, 0, 1e18,
+        "tokens that are validated on before, in no window: the last of the skipped ones, "
+        "or of the text"),
 };
 
 const eqi_struct eqi_struct_data = EQI_STRUCT(eqat_data_options, "data", option_fields);
@@ -122,7 +127,7 @@ static void tell_overlap(const eqat_data *d)
 
 static int64_t windows_behind(const eqat_data *d)
 {
-    return (d->tokens->count - d->skipped) / d->options.seq_len;
+    return (d->end - d->skipped) / d->options.seq_len;
 }
 
 static int64_t window_start(const eqat_data *d, int64_t window)
@@ -161,15 +166,30 @@ static void tell_skipped(const eqat_data *d)
                 (long long)(d->train + d->val));
 }
 
+/* Where held tokens leave no window. */
+static void hold(eqat_data *d)
+{
+    const eqat_data_options *o = &d->options;
+    const int64_t count = d->tokens->count;
+    const bool within = o->sampling == EQAT_SAMPLING_CONSECUTIVE && o->skip_tokens;
+    d->skipped = least(o->skip_tokens, count);
+    d->within = d->skipped - (within ? least(o->held_tokens, d->skipped) : 0);
+    d->end = count;
+    if (o->sampling == EQAT_SAMPLING_RANDOM)
+        d->end -= least(o->held_tokens, count / 10);
+    else if (!within)
+        d->end -= least(o->held_tokens, count);
+}
+
 /* Cuts the stream into what trains and what validates. */
 static eqat_status plan_windows(eqat_data *d)
 {
     const eqat_data_options *o = &d->options;
     const char *name = d->tokens->name;
-    int64_t time = o->seq_len, tokens = d->tokens->count;
-    d->skipped = least(o->skip_tokens, tokens);
+    int64_t time = o->seq_len;
+    hold(d);
     if (o->sampling == EQAT_SAMPLING_CONSECUTIVE) {
-        const int64_t windows = windows_behind(d) + d->skipped / time;
+        const int64_t windows = windows_behind(d) + d->within / time;
         int64_t wanted = o->train_size;
         if (!wanted && windows) wanted = windows - least(o->val_size, windows - 1);
         d->train = least(wanted, windows);
@@ -178,14 +198,14 @@ static eqat_status plan_windows(eqat_data *d)
         if (!o->train_size)
             return eqi_fail(d->ctx, EQAT_INVALID_ARGUMENT,
                             "train_size: found 0, expected at least 1 with random sampling");
-        d->val = least(o->val_size, tokens / 10 / time);
-        d->train_span = tokens - d->val * time;
+        d->val = least(o->val_size, d->end / 10 / time);
+        d->train_span = d->end - d->val * time;
         d->train = d->train_span >= time ? o->train_size : 0;
     }
     if (d->train == 0)
         return eqi_fail(d->ctx, EQAT_FORMAT,
                         "%s: found %lld tokens, expected at least %lld for a training window", name,
-                        (long long)tokens, (long long)time);
+                        (long long)(d->end - d->skipped + d->within), (long long)time);
     if (o->sampling == EQAT_SAMPLING_RANDOM) tell_overlap(d);
     tell_skipped(d);
     if (d->train < o->train_size)
@@ -205,10 +225,11 @@ static eqat_status plan_records(eqat_data *d)
     if (!o->train_size)
         return eqi_fail(d->ctx, EQAT_INVALID_ARGUMENT,
                         "train_size: found 0, expected at least 1 with a callback");
-    if (o->skip_tokens)
+    if (o->skip_tokens || o->held_tokens)
         return eqi_fail(d->ctx, EQAT_INVALID_ARGUMENT,
-                        "skip_tokens: found %lld, expected 0 with a callback",
-                        (long long)o->skip_tokens);
+                        "%s_tokens: found %lld, expected 0 with a callback",
+                        o->skip_tokens ? "skip" : "held",
+                        (long long)(o->skip_tokens ? o->skip_tokens : o->held_tokens));
     d->train = o->train_size;
     d->val = o->val_size;
     return EQAT_OK;

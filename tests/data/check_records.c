@@ -187,6 +187,12 @@ START_TEST(records_that_cannot_be)
         eqat_data_from_records(ctx, &d, write_record, NULL, EQAT_SAMPLE_IDS, 0, 0, &behind),
         EQAT_INVALID_ARGUMENT);
     ck_assert_str_eq(eqat_context_error(ctx), "skip_tokens: found 4, expected 0 with a callback");
+    behind.skip_tokens = 0;
+    behind.held_tokens = 4;
+    ck_assert_int_eq(
+        eqat_data_from_records(ctx, &d, write_record, NULL, EQAT_SAMPLE_IDS, 0, 0, &behind),
+        EQAT_INVALID_ARGUMENT);
+    ck_assert_str_eq(eqat_context_error(ctx), "held_tokens: found 4, expected 0 with a callback");
 }
 END_TEST
 

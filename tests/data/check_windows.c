@@ -68,6 +68,35 @@ START_TEST(skipped_tokens_come_last)
 }
 END_TEST
 
+/* Windows of 4 of 35 tokens without the last 6 of the 10 skipped ones, or of the stream. */
+START_TEST(held_tokens_are_in_no_window)
+{
+    static const int32_t behind[] = {10, 14, 18, 22, 26, 30, 0};
+    eqat_data_options o = options(0, 0, 4, EQAT_SAMPLING_CONSECUTIVE);
+    o.skip_tokens = 10;
+    o.held_tokens = 6;
+    eqat_data *d = ascending(ctx, 35, &o);
+    ck_assert_int_eq(eqat_data_train_size(d), 7);
+    for (int64_t i = 0; i < 7; i++) ck_assert_int_eq(first_id(ctx, d, false, i), behind[i]);
+    eqat_data_free(d);
+    o.skip_tokens = 0;
+    d = ascending(ctx, 35, &o);
+    ck_assert_int_eq(eqat_data_train_size(d), 7);
+    for (int64_t i = 0; i < 7; i++) ck_assert_int_eq(first_id(ctx, d, false, i), 4 * i);
+    eqat_data_free(d);
+    o = options(300, 2, 16, EQAT_SAMPLING_RANDOM);
+    for (int64_t held = 0; held <= 2000; held += 50) { /* a tenth of them at most */
+        const int64_t end = 4001 - (held < 400 ? held : 400);
+        o.held_tokens = held;
+        d = ascending(ctx, 4001, &o);
+        for (int64_t i = 0; i < 300; i++)
+            ck_assert_int_le(first_id(ctx, d, false, i) + 16, end - 2 * 16);
+        ck_assert_int_eq(first_id(ctx, d, true, 1) + 16, end);
+        eqat_data_free(d);
+    }
+}
+END_TEST
+
 START_TEST(skipped_tokens_are_told)
 {
     ctx->log_level = EQAT_LOG_INFO;
@@ -205,6 +234,7 @@ int main(void)
     tcase_add_checked_fixture(tc, listen, NULL);
     tcase_add_test(tc, consecutive_windows);
     tcase_add_test(tc, skipped_tokens_come_last);
+    tcase_add_test(tc, held_tokens_are_in_no_window);
     tcase_add_test(tc, skipped_tokens_are_told);
     tcase_add_test(tc, skipped_draws_are_others);
     tcase_add_test(tc, random_windows);

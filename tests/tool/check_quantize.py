@@ -52,9 +52,9 @@ class Quantize(Case):
         self.quantize(blocks, "--calib", self.train, *FEW)
         e2e = [*E2E, "--e2e-train-size", 16]
         drawn = ["--sampling", "consecutive", "--shuffle", "off"]
-        for text, skipped in (self.train, 24 * 64), (copy, 0):
+        for text, skipped, held in (self.train, 24 * 64, 16 * 64), (copy, 0, 0):
             self.quantize(both, "--calib", self.train, "--e2e", text, *FEW, *e2e, "--force")
-            skip = ["--skip-tokens", skipped, "--force"]
+            skip = ["--skip-tokens", skipped, "--held-tokens", held, "--force"]
             self.ok("e2e-qp", blocks, "--out", apart, "--data", self.train, *drawn, *e2e, *skip)
             self.assertEqual(files_of(both), files_of(apart))
 

@@ -79,7 +79,8 @@ def test_logits_loss_and_pieces(folder, model, ids):
     for block in range(model.info.blocks):
         x = model.block(tape, block, x)
     assert np.array_equal(model.logits(tape, x).numpy(), logits.numpy())
-    assert np.array_equal(model.logits(tape, x, 1).numpy(), logits.numpy()[:, -1:])
+    last = model.logits(tape, x, 1).numpy()  # so few rows are summed in another order
+    np.testing.assert_allclose(last, logits.numpy()[:, -1:], rtol=1e-5, atol=1e-6)
 
 
 def test_a_text_grows(model, ids):

@@ -157,6 +157,14 @@ def _taken(keywords: Any) -> int:
     return taken
 
 
+def _held(keywords: Any) -> int:
+    """Tokens that Block-AP validates on, and with 0 samples what is left over behind them."""
+    asked = {**{f.name: f.default for f in DATA.fields()}, **DATA.take(keywords)}
+    left: int = 0 if asked["train_size"] else asked["seq_len"] - 1
+    held: int = asked["val_size"] * asked["seq_len"] + left
+    return held
+
+
 def _both(
     model: Model, calib: Any, e2e: Any, quantizer: Optional[Quantizer], rules: Any, keywords: Any
 ) -> Model:
@@ -166,6 +174,7 @@ def _both(
     data = _data(calib, model, DATA, keywords)
     if data.token_count and _same_text(calib, e2e):
         later["skip_tokens"] = _taken(keywords)
+        later["held_tokens"] = _held(keywords)
     samples = _data(calib if e2e is None else e2e, model, E2E_DATA, later)
     _allocate(own, model, calib, data, keywords)
     E2EQP.check(model, samples, own, **E2E_QP.take(later))

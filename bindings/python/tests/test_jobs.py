@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import eqat
+import tiny
 
 SIZE = {"train_size": 6, "val_size": 2, "seq_len": 32}
 STEPS = {"batch_size": 2, "epochs": 2, "quant_lr": 1e-3, "weight_lr": 1e-3}
@@ -181,6 +182,25 @@ def test_recipes_give_what_is_not_said(folder, text):
     assert np.array_equal(trained(recipe="paper", **said), trained(e2e_teacher=None))
     with pytest.raises(ValueError, match="recipe: found 'worst', expected paper or best"):
         trained(recipe="worst")
+
+
+@pytest.mark.parametrize("recipe", ["paper", "best"])
+def test_both_phases_of_what_is_in_memory(folder, recipe):
+    rows = np.arange(16 * 32).reshape(16, 32) * 7 % tiny.VOCAB
+    few = {"recipe": recipe, "e2e_batch_size": 2}
+    sizes = {"train_size": 6, "val_size": 2, "seq_len": 32, "e2e_train_size": 6, "e2e_seq_len": 32}
+    given = {
+        "rows": (rows, {}),
+        "records": ({"ids": rows}, {}),
+        "array": (rows.ravel(), sizes),
+        "list": (rows.ravel().tolist(), sizes),
+    }
+    for name, (source, more) in given.items():
+        model = eqat.open(folder, threads=1, compute_dtype="f32")
+        eqat.efficientqat(model, source, bits=2, group_size=32, epochs=1, **few, **more)
+        assert model.info.quantized, name
+        later = {"train_size": 6, "seq_len": 32} if more else {}
+        eqat.e2e_qp(model, source, recipe=recipe, batch_size=2, **later)
 
 
 def test_e2e_qp_begins_with_what_block_ap_leaves(folder, text):

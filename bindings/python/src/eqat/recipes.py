@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 from typing import Any, Optional
 
-from . import options
+from . import options, structs
 from .data import OPTIONS as DATA
 from .data import CalibrationData
 from .jobs import BLOCK_AP, E2E_QP, E2EQP, BlockAP
@@ -40,13 +40,22 @@ def _rows(recipe: str, group: str) -> Iterator[tuple[str, str]]:
         yield _text(field), _text(value)
 
 
+PARSE: dict[int, Any] = {
+    structs.BOOL: lambda text: text == "on",
+    structs.I32: int,
+    structs.I64: int,
+    structs.U64: int,
+    structs.F64: float,
+}
+
+
 def _of_recipe(recipe: str, keywords: Any, **groups: options.Group) -> Any:
     """The keywords, and what the recipe says where they are silent."""
-    said = {
-        group.prefix + field: value
-        for name, group in groups.items()
-        for field, value in _rows(recipe, name)
-    }
+    said = {}
+    for name, group in groups.items():
+        types = {field.name: field.type for field in structs.fields[group.struct]}
+        for field, text in _rows(recipe, name):
+            said[group.prefix + field] = PARSE.get(types[field], str)(text)
     return {**said, **keywords}
 
 

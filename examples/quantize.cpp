@@ -37,7 +37,9 @@ void quantize(const std::string &path, const std::string &text, const std::strin
     c.on_log = [](eqat_log_level, std::string_view line) { std::clog << line << '\n'; };
     auto context = eqat::context::create(c);
     auto model = eqat::model::open(context, path);
-    auto quantizer = eqat::quantizer::create(context); // 2 bits in groups of 64
+    eqat::quantizer_options bits; // 2, in groups of 64
+    eqat::take_recipe(context, "best", "quantizer", bits);
+    auto quantizer = eqat::quantizer::create(context, bits);
     double before = perplexity(context, model, text, seq_len);
 
     eqat::data_options d;
@@ -46,9 +48,11 @@ void quantize(const std::string &path, const std::string &text, const std::strin
     d.seq_len = seq_len;
     auto data = eqat::data::open(context, text, model.tokenizer(), d);
     eqat::block_ap_options blocks;
+    eqat::take_recipe(context, "best", "block_ap", blocks); // else the paper's options
     blocks.on_progress = tell;
     eqat::block_ap::quantize(model, quantizer, data, blocks);
     eqat::e2e_qp_options steps;
+    eqat::take_recipe(context, "best", "e2e_qp", steps);
     steps.on_progress = tell;
     eqat::e2e_qp::train(model, data, steps);
 

@@ -110,7 +110,8 @@ int job_choose_method(job *j)
     j->method_name = name;
     while (strcmp(job_methods[j->method], name)) j->method++;
     if (j->method == RTN && calib) return unused_flag(j, calib, "block-ap or efficientqat");
-    if (j->method != EFFICIENTQAT && e2e) return unused_flag(j, e2e, "efficientqat");
+    if (j->method != EFFICIENTQAT && e2e)
+        return unused_flag(j, e2e, "efficientqat, or --e2e FILE without --method");
     if (j->method != RTN && !j->calib_file)
         return flags_refuse("--calib: expected a file of calibration text or tokens");
     if (j->method == RTN && j->allocate.bits_per_weight > 0)

@@ -48,10 +48,10 @@ typedef struct eqat_field {
 } eqat_field;
 
 /** Names of all structs, NULL past the last: options ("attention", "context", "model", "quantizer",
- * "data", "block_ap", "e2e_qp", "eval", "save", "optimizer"), and what else begins with struct_size
- * ("batch", "sample"; "model_info", "linear_info", "progress", "epoch_report", "stage_report",
- * "perplexity"), for bindings that lay them out: of the latter, fields have no bounds, and no
- * defaults but 0. */
+ * "data", "block_ap", "e2e_qp", "eval", "save", "optimizer", "rtn", "allocate", "choose"), and what
+ * else begins with struct_size ("batch", "sample"; "model_info", "linear_info", "progress",
+ * "epoch_report", "stage_report", "perplexity"), for bindings that lay them out: of the latter,
+ * fields have no bounds, and no defaults but 0. */
 EQAT_API const char *eqat_options_struct(size_t index);
 /** Fields of a struct in order; struct_size itself is not counted.  0 for an unknown struct. */
 EQAT_API size_t eqat_options_count(const char *struct_name);
@@ -70,7 +70,7 @@ EQAT_API eqat_status eqat_options_set(eqat_context *context, const char *struct_
 /** @file
  * A recipe is a set of options that go together, in place of the defaults: "paper" is the paper to
  * the letter, the defaults of options structs but for the samples of E2E-QP; "best", which the tool
- * and the bindings' one-call functions take when nothing is said, is what ended at the least
+ * and Python's one-call functions take when nothing is said, is what ended at the least
  * perplexity where we have measured (docs/results.md); it starts from
  * EQAT_INIT_DESCENT.  The options of a recipe stand in groups, each of which is an options struct:
  * "quantizer", "data", "block_ap", "e2e_data" (an eqat_data_options, of the samples of E2E-QP) and

@@ -141,7 +141,7 @@ static eqat_status parse_npy(eqi_tokens *t, const char *header)
     long long count = *shape == '(' ? strtoll(shape + 1, &end, 10) : -1;
     if (count < 0 || end == shape + 1 || strncmp(end, ",)", 2) != 0)
         return eqi_fail(t->ctx, EQAT_FORMAT, "%s: found shape %.*s, expected one dimension",
-                        t->name, (int)strcspn(shape, "}'"), shape);
+                        t->name, (int)strcspn(shape, ")}'") + (strchr(shape, ')') != NULL), shape);
     t->type = types[type].type;
     t->count = count;
     uint64_t found = (t->file->size - t->offset) / type_bytes[t->type];

@@ -41,9 +41,9 @@ void eqi_rate_warn(eqi_ctx *ctx, const char *name, double given, double usual)
     if (given > 0 && given * 10 < usual)
         eqi_log(
             ctx, EQI_LOG_WARN,
-            "%s: found %g with lr_unit relative, a %.0fth of what it is by itself: rates like the "
-            "paper's need lr_unit absolute",
-            name, given, usual / given);
+            "%s: found %g with lr_unit relative, whose own is %.3g: rates like the paper's need "
+            "lr_unit absolute",
+            name, given, usual);
 }
 
 eqat_status eqi_mean_size(const eqi_tensor *t, double *out)

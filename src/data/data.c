@@ -166,19 +166,19 @@ static void tell_skipped(const eqat_data *d)
                 (long long)(d->train + d->val));
 }
 
-/* Where held tokens leave no window. */
+/* Whoever asks for more than there is validates on the less, and trains on one window at least. */
 static void hold(eqat_data *d)
 {
     const eqat_data_options *o = &d->options;
-    const int64_t count = d->tokens->count;
-    const bool within = o->sampling == EQAT_SAMPLING_CONSECUTIVE && o->skip_tokens;
-    d->skipped = least(o->skip_tokens, count);
-    d->within = d->skipped - (within ? least(o->held_tokens, d->skipped) : 0);
+    const int64_t count = d->tokens->count, held = o->held_tokens;
+    d->skipped = d->within = least(o->skip_tokens, count);
     d->end = count;
     if (o->sampling == EQAT_SAMPLING_RANDOM)
-        d->end -= least(o->held_tokens, count / 10);
-    else if (!within)
-        d->end -= least(o->held_tokens, count);
+        d->end -= least(held, count / 10);
+    else if (o->skip_tokens)
+        d->within = o->skip_tokens > held ? least(o->skip_tokens - held, count) : 0;
+    else if (count > o->seq_len)
+        d->end -= least(held, count - o->seq_len);
 }
 
 /* Cuts the stream into what trains and what validates. */

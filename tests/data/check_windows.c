@@ -84,6 +84,16 @@ START_TEST(held_tokens_are_in_no_window)
     ck_assert_int_eq(eqat_data_train_size(d), 7);
     for (int64_t i = 0; i < 7; i++) ck_assert_int_eq(first_id(ctx, d, false, i), 4 * i);
     eqat_data_free(d);
+    /* {skipped, held, windows}: as many as a job of so many tokens trains on where it validates on
+     * so many, of a stream that is too short for it. */
+    static const int64_t few[][3] = {{50, 16, 8}, {50, 40, 2}, {0, 100, 1}};
+    for (size_t i = 0; i < EQI_COUNT(few); i++) {
+        o.skip_tokens = few[i][0];
+        o.held_tokens = few[i][1];
+        d = ascending(ctx, 35, &o);
+        ck_assert_int_eq(eqat_data_train_size(d), few[i][2]);
+        eqat_data_free(d);
+    }
     o = options(300, 2, 16, EQAT_SAMPLING_RANDOM);
     for (int64_t held = 0; held <= 2000; held += 50) { /* a tenth of them at most */
         const int64_t end = 4001 - (held < 400 ? held : 400);

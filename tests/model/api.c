@@ -71,7 +71,7 @@ START_TEST(a_field_is_described_as_far_as_the_caller_says)
     ck_assert_int_eq(eqat_options_field("data", 0, &f), EQAT_OK);
     ck_assert_str_eq(f.name, "train_size");
     ck_assert_ptr_null(f.help);
-    ck_assert_int_eq(eqat_options_field("data", 9, &f), EQAT_NOT_FOUND);
+    ck_assert_int_eq(eqat_options_field("data", 10, &f), EQAT_NOT_FOUND);
 }
 END_TEST
 

@@ -83,6 +83,8 @@ static eqat_status measure_e2e(tool *t, const need *n, double *micro)
     double loss, before = 0;
     o.batch_size = o.micro_batch_size;
     o.epochs = 1;
+    o.validate_steps = 0; /* it and the best of keep need samples, which it has not */
+    o.keep = EQAT_KEEP_LAST;
     eqat_status st = make_data(t, n, n->e2e_data, o.micro_batch_size, 0, &data);
     if (st == EQAT_OK) st = eqat_e2e_qp_create(n->model, &e2e, data, &o);
     for (int i = 0; i < 2 && st == EQAT_OK; i++) {

@@ -67,6 +67,14 @@ class Quantize(Case):
             self.assertEqual("has changed none of" in r.stderr, still, r.stderr)
             self.assertEqual(files_of(packed) == files_of(self.out), still)
 
+    def test_what_needs_validation_samples_is_no_matter_of_the_measurement(self):
+        packed = os.path.join(self.tmp, "packed")
+        self.quantize(packed, "--method", "rtn")
+        few = ["--data", self.train, "--train-size", 256, "--val-size", 4, "--seq-len", 16]
+        for option in ("--keep", "best"), ("--validate-steps", 100):
+            r = self.ok("e2e-qp", packed, "--out", self.out, *few, *option, "--force")
+            self.assertRegex(r.stderr, "needs .*, about ")
+
     def test_same_seed_same_files_whatever_the_threads(self):
         outs = [os.path.join(self.tmp, str(i)) for i in range(3)]
         args = [

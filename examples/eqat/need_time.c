@@ -58,6 +58,7 @@ static eqat_status measure_block(tool *t, const need *n, tool_costs *c)
     eqat_block_ap_options_init(&o, sizeof o);
     o.batch_size = n->block_ap->batch_size;
     o.epochs = 1;
+    o.experts_at_a_time = n->block_ap->experts_at_a_time;
     eqat_status st = make_data(t, n, n->data, o.batch_size, o.batch_size, &data);
     if (st == EQAT_OK) st = eqat_block_ap_create(n->model, &ap, n->quantizer, data, &o);
     if (st == EQAT_OK) st = time_steps(ap, c);
@@ -131,7 +132,7 @@ eqat_status need_time(tool *t, const need *n, const need_sizes *s, double *secon
         c->steps = pieces(n->train, batch);
         c->val_batches = pieces(n->val, batch);
         c->move_batches = pieces(n->train + n->val, batch);
-        c->epochs = n->block_ap->epochs;
+        c->epochs = n->block_ap->epochs * s->stages;
     }
     double steps = (double)(c->steps * c->epochs * m.blocks);
     if (st != EQAT_OK || steps + micros < WORTHWHILE) return st;

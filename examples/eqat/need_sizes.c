@@ -95,9 +95,9 @@ static void add_linear(const need *n, const eqat_linear_info *l, block_size *b)
 /* What the sums are taken over. */
 typedef struct shapes {
     const need *n;
-    eqat_model_info m;
-    block_size all, largest; /* blocks */
-    double element;          /* bytes of an activation */
+    eqat_model_info m, teacher; /* teacher: when there is one */
+    block_size all, largest;    /* blocks */
+    double element;             /* bytes of an activation */
 } shapes;
 
 /* For each expert of a token its inputs, gate, up and their product, and its outputs in F32. */
@@ -149,6 +149,13 @@ static double embedding(const shapes *s)
     return (double)s->m.vocab_size * (double)s->m.hidden_size * s->element;
 }
 
+/* Embedding and head. */
+static double ends_of(const shapes *s, const eqat_model_info *m)
+{
+    double each = (double)m->vocab_size * (double)m->hidden_size * s->element;
+    return (m->tied_embeddings ? 1 : 2) * each;
+}
+
 static bool has_logits(const need *n) { return n->block_ap->last_loss == EQAT_LAST_LOSS_LOGITS; }
 
 /* What backward keeps of one block: two norms, q, k, v, attention, projection, residuals, gate, up
@@ -190,6 +197,14 @@ static double block_ap_start(const shapes *s)
         larger(activations(s, block_ap_pass_rows(s->n)), s->largest.factor);
 }
 
+/* The best state of a stage, which stands beside later epochs. */
+static double best_bytes(const shapes *s)
+{
+    const eqat_block_ap_options *o = s->n->block_ap;
+    bool stands = o->keep == EQAT_KEEP_BEST && o->epochs > 1 && s->n->val > 0;
+    return stands ? 4 * s->largest.masters + 8 * s->largest.master_groups : 0;
+}
+
 /* Weights, moments and activations at the begin of backward, with gradients in their place at its
  * end; scales and zero points with theirs. */
 static double block_ap_bytes(const shapes *s)
@@ -199,18 +214,19 @@ static double block_ap_bytes(const shapes *s)
     double freed = 0.75 * rows * s->largest.experts + pool(s);
     double on_the_way = kept(s, rows) + activations(s, rows) + freed;
     double training = (has_logits(s->n) ? embedding(s) : 0) + weights_bytes(s) + 2 * each +
-        larger(each, on_the_way) + 32 * s->largest.master_groups + panels(s, rows);
+        larger(each, on_the_way) + 32 * s->largest.master_groups + best_bytes(s) + panels(s, rows);
     return larger(larger(training, block_ap_start(s)) + s->all.packed, embedding(s));
 }
 
-/* Streams of a step or of 4096 tokens, and one block. */
+/* Embedding and head, streams of a step or of 4096 tokens, and one block. */
 static double teacher_bytes(const shapes *s)
 {
     const need *n = s->n;
-    double token = (double)s->m.hidden_size * s->element, time = (double)n->e2e_data->seq_len;
+    const eqat_model_info *m = &s->teacher;
+    double token = (double)m->hidden_size * s->element, time = (double)n->e2e_data->seq_len;
     double streams = larger((double)n->e2e->batch_size * time, 4096) * token;
-    return larger(e2e_rows(n) * token, smaller(streams, 256e6)) +
-        s->all.weights / (double)s->m.blocks * s->element;
+    return ends_of(s, m) + larger(e2e_rows(n) * token, smaller(streams, 256e6)) +
+        (double)m->linear_parameters / (double)m->blocks * s->element;
 }
 
 /* Trained scales, and zero points where they are. */
@@ -228,8 +244,7 @@ static double trained_bytes(const shapes *s)
 
 static double ends_and_teacher(const shapes *s)
 {
-    double ends = (s->m.tied_embeddings ? 1 : 2) * embedding(s);
-    return s->n->e2e->teacher ? 2 * ends + teacher_bytes(s) : ends;
+    return ends_of(s, &s->m) + (s->n->e2e->teacher ? teacher_bytes(s) : 0);
 }
 
 /* The residual stream in front of every block, which backward computes it again from. */
@@ -358,9 +373,11 @@ eqat_status need_sizes_of(const need *n, need_sizes *out)
 {
     shapes s = {.n = n,
                 .m = {.struct_size = sizeof s.m},
+                .teacher = {.struct_size = sizeof s.teacher},
                 .element = n->model_options->compute_dtype == EQAT_F32 ? 4 : 2};
     *out = (need_sizes){0};
     eqat_status st = eqat_model_inspect(n->model, &s.m);
+    if (st == EQAT_OK && n->e2e->teacher) st = eqat_model_inspect(n->e2e->teacher, &s.teacher);
     if (st == EQAT_OK) st = add_blocks(&s, out);
     if (st != EQAT_OK) return st;
     out->all = s.all.weights;

@@ -72,6 +72,12 @@ class Need(Held):
             few = ["--train-size", 4, "--batch-size", 4, "--micro-batch-size", 4, *options]
             self.held("E2E-QP", self.path(f"e{len(options)}"), *e2e, *few)
 
+    def test_the_best_state(self):
+        best = ["--recipe", "paper", "--calib", self.tokens, *BLOCK_AP, "--train-size", 4]
+        best += ["--epochs", 2, "--val-size", 4, "--keep", "best", "--weight-lr", 1e-5]
+        best += ["--group-size", 64]
+        self.held("the best state", self.path("k"), "quantize", self.model, *best)
+
     def test_blocks_that_are_not_alike(self):
         """The one that is not quantized comes first, and stays F32."""
         few = ["--calib", self.tokens, *BLOCK_AP, "--train-size", 4, "--group-size", -1]

@@ -158,14 +158,18 @@ static double ends_of(const shapes *s, const eqat_model_info *m)
 
 static bool has_logits(const need *n) { return n->block_ap->last_loss == EQAT_LAST_LOSS_LOGITS; }
 
-/* What backward keeps of one block: two norms, q, k, v, attention, projection, residuals, gate, up
- * and their product. */
+/* Of a token in one block: two norms, q, k, v, attention, projection, residuals, gate, up and their
+ * product. */
+static double width_of(const eqat_model_info *m, double mlp)
+{
+    return 6.0 * (double)m->hidden_size + 2.0 * (double)((m->heads + m->kv_heads) * m->head_dim) +
+        3.0 * mlp;
+}
+
+/* What backward keeps of one block. */
 static double activations(const shapes *s, double rows)
 {
-    const eqat_model_info *m = &s->m;
-    double width = 6.0 * (double)m->hidden_size +
-        2.0 * (double)((m->heads + m->kv_heads) * m->head_dim) + 3.0 * s->largest.dense;
-    return rows * width * s->element;
+    return rows * width_of(&s->m, s->largest.dense) * s->element;
 }
 
 /* With those of experts. */
@@ -253,11 +257,19 @@ static double inputs_bytes(const shapes *s)
     return (double)s->m.blocks * e2e_rows(s->n) * (double)s->m.hidden_size * s->element;
 }
 
+static double teacher_pass(const shapes *s)
+{
+    double rows = pass_rows(e2e_rows(s->n));
+    if (!s->n->e2e->teacher) return 0;
+    return rows * width_of(&s->teacher, (double)s->teacher.intermediate_size) * s->element;
+}
+
 static double e2e_bytes(const shapes *s)
 {
     double rows = e2e_rows(s->n), all = s->n->e2e->keep_activations ? (double)s->m.blocks : 1;
     return s->all.packed + trained_bytes(s) + ends_and_teacher(s) + inputs_bytes(s) +
-        all * kept(s, rows) + activations(s, rows) + pool(s) + panels(s, rows);
+        larger(all * kept(s, rows) + activations(s, rows) + pool(s), teacher_pass(s)) +
+        panels(s, rows);
 }
 
 /* Without training, the packed model grows beside a block at full precision. */

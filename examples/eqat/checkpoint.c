@@ -344,6 +344,12 @@ void checkpoint_save(tool *t, checkpoint *c, const char *phase, checkpoint_save_
     c->last = tool_seconds();
 }
 
+void checkpoint_tell(const tool *t, const checkpoint *c)
+{
+    if (json_object_size(states_of(c)) && t->context.log_level >= EQAT_LOG_INFO)
+        fprintf(stderr, "eqat: the same command goes on from the checkpoint in %s\n", c->dir);
+}
+
 /* The manifest last, and only behind all the rest: by it the next run knows that it may remove what
  * could not be removed now. */
 static void remove_all(checkpoint *c)

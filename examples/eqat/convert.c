@@ -34,7 +34,10 @@ int command_convert(int argc, char **argv)
     if (code) return code;
     eqat_model *model = NULL;
     eqat_status st = output_check(&t, &out, &save);
+    eqat_model_info info = {.struct_size = sizeof info};
     if (st == EQAT_OK) st = eqat_model_open(t.ctx, &model, out.model, NULL);
+    if (st == EQAT_OK) st = eqat_model_inspect(model, &info);
+    t.input_bytes = info.bytes;
     if (st == EQAT_OK) st = output_save(&t, &out, model, &save);
     eqat_model_free(model);
     return tool_close(&t, st);

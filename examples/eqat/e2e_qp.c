@@ -2,8 +2,8 @@
 
 int command_e2e_qp(int argc, char **argv)
 {
-    static const char *const sampling_fields[] = {"sampling", "shuffle",     "rank",        "world",
-                                                  "text_key", "skip_tokens", "held_tokens", NULL};
+    static const char *const sampling_fields[] = {"sampling",    "shuffle",     "text_key",
+                                                  "skip_tokens", "held_tokens", NULL};
     job j;
     job_init(&j, argc, argv);
     j.method = EFFICIENTQAT;

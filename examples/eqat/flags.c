@@ -65,21 +65,51 @@ static const char *value_hint(const eqat_field *f)
     }
 }
 
+static bool has_field(const flag_group *g, const char *name)
+{
+    eqat_field f = {.struct_size = sizeof f};
+    for (size_t i = 0; eqat_options_field(g->struct_name, i, &f) == EQAT_OK; i++)
+        if (!strcmp(f.name, name)) return offered(g, name);
+    return false;
+}
+
+/* What a table says of its members, said of their flags: "as lr_unit says", "as --e2e-lr-unit
+ * says". */
+static void help_text(const flag_group *g, const char *help, char *out, size_t size)
+{
+    size_t used = 0;
+    while (*help && used + 1 < size) {
+        char word[NAME_MAX_LENGTH], flag[NAME_MAX_LENGTH];
+        size_t length = strspn(help, "abcdefghijklmnopqrstuvwxyz_");
+        bool name = length && length < sizeof word && memchr(help, '_', length);
+        if (name) snprintf(word, sizeof word, "%.*s", (int)length, help);
+        if (name && has_field(g, word)) {
+            flag_name(flag, g, word);
+            used += (size_t)snprintf(out + used, size - used, "--%s", flag);
+        } else {
+            length += !length;
+            used += (size_t)snprintf(out + used, size - used, "%.*s", (int)length, help);
+        }
+        help += length;
+    }
+}
+
 static void walk_group(const flag_group *group, flag_visit visit, void *user)
 {
     static const char *const on_off[] = {"on", "off", NULL};
     eqat_field f = {.struct_size = sizeof f};
     for (size_t i = 0; eqat_options_field(group->struct_name, i, &f) == EQAT_OK; i++) {
         if (f.type == EQAT_FIELD_POINTER || !offered(group, f.name)) continue;
-        char name[NAME_MAX_LENGTH], value[256];
+        char name[NAME_MAX_LENGTH], value[256], help[1024] = "";
         flag_name(name, group, f.name);
+        help_text(group, f.help, help, sizeof help);
         value_text(&f, group->options, value, sizeof value);
         visit(user,
               &(flag_row){.section = group->title,
                           .name = name,
                           .value = value_hint(&f),
                           .words = f.type == EQAT_FIELD_BOOL ? on_off : f.names,
-                          .help = f.help,
+                          .help = help,
                           .fallback = value});
     }
 }

@@ -122,11 +122,15 @@ json_t *identity_of(const json_t *run)
     const char *teacher = json_string_value(json_object_get(run, "teacher"));
     json_t *files = files_of(json_string_value(json_object_get(run, "model")));
     json_t *taught = teacher ? files_of(teacher) : json_null();
-    json_t *of = json_pack("{s:o,s:o,s:o,s:o}", "model", files, "teacher", taught, "data",
-                           data_of(run), "options", options_of(run));
-    if (!of) return NULL;
+    json_t *rest = json_pack("{s:o,s:o,s:o,s:o}", "model", files, "data", data_of(run), "options",
+                             options_of(run), "teacher", taught);
+    if (!rest) return NULL;
+    /* In the order in which differences are told: a recipe's before the teacher that it takes. */
+    json_t *of = json_object();
     for (size_t i = 0; i < sizeof members / sizeof *members; i++)
         json_object_set(of, members[i], json_object_get(run, members[i]));
+    json_object_update(of, rest);
+    json_decref(rest);
     return as_written(of);
 }
 
@@ -146,8 +150,10 @@ char *identity_digest(const json_t *of)
 
 static void value_text(const json_t *value, char text[96])
 {
-    char *dumped = value ? json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT) : NULL;
-    snprintf(text, 96, "%.90s", dumped ? dumped : "nothing");
+    const char *word = !value || json_is_null(value) ? "none" : "one";
+    bool plain = value && !json_is_null(value) && !json_is_object(value) && !json_is_array(value);
+    char *dumped = plain ? json_dumps(value, JSON_ENCODE_ANY) : NULL;
+    snprintf(text, 96, "%.90s", dumped ? dumped : word);
     free(dumped);
 }
 

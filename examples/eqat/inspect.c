@@ -78,7 +78,8 @@ int command_inspect(int argc, char **argv)
             (json_int_t)m.vocab_size, "max_positions", (json_int_t)m.max_positions, "window",
             (json_int_t)m.window);
         json_t *more = json_pack(
-            "{s:I,s:I,s:I,s:f,s:f,s:f,s:f,s:b,s:b,s:o}", "parameters", (json_int_t)m.parameters,
+            "{s:I,s:I,s:I,s:I,s:f,s:f,s:f,s:f,s:b,s:b,s:o}", "experts_per_token",
+            (json_int_t)m.experts_per_token, "parameters", (json_int_t)m.parameters,
             "linear_parameters", (json_int_t)m.linear_parameters, "bytes", (json_int_t)m.bytes,
             "bits_per_parameter", bits, "bits_per_linear_parameter", m.linear_bits, "rms_norm_eps",
             m.rms_norm_eps, "rope_theta", m.rope_theta, "tied_embeddings", m.tied_embeddings,

@@ -64,6 +64,7 @@ int job_close(job *j, eqat_status status)
     release_inputs(j);
     eqat_quantizer_free(j->allocated);
     judge_release(&j->judge);
+    if (status != EQAT_OK) checkpoint_tell(&j->t, &j->kept);
     checkpoint_close(&j->kept, status == EQAT_OK && !j->judge.cut && !j->out.staged);
     int code = tool_close(&j->t, status);
     return code == 0 && j->judge.worse ? 3 : code;
@@ -85,9 +86,20 @@ static eqat_status open_teacher(job *j)
     return eqat_model_open(j->t.ctx, &j->e2e.teacher, j->teacher_file, &j->model);
 }
 
+/* What eqat e2e-qp is told where it goes on from the result of Block-AP. */
+static void flags_from_there(const job *j, char *text, size_t size)
+{
+    const eqat_data_options *d = &j->e2e_data;
+    snprintf(text, size, " --data %.1024s%s%.1024s --skip-tokens %lld --held-tokens %lld",
+             j->e2e_file ? j->e2e_file : j->calib_file, j->teacher_file ? " --teacher " : "",
+             j->teacher_file ? j->teacher_file : "", (long long)d->skip_tokens,
+             (long long)d->held_tokens);
+}
+
 eqat_status job_make_result(job *j, eqat_status (*run)(job *j, eqat_model *model))
 {
     eqat_model *model = NULL;
+    char flags[2200] = "";
     eqat_status st = checkpoint_open(&j->t, &j->kept, &j->out);
     bool left = !j->kept.dir && job_judges(j) && judge_is_left(&j->t, &j->out);
     if (st == EQAT_OK && (j->kept.placed || left)) return job_find_result(j);
@@ -97,7 +109,8 @@ eqat_status job_make_result(job *j, eqat_status (*run)(job *j, eqat_model *model
     if (st == EQAT_OK) st = run(j, model);
     eqat_model_free(j->e2e.teacher);
     if (st == EQAT_OK) st = output_save(&j->t, &j->out, model, &j->save);
-    output_end_stage(&j->t, &j->out, st);
+    if (j->out.staged) flags_from_there(j, flags, sizeof flags);
+    output_end_stage(&j->t, &j->out, st, flags);
     if (st == EQAT_OK && j->judge.ids) {
         job_judge(j, model, -1);
         return st;

@@ -23,6 +23,7 @@ typedef struct job {
     eqat_save_options save;
     const char *path, *calib_file, *e2e_file, *teacher_file, *method_name, *recipe;
     const char *calib_flag, *e2e_flag; /* one given of the many about Block-AP, about E2E-QP */
+    const char *bits_given;            /* value of --bits; NULL: not given */
     method method;
     bool quantizes; /* not e2e-qp */
     bool keep_ends;

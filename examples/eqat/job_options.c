@@ -9,15 +9,17 @@ const char *job_recipes[8];
 const char *const job_methods[] = {"rtn", "block-ap", "efficientqat", NULL};
 const char *const job_e2e_data_fields[] = {"train_size", "val_size", "seq_len", NULL};
 
-/* The last one given, wherever it stands: what a recipe says comes before all other flags. */
-static const char *recipe_of(int argc, char **argv)
+/* The last value given, wherever it stands; NULL: none. */
+static const char *value_given(int argc, char **argv, const char *flag)
 {
-    const char *recipe = JOB_RECIPE;
+    const char *value = NULL;
+    size_t length = strlen(flag);
     for (int i = 0; i < argc; i++) {
-        if (!strncmp(argv[i], "--recipe=", 9)) recipe = argv[i] + 9;
-        if (!strcmp(argv[i], "--recipe") && i + 1 < argc) recipe = argv[i + 1];
+        if (strncmp(argv[i], flag, length) != 0) continue;
+        if (argv[i][length] == '=') value = argv[i] + length + 1;
+        if (!argv[i][length] && i + 1 < argc) value = argv[i + 1];
     }
-    return recipe;
+    return value;
 }
 
 /* The whole of a recipe; an unknown one leaves what there is, and the flags are refused. */
@@ -45,7 +47,10 @@ void job_init(job *j, int argc, char **argv)
     eqat_block_ap_options_init(&j->block_ap, sizeof j->block_ap);
     eqat_e2e_qp_options_init(&j->e2e, sizeof j->e2e);
     eqat_save_options_init(&j->save, sizeof j->save);
-    take_recipe(j, recipe_of(argc, argv));
+    /* What a recipe says comes before all other flags. */
+    const char *recipe = value_given(argc, argv, "--recipe");
+    take_recipe(j, recipe ? recipe : JOB_RECIPE);
+    j->bits_given = value_given(argc, argv, "--bits");
 }
 
 /* Where E2E-QP reads the text of Block-AP, it begins with what that leaves: of what blocks have
@@ -78,8 +83,6 @@ void job_share_sampling(job *j)
     j->e2e_data.held_tokens = held(j);
     j->e2e_data.sampling = j->data.sampling;
     j->e2e_data.shuffle = j->data.shuffle;
-    j->e2e_data.rank = j->data.rank;
-    j->e2e_data.world = j->data.world;
     j->e2e_data.text_key = j->data.text_key;
 }
 
@@ -116,6 +119,10 @@ int job_choose_method(job *j)
         return flags_refuse("--calib: expected a file of calibration text or tokens");
     if (j->method == RTN && j->allocate.bits_per_weight > 0)
         return unused_flag(j, "bits-per-weight", "block-ap or efficientqat");
+    if (j->allocate.bits_per_weight > 0 && j->bits_given)
+        return flags_refuse("--bits: found %.40s with --bits-per-weight, which chooses the bits of "
+                            "all linears, expected one of the two",
+                            j->bits_given);
     if (j->allocate.bits_per_weight > 0) return rules_check_skips(&j->rules);
     return -1;
 }

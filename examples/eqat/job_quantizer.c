@@ -40,10 +40,28 @@ static eqat_status check_save(job *j, eqat_model *model, const eqat_quantizer *q
     return st;
 }
 
+/* Told before data is read. */
+static eqat_status expect_full_precision(job *j, eqat_model *model, const eqat_quantizer *quantizer)
+{
+    eqat_linear_info l = {.struct_size = sizeof l};
+    eqat_status st = EQAT_OK;
+    for (int64_t b = 0; st == EQAT_OK && eqat_model_linear_count(model, b) > 0; b++)
+        for (int64_t i = 0; st == EQAT_OK && i < eqat_model_linear_count(model, b); i++) {
+            st = eqat_model_linear(model, b, i, &l);
+            if (st == EQAT_OK && l.bits && eqat_quantizer_lookup(quantizer, l.name, NULL))
+                st = tool_fail(&j->t, EQAT_INVALID_ARGUMENT,
+                               "%s: found %s of %d bits, expected full precision (eqat e2e-qp "
+                               "trains a quantized model, eqat convert writes it as fp16)",
+                               j->path, l.name, (int)l.bits);
+        }
+    return st;
+}
+
 eqat_status job_make_quantizer(void *user, eqat_model *model, eqat_quantizer **out)
 {
     job *j = user;
     eqat_status st = make(j, j->quantizer.zero_point, model, out);
+    if (st == EQAT_OK) st = expect_full_precision(j, model, *out);
     return st == EQAT_OK ? check_save(j, model, *out) : st;
 }
 

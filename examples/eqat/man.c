@@ -133,7 +133,7 @@ static void print_tail(void)
         ".Sh EXIT STATUS\n.Bl -tag -width 130\n"
         ".It 0\nAll went well.\n"
         ".It 1\nA failure, told in one line on standard error; no output is left behind.\n"
-        ".It 2\nThe command line was wrong.\n"
+        ".It 2\nThe command line cannot be read: an unknown flag, a value out of bounds.\n"
         ".It 3\nThe result of\n.Cm quantize\nis there, but worse than round to nearest.\n"
         ".It 128+N\nInterrupted by signal N, such as 130 by SIGINT.\nA result of Block\\-AP that "
         "is "

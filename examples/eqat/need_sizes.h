@@ -18,6 +18,7 @@ typedef struct need_sizes {
     double ends, ends_in; /* of it, and of the source: what is no linear of a block */
     double first, all;    /* weights in the linears of block 0, of all blocks */
     double head;          /* of the output head */
+    int64_t stages;       /* of Block-AP in a block, at most */
 } need_sizes;
 
 eqat_status need_sizes_of(const need *n, need_sizes *out);

@@ -133,7 +133,7 @@ eqat_status need_time(tool *t, const need *n, const need_sizes *s, double *secon
         c->steps = pieces(n->train, batch);
         c->val_batches = pieces(n->val, batch);
         c->move_batches = pieces(n->train + n->val, batch);
-        c->epochs = n->block_ap->epochs;
+        c->epochs = n->block_ap->epochs * s->stages;
     }
     double steps = (double)(c->steps * c->epochs * m.blocks);
     if (st != EQAT_OK || steps + micros < WORTHWHILE) return st;

@@ -166,6 +166,12 @@ static bool is_file(const eqat_save_options *options)
     return options->format && !strcmp(options->format, "gguf");
 }
 
+static bool ends_in(const char *path, const char *ending)
+{
+    size_t n = strlen(path), m = strlen(ending);
+    return n > m && !strcmp(path + n - m, ending);
+}
+
 static eqat_status check_replaced_file(tool *t, const output *out, const struct stat *there)
 {
     struct stat sb;
@@ -198,6 +204,11 @@ eqat_status output_check(tool *t, const output *out, const eqat_save_options *op
     struct stat sb;
     clear_left_overs(out->path);
     if (is_file(options)) return check_file(t, out);
+    if (ends_in(out->path, ".gguf"))
+        return tool_fail(t, EQAT_INVALID_ARGUMENT,
+                         "%s: found the name of a file for a format that is a folder, expected "
+                         "--format gguf or another name",
+                         out->path);
     bool there = lstat(out->path, &sb) == 0;
     if (there && !S_ISDIR(sb.st_mode))
         return refuse(t, out->path, "something that is not a folder", "a new or empty folder");
@@ -472,7 +483,7 @@ void output_drop_stage(const output *out, const json_t *run)
     if (output_is_of(stage.path, run)) remove_result(stage.path);
 }
 
-void output_end_stage(tool *t, output *out, eqat_status status)
+void output_end_stage(tool *t, output *out, eqat_status status, const char *from_there)
 {
     char path[PATH_MAX];
     output stage = stage_of(out, path);
@@ -484,7 +495,10 @@ void output_end_stage(tool *t, output *out, eqat_status status)
         return;
     }
     if (out->staged)
-        tool_warn(t, "%s holds the result of Block-AP: eqat e2e-qp goes on from it", stage.path);
+        tool_warn(t,
+                  "%s holds the result of Block-AP; eqat e2e-qp %s --out %s%s goes on from it, "
+                  "with the options of this command for sampling and E2E-QP",
+                  stage.path, stage.path, out->path, from_there);
 }
 
 eqat_status output_found(tool *t, const output *out)

@@ -48,9 +48,9 @@ void output_log_on(tool *t, const output *out, const eqat_save_options *options,
 eqat_status output_check_stage(tool *t, const output *out, const eqat_save_options *options);
 eqat_status output_save_stage(tool *t, output *out, eqat_model *model,
                               const eqat_save_options *options);
-/* With the run's status: removes the result of the phase, or tells where it is. What cannot be
- * removed stays `staged`. */
-void output_end_stage(tool *t, output *out, eqat_status status);
+/* With the run's status: removes the result of the phase, or tells where it is and what goes on
+ * from it; `from_there`: flags of that command. What cannot be removed stays `staged`. */
+void output_end_stage(tool *t, output *out, eqat_status status, const char *from_there);
 /* What the input's own record and log say goes in front of this run's. */
 void output_inherit(tool *t, const char *model);
 

@@ -1,9 +1,9 @@
 #include "job.h"
 #include "rules.h"
 
-static const char *const data_fields[] = {"train_size",  "val_size", "seq_len", "sampling",
-                                          "shuffle",     "rank",     "world",   "text_key",
-                                          "skip_tokens", NULL};
+/* One process trains on all samples: no rank and no world. */
+static const char *const data_fields[] = {"train_size", "val_size", "seq_len",     "sampling",
+                                          "shuffle",    "text_key", "skip_tokens", NULL};
 
 int command_quantize(int argc, char **argv)
 {

@@ -242,7 +242,7 @@ eqat_status tool_fail(tool *t, eqat_status status, const char *format, ...)
 
 void tool_warn(tool *t, const char *format, ...)
 {
-    char line[512];
+    char line[4096];
     va_list args;
     va_start(args, format);
     vsnprintf(line, sizeof line, format, args);

@@ -46,7 +46,7 @@ typedef struct eqat_model_info {
     const char *family;        /**< "llama", "mistral", "qwen2", "qwen3"; borrowed from the model */
     int64_t blocks;            /**< decoder blocks */
     int64_t hidden_size;       /**< H, elements of an activation */
-    int64_t intermediate_size; /**< of the MLP, or of one expert */
+    int64_t intermediate_size; /**< of the MLP; experts have their own */
     int64_t heads;             /**< query heads */
     int64_t kv_heads;          /**< key and value heads */
     int64_t head_dim;          /**< elements of a head */
@@ -63,6 +63,7 @@ typedef struct eqat_model_info {
     bool tied_embeddings; /**< the head is the embedding */
     bool quantized;       /**< at least one linear is packed */
     uint8_t reserved[6];  /**< 0 */
+    int64_t experts_per_token; /**< that work on a token in blocks with experts; 0: it has none */
 } eqat_model_info;
 
 /** Sizes of the model, quantized as it is now.  Nothing is read.  Errors: EQAT_INVALID_ARGUMENT

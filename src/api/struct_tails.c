@@ -17,7 +17,7 @@ TAIL(eqat_epoch_report, val_loss);
 TAIL(eqat_eval_options, progress_user);
 TAIL(eqat_field, default_string);
 TAIL(eqat_linear_info, input);
-TAIL(eqat_model_info, reserved);
+TAIL(eqat_model_info, experts_per_token);
 TAIL(eqat_model_options, reserved);
 TAIL(eqat_optimizer_options, decay_ratio);
 TAIL(eqat_perplexity, windows);

@@ -59,6 +59,7 @@ static const char *const harmless[] = {
     "prefix",
     "pretraining_tp",
     "problem_type",
+    "quantization", /* MLX's */
     "quantization_config",
     "remove_invalid_values",
     "repetition_penalty",

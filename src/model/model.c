@@ -274,6 +274,8 @@ static const eqat_field info_fields[] = {
     EQI_FIELD_PLAIN(eqat_model_info, tied_embeddings, EQAT_FIELD_BOOL,
                     "the head is the embedding table"),
     EQI_FIELD_PLAIN(eqat_model_info, quantized, EQAT_FIELD_BOOL, "at least one linear is packed"),
+    EQI_FIELD_PLAIN(eqat_model_info, experts_per_token, EQAT_FIELD_I64,
+                    "that work on a token; 0: the model has none"),
 };
 
 const eqi_struct eqi_struct_model_info = EQI_STRUCT(eqat_model_info, "model_info", info_fields);
@@ -316,6 +318,7 @@ eqat_status eqat_model_inspect(eqat_model *m, eqat_model_info *info)
         .rope_theta = c->ropes[0].theta,
         .tied_embeddings = c->tied,
         .quantized = t.quantized,
+        .experts_per_token = c->experts_per_token,
     };
     return eqi_options_give(m->ctx, "eqat_model_info", info, &full, sizeof full);
 }

@@ -38,10 +38,11 @@ def count(shape):
     return n
 
 
-def write_model(folder, layers, vocab):
+def write_model(folder, layers, vocab, tensors=shapes, **other):
+    """Of the tensors that a function like shapes names; `other` members of the configuration."""
     os.mkdir(folder)
     header, offset = {}, 0
-    for name, shape in shapes(layers, vocab):
+    for name, shape in tensors(layers, vocab):
         size = 2 * count(shape)
         header[name] = {
             "dtype": "BF16",
@@ -57,7 +58,7 @@ def write_model(folder, layers, vocab):
     ones = struct.pack("<H", 0x3F80)
     with open(os.path.join(folder, "model.safetensors"), "wb") as f:
         f.write(struct.pack("<Q", len(text)) + text)
-        for name, shape in shapes(layers, vocab):
+        for name, shape in tensors(layers, vocab):
             left = 2 * count(shape)
             if len(shape) == 1:
                 f.write(ones * shape[0])
@@ -91,7 +92,7 @@ def write_model(folder, layers, vocab):
         ),
     )
     with open(os.path.join(folder, "config.json"), "w") as f:
-        json.dump(config, f)
+        json.dump({**config, **other}, f)
 
 
 def write_tokens(path, samples, vocab):

@@ -12,10 +12,14 @@ class NeedCase(unittest.TestCase):
     LAYERS, VOCAB, SAMPLES = 2, 2048, 16
 
     @classmethod
+    def write_model(cls):
+        models.write_model(cls.model, cls.LAYERS, cls.VOCAB)
+
+    @classmethod
     def setUpClass(cls):
         cls.folder = tempfile.TemporaryDirectory(prefix="eqat-need-")
         cls.model, cls.tokens = (os.path.join(cls.folder.name, n) for n in ("model", "t.u32"))
-        models.write_model(cls.model, cls.LAYERS, cls.VOCAB)
+        cls.write_model()
         models.write_tokens(cls.tokens, cls.SAMPLES, cls.VOCAB)
 
     @classmethod

@@ -461,6 +461,7 @@ class Resume(unittest.TestCase):
             _, err = p.communicate(timeout=60)
             self.assertEqual(p.returncode, 128 + sig, err)
             self.assertIn(b"cancelled", err)
+            self.assertIn(f"goes on from the checkpoint in {self.kept}".encode(), err)
             reached = self.steps(phase)[-1]["step"]
             p = self.start(command)
             self.assertTrue(self.wait_for(p, phase, 1))
@@ -529,7 +530,11 @@ class Resume(unittest.TestCase):
         )
         other = [a.replace("train.u16", "other.u16") for a in command]
         self.refused(other, "data.0.sha256")
-        self.refused(self.e2e(self.out, *more), "command")
+        self.refused(self.e2e(self.out, *more), 'command: found "quantize", expected "e2e-qp"')
+        other = self.quantize(self.out, *more, "--recipe", "paper")
+        self.refused(other, 'options.quantizer.init: found "descent", expected "minmax"')
+        other = self.quantize(self.out, *more, "--teacher", "none")
+        self.refused(other, "teacher: found one, expected none of this command")
         model = os.path.join(self.tmp, "model")
         shutil.copytree(self.model, model)
         changed = [model if a == self.model else a for a in command]

@@ -62,6 +62,8 @@ class Flags(Case):
             line = [l for l in text.splitlines() if l.startswith(f"  --{flag} ")]
             self.assertEqual(len(line), 1, flag)
             self.assertIn("(default ", line[0])
+        self.assertIn("1e-5 at more, or as --e2e-lr-unit says", text)
+        self.assertNotIn("lr_unit", text)
 
     def test_usage_errors_exit_with_2(self):
         for args in (
@@ -79,6 +81,7 @@ class Flags(Case):
             ["eval", self.model, "--text"],
             ["quantize", self.model, "--out", "", "--method", "rtn"],
             ["e2e-qp", self.model, "--out", "", "--data", self.train],
+            ["quantize", self.model, "--out", self.out, "--calib", self.train, "--world", "2"],
         ):
             r = eqat(*args)
             self.assertEqual((r.returncode, r.stdout), (2, ""), args)

@@ -1,6 +1,6 @@
 """Quantize, train and evaluate: results, and what they depend on."""
 
-import json, os, shutil, signal, subprocess, sys, time, unittest
+import json, os, re, shutil, signal, subprocess, sys, time, unittest
 
 from case import (
     Case,
@@ -237,6 +237,9 @@ class Quantize(Case):
         self.assertIn("bits_per_weight: found 2.5, expected at least 2.563", r.stderr)
         r = eqat("quantize", self.model, "--out", self.out + "x", *few, 3, "--format", "awq")
         self.assertIn("expected 4", r.stderr)
+        r = eqat("quantize", self.model, "--out", self.out, *few, 3, "--bits", 3)
+        self.assertEqual(r.returncode, 2, r.stderr)
+        self.assertIn("--bits: found 3 with --bits-per-weight", r.stderr)
         rtn = ["--method", "rtn", "--bits-per-weight", 3]
         self.assertEqual(eqat("quantize", self.model, "--out", self.out, *rtn).returncode, 2)
 
@@ -335,10 +338,13 @@ class Quantize(Case):
 
     def test_the_result_of_block_ap_outlives_e2e(self):
         stage, alone = self.out + ".block-ap", os.path.join(self.tmp, "alone")
+        once = [*E2E, "--e2e-train-size", 8]
+        taught = ["--teacher", self.model]
         self.quantize(alone, "--calib", self.train, *FEW)
         p = subprocess.Popen(
             [EQAT, "quantize", self.model, "--out", self.out, "--group-size", "32"]
-            + ["--calib", self.train, "--e2e", self.train, *FEW, *E2E, "--e2e-epochs", "1000"],
+            + ["--calib", self.train, "--e2e", self.train, *FEW, *E2E]
+            + [*taught, "--e2e-epochs", "1000"],
             stderr=subprocess.PIPE,
             text=True,
         )
@@ -348,10 +354,16 @@ class Quantize(Case):
         p.send_signal(signal.SIGINT)
         _, err = p.communicate(timeout=60)
         self.assertEqual(p.returncode, 130, err)
-        self.assertIn(f"{stage} holds the result of Block-AP", err)
+        told = re.search(rf"{stage} holds the result of Block-AP; eqat (.*) goes on from it", err)
+        self.assertTrue(told, err)
         self.assertEqual(sorted(os.listdir(self.tmp)), ["alone", "out.block-ap"])
         self.assertEqual(files_of(stage), files_of(alone))
         self.assertEqual(log_of(stage)[-1]["event"], "saved")
+        whole = os.path.join(self.tmp, "whole")
+        self.quantize(whole, "--calib", self.train, "--e2e", self.train, *FEW, *once, *taught)
+        sampling = ["--sampling", "consecutive", "--shuffle", "off"]
+        self.ok(*told.group(1).split(), *once, *sampling, "--e2e-val-size", 0)
+        self.assertEqual(files_of(self.out), files_of(whole))
 
     def test_nothing_of_block_ap_stays_when_both_are_done(self):
         few = ["--calib", self.train, "--e2e", self.train, *FEW, *E2E, "--e2e-train-size", 8]

@@ -11,6 +11,21 @@ class Refusals(Case):
             "eval", os.path.join(self.tmp, "nothing"), "--text", self.valid, says=["nothing"]
         )
 
+    def test_the_name_of_a_file_for_a_folder(self):
+        out = self.out + ".gguf"
+        rtn = ["quantize", self.model, "--method", "rtn", "--group-size", 32, "--out", out]
+        self.refused(*rtn, says=[out, "expected --format gguf"])
+        self.refused("convert", self.model, out, says=[out, "expected --format gguf"])
+
+    def test_what_is_quantized_already(self):
+        """Told before the data is read; what is skipped may be."""
+        first = ["--skip", "*.layers.0.*", "--method", "rtn"]
+        self.quantize(self.out, *first)
+        again = ["quantize", self.out, "--group-size", 32, "--out", self.out + "2"]
+        says = [self.out, "model.layers.1.", "of 2 bits, expected full precision"]
+        self.refused(*again, "--calib", self.train, "--train-size", 10**9, says=says)
+        self.ok(*again, "--method", "rtn", "--skip", "*.layers.1.*")
+
     def test_what_stands_in_the_place_of_a_folder(self):
         """What to give instead is in the line, whatever the command."""
         weights = os.path.join(self.model, "model.safetensors")

@@ -6,7 +6,7 @@ import pydoc
 import pytest
 
 import eqat
-from eqat import structs
+from eqat import recipes, structs
 
 
 def test_help_names_every_option():
@@ -22,13 +22,14 @@ def test_help_names_every_option():
 def test_signatures_hold_the_defaults():
     parameters = inspect.signature(eqat.block_ap).parameters
     assert parameters["bits"].default == 2 and parameters["bits"].kind.name == "KEYWORD_ONLY"
-    assert parameters["init"].default == "minmax"
+    assert parameters["init"].default is None and parameters["recipe"].default == "best"
     assert parameters["progress"].default is None
     assert "keywords" not in parameters and "progress_user" not in parameters
     assert inspect.signature(eqat.e2e_qp).parameters["seq_len"].default == 4096
     assert "log_level" not in inspect.signature(eqat.Context).parameters
     both = inspect.signature(eqat.efficientqat).parameters
-    assert both["epochs"].default == 2 and both["e2e_epochs"].default == 1
+    assert both["epochs"].default == 2
+    assert both["e2e_epochs"].default == 1 and both["e2e_batch_size"].default is None
     assert both["seq_len"].default == 2048 and both["e2e_seq_len"].default == 4096
     assert "e2e_progress" not in both and "e2e_rank" not in both
 
@@ -96,3 +97,12 @@ def test_values_arrive(context):
 
 def test_none_is_the_default(context):
     assert eqat.Quantizer(context, bits=None).lookup("any").bits == 2
+
+
+def test_none_is_what_the_recipe_says():
+    assert "Default 'minmax' with paper, 'descent' with best." in " ".join(
+        eqat.block_ap.__doc__.split()
+    )
+    said = recipes._of_recipe("best", {"init": None, "bits": 3}, **recipes.BLOCK_AP_GROUPS)
+    assert said["init"] == "descent" and said["bits"] == 3
+    assert "seq_len" not in recipes.DATA.take({"seq_len": None})

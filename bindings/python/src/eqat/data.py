@@ -59,6 +59,8 @@ class CalibrationData(Handle):
         parent = model or tokenizer
         if context is None and parent is None:
             raise TypeError("CalibrationData: expected a model, a tokenizer or a context")
+        if model is not None and not hasattr(model, "info"):
+            raise TypeError(f"model: found {type(model).__name__}, expected Model (or context=)")
         context = context or parent.context  # type: ignore[union-attr]
         tokenizer = tokenizer or (model and model.tokenizer)
         if vocab_size is None:

@@ -26,6 +26,7 @@ TYPES = {
 }
 HANDLES = {("e2e_qp", "teacher"): "Model"}  # options that are objects of this package
 ADDRESSES = {("context", "stream")}  # options that are addresses of what others made
+Recipes = dict[str, dict[str, Any]]  # of each its options: keyword and value
 UNBOUNDED = 1 << 20  # what is allowed beyond is no limit for a reader
 
 
@@ -55,11 +56,12 @@ class Group(NamedTuple):
         ]
 
     def take(self, keywords: dict[str, Any]) -> dict[str, Any]:
-        """Those of the keywords that are this group's, under the members' own names."""
+        """Those of the keywords that are this group's and not None, under the members' own names."""
         taken = dict(self.defaults)
         for field in self.fields():
-            if self.prefix + field.name in keywords:
-                taken[field.name] = keywords[self.prefix + field.name]
+            value = keywords.get(self.prefix + field.name)
+            if value is not None:
+                taken[field.name] = value
         return taken
 
 
@@ -77,11 +79,28 @@ def _range(field: structs.Field) -> str:
     return ""
 
 
-def _describe(group: Group, field: structs.Field) -> str:
+def _defaults(group: Group, field: structs.Field, recipes: Recipes) -> dict[str, Any]:
+    """By recipe; one without a name where all agree."""
+    name, default = group.prefix + field.name, _default(group, field)
+    said = {recipe: rows.get(name, default) for recipe, rows in recipes.items()}
+    if len(set(map(repr, said.values()))) > 1:
+        return said
+    return {"": next(iter(said.values()), default)}
+
+
+def _told_default(group: Group, field: structs.Field, recipes: Recipes) -> str:
+    if field.type == structs.CALLBACK:
+        return ""
+    said = _defaults(group, field, recipes).items()
+    each = (f"{value!r} with {recipe}" if recipe else repr(value) for recipe, value in said)
+    return f" Default {', '.join(each)}."
+
+
+def _describe(group: Group, field: structs.Field, recipes: Recipes) -> str:
     where = (group.struct, field.name)
     kind = "int" if where in ADDRESSES else HANDLES.get(where, TYPES[field.type])
     about = "; ".join(filter(None, [kind, _range(field)]))
-    default = "" if field.type == structs.CALLBACK else f" Default {_default(group, field)!r}."
+    default = _told_default(group, field, recipes)
     line = f"{group.prefix}{field.name} ({about}): {field.help}.{default}"
     return textwrap.fill(line, 92, initial_indent="    ", subsequent_indent="        ")
 
@@ -94,13 +113,14 @@ def _check_names(function: Any, known: dict[str, Any], keywords: dict[str, Any])
             raise TypeError(f"{function.__qualname__}() has no option {name}{hint}")
 
 
-def options(*groups: Group) -> Callable[[F], F]:
+def options(*groups: Group, recipes: Optional[Recipes] = None) -> Callable[[F], F]:
     """Decorates a function that ends in **options: its signature and help name them one by one, and
-    others are refused."""
+    others are refused.  Where recipes differ, the signature has None."""
+    recipes = recipes or {}
 
     def decorate(function: F) -> F:
         known = {
-            group.prefix + field.name: _default(group, field)
+            group.prefix + field.name: _defaults(group, field, recipes).get("")
             for group in groups
             for field in group.fields()
         }
@@ -119,7 +139,7 @@ def options(*groups: Group) -> Callable[[F], F]:
         checked.__name__, checked.__qualname__ = function.__name__, function.__qualname__
         checked.__module__ = function.__module__
         checked.__signature__ = own.replace(parameters=kept + added)  # type: ignore[attr-defined]
-        lines = [_describe(group, field) for group in groups for field in group.fields()]
+        lines = [_describe(group, field, recipes) for group in groups for field in group.fields()]
         checked.__doc__ = "\n".join([inspect.getdoc(function) or "", "", "Options:", *lines])
         return checked  # type: ignore[return-value]
 

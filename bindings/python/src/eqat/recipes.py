@@ -50,13 +50,17 @@ PARSE: dict[int, Any] = {
 
 
 def _of_recipe(recipe: str, keywords: Any, **groups: options.Group) -> Any:
-    """The keywords, and what the recipe says where they are silent."""
+    """The keywords, and what the recipe says where they are silent or None."""
     said = {}
     for name, group in groups.items():
         types = {field.name: field.type for field in structs.fields[group.struct]}
         for field, text in _rows(recipe, name):
             said[group.prefix + field] = PARSE.get(types[field], str)(text)
-    return {**said, **keywords}
+    return {**said, **{k: v for k, v in keywords.items() if v is not None or k not in said}}
+
+
+def _of_recipes(**groups: options.Group) -> options.Recipes:
+    return {recipe: _of_recipe(recipe, {}, **groups) for recipe in recipes()}
 
 
 E2E_DEFAULTS: dict[str, Any] = {"seq_len": 4096, "val_size": 0}  # as every recipe says
@@ -77,7 +81,7 @@ def _allocate(
 ) -> None:
     if not keywords.get("bits_per_weight"):
         return
-    if keywords.get("world", 1) > 1:  # every rank from the same samples
+    if (keywords.get("world") or 1) > 1:  # every rank from the same samples
         data = _data(calib, model, DATA, {**keywords, "rank": 0, "world": 1})
     quantizer.allocate(model, data, **ALLOCATE.take(keywords))
 
@@ -88,7 +92,12 @@ def _data(source: Any, model: Model, group: options.Group, keywords: Any) -> Cal
     return CalibrationData(source, model, **group.take(keywords))
 
 
-@options.options(QUANTIZER, ALLOCATE, DATA, BLOCK_AP)
+BLOCK_AP_GROUPS = {"quantizer": QUANTIZER, "data": DATA, "block_ap": BLOCK_AP}
+E2E_GROUPS = {"e2e_data": E2E_DATA, "e2e_qp": E2E_QP}
+BOTH_GROUPS = {**BLOCK_AP_GROUPS, "e2e_data": E2E_DATA_TOO, "e2e_qp": E2E_QP_TOO}
+
+
+@options.options(QUANTIZER, ALLOCATE, DATA, BLOCK_AP, recipes=_of_recipes(**BLOCK_AP_GROUPS))
 def block_ap(
     model: Model,
     calib: Any,
@@ -101,9 +110,9 @@ def block_ap(
     """Block-AP: quantizes the model in place, training one block after another; returns it.
 
     calib is CalibrationData or whatever that takes; recipe ("paper" or "best") gives the options
-    that are not given here.  Interrupted, the blocks that were finished stay quantized and the rest
+    that are not given here, or are None.  Interrupted, the blocks that were finished stay quantized and the rest
     is as before."""
-    keywords = _of_recipe(recipe, keywords, quantizer=QUANTIZER, data=DATA, block_ap=BLOCK_AP)
+    keywords = _of_recipe(recipe, keywords, **BLOCK_AP_GROUPS)
     own = quantizer or Quantizer(model.context, rules, **QUANTIZER.take(keywords))
     data = _data(calib, model, DATA, keywords)
     _allocate(own, model, calib, data, keywords)
@@ -112,20 +121,23 @@ def block_ap(
     return model
 
 
-@options.options(E2E_DATA, E2E_QP)
+@options.options(E2E_DATA, E2E_QP, recipes=_of_recipes(**E2E_GROUPS))
 def e2e_qp(model: Model, data: Any, *, recipe: str = RECIPE, **keywords: Any) -> Model:
     """E2E-QP: trains the scales of a quantized model end to end, in place; returns it.
 
     data is CalibrationData or whatever that takes; recipe as in block_ap.  Interrupted, the model
     is as before."""
-    keywords = _of_recipe(recipe, keywords, e2e_data=E2E_DATA, e2e_qp=E2E_QP)
+    keywords = _of_recipe(recipe, keywords, **E2E_GROUPS)
     samples = _data(data, model, E2E_DATA, keywords)
     with E2EQP(model, samples, **E2E_QP.take(keywords)) as job:
         job.run()
     return model
 
 
-@options.options(QUANTIZER, ALLOCATE, DATA, BLOCK_AP, E2E_DATA_TOO, E2E_QP_TOO)
+@options.options(
+    *(QUANTIZER, ALLOCATE, DATA, BLOCK_AP, E2E_DATA_TOO, E2E_QP_TOO),
+    recipes=_of_recipes(**BOTH_GROUPS),
+)
 def efficientqat(
     model: Model,
     calib: Any,
@@ -143,9 +155,7 @@ def efficientqat(
     leaves); recipe as in block_ap: with "best" E2E-QP learns from the model as its file has it,
     unless e2e_teacher says otherwise.  What E2E-QP would refuse is refused before Block-AP
     begins."""
-    groups = {"quantizer": QUANTIZER, "data": DATA, "block_ap": BLOCK_AP}
-    groups.update(e2e_data=E2E_DATA_TOO, e2e_qp=E2E_QP_TOO)
-    keywords = _of_recipe(recipe, keywords, **groups)
+    keywords = _of_recipe(recipe, keywords, **BOTH_GROUPS)
     if "e2e_teacher" not in keywords and ("teacher", "source") in _rows(recipe, "run"):
         path, opened = model._opened
         with Model(path, model.context, **opened) as source:

@@ -204,7 +204,7 @@ static eqat_status plan_windows(eqat_data *d)
     }
     if (d->train == 0)
         return eqi_fail(d->ctx, EQAT_FORMAT,
-                        "%s: found %lld tokens, expected at least seq_len, %lld", name,
+                        "%s: found %lld tokens, expected at least %lld: seq_len", name,
                         (long long)(d->end - d->skipped + d->within), (long long)time);
     if (o->sampling == EQAT_SAMPLING_RANDOM) tell_overlap(d);
     tell_skipped(d);

@@ -56,7 +56,7 @@ class Group(NamedTuple):
         ]
 
     def take(self, keywords: dict[str, Any]) -> dict[str, Any]:
-        """Those of the keywords that are this group's and not None, under the members' own names."""
+        """The keywords that are this group's and not None, under the members' own names."""
         taken = dict(self.defaults)
         for field in self.fields():
             value = keywords.get(self.prefix + field.name)

@@ -110,8 +110,8 @@ def block_ap(
     """Block-AP: quantizes the model in place, training one block after another; returns it.
 
     calib is CalibrationData or whatever that takes; recipe ("paper" or "best") gives the options
-    that are not given here, or are None.  Interrupted, the blocks that were finished stay quantized and the rest
-    is as before."""
+    that are not given here, or are None.  Interrupted, the blocks that were finished stay quantized
+    and the rest is as before."""
     keywords = _of_recipe(recipe, keywords, **BLOCK_AP_GROUPS)
     own = quantizer or Quantizer(model.context, rules, **QUANTIZER.take(keywords))
     data = _data(calib, model, DATA, keywords)

@@ -133,7 +133,8 @@ static __device__ __forceinline__ mse_fit fit_zero(const mse_group &g, const gro
 /* s times 2^(-i/16), each with its zero points; eight of them, then a look whether to go on. */
 static __device__ __forceinline__ mse_fit search_grid(const mse_group &g, const group_start &r)
 {
-    int first = g.least_z > 0.0f ? -16 : -8, zeros = zeros_of(g), patience = g.h ? 32 : 16;
+    int first = g.least_z > 0.0f ? -16 : -8, zeros = zeros_of(g),
+        patience = g.h && g.top < 15.0f ? 32 : 16;
     mse_fit best = {INFINITY, -first * zeros, r.s, r.z};
     for (int i = first; i <= 64; i += 8) {
         int end = (i + 8 <= 65 ? i + 8 : 65) - first;

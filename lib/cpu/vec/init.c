@@ -285,7 +285,7 @@ void VEC(mse)(float *s, float *z, const float *const *from, const float *const *
     double *h = scratch, *hw = h + n * EQI_MSE_GROUPS;
     float *w = (float *)(hw + n * EQI_MSE_GROUPS);
     groups g = {.w = w, .h = h, .hw = hw, .n = n, .top = (double)((1 << bits) - 1)};
-    g.patience = counts ? 32 : 16;
+    g.patience = counts && bits < 4 ? 32 : 16;
     g.least_z = middle ? floor(g.top / 2) : 0.0;
     g.most_z = middle ? ceil(g.top / 2) : g.top;
     for (int l = 0; l < EQI_MSE_GROUPS; l++)

@@ -129,7 +129,7 @@ void flags_walk(const flag_set *set, flag_visit visit, void *user)
 static void print_row(void *user, const flag_row *row)
 {
     const char **section = user;
-    if (row->section != *section) printf("\n%s\n", row->section);
+    if (row->section && row->section != *section) printf("\n%s\n", row->section);
     *section = row->section;
     char left[NAME_MAX_LENGTH + 16];
     snprintf(left, sizeof left, "--%s%s%s", row->name, row->value ? " " : "",

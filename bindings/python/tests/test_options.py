@@ -17,6 +17,7 @@ def test_help_names_every_option():
             first = " ".join(field.help.split()[:4])
             assert field.name.endswith("_user") or first in text, field.help
     assert "Default 64." in text
+    assert "or as e2e_lr_unit says" in " ".join(eqat.efficientqat.__doc__.split())
 
 
 def test_signatures_hold_the_defaults():

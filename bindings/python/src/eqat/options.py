@@ -4,6 +4,7 @@ import ctypes
 import difflib
 import inspect
 import os
+import re
 import textwrap
 from typing import Any, Callable, NamedTuple, Optional, TypeVar
 
@@ -101,7 +102,11 @@ def _describe(group: Group, field: structs.Field, recipes: Recipes) -> str:
     kind = "int" if where in ADDRESSES else HANDLES.get(where, TYPES[field.type])
     about = "; ".join(filter(None, [kind, _range(field)]))
     default = _told_default(group, field, recipes)
-    line = f"{group.prefix}{field.name} ({about}): {field.help}.{default}"
+    names = {f.name for f in group.fields()}
+    told = re.sub(
+        "[a-z]+(_[a-z]+)+", lambda m: (group.prefix if m[0] in names else "") + m[0], field.help
+    )
+    line = f"{group.prefix}{field.name} ({about}): {told}.{default}"
     return textwrap.fill(line, 92, initial_indent="    ", subsequent_indent="        ")
 
 

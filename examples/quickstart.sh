@@ -3,7 +3,7 @@
 # perplexity, size, the continuation of a sentence, and a page about the training. The model is
 # SmolLM2-135M-Instruct (the GGUF inside a Python package); it is calibrated and evaluated on
 # disjoint chapters of The Debian Administrator's Handbook.
-# Needs about 1 GB of disk and ten to fifteen minutes on two cores.
+# Needs about 1 GB of disk and about ten minutes on two cores.
 # Usage: examples/quickstart.sh [WORK_DIR]
 set -eu
 here=$(cd "$(dirname "$0")/.." && pwd)
@@ -103,11 +103,11 @@ quantize() {
     # shellcheck disable=SC2086
     "$eqat" quantize "$model" --out "$work/$name" $groups --json --bits "$@" >"$work/$name.json"
 }
-# The fewer the bits, the more training they need.
+# The fewer the bits, the more training they need. All are judged below, beside one another.
 quantize rtn 2 --method rtn
 # shellcheck disable=SC2086
 {
-    calib="--calib $work/train.txt $samples"
+    calib="--calib $work/train.txt $samples --no-judge"
     e2e="--e2e $work/train.txt --e2e-seq-len 256"
     quantize w4 4 $calib --train-size 32 --epochs 0
     quantize w3 3 $calib --train-size 64 --epochs 2 $e2e --e2e-train-size 48

@@ -52,7 +52,7 @@ bool checkpoint_due(checkpoint *c);
 typedef eqat_status (*checkpoint_save_fn)(void *job, const char *path);
 void checkpoint_save(tool *t, checkpoint *c, const char *phase, checkpoint_save_fn save, void *job);
 
-/* Of a run that has failed or was interrupted: what goes on from there, if anything was saved. */
+/* Of a run that was interrupted: what goes on from there, if anything was saved. */
 void checkpoint_tell(const tool *t, const checkpoint *c);
 /* done: the result is in its place, and the checkpoint goes. */
 void checkpoint_close(checkpoint *c, bool done);

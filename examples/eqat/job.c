@@ -64,7 +64,7 @@ int job_close(job *j, eqat_status status)
     release_inputs(j);
     eqat_quantizer_free(j->allocated);
     judge_release(&j->judge);
-    if (status != EQAT_OK) checkpoint_tell(&j->t, &j->kept);
+    if (status == EQAT_CANCELLED) checkpoint_tell(&j->t, &j->kept);
     checkpoint_close(&j->kept, status == EQAT_OK && !j->judge.cut && !j->out.staged);
     int code = tool_close(&j->t, status);
     return code == 0 && j->judge.worse ? 3 : code;

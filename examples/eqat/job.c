@@ -90,10 +90,11 @@ static eqat_status open_teacher(job *j)
 static void flags_from_there(const job *j, char *text, size_t size)
 {
     const eqat_data_options *d = &j->e2e_data;
-    snprintf(text, size, " --data %.1024s%s%.1024s --skip-tokens %lld --held-tokens %lld",
-             j->e2e_file ? j->e2e_file : j->calib_file, j->teacher_file ? " --teacher " : "",
-             j->teacher_file ? j->teacher_file : "", (long long)d->skip_tokens,
-             (long long)d->held_tokens);
+    snprintf(text, size,
+             " --data %.1024s --recipe %s%s%.1024s --skip-tokens %lld --held-tokens %lld",
+             j->e2e_file ? j->e2e_file : j->calib_file, j->recipe,
+             j->teacher_file ? " --teacher " : "", j->teacher_file ? j->teacher_file : "",
+             (long long)d->skip_tokens, (long long)d->held_tokens);
 }
 
 eqat_status job_make_result(job *j, eqat_status (*run)(job *j, eqat_model *model))

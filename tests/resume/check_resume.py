@@ -526,7 +526,7 @@ class Resume(unittest.TestCase):
         )
         self.refused(self.quantize(self.out, *more, "--seed", "1"), "options.context.seed")
         self.refused(
-            self.quantize(self.out, *more, "--rule", "*.q_proj=4"), "rules", "rules.0: found none"
+            self.quantize(self.out, *more, "--rule", "*.q_proj=4"), "rules.0: found none"
         )
         other = [a.replace("train.u16", "other.u16") for a in command]
         self.refused(other, "data.0.sha256")

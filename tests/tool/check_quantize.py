@@ -362,7 +362,7 @@ class Quantize(Case):
         whole = os.path.join(self.tmp, "whole")
         self.quantize(whole, "--calib", self.train, "--e2e", self.train, *FEW, *once, *taught)
         sampling = ["--sampling", "consecutive", "--shuffle", "off"]
-        self.ok(*told.group(1).split(), *once, *sampling, "--e2e-val-size", 0)
+        self.ok(*told.group(1).split(), *once[2:], *sampling, "--e2e-val-size", 0)
         self.assertEqual(files_of(self.out), files_of(whole))
 
     def test_nothing_of_block_ap_stays_when_both_are_done(self):

@@ -338,7 +338,7 @@ class Quantize(Case):
 
     def test_the_result_of_block_ap_outlives_e2e(self):
         stage, alone = self.out + ".block-ap", os.path.join(self.tmp, "alone")
-        once = [*E2E, "--e2e-train-size", 8]
+        once = [*E2E, "--e2e-train-size", 64]
         taught = ["--teacher", self.model]
         self.quantize(alone, "--calib", self.train, *FEW)
         p = subprocess.Popen(
@@ -361,6 +361,7 @@ class Quantize(Case):
         self.assertEqual(log_of(stage)[-1]["event"], "saved")
         whole = os.path.join(self.tmp, "whole")
         self.quantize(whole, "--calib", self.train, "--e2e", self.train, *FEW, *once, *taught)
+        self.assertNotEqual(files_of(whole), files_of(stage))
         sampling = ["--sampling", "consecutive", "--shuffle", "off"]
         self.ok(*told.group(1).split(), *once[2:], *sampling, "--e2e-val-size", 0)
         self.assertEqual(files_of(self.out), files_of(whole))
